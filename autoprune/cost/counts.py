@@ -1,0 +1,148 @@
+"""MACs and parameters of the network cut to any widths.
+
+MACs: one multiply-accumulate of a convolution or matrix product counts as one, at ATen level and for
+one sample; attention is included, bias, BN and activations are not. (Some tools count two
+operations per MAC.) Parameters: every trainable scalar, tied ones once.
+
+Both are sums of products of dimension lengths, and every length is linear in the widths, so that a
+whole network costs one small matrix product.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from autoprune.cost.model import CostModel
+from autoprune.policy import Widths
+from autoprune.structure.groups import Structure
+
+Floats = npt.NDArray[np.float64]
+
+
+class Lengths:
+    """Lengths of tensor dimensions as linear functions of the widths."""
+
+    def __init__(self, structure: Structure, dims: Sequence[tuple[str, int]]) -> None:
+        rows = {dim: row for row, dim in enumerate(dims)}
+        self._full = np.array([structure.shapes[name][dim] for name, dim in dims], dtype=float)
+        self._per_unit = np.zeros((len(dims), len(structure.groups)))
+        self._sizes = np.array(structure.dense_widths, dtype=float)
+        for column, group in enumerate(structure.groups):
+            for s in group.slices:
+                if (s.tensor, s.dim) in rows:
+                    self._per_unit[rows[s.tensor, s.dim], column] = s.positions.shape[1]
+
+    def at(self, widths: Widths) -> Floats:
+        """Return the length of every dimension."""
+        gone = self._sizes - np.asarray(widths, dtype=float)
+        lengths: Floats = self._full - self._per_unit @ gone
+        return lengths
+
+
+class _Products:
+    """Terms factor x length x length of a few tensors."""
+
+    def __init__(
+        self, structure: Structure, tensors: Sequence[tuple[str, float, tuple[int, ...]]]
+    ) -> None:
+        """Take (tensor name, factor, dimensions whose lengths are multiplied) per term."""
+        dims = sorted({(name, dim) for name, _, used in tensors for dim in used})
+        row = {dim: i for i, dim in enumerate(dims)}
+        one = len(dims)  # the row of a constant length 1
+        width = max((len(used) for _, _, used in tensors), default=1)
+        self._lengths = Lengths(structure, dims)
+        self._factors = np.array([factor for _, factor, _ in tensors], dtype=float)
+        self._rows = np.full((len(tensors), width), one)
+        for term, (name, _, used) in enumerate(tensors):
+            self._rows[term, : len(used)] = [row[name, dim] for dim in used]
+
+    def at(self, widths: Widths) -> Floats:
+        lengths = np.append(self._lengths.at(widths), 1.0)
+        terms: Floats = self._factors * lengths[self._rows].prod(axis=1)
+        return terms
+
+
+class MacsCost(CostModel):
+    """Multiply-accumulates per sample."""
+
+    name = "flops"
+    unit = "MACs"
+
+    def __init__(self, structure: Structure) -> None:
+        self._layers = [layer.name for layer in structure.layers]
+        self._fixed = {f"{op} (fixed)": float(n) for op, n in structure.fixed_macs.items()}
+        self._terms = _Products(
+            structure,
+            [
+                (layer.weight, layer.positions * float(np.prod(layer.kernel_size)), (0, 1))
+                for layer in structure.layers
+            ],
+        )
+
+    def by_layer(self, widths: Widths) -> Mapping[str, float]:
+        """Return the MACs of every layer."""
+        terms = self._terms.at(widths)
+        return {**dict(zip(self._layers, terms.tolist(), strict=True)), **self._fixed}
+
+    def total(self, widths: Widths) -> float:
+        """Return the MACs of the whole network."""
+        return float(self._terms.at(widths).sum()) + sum(self._fixed.values())
+
+
+class ParamsCost(CostModel):
+    """Trainable scalars.
+
+    Reconstruction gives a layer without bias or BN a bias once its inputs shrink; it is counted.
+    """
+
+    name = "params"
+    unit = "parameters"
+
+    def __init__(self, structure: Structure, adds_bias: bool = True) -> None:
+        self._tensors = list(structure.parameters)
+        shapes = structure.shapes
+        self._terms = _Products(
+            structure, [(name, 1.0, tuple(range(len(shapes[name])))) for name in self._tensors]
+        )
+        gaining = [
+            layer
+            for layer in structure.layers
+            if adds_bias and gains_bias(structure, layer.weight)
+        ]
+        self._gaining = [f"{layer.name}.bias" for layer in gaining]
+        self._outputs = Lengths(structure, [(layer.weight, layer.out_dim) for layer in gaining])
+        self._inputs = Lengths(structure, [(layer.weight, layer.in_dim) for layer in gaining])
+        self._dense_inputs = self._inputs.at(structure.dense_widths)
+
+    def by_layer(self, widths: Widths) -> Mapping[str, float]:
+        """Return the parameters of every module that has its own."""
+        counts: dict[str, float] = {}
+        names = self._tensors + self._gaining
+        for tensor, count in zip(names, self._counts(widths).tolist(), strict=True):
+            module = tensor.rpartition(".")[0]
+            counts[module] = counts.get(module, 0.0) + count
+        return counts
+
+    def total(self, widths: Widths) -> float:
+        """Return the parameters of the whole network."""
+        return float(self._counts(widths).sum())
+
+    def _counts(self, widths: Widths) -> Floats:
+        added = self._outputs.at(widths) * (self._inputs.at(widths) < self._dense_inputs)
+        counts: Floats = np.concatenate([self._terms.at(widths), added])
+        return counts
+
+
+def gains_bias(structure: Structure, weight: str) -> bool:
+    """Whether reconstruction adds a bias to this layer once its inputs shrink."""
+    layer = structure.layer_of_weight[weight]
+    return layer.refittable and not layer.absorbs_mean and weight in structure.feeds
+
+
+def cost_models(structure: Structure, **options: Any) -> dict[str, CostModel]:
+    """Return the cost models that need no measuring, by name."""
+    return {"flops": MacsCost(structure), "params": ParamsCost(structure, **options)}

@@ -1,0 +1,156 @@
+"""The prunable structure of a network, as plain values.
+
+A `ChannelGroup` has `size` units; unit `u` owns the entries `positions[u]` of one dimension of
+every tensor in its `slices`. Removing a unit removes all of them at once. One unit is usually one
+channel; a whole convolution group of a grouped convolution, or a channel with its 49 inputs of a
+flattened linear layer, is one unit too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from autoprune.policy import GroupPolicy, PruningPolicy, Slice, Widths, hash_shapes
+
+@dataclass(frozen=True, eq=False)
+class ChannelGroup:
+    """Channel dimensions that must shrink together: one decision."""
+
+    name: str
+    size: int
+    slices: tuple[Slice, ...]
+
+    @cached_property
+    def producers(self) -> tuple[str, ...]:
+        """Weights whose outputs these channels are."""
+        return tuple(s.tensor for s in self.slices if s.role == "producer")
+
+    @cached_property
+    def consumers(self) -> tuple[Slice, ...]:
+        """Input dimensions of the layers that read these channels."""
+        return tuple(s for s in self.slices if s.role == "consumer")
+
+
+@dataclass(frozen=True)
+class FrozenGroup:
+    """A group that stays as it is, with the reason."""
+
+    name: str
+    size: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class LayerSpec:
+    """One layer with a weight, as it runs on one sample.
+
+    Attributes:
+        name: module path, e.g. "layer1.0.conv1".
+        kind: ATen operator, e.g. "conv2d" or "linear".
+        weight: name of the weight tensor.
+        bias: name of the bias tensor, or None.
+        batchnorm: module path of a BN that alone reads the output, or None.
+        in_dim: dimension of the weight that holds the inputs (1, or 0 if transposed).
+        positions: output positions (pixels or tokens; input pixels if transposed) summed over
+            the layer's calls; MACs = positions x weight.numel().
+        calls: times the layer runs in one forward pass.
+        kernel_size, stride, padding, dilation, groups: as in `torch.nn.Conv2d`.
+        input_shape, output_shape: of its first call, without the batch.
+        refittable: whether it is a plain convolution or linear module with one dense weight, whose
+            weights can be refitted by least squares.
+    """
+
+    name: str
+    kind: str
+    weight: str
+    bias: str | None
+    batchnorm: str | None
+    in_dim: int
+    positions: int
+    calls: int
+    kernel_size: tuple[int, ...]
+    stride: tuple[int, ...]
+    padding: tuple[int, ...]
+    dilation: tuple[int, ...]
+    groups: int
+    input_shape: tuple[int, ...]
+    output_shape: tuple[int, ...]
+    refittable: bool
+
+    @property
+    def out_dim(self) -> int:
+        """Dimension of the weight that holds the outputs."""
+        return 1 - self.in_dim
+
+    @property
+    def absorbs_mean(self) -> bool:
+        """Whether a constant shift of the output can go into a bias or BN that is there."""
+        return self.bias is not None or self.batchnorm is not None
+
+
+@dataclass(frozen=True, eq=False)
+class Structure:
+    """All that is known about a network's channels.
+
+    Attributes:
+        groups: what may be pruned, in network order.
+        frozen: what may not, and why.
+        layers: layers with weights, in network order.
+        fixed_macs: MACs per sample of products between activations (attention), by operator.
+        shapes: of every parameter and buffer.
+        parameters: names of the trainable tensors among `shapes`, each tied tensor once.
+    """
+
+    groups: tuple[ChannelGroup, ...]
+    frozen: tuple[FrozenGroup, ...]
+    layers: tuple[LayerSpec, ...]
+    fixed_macs: Mapping[str, int]
+    shapes: Mapping[str, tuple[int, ...]]
+    parameters: tuple[str, ...]
+
+    @cached_property
+    def dense_widths(self) -> Widths:
+        """Every group whole."""
+        return tuple(group.size for group in self.groups)
+
+    @cached_property
+    def index(self) -> Mapping[str, int]:
+        """Group name to its place in `groups`."""
+        return {group.name: i for i, group in enumerate(self.groups)}
+
+    @cached_property
+    def layer_of_weight(self) -> Mapping[str, LayerSpec]:
+        """Weight tensor name to the layer that it belongs to."""
+        return {layer.weight: layer for layer in self.layers}
+
+    @cached_property
+    def feeds(self) -> Mapping[str, tuple[int, ...]]:
+        """Weight name of each consumer to the indices of the groups that feed it."""
+        feeds: dict[str, list[int]] = {}
+        for i, group in enumerate(self.groups):
+            for consumer in group.consumers:
+                feeds.setdefault(consumer.tensor, []).append(i)
+        return {weight: tuple(indices) for weight, indices in feeds.items()}
+
+    def policy(self, kept: Sequence[Sequence[int]]) -> PruningPolicy:
+        """Return the policy that keeps the given units, one sequence per group."""
+        groups = {
+            group.name: GroupPolicy(group.size, tuple(sorted(units)), group.slices)
+            for group, units in zip(self.groups, kept, strict=True)
+        }
+        return PruningPolicy(groups, hash_shapes(self.shapes))
+
+    def frozen_by(self, reasons: Mapping[str, str]) -> Structure:
+        """Return this structure with the named groups frozen for the given reasons."""
+        if not reasons:
+            return self
+        dropped = tuple(
+            FrozenGroup(g.name, g.size, reasons[g.name]) for g in self.groups if g.name in reasons
+        )
+        return replace(
+            self,
+            groups=tuple(g for g in self.groups if g.name not in reasons),
+            frozen=self.frozen + dropped,
+        )

@@ -1,0 +1,104 @@
+"""How channel labels pass through ATen operators.
+
+While a network runs once on real data, every activation carries a *label tensor* of its own shape
+that says which channel each entry belongs to: 1, 2, … for the atoms handed out by `Atoms`, or one of
+
+- `CONSTANT` (-1): a position that no channel feeds (zero padding);
+- `FIXED` (0): entries whose size cannot change (the result of an operator that mixes channels).
+
+Operators that move data are simply run on the labels too, so that views, concatenations, shuffles
+and slices need no rules of their own. Dimensions along which labels do not vary are kept as expanded
+dimensions (stride 0), which makes labels nearly free.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+FIXED = 0
+CONSTANT = -1
+
+
+@dataclass
+class Atoms:
+    """Numbers given to the entries of tensor dimensions, and which of them are one unit.
+
+    `axes` maps (tensor name, dimension) to (first atom, length); dimension None numbers every
+    element of a tensor that takes part in element-wise arithmetic.
+    """
+
+    axes: dict[tuple[str, int | None], tuple[int, int]] = field(default_factory=dict)
+    count: int = 1
+    links: list[npt.NDArray[np.int64]] = field(default_factory=list)
+    blocked: list[tuple[npt.NDArray[np.int64], str]] = field(default_factory=list)
+
+    def axis(self, tensor: str, dim: int | None, length: int) -> Tensor:
+        """Return the atoms of one dimension, numbering it at first sight."""
+        if (tensor, dim) not in self.axes:
+            self.axes[tensor, dim] = (self.count, length)
+            self.count += length
+        start, _ = self.axes[tensor, dim]
+        return torch.arange(start, start + length)
+
+    def link(self, a: Tensor, b: Tensor) -> None:
+        """Say that the labels at equal places belong to one unit (broadcasting as usual)."""
+        a, b = torch.broadcast_tensors(*shrink_together([a, b]))
+        pairs = torch.stack([a.reshape(-1), b.reshape(-1)])
+        pairs = pairs[:, (pairs > 0).all(0) & (pairs[0] != pairs[1])]
+        if pairs.shape[1]:
+            self.links.append(pairs.unique(dim=1).numpy())
+
+    def block(self, labels: Tensor, reason: str) -> None:
+        """Say that the channels among `labels` cannot be cut."""
+        found = shrink(labels).unique()
+        if (found := found[found > 0]).numel():
+            self.blocked.append((found.numpy(), reason))
+
+
+def varying(labels: Tensor) -> tuple[int, ...]:
+    """Return the dimensions along which labels vary (canonical labels only)."""
+    return tuple(d for d in range(labels.dim()) if labels.shape[d] > 1 and labels.stride(d) != 0)
+
+
+def shrink(labels: Tensor) -> Tensor:
+    """Return the labels with every non-varying dimension cut to length 1."""
+    for d in range(labels.dim()):
+        if labels.stride(d) == 0 and labels.shape[d] > 1:
+            labels = labels.narrow(d, 0, 1)
+    return labels
+
+
+def shrink_together(labels: Sequence[Tensor]) -> list[Tensor]:
+    """`shrink`, with missing leading dimensions added."""
+    rank = max(one.dim() for one in labels)
+    return [shrink(one).reshape((1,) * (rank - one.dim()) + shrink(one).shape) for one in labels]
+
+
+def canonical(labels: Tensor) -> Tensor:
+    """Return equal labels in which every non-varying dimension is expanded."""
+    shape = labels.shape
+    if labels.numel() == 0:
+        return labels
+    labels = shrink(labels)
+    for d in range(labels.dim()):
+        if labels.shape[d] > 1 and bool((labels == labels.narrow(d, 0, 1)).all()):
+            labels = labels.narrow(d, 0, 1)
+    return labels.expand(shape)
+
+
+def constant(shape: Sequence[int], label: int = FIXED) -> Tensor:
+    """Return labels that are one value everywhere."""
+    return torch.tensor(label).expand(tuple(shape))
+
+
+def along(labels: Tensor, shape: Sequence[int], dim: int) -> Tensor:
+    """Return labels of the given shape that vary along one dimension only."""
+    view = [1] * len(shape)
+    view[dim] = labels.numel()
+    return labels.reshape(view).expand(tuple(shape))

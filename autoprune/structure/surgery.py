@@ -1,0 +1,138 @@
+"""Physical removal of channels: a really smaller module, no masks."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvNd
+
+from autoprune.errors import ModelError
+from autoprune.policy import PruningPolicy, hash_shapes
+
+
+def cut(
+    model: nn.Module, policy: PruningPolicy, weights: Mapping[str, Tensor] | None = None
+) -> nn.Module:
+    """Return a smaller copy of the model; the model itself is not changed.
+
+    Args:
+        model: the dense network.
+        policy: the units that stay.
+        weights: tensors of the small network (refitted weights, added biases) that replace the
+            sliced ones; a bias that the dense layer lacks is created.
+    """
+    keep = kept_positions(model, policy)
+    memo: dict[int, Any] = {}
+    for name, tensor in _named_tensors(model).items():
+        small = tensor.detach()
+        for dim, positions in keep.get(name, {}).items():
+            small = small.index_select(dim, positions)
+        small = small.clone() if name not in keep else small
+        is_parameter = isinstance(tensor, nn.Parameter)
+        memo[id(tensor)] = nn.Parameter(small, tensor.requires_grad) if is_parameter else small
+    small_model = copy.deepcopy(model, memo)
+    for path in {name.rpartition(".")[0] for name in keep}:
+        _fix_attributes(small_model.get_submodule(path))
+    for name, value in (weights or {}).items():
+        _assign(small_model, name, value)
+    return small_model
+
+
+def apply_policy(model: nn.Module, policy: PruningPolicy) -> nn.Module:
+    """`cut`, after checking that the policy is for this network.
+
+    Raises:
+        ModelError: the network's tensors differ from those that the policy was made for.
+    """
+    shapes = {name: tuple(tensor.shape) for name, tensor in _named_tensors(model).items()}
+    if hash_shapes(shapes) != policy.shapes_hash:
+        wrong = [
+            s.tensor
+            for group in policy.groups.values()
+            for s in group.slices
+            if s.tensor not in shapes or s.positions.max() >= shapes[s.tensor][s.dim]
+        ]
+        first = f" (first difference: {wrong[0]!r})" if wrong else ""
+        raise ModelError(
+            f"the policy was made for another network than {type(model).__name__}: "
+            f"tensor names or shapes differ{first}."
+        )
+    return cut(model, policy)
+
+
+def kept_positions(model: nn.Module, policy: PruningPolicy) -> dict[str, dict[int, Tensor]]:
+    """Return the entries that stay, by tensor name and dimension, of every tensor that shrinks."""
+    tensors = _named_tensors(model)
+    removed: dict[tuple[str, int], list[np.ndarray[Any, Any]]] = {}
+    for group in policy.groups.values():
+        gone = np.setdiff1d(np.arange(group.size), group.kept)
+        if len(gone):
+            for s in group.slices:
+                removed.setdefault((s.tensor, s.dim), []).append(s.positions[gone].reshape(-1))
+    keep: dict[str, dict[int, Tensor]] = {}
+    for (name, dim), gone_positions in removed.items():
+        tensor = tensors[name]
+        stays = np.setdiff1d(np.arange(tensor.shape[dim]), np.concatenate(gone_positions))
+        keep.setdefault(name, {})[dim] = torch.from_numpy(stays).to(tensor.device)
+    return keep
+
+
+def _named_tensors(model: nn.Module) -> dict[str, Tensor]:
+    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+
+
+def _assign(model: nn.Module, name: str, value: Tensor) -> None:
+    path, _, leaf = name.rpartition(".")
+    module = model.get_submodule(path)
+    old = getattr(module, leaf)
+    if old is None or isinstance(old, nn.Parameter):
+        dtype = old.dtype if old is not None else next(module.parameters()).dtype
+        setattr(module, leaf, nn.Parameter(value.to(dtype)))
+    else:
+        setattr(module, leaf, value.to(old.dtype))
+
+
+def _fix_conv(module: _ConvNd) -> None:
+    shape = module.weight.shape
+    if module.transposed:
+        module.in_channels, module.out_channels = shape[0], shape[1] * module.groups
+        return
+    if module.groups > 1:
+        module.groups = module.groups * shape[0] // module.out_channels
+    module.out_channels, module.in_channels = shape[0], shape[1] * module.groups
+
+
+def _fix_linear(module: nn.Linear) -> None:
+    module.out_features, module.in_features = module.weight.shape
+
+
+def _fix_norm(module: _NormBase) -> None:
+    tensor = module.weight if module.weight is not None else module.running_mean
+    assert tensor is not None
+    module.num_features = tensor.shape[0]
+
+
+def _fix_prelu(module: nn.PReLU) -> None:
+    module.num_parameters = module.weight.numel()
+
+
+_FIXES: dict[type[nn.Module], Callable[[Any], None]] = {
+    _ConvNd: _fix_conv,
+    nn.Linear: _fix_linear,
+    _NormBase: _fix_norm,
+    nn.PReLU: _fix_prelu,
+}
+
+
+def _fix_attributes(module: nn.Module) -> None:
+    """Bring the size attributes of a layer in line with its tensors."""
+    for kind in type(module).__mro__:
+        if kind in _FIXES:
+            _FIXES[kind](module)
+            return

@@ -1,0 +1,340 @@
+"""From a network and one sample to its `Structure`.
+
+The network runs once under a dispatch mode that sees every ATen operator; `rules` carries channel
+labels through them. Labels that meet in element-wise arithmetic, in a BN or in a convolution group
+are linked; the connected components are the units that must be cut together, and components that
+touch the same dimensions equally often form one `ChannelGroup`. What this finds is a hypothesis:
+`verify` tests it by numbers.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
+
+from autoprune.errors import ModelError, first_line
+from autoprune.policy import Role, Slice
+from autoprune.structure.groups import ChannelGroup, FrozenGroup, LayerSpec, Structure
+from autoprune.structure.inputs import Inputs, run, sample
+from autoprune.structure.labels import Atoms, along, canonical, constant
+from autoprune.structure.rules import Call, find_rule, unknown
+
+# Beyond this many elements a tensor in element-wise arithmetic is taken as fixed.
+LARGEST_LABELLED_TENSOR = 4_000_000
+
+
+class LabelTrace(TorchDispatchMode):
+    """Runs under a forward pass and records labels and layers (a `rules.Recorder`)."""
+
+    def __init__(self, named: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        self.atoms = Atoms()
+        self.layers: dict[str, LayerSpec] = {}
+        self.fixed_macs: Counter[str] = Counter()
+        self._names: dict[int, str] = {}
+        for name, tensor in named.items():
+            self._names.setdefault(id(tensor), name)
+        self._labels: dict[int, Tensor] = {}
+        self._made_by: dict[int, str] = {}
+        self._uses: Counter[int] = Counter()
+        self._batchnorms: dict[str, tuple[int, str]] = {}
+        # Results stay alive, or Python would give their ids to other tensors.
+        self._alive: list[Any] = []
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        """See one operator."""
+        kwargs = kwargs or {}
+        name = func.overloadpacket.__name__
+        name = name[:-1] if name.endswith("_") and not name.endswith("__") else name
+        rule = find_rule(name, func)
+        if rule is None:
+            with self:
+                parts = func.decompose(*args, **kwargs)
+            if parts is not NotImplemented:
+                return parts
+        out = func(*args, **kwargs)
+        call = Call(name, func, args, kwargs, out)
+        self._alive.append((args, out))
+        for tensor in call.inputs():
+            self._uses[id(tensor)] += 1
+        if rule is None and func.overloadpacket in flop_registry:
+            flops = flop_registry[func.overloadpacket](*args, **kwargs, out_val=out)
+            self.fixed_macs[name] += flops // 2
+        (rule or unknown)(self, call)
+        return out
+
+    def labels(self, tensor: Tensor) -> Tensor:
+        """Return the labels of a tensor."""
+        found = self._labels.get(id(tensor))
+        if found is None:
+            found = self._first_labels(tensor)
+            self._labels[id(tensor)] = found
+        return found
+
+    def _first_labels(self, tensor: Tensor) -> Tensor:
+        name = self.name(tensor)
+        numbered = name is not None and tensor.is_floating_point() and tensor.dim() > 0
+        if not numbered or tensor.numel() > LARGEST_LABELLED_TENSOR:
+            return constant(tensor.shape)
+        assert name is not None
+        return canonical(self.atoms.axis(name, None, tensor.numel()).reshape(tensor.shape))
+
+    def set_labels(self, tensor: Tensor, labels: Tensor) -> None:
+        """Give a tensor its labels."""
+        self._labels[id(tensor)] = labels
+
+    def name(self, tensor: Tensor | None) -> str | None:
+        """Return the name of a parameter or buffer, None for anything else."""
+        return self._names.get(id(tensor))
+
+    def layer(self, call: Call, in_dim: int, positions: int, groups: int) -> None:
+        """Record a call of a layer with a weight."""
+        weight = self.name(call.args[1])
+        assert weight is not None
+        before = self.layers.get(weight)
+        if before is None:
+            self.layers[weight] = _layer_spec(self, call, weight, in_dim, positions, groups)
+            self._made_by[id(call.out)] = weight
+        else:
+            self.layers[weight] = replace(
+                before, positions=before.positions + positions, calls=before.calls + 1
+            )
+
+    def batchnorm(self, source: Tensor, scale: str) -> None:
+        """Record that a BN reads a tensor."""
+        maker = self._made_by.get(id(source))
+        if maker is not None:
+            self._batchnorms[maker] = (id(source), scale.rpartition(".")[0])
+
+    def finished_layers(self, model: nn.Module) -> tuple[LayerSpec, ...]:
+        """Return the layers, each with the BN that alone reads it."""
+        bn_readers = Counter(bn for _, bn in self._batchnorms.values())
+        layers = []
+        for weight, layer in self.layers.items():
+            source, bn = self._batchnorms.get(weight, (None, None))
+            alone = source is not None and self._uses[source] == 1 and layer.calls == 1
+            shared = bn is not None and bn_readers[bn] > 1
+            layers.append(
+                replace(
+                    layer,
+                    batchnorm=bn if alone and not shared else None,
+                    refittable=_is_refittable(model, layer),
+                )
+            )
+        return tuple(layers)
+
+
+def _is_refittable(model: nn.Module, layer: LayerSpec) -> bool:
+    path, _, leaf = layer.weight.rpartition(".")
+    plain = isinstance(model.get_submodule(path), (nn.Conv1d, nn.Conv2d, nn.Linear))
+    return plain and leaf == "weight" and layer.groups == 1
+
+
+def _layer_spec(
+    trace: LabelTrace, call: Call, weight: str, in_dim: int, positions: int, groups: int
+) -> LayerSpec:
+    rank = call.args[1].dim() - 2
+
+    def each(index: int, name: str, default: int) -> tuple[int, ...]:
+        value = call.arg(index, name, default)
+        value = [value] if isinstance(value, int) else list(value)
+        return tuple(value * rank if len(value) == 1 else value)
+
+    source, out = call.args[0], call.out
+    path, _, leaf = weight.rpartition(".")
+    transposed = in_dim == 0
+    return LayerSpec(
+        name=path if leaf == "weight" else weight,
+        kind=call.name,
+        weight=weight,
+        bias=trace.name(call.arg(2, "bias")),
+        batchnorm=None,
+        in_dim=in_dim,
+        positions=positions,
+        calls=1,
+        kernel_size=tuple(call.args[1].shape[2:]),
+        stride=each(3, "stride", 1) if rank else (),
+        padding=each(4, "padding", 0) if rank else (),
+        dilation=each(7 if transposed else 5, "dilation", 1) if rank else (),
+        groups=groups,
+        input_shape=tuple(source.shape[1:]),
+        output_shape=tuple(out.shape[1:]),
+        refittable=False,
+    )
+
+
+def trace(model: nn.Module, example_inputs: Inputs) -> Structure:
+    """Return what one forward pass shows of the network's channels; nothing is verified.
+
+    Args:
+        model: any network in evaluation mode; it is not changed.
+        example_inputs: a tensor, or a tuple or mapping of tensors, batch first.
+
+    Raises:
+        ModelError: the forward pass fails.
+    """
+    named = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    tracer = LabelTrace(named)
+    inputs = sample(example_inputs, 1)
+    for leaf in tree_leaves(inputs):
+        image_channels = tracer.atoms.axis(f"input {id(leaf)}", None, leaf.shape[1] if leaf.dim() > 1 else 1)
+        tracer.atoms.block(image_channels, "the network's input")
+        if leaf.dim() > 1:
+            tracer.set_labels(leaf, along(image_channels, leaf.shape, 1))
+    try:
+        with torch.inference_mode(), tracer:
+            outputs = run(model, inputs)
+    except Exception as error:
+        raise ModelError(
+            f"the model's forward pass fails on inputs of shape "
+            f"{[tuple(leaf.shape) for leaf in tree_leaves(inputs)]}: "
+            f"{type(error).__name__}: {first_line(error)}"
+        ) from error
+    for leaf in tree_leaves(outputs):
+        if isinstance(leaf, Tensor):
+            tracer.atoms.block(tracer.labels(leaf), "the network's output")
+    shapes = {name: tuple(tensor.shape) for name, tensor in named.items()}
+    layers = tracer.finished_layers(model)
+    groups, frozen = _assemble(tracer.atoms, layers, shapes)
+    return Structure(
+        groups=groups,
+        frozen=frozen,
+        layers=layers,
+        fixed_macs=dict(tracer.fixed_macs),
+        shapes=shapes,
+        parameters=tuple(name for name, _ in model.named_parameters()),
+    )
+
+
+@dataclass
+class _Axis:
+    """One tensor dimension with the component that each of its entries belongs to."""
+
+    tensor: str
+    dim: int
+    role: Role
+    components: npt.NDArray[np.int64]
+
+
+@dataclass
+class _Unit:
+    """One component: the entries it owns on each axis."""
+
+    entries: dict[int, list[int]] = field(default_factory=dict)
+
+    @property
+    def signature(self) -> tuple[tuple[int, int], ...]:
+        return tuple((axis, len(positions)) for axis, positions in sorted(self.entries.items()))
+
+
+def _assemble(
+    atoms: Atoms, layers: Sequence[LayerSpec], shapes: Mapping[str, tuple[int, ...]]
+) -> tuple[tuple[ChannelGroup, ...], tuple[FrozenGroup, ...]]:
+    component = _components(atoms)
+    reasons: dict[int, str] = {}
+    for labels, reason in atoms.blocked:
+        for c in np.unique(component[labels]):
+            reasons.setdefault(int(c), reason)
+    axes = _axes(atoms, layers, shapes, component, reasons)
+    made = _member(axes, "producer")
+    cuttable = made & _member(axes, "consumer")
+    for c in made - cuttable:
+        reasons.setdefault(c, "no layer reads it")
+    units = _units(axes, made)
+    return _group(axes, units, reasons)
+
+
+def _components(atoms: Atoms) -> npt.NDArray[np.int64]:
+    pairs = np.concatenate([np.zeros((2, 0), np.int64), *atoms.links], axis=1)
+    graph = coo_array((np.ones(pairs.shape[1], bool), (pairs[0], pairs[1])), (atoms.count,) * 2)
+    component: npt.NDArray[np.int64] = connected_components(graph, directed=False)[1]
+    return component.astype(np.int64)
+
+
+def _axes(
+    atoms: Atoms,
+    layers: Sequence[LayerSpec],
+    shapes: Mapping[str, tuple[int, ...]],
+    component: npt.NDArray[np.int64],
+    reasons: dict[int, str],
+) -> list[_Axis]:
+    roles: dict[tuple[str, int], Role] = {}
+    for layer in layers:
+        if layer.groups == 1:
+            roles[layer.weight, layer.out_dim] = "producer"
+            roles[layer.weight, layer.in_dim] = "consumer"
+    axes = []
+    for (tensor, dim), (start, length) in atoms.axes.items():
+        own = component[start : start + length]
+        if tensor not in shapes:
+            continue
+        if dim is None:
+            shape = shapes[tensor]
+            grid = own.reshape(shape)
+            moving = [d for d in range(len(shape)) if (grid != grid.take([0], d)).any()]
+            if len(moving) != 1:
+                for c in np.unique(own):
+                    reasons.setdefault(int(c), f"tied along several dimensions of {tensor}")
+                continue
+            dim = moving[0]
+            own = np.moveaxis(grid, dim, 0).reshape(shape[dim], -1)[:, 0]
+        axes.append(_Axis(tensor, dim, roles.get((tensor, dim), "carried"), own))
+    return axes
+
+
+def _member(axes: Sequence[_Axis], role: Role) -> set[int]:
+    return {int(c) for axis in axes if axis.role == role for c in np.unique(axis.components)}
+
+
+def _units(axes: Sequence[_Axis], wanted: set[int]) -> dict[int, _Unit]:
+    units: dict[int, _Unit] = {}
+    for number, axis in enumerate(axes):
+        for position, c in enumerate(axis.components.tolist()):
+            if c in wanted:
+                unit = units.setdefault(c, _Unit())
+                unit.entries.setdefault(number, []).append(position)
+    return units
+
+
+def _group(
+    axes: Sequence[_Axis], units: Mapping[int, _Unit], reasons: Mapping[int, str]
+) -> tuple[tuple[ChannelGroup, ...], tuple[FrozenGroup, ...]]:
+    alike: dict[tuple[tuple[tuple[int, int], ...], str | None], list[_Unit]] = {}
+    for c, unit in units.items():
+        alike.setdefault((unit.signature, reasons.get(c)), []).append(unit)
+    groups, frozen, taken = [], [], Counter[str]()
+    for (signature, reason), members in alike.items():
+        first = next(axes[a].tensor for a, _ in signature if axes[a].role == "producer")
+        name = first.removesuffix(".weight")
+        taken[name] += 1
+        name = name if taken[name] == 1 else f"{name}#{taken[name]}"
+        if reason is None and len(members) == 1:
+            reason = "it has a single unit"
+        if reason is not None:
+            frozen.append(FrozenGroup(name, len(members), reason))
+            continue
+        slices = tuple(
+            Slice(
+                axes[a].tensor,
+                axes[a].dim,
+                axes[a].role,
+                np.asarray([unit.entries[a] for unit in members], dtype=np.int64),
+            )
+            for a, _ in signature
+        )
+        groups.append(ChannelGroup(name, len(members), slices))
+    return tuple(groups), tuple(frozen)

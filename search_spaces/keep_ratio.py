@@ -1,0 +1,130 @@
+"""What may be chosen: the widths that every group can take."""
+
+from __future__ import annotations
+
+import fnmatch
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from autoprune.errors import UsageError, did_you_mean
+from autoprune.policy import Widths
+from autoprune.structure.groups import Structure
+
+DEFAULT_MIN_KEEP = 0.1
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """Allowed widths per group: multiples of a step from a lower bound on, and the full size.
+
+    Attributes:
+        names: group names.
+        sizes: units per group.
+        lowest: fewest units that a group keeps.
+        step: widths are multiples of it (a full group stays full).
+    """
+
+    names: tuple[str, ...]
+    sizes: Widths
+    lowest: Widths
+    step: int = 1
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @cached_property
+    def levels(self) -> tuple[npt.NDArray[np.int64], ...]:
+        """Allowed widths of every group, rising."""
+        return tuple(
+            np.unique([*range(low, size, self.step), size])
+            for low, size in zip(self.lowest, self.sizes, strict=True)
+        )
+
+    def round_down(self, wanted: npt.NDArray[np.float64]) -> Widths:
+        """Return the widest allowed widths that exceed the wanted ones nowhere (or the lowest)."""
+        places = (
+            max(int(np.searchsorted(levels, w + 1e-9, side="right")) - 1, 0)
+            for levels, w in zip(self.levels, wanted, strict=True)
+        )
+        return tuple(int(levels[p]) for levels, p in zip(self.levels, places, strict=True))
+
+    def next_up(self, widths: Widths, group: int) -> Widths | None:
+        """Return the widths with one group a level wider, None if it is full."""
+        levels = self.levels[group]
+        place = int(np.searchsorted(levels, widths[group], side="right"))
+        if place == len(levels):
+            return None
+        return (*widths[:group], int(levels[place]), *widths[group + 1 :])
+
+    def contains(self, widths: Widths) -> bool:
+        """Whether every group's width is allowed."""
+        return len(widths) == len(self) and all(
+            w in levels for w, levels in zip(widths, self.levels, strict=True)
+        )
+
+    def ratios(self, widths: Widths) -> npt.NDArray[np.float64]:
+        """Return the keep ratio of every group."""
+        return np.asarray(widths, dtype=float) / np.asarray(self.sizes, dtype=float)
+
+
+def search_space(
+    structure: Structure, min_keep: Mapping[str, float] | float | None = None, step: int = 1
+) -> SearchSpace:
+    """Return the space of a network's groups.
+
+    Args:
+        structure: of the network.
+        min_keep: least keep ratio in (0, 1], one for all or by layer-name pattern ("*" is the
+            rest); `DEFAULT_MIN_KEEP` where nothing is said.
+        step: widths are multiples of it; groups smaller than two steps can halve.
+
+    Raises:
+        UsageError: a ratio or the step is out of range, or a pattern matches no group.
+    """
+    if step < 1:
+        raise UsageError(f"the channel step must be at least 1, but got {step}.")
+    patterns = min_keep if isinstance(min_keep, Mapping) else {"*": min_keep or DEFAULT_MIN_KEEP}
+    for pattern, ratio in patterns.items():
+        if not 0 < ratio <= 1:
+            raise UsageError(f"min-keep must be in (0, 1], but got {ratio} for {pattern!r}.")
+        if pattern != "*":
+            match_groups(structure, [pattern], "min-keep")
+    lowest = []
+    for group in structure.groups:
+        names = (group.name, *group.producers)
+        ratio = next(
+            (r for p, r in patterns.items() if p != "*" and matches(names, p)),
+            patterns.get("*", DEFAULT_MIN_KEEP),
+        )
+        fewest = math.ceil(max(ratio * group.size, 1) / step - 1e-9) * step
+        lowest.append(min(fewest, group.size))
+    return SearchSpace(
+        tuple(g.name for g in structure.groups), structure.dense_widths, tuple(lowest), step
+    )
+
+
+def matches(names: Sequence[str], pattern: str) -> bool:
+    """Whether a layer-name pattern (`layer1.*`, or a whole prefix `layer1`) names one of them."""
+    layers = [name.removesuffix(".weight") for name in names]
+    return any(fnmatch.fnmatchcase(n, pattern) or n.startswith(f"{pattern}.") for n in layers)
+
+
+def match_groups(structure: Structure, patterns: Sequence[str], option: str) -> list[str]:
+    """Return the names of the groups whose channels the named layers make.
+
+    Raises:
+        UsageError: a pattern matches no layer at all.
+    """
+    chosen = []
+    layers = [layer.name for layer in structure.layers]
+    for pattern in patterns:
+        found = [g.name for g in structure.groups if matches((g.name, *g.producers), pattern)]
+        if not found and not matches(layers, pattern):
+            raise UsageError(f"{option}: no layer matches {pattern!r}; {did_you_mean(pattern, layers)}")
+        chosen += found
+    return chosen

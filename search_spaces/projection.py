@@ -1,0 +1,93 @@
+"""Projection of any vector of keep ratios onto a budget, exact after rounding."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from autoprune.cost.model import CostModel
+from autoprune.errors import BudgetError
+from autoprune.policy import Widths
+from autoprune.search_spaces.keep_ratio import SearchSpace
+
+_BISECTIONS = 40
+
+
+@dataclass(frozen=True)
+class Constraint:
+    """An upper bound on one cost, in the cost's own unit."""
+
+    cost: CostModel
+    limit: float
+
+    def holds(self, widths: Widths) -> bool:
+        """Whether the cut network stays within the bound."""
+        return self.cost.total(widths) <= self.limit * (1 + 1e-12)
+
+
+class Projection:
+    """Maps keep ratios to the widths nearest in proportion that just meet every bound.
+
+    All ratios are scaled by one common factor, the largest with which the rounded widths fit; then
+    groups grow by single steps, those furthest below their share first, until no single step of any
+    group fits any more. The result never exceeds a bound, and it is maximal.
+    """
+
+    def __init__(self, space: SearchSpace, constraints: Sequence[Constraint]) -> None:
+        """Check that the budget can be reached at all.
+
+        Raises:
+            BudgetError: even the narrowest network exceeds a bound.
+        """
+        self.space = space
+        self.constraints = tuple(constraints)
+        for constraint in self.constraints:
+            if not constraint.holds(space.lowest):
+                raise BudgetError(_unreachable(constraint, space))
+
+    def fits(self, widths: Widths) -> bool:
+        """Whether every bound holds."""
+        return all(constraint.holds(widths) for constraint in self.constraints)
+
+    def project(self, ratios: npt.ArrayLike) -> Widths:
+        """Return the widths for a vector of positive keep ratios, of which proportions matter."""
+        wanted = np.clip(np.asarray(ratios, dtype=float), 1e-6, None) * self.space.sizes
+        if self.fits(self.space.sizes):
+            return self.space.sizes
+        low, high = 0.0, float(np.max(self.space.sizes / wanted))
+        for _ in range(_BISECTIONS):
+            middle = (low + high) / 2
+            fitting = self.fits(self.space.round_down(middle * wanted))
+            low, high = (middle, high) if fitting else (low, middle)
+        return self.fill(self.space.round_down(low * wanted), low * wanted)
+
+    def fill(self, widths: Widths, wanted: npt.NDArray[np.float64] | None = None) -> Widths:
+        """Spend what is left of the budget in single steps, neediest group first.
+
+        Args:
+            widths: widths that fit.
+            wanted: unrounded widths to approach; none means an even spread.
+        """
+        target = np.asarray(self.space.sizes if wanted is None else wanted, dtype=float)
+        grew = True
+        while grew:
+            grew = False
+            need = (target - np.asarray(widths)) / self.space.sizes
+            for group in np.argsort(-need, kind="stable"):
+                wider = self.space.next_up(widths, int(group))
+                if wider is not None and self.fits(wider):
+                    widths, grew = wider, True
+        return widths
+
+
+def _unreachable(constraint: Constraint, space: SearchSpace) -> str:
+    cost, least = constraint.cost, constraint.cost.total(space.lowest)
+    dense = cost.total(space.sizes)
+    return (
+        f"budget {cost.name}={constraint.limit:.6g} {cost.unit} is out of reach: the smallest network "
+        f"that can be cut has {least:.6g} {cost.unit} ({least / dense:.3f} of the dense {dense:.6g}); "
+        "raise the budget, lower --min-keep or exclude fewer layers."
+    )
