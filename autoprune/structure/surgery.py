@@ -16,18 +16,19 @@ from autoprune.errors import ModelError
 from autoprune.policy import PruningPolicy, hash_shapes
 
 
-def cut(
-    model: nn.Module, policy: PruningPolicy, weights: Mapping[str, Tensor] | None = None
-) -> nn.Module:
+Keep = Mapping[str, Mapping[int, Tensor]]
+"""Entries that stay, by tensor name and dimension, of every tensor that shrinks."""
+
+
+def cut(model: nn.Module, keep: Keep, weights: Mapping[str, Tensor] | None = None) -> nn.Module:
     """Return a smaller copy of the model; the model itself is not changed.
 
     Args:
         model: the dense network.
-        policy: the units that stay.
+        keep: the entries that stay (`kept_positions` of a policy).
         weights: tensors of the small network (refitted weights, added biases) that replace the
             sliced ones; a bias that the dense layer lacks is created.
     """
-    keep = kept_positions(model, policy)
     memo: dict[int, Any] = {}
     for name, tensor in _named_tensors(model).items():
         small = tensor.detach()
@@ -63,11 +64,11 @@ def apply_policy(model: nn.Module, policy: PruningPolicy) -> nn.Module:
             f"the policy was made for another network than {type(model).__name__}: "
             f"tensor names or shapes differ{first}."
         )
-    return cut(model, policy)
+    return cut(model, kept_positions(model, policy))
 
 
-def kept_positions(model: nn.Module, policy: PruningPolicy) -> dict[str, dict[int, Tensor]]:
-    """Return the entries that stay, by tensor name and dimension, of every tensor that shrinks."""
+def kept_positions(model: nn.Module, policy: PruningPolicy) -> Keep:
+    """Return the tensor entries that a policy leaves."""
     tensors = _named_tensors(model)
     removed: dict[tuple[str, int], list[np.ndarray[Any, Any]]] = {}
     for group in policy.groups.values():
@@ -85,6 +86,15 @@ def kept_positions(model: nn.Module, policy: PruningPolicy) -> dict[str, dict[in
 
 def _named_tensors(model: nn.Module) -> dict[str, Tensor]:
     return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+
+
+def add_biases(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Create the biases that reconstruction added, in place; their values are yet to be loaded."""
+    own = model.state_dict()
+    for name, value in tensors.items():
+        path, _, leaf = name.rpartition(".")
+        if leaf == "bias" and name not in own and path in dict(model.named_modules()):
+            _assign(model, name, torch.zeros_like(value))
 
 
 def _assign(model: nn.Module, name: str, value: Tensor) -> None:

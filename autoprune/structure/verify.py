@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_leaves
 from autoprune.errors import ModelError, first_line
 from autoprune.structure.groups import ChannelGroup, Structure
 from autoprune.structure.inputs import Inputs, run, sample
-from autoprune.structure.surgery import cut
+from autoprune.structure.surgery import cut, kept_positions
 from autoprune.structure.trace import trace
 
 # Largest difference between cut and zeroed outputs, as a share of the largest output.
@@ -70,7 +70,7 @@ def difference(
     policy = structure.policy([kept.get(g.name, range(g.size)) for g in structure.groups])
     try:
         with torch.inference_mode():
-            small = _outputs(run(cut(model, policy), inputs))
+            small = _outputs(run(cut(model, kept_positions(model, policy)), inputs))
     except Exception as error:
         return f"the forward pass fails once it is cut ({type(error).__name__}: {first_line(error)})"
     with torch.inference_mode():

@@ -1,0 +1,28 @@
+"""Random keep ratios, projected onto the budget."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+
+from autoprune.strategy import Candidate, SearchProblem, Strategy, Trial
+
+
+class RandomStrategy(Strategy):
+    """Independent keep ratios, uniform between a group's lowest and 1."""
+
+    name: ClassVar[str] = "random"
+
+    def __init__(self, problem: SearchProblem) -> None:
+        super().__init__(problem)
+        self._random = np.random.default_rng(problem.seed)
+
+    def ask(self) -> Candidate:
+        """Return a new random candidate."""
+        space = self.problem.space
+        ratios = self._random.uniform(space.ratios(space.lowest), 1.0)
+        return Candidate(self.problem.projection.project(ratios))
+
+    def tell(self, trial: Trial) -> None:
+        """Nothing is learnt."""

@@ -1,0 +1,309 @@
+"""The public functions: search, and what is done with its outcome."""
+
+from __future__ import annotations
+
+import math
+import os
+import platform
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+import scipy
+import torch
+from torch import nn
+
+from autoprune.agents import check_strategy, make_strategy
+from autoprune.config import SearchConfig
+from autoprune.data import Partition, Split, SplitSizes, as_splits, partition
+from autoprune.errors import ModelError, RunError, UsageError
+from autoprune.evaluation.measurement import Scores
+from autoprune.evaluation.reward import Reward, custom_score, negative_kl
+from autoprune.evaluation.scoring import score_split
+from autoprune.evaluation.stopwatch import paired_latency_ms
+from autoprune.loop import LoopReport, run_loop
+from autoprune.pipeline import (
+    FINALISTS,
+    Bench,
+    Evaluate,
+    Task,
+    define_task,
+    make_scorer,
+    rescore,
+    set_up,
+    timed,
+)
+from autoprune.policy import PruningPolicy
+from autoprune.progress import Progress, SearchState
+from autoprune.strategy import SearchProblem, Trial
+from autoprune.structure import surgery
+from autoprune.structure.inputs import Inputs
+from autoprune.study.ledger import Ledger
+from autoprune.study.result import Outcome, frontier, stage_seconds
+from autoprune.study.run_directory import RunDirectory, next_free
+from autoprune.version import __version__
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A finished search.
+
+    Attributes:
+        path: its run directory.
+        model: the pruned network, in evaluation mode.
+        policy: which units stay.
+        result: what is in `result.json`.
+    """
+
+    path: Path
+    model: nn.Module
+    policy: PruningPolicy
+    result: Mapping[str, Any]
+
+
+def search(
+    model: nn.Module,
+    example_inputs: Inputs | None = None,
+    *,
+    data: Any,
+    evaluate: Evaluate | None = None,
+    reward: Reward | None = None,
+    output: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    progress: Progress | None = None,
+    origin: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> Run:
+    """Find how many channels each layer keeps under a budget, and cut the network down to that.
+
+    Args:
+        model: the trained network; it is not changed, but put into evaluation mode.
+        example_inputs: a batch as the network takes it; one of the data's by default.
+        data: a DataLoader, a Dataset, or a dict of splits {"train", "val", "test"} of these;
+            batches are (inputs, targets).
+        evaluate: model → score (higher is better), for tasks that are not classification.
+        reward: measurement → float (larger is better); −KL to the dense network by default, or the
+            score of `evaluate`.
+        output: the run directory; by default the next free `runs/<model>-<number>`.
+        resume: continue the interrupted search in `output`.
+        progress: told what happens.
+        origin: where model and data came from, for `config.toml`.
+        **options: fields of `SearchConfig`, `budget` above all.
+
+    Raises:
+        AutopruneError: anything that the user can mend, in one line.
+    """
+    began = time.monotonic()
+    progress = progress or Progress()
+    config = SearchConfig.from_mapping(options)
+    check_strategy(config.strategy, config.sampler)
+    settings = {"autoprune": __version__, **(origin or {}), **config.to_mapping()}
+    run = RunDirectory(output or next_free(Path("runs"), type(model).__name__.lower()))
+    _check_output(run, settings, resume)
+    seconds: dict[str, float] = {}
+
+    # Optuna announces every trial of ours on standard error.
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    model = model.eval()
+    images = draw_images(model, data, config)
+    inputs = images.calibration.inputs[:2] if example_inputs is None else example_inputs
+    with timed(seconds, "structure"):
+        task = define_task(model, inputs, config, progress)
+    bench = set_up(model, task, images, evaluate, config, progress, seconds)
+    if not resume:
+        run.create({**settings, "versions": _versions()})
+
+    reward = reward or (custom_score if evaluate else negative_kl)
+    deadline = math.inf if config.time is None else began + config.time
+    ledger, report = _explore(task, bench, config, reward, run, deadline, progress)
+    with timed(seconds, "finalists"):
+        scorer = make_scorer(model, images.selection, evaluate)
+        winner = max(rescore(_best(ledger), bench, task, scorer, progress), key=reward)
+        small = bench.builder.finished(winner.widths)
+    dense_scores, scores, split = _final_scores(model, small, images, evaluate)
+    latencies = paired_latency_ms([model, small], images.calibration.inputs[:1])
+    outcome = Outcome(
+        winner=winner,
+        sizes=task.space.sizes,
+        dense=dense_scores,
+        pruned=scores,
+        split=split,
+        latencies_ms=(latencies[0], latencies[1]),
+        device=_device_name(images.calibration.inputs.device),
+    )
+    evaluations = len(ledger) + len(_best(ledger))
+    result = {
+        "version": 1,
+        "strategy": config.strategy,
+        "budget": config.budget,
+        "seed": config.seed,
+        "agent_from": None,
+        **outcome.report(),
+        "search": {
+            "trials": len(ledger),
+            "evaluations": evaluations,
+            "image_forwards": evaluations * bench.forwards_per_evaluation,
+            "failed": report.failed,
+            "seconds": round(time.monotonic() - began, 3),
+            "best_value": _best(ledger)[0].value,
+            "signal_split": images.signal_split,
+        },
+        "seconds": {
+            **seconds,
+            **stage_seconds(ledger),
+            "strategy": report.strategy_seconds,
+            "recovery": 0.0,
+        },
+        "frontier": frontier(ledger),
+    }
+    policy = bench.builder.policy(winner.widths)
+    run.save_policy(policy)
+    run.save_weights(small)
+    run.save_result(result)
+    return Run(run.path, small, policy, result)
+
+
+def default_trials(groups: int) -> int:
+    """Return how many evaluations a search of so many groups gets if nobody says."""
+    return min(max(40, 4 * groups), 400)
+
+
+def apply_policy(model: nn.Module, policy: PruningPolicy | str | os.PathLike[str]) -> nn.Module:
+    """Return the model cut to a policy: structure only, its own weights sliced.
+
+    Args:
+        model: a network of the architecture that the policy was made for.
+        policy: a policy, or the path of a `policy.json`.
+
+    Raises:
+        ModelError: the policy is for another network.
+        RunError: the file cannot be read.
+    """
+    if not isinstance(policy, PruningPolicy):
+        policy = PruningPolicy.load(Path(policy))
+    return surgery.apply_policy(model, policy)
+
+
+def load_pruned(model: nn.Module, run: str | os.PathLike[str]) -> nn.Module:
+    """Return the pruned network of a run: structure and weights.
+
+    Args:
+        model: the dense network's architecture; its weights do not matter.
+        run: a run directory.
+
+    Raises:
+        ModelError: the run is of another network.
+        RunError: it is unfinished or damaged.
+    """
+    directory = RunDirectory(run)
+    small = apply_policy(model, directory.load_policy())
+    tensors = directory.load_weights()
+    surgery.add_biases(small, tensors)
+    try:
+        small.load_state_dict(tensors)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ModelError(f"the weights in {str(run)!r} do not fit the network: {reason}") from error
+    return small.eval()
+
+
+def draw_images(model: nn.Module, data: Any, config: SearchConfig) -> Partition:
+    """Return the images of a search, on the model's device.
+
+    Raises:
+        DataError: too few, not finite, or of a form that is not understood.
+    """
+    sizes = SplitSizes(config.calibration_samples, config.search_samples, config.selection_samples)
+    images = partition(as_splits(data), sizes, config.seed)
+    return images.to(next(model.parameters()).device)
+
+
+def _check_output(run: RunDirectory, settings: Mapping[str, Any], resume: bool) -> None:
+    if not resume:
+        run.check_free()
+        return
+    before = run.load_config()
+    for key, value in settings.items():
+        if key not in ("trials", "time", "autoprune") and before.get(key) != value:
+            raise UsageError(
+                f"cannot resume {str(run.path)!r} with {key}={value!r}: it was begun with "
+                f"{before.get(key)!r}."
+            )
+
+
+def _explore(
+    task: Task,
+    bench: Bench,
+    config: SearchConfig,
+    reward: Reward,
+    run: RunDirectory,
+    deadline: float,
+    progress: Progress,
+) -> tuple[Ledger, LoopReport]:
+    trials = config.trials or default_trials(len(task.space))
+    problem = SearchProblem(
+        task.space, task.projection, task.costs, bench.rankings, trials, config.seed
+    )
+    strategy = make_strategy(config.strategy, problem, config.sampler)
+    ledger = Ledger(task.space, run.storage)
+    progress.note(
+        f"{strategy.name}: up to {trials} trials over {len(task.space)} groups"
+        + (f", {len(ledger)} of them done before" if len(ledger) else "")
+    )
+    teller = _teller(ledger, trials, progress)
+    report = run_loop(strategy, bench.evaluator.measure, reward, ledger, trials, deadline, teller)
+    if not _best(ledger):
+        raise RunError("no trial succeeded before the search ended; give it more time or trials.")
+    return ledger, report
+
+
+def _best(ledger: Ledger) -> list[Trial]:
+    return ledger.best(FINALISTS)
+
+
+def _teller(ledger: Ledger, trials: int, progress: Progress) -> Callable[[Trial], None]:
+    def tell(trial: Trial) -> None:
+        if trial.measurement is None or trial.value is None:
+            detail = f"failed: {trial.error}"
+        else:
+            scores = trial.measurement.scores
+            shown = {"kl": scores.kl, "top1": scores.top1, "score": scores.custom}
+            detail = ", ".join(f"{k} {v:.4f}" for k, v in shown.items() if v is not None)
+        best = ledger.best(1)
+        progress.searched(
+            SearchState(len(ledger), trials, best[0].value if best else None, detail)
+        )
+
+    return tell
+
+
+def _final_scores(
+    model: nn.Module, small: nn.Module, images: Partition, evaluate: Evaluate | None
+) -> tuple[Scores, Scores, str]:
+    """Score once on the test split, or on the selection split where there is none."""
+    if evaluate is not None:
+        scorer = make_scorer(model, images.selection, evaluate)
+        return scorer.dense, scorer.score(small), "custom"
+    split: Split = images.test or images.selection.as_split()
+    dense, pruned = score_split(model, [small], split)
+    return dense, pruned, "test" if images.test else "selection"
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "python": platform.python_version(),
+        **{module.__name__: str(module.__version__) for module in (torch, np, scipy, optuna)},
+    }
+
+
+__all__ = ["Run", "apply_policy", "default_trials", "draw_images", "load_pruned", "search"]

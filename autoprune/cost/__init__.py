@@ -1,0 +1,1 @@
+"""What a network of any widths costs."""

@@ -1,0 +1,30 @@
+"""Images: where they come from, how they are normalised, and who reads which."""
+
+from autoprune.data.normalization import Normalization, parse_normalization
+from autoprune.data.partition import (
+    Partition,
+    SplitSizes,
+    check_labels,
+    check_samples,
+    partition,
+)
+from autoprune.data.sources import load_splits
+from autoprune.data.splits import ArraySplit, DatasetSplit, Samples, Split, Splits
+from autoprune.data.user import as_splits
+
+__all__ = [
+    "ArraySplit",
+    "DatasetSplit",
+    "Normalization",
+    "Partition",
+    "Samples",
+    "Split",
+    "SplitSizes",
+    "Splits",
+    "as_splits",
+    "check_labels",
+    "check_samples",
+    "load_splits",
+    "parse_normalization",
+    "partition",
+]

@@ -1,0 +1,147 @@
+"""Images in npz files: arrays `x` (uint8, NHWC) and `y` (whole numbers)."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from numpy.lib.npyio import NpzFile
+
+from autoprune.data.normalization import parse_normalization
+from autoprune.data.splits import ArraySplit, Splits
+from autoprune.errors import DataError, UsageError, did_you_mean, first_line
+
+FORM = "npz:FILE[,FILE…][;val=FILE[,FILE…]][;test=FILE[,FILE…]]"
+
+
+def load_npz(argument: str, normalize: str | None) -> Splits:
+    """Read `FILE[,FILE…][;val=FILE[,FILE…]][;test=FILE[,FILE…]]`.
+
+    Raises:
+        UsageError: the argument is malformed or a file is missing.
+        DataError: a file is damaged or its arrays are not as they should be.
+    """
+    return read_npz_splits(_parse_files(argument), normalize)
+
+
+def read_npz_splits(
+    files: dict[str, list[Path]],
+    normalize: str | None,
+    classes: tuple[str, ...] | None = None,
+) -> Splits:
+    """Read the files of each split ("train", and "val" and "test" where there are any)."""
+    arrays = {name: _read_files(paths) for name, paths in files.items()}
+    image_shape = arrays["train"][0].shape[1:]
+    for name, (images, _) in arrays.items():
+        if images.shape[1:] != image_shape:
+            raise DataError(
+                f"{name} images are {_by(images.shape[1:])} but train images are "
+                f"{_by(image_shape)} (height x width x channels): they must agree."
+            )
+    normalization = parse_normalization(normalize, image_shape[-1])
+    splits = {name: ArraySplit(*pair, normalization) for name, pair in arrays.items()}
+    return Splits(**splits, classes=classes)
+
+
+def _parse_files(argument: str) -> dict[str, list[Path]]:
+    train, *others = argument.split(";")
+    lists = {"train": train}
+    for other in others:
+        name, equals, value = other.partition("=")
+        if not equals or name not in ("val", "test"):
+            raise UsageError(
+                f"unknown split {name!r} in npz:{argument}: {did_you_mean(name, ['val', 'test'])}"
+            )
+        if name in lists:
+            raise UsageError(f"{name}= is given twice in npz:{argument}: part files by commas.")
+        lists[name] = value
+    if not all(file for value in lists.values() for file in value.split(",")):
+        raise UsageError(f"a file name is missing in npz:{argument}: write {FORM}.")
+    return {
+        name: [Path(file).expanduser() for file in value.split(",")]
+        for name, value in lists.items()
+    }
+
+
+def _read_files(paths: Sequence[Path]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+    """Return the images and labels of several files, one after the other."""
+    labels = [_read_labels(path) for path in paths]
+    images = _read_images(paths[0], len(labels[0]))
+    if len(paths) > 1:
+        # Filled file by file, so that no moment holds the images twice.
+        total = sum(map(len, labels))
+        first, images = images, np.empty((total, *images.shape[1:]), dtype=np.uint8)
+        images[: len(first)] = first
+        start = len(first)
+        del first
+        for path, part in zip(paths[1:], labels[1:], strict=True):
+            images[start : start + len(part)] = _read_images(path, len(part), images.shape[1:])
+            start += len(part)
+    return images, np.concatenate(labels)
+
+
+def _read_labels(path: Path) -> npt.NDArray[np.int64]:
+    with _open(path) as archive:
+        labels = archive["y"]
+    if labels.ndim != 1 or labels.dtype.kind not in "iu":
+        raise DataError(
+            f"{path}: y must be whole-number labels of shape (n,), "
+            f"but got {labels.dtype} of shape {labels.shape}."
+        )
+    return labels.astype(np.int64)
+
+
+def _read_images(
+    path: Path, labels: int, image_shape: tuple[int, ...] | None = None
+) -> npt.NDArray[np.uint8]:
+    with _open(path) as archive:
+        images: npt.NDArray[np.uint8] = archive["x"]
+    if images.dtype != np.uint8 or images.ndim != 4:
+        raise DataError(
+            f"{path}: x must be uint8 images of shape (n, height, width, channels), "
+            f"but got {images.dtype} of shape {images.shape}."
+        )
+    if images.shape[1] in (1, 3) and images.shape[3] > 4:
+        raise DataError(
+            f"{path}: x of shape {images.shape} has its channels first; "
+            f"store x.transpose(0, 2, 3, 1), that is (n, height, width, channels)."
+        )
+    if len(images) != labels:
+        raise DataError(f"{path}: x has {len(images)} images but y has {labels} labels.")
+    if image_shape is not None and images.shape[1:] != image_shape:
+        raise DataError(
+            f"{path}: its images are {_by(images.shape[1:])} but those of the file before are "
+            f"{_by(image_shape)} (height x width x channels): they must agree."
+        )
+    return images
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[NpzFile]:
+    if not path.is_file():
+        raise UsageError(f"no such file: {str(path)!r}.")
+    try:
+        archive = np.load(path, allow_pickle=False) if zipfile.is_zipfile(path) else None
+        if archive is None:
+            raise DataError(
+                f"{path}: no npz file, or cut short; write it with numpy.savez(file, x=…, y=…)."
+            )
+        with archive:
+            missing = {"x", "y"} - set(archive.files)
+            if missing:
+                raise DataError(
+                    f"{path}: array {min(missing)!r} is missing; it holds "
+                    f"{', '.join(archive.files) or 'nothing'}, but x and y are needed."
+                )
+            yield archive
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataError(f"{path}: cannot be read: {first_line(error)}") from error
+
+
+def _by(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape))

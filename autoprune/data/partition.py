@@ -1,0 +1,185 @@
+"""Which images a search reads for what: calibration, search and selection share none."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+import torch
+
+from autoprune.data.splits import Samples, Split, Splits
+from autoprune.errors import DataError, UsageError
+
+MAX_BYTES = 600_000_000
+CHUNK = 64
+"""Samples fetched at a time, so that images are not held twice while they are gathered."""
+
+
+@dataclass(frozen=True)
+class SplitSizes:
+    """Samples wanted for each purpose; less is taken where there is less.
+
+    Raises:
+        UsageError: a size is below 1.
+    """
+
+    calibration: int = 2000
+    search: int = 1000
+    selection: int = 1000
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            size = getattr(self, field.name)
+            if size < 1:
+                raise UsageError(f"{field.name} needs at least 1 sample, but got {size}.")
+
+
+@dataclass(frozen=True, eq=False)
+class Partition:
+    """The images of one search; calibration, search and selection share none.
+
+    Attributes:
+        calibration: training images, for statistics and reconstruction.
+        search: images that candidates are scored on.
+        selection: images that finalists are scored on.
+        test: for the final figure only.
+        train: all training images, for recovery.
+        signal_split: where search and selection come from: "val", or "train" where there is no val.
+    """
+
+    calibration: Samples
+    search: Samples
+    selection: Samples
+    test: Split | None
+    train: Split
+    signal_split: str
+
+    def to(self, device: torch.device | str) -> Partition:
+        """Return the same partition with the samples in memory on a device."""
+        return replace(
+            self,
+            calibration=self.calibration.to(device),
+            search=self.search.to(device),
+            selection=self.selection.to(device),
+        )
+
+
+def partition(
+    splits: Splits, sizes: SplitSizes, seed: int, max_bytes: int = MAX_BYTES
+) -> Partition:
+    """Draw the images of a search at random.
+
+    Where a split has fewer samples than are wanted of it, each purpose gets its share of them.
+
+    Args:
+        splits: what the data source offers.
+        sizes: samples wanted.
+        seed: equal seeds draw equal images.
+        max_bytes: limit on the inputs of each purpose, in bytes.
+
+    Raises:
+        DataError: a split cannot give every purpose one sample, or its inputs are not finite.
+    """
+    limit = max(1, max_bytes // _sample_bytes(splits.train))
+    calibration, search, selection = (
+        min(size, limit) for size in (sizes.calibration, sizes.search, sizes.selection)
+    )
+    rng = np.random.default_rng(seed)
+    if splits.val is None:
+        parts = _draw(splits.train, "train", [calibration, search, selection], rng)
+    else:
+        parts = _draw(splits.train, "train", [calibration], rng)
+        parts += _draw(splits.val, "val", [search, selection], rng)
+    for samples, name in zip(parts, ("calibration", "search", "selection"), strict=True):
+        check_samples(samples, name)
+    return Partition(
+        calibration=parts[0],
+        search=parts[1],
+        selection=parts[2],
+        test=splits.test,
+        train=splits.train,
+        signal_split="train" if splits.val is None else "val",
+    )
+
+
+def check_samples(samples: Samples, name: str) -> None:
+    """Check that inputs are finite.
+
+    Raises:
+        DataError: a sample holds NaN or infinity.
+    """
+    finite = torch.isfinite(samples.inputs).reshape(len(samples), -1).all(dim=1)
+    if not finite.all():
+        bad = int((~finite).sum())
+        raise DataError(
+            f"{bad} of {len(samples)} {name} samples hold NaN or infinity (the first: sample "
+            f"{int((~finite).nonzero()[0])}): check the files and the normalization."
+        )
+
+
+def check_labels(samples: Samples, classes: int) -> None:
+    """Check that labels fit a classifier; no labels at all are fine.
+
+    Raises:
+        DataError: the targets are not whole numbers of shape (n,) or one is not in [0, classes).
+    """
+    labels = samples.targets
+    if labels is None:
+        return
+    if labels.dim() != 1 or labels.dtype != torch.int64:
+        raise DataError(
+            f"labels must be whole numbers of shape (n,), but got {labels.dtype} of shape "
+            f"{tuple(labels.shape)}; for a task that is not classification pass evaluate=."
+        )
+    outside = labels[(labels < 0) | (labels >= classes)]
+    if len(outside):
+        raise DataError(
+            f"label {int(outside[0])} is outside the network's {classes} classes (0 to "
+            f"{classes - 1}); labels need not reach every class, but none may lie outside."
+        )
+
+
+def _draw(
+    split: Split, name: str, wanted: Sequence[int], rng: np.random.Generator
+) -> list[Samples]:
+    """Gather disjoint random samples, one `Samples` for each wanted size."""
+    if len(split) < len(wanted):
+        raise DataError(
+            f"the {name} split has {len(split)} samples but {len(wanted)} disjoint sets are drawn "
+            f"from it: it needs at least {len(wanted)}."
+        )
+    counts = _shares(len(split), wanted)
+    chosen = rng.choice(len(split), size=sum(counts), replace=False)
+    return [_gather(split, part.tolist()) for part in np.split(chosen, np.cumsum(counts)[:-1])]
+
+
+def _shares(available: int, wanted: Sequence[int]) -> list[int]:
+    """Return the wanted sizes, or sizes in proportion, each at least 1, that fit."""
+    if sum(wanted) <= available:
+        return list(wanted)
+    spare, excess = available - len(wanted), sum(wanted) - len(wanted)
+    return [1 + (size - 1) * spare // excess for size in wanted]
+
+
+def _gather(split: Split, indices: Sequence[int]) -> Samples:
+    inputs: torch.Tensor | None = None
+    targets: list[torch.Tensor] = []
+    for start in range(0, len(indices), CHUNK):
+        chunk = split.take(indices[start : start + CHUNK])
+        if inputs is None:
+            inputs = chunk.inputs.new_empty(len(indices), *chunk.inputs.shape[1:])
+        if chunk.inputs.shape[1:] != inputs.shape[1:]:
+            raise DataError(
+                f"inputs must have one shape, but got {tuple(inputs.shape[1:])} and "
+                f"{tuple(chunk.inputs.shape[1:])}: resize or pad them in the dataset's transform."
+            )
+        inputs[start : start + len(chunk)] = chunk.inputs
+        targets.extend([] if chunk.targets is None else [chunk.targets])
+    assert inputs is not None  # there is at least one index
+    return Samples(inputs, torch.cat(targets) if targets else None)
+
+
+def _sample_bytes(split: Split) -> int:
+    inputs = split.take([0]).inputs
+    return max(1, inputs.numel() * inputs.element_size())

@@ -1,0 +1,207 @@
+"""Images in memory (`Samples`) and images to be fetched (`Split`)."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.utils.data import default_collate
+
+from autoprune.data.normalization import Normalization
+from autoprune.errors import DataError, first_line
+
+Collate = Callable[[list[Any]], Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """Inputs and targets in memory.
+
+    Attributes:
+        inputs: shape (n, ...), normalised floats as the network takes them.
+        targets: int64 labels of shape (n,); any tensor of n rows where the task is not
+            classification; None where there are none.
+    """
+
+    inputs: Tensor
+    targets: Tensor | None
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def __getitem__(self, rows: slice) -> Samples:
+        targets = None if self.targets is None else self.targets[rows]
+        return Samples(self.inputs[rows], targets)
+
+    def first(self, n: int) -> Samples:
+        """Return the first n samples (all, where there are fewer), sharing memory."""
+        return self[:n]
+
+    def batches(self, size: int) -> Iterator[Samples]:
+        """Yield all samples in order, `size` at a time; the last batch may be smaller."""
+        for start in range(0, len(self), size):
+            yield self[start : start + size]
+
+    def as_split(self) -> Split:
+        """Return the same samples as a split."""
+        return SampleSplit(self)
+
+    def to(self, device: torch.device | str) -> Samples:
+        """Return the samples on a device."""
+        targets = None if self.targets is None else self.targets.to(device)
+        return Samples(self.inputs.to(device), targets)
+
+
+class Split(ABC):
+    """Images that are fetched when they are asked for."""
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def take(self, indices: Sequence[int]) -> Samples:
+        """Fetch samples by index, in the order given.
+
+        Raises:
+            DataError: what is found there is not (inputs, targets).
+        """
+
+    def batches(self, size: int) -> Iterator[Samples]:
+        """Yield all samples in order, `size` at a time; the last batch may be smaller."""
+        for start in range(0, len(self), size):
+            yield self.take(range(start, min(start + size, len(self))))
+
+
+class SampleSplit(Split):
+    """Samples that are in memory already."""
+
+    def __init__(self, samples: Samples) -> None:
+        self.samples = samples
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def take(self, indices: Sequence[int]) -> Samples:
+        """Return the chosen samples."""
+        rows = list(indices)
+        targets = None if self.samples.targets is None else self.samples.targets[rows]
+        return Samples(self.samples.inputs[rows], targets)
+
+
+class ArraySplit(Split):
+    """uint8 images that stay uint8 until taken: a quarter of the memory of floats."""
+
+    def __init__(
+        self,
+        images: npt.NDArray[np.uint8],
+        labels: npt.NDArray[np.int64],
+        normalization: Normalization,
+    ) -> None:
+        """Hold images of shape (n, height, width, channels) and labels of shape (n,)."""
+        self.images = images
+        self.labels = labels
+        self.normalization = normalization
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def take(self, indices: Sequence[int]) -> Samples:
+        """Return inputs of shape (n, channels, height, width), normalised float32."""
+        chosen = torch.from_numpy(self.images[list(indices)])
+        images = chosen.permute(0, 3, 1, 2).to(torch.float32).div_(255)
+        labels = torch.from_numpy(self.labels[list(indices)])
+        return Samples(self.normalization(images).contiguous(), labels)
+
+
+class DatasetSplit(Split):
+    """Any map-style dataset, with the function that makes a batch of its items."""
+
+    def __init__(self, dataset: Any, collate: Collate = default_collate) -> None:
+        """Hold a dataset with `__len__` and `__getitem__`."""
+        self.dataset = dataset
+        self.collate = collate
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def take(self, indices: Sequence[int]) -> Samples:
+        """Fetch, collate and read the batch as `batch_samples` does."""
+        try:
+            items = [self.dataset[i] for i in indices]
+        except OSError as error:
+            raise DataError(f"a sample cannot be read: {first_line(error)}") from error
+        try:
+            batch = self.collate(items)
+        except (RuntimeError, TypeError) as error:
+            raise DataError(f"samples cannot make one batch: {first_line(error)}") from error
+        return batch_samples(batch)
+
+
+@dataclass(frozen=True, eq=False)
+class Splits:
+    """What a data source offers.
+
+    Attributes:
+        train: images for calibration.
+        val: images that the network was not trained on, for search and selection.
+        test: images for the final figure only.
+        classes: names of the labels 0, 1, …, if known.
+
+    Raises:
+        DataError: a split is empty.
+    """
+
+    train: Split
+    val: Split | None = None
+    test: Split | None = None
+    classes: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        for name in (field.name for field in fields(self)):
+            if name != "classes" and getattr(self, name) is not None and not getattr(self, name):
+                raise DataError(f"the {name} split is empty: it needs at least one sample.")
+
+
+def batch_samples(batch: Any) -> Samples:
+    """Read a collated batch: (inputs, targets), (inputs,) or inputs alone.
+
+    float64 becomes float32 and whole-number labels become int64. Targets that are no tensor (lists
+    of boxes, strings) are left out: only the user's own evaluation could read them.
+
+    Raises:
+        DataError: the batch has another form, or its inputs are no tensor of images or features.
+    """
+    parts = (batch,) if isinstance(batch, Tensor) else batch
+    if not isinstance(parts, (tuple, list)) or len(parts) not in (1, 2):
+        raise DataError(f"a batch must be (inputs, targets) or inputs, but got {_describe(batch)}.")
+    inputs = parts[0]
+    if not isinstance(inputs, Tensor) or inputs.dim() == 0:
+        raise DataError(f"a batch's inputs must be a tensor, but got {_describe(inputs)}.")
+    if inputs.dtype == torch.uint8:
+        raise DataError(
+            "inputs are uint8 but the network takes floats: convert and normalise them in the "
+            "dataset's transform, as for training."
+        )
+    if inputs.dtype == torch.float64:
+        inputs = inputs.float()
+    targets = parts[1] if len(parts) == 2 and isinstance(parts[1], Tensor) else None
+    if targets is not None and len(targets) != len(inputs):
+        raise DataError(f"a batch has {len(inputs)} inputs but {len(targets)} targets.")
+    return Samples(inputs, None if targets is None else _widen_labels(targets))
+
+
+def _widen_labels(targets: Tensor) -> Tensor:
+    whole = not (targets.is_floating_point() or targets.is_complex())
+    return targets.long() if whole and targets.dim() == 1 else targets
+
+
+def _describe(value: Any) -> str:
+    if isinstance(value, (tuple, list)):
+        return f"a {type(value).__name__} of {len(value)}"
+    return f"a {type(value).__name__}"

@@ -1,0 +1,101 @@
+"""Data as the Python API takes it: loaders, datasets and dicts of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+
+from autoprune.data.splits import DatasetSplit, Split, Splits, batch_samples
+from autoprune.errors import DataError, UsageError, did_you_mean
+
+SPLIT_NAMES = ("train", "val", "test")
+MATERIALISED_SAMPLES = 20_000
+"""Samples kept of a stream: far more than calibration, search and selection ask for."""
+
+
+def as_splits(data: Any) -> Splits:
+    """Return the splits that a user's data means.
+
+    Args:
+        data: `Splits`, a DataLoader, a map-style Dataset, or a dict of such under "train", "val"
+            and "test". Without "train", "val" takes its place. Batches are (inputs, targets), or
+            just inputs; a loader's order, sampler and workers are not used, its collate_fn is.
+            Of a stream (an iterable dataset) the first 20,000 samples are read into memory.
+
+    Raises:
+        UsageError: the data is none of these, or a dict with unknown or without needed keys.
+        DataError: a split is empty, or its batches are not (inputs, targets).
+    """
+    if isinstance(data, Splits):
+        return data
+    named = dict(data) if isinstance(data, Mapping) else {"train": data}
+    for name in named:
+        if name not in SPLIT_NAMES:
+            raise UsageError(f"unknown split {name!r} in data: {did_you_mean(name, SPLIT_NAMES)}")
+    given = {name: part for name, part in named.items() if part is not None}
+    if "train" not in given:
+        if "val" not in given:
+            raise UsageError(f"data needs 'train' or 'val', but has {', '.join(given) or 'none'}.")
+        given["train"] = given.pop("val")
+    splits = {name: _as_split(part, name) for name, part in given.items()}
+    return Splits(**splits, classes=_class_names(given["train"]))
+
+
+def _as_split(data: Any, name: str) -> Split:
+    if isinstance(data, Split):
+        return data
+    if isinstance(data, IterableDataset):
+        data = DataLoader(data, batch_size=64)
+    if isinstance(data, DataLoader):
+        return _loader_split(data, name)
+    if not _is_map_style(data):
+        raise UsageError(
+            f"data[{name!r}] must be a DataLoader or a Dataset with __len__ and __getitem__, but "
+            f"got a {type(data).__name__}; tensors: TensorDataset(inputs, targets)."
+        )
+    return DatasetSplit(data)
+
+
+def _is_map_style(data: Any) -> bool:
+    if isinstance(data, (Sequence, Tensor, np.ndarray)):
+        return False  # (x, y) would pass for a dataset of two samples
+    return hasattr(data, "__getitem__") and hasattr(data, "__len__")
+
+
+def _loader_split(loader: DataLoader[Any], name: str) -> Split:
+    makes_batches = loader.batch_sampler is not None
+    if makes_batches and not isinstance(loader.dataset, IterableDataset):
+        return DatasetSplit(loader.dataset, loader.collate_fn)
+    return _materialise(loader, name)
+
+
+def _materialise(loader: DataLoader[Any], name: str) -> Split:
+    inputs: list[Tensor] = []
+    targets: list[Tensor] = []
+    count = 0
+    for batch in loader:
+        samples = batch_samples(batch)
+        inputs.append(samples.inputs)
+        targets.extend([] if samples.targets is None else [samples.targets])
+        count += len(samples)
+        if count >= MATERIALISED_SAMPLES:
+            break
+    if not count:
+        raise DataError(f"the {name} split is empty: it needs at least one sample.")
+    columns = [inputs, targets] if len(targets) == len(inputs) else [inputs]
+    try:
+        tensors = [torch.cat(column)[:MATERIALISED_SAMPLES] for column in columns]
+    except RuntimeError as error:
+        shapes = {tuple(part.shape[1:]) for part in inputs}
+        raise DataError(f"the {name} split's batches differ in shape: {shapes}.") from error
+    return DatasetSplit(TensorDataset(*tensors))
+
+
+def _class_names(data: Any) -> tuple[str, ...] | None:
+    names = getattr(getattr(data, "dataset", data), "classes", None)
+    return tuple(map(str, names)) if isinstance(names, Sequence) else None

@@ -1,0 +1,1 @@
+"""From widths to scores and costs."""

@@ -1,0 +1,73 @@
+"""What one evaluation of a candidate found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from autoprune.policy import Widths
+
+
+@dataclass(frozen=True)
+class Scores:
+    """How well a network does on some samples; None where something does not apply.
+
+    Attributes:
+        kl: mean KL divergence from the dense network's class probabilities, nats.
+        loss: mean cross entropy on the labels, nats.
+        top1: share of samples whose label is the first choice, in [0, 1].
+        custom: what the user's `evaluate` returned; higher is better.
+        samples: how many there were.
+    """
+
+    kl: float | None = None
+    loss: float | None = None
+    top1: float | None = None
+    custom: float | None = None
+    samples: int = 0
+
+    @property
+    def metric(self) -> float | None:
+        """The figure that users read: `custom` where there is one, else top-1."""
+        return self.top1 if self.custom is None else self.custom
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Scores and costs of the network cut to some widths.
+
+    Attributes:
+        widths: units kept per group.
+        names: the groups' names, in the same order.
+        scores: of the cut network on the search split.
+        dense: of the dense network on the same samples.
+        costs: of the cut network, by cost name.
+        dense_costs: of the dense network.
+        seconds: spent on this evaluation, by stage.
+    """
+
+    widths: Widths
+    names: tuple[str, ...]
+    scores: Scores
+    dense: Scores
+    costs: Mapping[str, float]
+    dense_costs: Mapping[str, float]
+    seconds: Mapping[str, float]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Measurement:
+        """Inverse of `to_json`."""
+        return cls(
+            widths=tuple(data["widths"]),
+            names=tuple(data["names"]),
+            scores=Scores(**data["scores"]),
+            dense=Scores(**data["dense"]),
+            costs=dict(data["costs"]),
+            dense_costs=dict(data["dense_costs"]),
+            seconds=dict(data["seconds"]),
+        )

@@ -1,0 +1,137 @@
+"""Scores of a network on fixed samples."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from autoprune.data import Samples, Split, check_labels, check_samples
+from autoprune.errors import DataError, ModelError, first_line
+from autoprune.evaluation.measurement import Scores
+
+# Small enough for activations to stay in a CPU's cache; larger batches measured slower there.
+CPU_BATCH = 50
+GPU_BATCH = 500
+
+
+class Scorer(ABC):
+    """Scores networks beside one dense network."""
+
+    dense: Scores
+
+    @abstractmethod
+    def score(self, model: nn.Module) -> Scores:
+        """Return the scores of a network in evaluation mode."""
+
+
+class ClassificationScorer(Scorer):
+    """KL to the dense network; loss and top-1 where there are labels."""
+
+    def __init__(self, dense: nn.Module, samples: Samples) -> None:
+        """Run the dense network once.
+
+        Raises:
+            ModelError: its output is no (samples, classes) tensor, or not finite.
+            DataError: it cannot take the samples.
+        """
+        self._samples = samples
+        self._dense_logits = class_logits(dense, samples)
+        self.dense = self._compare(self._dense_logits)
+
+    @property
+    def classes(self) -> int:
+        """Number of the network's outputs."""
+        return self._dense_logits.shape[1]
+
+    def score(self, model: nn.Module) -> Scores:
+        """Return KL, loss and top-1."""
+        return self._compare(torch.cat(list(_logits(model, self._samples))))
+
+    def _compare(self, logits: Tensor) -> Scores:
+        return compare(self._dense_logits, logits, self._samples.targets)
+
+
+class CustomScorer(Scorer):
+    """The user's own `evaluate(model) -> score`, higher is better."""
+
+    def __init__(self, dense: nn.Module, evaluate: Callable[[nn.Module], float]) -> None:
+        self._evaluate = evaluate
+        self.dense = self.score(dense)
+
+    def score(self, model: nn.Module) -> Scores:
+        """Return what the user's function says."""
+        with torch.no_grad():
+            return Scores(custom=float(self._evaluate(model)))
+
+
+def compare(dense: Tensor, logits: Tensor, targets: Tensor | None) -> Scores:
+    """Return the scores of class scores (samples, classes) beside the dense network's."""
+    p, q = dense.log_softmax(1), logits.log_softmax(1)
+    kl = F.kl_div(q, p, reduction="batchmean", log_target=True)
+    if targets is None:
+        return Scores(kl=float(kl), samples=len(logits))
+    return Scores(
+        kl=float(kl),
+        loss=float(F.nll_loss(q, targets)),
+        top1=float((q.argmax(1) == targets).float().mean()),
+        samples=len(logits),
+    )
+
+
+def score_split(dense: nn.Module, others: Sequence[nn.Module], split: Split) -> list[Scores]:
+    """Return the scores of the dense network and of others on a whole split, batch by batch.
+
+    Raises:
+        DataError: the split's labels or inputs do not fit the network.
+    """
+    device = next(dense.parameters()).device
+    logits: list[list[Tensor]] = [[] for _ in range(1 + len(others))]
+    targets: list[Tensor] = []
+    for batch in split.batches(GPU_BATCH):
+        samples = batch.to(device)
+        check_samples(samples, "test")
+        logits[0].append(class_logits(dense, samples))
+        check_labels(samples, logits[0][-1].shape[1])
+        for own, model in zip(logits[1:], others, strict=True):
+            own.append(torch.cat(list(_logits(model, samples))))
+        targets.extend([] if samples.targets is None else [samples.targets])
+    truth = torch.cat(targets) if targets else None
+    reference = torch.cat(logits[0])
+    return [compare(reference, torch.cat(own), truth) for own in logits]
+
+
+def class_logits(model: nn.Module, samples: Samples) -> Tensor:
+    """Return the dense network's class scores, (samples, classes), after checking them.
+
+    Raises:
+        ModelError: its output is no (samples, classes) tensor, or not finite.
+        DataError: it cannot take the samples.
+    """
+    try:
+        logits = list(_logits(model, samples))
+    except Exception as error:
+        raise DataError(
+            f"the model cannot take samples of shape {tuple(samples.inputs.shape[1:])}: "
+            f"{type(error).__name__}: {first_line(error)}"
+        ) from error
+    shapes = {tuple(batch.shape[1:]) if isinstance(batch, Tensor) else None for batch in logits}
+    if len(shapes) != 1 or None in shapes or len(next(iter(shapes)) or ()) != 1:
+        raise ModelError(
+            "the model's output is no (samples, classes) tensor; for another task than "
+            "classification pass evaluate=callable(model) -> score."
+        )
+    result = torch.cat(logits)
+    if not bool(result.isfinite().all()):
+        raise ModelError("the dense model's outputs are not finite on the search images.")
+    return result
+
+
+def _logits(model: nn.Module, samples: Samples) -> Iterable[Tensor]:
+    size = CPU_BATCH if samples.inputs.device.type == "cpu" else GPU_BATCH
+    with torch.inference_mode():
+        for batch in samples.batches(size):
+            yield model(batch.inputs)

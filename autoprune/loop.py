@@ -1,0 +1,109 @@
+"""The search loop: ask, evaluate, reward, record, tell."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from autoprune.errors import AutopruneError, first_line
+from autoprune.evaluation.measurement import Measurement
+from autoprune.evaluation.reward import Reward
+from autoprune.policy import Widths
+from autoprune.strategy import Candidate, Strategy, Trial
+from autoprune.study.ledger import Ledger
+
+# Failed trials in a row that end a search: by then it is not the candidate that is wrong.
+MOST_FAILURES = 5
+# Questions in a row that were answered before.
+MOST_REPEATS = 1000
+
+
+@dataclass(frozen=True)
+class LoopReport:
+    """How a search went.
+
+    Attributes:
+        failed: trials without a value.
+        strategy_seconds: spent in `ask` and `tell`.
+    """
+
+    failed: int
+    strategy_seconds: float
+
+
+class SearchFailed(AutopruneError):
+    """Trial after trial failed."""
+
+
+def run_loop(
+    strategy: Strategy,
+    measure: Callable[[Widths], Measurement],
+    reward: Reward,
+    ledger: Ledger,
+    trials: int,
+    deadline: float = math.inf,
+    on_trial: Callable[[Trial], None] = lambda trial: None,
+) -> LoopReport:
+    """Search until there are so many trials, the time is over, or the strategy is done.
+
+    Args:
+        strategy: who asks.
+        measure: evaluates widths.
+        reward: values measurements.
+        ledger: holds the trials; those of an interrupted search are replayed, not evaluated.
+        trials: in the ledger at the end, replayed ones included.
+        deadline: in `time.monotonic` seconds.
+        on_trial: told every new trial.
+
+    Raises:
+        SearchFailed: `MOST_FAILURES` trials failed in a row.
+    """
+    thinking, repeats, failures = 0.0, 0, 0
+    replayed = {trial.candidate.widths for trial in ledger}
+    while (len(ledger) < trials or replayed) and time.monotonic() < deadline:
+        start = time.perf_counter()
+        candidate = strategy.ask()
+        thinking += time.perf_counter() - start
+        if candidate is None or repeats > MOST_REPEATS:
+            break
+        trial = ledger.find(candidate.widths)
+        if trial is None:
+            if len(ledger) >= trials:
+                break
+            trial = _evaluate(strategy, candidate, measure, reward)
+            ledger.record(trial)
+            on_trial(trial)
+            repeats = 0
+            failures = failures + 1 if trial.value is None else 0
+        else:
+            repeats += candidate.widths not in replayed
+            replayed.discard(candidate.widths)
+        if failures >= MOST_FAILURES:
+            raise SearchFailed(f"{failures} trials in a row failed, the last one because {trial.error}")
+        start = time.perf_counter()
+        strategy.tell(trial)
+        thinking += time.perf_counter() - start
+    return LoopReport(sum(t.value is None for t in ledger), thinking)
+
+
+def _evaluate(
+    strategy: Strategy, candidate: Candidate, measure: Callable[[Widths], Measurement], reward: Reward
+) -> Trial:
+    problem = strategy.problem
+    if candidate.kind == "candidate" and not problem.projection.fits(candidate.widths):
+        return Trial(candidate, None, error=f"{strategy.name} proposed widths over the budget.")
+    try:
+        measurement = measure(candidate.widths)
+    except (RuntimeError, ArithmeticError, MemoryError) as error:
+        reason = f"the evaluation failed: {type(error).__name__}: {first_line(error)}"
+        return Trial(candidate, None, error=reason)
+    try:
+        value = float(reward(measurement))
+    except Exception as error:  # the user's own code
+        reason = f"the reward raised {type(error).__name__}: {first_line(error)}"
+        return Trial(candidate, None, measurement, reason)
+    if not math.isfinite(value):
+        return Trial(candidate, None, measurement, f"the reward is {value}.")
+    return Trial(candidate, value, measurement)

@@ -1,0 +1,109 @@
+"""Objects that the user names: `path/to/file.py:name` and `package.module:name`."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from autoprune.errors import UsageError, did_you_mean, first_line
+
+
+def names_object(spec: str) -> bool:
+    """Return whether a spec can only mean an object: a Python file or a module that is there."""
+    place, _, name = spec.rpartition(":")
+    if place.endswith(".py"):
+        return True
+    if not name.isidentifier() or not _is_dotted(place):
+        return False
+    return "." in place or _is_module(place)
+
+
+def load_object(spec: str, what: str) -> Any:
+    """Import what a spec names.
+
+    Args:
+        spec: `path/to/file.py:name` or `package.module:name`. The current directory is importable,
+            and so is the folder of the file.
+        what: what the object is for ("model", "data", "reward"); opens every error message.
+
+    Raises:
+        UsageError: the spec is malformed, the file, module or name is missing, or importing
+            fails.
+    """
+    place, _, name = spec.rpartition(":")
+    if not place or not name.isidentifier():
+        raise UsageError(
+            f"{what} {spec!r} names no object: write path/to/file.py:NAME or package.module:NAME."
+        )
+    _make_importable(Path.cwd())
+    try:
+        module = _import_file(place) if place.endswith(".py") else _import_module(place)
+    except _MissingPlaceError as error:
+        raise UsageError(f"{what} {spec!r}: {error}") from error
+    except (Exception, SystemExit) as error:
+        reason = f"{type(error).__name__}: {first_line(error)}"
+        raise UsageError(f"{what} {spec!r}: importing {place!r} fails: {reason}") from error
+    if not hasattr(module, name):
+        known = [known for known in vars(module) if not known.startswith("_")]
+        hint = did_you_mean(name, known) if known else "it defines nothing."
+        raise UsageError(f"{what} {spec!r}: {place!r} has no {name!r}; {hint}")
+    return getattr(module, name)
+
+
+class _MissingPlaceError(Exception):
+    """The file or module itself, rather than something that it imports, is not there."""
+
+
+def _import_file(place: str) -> ModuleType:
+    path = Path(place).expanduser().resolve()
+    if not path.is_file():
+        raise _MissingPlaceError(f"no such file: {place!r}.")
+    # Two specs into one file (a model and its data) must share their classes: one module per path.
+    module_name = f"{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    if module_name in sys.modules:
+        return sys.modules[module_name]
+    spec = importlib.util.spec_from_file_location(module_name, path)
+    assert spec is not None and spec.loader is not None  # always so for a name ending in .py
+    module = importlib.util.module_from_spec(spec)
+    _make_importable(path.parent)
+    sys.modules[module_name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[module_name]
+        raise
+    return module
+
+
+def _import_module(place: str) -> ModuleType:
+    if not _is_dotted(place):
+        raise _MissingPlaceError(f"{place!r} is neither a module's name nor a .py file.")
+    importlib.invalidate_caches()
+    try:
+        return importlib.import_module(place)
+    except ModuleNotFoundError as error:
+        if error.name and f"{place}.".startswith(f"{error.name}."):
+            raise _MissingPlaceError(
+                f"no module named {error.name!r} here or among the installed packages."
+            ) from error
+        raise
+
+
+def _is_dotted(place: str) -> bool:
+    return all(part.isidentifier() for part in place.split("."))
+
+
+def _is_module(name: str) -> bool:
+    _make_importable(Path.cwd())
+    importlib.invalidate_caches()
+    return importlib.util.find_spec(name) is not None
+
+
+def _make_importable(folder: Path) -> None:
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))

@@ -1,0 +1,1 @@
+"""Repair without training: least-squares refit, OBS elimination, BN re-estimation."""

@@ -1,0 +1,1 @@
+"""Statistics of the dense network on calibration data."""

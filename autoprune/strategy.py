@@ -1,0 +1,90 @@
+"""The contract of a search strategy: it proposes candidates and learns from their trials."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from autoprune.cost.model import CostModel
+from autoprune.evaluation.measurement import Measurement
+from autoprune.importance.base import Ranking
+from autoprune.policy import Widths
+from autoprune.search_spaces.keep_ratio import SearchSpace
+from autoprune.search_spaces.projection import Projection
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """Widths to evaluate.
+
+    Attributes:
+        widths: units kept per group.
+        kind: a "candidate" must satisfy the budget and can win; a "probe" is a measurement that the
+            strategy needs on its way, may exceed the budget and never wins.
+    """
+
+    widths: Widths
+    kind: Literal["candidate", "probe"] = "candidate"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A candidate and what came of it.
+
+    Attributes:
+        candidate: what was asked for.
+        value: its reward; None if the evaluation or the reward failed.
+        measurement: None if the evaluation failed.
+        error: why it failed.
+    """
+
+    candidate: Candidate
+    value: float | None
+    measurement: Measurement | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class SearchProblem:
+    """What a strategy is given to work with.
+
+    Attributes:
+        space: allowed widths.
+        projection: onto the budget.
+        costs: every cost model, by name.
+        rankings: of the groups' units, with error curves where the criterion has them.
+        trials: how many evaluations there will be.
+        seed: of all randomness.
+    """
+
+    space: SearchSpace
+    projection: Projection
+    costs: Mapping[str, CostModel]
+    rankings: Sequence[Ranking]
+    trials: int
+    seed: int
+
+
+class Strategy(ABC):
+    """Chooses how many units each group keeps.
+
+    The loop calls `ask`, evaluates, and calls `tell` with the trial, in strict alternation. Widths
+    that were evaluated before are answered from the record at once and cost no evaluation. With the
+    same problem and the same answers a strategy asks the same questions: a search is resumed by
+    replaying its record.
+    """
+
+    name: ClassVar[str]
+
+    def __init__(self, problem: SearchProblem) -> None:
+        self.problem = problem
+
+    @abstractmethod
+    def ask(self) -> Candidate | None:
+        """Return what to evaluate next, None if there is nothing left to try."""
+
+    @abstractmethod
+    def tell(self, trial: Trial) -> None:
+        """Learn from the trial of the candidate that was asked for last."""

@@ -1,0 +1,101 @@
+"""The record of a search: an Optuna study in which every evaluated candidate is a trial."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from autoprune.errors import RunError, first_line
+from autoprune.evaluation.measurement import Measurement
+from autoprune.policy import Widths
+from autoprune.search_spaces.keep_ratio import SearchSpace
+from autoprune.search_spaces.optuna_view import distributions, parameters
+from autoprune.strategy import Candidate, Trial
+
+STUDY_NAME = "autoprune"
+
+
+class Ledger:
+    """Trials in the order of their evaluation, in any Optuna storage.
+
+    Each trial's parameters are the keep ratios, its value the reward; widths, kind and measurement
+    are user attributes, so that Optuna's dashboard shows them.
+    """
+
+    def __init__(self, space: SearchSpace, storage: str) -> None:
+        """Open the study, or make it.
+
+        Raises:
+            RunError: the storage cannot be opened or holds another search.
+        """
+        self._space = space
+        self._distributions = distributions(space)
+        try:
+            self._study = optuna.create_study(
+                storage=storage, study_name=STUDY_NAME, direction="maximize", load_if_exists=True
+            )
+            restored = self._study.get_trials(deepcopy=False)
+        except Exception as error:  # any database driver's own error types
+            raise RunError(f"cannot open study {storage!r}: {first_line(error)}") from error
+        self._trials: dict[Widths, Trial] = {}
+        for frozen in restored:
+            trial = self._restore(frozen)
+            self._trials[trial.candidate.widths] = trial
+
+    def __len__(self) -> int:
+        return len(self._trials)
+
+    def __iter__(self) -> Iterator[Trial]:
+        return iter(self._trials.values())
+
+    def find(self, widths: Widths) -> Trial | None:
+        """Return the trial of these widths, None if there is none yet."""
+        return self._trials.get(widths)
+
+    def record(self, trial: Trial) -> None:
+        """Write a trial; it is on disk when this returns."""
+        attributes: dict[str, Any] = {
+            "widths": list(trial.candidate.widths),
+            "kind": trial.candidate.kind,
+            "error": trial.error,
+        }
+        if trial.measurement is not None:
+            attributes["measurement"] = trial.measurement.to_json()
+        self._study.add_trial(
+            optuna.create_trial(
+                state=TrialState.FAIL if trial.value is None else TrialState.COMPLETE,
+                value=trial.value,
+                params=parameters(self._space, trial.candidate.widths),
+                distributions=self._distributions,
+                user_attrs=attributes,
+            )
+        )
+        self._trials[trial.candidate.widths] = trial
+
+    def best(self, count: int) -> list[Trial]:
+        """Return the candidates of highest value, best first; probes never win."""
+        able = [t for t in self if t.value is not None and t.candidate.kind == "candidate"]
+        return sorted(able, key=lambda t: -(t.value or 0.0))[:count]
+
+    def _restore(self, frozen: FrozenTrial) -> Trial:
+        attributes = frozen.user_attrs
+        try:
+            candidate = Candidate(tuple(attributes["widths"]), attributes["kind"])
+            data = attributes.get("measurement")
+            trial = Trial(
+                candidate,
+                frozen.value if frozen.state == TrialState.COMPLETE else None,
+                Measurement.from_json(data) if data else None,
+                attributes.get("error"),
+            )
+        except (KeyError, TypeError) as error:
+            raise RunError(f"trial {frozen.number} of the study is damaged: {error}") from error
+        if not self._space.contains(candidate.widths):
+            raise RunError(
+                "the study holds trials of another network or other options; "
+                "resume with the run's own, or choose another output directory."
+            )
+        return trial

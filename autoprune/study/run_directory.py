@@ -1,0 +1,138 @@
+"""All that one search leaves behind, written so that nothing is ever half there."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from autoprune.errors import RunError, first_line
+from autoprune.policy import PruningPolicy
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+
+class RunDirectory:
+    """Paths and files of a run (the README lists them)."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self.config_path = self.path / "config.toml"
+        self.policy_path = self.path / "policy.json"
+        self.weights_path = self.path / "pruned.safetensors"
+        self.result_path = self.path / "result.json"
+
+    @property
+    def storage(self) -> str:
+        """URL of the run's Optuna storage."""
+        return f"sqlite:///{(self.path / 'study.db').resolve()}"
+
+    def check_free(self) -> None:
+        """Refuse a directory that is in use.
+
+        Raises:
+            RunError: it holds another run, or other files.
+        """
+        if self.config_path.exists():
+            raise RunError(
+                f"output directory {str(self.path)!r} holds another run; "
+                "continue that with --resume, or choose another name."
+            )
+        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            raise RunError(
+                f"output {str(self.path)!r} exists and is no run; choose another name."
+            )
+
+    def create(self, config: Mapping[str, Any]) -> None:
+        """Make the directory with its configuration."""
+        self.check_free()
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._write(self.config_path, lambda p: p.write_text(tomli_w.dumps(config)))
+
+    def load_config(self) -> dict[str, Any]:
+        """Return the configuration of a run that is there.
+
+        Raises:
+            RunError: there is none, or it cannot be read.
+        """
+        if not self.config_path.exists():
+            raise RunError(f"{str(self.path)!r} holds no run: there is no config.toml in it.")
+        try:
+            return tomllib.loads(self.config_path.read_text())
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise RunError(f"cannot read {str(self.config_path)!r}: {first_line(error)}") from error
+
+    def save_policy(self, policy: PruningPolicy) -> None:
+        """Write the policy."""
+        self._write(self.policy_path, policy.save)
+
+    def load_policy(self) -> PruningPolicy:
+        """Return the policy.
+
+        Raises:
+            RunError: the run is not finished, or the file is damaged.
+        """
+        if not self.policy_path.exists():
+            raise RunError(f"{str(self.path)!r} holds no finished run: finish it with --resume.")
+        return PruningPolicy.load(self.policy_path)
+
+    def save_weights(self, model: nn.Module) -> None:
+        """Write the pruned model's tensors."""
+        tensors = {name: t.detach().cpu().contiguous().clone() for name, t in model.state_dict().items()}
+        self._write(self.weights_path, lambda p: save_file(tensors, p))
+
+    def load_weights(self) -> dict[str, Tensor]:
+        """Return the pruned model's tensors.
+
+        Raises:
+            RunError: they are missing or damaged.
+        """
+        try:
+            return load_file(self.weights_path)
+        except Exception as error:  # safetensors has its own error type
+            raise RunError(f"cannot read {str(self.weights_path)!r}: {first_line(error)}") from error
+
+    def save_result(self, result: Mapping[str, Any]) -> None:
+        """Write the result."""
+        text = json.dumps(result, indent=2) + "\n"
+        self._write(self.result_path, lambda p: p.write_text(text))
+
+    def load_result(self) -> dict[str, Any]:
+        """Return the result.
+
+        Raises:
+            RunError: the run is not finished, or the file is damaged.
+        """
+        try:
+            data: dict[str, Any] = json.loads(self.result_path.read_text())
+        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+            raise RunError(f"cannot read {str(self.result_path)!r}: {first_line(error)}") from error
+        return data
+
+    def _write(self, path: Path, write: Callable[[Path], Any]) -> None:
+        """Write beside the file and rename: readers see the old file or the new one, whole."""
+        draft = path.with_name(f".{path.name}.part")
+        try:
+            write(draft)
+            os.replace(draft, path)
+        except BaseException:
+            draft.unlink(missing_ok=True)
+            raise
+
+
+def next_free(folder: Path, name: str) -> Path:
+    """Return `folder/name-1`, or the first number that is not taken."""
+    number = 1
+    while (folder / f"{name}-{number}").exists():
+        number += 1
+    return folder / f"{name}-{number}"

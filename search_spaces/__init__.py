@@ -1,0 +1,1 @@
+"""What may be chosen: allowed widths and their projection onto a budget."""

@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.utils.data import TensorDataset
+
+from autoprune.data import (
+    DatasetSplit,
+    Partition,
+    Samples,
+    Split,
+    Splits,
+    SplitSizes,
+    check_labels,
+    check_samples,
+    partition,
+)
+from autoprune.errors import DataError, UsageError
+
+
+def numbered(start: int, count: int) -> Split:
+    """A split whose labels number its samples."""
+    labels = torch.arange(start, start + count)
+    return DatasetSplit(TensorDataset(labels.float()[:, None], labels))
+
+
+def drawn(parts: Partition) -> list[list[int]]:
+    samples = (parts.calibration, parts.search, parts.selection)
+    return [part.targets.tolist() for part in samples]  # type: ignore[union-attr]
+
+
+sizes = st.builds(SplitSizes, *[st.integers(1, 40)] * 3)
+
+
+@given(st.integers(3, 60), st.none() | st.integers(2, 60), sizes, st.integers(0, 99))
+def test_disjoint_clamped_and_reproducible(
+    train: int, val: int | None, sizes: SplitSizes, seed: int
+) -> None:
+    splits = Splits(numbered(0, train), None if val is None else numbered(1000, val))
+    parts = partition(splits, sizes, seed)
+    calibration, search, selection = drawn(parts)
+    everything = calibration + search + selection
+    assert len(set(everything)) == len(everything)
+    assert 1 <= len(calibration) <= sizes.calibration
+    assert 1 <= len(search) <= sizes.search
+    assert 1 <= len(selection) <= sizes.selection
+    assert max(calibration) < 1000
+    assert (min(search + selection) >= 1000) == (val is not None)
+    assert parts.signal_split == ("train" if val is None else "val")
+    assert drawn(partition(splits, sizes, seed)) == drawn(parts)
+
+
+def test_sizes_where_there_is_enough_and_halves_where_not() -> None:
+    sizes = SplitSizes(calibration=20, search=10, selection=10)
+    enough = partition(Splits(numbered(0, 50), numbered(100, 50)), sizes, seed=0)
+    assert [len(part) for part in drawn(enough)] == [20, 10, 10]
+    short = partition(Splits(numbered(0, 5), numbered(100, 8)), sizes, seed=0)
+    assert [len(part) for part in drawn(short)] == [5, 4, 4]
+
+
+def test_seeds_draw_different_images() -> None:
+    splits = Splits(numbered(0, 500))
+    sizes = SplitSizes(100, 100, 100)
+    assert drawn(partition(splits, sizes, 0)) != drawn(partition(splits, sizes, 1))
+
+
+def test_large_images_are_fewer() -> None:
+    splits = Splits(numbered(0, 500), numbered(1000, 500))
+    parts = partition(splits, SplitSizes(), seed=0, max_bytes=4 * 70)
+    assert [len(part) for part in drawn(parts)] == [70, 70, 70]
+
+
+def test_inputs_keep_their_targets() -> None:
+    parts = partition(Splits(numbered(0, 300)), SplitSizes(150, 50, 50), seed=0)
+    assert parts.calibration.inputs[:, 0].tolist() == drawn(parts)[0]
+
+
+@pytest.mark.parametrize(
+    ("splits", "message"),
+    [
+        (Splits(numbered(0, 2)), "the train split has 2 samples but 3 disjoint sets"),
+        (Splits(numbered(0, 9), numbered(9, 1)), "the val split has 1 samples but 2 disjoint sets"),
+    ],
+)
+def test_too_few(splits: Splits, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        partition(splits, SplitSizes(), seed=0)
+
+
+def test_size_below_one() -> None:
+    with pytest.raises(UsageError, match="search needs at least 1 sample, but got 0"):
+        SplitSizes(search=0)
+
+
+def test_shapes_that_differ() -> None:
+    split = DatasetSplit(
+        [(torch.zeros(1 + (i >= 64)), 0) for i in range(128)], lambda b: b[0][0][None]
+    )
+    with pytest.raises(DataError, match="inputs must have one shape"):
+        partition(Splits(split), SplitSizes(100, 10, 10), seed=0)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_inputs_that_are_not_finite(bad: float) -> None:
+    inputs = torch.zeros(5, 2, 2)
+    inputs[3, 1, 0] = bad
+    with pytest.raises(DataError, match=r"1 of 5 search samples hold NaN .* sample 3"):
+        check_samples(Samples(inputs, None), "search")
+    with pytest.raises(DataError, match="calibration samples hold NaN"):
+        partition(Splits(DatasetSplit(TensorDataset(inputs))), SplitSizes(5, 1, 1), seed=0)
+
+
+def test_labels() -> None:
+    inputs = torch.zeros(3, 1)
+    check_labels(Samples(inputs, torch.tensor([0, 1, 1])), classes=1000)
+    check_labels(Samples(inputs, None), classes=2)
+    for label in (-1, 2):
+        with pytest.raises(DataError, match=f"label {label} is outside the network's 2 classes"):
+            check_labels(Samples(inputs, torch.tensor([0, 1, label])), classes=2)
+    with pytest.raises(DataError, match="labels must be whole numbers"):
+        check_labels(Samples(inputs, torch.zeros(3, 4)), classes=4)

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+
+from autoprune.data import Splits, as_splits
+from autoprune.data import user as user_module
+from autoprune.errors import DataError, UsageError
+
+DATASET = TensorDataset(torch.arange(6.0)[:, None], torch.arange(6))
+
+
+class Stream(IterableDataset[Any]):
+    def __init__(self, length: int) -> None:
+        self.length = length
+
+    def __iter__(self) -> Iterator[tuple[Tensor, int]]:
+        return ((torch.tensor([float(i)]), i) for i in range(self.length))
+
+
+def labels_of(splits: Splits) -> list[int]:
+    return splits.train.take(range(len(splits.train))).targets.tolist()  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        DATASET,
+        DataLoader(DATASET, batch_size=4),
+        {"train": DATASET},
+        {"train": DATASET, "val": None},
+        {"val": DATASET},
+        Stream(6),
+        DataLoader(Stream(6), batch_size=4),
+        DataLoader(
+            Stream(6), batch_size=None, collate_fn=lambda s: (s[0][None], torch.tensor([s[1]]))
+        ),
+        as_splits(DATASET),
+    ],
+)
+def test_forms(data: Any) -> None:
+    splits = as_splits(data)
+    assert labels_of(splits) == list(range(6))
+    assert splits.val is None and splits.test is None
+
+
+def test_collate_of_the_loader_is_used() -> None:
+    def double(items: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+        return 2 * torch.stack([x for x, _ in items]), torch.stack([y for _, y in items])
+
+    splits = as_splits(DataLoader(DATASET, collate_fn=double))
+    assert splits.train.take([3]).inputs.tolist() == [[6.0]]
+
+
+def test_inputs_alone() -> None:
+    assert as_splits(TensorDataset(torch.zeros(3, 2))).train.take([0]).targets is None
+    stream: DataLoader[Any] = DataLoader(TensorDataset(torch.zeros(3, 2)), batch_size=None)
+    assert as_splits(stream).train.take([0]).targets is None
+
+
+def test_streams_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(user_module, "MATERIALISED_SAMPLES", 100)
+    assert len(as_splits(Stream(10**9)).train) == 100
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"train": DATASET, "valid": DATASET}, "unknown split 'valid' in data: did you mean 'val'"),
+        ({"test": DATASET}, "data needs 'train' or 'val', but has test"),
+        ({}, "data needs 'train' or 'val', but has none"),
+        ((torch.zeros(3), torch.zeros(3)), "got a tuple; tensors: TensorDataset"),
+        (3, "data['train'] must be a DataLoader or a Dataset"),
+        ("digits", "got a str"),
+    ],
+)
+def test_usage_error(data: Any, message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        as_splits(data)
+    assert message in str(caught.value)
+
+
+def test_empty() -> None:
+    with pytest.raises(DataError, match="the train split is empty"):
+        as_splits(Stream(0))
+    with pytest.raises(DataError, match="the test split is empty"):
+        as_splits({"train": DATASET, "test": TensorDataset(torch.zeros(0, 1))})
