@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from autoprune.agents.global_ranking import GlobalStrategy
 from autoprune.agents.random_search import RandomStrategy
 from autoprune.agents.uniform import UniformStrategy
 from autoprune.errors import UsageError, did_you_mean
 from autoprune.strategy import SearchProblem, Strategy
 
-STRATEGIES = ("auto", "bayes", "random", "uniform")
+STRATEGIES = ("auto", "bayes", "global", "random", "uniform")
 
 
 def check_strategy(name: str, sampler: str | None) -> None:
@@ -38,6 +39,8 @@ def make_strategy(name: str, problem: SearchProblem, sampler: str | None = None)
         return UniformStrategy(problem)
     if name == "random":
         return RandomStrategy(problem)
+    if name == "global":
+        return GlobalStrategy(problem)
     from autoprune.agents.bayesian import BayesianStrategy
 
     return BayesianStrategy(problem, sampler) if sampler else BayesianStrategy(problem)

@@ -8,6 +8,7 @@ from typing import ClassVar
 import numpy as np
 import optuna
 
+from autoprune.agents.global_ranking import least_error
 from autoprune.errors import UsageError, did_you_mean
 from autoprune.policy import Widths
 from autoprune.search_spaces.optuna_view import distributions, parameters, ratios
@@ -22,7 +23,8 @@ class BayesianStrategy(Strategy):
 
     Many raw vectors fold onto the same widths. GP and TPE therefore learn the projected keep
     ratios, which are what was evaluated; CMA-ES, which reads nothing but trials that it asked for,
-    learns its own raw ones. The first candidate is the uniform one.
+    learns its own raw ones. The first candidates are the uniform one and, where the criterion gives
+    errors, the one of least reconstruction error.
     """
 
     name: ClassVar[str] = "bayes"
@@ -43,12 +45,14 @@ class BayesianStrategy(Strategy):
         self._distributions = distributions(problem.space)
         self._values: dict[Widths, float | None] = {}
         self._asked: optuna.Trial | None = None
+        self._warm_starts = warm_starts(problem)
 
     def ask(self) -> Candidate | None:
         """Return widths that were not asked for before."""
-        if not self._values:
-            uniform = self.problem.projection.project(np.ones(len(self.problem.space)))
-            return Candidate(uniform)
+        while self._warm_starts:
+            widths = self._warm_starts.pop(0)
+            if widths not in self._values:
+                return Candidate(widths)
         for _ in range(_PATIENCE):
             raw = self._study.ask(self._distributions)
             widths = self.problem.projection.project(ratios(self.problem.space, raw.params))
@@ -81,10 +85,16 @@ class BayesianStrategy(Strategy):
         if value is not None:
             params = parameters(self.problem.space, widths)
             self._study.add_trial(
-                optuna.create_trial(
-                    params=params, distributions=self._distributions, value=value
-                )
+                optuna.create_trial(params=params, distributions=self._distributions, value=value)
             )
+
+
+def warm_starts(problem: SearchProblem) -> list[Widths]:
+    """Return the candidates that are known before any search."""
+    uniform = problem.projection.project(np.ones(len(problem.space)))
+    if any(ranking.errors is None for ranking in problem.rankings):
+        return [uniform]
+    return [uniform, least_error(problem)]
 
 
 def _gp(seed: int) -> optuna.samplers.BaseSampler:

@@ -1,7 +1,7 @@
 """Search how many channels each layer of a trained network keeps, under a budget, and cut it.
 
-    run = autoprune.search(model, data=splits, budget="flops=0.5")
-    small = autoprune.load_pruned(make_model(), run.path)
+run = autoprune.search(model, data=splits, budget="flops=0.5")
+small = autoprune.load_pruned(make_model(), run.path)
 """
 
 from __future__ import annotations

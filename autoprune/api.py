@@ -20,7 +20,8 @@ from torch import nn
 from autoprune.agents import check_strategy, make_strategy
 from autoprune.config import SearchConfig
 from autoprune.data import Partition, Split, SplitSizes, as_splits, partition
-from autoprune.errors import ModelError, RunError, UsageError
+from autoprune.errors import DataError, ModelError, RunError, UsageError
+from autoprune.evaluation.evaluator import timed
 from autoprune.evaluation.measurement import Scores
 from autoprune.evaluation.reward import Reward, custom_score, negative_kl
 from autoprune.evaluation.scoring import score_split
@@ -33,9 +34,8 @@ from autoprune.pipeline import (
     Task,
     define_task,
     make_scorer,
-    rescore,
+    run_off,
     set_up,
-    timed,
 )
 from autoprune.policy import PruningPolicy
 from autoprune.progress import Progress, SearchState
@@ -46,6 +46,9 @@ from autoprune.study.ledger import Ledger
 from autoprune.study.result import Outcome, frontier, stage_seconds
 from autoprune.study.run_directory import RunDirectory, next_free
 from autoprune.version import __version__
+
+# Part of the user's time that the search itself may take; the finalists get the rest.
+SEARCH_SHARE = 0.75
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,6 +114,7 @@ def search(
     model = model.eval()
     images = draw_images(model, data, config)
     inputs = images.calibration.inputs[:2] if example_inputs is None else example_inputs
+    _check_example(inputs, images)
     with timed(seconds, "structure"):
         task = define_task(model, inputs, config, progress)
     bench = set_up(model, task, images, evaluate, config, progress, seconds)
@@ -118,12 +122,12 @@ def search(
         run.create({**settings, "versions": _versions()})
 
     reward = reward or (custom_score if evaluate else negative_kl)
-    deadline = math.inf if config.time is None else began + config.time
+    deadline = math.inf if config.time is None else began + SEARCH_SHARE * config.time
     ledger, report = _explore(task, bench, config, reward, run, deadline, progress)
     with timed(seconds, "finalists"):
         scorer = make_scorer(model, images.selection, evaluate)
-        winner = max(rescore(_best(ledger), bench, task, scorer, progress), key=reward)
-        small = bench.builder.finished(winner.widths)
+        finalist = run_off(_best(ledger), bench, task, scorer, reward, progress)
+    winner, small = finalist.measurement, finalist.network
     dense_scores, scores, split = _final_scores(model, small, images, evaluate)
     latencies = paired_latency_ms([model, small], images.calibration.inputs[:1])
     outcome = Outcome(
@@ -135,13 +139,14 @@ def search(
         latencies_ms=(latencies[0], latencies[1]),
         device=_device_name(images.calibration.inputs.device),
     )
-    evaluations = len(ledger) + len(_best(ledger))
+    evaluations = len(ledger) + 2 * len(_best(ledger))
     result = {
         "version": 1,
         "strategy": config.strategy,
         "budget": config.budget,
         "seed": config.seed,
         "agent_from": None,
+        "reconstruction": finalist.reconstruction,
         **outcome.report(),
         "search": {
             "trials": len(ledger),
@@ -222,6 +227,16 @@ def draw_images(model: nn.Module, data: Any, config: SearchConfig) -> Partition:
     return images.to(next(model.parameters()).device)
 
 
+def _check_example(example: Inputs, images: Partition) -> None:
+    """Statistics are gathered where the trace saw layers: shapes must agree."""
+    shape = images.calibration.inputs.shape[1:]
+    if not isinstance(example, torch.Tensor) or example.shape[1:] != shape:
+        seen = tuple(example.shape[1:]) if isinstance(example, torch.Tensor) else type(example)
+        raise DataError(
+            f"example_inputs have samples of {seen}, but the data's are {tuple(shape)}."
+        )
+
+
 def _check_output(run: RunDirectory, settings: Mapping[str, Any], resume: bool) -> None:
     if not resume:
         run.check_free()
@@ -274,9 +289,7 @@ def _teller(ledger: Ledger, trials: int, progress: Progress) -> Callable[[Trial]
             shown = {"kl": scores.kl, "top1": scores.top1, "score": scores.custom}
             detail = ", ".join(f"{k} {v:.4f}" for k, v in shown.items() if v is not None)
         best = ledger.best(1)
-        progress.searched(
-            SearchState(len(ledger), trials, best[0].value if best else None, detail)
-        )
+        progress.searched(SearchState(len(ledger), trials, best[0].value if best else None, detail))
 
     return tell
 

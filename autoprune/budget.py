@@ -52,7 +52,9 @@ class Budget:
             if not equals or not name or not value:
                 raise BudgetError(f"budget {text!r}: {part.strip()!r} is no bound; {_EXAMPLE}.")
             if name not in _SCALES:
-                raise BudgetError(f"budget {text!r}: unknown cost {name!r}; {did_you_mean(name, COSTS)}")
+                raise BudgetError(
+                    f"budget {text!r}: unknown cost {name!r}; {did_you_mean(name, COSTS)}"
+                )
             if name in limits:
                 raise BudgetError(f"budget {text!r}: {name!r} is given twice; give it once.")
             limits[name] = _parse_limit(name, value)

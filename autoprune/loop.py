@@ -81,7 +81,9 @@ def run_loop(
             repeats += candidate.widths not in replayed
             replayed.discard(candidate.widths)
         if failures >= MOST_FAILURES:
-            raise SearchFailed(f"{failures} trials in a row failed, the last one because {trial.error}")
+            raise SearchFailed(
+                f"{failures} trials in a row failed, the last one because {trial.error}"
+            )
         start = time.perf_counter()
         strategy.tell(trial)
         thinking += time.perf_counter() - start
@@ -89,7 +91,10 @@ def run_loop(
 
 
 def _evaluate(
-    strategy: Strategy, candidate: Candidate, measure: Callable[[Widths], Measurement], reward: Reward
+    strategy: Strategy,
+    candidate: Candidate,
+    measure: Callable[[Widths], Measurement],
+    reward: Reward,
 ) -> Trial:
     problem = strategy.problem
     if candidate.kind == "candidate" and not problem.projection.fits(candidate.widths):

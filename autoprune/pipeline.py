@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import nn
@@ -15,12 +13,14 @@ from autoprune.cost.counts import cost_models
 from autoprune.cost.model import CostModel
 from autoprune.data import Partition, Samples, check_labels
 from autoprune.errors import BudgetError, ModelError
-from autoprune.evaluation.evaluator import Builder, Evaluator
+from autoprune.evaluation.evaluator import Builder, Evaluator, timed
 from autoprune.evaluation.measurement import Measurement
+from autoprune.evaluation.reward import Reward
 from autoprune.evaluation.scoring import ClassificationScorer, CustomScorer, Scorer
 from autoprune.importance import Evidence, Ranking, make_importance
 from autoprune.progress import Progress
 from autoprune.reconstruction.refit import Refitter
+from autoprune.reconstruction.sequential import SequentialRepair
 from autoprune.search_spaces.keep_ratio import SearchSpace, match_groups, search_space
 from autoprune.search_spaces.projection import Constraint, Projection
 from autoprune.statistics.collect import collect_moments
@@ -134,7 +134,14 @@ def set_up(
             rankings.append(importance.rank(group, evidence))
             progress.step("paths", done + 1, len(task.structure.groups))
     bn_samples = images.calibration.first(BATCHNORM_SAMPLES)
-    builder = Builder(model, task.structure, rankings, Refitter(model, task.structure, moments), bn_samples)
+    builder = Builder(
+        model,
+        task.structure,
+        rankings,
+        Refitter(model, task.structure, moments),
+        bn_samples,
+        SequentialRepair(model, task.structure, images.calibration, config.seed),
+    )
     evaluator = Evaluator(builder, scorer, task.costs, task.structure)
     forwards = len(bn_samples) + scorer.dense.samples
     return Bench(builder, evaluator, rankings, forwards)
@@ -153,27 +160,44 @@ def make_scorer(model: nn.Module, samples: Samples, evaluate: Evaluate | None) -
     return scorer
 
 
-def rescore(
-    finalists: Sequence[Trial],
+@dataclass(frozen=True, eq=False)
+class Finalist:
+    """A candidate that was built with care and judged on fresh images.
+
+    Attributes:
+        measurement: on the selection split.
+        network: the pruned network.
+        reconstruction: how it was repaired, "sequential" or "one-shot".
+    """
+
+    measurement: Measurement
+    network: nn.Module
+    reconstruction: str
+
+
+def run_off(
+    trials: Sequence[Trial],
     bench: Bench,
     task: Task,
     scorer: Scorer,
+    reward: Reward,
     progress: Progress,
-) -> list[Measurement]:
-    """Measure the best candidates again, on images that the search did not see."""
+) -> Finalist:
+    """Return the best of the best trials, judged on images that the search did not see.
+
+    Each is repaired in both ways: sequential reconstruction is better by far with enough
+    calibration data, and can be worse with little.
+    """
     evaluator = Evaluator(bench.builder, scorer, task.costs, task.structure)
-    measurements = []
-    for done, trial in enumerate(finalists):
-        measurements.append(evaluator.measure(trial.candidate.widths))
-        progress.step("finalists", done + 1, len(finalists))
-    return measurements
-
-
-@contextmanager
-def timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
-    """Add the time spent inside to a stage."""
-    start = time.perf_counter()
-    try:
-        yield
-    finally:
-        seconds[stage] = seconds.get(stage, 0.0) + time.perf_counter() - start
+    ways = {"sequential": bench.builder.sequential, "one-shot": bench.builder.one_shot}
+    best: Finalist | None = None
+    for done, trial in enumerate(trials):
+        for reconstruction, build in ways.items():
+            network = build(trial.candidate.widths)
+            measurement = evaluator.measure_network(network, trial.candidate.widths)
+            finalist = Finalist(measurement, network, reconstruction)
+            if best is None or reward(measurement) > reward(best.measurement):
+                best = finalist
+        progress.step("finalists", done + 1, len(trials))
+    assert best is not None
+    return best

@@ -22,7 +22,7 @@ Widths: TypeAlias = tuple[int, ...]
 """Units kept per prunable group, in the order of `Structure.groups`."""
 
 Role: TypeAlias = Literal["producer", "consumer", "carried"]
-"""What a slice is to its group: makes the channels, reads them, or goes along (BN, bias, depthwise)."""
+"""A slice makes the group's channels, reads them, or goes along (BN, bias, depthwise)."""
 
 FORMAT_VERSION = 1
 
@@ -110,9 +110,12 @@ class PruningPolicy:
 
     @property
     def fingerprint(self) -> str:
-        """Hash of the network's tensor names and shapes and of the groups; never of weight values."""
-        sizes = {name: group.size for name, group in self.groups.items()}
-        return _digest([self.shapes_hash, sizes])
+        """Hash of tensor names, shapes and groups; never of weight values."""
+        groups = {
+            name: [group.size, [s.to_json() for s in group.slices]]
+            for name, group in self.groups.items()
+        }
+        return _digest([self.shapes_hash, groups])
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON."""
@@ -145,12 +148,12 @@ class PruningPolicy:
                 )
             groups = {name: _group_from_json(name, g) for name, g in data["groups"].items()}
             policy = cls(groups, data["shapes"])
-            fingerprint = data["fingerprint"]
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            is_altered = data["fingerprint"] != policy.fingerprint
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
             if isinstance(error, RunError):
                 raise
             raise RunError(f"not a pruning policy: {first_line(error)}.") from error
-        if fingerprint != policy.fingerprint:
+        if is_altered:
             raise RunError("the policy's fingerprint does not match its groups: it was altered.")
         return policy
 

@@ -81,14 +81,16 @@ def search_space(
         structure: of the network.
         min_keep: least keep ratio in (0, 1], one for all or by layer-name pattern ("*" is the
             rest); `DEFAULT_MIN_KEEP` where nothing is said.
-        step: widths are multiples of it; groups smaller than two steps can halve.
+        step: widths are multiples of it; groups no larger than the step stay whole.
 
     Raises:
         UsageError: a ratio or the step is out of range, or a pattern matches no group.
     """
     if step < 1:
         raise UsageError(f"the channel step must be at least 1, but got {step}.")
-    patterns = min_keep if isinstance(min_keep, Mapping) else {"*": min_keep or DEFAULT_MIN_KEEP}
+    if min_keep is None:
+        min_keep = DEFAULT_MIN_KEEP
+    patterns = min_keep if isinstance(min_keep, Mapping) else {"*": min_keep}
     for pattern, ratio in patterns.items():
         if not 0 < ratio <= 1:
             raise UsageError(f"min-keep must be in (0, 1], but got {ratio} for {pattern!r}.")
@@ -125,6 +127,8 @@ def match_groups(structure: Structure, patterns: Sequence[str], option: str) -> 
     for pattern in patterns:
         found = [g.name for g in structure.groups if matches((g.name, *g.producers), pattern)]
         if not found and not matches(layers, pattern):
-            raise UsageError(f"{option}: no layer matches {pattern!r}; {did_you_mean(pattern, layers)}")
+            raise UsageError(
+                f"{option}: no layer matches {pattern!r}; {did_you_mean(pattern, layers)}"
+            )
         chosen += found
     return chosen

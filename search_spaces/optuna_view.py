@@ -17,7 +17,8 @@ def distributions(space: SearchSpace) -> dict[str, BaseDistribution]:
     """Return the range of every group's keep ratio."""
     lows = space.ratios(space.lowest)
     return {
-        name: FloatDistribution(low, 1.0) for name, low in zip(space.names, lows.tolist(), strict=True)
+        name: FloatDistribution(low, 1.0)
+        for name, low in zip(space.names, lows.tolist(), strict=True)
     }
 
 

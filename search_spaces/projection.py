@@ -52,6 +52,10 @@ class Projection:
         """Whether every bound holds."""
         return all(constraint.holds(widths) for constraint in self.constraints)
 
+    def excess(self, widths: Widths) -> float:
+        """Return by what share the bounds are exceeded, summed; 0 where all hold."""
+        return sum(max(c.cost.total(widths) / c.limit - 1, 0.0) for c in self.constraints)
+
     def project(self, ratios: npt.ArrayLike) -> Widths:
         """Return the widths for a vector of positive keep ratios, of which proportions matter."""
         wanted = np.clip(np.asarray(ratios, dtype=float), 1e-6, None) * self.space.sizes
@@ -87,7 +91,8 @@ def _unreachable(constraint: Constraint, space: SearchSpace) -> str:
     cost, least = constraint.cost, constraint.cost.total(space.lowest)
     dense = cost.total(space.sizes)
     return (
-        f"budget {cost.name}={constraint.limit:.6g} {cost.unit} is out of reach: the smallest network "
-        f"that can be cut has {least:.6g} {cost.unit} ({least / dense:.3f} of the dense {dense:.6g}); "
+        f"budget {cost.name}={constraint.limit:.6g} {cost.unit} is out of reach: the smallest "
+        f"network that can be cut has {least:.6g} {cost.unit} "
+        f"({least / dense:.3f} of the dense {dense:.6g}); "
         "raise the budget, lower --min-keep or exclude fewer layers."
     )

@@ -1,7 +1,7 @@
 """MACs and parameters of the network cut to any widths.
 
-MACs: one multiply-accumulate of a convolution or matrix product counts as one, at ATen level and for
-one sample; attention is included, bias, BN and activations are not. (Some tools count two
+MACs: one multiply-accumulate of a convolution or matrix product counts as one, at ATen level and
+for one sample; attention is included, bias, BN and activations are not. (Some tools count two
 operations per MAC.) Parameters: every trainable scalar, tied ones once.
 
 Both are sums of products of dimension lengths, and every length is linear in the widths, so that a
@@ -109,9 +109,7 @@ class ParamsCost(CostModel):
             structure, [(name, 1.0, tuple(range(len(shapes[name])))) for name in self._tensors]
         )
         gaining = [
-            layer
-            for layer in structure.layers
-            if adds_bias and gains_bias(structure, layer.weight)
+            layer for layer in structure.layers if adds_bias and gains_bias(structure, layer.weight)
         ]
         self._gaining = [f"{layer.name}.bias" for layer in gaining]
         self._outputs = Lengths(structure, [(layer.weight, layer.out_dim) for layer in gaining])

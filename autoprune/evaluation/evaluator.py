@@ -14,8 +14,9 @@ from autoprune.evaluation.measurement import Measurement
 from autoprune.evaluation.scoring import Scorer
 from autoprune.importance.base import Ranking
 from autoprune.policy import PruningPolicy, Widths
-from autoprune.reconstruction.batchnorm import reestimate_batchnorm
+from autoprune.reconstruction.batchnorm import fold_batchnorm, reestimate_batchnorm
 from autoprune.reconstruction.refit import Refitter
+from autoprune.reconstruction.sequential import SequentialRepair
 from autoprune.structure.groups import Structure
 from autoprune.structure.surgery import cut, kept_positions
 
@@ -30,13 +31,15 @@ class Builder:
         rankings: Sequence[Ranking],
         refitter: Refitter | None,
         batchnorm_samples: Samples | None,
+        repair: SequentialRepair,
     ) -> None:
-        """Take the parts; without refitter or samples that repair is left out."""
+        """Take the parts; without refitter or samples that step is left out."""
         self._model = model
         self._structure = structure
         self._rankings = rankings
         self._refitter = refitter
         self._batchnorm_samples = batchnorm_samples
+        self._repair = repair
 
     def policy(self, widths: Widths) -> PruningPolicy:
         """Return which units stay."""
@@ -44,20 +47,29 @@ class Builder:
         return self._structure.policy(kept)
 
     def cut(self, widths: Widths) -> nn.Module:
-        """Return the smaller network with refitted weights and the dense network's BN statistics."""
+        """Return the smaller network: weights refitted, BN statistics the dense network's."""
         keep = kept_positions(self._model, self.policy(widths))
         refitted = self._refitter.tensors(keep) if self._refitter else None
         return cut(self._model, keep, refitted)
 
-    def settle(self, small: nn.Module) -> None:
-        """Re-estimate the BN statistics of a cut network, in place."""
-        if self._batchnorm_samples is not None:
-            reestimate_batchnorm(small, self._batchnorm_samples)
+    def one_shot(self, widths: Widths, seconds: dict[str, float] | None = None) -> nn.Module:
+        """Return the smaller network, each layer refitted to the dense network's inputs.
 
-    def finished(self, widths: Widths) -> nn.Module:
-        """Return the smaller network, repaired as far as goes without training."""
+        Cheap enough for every candidate. `seconds` receives the time spent by stage.
+        """
+        seconds = {} if seconds is None else seconds
+        with timed(seconds, "surgery"):
+            small = self.cut(widths)
+        with timed(seconds, "batchnorm"):
+            if self._batchnorm_samples is not None:
+                reestimate_batchnorm(small, self._batchnorm_samples)
+        return small
+
+    def sequential(self, widths: Widths) -> nn.Module:
+        """Return the smaller network, each layer refitted to what the layers before it give."""
         small = self.cut(widths)
-        self.settle(small)
+        keep = kept_positions(self._model, self.policy(widths))
+        self._repair.repair(small, keep)
         return small
 
 
@@ -74,17 +86,24 @@ class Evaluator:
         self._builder = builder
         self._scorer = scorer
         self._costs = costs
+        self._structure = structure
         self._names = tuple(group.name for group in structure.groups)
         self._dense_costs = {n: c.total(structure.dense_widths) for n, c in costs.items()}
 
     def measure(self, widths: Widths) -> Measurement:
-        """Build and score the network of these widths."""
+        """Build the network of these widths at one shot and score it."""
         seconds: dict[str, float] = {}
-        with _timed(seconds, "surgery"):
-            small = self._builder.cut(widths)
-        with _timed(seconds, "batchnorm"):
-            self._builder.settle(small)
-        with _timed(seconds, "scoring"):
+        small = self._builder.one_shot(widths, seconds)
+        with timed(seconds, "surgery"):
+            fold_batchnorm(small, self._structure)
+        return self.measure_network(small, widths, seconds)
+
+    def measure_network(
+        self, small: nn.Module, widths: Widths, seconds: dict[str, float] | None = None
+    ) -> Measurement:
+        """Score a network of these widths that is there already."""
+        seconds = {} if seconds is None else seconds
+        with timed(seconds, "scoring"):
             scores = self._scorer.score(small)
         return Measurement(
             widths=widths,
@@ -98,7 +117,10 @@ class Evaluator:
 
 
 @contextmanager
-def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
+def timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
+    """Add the time spent inside to a stage."""
     start = time.perf_counter()
-    yield
-    seconds[stage] = time.perf_counter() - start
+    try:
+        yield
+    finally:
+        seconds[stage] = seconds.get(stage, 0.0) + time.perf_counter() - start

@@ -12,7 +12,9 @@ from torch import Tensor, nn
 WARM_UP = 3
 
 
-def paired_latency_ms(models: Sequence[nn.Module], inputs: Tensor, repeats: int = 30) -> list[float]:
+def paired_latency_ms(
+    models: Sequence[nn.Module], inputs: Tensor, repeats: int = 30
+) -> list[float]:
     """Return each model's median latency, ms per batch; repeats alternate between the models."""
     times: list[list[float]] = [[] for _ in models]
     with torch.inference_mode():

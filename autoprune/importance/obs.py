@@ -1,4 +1,4 @@
-"""Structured optimal brain surgeon as a criterion: least error of the consumers after their refit."""
+"""Structured optimal brain surgeon as a criterion: least error of the refitted consumers."""
 
 from __future__ import annotations
 

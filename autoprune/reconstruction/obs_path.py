@@ -9,6 +9,7 @@ that a consumer of several groups needs no more than its block of H⁻¹.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -121,7 +122,9 @@ class _ObsElimination(Elimination):
         self._dense = problem.weight.double().reshape(out, -1)
         self._weight = self._dense.clone()
         self._inverse = problem.inverse.clone()
-        self._ridge, self._energy = problem.ridge, max(problem.energy, 1e-30)
+        self._ridge = problem.ridge
+        # A consumer whose inputs never vary loses nothing.
+        self._energy = problem.energy if problem.energy > 0 else math.inf
         self._total = 0.0
         self._gone = torch.zeros(self._units, dtype=torch.bool, device=self._weight.device)
 

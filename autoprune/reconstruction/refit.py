@@ -26,7 +26,7 @@ CACHE_BYTES = 500_000_000
 
 @dataclass(frozen=True, eq=False)
 class Refit:
-    """Refitted weights of one consumer: (out, kept inputs, …kernel), and its output's mean shift."""
+    """Refitted weights of one consumer, (out, kept inputs, …kernel), and its mean's shift."""
 
     weight: Tensor
     shift: Tensor

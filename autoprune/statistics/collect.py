@@ -35,7 +35,9 @@ def collect_moments(
         positions: patches per sample and layer.
         progress: told the samples seen and their total.
     """
-    layers = [layer for layer in structure.layers if layer.refittable and layer.weight in structure.feeds]
+    layers = [
+        layer for layer in structure.layers if layer.refittable and layer.weight in structure.feeds
+    ]
     sums: dict[str, MomentSum] = {}
     generator = torch.Generator().manual_seed(seed)
     with ExitStack() as stack, torch.inference_mode():
@@ -43,20 +45,25 @@ def collect_moments(
             weight = model.get_parameter(layer.weight)
             sums[layer.weight] = MomentSum(layer, weight[0].numel(), weight.device)
             hook = _hook(layer, sums, positions, generator)
-            handle = model.get_submodule(layer.name).register_forward_pre_hook(hook)
+            module = model.get_submodule(layer.name)
+            handle = module.register_forward_pre_hook(hook, with_kwargs=True)
             stack.callback(handle.remove)
         seen = 0
         for batch in samples.batches(BATCH):
             model(batch.inputs)
             seen += len(batch)
             progress(seen, len(samples))
-    return {weight: total.moments() for weight, total in sums.items()}
+    # A module whose weight is used without calling the module shows no inputs.
+    return {weight: total.moments() for weight, total in sums.items() if total.count}
 
 
 def _hook(
     layer: LayerSpec, sums: Mapping[str, MomentSum], positions: int, generator: torch.Generator
-) -> Callable[[nn.Module, Any], None]:
-    def add(module: nn.Module, args: tuple[Tensor, ...]) -> None:
-        sums[layer.weight].add(args[0], positions, generator)
+) -> Callable[[nn.Module, Any, Any], None]:
+    def add(module: nn.Module, args: tuple[Tensor, ...], kwargs: Mapping[str, Tensor]) -> None:
+        source = args[0] if args else kwargs["input"]
+        # A shared layer may run at other resolutions too; its first one stands for all.
+        if source.shape[1:] == layer.input_shape:
+            sums[layer.weight].add(source, positions, generator)
 
     return add

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from autoprune.structure.groups import LayerSpec
@@ -36,20 +38,30 @@ class Moments:
 
 
 class MomentSum:
-    """Accumulates the moments of one layer's input patches, batch by batch, in float64."""
+    """Accumulates the moments of one layer's input patches, batch by batch, in float64.
+
+    Attributes:
+        count: patches seen.
+    """
 
     def __init__(self, layer: LayerSpec, inputs: int, device: torch.device) -> None:
         d = inputs
         shape = (d, d) if d <= LARGEST_PATCH else (d,)
         self._layer = layer
-        self._count = 0
+        self.count = 0
+        # Products of inputs far from zero would lose their covariance to rounding.
+        self._origin = torch.zeros(d, device=device)
         self._sum = torch.zeros(d, dtype=torch.float64, device=device)
         self._products = torch.zeros(shape, dtype=torch.float64, device=device)
 
     def add(self, source: Tensor, positions: int, generator: torch.Generator) -> None:
         """Add a batch of the layer's inputs, at so many random output positions per sample."""
-        rows = patches(self._layer, source, positions, generator).float()
-        self._count += len(rows)
+        chosen = draw_positions(self._layer, len(source), positions, generator)
+        rows = patches(self._layer, source, chosen).float()
+        if self.count == 0:
+            self._origin = rows.mean(0)
+        rows = rows - self._origin
+        self.count += len(rows)
         self._sum += rows.sum(0, dtype=torch.float64)
         if self._products.dim() == 2:
             self._products += rows.T @ rows
@@ -58,64 +70,65 @@ class MomentSum:
 
     def moments(self) -> Moments:
         """Return what was gathered."""
-        mean = self._sum / self._count
-        second = self._products / self._count
+        mean = self._sum / self.count
+        second = self._products / self.count
         square = torch.outer(mean, mean) if second.dim() == 2 else mean.square()
-        return Moments(self._count, mean, second - square)
+        return Moments(self.count, mean + self._origin, second - square)
 
 
-def patches(
-    layer: LayerSpec, source: Tensor, positions: int, generator: torch.Generator
+def draw_positions(
+    layer: LayerSpec, samples: int, count: int, generator: torch.Generator
 ) -> Tensor:
-    """Return input patches at random output positions, sampled before anything is unfolded.
+    """Return random output positions of a layer, (samples, count or all there are)."""
+    total = math.prod(_output_space(layer))
+    if total <= count:
+        return torch.arange(total).expand(samples, total)
+    return torch.randint(total, (samples, count), generator=generator)
+
+
+def patches(layer: LayerSpec, source: Tensor, positions: Tensor) -> Tensor:
+    """Return a layer's input patches, gathered before anything is unfolded.
 
     Args:
         layer: a convolution or linear layer.
         source: its input, (n, channels, …space) or (n, …, features).
-        positions: patches per sample (all of them where there are fewer).
-        generator: of the positions.
+        positions: flat output positions, (n, p).
 
     Returns:
-        (n x positions, d), columns as in `weight.reshape(out, -1)`.
+        (n x p, d), columns as in the weight of a layer without groups, `reshape(out, -1)`.
     """
     if not layer.kernel_size:
-        rows = source.reshape(len(source), -1, source.shape[-1])
-        return _sampled(rows, positions, generator).reshape(-1, source.shape[-1])
-    windows = _windows(layer, source)
-    n, channels = windows.shape[:2]
-    rank = len(layer.kernel_size)
-    space = windows.shape[2 : 2 + rank]
-    total = int(torch.tensor(space).prod())
-    chosen = torch.randint(total, (n, min(positions, total)), generator=generator)
-    if total <= positions:
-        chosen = torch.arange(total).expand(n, total)
-    index = torch.unravel_index(chosen.to(source.device), space)
-    sample = torch.arange(n, device=source.device)[:, None]
-    # Advanced indices on both sides of the channels put (n, positions) first.
-    return windows.movedim(1, 1 + rank)[(sample, *index)].reshape(-1, channels * _size(layer))
-
-
-def _size(layer: LayerSpec) -> int:
-    return int(torch.tensor(layer.kernel_size).prod())
-
-
-def _sampled(rows: Tensor, positions: int, generator: torch.Generator) -> Tensor:
-    if rows.shape[1] <= positions:
-        return rows
-    chosen = torch.randint(rows.shape[1], (positions,), generator=generator)
-    return rows[:, chosen.to(rows.device)]
-
-
-def _windows(layer: LayerSpec, source: Tensor) -> Tensor:
-    """Return every patch as a view: (n, channels, …output space, …kernel)."""
-    rank = len(layer.kernel_size)
+        return _rows(source.reshape(len(source), -1, source.shape[-1]), positions)
     amounts = [p for padding in reversed(layer.padding) for p in (padding, padding)]
-    padded = torch.nn.functional.pad(source, amounts).contiguous()
-    strides, out, steps, taps = padded.stride(), [], [], []
-    for i in range(rank):
-        reach = layer.dilation[i] * (layer.kernel_size[i] - 1) + 1
-        out.append((padded.shape[2 + i] - reach) // layer.stride[i] + 1)
-        steps.append(strides[2 + i] * layer.stride[i])
-        taps.append(strides[2 + i] * layer.dilation[i])
-    size = (*padded.shape[:2], *out, *layer.kernel_size)
-    return padded.as_strided(size, (*strides[:2], *steps, *taps))
+    pixels = F.pad(source, amounts).movedim(1, -1)
+    taken = _pixel_numbers(layer, pixels.shape[:-1], positions).to(source.device)
+    # Whole pixels, all channels at once, are far cheaper to gather than single values.
+    rows = pixels.flatten(0, -2).index_select(0, taken.flatten())
+    return rows.reshape(*taken.shape, -1).transpose(1, 2).flatten(1)
+
+
+def _pixel_numbers(layer: LayerSpec, shape: tuple[int, ...], positions: Tensor) -> Tensor:
+    """Return the pixels under the kernel at every position, (n x p, taps)."""
+    places = torch.unravel_index(positions, _output_space(layer))
+    taps = torch.unravel_index(torch.arange(math.prod(layer.kernel_size)), layer.kernel_size)
+    numbers = torch.arange(shape[0])[:, None, None]
+    for i, extent in enumerate(shape[1:]):
+        under = places[i][..., None] * layer.stride[i] + taps[i] * layer.dilation[i]
+        numbers = numbers * extent + under
+    return numbers.flatten(0, 1)
+
+
+def outputs_at(layer: LayerSpec, out: Tensor, positions: Tensor) -> Tensor:
+    """Return a layer's outputs at the same positions, (n x p, channels)."""
+    if not layer.kernel_size:
+        return _rows(out.reshape(len(out), -1, out.shape[-1]), positions)
+    return _rows(out.flatten(2).transpose(1, 2), positions)
+
+
+def _rows(values: Tensor, positions: Tensor) -> Tensor:
+    sample = torch.arange(len(values), device=values.device)[:, None]
+    return values[sample, positions.to(values.device)].flatten(0, 1)
+
+
+def _output_space(layer: LayerSpec) -> tuple[int, ...]:
+    return layer.output_shape[1:] if layer.kernel_size else layer.output_shape[:-1]

@@ -14,6 +14,7 @@ from functools import cached_property
 
 from autoprune.policy import GroupPolicy, PruningPolicy, Slice, Widths, hash_shapes
 
+
 @dataclass(frozen=True, eq=False)
 class ChannelGroup:
     """Channel dimensions that must shrink together: one decision."""
@@ -60,6 +61,8 @@ class LayerSpec:
         input_shape, output_shape: of its first call, without the batch.
         refittable: whether it is a plain convolution or linear module with one dense weight, whose
             weights can be refitted by least squares.
+        shortcut: number of the operator (`operators.OperatorMode`) that made the activation which
+            is added to this layer's output (behind its BN), if it runs before the layer; else None.
     """
 
     name: str
@@ -78,6 +81,7 @@ class LayerSpec:
     input_shape: tuple[int, ...]
     output_shape: tuple[int, ...]
     refittable: bool
+    shortcut: int | None
 
     @property
     def out_dim(self) -> int:

@@ -1,14 +1,15 @@
 """How channel labels pass through ATen operators.
 
 While a network runs once on real data, every activation carries a *label tensor* of its own shape
-that says which channel each entry belongs to: 1, 2, … for the atoms handed out by `Atoms`, or one of
+that says which channel each entry belongs to: 1, 2, … for the atoms handed out by `Atoms`, or one
+of
 
 - `CONSTANT` (-1): a position that no channel feeds (zero padding);
 - `FIXED` (0): entries whose size cannot change (the result of an operator that mixes channels).
 
 Operators that move data are simply run on the labels too, so that views, concatenations, shuffles
-and slices need no rules of their own. Dimensions along which labels do not vary are kept as expanded
-dimensions (stride 0), which makes labels nearly free.
+and slices need no rules of their own. Dimensions along which labels do not vary are kept as
+expanded dimensions (stride 0), which makes labels nearly free.
 """
 
 from __future__ import annotations

@@ -6,12 +6,13 @@ everything, and the channels that enter it stay as they are.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from autoprune.structure.labels import (
@@ -54,6 +55,7 @@ class Recorder(Protocol):
     """What a rule may ask of the trace and tell it."""
 
     atoms: Atoms
+    fixed_macs: Counter[str]
 
     def labels(self, tensor: Tensor) -> Tensor:
         """Return the labels of a tensor."""
@@ -67,7 +69,7 @@ class Recorder(Protocol):
     def layer(self, call: Call, in_dim: int, positions: int, groups: int) -> None:
         """Record a call of a layer with a weight."""
 
-    def batchnorm(self, source: Tensor, scale: str) -> None:
+    def batchnorm(self, source: Tensor, scale: str, out: Tensor) -> None:
         """Record that a BN reads a tensor."""
 
 
@@ -90,8 +92,28 @@ SPATIAL = (
     *("max_pool", "avg_pool", "adaptive_max_pool", "adaptive_avg_pool", "lp_pool"),
     *("upsample_", "_upsample_", "reflection_pad", "replication_pad"),
 )
-REDUCTIONS = {"mean", "sum", "amax", "amin", "max", "min", "var", "std", "norm", "linalg_vector_norm"}
-ALONG_DIM = {"softmax", "_softmax", "log_softmax", "_log_softmax", "cumsum", "sort", "topk", "argmax"}
+REDUCTIONS = {
+    "mean",
+    "sum",
+    "amax",
+    "amin",
+    "max",
+    "min",
+    "var",
+    "std",
+    "norm",
+    "linalg_vector_norm",
+}
+ALONG_DIM = {
+    "softmax",
+    "_softmax",
+    "log_softmax",
+    "_log_softmax",
+    "cumsum",
+    "sort",
+    "topk",
+    "argmax",
+}
 CREATIONS = {"zeros", "new_zeros", "zeros_like"}
 
 
@@ -117,16 +139,15 @@ def only_along(trace: Recorder, tensor: Tensor, dim: int, reason: str) -> Tensor
 
 def convolution(trace: Recorder, call: Call) -> None:
     """A (grouped) convolution: reads its input channels, makes its output channels."""
-    _contraction(trace, call, channel_dim=-(call.args[1].dim() - 1), groups=call.arg(6, "groups", 1))
+    _contraction(
+        trace, call, channel_dim=-(call.args[1].dim() - 1), groups=call.arg(6, "groups", 1)
+    )
 
 
 def transposed_convolution(trace: Recorder, call: Call) -> None:
     """A transposed convolution: its weight is (in, out / groups, …)."""
     groups = call.arg(6, "groups", 1)
-    if groups != 1:
-        unknown(trace, call)
-        return
-    _contraction(trace, call, channel_dim=-(call.args[1].dim() - 1), groups=1, transposed=True)
+    _contraction(trace, call, -(call.args[1].dim() - 1), groups, transposed=True)
 
 
 def linear(trace: Recorder, call: Call) -> None:
@@ -139,9 +160,13 @@ def _contraction(
 ) -> None:
     source, weight = call.args[0], call.args[1]
     bias, atoms = call.arg(2, "bias"), trace.atoms
-    name = trace.name(weight)
-    if name is None or (bias is not None and trace.name(bias) is None):
+    counted = source if transposed else call.out
+    positions = counted.numel() // counted.shape[channel_dim]
+    name = trace.name(weight) if isinstance(weight, nn.Parameter) else None
+    is_computed = bias is not None and trace.name(bias) is None
+    if name is None or is_computed or (transposed and groups > 1):
         unknown(trace, call)
+        trace.fixed_macs[call.name] += positions * weight.numel()
         return
     in_dim = 0 if transposed else 1
     out = atoms.axis(name, 1 - in_dim, call.out.shape[channel_dim])
@@ -155,8 +180,6 @@ def _contraction(
         assert bias_name is not None
         atoms.link(atoms.axis(bias_name, 0, len(out)), out)
     trace.set_labels(call.out, along(out, call.out.shape, channel_dim % call.out.dim()))
-    counted = source if transposed else call.out
-    positions = counted.numel() // counted.shape[channel_dim]
     trace.layer(call, in_dim, positions, groups)
 
 
@@ -183,7 +206,7 @@ def batch_norm(trace: Recorder, call: Call) -> None:
         # A constant that is normalised takes the BN's own value at that position.
         read = torch.where(read > 0, read, own)
     if len(names) == 4 and names[0].endswith("weight") and call.name == "batch_norm":
-        trace.batchnorm(source, names[0])
+        trace.batchnorm(source, names[0], call.out)
     trace.set_labels(call.out, along(read, call.out.shape, 1))
 
 
@@ -216,7 +239,9 @@ def pointwise(trace: Recorder, call: Call) -> None:
 def merge(atoms: Atoms, operands: list[Tensor], shape: torch.Size) -> Tensor:
     """Return the labels of an element-wise result, linking what meets."""
     rank = len(shape)
-    aligned = [one.reshape((1,) * (rank - one.dim()) + one.shape) for one in map(canonical, operands)]
+    aligned = [
+        one.reshape((1,) * (rank - one.dim()) + one.shape) for one in map(canonical, operands)
+    ]
     moving = [set(varying(one)) for one in aligned]
     result = constant((1,) * rank, CONSTANT)
     for i, one in enumerate(aligned):
@@ -372,6 +397,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("cat", "concat", "concatenate"), concatenation),
     **dict.fromkeys(("batch_norm", "instance_norm"), batch_norm),
     "linear": linear,
+    "_prelu_kernel": pointwise,
     "layer_norm": layer_norm,
     "group_norm": group_norm,
 }

@@ -15,7 +15,6 @@ from torch.nn.modules.conv import _ConvNd
 from autoprune.errors import ModelError
 from autoprune.policy import PruningPolicy, hash_shapes
 
-
 Keep = Mapping[str, Mapping[int, Tensor]]
 """Entries that stay, by tensor name and dimension, of every tensor that shrinks."""
 

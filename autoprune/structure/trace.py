@@ -20,7 +20,6 @@ import torch
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
@@ -29,13 +28,14 @@ from autoprune.policy import Role, Slice
 from autoprune.structure.groups import ChannelGroup, FrozenGroup, LayerSpec, Structure
 from autoprune.structure.inputs import Inputs, run, sample
 from autoprune.structure.labels import Atoms, along, canonical, constant
+from autoprune.structure.operators import OperatorMode
 from autoprune.structure.rules import Call, find_rule, unknown
 
 # Beyond this many elements a tensor in element-wise arithmetic is taken as fixed.
 LARGEST_LABELLED_TENSOR = 4_000_000
 
 
-class LabelTrace(TorchDispatchMode):
+class LabelTrace(OperatorMode):
     """Runs under a forward pass and records labels and layers (a `rules.Recorder`)."""
 
     def __init__(self, named: Mapping[str, Tensor]) -> None:
@@ -50,27 +50,27 @@ class LabelTrace(TorchDispatchMode):
         self._made_by: dict[int, str] = {}
         self._uses: Counter[int] = Counter()
         self._batchnorms: dict[str, tuple[int, str]] = {}
+        # Numbers of the operators that made a tensor, a layer's output (behind its BN), a sum's
+        # terms.
+        self._made_at: dict[int, int] = {}
+        self._runs_at: dict[str, int] = {}
+        self._ends_at: dict[str, int] = {}
+        self._joins: list[tuple[int, ...]] = []
         # Results stay alive, or Python would give their ids to other tensors.
         self._alive: list[Any] = []
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        """See one operator."""
-        kwargs = kwargs or {}
-        name = func.overloadpacket.__name__
-        name = name[:-1] if name.endswith("_") and not name.endswith("__") else name
-        rule = find_rule(name, func)
-        if rule is None:
-            with self:
-                parts = func.decompose(*args, **kwargs)
-            if parts is not NotImplemented:
-                return parts
+    def operate(self, number: int, name: str, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        """Run one operator, then carry labels through it."""
         out = func(*args, **kwargs)
         call = Call(name, func, args, kwargs, out)
         self._alive.append((args, out))
         for tensor in call.inputs():
             self._uses[id(tensor)] += 1
+        if name == "add":
+            self._joins.append(tuple(self._made_at.get(id(t), -1) for t in call.inputs()))
+        for tensor in call.outputs():
+            self._made_at[id(tensor)] = number
+        rule = find_rule(name, func)
         if rule is None and func.overloadpacket in flop_registry:
             flops = flop_registry[func.overloadpacket](*args, **kwargs, out_val=out)
             self.fixed_macs[name] += flops // 2
@@ -109,16 +109,18 @@ class LabelTrace(TorchDispatchMode):
         if before is None:
             self.layers[weight] = _layer_spec(self, call, weight, in_dim, positions, groups)
             self._made_by[id(call.out)] = weight
+            self._runs_at[weight] = self._ends_at[weight] = self._made_at[id(call.out)]
         else:
             self.layers[weight] = replace(
                 before, positions=before.positions + positions, calls=before.calls + 1
             )
 
-    def batchnorm(self, source: Tensor, scale: str) -> None:
+    def batchnorm(self, source: Tensor, scale: str, out: Tensor) -> None:
         """Record that a BN reads a tensor."""
         maker = self._made_by.get(id(source))
         if maker is not None:
             self._batchnorms[maker] = (id(source), scale.rpartition(".")[0])
+            self._ends_at[maker] = self._made_at[id(out)]
 
     def finished_layers(self, model: nn.Module) -> tuple[LayerSpec, ...]:
         """Return the layers, each with the BN that alone reads it."""
@@ -132,16 +134,32 @@ class LabelTrace(TorchDispatchMode):
                 replace(
                     layer,
                     batchnorm=bn if alone and not shared else None,
+                    shortcut=self._shortcut(weight),
                     refittable=_is_refittable(model, layer),
                 )
             )
         return tuple(layers)
 
+    def _shortcut(self, weight: str) -> int | None:
+        """Return which operator made what is added to a layer's output, if it ran before."""
+        end, start = self._ends_at[weight], self._runs_at[weight]
+        for terms in self._joins:
+            if len(terms) == 2 and end in terms:
+                other = terms[0] if terms[1] == end else terms[1]
+                return other if 0 <= other < start else None
+        return None
+
 
 def _is_refittable(model: nn.Module, layer: LayerSpec) -> bool:
     path, _, leaf = layer.weight.rpartition(".")
-    plain = isinstance(model.get_submodule(path), (nn.Conv1d, nn.Conv2d, nn.Linear))
-    return plain and leaf == "weight" and layer.groups == 1
+    module = model.get_submodule(path)
+    plain = isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Linear))
+    # Patches are cut from the module's input under symmetric zero padding.
+    mirrored = getattr(module, "padding_mode", "zeros") != "zeros"
+    is_even = any(size % 2 == 0 for size in layer.kernel_size)
+    one_sided = is_even and getattr(module, "padding", 0) == "same"
+    usual = plain and not mirrored and not one_sided
+    return usual and leaf == "weight" and layer.groups == 1
 
 
 def _layer_spec(
@@ -157,6 +175,14 @@ def _layer_spec(
     source, out = call.args[0], call.out
     path, _, leaf = weight.rpartition(".")
     transposed = in_dim == 0
+    kernel_size = tuple(call.args[1].shape[2:])
+    dilation = each(7 if transposed else 5, "dilation", 1) if rank else ()
+    if call.arg(4, "padding") == "same":
+        padding = tuple(d * (k - 1) // 2 for d, k in zip(dilation, kernel_size, strict=True))
+    elif call.arg(4, "padding") == "valid":
+        padding = (0,) * rank
+    else:
+        padding = each(4, "padding", 0) if rank else ()
     return LayerSpec(
         name=path if leaf == "weight" else weight,
         kind=call.name,
@@ -166,14 +192,15 @@ def _layer_spec(
         in_dim=in_dim,
         positions=positions,
         calls=1,
-        kernel_size=tuple(call.args[1].shape[2:]),
+        kernel_size=kernel_size,
         stride=each(3, "stride", 1) if rank else (),
-        padding=each(4, "padding", 0) if rank else (),
-        dilation=each(7 if transposed else 5, "dilation", 1) if rank else (),
+        padding=padding,
+        dilation=dilation,
         groups=groups,
         input_shape=tuple(source.shape[1:]),
         output_shape=tuple(out.shape[1:]),
         refittable=False,
+        shortcut=None,
     )
 
 
@@ -191,7 +218,9 @@ def trace(model: nn.Module, example_inputs: Inputs) -> Structure:
     tracer = LabelTrace(named)
     inputs = sample(example_inputs, 1)
     for leaf in tree_leaves(inputs):
-        image_channels = tracer.atoms.axis(f"input {id(leaf)}", None, leaf.shape[1] if leaf.dim() > 1 else 1)
+        image_channels = tracer.atoms.axis(
+            f"input {id(leaf)}", None, leaf.shape[1] if leaf.dim() > 1 else 1
+        )
         tracer.atoms.block(image_channels, "the network's input")
         if leaf.dim() > 1:
             tracer.set_labels(leaf, along(image_channels, leaf.shape, 1))

@@ -49,9 +49,7 @@ class RunDirectory:
                 "continue that with --resume, or choose another name."
             )
         if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
-            raise RunError(
-                f"output {str(self.path)!r} exists and is no run; choose another name."
-            )
+            raise RunError(f"output {str(self.path)!r} exists and is no run; choose another name.")
 
     def create(self, config: Mapping[str, Any]) -> None:
         """Make the directory with its configuration."""
@@ -88,7 +86,9 @@ class RunDirectory:
 
     def save_weights(self, model: nn.Module) -> None:
         """Write the pruned model's tensors."""
-        tensors = {name: t.detach().cpu().contiguous().clone() for name, t in model.state_dict().items()}
+        tensors = {
+            name: t.detach().cpu().contiguous().clone() for name, t in model.state_dict().items()
+        }
         self._write(self.weights_path, lambda p: save_file(tensors, p))
 
     def load_weights(self) -> dict[str, Tensor]:
@@ -100,7 +100,9 @@ class RunDirectory:
         try:
             return load_file(self.weights_path)
         except Exception as error:  # safetensors has its own error type
-            raise RunError(f"cannot read {str(self.weights_path)!r}: {first_line(error)}") from error
+            raise RunError(
+                f"cannot read {str(self.weights_path)!r}: {first_line(error)}"
+            ) from error
 
     def save_result(self, result: Mapping[str, Any]) -> None:
         """Write the result."""

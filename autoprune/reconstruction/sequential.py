@@ -1,0 +1,237 @@
+"""Sequential, residual-aware reconstruction of a cut network (He et al. 2017, section 3.2).
+
+The cut network runs once over all calibration samples. Just before a layer runs, its weights are
+refitted: inputs are what the already refitted prefix gives, targets what the dense network had at
+the same place. Where the output is added to a shortcut, the target is the dense sum minus the cut
+network's shortcut, so that errors are repaired instead of piling up.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from autoprune.data import Samples
+from autoprune.statistics.moments import draw_positions, outputs_at, patches
+from autoprune.structure.groups import LayerSpec, Structure
+from autoprune.structure.operators import OperatorMode
+from autoprune.structure.surgery import Keep
+
+# Rows of every layer's least-squares problem, where there are so many positions.
+ROWS = 64_000
+# Of activations alive at once in the one pass over all samples; samples beyond are left out.
+ACTIVATION_BYTES = 1_500_000_000
+# Share of the mean input variance with which weights are pulled to what they were.
+RIDGE = 1e-3
+# BN gains |γ|/σ below this share of the layer's largest do not amplify shortcut errors.
+SMALLEST_GAIN = 0.05
+
+
+@dataclass(frozen=True, eq=False)
+class Target:
+    """What the dense network had at a layer's sampled positions.
+
+    Attributes:
+        positions: (samples, positions).
+        outputs: of the layer, (rows, channels).
+        shortcut: what is added to it behind its BN, (rows, channels); None if nothing is.
+    """
+
+    positions: Tensor
+    outputs: Tensor
+    shortcut: Tensor | None
+
+
+class _Walk(OperatorMode):
+    """A forward pass that stops at every refittable layer."""
+
+    def __init__(self, model: nn.Module, structure: Structure) -> None:
+        super().__init__()
+        self._model = model
+        self._layers = {layer.weight: layer for layer in structure.layers if _can_refit(layer)}
+        self._names = {id(parameter): name for name, parameter in model.named_parameters()}
+        self._wanted = {layer.shortcut for layer in self._layers.values()}
+        self._shortcuts: dict[int, Tensor] = {}
+
+    def operate(self, number: int, name: str, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        layer = None
+        if name == "linear" or name.startswith("conv"):
+            layer = self._layers.get(self._names.get(id(args[1]), ""))
+        if layer is None:
+            out = func(*args, **kwargs)
+        else:
+            shortcut = None if layer.shortcut is None else self._shortcuts.get(layer.shortcut)
+            out = self.visit(layer, func, args, kwargs, shortcut)
+        if number in self._wanted:
+            self._shortcuts[number] = out
+        return out
+
+    def visit(
+        self,
+        layer: LayerSpec,
+        func: Any,
+        args: Any,
+        kwargs: dict[str, Any],
+        shortcut: Tensor | None,
+    ) -> Tensor:
+        """Run one layer."""
+        raise NotImplementedError
+
+    def run(self, samples: Samples) -> None:
+        """Run all samples as one batch."""
+        with torch.inference_mode(), self:
+            self._model(samples.inputs)
+
+
+def _can_refit(layer: LayerSpec) -> bool:
+    return layer.refittable and layer.calls == 1
+
+
+class SequentialRepair:
+    """Repairs networks cut from one dense network; its targets are recorded at first use."""
+
+    def __init__(
+        self, dense: nn.Module, structure: Structure, calibration: Samples, seed: int
+    ) -> None:
+        """Take the calibration samples, as many as one pass can hold."""
+        self._dense = dense
+        self._structure = structure
+        self._samples = calibration.first(_most_samples(structure))
+        self._seed = seed
+        self._targets: Mapping[str, Target] | None = None
+
+    def repair(self, small: nn.Module, keep: Keep) -> None:
+        """Refit every layer of a cut network in network order, in place.
+
+        Args:
+            small: the cut network; its weights are the prior.
+            keep: the entries that stayed.
+        """
+        if self._targets is None:
+            recording = _Recording(self._dense, self._structure, self._seed)
+            recording.run(self._samples)
+            self._targets = recording.targets
+        _Refitting(small, self._dense, self._structure, keep, self._targets).run(self._samples)
+
+
+def _most_samples(structure: Structure) -> int:
+    """Return how many samples' activations fit: some six of the largest are alive at once."""
+    largest = max(
+        math.prod(shape)
+        for layer in structure.layers
+        for shape in (layer.input_shape, layer.output_shape)
+    )
+    return max(1, ACTIVATION_BYTES // (6 * 4 * largest))
+
+
+class _Recording(_Walk):
+    def __init__(self, dense: nn.Module, structure: Structure, seed: int) -> None:
+        super().__init__(dense, structure)
+        self._generator = torch.Generator().manual_seed(seed)
+        self.targets: dict[str, Target] = {}
+
+    def visit(
+        self,
+        layer: LayerSpec,
+        func: Any,
+        args: Any,
+        kwargs: dict[str, Any],
+        shortcut: Tensor | None,
+    ) -> Tensor:
+        out: Tensor = func(*args, **kwargs)
+        per_sample = -(-ROWS // len(out))
+        chosen = draw_positions(layer, len(out), per_sample, self._generator)
+        added = None if shortcut is None else outputs_at(layer, shortcut, chosen)
+        self.targets[layer.weight] = Target(chosen, outputs_at(layer, out, chosen), added)
+        return out
+
+
+class _Refitting(_Walk):
+    def __init__(
+        self,
+        small: nn.Module,
+        dense: nn.Module,
+        structure: Structure,
+        keep: Keep,
+        targets: Mapping[str, Target],
+    ) -> None:
+        super().__init__(small, structure)
+        self._dense = dense
+        self._keep = keep
+        self._targets = targets
+
+    def visit(
+        self,
+        layer: LayerSpec,
+        func: Any,
+        args: Any,
+        kwargs: dict[str, Any],
+        shortcut: Tensor | None,
+    ) -> Tensor:
+        source, weight = args[0], args[1]
+        target = self._targets[layer.weight]
+        inputs = patches(layer, source, target.positions)
+        wanted = self._wanted_outputs(layer, target, shortcut)
+        prior = weight.flatten(1)
+        mean_in, mean_out = inputs.mean(0), wanted.mean(0)
+        shifts = layer.absorbs_mean or getattr(self._module(layer), "bias", None) is not None
+        if shifts:
+            inputs, wanted = inputs - mean_in, wanted - mean_out
+        fitted = _ridge_to_prior(inputs, wanted, prior)
+        weight.copy_(fitted.reshape(weight.shape))
+        if shifts:
+            self._place(layer, mean_out - fitted @ mean_in)
+        bias = self._module(layer).bias
+        return torch.as_tensor(func(source, weight, bias, *args[3:], **kwargs))
+
+    def _module(self, layer: LayerSpec) -> Any:
+        return self._model.get_submodule(layer.name)
+
+    def _wanted_outputs(self, layer: LayerSpec, target: Target, shortcut: Tensor | None) -> Tensor:
+        rows = self._keep.get(layer.weight, {}).get(layer.out_dim)
+        wanted = target.outputs if rows is None else target.outputs[:, rows]
+        if target.shortcut is None or shortcut is None:
+            return wanted
+        dense = target.shortcut if rows is None else target.shortcut[:, rows]
+        error = dense - outputs_at(layer, shortcut, target.positions)
+        return wanted + error / self._gain(layer)
+
+    def _gain(self, layer: LayerSpec) -> Tensor | float:
+        """Return γ/σ of the BN behind a layer; infinite where it is too small to divide by."""
+        if layer.batchnorm is None:
+            return 1.0
+        bn = self._model.get_submodule(layer.batchnorm)
+        assert isinstance(bn, _BatchNorm) and bn.running_var is not None
+        gain = (bn.running_var + bn.eps).rsqrt()
+        gain = gain if bn.weight is None else gain * bn.weight
+        return torch.where(gain.abs() < SMALLEST_GAIN * gain.abs().max(), torch.inf, gain)
+
+    def _place(self, layer: LayerSpec, intercept: Tensor) -> None:
+        """Put a layer's intercept into its bias, or into the BN behind it."""
+        module = self._module(layer)
+        if module.bias is not None:
+            module.bias.copy_(intercept)
+        else:
+            assert layer.batchnorm is not None
+            name = f"{layer.batchnorm}.running_mean"
+            rows = self._keep.get(name, {}).get(0)
+            dense = self._dense.get_buffer(name)
+            # The layer's raw output lacks the intercept: the BN must subtract less.
+            self._model.get_buffer(name).copy_((dense if rows is None else dense[rows]) - intercept)
+
+
+def _ridge_to_prior(inputs: Tensor, wanted: Tensor, prior: Tensor) -> Tensor:
+    """Return argmin ‖wanted − inputs Wᵀ‖² / n + λ‖W − prior‖²."""
+    n = len(inputs)
+    gram = (inputs.T @ inputs).double() / n
+    error = (inputs.T @ (wanted - inputs @ prior.T)).double() / n
+    ridge = RIDGE * float(gram.diagonal().mean()) or 1.0
+    gram.diagonal().add_(ridge)
+    change = torch.linalg.solve(gram, error).T
+    return prior + change.to(prior.dtype)

@@ -1,0 +1,45 @@
+"""A look at every operator of a forward pass, numbered in the order in which they run.
+
+The same network runs the same operators in the same order whatever its widths: an operator's number
+names an activation in the dense network and in every network cut from it.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from autoprune.structure.rules import find_rule
+
+
+class OperatorMode(TorchDispatchMode):
+    """Runs under a forward pass in inference mode and hands every operator to `operate`.
+
+    Composite operators that have no rule of their own are taken apart.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._count = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        """See one operator."""
+        kwargs = dict(kwargs or {})
+        name = func.overloadpacket.__name__
+        name = name[:-1] if name.endswith("_") and not name.endswith("__") else name
+        if find_rule(name, func) is None:
+            with self:
+                parts = func.decompose(*args, **kwargs)
+            if parts is not NotImplemented:
+                return parts
+        self._count += 1
+        return self.operate(self._count - 1, name, func, args, kwargs)
+
+    @abstractmethod
+    def operate(self, number: int, name: str, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        """Run one operator (name without in-place underscore) and return its result."""

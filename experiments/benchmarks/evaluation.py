@@ -1,0 +1,57 @@
+"""One evaluation, stage by stage, beside the bare forward pass of the same cut network.
+
+Usage: python experiments/benchmarks/evaluation.py SHARED
+(SHARED holds data/ and checkpoints/ of CIFAR-10; ResNet-56, uniform half the MACs.)
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from autoprune.cli.specs import load_model
+from autoprune.config import SearchConfig
+from autoprune.data import SplitSizes, load_splits, partition
+from autoprune.evaluation.scoring import CPU_BATCH
+from autoprune.pipeline import define_task, set_up
+from autoprune.progress import Progress
+
+REPEATS = 7
+
+
+def main(shared: Path) -> None:
+    factory = Path(__file__).parents[1] / "models" / "cifar_resnet.py"
+    model = load_model(f"{factory}:resnet56", str(shared / "checkpoints" / "cifar_resnet56.th"))
+    images = partition(load_splits(f"cifar10:{shared / 'data'}"), SplitSizes(), seed=0)
+    config = SearchConfig(budget="flops=0.5")
+    task = define_task(model.eval(), images.calibration.inputs[:2], config, Progress())
+    seconds: dict[str, float] = {}
+    bench = set_up(model, task, images, None, config, Progress(), seconds)
+    print({stage: round(spent, 2) for stage, spent in seconds.items()})
+    rng = np.random.default_rng(0)
+    rows = []
+    for _ in range(REPEATS):
+        # Fresh widths every time: nothing is answered from the cache of solved weights.
+        widths = task.projection.project(rng.uniform(0.3, 1.0, len(task.space)))
+        stages = bench.evaluator.measure(widths).seconds
+        small = bench.builder.cut(widths)
+        start = time.perf_counter()
+        with torch.inference_mode():
+            for batch in images.search.batches(CPU_BATCH):
+                small(batch.inputs)
+        rows.append({**stages, "bare forward": time.perf_counter() - start})
+    for stage in rows[0]:
+        print(f"{stage}: median {statistics.median(row[stage] for row in rows):.3f} s")
+    ratio = [(row["surgery"] + row["scoring"]) / row["bare forward"] for row in rows]
+    print(f"all but BN / bare forward: median {statistics.median(ratio):.2f}")
+    total = [sum(row.values()) - row["bare forward"] for row in rows]
+    print(f"evaluations per minute: {60 / statistics.median(total):.1f}")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from autoprune.cost.counts import cost_models
+from autoprune.cost.model import CostModel
+from autoprune.errors import BudgetError
+from autoprune.policy import Widths
+from autoprune.search_spaces.keep_ratio import SearchSpace, search_space
+from autoprune.search_spaces.projection import Constraint, Projection
+from autoprune.structure.trace import trace
+
+
+class ChainCost(CostModel):
+    """Bilinear and rising: every layer costs its input width times its output width."""
+
+    name = "flops"
+    unit = "MACs"
+
+    def __init__(self, factors: list[float]) -> None:
+        self.factors = factors
+
+    def by_layer(self, widths: Widths) -> Mapping[str, float]:
+        lengths = [3, *widths, 10]
+        pairs = zip(self.factors, lengths[:-1], lengths[1:], strict=True)
+        return {str(i): factor * a * b for i, (factor, a, b) in enumerate(pairs)}
+
+
+@st.composite
+def projections(draw: st.DrawFn) -> Projection:
+    sizes = tuple(draw(st.lists(st.integers(1, 32), min_size=1, max_size=5)))
+    step = draw(st.sampled_from([1, 4, 8]))
+    names = tuple(f"layer{i}" for i in range(len(sizes)))
+    space = SearchSpace(names, sizes, tuple(min(step, size) for size in sizes), step)
+    constraints = []
+    for _ in range(draw(st.integers(1, 3))):
+        count = len(sizes) + 1
+        cost = ChainCost(draw(st.lists(st.floats(0.1, 10), min_size=count, max_size=count)))
+        least, dense = cost.total(space.lowest), cost.total(sizes)
+        constraints.append(Constraint(cost, least + draw(st.floats(0, 1.2)) * (dense - least)))
+    return Projection(space, constraints)
+
+
+def ratios_of(projection: Projection, data: st.DataObject) -> list[float]:
+    count = len(projection.space)
+    return data.draw(st.lists(st.floats(0, 1), min_size=count, max_size=count))
+
+
+@given(projections(), st.data())
+def test_within_every_bound_allowed_and_maximal(
+    projection: Projection, data: st.DataObject
+) -> None:
+    widths = projection.project(ratios_of(projection, data))
+    assert projection.space.contains(widths)
+    for constraint in projection.constraints:
+        assert constraint.cost.total(widths) <= constraint.limit * (1 + 1e-9)
+    for group in range(len(projection.space)):
+        wider = projection.space.next_up(widths, group)
+        assert wider is None or not projection.fits(wider)
+
+
+@given(projections(), st.data())
+def test_deterministic_and_idempotent(projection: Projection, data: st.DataObject) -> None:
+    ratios = ratios_of(projection, data)
+    widths = projection.project(ratios)
+    assert projection.project(ratios) == widths
+    assert projection.project(projection.space.ratios(widths)) == widths
+
+
+@given(projections(), st.data())
+def test_only_proportions_matter(projection: Projection, data: st.DataObject) -> None:
+    ratios = np.array(ratios_of(projection, data)).clip(1e-3)
+    assert projection.project(ratios) == projection.project(ratios / 4)
+
+
+@given(projections(), st.data())
+def test_a_loose_budget_leaves_the_network_whole(
+    projection: Projection, data: st.DataObject
+) -> None:
+    space = projection.space
+    loose = [Constraint(c.cost, c.cost.total(space.sizes)) for c in projection.constraints]
+    assert Projection(space, loose).project(ratios_of(projection, data)) == space.sizes
+    assert Projection(space, []).project(ratios_of(projection, data)) == space.sizes
+
+
+@given(projections())
+def test_a_bound_at_the_smallest_network_gives_exactly_that(projection: Projection) -> None:
+    space = projection.space
+    tight = [Constraint(c.cost, c.cost.total(space.lowest)) for c in projection.constraints]
+    assert Projection(space, tight).project(np.ones(len(space))) == space.lowest
+
+
+@given(projections(), st.floats(0.01, 0.99))
+def test_unreachable_budgets_name_the_smallest_reachable(
+    projection: Projection, share: float
+) -> None:
+    cost = projection.constraints[-1].cost
+    least = cost.total(projection.space.lowest)
+    impossible = [*projection.constraints, Constraint(cost, share * least)]
+    with pytest.raises(BudgetError, match="out of reach") as caught:
+        Projection(projection.space, impossible)
+    assert f"the smallest network that can be cut has {least:.6g} MACs" in str(caught.value)
+
+
+def test_equal_ratios_stay_nearly_equal() -> None:
+    space = SearchSpace(("a", "b", "c"), (64, 64, 64), (1, 1, 1))
+    cost = ChainCost([1.0] * 4)
+    widths = Projection(space, [Constraint(cost, 0.5 * cost.total(space.sizes))]).project([1, 1, 1])
+    assert max(widths) - min(widths) <= 2
+
+
+@given(
+    st.lists(st.integers(2, 24), min_size=2, max_size=4),
+    st.booleans(),
+    st.sampled_from([1, 4]),
+    st.tuples(st.floats(0.3, 1), st.floats(0.3, 1)),
+    st.integers(0, 99),
+)
+def test_real_networks_under_two_budgets(
+    sizes: list[int], residual: bool, step: int, shares: tuple[float, float], seed: int
+) -> None:
+    layers = [nn.Linear(a, b) for a, b in zip([5, *sizes], [*sizes, 3], strict=True)]
+    if residual:
+        layers.insert(1, Residual(sizes[0]))
+    structure = trace(nn.Sequential(*layers), torch.randn(1, 5))
+    space = search_space(structure, 1e-6, step)
+    constraints = [
+        Constraint(cost, share * cost.total(space.sizes))
+        for cost, share in zip(cost_models(structure).values(), shares, strict=True)
+    ]
+    try:
+        projection = Projection(space, constraints)
+    except BudgetError:
+        assert not all(constraint.holds(space.lowest) for constraint in constraints)
+        return
+    widths = projection.project(np.random.default_rng(seed).uniform(size=len(space)))
+    assert space.contains(widths)
+    assert projection.fits(widths)
+    assert not any(
+        wider is not None and projection.fits(wider)
+        for wider in (space.next_up(widths, group) for group in range(len(space)))
+    )
+
+
+class Residual(nn.Linear):
+    def __init__(self, features: int) -> None:
+        super().__init__(features, features)
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return input + super().forward(input).relu()
