@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import ClassVar
 
 import numpy as np
+import numpy.typing as npt
 import optuna
 
 from autoprune.agents.global_ranking import least_error
@@ -14,8 +16,10 @@ from autoprune.policy import Widths
 from autoprune.search_spaces.optuna_view import distributions, parameters, ratios
 from autoprune.strategy import Candidate, SearchProblem, Strategy, Trial
 
-# Raw vectors that the projection folds onto known widths, one after the other, before giving up.
-_PATIENCE = 100
+# Raw vectors in a row that may fold onto known widths before a step away from there is tried.
+_MOST_FOLDED = 5
+# Steps that are tried, ever wider, before all widths within reach count as known.
+_STEPS = 100
 
 
 class BayesianStrategy(Strategy):
@@ -23,8 +27,9 @@ class BayesianStrategy(Strategy):
 
     Many raw vectors fold onto the same widths. GP and TPE therefore learn the projected keep
     ratios, which are what was evaluated; CMA-ES, which reads nothing but trials that it asked for,
-    learns its own raw ones. The first candidates are the uniform one and, where the criterion gives
-    errors, the one of least reconstruction error.
+    learns its own raw ones. A sampler that insists on known widths (the GP, whose model they leave
+    as it was) gets new ones near by. The first candidates are the uniform one and, where the
+    criterion gives errors, the one of least reconstruction error.
     """
 
     name: ClassVar[str] = "bayes"
@@ -39,9 +44,11 @@ class BayesianStrategy(Strategy):
         if sampler not in SAMPLERS:
             raise UsageError(f"unknown sampler {sampler!r}; {did_you_mean(sampler, SAMPLERS)}")
         self._learns_raw = sampler == "cmaes"
-        self._study = optuna.create_study(
-            direction="maximize", sampler=SAMPLERS[sampler](problem.seed)
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            chooser = SAMPLERS[sampler](problem.seed)
+        self._study = optuna.create_study(direction="maximize", sampler=chooser)
+        self._random = np.random.default_rng(problem.seed)
         self._distributions = distributions(problem.space)
         self._values: dict[Widths, float | None] = {}
         self._asked: optuna.Trial | None = None
@@ -53,40 +60,44 @@ class BayesianStrategy(Strategy):
             widths = self._warm_starts.pop(0)
             if widths not in self._values:
                 return Candidate(widths)
-        for _ in range(_PATIENCE):
+        for _ in range(_MOST_FOLDED):
             raw = self._study.ask(self._distributions)
-            widths = self.problem.projection.project(ratios(self.problem.space, raw.params))
+            wanted = ratios(self.problem.space, raw.params)
+            widths = self.problem.projection.project(wanted)
             if widths not in self._values:
                 self._asked = raw
                 return Candidate(widths)
-            self._learn(raw, widths)
+            self._answer(raw, self._values[widths])
+        return self._near(wanted)
+
+    def _near(self, wanted: npt.NDArray[np.float64]) -> Candidate | None:
+        """Return new widths a random step away, None if every step leads to known ones."""
+        for spread in np.geomspace(0.01, 1.0, _STEPS):
+            step = self._random.normal(scale=spread, size=len(wanted))
+            widths = self.problem.projection.project((wanted + step).clip(0.0, 1.0))
+            if widths not in self._values:
+                return Candidate(widths)
         return None
 
     def tell(self, trial: Trial) -> None:
         """Learn the value of the widths."""
-        widths = trial.candidate.widths
-        self._values[widths] = trial.value
+        widths, value = trial.candidate.widths, trial.value
+        self._values[widths] = value
         if self._asked is not None:
-            self._learn(self._asked, widths)
+            self._answer(self._asked, value)
             self._asked = None
-        else:
-            self._add(widths)
-
-    def _learn(self, raw: optuna.Trial, widths: Widths) -> None:
-        value = self._values[widths]
-        if self._learns_raw and value is not None:
-            self._study.tell(raw, value)
-        else:
-            self._study.tell(raw, state=optuna.trial.TrialState.FAIL)
-            self._add(widths)
-
-    def _add(self, widths: Widths) -> None:
-        value = self._values[widths]
-        if value is not None:
+        if value is not None and not self._learns_raw:
             params = parameters(self.problem.space, widths)
             self._study.add_trial(
                 optuna.create_trial(params=params, distributions=self._distributions, value=value)
             )
+
+    def _answer(self, raw: optuna.Trial, value: float | None) -> None:
+        """Close a question of the sampler's own."""
+        if self._learns_raw and value is not None:
+            self._study.tell(raw, value)
+        else:
+            self._study.tell(raw, state=optuna.trial.TrialState.FAIL)
 
 
 def warm_starts(problem: SearchProblem) -> list[Widths]:

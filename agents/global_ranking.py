@@ -71,9 +71,8 @@ def _best_cut(problem: SearchProblem, widths: Widths, group: int) -> tuple[float
     reached = max(lower[cheapest], lower[lower <= max(step_floor, lower[0])][-1])
     one_down = _with(widths, group, int(lower[-1]))
     saved = problem.projection.excess(widths) - problem.projection.excess(one_down)
-    if saved <= 0:
-        return None
-    per_saving = slopes[cheapest] * (now - lower[-1]) / saved
+    # A cost that is a maximum falls only once all its largest layers are cut.
+    per_saving = slopes[cheapest] * (now - lower[-1]) / max(saved, 1e-12)
     return float(per_saving), _with(widths, group, int(reached))
 
 

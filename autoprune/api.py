@@ -17,9 +17,9 @@ import scipy
 import torch
 from torch import nn
 
-from autoprune.agents import check_strategy, make_strategy
+from autoprune.agents import make_strategy
 from autoprune.config import SearchConfig
-from autoprune.data import Partition, Split, SplitSizes, as_splits, partition
+from autoprune.data import Partition, SplitSizes, as_splits, partition
 from autoprune.errors import DataError, ModelError, RunError, UsageError
 from autoprune.evaluation.evaluator import timed
 from autoprune.evaluation.measurement import Scores
@@ -31,9 +31,10 @@ from autoprune.pipeline import (
     FINALISTS,
     Bench,
     Evaluate,
+    Finalist,
     Task,
+    check_config,
     define_task,
-    make_scorer,
     run_off,
     set_up,
 )
@@ -41,7 +42,7 @@ from autoprune.policy import PruningPolicy
 from autoprune.progress import Progress, SearchState
 from autoprune.strategy import SearchProblem, Trial
 from autoprune.structure import surgery
-from autoprune.structure.inputs import Inputs
+from autoprune.structure.inputs import Inputs, device_of
 from autoprune.study.ledger import Ledger
 from autoprune.study.result import Outcome, frontier, stage_seconds
 from autoprune.study.run_directory import RunDirectory, next_free
@@ -103,7 +104,7 @@ def search(
     began = time.monotonic()
     progress = progress or Progress()
     config = SearchConfig.from_mapping(options)
-    check_strategy(config.strategy, config.sampler)
+    check_config(config)
     settings = {"autoprune": __version__, **(origin or {}), **config.to_mapping()}
     run = RunDirectory(output or next_free(Path("runs"), type(model).__name__.lower()))
     _check_output(run, settings, resume)
@@ -125,10 +126,12 @@ def search(
     deadline = math.inf if config.time is None else began + SEARCH_SHARE * config.time
     ledger, report = _explore(task, bench, config, reward, run, deadline, progress)
     with timed(seconds, "finalists"):
-        scorer = make_scorer(model, images.selection, evaluate)
-        finalist = run_off(_best(ledger), bench, task, scorer, reward, progress)
+        finalist = run_off(_best(ledger), bench, reward, progress)
     winner, small = finalist.measurement, finalist.network
-    dense_scores, scores, split = _final_scores(model, small, images, evaluate)
+    policy = bench.builder.policy(winner.widths)
+    run.save_policy(policy)
+    run.save_weights(small)
+    dense_scores, scores, split = _final_scores(model, finalist, images)
     latencies = paired_latency_ms([model, small], images.calibration.inputs[:1])
     outcome = Outcome(
         winner=winner,
@@ -139,19 +142,20 @@ def search(
         latencies_ms=(latencies[0], latencies[1]),
         device=_device_name(images.calibration.inputs.device),
     )
-    evaluations = len(ledger) + 2 * len(_best(ledger))
+    evaluations = len(ledger) + 2 * len(_best(ledger)) + 2
     result = {
         "version": 1,
         "strategy": config.strategy,
         "budget": config.budget,
         "seed": config.seed,
         "agent_from": None,
+        "judge": bench.judge_name,
         "reconstruction": finalist.reconstruction,
         **outcome.report(),
         "search": {
             "trials": len(ledger),
             "evaluations": evaluations,
-            "image_forwards": evaluations * bench.forwards_per_evaluation,
+            "image_forwards": evaluations * bench.forwards,
             "failed": report.failed,
             "seconds": round(time.monotonic() - began, 3),
             "best_value": _best(ledger)[0].value,
@@ -165,9 +169,6 @@ def search(
         },
         "frontier": frontier(ledger),
     }
-    policy = bench.builder.policy(winner.widths)
-    run.save_policy(policy)
-    run.save_weights(small)
     run.save_result(result)
     return Run(run.path, small, policy, result)
 
@@ -224,7 +225,7 @@ def draw_images(model: nn.Module, data: Any, config: SearchConfig) -> Partition:
     """
     sizes = SplitSizes(config.calibration_samples, config.search_samples, config.selection_samples)
     images = partition(as_splits(data), sizes, config.seed)
-    return images.to(next(model.parameters()).device)
+    return images.to(device_of(model))
 
 
 def _check_example(example: Inputs, images: Partition) -> None:
@@ -270,7 +271,7 @@ def _explore(
         + (f", {len(ledger)} of them done before" if len(ledger) else "")
     )
     teller = _teller(ledger, trials, progress)
-    report = run_loop(strategy, bench.evaluator.measure, reward, ledger, trials, deadline, teller)
+    report = run_loop(strategy, bench.judge.measure, reward, ledger, trials, deadline, teller)
     if not _best(ledger):
         raise RunError("no trial succeeded before the search ended; give it more time or trials.")
     return ledger, report
@@ -295,15 +296,13 @@ def _teller(ledger: Ledger, trials: int, progress: Progress) -> Callable[[Trial]
 
 
 def _final_scores(
-    model: nn.Module, small: nn.Module, images: Partition, evaluate: Evaluate | None
+    model: nn.Module, finalist: Finalist, images: Partition
 ) -> tuple[Scores, Scores, str]:
-    """Score once on the test split, or on the selection split where there is none."""
-    if evaluate is not None:
-        scorer = make_scorer(model, images.selection, evaluate)
-        return scorer.dense, scorer.score(small), "custom"
-    split: Split = images.test or images.selection.as_split()
-    dense, pruned = score_split(model, [small], split)
-    return dense, pruned, "test" if images.test else "selection"
+    """Score once on the test split; without one, or with the user's own score, as selected."""
+    if images.test is None or finalist.measurement.scores.custom is not None:
+        return finalist.measurement.dense, finalist.measurement.scores, "selection"
+    dense, pruned = score_split(model, [finalist.network], images.test)
+    return dense, pruned, "test"
 
 
 def _device_name(device: torch.device) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from autoprune.errors import AutopruneError, first_line
 from autoprune.evaluation.measurement import Measurement
@@ -48,6 +48,8 @@ def run_loop(
 ) -> LoopReport:
     """Search until there are so many trials, the time is over, or the strategy is done.
 
+    One trial is made in any case: there is always a best so far.
+
     Args:
         strategy: who asks.
         measure: evaluates widths.
@@ -62,17 +64,17 @@ def run_loop(
     """
     thinking, repeats, failures = 0.0, 0, 0
     replayed = {trial.candidate.widths for trial in ledger}
-    while (len(ledger) < trials or replayed) and time.monotonic() < deadline:
+    while (len(ledger) < trials or replayed) and (time.monotonic() < deadline or not len(ledger)):
         start = time.perf_counter()
         candidate = strategy.ask()
         thinking += time.perf_counter() - start
         if candidate is None or repeats > MOST_REPEATS:
             break
-        trial = ledger.find(candidate.widths)
-        if trial is None:
+        known = ledger.find(candidate.widths)
+        if known is None:
             if len(ledger) >= trials:
                 break
-            trial = _evaluate(strategy, candidate, measure, reward)
+            trial = _over_budget(strategy, candidate) or _evaluate(candidate, measure, reward)
             ledger.record(trial)
             on_trial(trial)
             repeats = 0
@@ -80,6 +82,12 @@ def run_loop(
         else:
             repeats += candidate.widths not in replayed
             replayed.discard(candidate.widths)
+            trial = replace(known, candidate=candidate)
+            if candidate.kind == "candidate" and known.candidate.kind == "probe":
+                # Proposed in earnest, a probe's widths can win.
+                trial = _over_budget(strategy, candidate) or trial
+                if trial.value is not None:
+                    ledger.record(trial)
         if failures >= MOST_FAILURES:
             raise SearchFailed(
                 f"{failures} trials in a row failed, the last one because {trial.error}"
@@ -90,15 +98,16 @@ def run_loop(
     return LoopReport(sum(t.value is None for t in ledger), thinking)
 
 
+def _over_budget(strategy: Strategy, candidate: Candidate) -> Trial | None:
+    """Return the failed trial of a candidate that is over the budget, None if it is not."""
+    if candidate.kind == "probe" or strategy.problem.projection.fits(candidate.widths):
+        return None
+    return Trial(candidate, None, error=f"{strategy.name} proposed widths over the budget.")
+
+
 def _evaluate(
-    strategy: Strategy,
-    candidate: Candidate,
-    measure: Callable[[Widths], Measurement],
-    reward: Reward,
+    candidate: Candidate, measure: Callable[[Widths], Measurement], reward: Reward
 ) -> Trial:
-    problem = strategy.problem
-    if candidate.kind == "candidate" and not problem.projection.fits(candidate.widths):
-        return Trial(candidate, None, error=f"{strategy.name} proposed widths over the budget.")
     try:
         measurement = measure(candidate.widths)
     except (RuntimeError, ArithmeticError, MemoryError) as error:

@@ -7,14 +7,15 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from autoprune.agents import check_strategy
 from autoprune.budget import Budget
 from autoprune.config import SearchConfig
-from autoprune.cost.counts import cost_models
+from autoprune.cost.counts import COST_MODELS, cost_models
 from autoprune.cost.model import CostModel
-from autoprune.data import Partition, Samples, check_labels
+from autoprune.data import Partition
 from autoprune.errors import BudgetError, ModelError
-from autoprune.evaluation.evaluator import Builder, Evaluator, timed
-from autoprune.evaluation.measurement import Measurement
+from autoprune.evaluation.evaluator import Build, Builder, Evaluator, timed
+from autoprune.evaluation.measurement import Measurement, Scores
 from autoprune.evaluation.reward import Reward
 from autoprune.evaluation.scoring import ClassificationScorer, CustomScorer, Scorer
 from autoprune.importance import Evidence, Ranking, make_importance
@@ -30,11 +31,28 @@ from autoprune.structure.inputs import Inputs
 from autoprune.structure.verify import analyze
 
 # Best trials that are scored again, on images that the search did not see.
-FINALISTS = 5
+FINALISTS = 3
 # Calibration samples that BN statistics are re-estimated on.
 BATCHNORM_SAMPLES = 500
+# The KL that a slower judge must reach, as a share of the quicker one's, to be preferred.
+CLEARLY = 0.9
 
 Evaluate = Callable[[nn.Module], float]
+
+
+def check_config(config: SearchConfig) -> None:
+    """Refuse what no network and no image is needed to refuse.
+
+    Raises:
+        BudgetError: the budget is malformed, or on a cost that there is no model for.
+        UsageError: no such strategy, sampler or importance.
+    """
+    for name in Budget.parse(config.budget).limits:
+        if name not in COST_MODELS:
+            known = ", ".join(COST_MODELS)
+            raise BudgetError(f"there is no cost model for {name!r}; choose from: {known}.")
+    check_strategy(config.strategy, config.sampler)
+    make_importance(config.importance)
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,9 +92,6 @@ def define_task(
             f"nothing in this network can be pruned: {'; '.join(reasons) or 'it has no layers'}."
         )
     costs = cost_models(structure)
-    for name in budget.limits:
-        if name not in costs:
-            raise BudgetError(f"no cost model for {name!r}; choose from: {', '.join(costs)}.")
     space = search_space(structure, config.min_keep or None, config.round_to)
     dense = {name: cost.total(structure.dense_widths) for name, cost in costs.items()}
     limits = budget.resolve(dense)
@@ -90,15 +105,19 @@ class Bench:
 
     Attributes:
         builder: makes networks.
-        evaluator: judges them on the search split.
+        judge: measures candidates on the search split.
+        judge_name: how it repairs them, "one-shot" or "one-shot+batchnorm".
+        finals: measure finalists on the selection split, by the kind of repair.
         rankings: which units stay at every width.
-        forwards_per_evaluation: samples that one evaluation runs through a network.
+        forwards: samples that one measurement by the judge runs through a network.
     """
 
     builder: Builder
-    evaluator: Evaluator
+    judge: Evaluator
+    judge_name: str
+    finals: Mapping[str, Evaluator]
     rankings: Sequence[Ranking]
-    forwards_per_evaluation: int
+    forwards: int
 
 
 def set_up(
@@ -115,10 +134,11 @@ def set_up(
     Raises:
         DataError: the images or labels do not fit the network.
         ModelError: its output is no class scores, and there is no `evaluate`.
-        UsageError: no such importance.
     """
-    importance = make_importance(config.importance)
-    scorer = make_scorer(model, images.search, evaluate)
+    search, selection = (
+        ClassificationScorer(model, samples) if evaluate is None else CustomScorer(model, evaluate)
+        for samples in (images.search, images.selection)
+    )
     with timed(seconds, "statistics"):
         moments = collect_moments(
             model,
@@ -127,37 +147,59 @@ def set_up(
             config.seed,
             progress=lambda d, t: progress.step("statistics", d, t),
         )
-    rankings = []
     with timed(seconds, "paths"):
-        evidence = Evidence(model, task.structure, moments)
-        for done, group in enumerate(task.structure.groups):
-            rankings.append(importance.rank(group, evidence))
-            progress.step("paths", done + 1, len(task.structure.groups))
-    bn_samples = images.calibration.first(BATCHNORM_SAMPLES)
+        rankings = _rank(Evidence(model, task.structure, moments), config.importance, progress)
     builder = Builder(
         model,
         task.structure,
         rankings,
         Refitter(model, task.structure, moments),
-        bn_samples,
+        images.calibration.first(BATCHNORM_SAMPLES),
         SequentialRepair(model, task.structure, images.calibration, config.seed),
     )
-    evaluator = Evaluator(builder, scorer, task.costs, task.structure)
-    forwards = len(bn_samples) + scorer.dense.samples
-    return Bench(builder, evaluator, rankings, forwards)
+
+    def judges(scorer: Scorer, builds: Mapping[str, Build]) -> dict[str, Evaluator]:
+        return {
+            name: Evaluator(build, scorer, task.costs, task.structure)
+            for name, build in builds.items()
+        }
+
+    quick = {"one-shot": builder.one_shot, "one-shot+batchnorm": builder.settled}
+    with timed(seconds, "judge"):
+        name, judge = _choose_judge(judges(search, quick), task)
+    finals = judges(selection, {"sequential": builder.sequential, name: quick[name]})
+    forwards = search.dense.samples + (BATCHNORM_SAMPLES if "batchnorm" in name else 0)
+    return Bench(builder, judge, name, finals, rankings, forwards)
 
 
-def make_scorer(model: nn.Module, samples: Samples, evaluate: Evaluate | None) -> Scorer:
-    """Return what judges networks on these samples.
+def _rank(evidence: Evidence, importance: str, progress: Progress) -> list[Ranking]:
+    criterion, groups = make_importance(importance), evidence.structure.groups
+    rankings = []
+    for done, group in enumerate(groups):
+        rankings.append(criterion.rank(group, evidence))
+        progress.step("paths", done + 1, len(groups))
+    return rankings
 
-    Raises:
-        DataError, ModelError: as for `set_up`.
+
+def _choose_judge(judges: Mapping[str, Evaluator], task: Task) -> tuple[str, Evaluator]:
+    """Return the first judge, unless a later, slower one is clearly kinder to the uniform cut.
+
+    What BN re-estimation gains over the variances known from the moments differs by network.
     """
-    if evaluate is not None:
-        return CustomScorer(model, evaluate)
-    scorer = ClassificationScorer(model, samples)
-    check_labels(samples, scorer.classes)
-    return scorer
+    uniform = task.projection.project([1.0] * len(task.space))
+    (name, judge), *others = judges.items()
+    scores = judge.measure(uniform).scores
+    for other_name, other in others:
+        theirs = other.measure(uniform).scores
+        if _clearly_better(theirs, scores):
+            name, judge, scores = other_name, other, theirs
+    return name, judge
+
+
+def _clearly_better(a: Scores, b: Scores) -> bool:
+    if a.kl is None or b.kl is None:
+        return (a.custom or 0.0) > (b.custom or 0.0)
+    return a.kl < CLEARLY * b.kl
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,7 +209,7 @@ class Finalist:
     Attributes:
         measurement: on the selection split.
         network: the pruned network.
-        reconstruction: how it was repaired, "sequential" or "one-shot".
+        reconstruction: how it was repaired, "sequential" or the judge's name.
     """
 
     measurement: Measurement
@@ -175,26 +217,16 @@ class Finalist:
     reconstruction: str
 
 
-def run_off(
-    trials: Sequence[Trial],
-    bench: Bench,
-    task: Task,
-    scorer: Scorer,
-    reward: Reward,
-    progress: Progress,
-) -> Finalist:
+def run_off(trials: Sequence[Trial], bench: Bench, reward: Reward, progress: Progress) -> Finalist:
     """Return the best of the best trials, judged on images that the search did not see.
 
     Each is repaired in both ways: sequential reconstruction is better by far with enough
     calibration data, and can be worse with little.
     """
-    evaluator = Evaluator(bench.builder, scorer, task.costs, task.structure)
-    ways = {"sequential": bench.builder.sequential, "one-shot": bench.builder.one_shot}
     best: Finalist | None = None
     for done, trial in enumerate(trials):
-        for reconstruction, build in ways.items():
-            network = build(trial.candidate.widths)
-            measurement = evaluator.measure_network(network, trial.candidate.widths)
+        for reconstruction, evaluator in bench.finals.items():
+            network, measurement = evaluator.build(trial.candidate.widths)
             finalist = Finalist(measurement, network, reconstruction)
             if best is None or reward(measurement) > reward(best.measurement):
                 best = finalist

@@ -87,7 +87,7 @@ def search_space(
         UsageError: a ratio or the step is out of range, or a pattern matches no group.
     """
     if step < 1:
-        raise UsageError(f"the channel step must be at least 1, but got {step}.")
+        raise UsageError(f"round-to must be at least 1, but got {step}.")
     if min_keep is None:
         min_keep = DEFAULT_MIN_KEEP
     patterns = min_keep if isinstance(min_keep, Mapping) else {"*": min_keep}

@@ -141,6 +141,9 @@ def gains_bias(structure: Structure, weight: str) -> bool:
     return layer.refittable and not layer.absorbs_mean and weight in structure.feeds
 
 
+COST_MODELS = (MacsCost.name, ParamsCost.name)
+
+
 def cost_models(structure: Structure, **options: Any) -> dict[str, CostModel]:
     """Return the cost models that need no measuring, by name."""
     return {"flops": MacsCost(structure), "params": ParamsCost(structure, **options)}

@@ -53,9 +53,11 @@ class Samples:
         return SampleSplit(self)
 
     def to(self, device: torch.device | str) -> Samples:
-        """Return the samples on a device."""
+        """Return the samples on a device, images channels last: convolutions run faster on them."""
+        images = self.inputs.dim() == 4
+        layout = torch.channels_last if images else torch.preserve_format
         targets = None if self.targets is None else self.targets.to(device)
-        return Samples(self.inputs.to(device), targets)
+        return Samples(self.inputs.to(device, memory_format=layout), targets)
 
 
 class Split(ABC):

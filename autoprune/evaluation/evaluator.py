@@ -1,16 +1,17 @@
-"""From widths to a measurement: cut, refit, re-estimate BN, score. No training."""
+"""From widths to a measurement: cut, repair, score. No training."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import TypeAlias
 
 from torch import nn
 
 from autoprune.cost.model import CostModel
 from autoprune.data import Samples
-from autoprune.evaluation.measurement import Measurement
+from autoprune.evaluation.measurement import Measurement, Scores
 from autoprune.evaluation.scoring import Scorer
 from autoprune.importance.base import Ranking
 from autoprune.policy import PruningPolicy, Widths
@@ -20,20 +21,22 @@ from autoprune.reconstruction.sequential import SequentialRepair
 from autoprune.structure.groups import Structure
 from autoprune.structure.surgery import cut, kept_positions
 
+Build: TypeAlias = Callable[[Widths, dict[str, float]], nn.Module]
+"""(widths, seconds by stage, which are added to) → the network of these widths."""
+
 
 class Builder:
-    """Makes the network of any widths, repaired but untrained."""
+    """Makes the network of any widths, untrained, with more or less repair (each a `Build`)."""
 
     def __init__(
         self,
         model: nn.Module,
         structure: Structure,
         rankings: Sequence[Ranking],
-        refitter: Refitter | None,
-        batchnorm_samples: Samples | None,
+        refitter: Refitter,
+        batchnorm_samples: Samples,
         repair: SequentialRepair,
     ) -> None:
-        """Take the parts; without refitter or samples that step is left out."""
         self._model = model
         self._structure = structure
         self._rankings = rankings
@@ -46,30 +49,25 @@ class Builder:
         kept = [ranking.kept(w) for ranking, w in zip(self._rankings, widths, strict=True)]
         return self._structure.policy(kept)
 
-    def cut(self, widths: Widths) -> nn.Module:
-        """Return the smaller network: weights refitted, BN statistics the dense network's."""
-        keep = kept_positions(self._model, self.policy(widths))
-        refitted = self._refitter.tensors(keep) if self._refitter else None
-        return cut(self._model, keep, refitted)
-
-    def one_shot(self, widths: Widths, seconds: dict[str, float] | None = None) -> nn.Module:
-        """Return the smaller network, each layer refitted to the dense network's inputs.
-
-        Cheap enough for every candidate. `seconds` receives the time spent by stage.
-        """
-        seconds = {} if seconds is None else seconds
+    def one_shot(self, widths: Widths, seconds: dict[str, float]) -> nn.Module:
+        """Refit every layer to the dense network's inputs: cheap enough for every candidate."""
         with timed(seconds, "surgery"):
-            small = self.cut(widths)
+            keep = kept_positions(self._model, self.policy(widths))
+            return cut(self._model, keep, self._refitter.tensors(keep))
+
+    def settled(self, widths: Widths, seconds: dict[str, float]) -> nn.Module:
+        """`one_shot`, then BN statistics re-estimated on data."""
+        small = self.one_shot(widths, seconds)
         with timed(seconds, "batchnorm"):
-            if self._batchnorm_samples is not None:
-                reestimate_batchnorm(small, self._batchnorm_samples)
+            reestimate_batchnorm(small, self._batchnorm_samples)
         return small
 
-    def sequential(self, widths: Widths) -> nn.Module:
-        """Return the smaller network, each layer refitted to what the layers before it give."""
-        small = self.cut(widths)
-        keep = kept_positions(self._model, self.policy(widths))
-        self._repair.repair(small, keep)
+    def sequential(self, widths: Widths, seconds: dict[str, float]) -> nn.Module:
+        """Refit every layer in turn to what the layers before it give: the finalists' repair."""
+        small = self.one_shot(widths, seconds)
+        with timed(seconds, "sequential"):
+            keep = kept_positions(self._model, self.policy(widths))
+            self._repair.repair(small, keep)
         return small
 
 
@@ -78,12 +76,12 @@ class Evaluator:
 
     def __init__(
         self,
-        builder: Builder,
+        build: Build,
         scorer: Scorer,
         costs: Mapping[str, CostModel],
         structure: Structure,
     ) -> None:
-        self._builder = builder
+        self._build = build
         self._scorer = scorer
         self._costs = costs
         self._structure = structure
@@ -91,20 +89,22 @@ class Evaluator:
         self._dense_costs = {n: c.total(structure.dense_widths) for n, c in costs.items()}
 
     def measure(self, widths: Widths) -> Measurement:
-        """Build the network of these widths at one shot and score it."""
-        seconds: dict[str, float] = {}
-        small = self._builder.one_shot(widths, seconds)
-        with timed(seconds, "surgery"):
-            fold_batchnorm(small, self._structure)
-        return self.measure_network(small, widths, seconds)
+        """Build the network of these widths and score it."""
+        return self.build(widths)[1]
 
-    def measure_network(
-        self, small: nn.Module, widths: Widths, seconds: dict[str, float] | None = None
-    ) -> Measurement:
-        """Score a network of these widths that is there already."""
-        seconds = {} if seconds is None else seconds
+    def build(self, widths: Widths) -> tuple[nn.Module, Measurement]:
+        """Return the network of these widths with its measurement."""
+        seconds: dict[str, float] = {}
+        small = self._build(widths, seconds)
+        with timed(seconds, "surgery"):
+            folded = fold_batchnorm(small, self._structure)
         with timed(seconds, "scoring"):
-            scores = self._scorer.score(small)
+            scores = self._scorer.score(folded)
+        return small, self._measurement(widths, scores, seconds)
+
+    def _measurement(
+        self, widths: Widths, scores: Scores, seconds: Mapping[str, float]
+    ) -> Measurement:
         return Measurement(
             widths=widths,
             names=self._names,

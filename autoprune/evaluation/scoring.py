@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from autoprune.data import Samples, Split, check_labels, check_samples
 from autoprune.errors import DataError, ModelError, first_line
 from autoprune.evaluation.measurement import Scores
+from autoprune.structure.inputs import device_of
 
 # Small enough for activations to stay in a CPU's cache; larger batches measured slower there.
 CPU_BATCH = 50
@@ -36,16 +37,12 @@ class ClassificationScorer(Scorer):
 
         Raises:
             ModelError: its output is no (samples, classes) tensor, or not finite.
-            DataError: it cannot take the samples.
+            DataError: it cannot take the samples, or a label is outside its outputs.
         """
         self._samples = samples
         self._dense_logits = class_logits(dense, samples)
+        check_labels(samples, self._dense_logits.shape[1])
         self.dense = self._compare(self._dense_logits)
-
-    @property
-    def classes(self) -> int:
-        """Number of the network's outputs."""
-        return self._dense_logits.shape[1]
 
     def score(self, model: nn.Module) -> Scores:
         """Return KL, loss and top-1."""
@@ -88,7 +85,7 @@ def score_split(dense: nn.Module, others: Sequence[nn.Module], split: Split) -> 
     Raises:
         DataError: the split's labels or inputs do not fit the network.
     """
-    device = next(dense.parameters()).device
+    device = device_of(dense)
     logits: list[list[Tensor]] = [[] for _ in range(1 + len(others))]
     targets: list[Tensor] = []
     for batch in split.batches(GPU_BATCH):
@@ -118,11 +115,12 @@ def class_logits(model: nn.Module, samples: Samples) -> Tensor:
             f"the model cannot take samples of shape {tuple(samples.inputs.shape[1:])}: "
             f"{type(error).__name__}: {first_line(error)}"
         ) from error
-    shapes = {tuple(batch.shape[1:]) if isinstance(batch, Tensor) else None for batch in logits}
-    if len(shapes) != 1 or None in shapes or len(next(iter(shapes)) or ()) != 1:
+    if not all(isinstance(batch, Tensor) and batch.dim() == 2 for batch in logits):
+        first = logits[0]
+        seen = tuple(first.shape) if isinstance(first, Tensor) else type(first).__name__
         raise ModelError(
-            "the model's output is no (samples, classes) tensor; for another task than "
-            "classification pass evaluate=callable(model) -> score."
+            f"the model's output must be (samples, classes), but it is {seen}; for another task "
+            "than classification use the Python API with evaluate=callable(model) -> score."
         )
     result = torch.cat(logits)
     if not bool(result.isfinite().all()):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -37,11 +39,12 @@ def reestimate_batchnorm(model: nn.Module, samples: Samples) -> None:
             layer.eval()
 
 
-def fold_batchnorm(model: nn.Module, structure: Structure) -> None:
-    """Fold every BN that alone reads a layer into that layer, in place.
+def fold_batchnorm(model: nn.Module, structure: Structure) -> nn.Module:
+    """Return a copy with every BN that alone reads a layer folded into that layer.
 
     The outputs stay the same and a forward pass on a CPU takes about a third less time.
     """
+    model = copy.deepcopy(model)
     for layer in structure.layers:
         if layer.batchnorm is None or layer.in_dim == 0 or layer.calls > 1:
             continue
@@ -55,3 +58,4 @@ def fold_batchnorm(model: nn.Module, structure: Structure) -> None:
         module.weight, module.bias = fuse(module.weight, module.bias, *statistics)
         path, _, leaf = layer.batchnorm.rpartition(".")
         setattr(model.get_submodule(path), leaf, nn.Identity())
+    return model

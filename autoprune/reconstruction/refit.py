@@ -2,7 +2,9 @@
 
 With input covariance G, H = G + λI and kept columns S, the weights that reproduce the dense output
 best are W' = W H[:,S] H[S,S]⁻¹ (He et al. 2017, eq. 2, in closed form; λ in both factors, so that a
-full keep changes nothing). The mean of what is lost, W E[x] − W' E[x_S], goes into the bias or BN.
+full keep changes nothing). The mean of what is lost, W E[x] − W' E[x_S], goes into the bias or BN;
+the variance that is lost, diag(W' G[S,S] W'ᵀ) beside diag(W G Wᵀ), into the BN. The latter spares
+every candidate a pass over data: on ResNet-56 it judges as well as re-estimated BN statistics.
 """
 
 from __future__ import annotations
@@ -26,10 +28,17 @@ CACHE_BYTES = 500_000_000
 
 @dataclass(frozen=True, eq=False)
 class Refit:
-    """Refitted weights of one consumer, (out, kept inputs, …kernel), and its mean's shift."""
+    """Refitted weights of one consumer.
+
+    Attributes:
+        weight: (out, kept inputs, …kernel).
+        shift: mean of the output that was lost, (out,).
+        spread: variance of the output as a share of the dense one's, (out,).
+    """
 
     weight: Tensor
     shift: Tensor
+    spread: Tensor
 
 
 def regularized(moments: Moments) -> Tensor:
@@ -50,15 +59,22 @@ def refit(weight: Tensor, moments: Moments, kept_inputs: Tensor) -> Refit:
     out, taps = weight.shape[0], weight[0, 0].numel()
     columns = (kept_inputs[:, None] * taps + torch.arange(taps, device=weight.device)).reshape(-1)
     dense = weight.detach().reshape(out, -1).double()
+    covariance = moments.covariance
     if moments.is_full:
         h = regularized(moments)
         factor = torch.linalg.cholesky(h[columns][:, columns])
         small = torch.cholesky_solve(h[columns] @ dense.T, factor).T
+        variance = ((dense @ covariance) * dense).sum(1)
+        left = ((small @ covariance[columns][:, columns]) * small).sum(1)
     else:
         small = dense[:, columns]
+        variance, left = dense.square() @ covariance, small.square() @ covariance[columns]
     shift = dense @ moments.mean - small @ moments.mean[columns]
     shape = (out, len(kept_inputs), *weight.shape[2:])
-    return Refit(small.to(weight.dtype).reshape(shape), shift.to(weight.dtype))
+    spread = torch.where(variance > 0, left / variance.clamp_min(1e-30), 1.0)
+    return Refit(
+        small.to(weight.dtype).reshape(shape), shift.to(weight.dtype), spread.to(weight.dtype)
+    )
 
 
 class Refitter:
@@ -103,14 +119,15 @@ class Refitter:
         return fit
 
     def _place(self, layer: LayerSpec, fit: Refit, rows: Tensor | None) -> dict[str, Tensor]:
-        """Name the refitted weights and the tensor that takes up the mean shift."""
+        """Name the refitted weights and the tensors that take up the shift and the spread."""
+        placed = {layer.weight: fit.weight}
+        if layer.batchnorm is not None:
+            mean, variance = (f"{layer.batchnorm}.running_{what}" for what in ("mean", "var"))
+            placed[variance] = self._model.get_buffer(variance) * fit.spread
         if layer.bias is not None:
-            home, value = layer.bias, self._model.get_parameter(layer.bias).detach() + fit.shift
+            placed[layer.bias] = self._model.get_parameter(layer.bias).detach() + fit.shift
         elif layer.batchnorm is not None:
-            home = f"{layer.batchnorm}.running_mean"
-            value = self._model.get_buffer(home) - fit.shift
+            placed[mean] = self._model.get_buffer(mean) - fit.shift
         else:
-            home, value = f"{layer.name}.bias", fit.shift
-        if rows is None:
-            return {layer.weight: fit.weight, home: value}
-        return {layer.weight: fit.weight[rows], home: value[rows]}
+            placed[f"{layer.name}.bias"] = fit.shift
+        return placed if rows is None else {name: value[rows] for name, value in placed.items()}

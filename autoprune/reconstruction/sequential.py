@@ -9,6 +9,7 @@ network's shortcut, so that errors are repaired instead of piling up.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -56,8 +57,9 @@ class _Walk(OperatorMode):
         self._model = model
         self._layers = {layer.weight: layer for layer in structure.layers if _can_refit(layer)}
         self._names = {id(parameter): name for name, parameter in model.named_parameters()}
-        self._wanted = {layer.shortcut for layer in self._layers.values()}
-        self._shortcuts: dict[int, Tensor] = {}
+        # How many layers are still to read each shortcut: it is let go after the last.
+        self._readers = Counter(layer.shortcut for layer in self._layers.values())
+        self._shortcuts: dict[int | None, Tensor] = {}
 
     def operate(self, number: int, name: str, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         layer = None
@@ -66,9 +68,12 @@ class _Walk(OperatorMode):
         if layer is None:
             out = func(*args, **kwargs)
         else:
-            shortcut = None if layer.shortcut is None else self._shortcuts.get(layer.shortcut)
+            shortcut = self._shortcuts.get(layer.shortcut)
             out = self.visit(layer, func, args, kwargs, shortcut)
-        if number in self._wanted:
+            self._readers[layer.shortcut] -= 1
+            if not self._readers[layer.shortcut]:
+                self._shortcuts.pop(layer.shortcut, None)
+        if self._readers[number]:
             self._shortcuts[number] = out
         return out
 

@@ -30,3 +30,9 @@ def sample(inputs: Inputs, batch: int) -> Any:
         return leaf[torch.arange(batch, device=leaf.device) % len(leaf)]
 
     return tree_map(resize, inputs)
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Return where a model's tensors are; the CPU if it has none."""
+    tensor = next(model.parameters(), next(model.buffers(), None))
+    return torch.device("cpu") if tensor is None else tensor.device

@@ -35,7 +35,10 @@ class RunDirectory:
     @property
     def storage(self) -> str:
         """URL of the run's Optuna storage."""
-        return f"sqlite:///{(self.path / 'study.db').resolve()}"
+        from sqlalchemy import URL  # Optuna's; it knows which characters a URL must escape
+
+        file = (self.path / "study.db").resolve()
+        return URL.create("sqlite", database=str(file)).render_as_string()
 
     def check_free(self) -> None:
         """Refuse a directory that is in use.
@@ -116,9 +119,11 @@ class RunDirectory:
             RunError: the run is not finished, or the file is damaged.
         """
         try:
-            data: dict[str, Any] = json.loads(self.result_path.read_text())
+            data = json.loads(self.result_path.read_text())
         except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
             raise RunError(f"cannot read {str(self.result_path)!r}: {first_line(error)}") from error
+        if not isinstance(data, dict):
+            raise RunError(f"{str(self.result_path)!r} holds no result: it was altered.")
         return data
 
     def _write(self, path: Path, write: Callable[[Path], Any]) -> None:

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import copy
 from typing import Any
 
+import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from autoprune.data import Samples
-from autoprune.reconstruction.batchnorm import BATCH, reestimate_batchnorm
+from autoprune.reconstruction.batchnorm import BATCH, fold_batchnorm, reestimate_batchnorm
+from autoprune.structure.trace import trace
 
 
 def model_of() -> Any:
@@ -57,3 +61,90 @@ def test_flags_momenta_and_weights_come_back() -> None:
 
 def test_nothing_happens_without_batch_norm() -> None:
     reestimate_batchnorm(nn.Linear(4, 2), Samples(torch.randn(3, 5), None))
+
+
+def normalised(layer: nn.Module, norm: nn.Module) -> list[nn.Module]:
+    """Give a BN statistics and gains that matter."""
+    for tensor in (*norm.parameters(), *norm.buffers()):
+        if tensor.is_floating_point():
+            nn.init.uniform_(tensor, 0.5, 2.0)
+    return [layer, norm]
+
+
+LAYERS: dict[str, tuple[list[nn.Module], tuple[int, ...]]] = {
+    "conv": (normalised(nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6)), (3, 8, 8)),
+    "conv without bias": (
+        normalised(nn.Conv2d(3, 6, 3, bias=False), nn.BatchNorm2d(6)),
+        (3, 8, 8),
+    ),
+    "BN without gain": (
+        normalised(nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6, affine=False)),
+        (3, 8, 8),
+    ),
+    "1d": (normalised(nn.Conv1d(3, 6, 3), nn.BatchNorm1d(6)), (3, 8)),
+    "depthwise": (normalised(nn.Conv2d(3, 6, 3, groups=3), nn.BatchNorm2d(6)), (3, 8, 8)),
+    "linear": (normalised(nn.Linear(3, 6), nn.BatchNorm1d(6)), (3,)),
+    "linear without bias": (normalised(nn.Linear(3, 6, bias=False), nn.BatchNorm1d(6)), (3,)),
+    "linear, BN without gain": (
+        normalised(nn.Linear(3, 6), nn.BatchNorm1d(6, affine=False)),
+        (3,),
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+def test_folding_keeps_the_outputs(kind: str) -> None:
+    torch.manual_seed(0)
+    layers, shape = LAYERS[kind]
+    model = copy.deepcopy(nn.Sequential(*layers, nn.ReLU(), nn.Flatten(), nn.LazyLinear(2))).eval()
+    inputs = torch.randn(5, *shape)
+    with torch.no_grad():
+        dense = model(inputs)
+        folded = fold_batchnorm(model, trace(model, inputs))
+        torch.testing.assert_close(folded(inputs), dense, rtol=1e-5, atol=1e-5)
+        assert torch.equal(model(inputs), dense)
+    assert not any(isinstance(module, _BatchNorm) for module in folded.modules())
+    assert any(isinstance(module, _BatchNorm) for module in model.modules())
+
+
+def two_readers(m: Any, x: Tensor) -> Tensor:
+    h = m.conv(x)
+    return m.head((m.bn(h) + h).mean((2, 3)))  # type: ignore[no-any-return]
+
+
+def one_norm_for_two(m: Any, x: Tensor) -> Tensor:
+    return m.head((m.bn(m.conv(x)) + m.bn(m.other(x))).mean((2, 3)))  # type: ignore[no-any-return]
+
+
+def twice(m: Any, x: Tensor) -> Tensor:
+    return m.head(m.bn(m.conv(m.bn(m.conv(x)))).mean((2, 3)))  # type: ignore[no-any-return]
+
+
+def activation_between(m: Any, x: Tensor) -> Tensor:
+    return m.head(m.bn(m.conv(x).relu()).mean((2, 3)))  # type: ignore[no-any-return]
+
+
+def transposed(m: Any, x: Tensor) -> Tensor:
+    return m.head(m.bn(m.up(x)).mean((2, 3)))  # type: ignore[no-any-return]
+
+
+def tokens(m: Any, x: Tensor) -> Tensor:
+    """A BN over the second of (n, tokens, features): not over the linear layer's outputs."""
+    return m.head(m.over_tokens(m.linear(x.flatten(2))).mean(1))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    "forward", [two_readers, one_norm_for_two, twice, activation_between, transposed, tokens]
+)
+def test_what_cannot_be_folded_keeps_its_outputs(forward: Any, net: Any) -> None:
+    torch.manual_seed(0)
+    parts = {"conv": nn.Conv2d(3, 3, 3, padding=1), "other": nn.Conv2d(3, 3, 3, padding=1)}
+    parts |= {"bn": nn.BatchNorm2d(3), "over_tokens": nn.BatchNorm1d(3), "head": nn.Linear(3, 2)}
+    parts |= {"linear": nn.Linear(16, 3), "up": nn.ConvTranspose2d(3, 3, 2)}
+    normalised(parts["conv"], parts["bn"])
+    normalised(parts["conv"], parts["over_tokens"])
+    model, inputs = net(forward, **parts).eval(), torch.randn(5, 3, 4, 4)
+    with torch.no_grad():
+        dense = model(inputs)
+        folded = fold_batchnorm(model, trace(model, inputs))
+        torch.testing.assert_close(folded(inputs), dense, rtol=1e-5, atol=1e-5)

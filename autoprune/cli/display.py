@@ -1,0 +1,177 @@
+"""Figures for people: tables on standard output, without colours where it is no terminal."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from autoprune.api import Run
+
+# Where no terminal says how wide it is, nothing is worth cutting off.
+_PIPE_WIDTH = 200
+_SUFFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+
+
+def console() -> Console:
+    """Return standard output."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else _PIPE_WIDTH)
+
+
+def warn(text: str) -> None:
+    """Print one line on standard error."""
+    print(f"Warning: {text}", file=sys.stderr)
+
+
+def print_json(value: Any) -> None:
+    """Print machine-readable output."""
+    print(json.dumps(value, indent=2))
+
+
+def table(*columns: str, texts: int = 1) -> Table:
+    """Return an empty table; its first columns hold texts, the others numbers."""
+    empty = Table(box=None, pad_edge=False, header_style="bold")
+    for place, column in enumerate(columns):
+        is_text = place < texts
+        empty.add_column(
+            column, justify="left" if is_text else "right", overflow="fold", no_wrap=not is_text
+        )
+    return empty
+
+
+def count(value: float) -> str:
+    """Return 2.5M for 2,500,000: three digits, in the units that budgets take."""
+    for scale, suffix in _SUFFIXES:
+        if value >= scale:
+            return f"{value / scale:.3g}{suffix}" if value < 1000 * scale else f"{value:.3g}"
+    return f"{value:.0f}"
+
+
+def shorten(names: Sequence[str], shown: int = 3) -> str:
+    """Return the first few names and how many more there are."""
+    more = len(names) - shown
+    return ", ".join(names[:shown]) + (f" and {more} more" if more > 0 else "")
+
+
+def percent(share: float | None) -> str:
+    """Return a fraction as 93.39 %."""
+    return "–" if share is None else f"{100 * share:.2f} %"
+
+
+def comparison(dense: Mapping[str, Any], pruned: Mapping[str, Any]) -> Table:
+    """Return two networks side by side.
+
+    Args:
+        dense: "flops", "params" and "latency_ms"; "top1", "score" and "loss" where measured.
+        pruned: the same keys.
+    """
+    rows = table("", "dense", "pruned", "")
+    for key, (title, show, relate) in _FIGURES.items():
+        before, after = dense.get(key), pruned.get(key)
+        if before is not None and after is not None:
+            rows.add_row(title, show(before), show(after), relate(before, after))
+    return rows
+
+
+_Relate = Callable[[float, float], str]
+# Key → title, how one figure is shown, how the pruned one relates to the dense one.
+_FIGURES: dict[str, tuple[str, Callable[[float], str], _Relate]] = {
+    "top1": ("top-1", percent, lambda a, b: f"{100 * (b - a):+.2f} points"),
+    "score": ("score", lambda x: f"{x:.4g}", lambda a, b: f"{b - a:+.4g}"),
+    "loss": ("loss", lambda x: f"{x:.4f}", lambda a, b: f"{b - a:+.4f}"),
+    "flops": ("MACs", count, lambda a, b: f"{percent(b / a)} of dense"),
+    "params": ("params", count, lambda a, b: f"{percent(b / a)} of dense"),
+    "latency_ms": (
+        "latency",
+        lambda x: f"{x:.3f} ms",
+        lambda a, b: f"{a / b:.2f} times as fast",
+    ),
+}
+
+
+def show_search(run: Run, verbose: bool = False, quiet: bool = False) -> None:
+    """Print what a search ended with."""
+    if quiet:
+        print(run.path)
+        return
+    out, result = console(), run.result
+    score, costs, done = result["score"], result["costs"], result["search"]
+    key = "top1" if score["metric"] == "top1" else "score"
+    dense, pruned = ({**costs[one], key: score[one]} for one in ("dense", "pruned"))
+    out.print(comparison(dense, pruned))
+    out.print(
+        f"\n{score['split']} split, {score['samples']} samples; latency measured at batch 1 on "
+        f"{escape(costs['latency']['device'])}"
+    )
+    out.print(
+        f"{done['trials']} trials, {done['evaluations']} evaluations, {done['seconds']:.1f} s"
+    )
+    if verbose:
+        out.print(_seconds_table(result["seconds"], done["seconds"]))
+    out.print(f"files: {escape(str(run.path))}/ (pruned.safetensors, policy.json, result.json, …)")
+    out.print(f"next:  autoprune evaluate {escape(str(run.path))}")
+
+
+def show_evaluation(report: Mapping[str, Any]) -> None:
+    """Print what `autoprune evaluate` found."""
+    out = console()
+    out.print(comparison(report["dense"], report["pruned"]))
+    out.print(
+        f"\n{escape(report['data'])}, {report['split']} split, {report['samples']} samples; "
+        f"KL to dense {report['kl']:.4f}; latency measured at batch 1 on {report['device']}"
+    )
+
+
+def show_inspection(report: Mapping[str, Any]) -> None:
+    """Print what `autoprune inspect` found."""
+    out, dense, smallest = console(), report["dense"], report["smallest"]
+    reach = {name: least / max(dense[name], 1) for name, least in smallest.items()}
+    layers = table("layer", "kind", "MACs", "share", "params", texts=2)
+    for layer in filter(itemgetter("flops"), report["layers"]):
+        share = percent(layer["flops"] / dense["flops"])
+        figures = (count(layer["flops"]), share, count(layer["params"]))
+        layers.add_row(escape(layer["name"]), layer["kind"], *figures)
+    others = sum(layer["params"] for layer in report["layers"] if not layer["flops"])
+    layers.add_row("all others", "", "", "", count(others))
+    groups = table("group", "units", "lowest", "producers", "consumers", "MACs of its layers")
+    for group in report["groups"]:
+        linked = (str(len(group["producers"])), str(len(group["consumers"])))
+        sizes = (str(group["units"]), str(group["lowest"]))
+        groups.add_row(escape(group["name"]), *sizes, *linked, percent(group["macs_share"]))
+    out.print(layers, "", groups, "", sep="\n")
+    for names, reason in _by_reason(report["frozen"]):
+        text = f"frozen ({len(names)}): {shorten(names)}: {reason}"
+        out.print(escape(text), soft_wrap=True)
+    out.print(
+        f"{len(report['groups'])} groups can be pruned, {len(report['frozen'])} cannot; "
+        f"{count(dense['flops'])} MACs and {count(dense['params'])} params for one input of "
+        f"{'x'.join(map(str, report['input_shape']))}"
+    )
+    out.print(
+        f"smallest within reach: {count(smallest['flops'])} MACs (flops={reach['flops']:.3f}), "
+        f"{count(smallest['params'])} params (params={reach['params']:.3f})"
+    )
+
+
+def _by_reason(frozen: Iterable[Mapping[str, Any]]) -> Iterable[tuple[list[str], str]]:
+    """Return names with the reason that they share; its details (in brackets) are the first's."""
+    kinds: dict[str, tuple[list[str], str]] = {}
+    for group in frozen:
+        kind = group["reason"].partition(" (")[0]
+        kinds.setdefault(kind, ([], group["reason"]))[0].append(group["name"])
+    return kinds.values()
+
+
+def _seconds_table(stages: Mapping[str, float], total: float) -> Table:
+    rows = table("stage", "seconds")
+    spent = {**stages, "rest": total - sum(stages.values())}
+    for stage, seconds in spent.items():
+        rows.add_row(f"  {stage}", f"{seconds:.2f}")
+    return rows

@@ -1,0 +1,134 @@
+"""`autoprune evaluate`: the pruned network of a run beside the dense one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from autoprune.cli.options import AsJson, Data, Device, Model, Normalize, Weights
+
+if TYPE_CHECKING:
+    from autoprune.data import Split, Splits
+
+SPLITS = ("test", "val", "train")
+
+
+def evaluate(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A run directory.")],
+    data: Data = None,
+    split: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="test, val or train (default: the first of these that there is)."
+        ),
+    ] = None,
+    model: Model = None,
+    weights: Weights = None,
+    normalize: Normalize = None,
+    device: Device = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare the pruned network of a run with the dense one: accuracy, loss, cost, latency.
+
+    Everything that is not given is taken from the run's config.toml. Latency is measured at batch
+    1, the two networks in turn.
+    """
+    from autoprune.cli.display import print_json, show_evaluation
+
+    given = {
+        "model": model,
+        "weights": weights,
+        "data": data,
+        "normalize": normalize,
+        "device": device,
+    }
+    report = compare(run, {k: v for k, v in given.items() if v is not None}, split)
+    (print_json if as_json else show_evaluation)(report)
+
+
+def compare(run: str, given: Mapping[str, str], split_name: str | None) -> dict[str, Any]:
+    """Return what `autoprune evaluate --json` prints.
+
+    Args:
+        run: a run directory.
+        given: "model", "weights", "data", "normalize" and "device" that replace the run's own.
+        split_name: a name in `SPLITS`, or None for the first that the data has.
+
+    Raises:
+        AutopruneError: anything that the user can mend.
+    """
+    from autoprune.api import load_pruned
+    from autoprune.cli.specs import find_device, load_model
+    from autoprune.data import load_splits
+    from autoprune.evaluation.scoring import score_split
+    from autoprune.evaluation.stopwatch import paired_latency_ms
+    from autoprune.study.run_directory import RunDirectory
+
+    directory = RunDirectory(run)
+    origin = _origin(directory.load_config(), given, run)
+    directory.load_policy()  # an unfinished run is refused before anything is loaded
+    device = find_device(origin.get("device"))
+    name, split = _choose(
+        load_splits(origin["data"], origin.get("normalize")), split_name, origin["data"]
+    )
+    dense = load_model(origin["model"], origin.get("weights")).to(device)
+    small = load_pruned(dense, run).to(device)
+    dense_scores, scores = score_split(dense, [small], split)
+    latencies = paired_latency_ms([dense, small], split.take([0]).inputs.to(device))
+    costs = directory.load_result()["costs"]
+    rows = {
+        kind: {
+            "top1": own.top1,
+            "loss": own.loss,
+            "flops": costs[kind]["flops"],
+            "params": costs[kind]["params"],
+            "latency_ms": latency,
+        }
+        for kind, own, latency in zip(
+            ("dense", "pruned"), (dense_scores, scores), latencies, strict=True
+        )
+    }
+    return {
+        "run": run,
+        "data": origin["data"],
+        "split": name,
+        "samples": scores.samples,
+        "device": str(device),
+        **rows,
+        "kl": scores.kl,
+    }
+
+
+def _origin(stored: Mapping[str, Any], given: Mapping[str, str], run: str) -> dict[str, str]:
+    """Return where model and data come from: the run's own words, where nothing else is given."""
+    from autoprune.errors import UsageError
+    from autoprune.plugin import names_object
+
+    names = ("model", "weights", "data", "normalize", "device")
+    kept = {name: stored[name] for name in names if name in stored}
+    if "model" in given:
+        kept.pop("weights", None)  # another network has other weights
+    if "data" in given and names_object(given["data"]):
+        kept.pop("normalize", None)  # a factory normalises itself
+    origin = {**kept, **given}
+    lacking = [f"--{name} SPEC" for name in ("model", "data") if name not in origin]
+    if lacking:
+        raise UsageError(
+            f"the run in {run!r} was made from Python and does not say what it was made of: "
+            f"give {' and '.join(lacking)}."
+        )
+    return origin
+
+
+def _choose(splits: Splits, name: str | None, data: str) -> tuple[str, Split]:
+    from autoprune.errors import UsageError, did_you_mean
+
+    there = {known: getattr(splits, known) for known in SPLITS if getattr(splits, known)}
+    if name is not None and name not in SPLITS:
+        raise UsageError(f"unknown split {name!r}; {did_you_mean(name, SPLITS)}")
+    if name is not None and name not in there:
+        raise UsageError(f"data {data!r} has no {name} split; choose one of: {', '.join(there)}.")
+    chosen = name or next(iter(there))
+    return chosen, there[chosen]

@@ -1,0 +1,131 @@
+"""`autoprune inspect`: what can be pruned, what cannot and why, and the cost by layer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from autoprune.cli.options import (
+    NETWORK,
+    AsJson,
+    Data,
+    Exclude,
+    MinKeep,
+    Model,
+    Normalize,
+    Weights,
+)
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from autoprune.cost.model import CostModel
+    from autoprune.search_spaces.keep_ratio import SearchSpace
+    from autoprune.structure.groups import Structure
+
+
+def inspect(
+    model: Model = None,
+    weights: Weights = None,
+    input_shape: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CxHxW",
+            help="Shape of one input (default 3x224x224, or what the network says itself).",
+            rich_help_panel=NETWORK,
+        ),
+    ] = None,
+    data: Data = None,
+    normalize: Normalize = None,
+    exclude: Exclude = None,
+    min_keep: MinKeep = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what can be pruned, what cannot and why, and what every layer costs.
+
+    FLOPs are multiply-accumulates (MACs) of convolutions and matrix products for one input.
+    """
+    from autoprune.cli.display import print_json, show_inspection
+    from autoprune.cli.specs import DEMO, load_model, parse_min_keep
+    from autoprune.cost.counts import cost_models
+    from autoprune.search_spaces.keep_ratio import match_groups, search_space
+    from autoprune.structure.verify import analyze
+
+    spec = model or DEMO
+    ratios = parse_min_keep(min_keep or [])
+    network = load_model(spec, weights)
+    inputs = _inputs(spec, network, input_shape, data, normalize)
+    structure = analyze(network, inputs)
+    excluded = match_groups(structure, exclude or [], "exclude")
+    structure = structure.frozen_by(dict.fromkeys(excluded, "excluded by the user"))
+    space = search_space(structure, ratios or None)
+    report = {
+        "model": spec,
+        "input_shape": list(inputs.shape[1:]),
+        **describe(structure, space, cost_models(structure)),
+    }
+    (print_json if as_json else show_inspection)(report)
+
+
+def describe(
+    structure: Structure, space: SearchSpace, costs: Mapping[str, CostModel]
+) -> dict[str, Any]:
+    """Return what there is to say about a network's structure, as plain values."""
+    macs, params = (costs[name].by_layer(structure.dense_widths) for name in ("flops", "params"))
+    total = sum(macs.values())
+    groups = []
+    for group, lowest in zip(structure.groups, space.lowest, strict=True):
+        weights = {*group.producers, *(consumer.tensor for consumer in group.consumers)}
+        layers = {
+            structure.layer_of_weight[w].name for w in weights if w in structure.layer_of_weight
+        }
+        groups.append(
+            {
+                "name": group.name,
+                "units": group.size,
+                "lowest": lowest,
+                "producers": list(group.producers),
+                "consumers": sorted({consumer.tensor for consumer in group.consumers}),
+                "macs_share": sum(macs[layer] for layer in layers) / total if total else 0.0,
+            }
+        )
+    kinds = {layer.name: layer.kind for layer in structure.layers}
+    names = [*macs, *(name for name in params if name not in macs)]
+    return {
+        "dense": {name: round(cost.total(structure.dense_widths)) for name, cost in costs.items()},
+        "smallest": {name: round(cost.total(space.lowest)) for name, cost in costs.items()},
+        "groups": groups,
+        "frozen": [
+            {"name": one.name, "units": one.size, "reason": one.reason} for one in structure.frozen
+        ],
+        "layers": [
+            {
+                "name": name,
+                "kind": kinds.get(name, "other"),
+                "flops": round(macs.get(name, 0)),
+                "params": round(params.get(name, 0)),
+            }
+            for name in names
+        ],
+    }
+
+
+def _inputs(
+    spec: str, model: nn.Module, shape: str | None, data: str | None, normalize: str | None
+) -> Tensor:
+    """Return two inputs: of the data, or random ones."""
+    import torch
+
+    from autoprune.cli.specs import default_input_shape, parse_shape
+    from autoprune.data import load_splits
+    from autoprune.errors import UsageError
+
+    if data is not None and shape is not None:
+        raise UsageError("--input-shape and --data both say what the inputs are: give one of them.")
+    if data is not None:
+        train = load_splits(data, normalize).train
+        return train.take(range(min(2, len(train)))).inputs
+    sizes = parse_shape(shape) if shape else default_input_shape(spec, model)
+    return torch.randn(2, *sizes, generator=torch.Generator().manual_seed(0))

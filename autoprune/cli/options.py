@@ -1,0 +1,89 @@
+"""Options that several commands share, as Typer reads them; none has a default of its own."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+
+def parse_count(text: str) -> int:
+    """Read a whole number; Typer's own message would not show what was given."""
+    try:
+        return int(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is no whole number.") from None
+
+
+NETWORK = "Network and data"
+LIMITS = "What may be pruned"
+
+Model = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SPEC",
+        help="torchvision:NAME, timm:NAME, path/to/file.py:factory, package.module:factory, "
+        "or demo (also used if neither model nor data is given).",
+        rich_help_panel=NETWORK,
+    ),
+]
+Weights = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE",
+        help="Safetensors or a PyTorch state dict; nothing in it is executed.",
+        rich_help_panel=NETWORK,
+    ),
+]
+Data = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SPEC",
+        help="digits, cifar10:DIR, imagefolder:DIR, npz:FILE[,FILE…][;val=FILE][;test=FILE], "
+        "path/to/file.py:factory or package.module:factory.",
+        rich_help_panel=NETWORK,
+    ),
+]
+Normalize = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SPEC",
+        help="imagenet (default for 3 channels), cifar10, none, or MEAN,…/STD,…",
+        rich_help_panel=NETWORK,
+    ),
+]
+Device = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="cpu, cuda, cuda:1, … (default: cuda where there is one).",
+        rich_help_panel=NETWORK,
+    ),
+]
+Exclude = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="PATTERN",
+        help="Layers that stay as they are, e.g. 'layer1.*'; repeatable.",
+        rich_help_panel=LIMITS,
+    ),
+]
+MinKeep = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="[PATTERN=]RATIO",
+        help="Least share of its channels that a layer keeps (default 0.1), e.g. 0.2 or "
+        "'layer1.*=0.5'; repeatable.",
+        rich_help_panel=LIMITS,
+    ),
+]
+RoundTo = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        parser=parse_count,
+        help="Widths are multiples of N (default 1).",
+        rich_help_panel=LIMITS,
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]

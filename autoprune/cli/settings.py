@@ -1,0 +1,197 @@
+"""The options of one search, merged from the command line, a config file or an earlier run."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from autoprune.cli.specs import DEMO, DEMO_DATA, parse_duration, parse_min_keep
+from autoprune.config import SearchConfig
+from autoprune.errors import UsageError, did_you_mean, first_line
+from autoprune.study.run_directory import RunDirectory, next_free
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+# Given anew when a search is resumed; all else comes from the run.
+_RENEWABLE = ("trials", "time", "output", "verbose", "quiet")
+# Written into a run's config.toml for people to read.
+_REMARKS = ("autoprune", "versions")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What values an option takes in a config file.
+
+    Attributes:
+        types: of the TOML value, exactly (true is no whole number).
+        wanted: the same in words.
+        read: makes what `SearchConfig` wants of it.
+    """
+
+    types: tuple[type, ...]
+    wanted: str
+    read: Callable[[Any], Any] = lambda value: value
+
+
+def _read_patterns(value: Any) -> list[str]:
+    return [value] if isinstance(value, str) else [str(pattern) for pattern in value]
+
+
+def _read_min_keep(value: Any) -> dict[str, float]:
+    if isinstance(value, Mapping):
+        return parse_min_keep([f"{pattern}={ratio}" for pattern, ratio in value.items()])
+    return parse_min_keep([str(part) for part in (value if isinstance(value, list) else [value])])
+
+
+_TEXT = Kind((str,), "a text")
+_COUNT = Kind((int,), "a whole number")
+_SWITCH = Kind((bool,), "true or false")
+_KINDS: dict[str, Kind] = {
+    **dict.fromkeys(("model", "weights", "data", "normalize", "device"), _TEXT),
+    **dict.fromkeys(("budget", "strategy", "sampler", "importance", "output"), _TEXT),
+    **dict.fromkeys(("trials", "round_to", "seed"), _COUNT),
+    **dict.fromkeys(("calibration_samples", "search_samples", "selection_samples"), _COUNT),
+    **dict.fromkeys(("verbose", "quiet"), _SWITCH),
+    "time": Kind(
+        (str, int, float), 'seconds or a text such as "10m"', lambda v: parse_duration(str(v))
+    ),
+    "exclude": Kind((str, list), "a pattern or a list of patterns", _read_patterns),
+    "min_keep": Kind(
+        (float, int, str, list, dict), "a ratio or a table of ratios by pattern", _read_min_keep
+    ),
+}
+_ORIGIN = ("model", "weights", "data", "normalize", "device")
+_SEARCH = tuple(field.name for field in fields(SearchConfig))
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a search is to do.
+
+    Attributes:
+        origin: where model and data come from: "model" and "data", perhaps "weights",
+            "normalize" and "device".
+        search: fields of `SearchConfig`.
+        output: the run directory.
+        resume: whether the run is there already.
+        verbose, quiet: how much is printed.
+    """
+
+    origin: Mapping[str, str]
+    search: Mapping[str, Any]
+    output: Path
+    resume: bool
+    verbose: bool
+    quiet: bool
+
+
+def gather(options: Mapping[str, Any]) -> Settings:
+    """Return the settings that a command line means.
+
+    Args:
+        options: as given, by their names with underscores; None, False or empty if not given.
+
+    Raises:
+        UsageError: an option or a key is unknown, of the wrong type, missing or not allowed here.
+    """
+    given = _given(options)
+    resume, config = given.pop("resume", False), given.pop("config", None)
+    if resume:
+        merged = _of_run(given, config)
+    else:
+        merged = {**(read_config(Path(config)) if config else {}), **_read(given, "")}
+        merged = {**merged, **_model_and_data(merged)}
+    if "budget" not in merged:
+        raise UsageError("--budget is missing: write e.g. --budget flops=0.5 (half of the MACs).")
+    return Settings(
+        origin={key: merged[key] for key in _ORIGIN if key in merged},
+        search={key: merged[key] for key in _SEARCH if key in merged},
+        output=Path(merged["output"]) if "output" in merged else _free_output(merged["model"]),
+        resume=resume,
+        verbose=merged.get("verbose", False),
+        quiet=merged.get("quiet", False),
+    )
+
+
+def _given(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out what was not given (but not a 0), with lists as TOML has them."""
+    plain: dict[str, Any] = {k: list(v) if type(v) is tuple else v for k, v in options.items()}
+    return {k: v for k, v in plain.items() if v is not None and v is not False and v != []}
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Return the options in a config file; the config.toml of a run is one.
+
+    Raises:
+        UsageError: it is missing, no TOML, or holds an unknown key or a wrong type.
+    """
+    try:
+        content = tomllib.loads(path.read_text())
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UsageError(
+            f"config file {str(path)!r} cannot be read: {first_line(error)}"
+        ) from error
+    return _read(content, f"config file {str(path)!r}: ")
+
+
+def _read(values: Mapping[str, Any], where: str) -> dict[str, Any]:
+    options: dict[str, Any] = {}
+    for name, value in values.items():
+        key = name.replace("-", "_")
+        if key in _REMARKS:
+            continue
+        if key not in _KINDS:
+            known = [known.replace("_", "-") for known in _KINDS]
+            raise UsageError(f"{where}unknown key {name!r}; {did_you_mean(name, known)}")
+        kind = _KINDS[key]
+        if type(value) not in kind.types:
+            raise UsageError(f"{where}{name} must be {kind.wanted}, but got {value!r}.")
+        options[key] = kind.read(value)
+    return options
+
+
+def _of_run(given: Mapping[str, Any], config: str | None) -> dict[str, Any]:
+    """Return the settings of the run in --output, with a new limit of trials or time if given."""
+    if "output" not in given:
+        raise UsageError("--resume needs --output DIR: the run directory of the search.")
+    fixed = ["config"] if config else []
+    fixed += [key for key in given if key not in _RENEWABLE]
+    if fixed:
+        names = ", ".join(f"--{key.replace('_', '-')}" for key in fixed)
+        raise UsageError(
+            f"--resume takes everything from the run in {given['output']!r}: leave out {names} "
+            "(only --trials and --time may be given anew)."
+        )
+    run = RunDirectory(given["output"])
+    stored = _read(run.load_config(), f"{str(run.config_path)!r}: ")
+    if "model" not in stored:
+        raise UsageError(
+            f"the run in {given['output']!r} was begun from Python: resume it there, with "
+            "autoprune.search(…, resume=True)."
+        )
+    return {**stored, **_read(given, "")}
+
+
+def _model_and_data(merged: Mapping[str, Any]) -> dict[str, str]:
+    """Return model and data; the demo's where nothing is said.
+
+    Raises:
+        UsageError: one is given without the other.
+    """
+    model = merged.get("model")
+    data = merged.get("data")
+    if model is None and data is not None:
+        raise UsageError(f"--data {data} needs --model SPEC (--model demo is the demo's network).")
+    if model not in (None, DEMO) and data is None:
+        raise UsageError(f"--model {model} needs --data SPEC: see autoprune search --help.")
+    return {"model": model or DEMO, "data": data or DEMO_DATA}
+
+
+def _free_output(model: str) -> Path:
+    return next_free(Path("runs"), model.rpartition(":")[2].lower())

@@ -1,0 +1,150 @@
+"""Trained weights from a file that cannot run code."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from autoprune.cli.display import shorten
+from autoprune.errors import ModelError, UsageError, did_you_mean
+
+_WRAPPERS = ("state_dict", "model_state_dict", "model")
+_PREFIXES = ("module.", "_orig_mod.")
+
+
+def load_weights(model: nn.Module, file: str) -> None:
+    """Put the weights in a file into a network.
+
+    Args:
+        model: the network.
+        file: safetensors, or whatever `torch.load(weights_only=True)` reads: a state dict, or a
+            checkpoint with one under "state_dict", "model_state_dict" or "model".
+
+    Raises:
+        UsageError: the file is missing, damaged, would run code, or holds no state dict.
+        ModelError: the weights do not fit the network, or are not finite.
+    """
+    state = _state_dict(_read(_existing(file)), file)
+    for name, tensor in state.items():
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            raise ModelError(f"weights {file!r} hold NaN or infinity in {name!r}.")
+    _check_fit(model, state, file)
+    model.load_state_dict(state, strict=False)
+
+
+def _existing(file: str) -> Path:
+    path = Path(file).expanduser()
+    if not path.is_file():
+        raise UsageError(f"weights {file!r}: {_why_no_file(path)}")
+    if path.stat().st_size == 0:
+        raise UsageError(f"weights {file!r}: the file is empty.")
+    return path
+
+
+def _why_no_file(path: Path) -> str:
+    if path.is_dir():
+        return "that is a directory; name the file in it."
+    if not path.parent.is_dir():
+        return f"no such directory: {str(path.parent)!r}."
+    neighbours = [entry.name for entry in path.parent.iterdir() if entry.is_file()]
+    if not neighbours:
+        return f"no such file, and {str(path.parent)!r} holds none."
+    return f"no such file in {str(path.parent)!r}; {did_you_mean(path.name, neighbours[:20])}"
+
+
+def _read(path: Path) -> Any:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about pickle protocols and TorchScript
+            return _READERS.get(path.suffix, _read_pytorch)(path)
+    except OSError:
+        raise
+    except Exception as error:  # torch.load and safetensors raise nearly anything
+        raise UsageError(f"weights {str(path)!r}: {_why_unreadable(error)}") from error
+
+
+def _read_safetensors(path: Path) -> Any:
+    from safetensors.torch import load_file
+
+    return load_file(path)
+
+
+def _read_pytorch(path: Path) -> Any:
+    return torch.load(path, weights_only=True, map_location="cpu")
+
+
+_READERS: dict[str, Callable[[Path], Any]] = {".safetensors": _read_safetensors}
+
+
+def _why_unreadable(error: Exception) -> str:
+    needed = re.search(r"Unsupported (?:global|class)\W+(?:GLOBAL )?([\w.]+)", str(error))
+    if needed or "TorchScript" in str(error):
+        what = needed[1] if needed else "TorchScript"
+        return (
+            f"not loaded because it could run code (it holds {what}): where you trust it, convert "
+            "it with torch.save(model.state_dict(), FILE) or to safetensors."
+        )
+    return (
+        "the file is damaged, or neither safetensors (named *.safetensors) nor a state dict "
+        f"written by torch.save ({type(error).__name__})."
+    )
+
+
+def _state_dict(content: Any, file: str) -> dict[str, Tensor]:
+    """Take wrappers and prefixes off."""
+    while isinstance(content, Mapping):
+        inner = next((content[w] for w in _WRAPPERS if isinstance(content.get(w), Mapping)), None)
+        if inner is None:
+            break
+        content = inner
+    how = "write them with torch.save(model.state_dict(), FILE)."
+    if not isinstance(content, Mapping) or not content:
+        empty = "" if content else "n empty"
+        raise UsageError(
+            f"weights {file!r} hold a{empty} {type(content).__name__}, no state dict: {how}"
+        )
+    for name, value in content.items():
+        if not isinstance(value, Tensor):
+            raise UsageError(
+                f"weights {file!r} hold no state dict: {name!r} is a {type(value).__name__}, no "
+                f"tensor; {how}"
+            )
+    return _without_prefixes(content)
+
+
+def _without_prefixes(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    plain = {str(name): tensor for name, tensor in state.items()}
+    while prefix := next((p for p in _PREFIXES if all(n.startswith(p) for n in plain)), None):
+        plain = {name.removeprefix(prefix): tensor for name, tensor in plain.items()}
+    return plain
+
+
+def _check_fit(model: nn.Module, state: Mapping[str, Tensor], file: str) -> None:
+    own = model.state_dict()
+    # Safetensors keep tied weights once, and old checkpoints lack BN's counter.
+    tied = {own[name].data_ptr() for name in own.keys() & state.keys()}
+    missing = [
+        name
+        for name, tensor in own.items()
+        if name not in state
+        and tensor.data_ptr() not in tied
+        and not name.endswith("num_batches_tracked")
+    ]
+    unexpected = [name for name in state if name not in own]
+    mismatched = [
+        f"{name} (file {tuple(state[name].shape)}, model {tuple(own[name].shape)})"
+        for name in own
+        if name in state and state[name].shape != own[name].shape
+    ]
+    faults = {"missing": missing, "unexpected": unexpected, "of another shape": mismatched}
+    text = "; ".join(f"{fault}: {shorten(names)}" for fault, names in faults.items() if names)
+    if text:
+        raise ModelError(
+            f"weights {file!r} do not fit the model: {text}. Give the file that belongs to --model."
+        )

@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+import json
+
+
+def test_demo(cli) -> None:
+    done = cli("inspect")
+    assert done.status == 0 and done.err == "" and "\x1b" not in done.out
+    for word in ("stem.0", "7.35M", "frozen (1): head: the network's output", "5 groups", "1x8x8"):
+        assert word in done.out
+
+
+def test_json(cli) -> None:
+    report = json.loads(cli("inspect", "--json").out)
+    assert sum(layer["flops"] for layer in report["layers"]) == report["dense"]["flops"] == 7352256
+    assert sum(layer["params"] for layer in report["layers"]) == report["dense"]["params"]
+    widen = next(group for group in report["groups"] if group["name"] == "widen.0")
+    assert widen["units"] == 64 and widen["lowest"] == 7
+    assert report["smallest"]["flops"] < 0.1 * report["dense"]["flops"]
+
+
+def test_limits(cli) -> None:
+    report = json.loads(cli("inspect", "--json", "--exclude", "stem*", "--min-keep", "0.5").out)
+    assert "stem.0" not in {group["name"] for group in report["groups"]}
+    assert "excluded by the user" in {group["reason"] for group in report["frozen"]}
+    assert all(group["lowest"] == group["units"] / 2 for group in report["groups"])
+
+
+def test_inputs(cli) -> None:
+    by_shape = json.loads(cli("inspect", "--json", "--input-shape", "1x16x16").out)
+    by_data = json.loads(cli("inspect", "--json", "--data", "digits").out)
+    assert by_shape["input_shape"] == [1, 16, 16] and by_data["input_shape"] == [1, 8, 8]
+    assert by_shape["dense"]["flops"] > 3 * by_data["dense"]["flops"]
+    done = cli("inspect", "--data", "digits", "--input-shape", "1x8x8")
+    assert done.status == 2 and "give one of them" in done.err
+
+
+def test_everything_frozen(cli) -> None:
+    done = cli("inspect", "--exclude", "*")
+    assert done.status == 0 and "0 groups can be pruned, 6 cannot" in done.out

@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import io
+
+from autoprune.cli.progress import PlainProgress, RichProgress, listen
+from autoprune.progress import Progress, SearchState
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_plain_lines_are_few() -> None:
+    stream, now = io.StringIO(), [0.0]
+    progress = PlainProgress(stream, interval=5.0, clock=lambda: now[0])
+    for done in range(1, 101):
+        now[0] += 0.125
+        progress.step("statistics", done, 100)
+    assert stream.getvalue().splitlines() == [
+        "statistics: 40 of 100",
+        "statistics: 80 of 100",
+        "statistics: 100 of 100",
+    ]
+
+
+def test_plain_search() -> None:
+    stream = io.StringIO()
+    progress = PlainProgress(stream)
+    progress.note("bayes: up to 2 trials")
+    progress.searched(SearchState(1, 2, -0.5, "kl 0.5"))
+    progress.searched(SearchState(2, 2, -0.25, "kl 0.25"))
+    assert stream.getvalue().splitlines() == [
+        "bayes: up to 2 trials",
+        "search: 2 of 2, best -0.25; kl 0.25",
+    ]
+
+
+def test_who_listens() -> None:
+    with listen(quiet=True) as progress:
+        assert type(progress) is Progress
+    with listen(stream=io.StringIO()) as progress:
+        assert isinstance(progress, PlainProgress)
+
+
+def test_bars_on_a_terminal() -> None:
+    terminal = Terminal()
+    with listen(stream=terminal) as progress:
+        assert isinstance(progress, RichProgress)
+        progress.step("structure", 3, 3)
+        progress.note("bayes: [2] trials")
+        progress.searched(SearchState(1, 2, None, "failed: [why]"))
+    assert "structure" in terminal.getvalue() and "bayes: [2] trials" in terminal.getvalue()
+    assert "failed: [why]" in terminal.getvalue()

@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import os
+import re
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from autoprune.cli.settings import tomllib
+from autoprune.demo.network import load_demo
+
+
+def result(path: str | Path) -> dict[str, Any]:
+    return json.loads(Path(path, "result.json").read_text())
+
+
+def test_demo(demo_run) -> None:
+    run, done = demo_run
+    assert done.status == 0
+    for word in ("top-1", "MACs", "params", "latency", "3 trials", "statistics", "rest"):
+        assert word in done.out
+    assert f"autoprune evaluate {run}" in done.out
+    assert "\x1b" not in done.out + done.err
+    costs = result(run)["costs"]
+    assert costs["pruned"]["flops"] <= 0.5 * costs["dense"]["flops"]
+
+
+def test_default_output_counts_up(cli) -> None:
+    Path("runs/demo-1").mkdir(parents=True)
+    command = "search --config small.toml --budget flops=0.5 --trials 1 --strategy uniform --quiet"
+    done = cli(*command.split())
+    assert (done.status, done.out, done.err) == (0, "runs/demo-2\n", "")
+
+
+def test_equal_seeds_give_equal_widths(demo_run, cli) -> None:
+    """The config.toml of a run repeats it."""
+    run, _ = demo_run
+    assert cli("search", "--config", f"{run}/config.toml", "--output", "again").status == 0
+    assert result("again")["widths"] == result(run)["widths"]
+
+
+def test_config_file_and_command_line(search, cli) -> None:
+    Path("mine.toml").write_text(
+        'budget = "flops=0.9"\nstrategy = "uniform"\ntime = "10m"\nexclude = "stem"\n'
+        'calibration-samples = 96\nsearch_samples = 96\nquiet = true\n[min-keep]\n"*" = 0.3\n'
+    )
+    done = search("--config", "mine.toml", "--round-to", "4", "--min-keep", "widen.*=0.6")
+    assert done.status == 0 and done.out == "out\n"
+    stored = tomllib.loads(Path("out/config.toml").read_text())
+    assert stored["model"] == "demo" and stored["data"] == "digits"
+    assert stored["budget"] == "flops=0.5" and stored["strategy"] == "uniform"
+    assert stored["time"] == 600 and stored["round_to"] == 4
+    assert stored["exclude"] == ["stem"] and stored["min_keep"] == {"widen.*": 0.6}
+    widths = result("out")["widths"]
+    assert "stem.0" not in widths and widths["widen.0"][0] >= 0.6 * 64
+    assert all(kept % 4 == 0 for kept, _ in widths.values())
+
+
+def test_trained_weights(search, demo_run) -> None:
+    state = {f"_orig_mod.module.{k}": v for k, v in load_demo().state_dict().items()}
+    torch.save({"epoch": 3, "model_state_dict": state}, "trained.pt")
+    assert (
+        search(
+            "--weights", "trained.pt", "--seed", "7", "--data", "digits", "--model", "demo"
+        ).status
+        == 0
+    )
+    assert result("out")["score"] == result(demo_run[0])["score"]
+
+
+def test_time_stops_early_with_a_result(search, monkeypatch: pytest.MonkeyPatch) -> None:
+    hours = itertools.chain([0.0] * 4, itertools.repeat(math.inf))
+    clock = SimpleNamespace(monotonic=lambda: next(hours), perf_counter=time.perf_counter)
+    monkeypatch.setattr("autoprune.loop.time", clock)
+    assert search("--time", "1h", "--trials", "100000", "--strategy", "random").status == 0
+    assert 0 < result("out")["search"]["trials"] <= 4
+
+
+def test_interrupted_and_resumed(search, cli) -> None:
+    common = ["--trials", "20", "--seed", "3"]
+    assert search(*common, "--output", "whole").status == 0
+    command = [sys.executable, "-m", "autoprune.cli.app", "search", "--config", "small.toml"]
+    command += ["--budget", "flops=0.5", *common, "--output", "cut"]
+    child = subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    while child.poll() is None and _trials("cut") < 2:
+        time.sleep(0.01)
+    child.send_signal(signal.SIGINT)
+    out, err = child.communicate(timeout=60)
+    assert child.returncode == 130 and out == ""
+    assert err.splitlines()[-1].endswith("autoprune search --resume --output cut")
+    assert "Traceback" not in err and not Path("cut/result.json").exists()
+    assert 2 <= _trials("cut") < 20
+    assert cli("evaluate", "cut").status == 2
+
+    done = cli("search", "--resume", "--output", "cut")
+    assert done.status == 0 and re.search(r"\d+ of them done before", done.err)
+    assert result("cut")["widths"] == result("whole")["widths"]
+    assert result("cut")["search"]["trials"] == 20
+
+
+def test_resume_with_more_trials(demo_run, cli) -> None:
+    shutil.copytree(demo_run[0], "out")
+    assert cli("search", "--resume", "--output", "out", "--trials", "5", "--time", "1h").status == 0
+    assert result("out")["search"]["trials"] == 5
+
+
+def _trials(run: str) -> int:
+    try:
+        with closing(sqlite3.connect(f"file:{run}/study.db?mode=ro", uri=True)) as database:
+            return database.execute("select count(*) from trials").fetchone()[0]
+    except sqlite3.Error:
+        return 0
+
+
+def test_random_weights_are_announced_and_repeat(cli) -> None:
+    Path("pictures.py").write_text(
+        "import torch\nfrom torch.utils.data import TensorDataset\n\n\ndef few():\n"
+        "    torch.manual_seed(0)\n"
+        "    return TensorDataset(torch.randn(24, 3, 64, 64), torch.arange(24))\n"
+    )
+    command = "search --model torchvision:mobilenet_v3_small --data pictures.py:few"
+    command += " --budget flops=0.7 --trials 1 --strategy uniform --importance l1 --output out"
+    done = cli(*command.split())
+    assert done.status == 0
+    assert [line for line in done.err.splitlines() if line.startswith("Warning: ")] == [
+        "Warning: torchvision:mobilenet_v3_small has random weights; "
+        "give trained ones with --weights FILE."
+    ]
+    report = json.loads(cli("evaluate", "out", "--json").out)
+    dense, pruned = (report[name]["flops"] for name in ("dense", "pruned"))
+    assert pruned <= 0.7 * dense

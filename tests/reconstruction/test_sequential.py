@@ -1,0 +1,275 @@
+"""Sequential reconstruction: nothing lost at full width, errors repaired instead of piling up."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from autoprune.data import Samples
+from autoprune.reconstruction import sequential as sequential_module
+from autoprune.reconstruction.refit import Refitter
+from autoprune.reconstruction.sequential import SequentialRepair
+from autoprune.statistics.collect import collect_moments
+from autoprune.structure.groups import Structure
+from autoprune.structure.surgery import Keep, cut, kept_positions
+from autoprune.structure.trace import trace
+
+IMAGES = torch.randn(200, 3, 6, 6, generator=torch.Generator().manual_seed(0))
+
+
+def residual(m: Any, x: Tensor) -> Tensor:
+    x = F.relu(m.bn0(m.stem(x)))
+    for i in (1, 2, 3):
+        inner = F.relu(getattr(m, f"bn{i}a")(getattr(m, f"conv{i}a")(x)))
+        x = F.relu(getattr(m, f"bn{i}b")(getattr(m, f"conv{i}b")(inner)) + x)
+    return m.head(x.mean((2, 3)))  # type: ignore[no-any-return]
+
+
+def residual_parts(width: int = 12) -> dict[str, nn.Module]:
+    parts: dict[str, nn.Module] = {
+        "stem": nn.Conv2d(3, width, 3, padding=1, bias=False),
+        "bn0": nn.BatchNorm2d(width),
+        "head": nn.Linear(width, 5),
+    }
+    for i in (1, 2, 3):
+        for half in "ab":
+            parts[f"conv{i}{half}"] = nn.Conv2d(width, width, 3, padding=1, bias=False)
+            parts[f"bn{i}{half}"] = nn.BatchNorm2d(width)
+    return parts
+
+
+def bare(m: Any, x: Tensor) -> Tensor:
+    return m.head(m.b(F.relu(m.a(x)).relu()).mean((2, 3)))  # type: ignore[no-any-return]
+
+
+def perceptron(m: Any, x: Tensor) -> Tensor:
+    h = F.relu(m.norm(m.a(x.flatten(1))))
+    return m.head(F.relu(m.b(h)))  # type: ignore[no-any-return]
+
+
+def per_pixel(m: Any, x: Tensor) -> Tensor:
+    return m.head(F.relu(m.a(x.flatten(2).transpose(1, 2))).mean(1))  # type: ignore[no-any-return]
+
+
+def signals(m: Any, x: Tensor) -> Tensor:
+    return m.head(m.b(F.relu(m.norm(m.a(x.flatten(2))))).mean(2))  # type: ignore[no-any-return]
+
+
+def strided(m: Any, x: Tensor) -> Tensor:
+    return m.head(m.b(F.relu(m.dw(m.a(x)))).flatten(1))  # type: ignore[no-any-return]
+
+
+def reused(m: Any, x: Tensor) -> Tensor:
+    h = F.relu(m.a(x))
+    return m.head(F.relu(m.b(F.relu(m.b(h)))).mean((2, 3)))  # type: ignore[no-any-return]
+
+
+NETS: dict[str, Any] = {
+    "residual": (residual, residual_parts),
+    "no bias, no BN": (bare, lambda: {
+        "a": nn.Conv2d(3, 8, 3, bias=False), "b": nn.Conv2d(8, 6, 3, bias=False),
+        "head": nn.Linear(6, 4, bias=False)}),
+    "linear": (perceptron, lambda: {
+        "a": nn.Linear(108, 16), "norm": nn.BatchNorm1d(16), "b": nn.Linear(16, 12),
+        "head": nn.Linear(12, 4)}),
+    "linear per pixel": (per_pixel, lambda: {"a": nn.Linear(3, 12), "head": nn.Linear(12, 4)}),
+    "1d": (signals, lambda: {
+        "a": nn.Conv1d(3, 12, 3, padding=1, bias=False), "norm": nn.BatchNorm1d(12),
+        "b": nn.Conv1d(12, 8, 5, stride=2), "head": nn.Linear(8, 4)}),
+    "depthwise, stride, dilation": (strided, lambda: {
+        "a": nn.Conv2d(3, 12, 3, stride=2, padding=1),
+        "dw": nn.Conv2d(12, 12, 3, padding=1, groups=12),
+        "b": nn.Conv2d(12, 6, 2, dilation=2, padding=(1, 0)), "head": nn.Linear(18, 4)}),
+    "a layer used twice": (reused, lambda: {
+        "a": nn.Conv2d(3, 8, 3), "b": nn.Conv2d(8, 8, 3, padding=1), "head": nn.Linear(8, 4)}),
+}  # fmt: skip
+
+
+@pytest.fixture(params=NETS)
+def dense(request: pytest.FixtureRequest, net: Any) -> nn.Module:
+    """A network with random weights whose BNs have seen the images."""
+    return make(net, *NETS[request.param])
+
+
+def make(net: Any, forward: Any, parts: Any) -> nn.Module:
+    torch.manual_seed(0)
+    model: nn.Module = net(forward, **parts())
+    for _ in range(20):
+        model.train()(IMAGES)
+    return model.eval()
+
+
+def outputs(model: nn.Module) -> Tensor:
+    with torch.no_grad():
+        result: Tensor = model(IMAGES)
+    return result
+
+
+def random_keep(model: nn.Module, structure: Structure, share: float, only: str = "") -> Keep:
+    rng = np.random.default_rng(0)
+    kept = [
+        rng.choice(g.size, max(1, round(g.size * share)), replace=False).tolist()
+        if g.name.startswith(only)
+        else range(g.size)
+        for g in structure.groups
+    ]
+    return kept_positions(model, structure.policy(kept))
+
+
+def one_shot(model: nn.Module, structure: Structure, keep: Keep) -> nn.Module:
+    moments = collect_moments(model, structure, Samples(IMAGES, None), 0, 10**6)
+    return cut(model, keep, Refitter(model, structure, moments).tensors(keep))
+
+
+def repaired(model: nn.Module, keep: Keep) -> nn.Module:
+    structure = trace(model, IMAGES)
+    small = one_shot(model, structure, keep)
+    SequentialRepair(model, structure, Samples(IMAGES, None), 0).repair(small, keep)
+    return small
+
+
+def test_full_keep_changes_almost_nothing(dense: nn.Module) -> None:
+    small = cut(dense, {})
+    structure = trace(dense, IMAGES)
+    SequentialRepair(dense, structure, Samples(IMAGES, None), 0).repair(small, {})
+    torch.testing.assert_close(outputs(small), outputs(dense), rtol=1e-3, atol=1e-4)
+    for name, tensor in small.state_dict().items():
+        torch.testing.assert_close(tensor, dense.state_dict()[name], rtol=1e-3, atol=1e-3)
+
+
+def test_beats_the_one_shot_refit_on_what_it_saw(dense: nn.Module) -> None:
+    structure = trace(dense, IMAGES)
+    keep = random_keep(dense, structure, 0.5)
+    target = outputs(dense)
+    before = F.mse_loss(outputs(one_shot(dense, structure, keep)), target)
+    after = F.mse_loss(outputs(repaired(dense, keep)), target)
+    assert after < before
+
+
+def test_inner_groups_of_blocks(net: Any) -> None:
+    """The residual stream whole, the insides cut: what later blocks do not see piles up."""
+    model = make(net, residual, residual_parts)
+    structure = trace(model, IMAGES)
+    keep = random_keep(model, structure, 0.4, only="conv")
+    target = outputs(model)
+    before = F.mse_loss(outputs(one_shot(model, structure, keep)), target)
+    assert F.mse_loss(outputs(repaired(model, keep)), target) < 0.8 * before
+
+
+def block(m: Any, x: Tensor) -> Tensor:
+    h = m.stem(x)
+    return m.head((h + m.scale(m.branch(h))).mean((2, 3)))  # type: ignore[no-any-return]
+
+
+def block_sums(model: Any, x: Tensor) -> Tensor:
+    h = model.stem(x)
+    result: Tensor = h + model.scale(model.branch(h))
+    return result
+
+
+@pytest.mark.parametrize("gain", [0.5, -2.0])
+def test_a_broken_shortcut_is_repaired_by_the_branch(
+    gain: float, net: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The shortcut lost half of its signal; the branch, behind a BN, can add it again."""
+
+    def parts() -> dict[str, nn.Module]:
+        scale = nn.BatchNorm2d(4)
+        nn.init.constant_(scale.weight, gain)
+        return {
+            "stem": nn.Conv2d(3, 4, 1),
+            "branch": nn.Conv2d(4, 4, 1, bias=False),
+            "scale": scale,
+            "head": nn.Linear(4, 2),
+        }
+
+    model = make(net, block, parts)
+    structure = trace(model, IMAGES)
+    assert structure.layer_of_weight["branch.weight"].shortcut is not None
+    target = block_sums(model, IMAGES)
+    broken: Any = cut(model, {})
+    repair = SequentialRepair(model, structure, Samples(IMAGES, None), 0)
+    repair.repair(broken, {})  # records its targets
+    with torch.no_grad():
+        broken.stem.weight.mul_(0.5)
+        broken.stem.bias.mul_(0.5)
+    # The stem, which could simply be refitted, has to stay broken.
+    monkeypatch.setattr(sequential_module, "_can_refit", lambda layer: layer.name == "branch")
+    before = F.mse_loss(block_sums(broken, IMAGES), target)
+    repair.repair(broken, {})
+    assert F.mse_loss(block_sums(broken, IMAGES), target) < 0.01 * before
+
+
+@pytest.mark.parametrize("gains", ["tiny", "zero", "one zero", "mixed"])
+def test_small_gains_amplify_nothing(gains: str, net: Any) -> None:
+    def parts() -> dict[str, nn.Module]:
+        made = residual_parts()
+        values = {
+            "tiny": torch.full((12,), 1e-12),
+            "zero": torch.zeros(12),
+            "one zero": torch.cat([torch.zeros(1), torch.ones(11)]),
+            "mixed": torch.logspace(-12, 0, 12),
+        }[gains]
+        for i in (1, 2, 3):
+            norm: Any = made[f"bn{i}b"]
+            norm.weight = nn.Parameter(values.clone())
+        return made
+
+    model = make(net, residual, parts)
+    structure = trace(model, IMAGES)
+    keep = random_keep(model, structure, 0.5)
+    small = repaired(model, keep)
+    assert all(bool(t.isfinite().all()) for t in small.state_dict().values())
+    target = outputs(model)
+    plain = F.mse_loss(outputs(one_shot(model, structure, keep)), target)
+    assert F.mse_loss(outputs(small), target) < 1.5 * plain
+
+
+def test_dead_inputs_and_single_samples_stay_finite(net: Any) -> None:
+    model: Any = make(net, *NETS["no bias, no BN"])
+    with torch.no_grad():
+        model.a.weight.zero_()
+    structure = trace(model, IMAGES)
+    keep = random_keep(model, structure, 0.5)
+    small = cut(model, keep)
+    SequentialRepair(model, structure, Samples(IMAGES[:1], None), 0).repair(small, keep)
+    assert all(bool(t.isfinite().all()) for t in small.state_dict().values())
+
+
+def test_equal_seeds_give_equal_networks(net: Any) -> None:
+    states = []
+    for _ in range(2):
+        model = make(net, residual, residual_parts)
+        states.append(repaired(model, random_keep(model, trace(model, IMAGES), 0.5)).state_dict())
+    assert all(torch.equal(states[0][name], tensor) for name, tensor in states[1].items())
+
+
+def test_targets_are_recorded_once_and_the_dense_network_stays(net: Any) -> None:
+    model = make(net, residual, residual_parts)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    structure = trace(model, IMAGES)
+    keep, wide = (random_keep(model, structure, share) for share in (0.5, 0.75))
+    repair = SequentialRepair(model, structure, Samples(IMAGES, None), 0)
+    results = []
+    for chosen in (keep, wide, keep):
+        small = one_shot(model, structure, chosen)
+        repair.repair(small, chosen)
+        results.append(outputs(small))
+    assert torch.equal(results[0], results[2])
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+
+
+def test_samples_are_limited_by_memory(net: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sequential_module, "ACTIVATION_BYTES", 6 * 4 * 12 * 36 * 10)
+    model = make(net, residual, residual_parts)
+    structure = trace(model, IMAGES)
+    keep = random_keep(model, structure, 0.5)
+    small, seen = one_shot(model, structure, keep), []
+    model.register_forward_pre_hook(lambda module, args: seen.append(len(args[0])))
+    SequentialRepair(model, structure, Samples(IMAGES, None), 0).repair(small, keep)
+    assert seen == [10]

@@ -1,0 +1,298 @@
+"""The loop between a strategy, an evaluation that may fail, and the record on disk."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from autoprune.agents import make_strategy
+from autoprune.cost.model import CostModel
+from autoprune.evaluation.measurement import Measurement, Scores
+from autoprune.importance import Ranking
+from autoprune.loop import MOST_FAILURES, LoopReport, SearchFailed, run_loop
+from autoprune.policy import Widths
+from autoprune.search_spaces.keep_ratio import SearchSpace
+from autoprune.search_spaces.projection import Constraint, Projection
+from autoprune.strategy import Candidate, SearchProblem, Strategy, Trial
+from autoprune.study.ledger import Ledger
+
+SIZES = (9, 9, 9)
+SPACE = SearchSpace(("a", "b", "c"), SIZES, (1, 1, 1))
+
+
+class SumCost(CostModel):
+    name = "flops"
+    unit = "MACs"
+
+    def by_layer(self, widths: Widths) -> Mapping[str, float]:
+        return dict(zip("abc", map(float, widths), strict=True))
+
+
+def problem(trials: int = 10, seed: int = 0) -> SearchProblem:
+    projection = Projection(SPACE, [Constraint(SumCost(), 15.0)])
+    errors = tuple((1 - w / 9) ** 2 for w in range(10))
+    rankings = [Ranking(tuple(range(9)), errors)] * 3
+    return SearchProblem(SPACE, projection, {"flops": SumCost()}, rankings, trials, seed)
+
+
+class Scripted(Strategy):
+    """Asks what it is told to and remembers its answers."""
+
+    name = "scripted"
+
+    def __init__(self, questions: Iterable[Widths | Candidate | None]) -> None:
+        super().__init__(problem())
+        self._questions = iter(questions)
+        self.answers: list[Trial] = []
+
+    def ask(self) -> Candidate | None:
+        question = next(self._questions, None)
+        return Candidate(question) if isinstance(question, tuple) else question
+
+    def tell(self, trial: Trial) -> None:
+        self.answers.append(trial)
+
+
+def measurement(widths: Widths) -> Measurement:
+    costs = {"flops": float(sum(widths))}
+    kl = float(sum((w - goal) ** 2 for w, goal in zip(widths, (8, 4, 2), strict=True)))
+    return Measurement(widths, SPACE.names, Scores(kl=kl), Scores(kl=0.0), costs, costs, {})
+
+
+def reward(found: Measurement) -> float:
+    assert found.scores.kl is not None
+    return -found.scores.kl
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Ledger:
+    return Ledger(SPACE, f"sqlite:///{tmp_path}/study.db")
+
+
+Loop = Callable[..., LoopReport]
+
+
+@pytest.fixture
+def loop(ledger: Ledger) -> Loop:
+    def run(strategy: Strategy, trials: int = 10, **changes: Any) -> LoopReport:
+        arguments = {"measure": measurement, "reward": reward, "ledger": ledger, "trials": trials}
+        return run_loop(strategy, **{**arguments, **changes})
+
+    return run
+
+
+def all_widths() -> Iterator[Widths]:
+    return ((a, b, c) for a, b, c in itertools.product(range(1, 6), repeat=3))
+
+
+def test_trials_are_counted(loop: Loop, ledger: Ledger) -> None:
+    news: list[Trial] = []
+    report = loop(Scripted(all_widths()), trials=7, on_trial=news.append)
+    assert len(ledger) == 7 and news == list(ledger)
+    assert [t.candidate.widths for t in ledger] == list(itertools.islice(all_widths(), 7))
+    assert report.failed == 0 and report.strategy_seconds >= 0
+
+
+def test_known_widths_are_answered_from_the_record_and_not_counted(
+    loop: Loop, ledger: Ledger
+) -> None:
+    measured: list[Widths] = []
+
+    def measure(widths: Widths) -> Measurement:
+        measured.append(widths)
+        return measurement(widths)
+
+    strategy = Scripted([(1, 1, 1), (2, 2, 2), (1, 1, 1), (1, 1, 1), (3, 3, 3)])
+    loop(strategy, trials=3, measure=measure)
+    assert measured == [(1, 1, 1), (2, 2, 2), (3, 3, 3)]
+    assert len(ledger) == 3
+    assert strategy.answers[0] == strategy.answers[2] == strategy.answers[3]
+    assert len(strategy.answers) == 5
+
+
+def test_a_strategy_that_only_repeats_itself_ends(loop: Loop, ledger: Ledger) -> None:
+    loop(Scripted(itertools.repeat((2, 2, 2))))
+    assert len(ledger) == 1
+
+
+def test_a_strategy_that_has_nothing_left_ends(loop: Loop, ledger: Ledger) -> None:
+    loop(Scripted([(1, 1, 1), None]))
+    assert len(ledger) == 1
+
+
+def test_no_trial_begins_behind_the_deadline(loop: Loop, ledger: Ledger) -> None:
+    def slow(widths: Widths) -> Measurement:
+        time.sleep(0.05)
+        return measurement(widths)
+
+    loop(Scripted(all_widths()), trials=100, measure=slow, deadline=time.monotonic() + 0.12)
+    assert 1 <= len(ledger) <= 3
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (RuntimeError("shapes\nand a traceback"), "RuntimeError: shapes"),
+        (MemoryError(), "MemoryError"),
+        (torch.OutOfMemoryError("CUDA out of memory."), "OutOfMemoryError: CUDA out of memory."),
+        (torch.linalg.LinAlgError("singular"), "singular"),
+        (ZeroDivisionError("division"), "division"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_failing_evaluation_is_a_failed_trial(
+    error: Exception, said: str, loop: Loop, ledger: Ledger
+) -> None:
+    def measure(widths: Widths) -> Measurement:
+        if widths == (1, 1, 2):
+            raise error
+        return measurement(widths)
+
+    assert loop(Scripted(all_widths()), trials=4, measure=measure).failed == 1
+    failed = ledger.find((1, 1, 2))
+    assert failed is not None and failed.value is None and failed.measurement is None
+    assert said in str(failed.error) and "\n" not in str(failed.error)
+    assert len(ledger) == 4 and failed not in ledger.best(10)
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (lambda: 1 / 0, "the reward raised ZeroDivisionError: division by zero"),
+        (lambda: {}["missing"], "the reward raised KeyError"),
+        (lambda: math.nan, "the reward is nan"),
+        (lambda: -math.inf, "the reward is -inf"),
+        (lambda: "good", "the reward raised ValueError"),
+        (lambda: None, "the reward raised TypeError"),
+    ],
+)
+def test_a_reward_that_fails_is_a_failed_trial_with_its_measurement(
+    answer: Callable[[], Any], said: str, loop: Loop, ledger: Ledger
+) -> None:
+    def unsteady(found: Measurement) -> Any:
+        return answer() if found.widths == (1, 1, 2) else reward(found)
+
+    strategy = Scripted(all_widths())
+    assert loop(strategy, trials=4, reward=unsteady).failed == 1
+    failed = strategy.answers[1]
+    assert failed.value is None and said in str(failed.error)
+    assert failed.measurement == measurement((1, 1, 2)) and len(ledger) == 4
+
+
+def test_failures_in_a_row_end_the_search(loop: Loop, ledger: Ledger) -> None:
+    def broken(widths: Widths) -> Measurement:
+        raise RuntimeError("no kernel")
+
+    with pytest.raises(SearchFailed, match=f"{MOST_FAILURES} trials in a row failed.*no kernel"):
+        loop(Scripted(all_widths()), trials=50, measure=broken)
+    assert len(ledger) == MOST_FAILURES
+
+
+def test_failures_here_and_there_do_not(loop: Loop, ledger: Ledger) -> None:
+    def flaky(widths: Widths) -> Measurement:
+        if widths[2] != 3:
+            raise RuntimeError("again")
+        return measurement(widths)
+
+    assert loop(Scripted(all_widths()), trials=50, measure=flaky).failed == 40
+
+
+def test_errors_of_the_program_are_not_swallowed(loop: Loop) -> None:
+    def wrong(widths: Widths) -> Measurement:
+        raise AttributeError("a bug")
+
+    with pytest.raises(AttributeError, match="a bug"):
+        loop(Scripted(all_widths()), measure=wrong)
+
+
+def test_a_candidate_over_the_budget_is_refused(loop: Loop, ledger: Ledger) -> None:
+    measured: list[Widths] = []
+
+    def measure(widths: Widths) -> Measurement:
+        measured.append(widths)
+        return measurement(widths)
+
+    strategy = Scripted([(9, 9, 9), (5, 5, 5)])
+    assert loop(strategy, measure=measure).failed == 1
+    assert measured == [(5, 5, 5)] and len(ledger) == 2
+    assert strategy.answers[0].error == "scripted proposed widths over the budget."
+
+
+def test_probes_are_evaluated_over_the_budget_and_never_win(loop: Loop, ledger: Ledger) -> None:
+    strategy = Scripted([Candidate((8, 4, 4), "probe"), (5, 5, 5), Candidate((8, 4, 2), "probe")])
+    assert loop(strategy).failed == 0
+    assert [trial.value for trial in strategy.answers] == [-4.0, -19.0, 0.0]
+    assert [trial.candidate.widths for trial in ledger.best(5)] == [(5, 5, 5)]
+
+
+def test_a_probe_that_is_proposed_in_earnest_can_win(loop: Loop, ledger: Ledger) -> None:
+    probe, asked = Candidate((8, 4, 2), "probe"), Candidate((8, 4, 2))
+    strategy = Scripted([probe, (5, 5, 5), asked, probe, asked])
+    loop(strategy)
+    assert len(ledger) == 2
+    assert [trial.candidate for trial in ledger.best(5)] == [asked, Candidate((5, 5, 5))]
+    assert [t.candidate for t in strategy.answers] == [
+        probe, Candidate((5, 5, 5)), asked, probe, asked,
+    ]  # fmt: skip
+
+
+def test_a_probe_over_the_budget_cannot_be_proposed(loop: Loop, ledger: Ledger) -> None:
+    strategy = Scripted([Candidate((9, 9, 9), "probe"), Candidate((9, 9, 9)), (5, 5, 5)])
+    loop(strategy)
+    assert strategy.answers[1].value is None and "over the budget" in str(strategy.answers[1].error)
+    assert [trial.candidate.widths for trial in ledger.best(5)] == [(5, 5, 5)]
+
+
+@pytest.mark.parametrize(
+    ("name", "sampler", "interrupted_at"),
+    [("random", None, 4), ("bayes", "tpe", 0), ("bayes", "cmaes", 7), ("bayes", "gp", 11)],
+)
+def test_an_interrupted_search_goes_on_as_if_nothing_had_happened(
+    name: str, sampler: str | None, interrupted_at: int, tmp_path: Path
+) -> None:
+    """Every third evaluation fails; the storage is opened anew, as by another process."""
+
+    def search(storage: str, stop_at: int | None) -> list[Widths]:
+        measured: list[Widths] = []
+
+        def measure(widths: Widths) -> Measurement:
+            if len(measured) == stop_at:
+                raise KeyboardInterrupt
+            measured.append(widths)
+            if sum(widths) % 3 == 0 and widths[0] % 2:
+                raise RuntimeError("unlucky")
+            return measurement(widths)
+
+        strategy = make_strategy(name, problem(12), sampler)
+        ledger = Ledger(SPACE, f"sqlite:///{tmp_path}/{storage}.db")
+        try:
+            run_loop(strategy, measure, reward, ledger, 12)
+        except KeyboardInterrupt:
+            assert stop_at is not None
+        return measured
+
+    search("whole", None)
+    before = search("parts", interrupted_at)
+    after = search("parts", None)
+    assert len(before) == interrupted_at and len(after) == 12 - interrupted_at
+    whole, parts = (list(Ledger(SPACE, f"sqlite:///{tmp_path}/{n}.db")) for n in ("whole", "parts"))
+    assert whole == parts and [t.candidate.widths for t in parts] == before + after
+
+
+def test_a_finished_search_is_replayed_without_any_evaluation(loop: Loop, ledger: Ledger) -> None:
+    def forbidden(widths: Widths) -> Measurement:
+        raise AssertionError
+
+    loop(make_strategy("random", problem()))
+    strategy = make_strategy("random", problem())
+    loop(strategy, measure=forbidden)
+    assert len(ledger) == 10
+    loop(make_strategy("random", problem()), trials=12)
+    assert len(ledger) == 12
