@@ -69,7 +69,8 @@ class SearchSpace:
 
     def ratios(self, widths: Widths) -> npt.NDArray[np.float64]:
         """Return the keep ratio of every group."""
-        return np.asarray(widths, dtype=float) / np.asarray(self.sizes, dtype=float)
+        ratios: npt.NDArray[np.float64] = np.array(widths, dtype=float) / np.array(self.sizes)
+        return ratios
 
 
 def search_space(

@@ -193,7 +193,8 @@ class _Refitting(_Walk):
         if shifts:
             self._place(layer, mean_out - fitted @ mean_in)
         bias = self._module(layer).bias
-        return torch.as_tensor(func(source, weight, bias, *args[3:], **kwargs))
+        out: Tensor = func(source, weight, bias, *args[3:], **kwargs)
+        return out
 
     def _module(self, layer: LayerSpec) -> Any:
         return self._model.get_submodule(layer.name)
@@ -238,5 +239,5 @@ def _ridge_to_prior(inputs: Tensor, wanted: Tensor, prior: Tensor) -> Tensor:
     error = (inputs.T @ (wanted - inputs @ prior.T)).double() / n
     ridge = RIDGE * float(gram.diagonal().mean()) or 1.0
     gram.diagonal().add_(ridge)
-    change = torch.linalg.solve(gram, error).T
+    change: Tensor = torch.linalg.solve(gram, error).T
     return prior + change.to(prior.dtype)

@@ -22,7 +22,7 @@ class OperatorMode(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._count = 0
 
     def __torch_dispatch__(

@@ -290,7 +290,7 @@ def _assemble(
 def _components(atoms: Atoms) -> npt.NDArray[np.int64]:
     pairs = np.concatenate([np.zeros((2, 0), np.int64), *atoms.links], axis=1)
     graph = coo_array((np.ones(pairs.shape[1], bool), (pairs[0], pairs[1])), (atoms.count,) * 2)
-    component: npt.NDArray[np.int64] = connected_components(graph, directed=False)[1]
+    _, component = connected_components(graph, directed=False)
     return component.astype(np.int64)
 
 
