@@ -50,6 +50,13 @@ from autoprune.version import __version__
 
 # Part of the user's time that the search itself may take; the finalists get the rest.
 SEARCH_SHARE = 0.75
+# Where the seconds of a search go, in `result.json`.
+STAGES = (
+    *("structure", "statistics", "paths", "judge", "surgery", "batchnorm", "scoring"),
+    *("strategy", "finalists", "recovery"),
+)
+# Options that may change when a search is resumed, and remarks in the configuration.
+RENEWABLE = {"trials", "time", "autoprune", "versions"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,7 +115,7 @@ def search(
     settings = {"autoprune": __version__, **(origin or {}), **config.to_mapping()}
     run = RunDirectory(output or next_free(Path("runs"), type(model).__name__.lower()))
     _check_output(run, settings, resume)
-    seconds: dict[str, float] = {}
+    seconds = dict.fromkeys(STAGES, 0.0)
 
     # Optuna announces every trial of ours on standard error.
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -161,12 +168,7 @@ def search(
             "best_value": _best(ledger)[0].value,
             "signal_split": images.signal_split,
         },
-        "seconds": {
-            **seconds,
-            **stage_seconds(ledger),
-            "strategy": report.strategy_seconds,
-            "recovery": 0.0,
-        },
+        "seconds": {**seconds, **stage_seconds(ledger), "strategy": report.strategy_seconds},
         "frontier": frontier(ledger),
     }
     run.save_result(result)
@@ -243,11 +245,11 @@ def _check_output(run: RunDirectory, settings: Mapping[str, Any], resume: bool) 
         run.check_free()
         return
     before = run.load_config()
-    for key, value in settings.items():
-        if key not in ("trials", "time", "autoprune") and before.get(key) != value:
+    for key in sorted((settings.keys() | before.keys()) - RENEWABLE):
+        if before.get(key) != settings.get(key):
             raise UsageError(
-                f"cannot resume {str(run.path)!r} with {key}={value!r}: it was begun with "
-                f"{before.get(key)!r}."
+                f"cannot resume {str(run.path)!r} with {key}={settings.get(key)!r}: it was begun "
+                f"with {before.get(key)!r}."
             )
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import operator
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -51,23 +52,73 @@ class SearchConfig:
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> SearchConfig:
-        """Build from plain values.
+        """Build from plain values; a single pattern or ratio may stand for a list or table.
 
         Raises:
-            UsageError: an unknown key, or a value out of range.
+            UsageError: an unknown key, no budget, a wrong type or a value out of range.
         """
-        known = {f.name for f in fields(cls)}
         for key in values:
-            if key not in known:
-                raise UsageError(f"unknown option {key!r}; {did_you_mean(key, known)}")
-        plain = dict(values)
-        exclude = plain.get("exclude", ())
-        plain["exclude"] = (exclude,) if isinstance(exclude, str) else tuple(exclude)
-        min_keep = plain.get("min_keep") or {}
-        plain["min_keep"] = min_keep if isinstance(min_keep, Mapping) else {"*": float(min_keep)}
-        return cls(**plain)
+            if key not in _READERS:
+                raise UsageError(f"unknown option {key!r}; {did_you_mean(key, _READERS)}")
+        if "budget" not in values:
+            raise UsageError("budget is missing; write e.g. budget='flops=0.5': half of the MACs.")
+        optional = {f.name for f in fields(cls) if f.default is None}
+        return cls(
+            **{
+                key: None if value is None and key in optional else _read(key, value)
+                for key, value in values.items()
+            }
+        )
 
     def to_mapping(self) -> dict[str, Any]:
         """Return plain values; those that are None are left out."""
         values = {key: value for key, value in asdict(self).items() if value is not None}
         return {**values, "exclude": list(self.exclude), "min_keep": dict(self.min_keep)}
+
+
+def _read(key: str, value: Any) -> Any:
+    read, wanted = _READERS[key]
+    try:
+        return read(value)
+    except (TypeError, ValueError):
+        raise UsageError(f"{key} must be {wanted}, but got {value!r}.") from None
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    return value
+
+
+def _whole(value: Any) -> int:
+    if isinstance(value, bool):
+        raise TypeError
+    return operator.index(value)
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, (bool, str)):
+        raise TypeError
+    return float(value)
+
+
+def _patterns(value: Any) -> tuple[str, ...]:
+    return (value,) if isinstance(value, str) else tuple(map(_text, value))
+
+
+def _ratios(value: Any) -> dict[str, float]:
+    table = value if isinstance(value, Mapping) else {} if value is None else {"*": value}
+    return {_text(pattern): _number(ratio) for pattern, ratio in table.items()}
+
+
+_TEXT, _WHOLE = (_text, "a text"), (_whole, "a whole number")
+
+# How every field is read from a plain value, and what it takes, in words.
+_READERS: Mapping[str, tuple[Callable[[Any], Any], str]] = {
+    **dict.fromkeys(("budget", "strategy", "sampler", "importance"), _TEXT),
+    **dict.fromkeys(("trials", "round_to", "seed"), _WHOLE),
+    **dict.fromkeys(("calibration_samples", "search_samples", "selection_samples"), _WHOLE),
+    "time": (_number, "a number"),
+    "exclude": (_patterns, "a pattern or a list of patterns"),
+    "min_keep": (_ratios, "a ratio or ratios by pattern"),
+}

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -32,11 +33,13 @@ class Refit:
 
     Attributes:
         weight: (out, kept inputs, …kernel).
-        shift: mean of the output that was lost, (out,).
+        mean: of the dense output, bias apart, (out,).
+        shift: part of that mean that was lost, (out,).
         spread: variance of the output as a share of the dense one's, (out,).
     """
 
     weight: Tensor
+    mean: Tensor
     shift: Tensor
     spread: Tensor
 
@@ -69,12 +72,12 @@ def refit(weight: Tensor, moments: Moments, kept_inputs: Tensor) -> Refit:
     else:
         small = dense[:, columns]
         variance, left = dense.square() @ covariance, small.square() @ covariance[columns]
-    shift = dense @ moments.mean - small @ moments.mean[columns]
+    mean = dense @ moments.mean
+    shift = mean - small @ moments.mean[columns]
     shape = (out, len(kept_inputs), *weight.shape[2:])
     spread = torch.where(variance > 0, left / variance.clamp_min(1e-30), 1.0)
-    return Refit(
-        small.to(weight.dtype).reshape(shape), shift.to(weight.dtype), spread.to(weight.dtype)
-    )
+    rows = (value.to(weight.dtype) for value in (mean, shift, spread))
+    return Refit(small.to(weight.dtype).reshape(shape), *rows)
 
 
 class Refitter:
@@ -121,13 +124,24 @@ class Refitter:
     def _place(self, layer: LayerSpec, fit: Refit, rows: Tensor | None) -> dict[str, Tensor]:
         """Name the refitted weights and the tensors that take up the shift and the spread."""
         placed = {layer.weight: fit.weight}
-        if layer.batchnorm is not None:
-            mean, variance = (f"{layer.batchnorm}.running_{what}" for what in ("mean", "var"))
-            placed[variance] = self._model.get_buffer(variance) * fit.spread
+        lost = fit.shift
         if layer.bias is not None:
             placed[layer.bias] = self._model.get_parameter(layer.bias).detach() + fit.shift
-        elif layer.batchnorm is not None:
-            placed[mean] = self._model.get_buffer(mean) - fit.shift
-        else:
+            lost = torch.zeros_like(fit.shift)
+        if layer.batchnorm is not None:
+            placed |= self._statistics(layer, fit, lost)
+        elif layer.bias is None:
             placed[f"{layer.name}.bias"] = fit.shift
         return placed if rows is None else {name: value[rows] for name, value in placed.items()}
+
+    def _statistics(self, layer: LayerSpec, fit: Refit, lost: Tensor) -> dict[str, Tensor]:
+        """Return statistics with which the BN's output keeps its mean and variance."""
+        bn: Any = self._model.get_submodule(f"{layer.batchnorm}")
+        variance = bn.running_var * fit.spread
+        stretch = ((variance + bn.eps) / (bn.running_var + bn.eps)).sqrt()
+        bias = 0.0 if layer.bias is None else self._model.get_parameter(layer.bias).detach()
+        centre = fit.mean + bias
+        return {
+            f"{layer.batchnorm}.running_mean": centre - lost - (centre - bn.running_mean) * stretch,
+            f"{layer.batchnorm}.running_var": variance,
+        }

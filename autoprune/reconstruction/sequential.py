@@ -216,7 +216,7 @@ class _Refitting(_Walk):
         assert isinstance(bn, _BatchNorm) and bn.running_var is not None
         gain = (bn.running_var + bn.eps).rsqrt()
         gain = gain if bn.weight is None else gain * bn.weight
-        return torch.where(gain.abs() < SMALLEST_GAIN * gain.abs().max(), torch.inf, gain)
+        return torch.where(gain.abs() <= SMALLEST_GAIN * gain.abs().max(), torch.inf, gain)
 
     def _place(self, layer: LayerSpec, intercept: Tensor) -> None:
         """Put a layer's intercept into its bias, or into the BN behind it."""

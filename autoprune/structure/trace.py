@@ -118,7 +118,8 @@ class LabelTrace(OperatorMode):
     def batchnorm(self, source: Tensor, scale: str, out: Tensor) -> None:
         """Record that a BN reads a tensor."""
         maker = self._made_by.get(id(source))
-        if maker is not None:
+        # A BN normalises dimension 1; a linear layer's outputs are the last.
+        if maker is not None and (self.layers[maker].kind != "linear" or source.dim() == 2):
             self._batchnorms[maker] = (id(source), scale.rpartition(".")[0])
             self._ends_at[maker] = self._made_at[id(out)]
 

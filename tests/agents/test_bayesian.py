@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import logging
+from statistics import median
+from typing import Any
+
+import optuna
+import pytest
+
+from autoprune.agents import make_strategy
+from autoprune.agents.bayesian import BayesianStrategy, warm_starts
+from autoprune.agents.global_ranking import least_error
+from autoprune.errors import UsageError
+from autoprune.policy import Widths
+
+SAMPLERS = ("tpe", "gp", "cmaes")
+
+
+def best(
+    make_toy: Any, play: Any, name: str, sampler: str | None, seed: int, evaluations: int
+) -> float:
+    toy = make_toy([12] * 6, has_errors=False, seed=seed)
+    trials = play(make_strategy(name, toy.problem, sampler), toy.value, evaluations)
+    return float(max(trial.value for trial in trials))
+
+
+@pytest.mark.parametrize(("sampler", "evaluations"), [("tpe", 60), ("gp", 14), ("cmaes", 60)])
+def test_beats_random_search(sampler: str, evaluations: int, make_toy: Any, play: Any) -> None:
+    """None of the three is told any error curve."""
+    ours, randoms = (
+        [best(make_toy, play, *who, seed, evaluations) for seed in range(count)]
+        for who, count in ((("bayes", sampler), 3), (("random", None), 9))
+    )
+    assert median(ours) > median(randoms)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_small_space_is_searched_until_little_is_left(
+    sampler: str, make_toy: Any, play: Any
+) -> None:
+    """A sampler that has converged on known widths neither ends the search nor takes for ever."""
+    toy = make_toy([4, 4, 4], has_errors=False)
+    trials = play(make_strategy("bayes", toy.problem, sampler), toy.value, 100)
+    fits, up = toy.problem.projection.fits, toy.problem.space.next_up
+    maximal = [
+        widths
+        for widths in toy.candidates()
+        if not any(wider and fits(wider) for wider in (up(widths, g) for g in range(3)))
+    ]
+    assert len(trials) >= 0.7 * len(maximal)
+    assert max(trial.value for trial in trials) == toy.optimum()
+
+
+def test_starts_from_what_is_known(make_toy: Any, play: Any) -> None:
+    toy, blind = make_toy([12, 7, 9]), make_toy([12, 7, 9], has_errors=False)
+    uniform = toy.problem.projection.project([1, 1, 1])
+    assert warm_starts(toy.problem) == [uniform, least_error(toy.problem)]
+    assert warm_starts(blind.problem) == [uniform]
+    asked = [t.candidate.widths for t in play(BayesianStrategy(toy.problem), toy.value, 2)]
+    assert asked == warm_starts(toy.problem)
+
+
+def test_learns_where_the_projection_led(make_toy: Any, play: Any) -> None:
+    """TPE and GP read keep ratios of evaluated widths, CMA-ES its own raw ones."""
+    toy = make_toy([12, 7, 9])
+    for sampler in ("tpe", "gp", "cmaes"):
+        strategy = BayesianStrategy(toy.problem, sampler)
+        evaluated = {t.candidate.widths for t in play(strategy, toy.value, 6)}
+        complete = strategy._study.get_trials(states=(optuna.trial.TrialState.COMPLETE,))
+        told = {_widths(toy, trial.params) for trial in complete}
+        on_grid = {widths for widths in told if widths is not None}
+        assert on_grid <= evaluated
+        assert (None in told) == (sampler == "cmaes")
+
+
+def _widths(toy: Any, params: dict[str, float]) -> Widths | None:
+    """Return the widths that keep ratios mean exactly, None if they lie between."""
+    space = toy.problem.space
+    exact = [params[n] * s for n, s in zip(space.names, space.sizes, strict=True)]
+    widths = tuple(round(w) for w in exact)
+    return widths if max(abs(a - b) for a, b in zip(exact, widths, strict=True)) < 1e-9 else None
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_warns_of_nothing(
+    sampler: str, make_toy: Any, play: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    for sizes in ([12], [12, 7, 9]):
+        toy = make_toy(sizes, keep=0.7)
+        play(make_strategy("bayes", toy.problem, sampler), toy.value, 13)
+    warnings = [r.message for r in caplog.records if r.levelno >= logging.WARNING]
+    # Without the package `greenlet` Optuna says once that its GP is slower.
+    assert not [message for message in warnings if "greenlet" not in message]
+
+
+def test_unknown_sampler(make_toy: Any) -> None:
+    with pytest.raises(UsageError, match="did you mean 'cmaes'"):
+        BayesianStrategy(make_toy([4, 4]).problem, "cma")

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from autoprune.agents.global_ranking import GlobalStrategy, least_error
+from autoprune.errors import UsageError
+from autoprune.importance import Ranking
+
+
+@pytest.mark.parametrize("keep", [0.25, 0.3, 0.5, 0.8, 0.95])
+@pytest.mark.parametrize("sizes", [[5], [8, 8, 8], [12, 7, 9], [4, 20, 6]], ids=str)
+def test_near_the_enumerated_optimum(sizes: list[int], keep: float, make_toy: Any) -> None:
+    toy = make_toy(sizes, keep=keep)
+    widths = least_error(toy.problem)
+    assert toy.problem.space.contains(widths) and toy.problem.projection.fits(widths)
+    scale = -toy.value(toy.problem.space.lowest)
+    assert toy.optimum() - toy.value(widths) <= 0.05 * scale
+
+
+def test_a_generous_budget_keeps_everything(make_toy: Any) -> None:
+    toy = make_toy([8, 8], keep=1.0)
+    assert least_error(toy.problem) == (8, 8)
+
+
+def test_error_never_falls_with_the_budget(make_toy: Any) -> None:
+    values = []
+    for keep in np.linspace(0.1, 1.0, 19):
+        toy = make_toy([12, 7, 9], keep=keep)
+        values.append(toy.value(least_error(toy.problem)))
+    assert all(a <= b + 0.02 for a, b in itertools.pairwise(values))
+
+
+@pytest.mark.parametrize("step", [1, 4])
+def test_a_cost_with_plateaus(step: int, make_toy: Any, widest: Any, chain: Any) -> None:
+    """Single cuts save nothing where the cost is a maximum over layers."""
+    for costs in ([widest], [widest, chain]):
+        toy = make_toy([16, 16, 16], step=step, keep=0.5, costs=costs)
+        widths = least_error(toy.problem)
+        assert toy.problem.space.contains(widths) and toy.problem.projection.fits(widths)
+
+
+def test_a_plateau_of_errors_is_cut_through(make_toy: Any) -> None:
+    """Where errors rise at once and then no more, the whole rest of the group goes first."""
+    toy = make_toy([16, 16], keep=0.6)
+    cliff = [1.0] * 16 + [0.0]
+    steady = [(100 * (1 - w / 16)) for w in range(17)]
+    rankings = [Ranking(tuple(range(16)), tuple(curve)) for curve in (cliff, steady)]
+    narrow, wide = least_error(replace(toy.problem, rankings=rankings))
+    assert narrow < wide
+
+
+def test_needs_errors(make_toy: Any) -> None:
+    with pytest.raises(UsageError, match="'global' needs an importance with error curves"):
+        GlobalStrategy(make_toy([8, 8], has_errors=False).problem)

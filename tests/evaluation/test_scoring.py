@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from autoprune.data import ArraySplit, Normalization, Samples
+from autoprune.errors import DataError, ModelError
+from autoprune.evaluation.scoring import (
+    CPU_BATCH,
+    GPU_BATCH,
+    ClassificationScorer,
+    CustomScorer,
+    class_logits,
+    compare,
+    score_split,
+)
+
+
+def logits_of(seed: int, rows: int = 40, classes: int = 5) -> Tensor:
+    return 3 * torch.randn(rows, classes, generator=torch.Generator().manual_seed(seed))
+
+
+def probabilities(logits: Tensor) -> Any:
+    e = np.exp(logits.double().numpy())
+    return e / e.sum(1, keepdims=True)
+
+
+def test_scores_by_hand() -> None:
+    dense, other = logits_of(0), logits_of(1)
+    targets = torch.arange(40) % 5
+    p, q = probabilities(dense), probabilities(other)
+    found = compare(dense, other, targets)
+    assert found.kl == pytest.approx((p * np.log(p / q)).sum(1).mean(), rel=1e-5)
+    truth = q[np.arange(40), targets.numpy()]
+    assert found.loss == pytest.approx(-np.log(truth).mean(), rel=1e-5)
+    assert found.top1 == pytest.approx((q.argmax(1) == targets.numpy()).mean())
+    assert found.samples == 40 and found.metric == found.top1
+
+
+def test_kl_to_itself_is_zero_and_large_logits_stay_finite() -> None:
+    assert compare(logits_of(0), logits_of(0), None).kl == pytest.approx(0, abs=1e-7)
+    extreme = torch.tensor([[1e4, -1e4], [-1e4, 1e4]])
+    kl = compare(extreme, -extreme, None).kl
+    assert kl is not None and math.isfinite(kl) and kl == pytest.approx(2e4)
+
+
+def test_without_labels_only_kl_is_known() -> None:
+    found = compare(logits_of(0), logits_of(1), None)
+    assert found.loss is found.top1 is found.custom is found.metric is None
+    assert found.samples == 40
+
+
+@pytest.fixture
+def model() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(12, 5)).eval()
+
+
+@pytest.mark.parametrize("rows", [1, CPU_BATCH, CPU_BATCH + 1, 3 * CPU_BATCH])
+def test_batches_do_not_show(rows: int, model: nn.Module) -> None:
+    inputs = torch.randn(rows, 3, 2, 2)
+    scorer = ClassificationScorer(model, Samples(inputs, torch.zeros(rows, dtype=torch.int64)))
+    assert scorer.dense.kl == pytest.approx(0, abs=1e-6)
+    other = nn.Sequential(nn.Flatten(), nn.Linear(12, 5)).eval()
+    with torch.no_grad():
+        expected = compare(model(inputs), other(inputs), torch.zeros(rows, dtype=torch.int64))
+    found = scorer.score(other)
+    assert found.samples == rows
+    assert (found.kl, found.loss) == pytest.approx((expected.kl, expected.loss), rel=1e-5)
+
+
+class Odd(nn.Module):
+    """A network with any output."""
+
+    def __init__(self, output: Any) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
+        self.output = output
+
+    def forward(self, x: Tensor) -> Any:
+        return self.output(x)
+
+
+@pytest.mark.parametrize(
+    ("output", "seen"),
+    [
+        (lambda x: x, r"\(4, 3, 2, 2\)"),
+        (lambda x: x.flatten(1)[:, 0], r"\(4,\)"),
+        (lambda x: (x.flatten(1), x), "tuple"),
+        (lambda x: {"logits": x.flatten(1)}, "dict"),
+        (lambda x: None, "NoneType"),
+    ],
+    ids=["an image", "one number", "a tuple", "a dict", "nothing"],
+)
+def test_outputs_that_are_no_class_scores(output: Any, seen: str) -> None:
+    with pytest.raises(ModelError, match=f"but it is {seen}; .*evaluate=callable"):
+        ClassificationScorer(Odd(output), Samples(torch.randn(4, 3, 2, 2), None))
+
+
+def test_outputs_that_are_not_finite() -> None:
+    with pytest.raises(ModelError, match="not finite"):
+        class_logits(Odd(lambda x: x.flatten(1) / 0), Samples(torch.randn(4, 3, 2, 2), None))
+
+
+def test_inputs_of_a_wrong_shape(model: nn.Module) -> None:
+    with pytest.raises(DataError, match=r"samples of shape \(3, 4, 4\): RuntimeError"):
+        ClassificationScorer(model, Samples(torch.randn(4, 3, 4, 4), None))
+
+
+def test_labels_outside_the_classes(model: nn.Module) -> None:
+    with pytest.raises(DataError, match="label 5 is outside the network's 5 classes"):
+        ClassificationScorer(model, Samples(torch.randn(2, 3, 2, 2), torch.tensor([0, 5])))
+
+
+def test_custom_scores_need_no_samples(model: nn.Module) -> None:
+    def evaluate(network: nn.Module) -> Tensor:
+        assert not torch.is_grad_enabled() and not network.training
+        return network(torch.ones(1, 3, 2, 2)).sum() * 0 + 0.25
+
+    scorer = CustomScorer(model, evaluate)  # type: ignore[arg-type]
+    assert scorer.dense == scorer.score(model)
+    assert scorer.dense.custom == scorer.dense.metric == 0.25 and scorer.dense.kl is None
+
+
+def split_of(rows: int, labels: int = 5) -> ArraySplit:
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (rows, 2, 2, 3), dtype=np.uint8)
+    return ArraySplit(images, rng.integers(0, labels, rows), Normalization((0.5,) * 3, (0.2,) * 3))
+
+
+def test_a_whole_split_is_scored_batch_by_batch(model: nn.Module) -> None:
+    rows = GPU_BATCH + 7
+    split, other = split_of(rows), nn.Sequential(nn.Flatten(), nn.Linear(12, 5)).eval()
+    whole = split.take(range(rows))
+    dense, pruned = score_split(model, [other], split)
+    assert dense.kl == pytest.approx(0, abs=1e-6) and dense.samples == pruned.samples == rows
+    with torch.no_grad():
+        expected = compare(model(whole.inputs), other(whole.inputs), whole.targets)
+    assert pruned.top1 == expected.top1
+    assert (pruned.kl, pruned.loss) == pytest.approx((expected.kl, expected.loss), rel=1e-5)
+
+
+def test_labels_of_the_split_are_checked(model: nn.Module) -> None:
+    with pytest.raises(DataError, match="outside the network's 5 classes"):
+        score_split(model, [], split_of(20, labels=9))

@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from autoprune.evaluation.measurement import Measurement, Scores
+from autoprune.strategy import Candidate, Trial
+from autoprune.study.result import Outcome, frontier, stage_seconds
+
+COST_KEYS = {"flops", "params", "latency_ms", "memory_bytes"}
+WINNER = Measurement(
+    widths=(3, 5),
+    names=("a", "b"),
+    scores=Scores(kl=0.5, samples=10),
+    dense=Scores(kl=0.0, samples=10),
+    costs={"flops": 50.0, "params": 7.0},
+    dense_costs={"flops": 100.0, "params": 9.0},
+    seconds={"scoring": 0.5, "surgery": 0.25},
+)
+OUTCOME = Outcome(
+    winner=WINNER,
+    sizes=(4, 5),
+    dense=Scores(kl=0.0, loss=0.25, top1=0.75, samples=300),
+    pruned=Scores(kl=0.125, loss=0.5, top1=0.5, samples=300),
+    split="test",
+    latencies_ms=(2.0, 1.0),
+    device="cpu",
+)
+
+
+def test_report_has_the_documented_keys_and_figures() -> None:
+    report = OUTCOME.report()
+    assert report.keys() == {"costs", "score", "widths"}
+    assert report["widths"] == {"a": [3, 4], "b": [5, 5]}
+    assert report["score"] == {
+        "metric": "top1", "dense": 0.75, "pruned": 0.5, "recovered": None, "split": "test",
+        "samples": 300, "kl": 0.125, "loss": 0.5,
+    }  # fmt: skip
+    costs = report["costs"]
+    assert costs.keys() == {"dense", "pruned", "latency"}
+    dense = {"flops": 100, "params": 9, "latency_ms": 2.0, "memory_bytes": None}
+    assert costs["dense"] == dense and costs["pruned"].keys() == COST_KEYS
+    assert costs["pruned"]["flops"] == 50 and costs["pruned"]["latency_ms"] == 1.0
+    assert costs["latency"] == {
+        "predicted_ms": None, "measured_ms": 1.0, "backend": "torch", "device": "cpu",
+    }  # fmt: skip
+    assert json.loads(json.dumps(report)) == report
+
+
+def test_report_of_another_task_than_classification() -> None:
+    custom = replace(OUTCOME, dense=Scores(custom=0.0), pruned=Scores(custom=-2.0), split="custom")
+    score = custom.report()["score"]
+    assert (score["metric"], score["dense"], score["pruned"]) == ("custom", 0.0, -2.0)
+    assert score["kl"] is score["loss"] is None and score["samples"] == 0
+
+
+def test_report_without_labels() -> None:
+    unlabelled = replace(OUTCOME, dense=Scores(kl=0.0, samples=9), pruned=Scores(kl=0.1, samples=9))
+    score = unlabelled.report()["score"]
+    assert (score["metric"], score["dense"], score["pruned"]) == ("top1", None, None)
+
+
+def trial_of(flops: float, kl: float | None) -> Trial:
+    costs = {"flops": flops, "params": 1.0}
+    found = replace(WINNER, widths=(int(flops), 5), costs=costs, scores=Scores(kl=kl))
+    return Trial(Candidate(found.widths), None if kl is None else -kl, found)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_frontier_is_the_pareto_front(seed: int) -> None:
+    points = np.random.default_rng(seed).integers(1, 12, size=(40, 2)).tolist()
+    front = frontier(trial_of(float(x), float(y)) for x, y in points)
+    dominated = {
+        (x, y) for x, y in points for a, b in points if (a <= x and b <= y) and (a, b) != (x, y)
+    }
+    found = [(entry["costs"]["flops"], entry["kl"]) for entry in front]
+    assert found == sorted(set(map(tuple, points)) - dominated)
+
+
+def test_frontier_passes_over_trials_without_kl() -> None:
+    failed = Trial(Candidate((1, 1)), None, error="out of memory")
+    assert frontier([failed, trial_of(5.0, None)]) == []
+    assert frontier([trial_of(5.0, 0.5), failed]) == [
+        {"costs": {"flops": 5.0, "params": 1.0}, "kl": 0.5, "widths": {"a": 5, "b": 5}}
+    ]
+
+
+def test_seconds_add_up_over_trials() -> None:
+    trials = [trial_of(1.0, 0.1), Trial(Candidate((1, 1)), None), trial_of(2.0, 0.2)]
+    assert stage_seconds(trials) == {"scoring": 1.0, "surgery": 0.5}

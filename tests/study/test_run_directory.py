@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from autoprune.errors import RunError
+from autoprune.policy import GroupPolicy, PruningPolicy, Slice
+from autoprune.search_spaces.keep_ratio import SearchSpace
+from autoprune.study.ledger import Ledger
+from autoprune.study.run_directory import RunDirectory, next_free
+
+CONFIG: dict[str, Any] = {
+    "budget": "flops=0.5",
+    "seed": 3,
+    "time": 0.5,
+    "exclude": ["stem", "layer1.*"],
+    "min_keep": {"*": 0.1, 'odd "name"\\': 0.25},
+    "model": "größe",
+    "versions": {"python": "3.12"},
+}
+SLICE = Slice("a.weight", 0, "producer", np.arange(4)[:, None])
+POLICY = PruningPolicy({"a": GroupPolicy(4, (0, 2), (SLICE,))}, "0123")
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunDirectory:
+    directory = RunDirectory(tmp_path / "runs" / "one")
+    directory.create(CONFIG)
+    return directory
+
+
+def test_everything_comes_back(run: RunDirectory) -> None:
+    model = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2)).half()
+    run.save_policy(POLICY)
+    run.save_weights(model)
+    run.save_result({"version": 1, "none": None})
+    again = RunDirectory(str(run.path))
+    assert again.load_config() == CONFIG
+    assert again.load_policy().to_json() == POLICY.to_json()
+    assert again.load_result() == {"version": 1, "none": None}
+    weights = again.load_weights()
+    assert weights.keys() == model.state_dict().keys()
+    assert all(torch.equal(weights[name], t) for name, t in model.state_dict().items())
+    assert sorted(p.name for p in run.path.iterdir()) == [
+        "config.toml", "policy.json", "pruned.safetensors", "result.json",
+    ]  # fmt: skip
+
+
+def test_shared_and_sliced_tensors_are_written(run: RunDirectory) -> None:
+    tied, sliced = nn.Linear(3, 3), nn.Linear(3, 3)
+    sliced.weight = nn.Parameter(torch.randn(6, 6)[::2, ::2])
+    model = nn.Sequential(tied, tied, sliced)
+    run.save_weights(model)
+    assert torch.equal(run.load_weights()["2.weight"], sliced.weight)
+
+
+@pytest.mark.parametrize(
+    ("name", "save"),
+    [
+        ("policy.json", lambda run: run.save_policy(object())),
+        ("result.json", lambda run: run.save_result({"bad": object()})),
+        ("pruned.safetensors", lambda run: run.save_weights(nn.Linear(2, 2))),
+    ],
+)
+def test_a_write_that_fails_leaves_the_old_file_and_no_draft(
+    name: str, save: Callable[[Any], None], run: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(tensors: Any, path: Path) -> None:
+        path.write_text("half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr("autoprune.study.run_directory.save_file", broken)
+    (run.path / name).write_text("old")
+    with pytest.raises((OSError, TypeError, AttributeError)):
+        save(run)
+    assert (run.path / name).read_text() == "old"
+    assert sorted(path.name for path in run.path.iterdir()) == ["config.toml", name]
+
+
+def test_only_a_free_directory_is_taken(run: RunDirectory, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"holds another run; continue that with --resume"):
+        run.check_free()
+    with pytest.raises(RunError, match="holds another run"):
+        run.create(CONFIG)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.tex").touch()
+    (tmp_path / "file").touch()
+    for name in ("full", "file"):
+        with pytest.raises(RunError, match="exists and is no run"):
+            RunDirectory(tmp_path / name).check_free()
+    (tmp_path / "empty").mkdir()
+    for name in ("empty", "new/deep"):
+        RunDirectory(tmp_path / name).create(CONFIG)
+
+
+@pytest.mark.parametrize(
+    ("name", "load"),
+    [
+        ("config.toml", RunDirectory.load_config),
+        ("policy.json", RunDirectory.load_policy),
+        ("pruned.safetensors", RunDirectory.load_weights),
+        ("result.json", RunDirectory.load_result),
+    ],
+)
+@pytest.mark.parametrize("content", [None, b"", b"{", b"\xff\xfe\x00", b"[]", b"null", b"[1, 2]"])
+def test_missing_and_damaged_files(
+    name: str, load: Callable[[RunDirectory], Any], content: bytes | None, run: RunDirectory
+) -> None:
+    path = run.path / name
+    path.unlink(missing_ok=True)
+    if content is not None:
+        path.write_bytes(content)
+    if name == "config.toml" and content in (b"", b"[]"):
+        pytest.skip("empty TOML is valid, and [] is refused by its own message")
+    with pytest.raises(RunError):
+        load(run)
+
+
+@pytest.mark.parametrize("name", ["plain", "with space", "ünï", "a%41b", "what?x=1", "a#b"])
+def test_the_study_lies_in_the_directory(name: str, tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path / name)
+    run.create(CONFIG)
+    Ledger(SearchSpace(("a",), (4,), (1,)), run.storage)
+    assert {path.name for path in run.path.iterdir()} == {"config.toml", "study.db"}
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_next_free(tmp_path: Path) -> None:
+    assert next_free(tmp_path, "net") == tmp_path / "net-1"
+    (tmp_path / "net-1").mkdir()
+    (tmp_path / "net-2").touch()
+    (tmp_path / "net-4").mkdir()
+    assert next_free(tmp_path, "net") == tmp_path / "net-3"
+
+
+def test_files_are_plain_text(run: RunDirectory) -> None:
+    run.save_result({"b": 1})
+    assert json.loads(run.result_path.read_text(encoding="utf-8")) == {"b": 1}
+    assert run.result_path.read_text().endswith("}\n")

@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+import pytest
+
+from autoprune.config import SearchConfig
+from autoprune.errors import UsageError
+
+
+def test_everything_but_the_budget_has_a_default() -> None:
+    config = SearchConfig.from_mapping({"budget": "flops=0.5"})
+    assert config == SearchConfig("flops=0.5")
+    assert (config.strategy, config.seed, config.round_to) == ("auto", 0, 1)
+    assert config.trials is config.time is config.sampler is None
+
+
+def test_plain_values_come_back() -> None:
+    values: dict[str, Any] = {
+        "budget": "flops=0.5,params=1M",
+        "strategy": "bayes",
+        "trials": 7,
+        "time": 2.5,
+        "sampler": "gp",
+        "importance": "l1",
+        "exclude": ["stem", "layer1.*"],
+        "min_keep": {"*": 0.2, "head": 1.0},
+        "round_to": 8,
+        "seed": 3,
+        "calibration_samples": 1,
+        "search_samples": 2,
+        "selection_samples": 3,
+    }
+    assert values.keys() == {field.name for field in fields(SearchConfig)}
+    config = SearchConfig.from_mapping(values)
+    assert config.to_mapping() == values
+    assert SearchConfig.from_mapping(config.to_mapping()) == config
+
+
+def test_what_is_none_is_left_out() -> None:
+    plain = SearchConfig("flops=0.5").to_mapping()
+    assert not {"trials", "time", "sampler"} & plain.keys() and None not in plain.values()
+
+
+@pytest.mark.parametrize(
+    ("given", "exclude", "min_keep"),
+    [
+        ({"exclude": "stem"}, ("stem",), {}),
+        ({"exclude": ["a", "b"]}, ("a", "b"), {}),
+        ({"min_keep": 0.25}, (), {"*": 0.25}),
+        ({"min_keep": 1}, (), {"*": 1.0}),
+        ({"min_keep": {"stem": 0.5}}, (), {"stem": 0.5}),
+        ({"min_keep": None}, (), {}),
+    ],
+    ids=str,
+)
+def test_short_forms(given: Any, exclude: tuple[str, ...], min_keep: dict[str, float]) -> None:
+    config = SearchConfig.from_mapping({"budget": "flops=0.5", **given})
+    assert (config.exclude, dict(config.min_keep)) == (exclude, min_keep)
+
+
+def test_numpy_numbers_are_numbers() -> None:
+    given = {"trials": np.int64(3), "time": np.float32(2), "seed": np.int64(1)}
+    config = SearchConfig.from_mapping({"budget": "flops=0.5", **given})
+    assert (config.trials, config.time, config.seed) == (3, 2.0, 1)
+    assert all(type(config.to_mapping()[key]) is int for key in ("trials", "seed"))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"trails": 3}, "unknown option 'trails'; did you mean 'trials'?"),
+        ({"verbosity": 3}, "unknown option 'verbosity'; choose one of: budget, "),
+        ({"trials": 0}, "trials must be above zero, but got 0"),
+        ({"trials": -1}, "trials must be above zero, but got -1"),
+        ({"time": 0.0}, "time must be above zero, but got 0.0"),
+        ({"time": float("nan")}, "time must be above zero, but got nan"),
+        ({"seed": -1}, "seed must not be negative, but got -1"),
+        ({"trials": "3"}, "trials must be a whole number, but got '3'"),
+        ({"trials": 2.5}, "trials must be a whole number, but got 2.5"),
+        ({"trials": True}, "trials must be a whole number, but got True"),
+        ({"seed": None}, "seed must be a whole number, but got None"),
+        ({"time": "10m"}, "time must be a number, but got '10m'"),
+        ({"budget": 0.5}, "budget must be a text, but got 0.5"),
+        ({"budget": {"flops": 0.5}}, "budget must be a text, but got {'flops': 0.5}"),
+        ({"strategy": None}, "strategy must be a text, but got None"),
+        ({"exclude": 3}, "exclude must be a pattern or a list of patterns, but got 3"),
+        ({"exclude": [3]}, "exclude must be a pattern or a list of patterns, but got [3]"),
+        ({"min_keep": "half"}, "min_keep must be a ratio or ratios by pattern, but got 'half'"),
+        ({"min_keep": {"*": "half"}}, "min_keep must be a ratio or ratios by pattern"),
+    ],
+    ids=str,
+)
+def test_wrong_values(wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        SearchConfig.from_mapping({"budget": "flops=0.5", **wrong})
+    assert message in str(caught.value)
+
+
+def test_the_budget_cannot_be_left_out() -> None:
+    with pytest.raises(UsageError, match="budget is missing; write"):
+        SearchConfig.from_mapping({})
