@@ -63,12 +63,11 @@ class SearchConfig:
         if "budget" not in values:
             raise UsageError("budget is missing; write e.g. budget='flops=0.5': half of the MACs.")
         optional = {f.name for f in fields(cls) if f.default is None}
-        return cls(
-            **{
-                key: None if value is None and key in optional else _read(key, value)
-                for key, value in values.items()
-            }
-        )
+        plain: dict[str, Any] = {
+            key: None if value is None and key in optional else _read(key, value)
+            for key, value in values.items()
+        }
+        return cls(**plain)
 
     def to_mapping(self) -> dict[str, Any]:
         """Return plain values; those that are None are left out."""
