@@ -117,8 +117,8 @@ def search(
     _check_output(run, settings, resume)
     seconds = dict.fromkeys(STAGES, 0.0)
 
-    # Optuna announces every trial of ours on standard error.
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    # Optuna announces every trial of ours, and optional packages that it lacks.
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     model = model.eval()
     images = draw_images(model, data, config)
     inputs = images.calibration.inputs[:2] if example_inputs is None else example_inputs

@@ -28,8 +28,8 @@ def best(
 def test_beats_random_search(sampler: str, evaluations: int, make_toy: Any, play: Any) -> None:
     """None of the three is told any error curve."""
     ours, randoms = (
-        [best(make_toy, play, *who, seed, evaluations) for seed in range(count)]
-        for who, count in ((("bayes", sampler), 3), (("random", None), 9))
+        [best(make_toy, play, name, chosen, seed, evaluations) for seed in range(count)]
+        for name, chosen, count in (("bayes", sampler, 3), ("random", None, 9))
     )
     assert median(ours) > median(randoms)
 
