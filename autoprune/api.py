@@ -22,7 +22,6 @@ from autoprune.config import SearchConfig
 from autoprune.data import Partition, SplitSizes, as_splits, partition
 from autoprune.errors import DataError, ModelError, RunError, UsageError
 from autoprune.evaluation.evaluator import timed
-from autoprune.evaluation.measurement import Scores
 from autoprune.evaluation.reward import Reward, custom_score, negative_kl
 from autoprune.evaluation.scoring import score_split
 from autoprune.evaluation.stopwatch import paired_latency_ms
@@ -134,22 +133,9 @@ def search(
     ledger, report = _explore(task, bench, config, reward, run, deadline, progress)
     with timed(seconds, "finalists"):
         finalist = run_off(_best(ledger), bench, reward, progress)
-    winner, small = finalist.measurement, finalist.network
-    policy = bench.builder.policy(winner.widths)
+    policy = bench.builder.policy(finalist.measurement.widths)
     run.save_policy(policy)
-    run.save_weights(small)
-    dense_scores, scores, split = _final_scores(model, finalist, images)
-    latencies = paired_latency_ms([model, small], images.calibration.inputs[:1])
-    outcome = Outcome(
-        winner=winner,
-        sizes=task.space.sizes,
-        dense=dense_scores,
-        pruned=scores,
-        split=split,
-        latencies_ms=(latencies[0], latencies[1]),
-        device=_device_name(images.calibration.inputs.device),
-    )
-    evaluations = len(ledger) + 2 * len(_best(ledger)) + 2
+    run.save_weights(finalist.network)
     result = {
         "version": 1,
         "strategy": config.strategy,
@@ -158,21 +144,14 @@ def search(
         "agent_from": None,
         "judge": bench.judge_name,
         "reconstruction": finalist.reconstruction,
-        **outcome.report(),
-        "search": {
-            "trials": len(ledger),
-            "evaluations": evaluations,
-            "image_forwards": evaluations * bench.forwards,
-            "failed": report.failed,
-            "seconds": round(time.monotonic() - began, 3),
-            "best_value": _best(ledger)[0].value,
-            "signal_split": images.signal_split,
-        },
+        **_outcome(model, finalist, task, images).report(),
+        "search": {**_effort(ledger, report, bench), "signal_split": images.signal_split},
         "seconds": {**seconds, **stage_seconds(ledger), "strategy": report.strategy_seconds},
         "frontier": frontier(ledger),
     }
+    result["search"]["seconds"] = round(time.monotonic() - began, 3)
     run.save_result(result)
-    return Run(run.path, small, policy, result)
+    return Run(run.path, finalist.network, policy, result)
 
 
 def default_trials(groups: int) -> int:
@@ -297,14 +276,35 @@ def _teller(ledger: Ledger, trials: int, progress: Progress) -> Callable[[Trial]
     return tell
 
 
-def _final_scores(
-    model: nn.Module, finalist: Finalist, images: Partition
-) -> tuple[Scores, Scores, str]:
-    """Score once on the test split; without one, or with the user's own score, as selected."""
-    if images.test is None or finalist.measurement.scores.custom is not None:
-        return finalist.measurement.dense, finalist.measurement.scores, "selection"
-    dense, pruned = score_split(model, [finalist.network], images.test)
-    return dense, pruned, "test"
+def _outcome(model: nn.Module, finalist: Finalist, task: Task, images: Partition) -> Outcome:
+    """Score once on the test split (without one, or with the user's own score, as selected)."""
+    small, chosen = finalist.network, finalist.measurement
+    dense, pruned, split = chosen.dense, chosen.scores, "selection"
+    if images.test is not None and pruned.custom is None:
+        (dense, pruned), split = score_split(model, [small], images.test), "test"
+    one = images.calibration.inputs[:1]
+    return Outcome(
+        winner=chosen,
+        sizes=task.space.sizes,
+        dense=dense,
+        pruned=pruned,
+        split=split,
+        latencies_ms=paired_latency_ms([model, small], one),
+        device=_device_name(one.device),
+    )
+
+
+def _effort(ledger: Ledger, report: LoopReport, bench: Bench) -> dict[str, Any]:
+    """Return what the search took; choosing the judge and the finalists count as evaluations."""
+    finalists = _best(ledger)
+    evaluations = len(ledger) + len(bench.finals) * len(finalists) + bench.judging
+    return {
+        "trials": len(ledger),
+        "evaluations": evaluations,
+        "image_forwards": evaluations * bench.forwards,
+        "failed": report.failed,
+        "best_value": finalists[0].value,
+    }
 
 
 def _device_name(device: torch.device) -> str:

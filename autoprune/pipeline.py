@@ -110,6 +110,7 @@ class Bench:
         finals: measure finalists on the selection split, by the kind of repair.
         rankings: which units stay at every width.
         forwards: samples that one measurement by the judge runs through a network.
+        judging: measurements that choosing the judge took.
     """
 
     builder: Builder
@@ -118,6 +119,7 @@ class Bench:
     finals: Mapping[str, Evaluator]
     rankings: Sequence[Ranking]
     forwards: int
+    judging: int
 
 
 def set_up(
@@ -169,7 +171,7 @@ def set_up(
         name, judge = _choose_judge(judges(search, quick), task)
     finals = judges(selection, {"sequential": builder.sequential, name: quick[name]})
     forwards = search.dense.samples + (BATCHNORM_SAMPLES if "batchnorm" in name else 0)
-    return Bench(builder, judge, name, finals, rankings, forwards)
+    return Bench(builder, judge, name, finals, rankings, forwards, judging=len(quick))
 
 
 def _rank(evidence: Evidence, importance: str, progress: Progress) -> list[Ranking]:

@@ -28,7 +28,7 @@ class Outcome:
     dense: Scores
     pruned: Scores
     split: str
-    latencies_ms: tuple[float, float]
+    latencies_ms: Sequence[float]
     device: str
 
     def report(self) -> dict[str, Any]:
