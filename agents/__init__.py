@@ -29,7 +29,7 @@ def check_strategy(name: str, sampler: str | None) -> None:
 
 
 def make_strategy(name: str, problem: SearchProblem, sampler: str | None = None) -> Strategy:
-    """Return the strategy of that name ("auto" is what measured best).
+    """Return the strategy of that name ("auto" is "bayes" with TPE).
 
     Raises:
         UsageError: see `check_strategy`.

@@ -15,7 +15,7 @@ import numpy as np
 import optuna
 import scipy
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from autoprune.agents import make_strategy
 from autoprune.config import SearchConfig
@@ -41,7 +41,7 @@ from autoprune.policy import PruningPolicy
 from autoprune.progress import Progress, SearchState
 from autoprune.strategy import SearchProblem, Trial
 from autoprune.structure import surgery
-from autoprune.structure.inputs import Inputs, device_of
+from autoprune.structure.inputs import device_of
 from autoprune.study.ledger import Ledger
 from autoprune.study.result import Outcome, frontier, stage_seconds
 from autoprune.study.run_directory import RunDirectory, next_free
@@ -77,7 +77,7 @@ class Run:
 
 def search(
     model: nn.Module,
-    example_inputs: Inputs | None = None,
+    example_inputs: Tensor | None = None,
     *,
     data: Any,
     evaluate: Evaluate | None = None,
@@ -95,7 +95,8 @@ def search(
         example_inputs: a batch as the network takes it; one of the data's by default.
         data: a DataLoader, a Dataset, or a dict of splits {"train", "val", "test"} of these;
             batches are (inputs, targets).
-        evaluate: model → score (higher is better), for tasks that are not classification.
+        evaluate: model → score (higher is better), for tasks that are not classification. It judges
+            candidates, finalists and the winner alike: keep images of your own to check the winner.
         reward: measurement → float (larger is better); −KL to the dense network by default, or the
             score of `evaluate`.
         output: the run directory; by default the next free `runs/<model>-<number>`.
@@ -121,7 +122,7 @@ def search(
     model = model.eval()
     images = draw_images(model, data, config)
     inputs = images.calibration.inputs[:2] if example_inputs is None else example_inputs
-    _check_example(inputs, images)
+    inputs = _check_example(inputs, images)
     with timed(seconds, "structure"):
         task = define_task(model, inputs, config, progress)
     bench = set_up(model, task, images, evaluate, config, progress, seconds)
@@ -209,7 +210,7 @@ def draw_images(model: nn.Module, data: Any, config: SearchConfig) -> Partition:
     return images.to(device_of(model))
 
 
-def _check_example(example: Inputs, images: Partition) -> None:
+def _check_example(example: Tensor, images: Partition) -> Tensor:
     """Statistics are gathered where the trace saw layers: shapes must agree."""
     shape = images.calibration.inputs.shape[1:]
     if not isinstance(example, torch.Tensor) or example.shape[1:] != shape:
@@ -217,6 +218,7 @@ def _check_example(example: Inputs, images: Partition) -> None:
         raise DataError(
             f"example_inputs have samples of {seen}, but the data's are {tuple(shape)}."
         )
+    return example.to(images.calibration.inputs.device)
 
 
 def _check_output(run: RunDirectory, settings: Mapping[str, Any], resume: bool) -> None:
@@ -280,6 +282,8 @@ def _outcome(model: nn.Module, finalist: Finalist, task: Task, images: Partition
     """Score once on the test split (without one, or with the user's own score, as selected)."""
     small, chosen = finalist.network, finalist.measurement
     dense, pruned, split = chosen.dense, chosen.scores, "selection"
+    if pruned.custom is not None:
+        split = "user"
     if images.test is not None and pruned.custom is None:
         (dense, pruned), split = score_split(model, [small], images.test), "test"
     one = images.calibration.inputs[:1]
@@ -301,7 +305,8 @@ def _effort(ledger: Ledger, report: LoopReport, bench: Bench) -> dict[str, Any]:
     return {
         "trials": len(ledger),
         "evaluations": evaluations,
-        "image_forwards": evaluations * bench.forwards,
+        "image_forwards": bench.forwards * (len(ledger) + bench.judging)
+        + bench.final_forwards * len(finalists),
         "failed": report.failed,
         "best_value": finalists[0].value,
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -13,7 +14,7 @@ from autoprune.config import SearchConfig
 from autoprune.cost.counts import COST_MODELS, cost_models
 from autoprune.cost.model import CostModel
 from autoprune.data import Partition
-from autoprune.errors import BudgetError, ModelError
+from autoprune.errors import BudgetError, ModelError, first_line
 from autoprune.evaluation.evaluator import Build, Builder, Evaluator, timed
 from autoprune.evaluation.measurement import Measurement, Scores
 from autoprune.evaluation.reward import Reward
@@ -111,6 +112,7 @@ class Bench:
         rankings: which units stay at every width.
         forwards: samples that one measurement by the judge runs through a network.
         judging: measurements that choosing the judge took.
+        final_forwards: samples that judging one finalist in every way runs through networks.
     """
 
     builder: Builder
@@ -120,6 +122,7 @@ class Bench:
     rankings: Sequence[Ranking]
     forwards: int
     judging: int
+    final_forwards: int
 
 
 def set_up(
@@ -171,7 +174,8 @@ def set_up(
         name, judge = _choose_judge(judges(search, quick), task)
     finals = judges(selection, {"sequential": builder.sequential, name: quick[name]})
     forwards = search.dense.samples + (BATCHNORM_SAMPLES if "batchnorm" in name else 0)
-    return Bench(builder, judge, name, finals, rankings, forwards, judging=len(quick))
+    final_forwards = len(finals) * selection.dense.samples + len(images.calibration)
+    return Bench(builder, judge, name, finals, rankings, forwards, len(quick), final_forwards)
 
 
 def _rank(evidence: Evidence, importance: str, progress: Progress) -> list[Ranking]:
@@ -226,12 +230,18 @@ def run_off(trials: Sequence[Trial], bench: Bench, reward: Reward, progress: Pro
     calibration data, and can be worse with little.
     """
     best: Finalist | None = None
+    highest, reason = -math.inf, ""
     for done, trial in enumerate(trials):
         for reconstruction, evaluator in bench.finals.items():
-            network, measurement = evaluator.build(trial.candidate.widths)
-            finalist = Finalist(measurement, network, reconstruction)
-            if best is None or reward(measurement) > reward(best.measurement):
-                best = finalist
+            try:
+                network, measurement = evaluator.build(trial.candidate.widths)
+                value = float(reward(measurement))
+            except Exception as error:  # out of memory, or the user's own code
+                reason = f"{type(error).__name__}: {first_line(error)}"
+                continue
+            if value > highest:
+                best, highest = Finalist(measurement, network, reconstruction), value
         progress.step("finalists", done + 1, len(trials))
-    assert best is not None
+    if best is None:
+        raise ModelError(f"every finalist failed on the selection images: {reason or 'NaN'}.")
     return best

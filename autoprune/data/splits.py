@@ -16,6 +16,9 @@ from torch.utils.data import default_collate
 from autoprune.data.normalization import Normalization
 from autoprune.errors import DataError, first_line
 
+# Of the inputs of one batch: a network's activations take many times as much.
+BATCH_BYTES = 40_000_000
+
 Collate = Callable[[list[Any]], Any]
 
 
@@ -48,9 +51,14 @@ class Samples:
         for start in range(0, len(self), size):
             yield self[start : start + size]
 
-    def as_split(self) -> Split:
-        """Return the same samples as a split."""
-        return SampleSplit(self)
+    def parts(self, size: int) -> int:
+        """Return how many batches the samples make, of at most `size` and `BATCH_BYTES` each."""
+        each = max(1, self.inputs[:1].nbytes)
+        return -(-len(self) // max(1, min(size, BATCH_BYTES // each)))
+
+    def batches_within(self, size: int) -> Iterator[Samples]:
+        """Yield all samples in order, in `parts(size)` batches of nearly equal size."""
+        return self.batches(-(-len(self) // self.parts(size)))
 
     def to(self, device: torch.device | str) -> Samples:
         """Return the samples on a device, images channels last: convolutions run faster on them."""
@@ -78,22 +86,6 @@ class Split(ABC):
         """Yield all samples in order, `size` at a time; the last batch may be smaller."""
         for start in range(0, len(self), size):
             yield self.take(range(start, min(start + size, len(self))))
-
-
-class SampleSplit(Split):
-    """Samples that are in memory already."""
-
-    def __init__(self, samples: Samples) -> None:
-        self.samples = samples
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def take(self, indices: Sequence[int]) -> Samples:
-        """Return the chosen samples."""
-        rows = list(indices)
-        targets = None if self.samples.targets is None else self.samples.targets[rows]
-        return Samples(self.samples.inputs[rows], targets)
 
 
 class ArraySplit(Split):

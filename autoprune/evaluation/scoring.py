@@ -131,5 +131,5 @@ def class_logits(model: nn.Module, samples: Samples) -> Tensor:
 def _logits(model: nn.Module, samples: Samples) -> Iterable[Tensor]:
     size = CPU_BATCH if samples.inputs.device.type == "cpu" else GPU_BATCH
     with torch.inference_mode():
-        for batch in samples.batches(size):
+        for batch in samples.batches_within(size):
             yield model(batch.inputs)

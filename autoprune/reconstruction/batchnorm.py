@@ -31,7 +31,8 @@ def reestimate_batchnorm(model: nn.Module, samples: Samples) -> None:
         layer.train()
     try:
         with torch.no_grad():
-            for batch in samples.batches(min(BATCH, len(samples))):
+            # Equal batches: each counts the same, and a BN cannot train on a single sample.
+            for batch in samples.batches_within(BATCH):
                 model(batch.inputs)
     finally:
         for layer, momentum in zip(layers, momenta, strict=True):

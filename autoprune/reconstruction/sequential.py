@@ -21,7 +21,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from autoprune.data import Samples
 from autoprune.statistics.moments import draw_positions, outputs_at, patches
 from autoprune.structure.groups import LayerSpec, Structure
-from autoprune.structure.operators import OperatorMode
+from autoprune.structure.operators import OperatorMode, plain_arithmetic
 from autoprune.structure.surgery import Keep
 
 # Rows of every layer's least-squares problem, where there are so many positions.
@@ -90,7 +90,7 @@ class _Walk(OperatorMode):
 
     def run(self, samples: Samples) -> None:
         """Run all samples as one batch."""
-        with torch.inference_mode(), self:
+        with plain_arithmetic(), torch.inference_mode(), self:
             self._model(samples.inputs)
 
 
@@ -180,6 +180,9 @@ class _Refitting(_Walk):
         shortcut: Tensor | None,
     ) -> Tensor:
         source, weight = args[0], args[1]
+        if layer.batchnorm is not None:
+            # Targets are the dense network's raw outputs: its spread is wanted, too.
+            self._set_statistic(layer, "running_var")
         target = self._targets[layer.weight]
         inputs = patches(layer, source, target.positions)
         wanted = self._wanted_outputs(layer, target, shortcut)
@@ -225,11 +228,15 @@ class _Refitting(_Walk):
             module.bias.copy_(intercept)
         else:
             assert layer.batchnorm is not None
-            name = f"{layer.batchnorm}.running_mean"
-            rows = self._keep.get(name, {}).get(0)
-            dense = self._dense.get_buffer(name)
             # The layer's raw output lacks the intercept: the BN must subtract less.
-            self._model.get_buffer(name).copy_((dense if rows is None else dense[rows]) - intercept)
+            self._set_statistic(layer, "running_mean", -intercept)
+
+    def _set_statistic(self, layer: LayerSpec, what: str, change: Tensor | float = 0.0) -> None:
+        """Give the BN behind a layer the dense network's statistic, changed by so much."""
+        name = f"{layer.batchnorm}.{what}"
+        rows = self._keep.get(name, {}).get(0)
+        dense = self._dense.get_buffer(name)
+        self._model.get_buffer(name).copy_((dense if rows is None else dense[rows]) + change)
 
 
 def _ridge_to_prior(inputs: Tensor, wanted: Tensor, prior: Tensor) -> Tensor:

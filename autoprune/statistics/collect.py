@@ -49,7 +49,7 @@ def collect_moments(
             handle = module.register_forward_pre_hook(hook, with_kwargs=True)
             stack.callback(handle.remove)
         seen = 0
-        for batch in samples.batches(BATCH):
+        for batch in samples.batches_within(BATCH):
             model(batch.inputs)
             seen += len(batch)
             progress(seen, len(samples))

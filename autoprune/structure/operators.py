@@ -7,9 +7,11 @@ names an activation in the dense network and in every network cut from it.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from autoprune.structure.rules import find_rule
@@ -43,3 +45,18 @@ class OperatorMode(TorchDispatchMode):
     @abstractmethod
     def operate(self, number: int, name: str, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         """Run one operator (name without in-place underscore) and return its result."""
+
+
+@contextmanager
+def plain_arithmetic() -> Iterator[None]:
+    """No fused attention, which hides its operators, and no TF32, which is coarser than a fault."""
+    fused = torch.backends.mha.get_fastpath_enabled()
+    coarse = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.mha.set_fastpath_enabled(False)
+    torch.backends.cuda.matmul.allow_tf32 = False
+    try:
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
+        torch.backends.cuda.matmul.allow_tf32 = coarse

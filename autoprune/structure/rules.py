@@ -274,12 +274,17 @@ def reshape(trace: Recorder, call: Call) -> None:
 
 
 def movement(trace: Recorder, call: Call) -> None:
-    """Data movement: run the same operator on the labels."""
+    """Data movement: run the same operator on the labels; whole numbers are indices, not data."""
 
     def swap(leaf: Any) -> Any:
-        is_data = isinstance(leaf, Tensor) and leaf.is_floating_point()
-        return trace.labels(leaf) if is_data else leaf
+        if not isinstance(leaf, Tensor):
+            return leaf
+        return trace.labels(leaf) if leaf.is_floating_point() else leaf.cpu()
 
+    if not all(out.is_floating_point() for out in call.outputs()):
+        for out in call.outputs():
+            trace.set_labels(out, constant(out.shape))
+        return
     args, kwargs = tree_map(swap, (call.args, dict(call.kwargs)))
     labels = call.func(*args, **kwargs)
     for out, moved in zip(call.outputs(), _tensors(labels), strict=True):

@@ -100,11 +100,11 @@ def _assign(model: nn.Module, name: str, value: Tensor) -> None:
     path, _, leaf = name.rpartition(".")
     module = model.get_submodule(path)
     old = getattr(module, leaf)
-    if old is None or isinstance(old, nn.Parameter):
-        dtype = old.dtype if old is not None else next(module.parameters()).dtype
-        setattr(module, leaf, nn.Parameter(value.to(dtype)))
-    else:
-        setattr(module, leaf, value.to(old.dtype))
+    like = next(module.parameters()) if old is None else old
+    # A copy: the value may be somebody's memory of a solution, and networks are written to.
+    own = value.detach().to(like, copy=True)
+    is_parameter = isinstance(like, nn.Parameter)
+    setattr(module, leaf, nn.Parameter(own, like.requires_grad) if is_parameter else own)
 
 
 def _fix_conv(module: _ConvNd) -> None:

@@ -66,8 +66,9 @@ class LabelTrace(OperatorMode):
         self._alive.append((args, out))
         for tensor in call.inputs():
             self._uses[id(tensor)] += 1
-        if name == "add":
-            self._joins.append(tuple(self._made_at.get(id(t), -1) for t in call.inputs()))
+        terms = list(call.inputs())
+        if name == "add" and call.kwargs.get("alpha", 1) == 1 and _alike(terms):
+            self._joins.append(tuple(self._made_at.get(id(t), -1) for t in terms))
         for tensor in call.outputs():
             self._made_at[id(tensor)] = number
         rule = find_rule(name, func)
@@ -149,6 +150,10 @@ class LabelTrace(OperatorMode):
                 other = terms[0] if terms[1] == end else terms[1]
                 return other if 0 <= other < start else None
         return None
+
+
+def _alike(terms: Sequence[Tensor]) -> bool:
+    return len(terms) == 2 and terms[0].shape == terms[1].shape
 
 
 def _is_refittable(model: nn.Module, layer: LayerSpec) -> bool:

@@ -7,8 +7,7 @@ breaks this, sometimes silently; such a group is frozen, whatever the trace beli
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from torch.utils._pytree import tree_leaves
 from autoprune.errors import ModelError, first_line
 from autoprune.structure.groups import ChannelGroup, Structure
 from autoprune.structure.inputs import Inputs, run, sample
+from autoprune.structure.operators import plain_arithmetic
 from autoprune.structure.surgery import cut, kept_positions
 from autoprune.structure.trace import trace
 
@@ -42,7 +42,7 @@ def analyze(
     Raises:
         ModelError: the forward pass fails or gives NaN.
     """
-    with _plain_arithmetic():
+    with plain_arithmetic():
         structure = trace(model, example_inputs)
         _check_finite(model, sample(example_inputs, 2))
         reasons = {}
@@ -53,18 +53,6 @@ def analyze(
             progress(done + 1, len(structure.groups))
         structure = structure.frozen_by(reasons)
         return _freeze_interplay(model, structure, sample(example_inputs, 3))
-
-
-@contextmanager
-def _plain_arithmetic() -> Iterator[None]:
-    """No fused attention, which hides its operators, and no TF32, which is coarser than a fault."""
-    fused = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-            yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fused)
 
 
 def difference(
