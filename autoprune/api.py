@@ -7,7 +7,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -70,9 +70,9 @@ class Run:
     """
 
     path: Path
-    model: nn.Module
-    policy: PruningPolicy
-    result: Mapping[str, Any]
+    model: nn.Module = field(repr=False)
+    policy: PruningPolicy = field(repr=False)
+    result: Mapping[str, Any] = field(repr=False)
 
 
 def search(
@@ -110,6 +110,8 @@ def search(
     """
     began = time.monotonic()
     progress = progress or Progress()
+    if not isinstance(model, nn.Module):
+        raise UsageError(f"model must be a torch.nn.Module, but got a {type(model).__name__}.")
     config = SearchConfig.from_mapping(options)
     check_config(config)
     settings = {"autoprune": __version__, **(origin or {}), **config.to_mapping()}
@@ -126,6 +128,8 @@ def search(
     with timed(seconds, "structure"):
         task = define_task(model, inputs, config, progress)
     bench = set_up(model, task, images, evaluate, config, progress, seconds)
+    if (dense := bench.dense.metric) is not None:
+        progress.note(f"the dense network scores {dense:.4f} on the search images")
     if not resume:
         run.create({**settings, "versions": _versions()})
 

@@ -105,6 +105,7 @@ class Bench:
     """Everything that is needed to build and judge candidates.
 
     Attributes:
+        dense: scores of the dense network on the search split.
         builder: makes networks.
         judge: measures candidates on the search split.
         judge_name: how it repairs them, "one-shot" or "one-shot+batchnorm".
@@ -115,6 +116,7 @@ class Bench:
         final_forwards: samples that judging one finalist in every way runs through networks.
     """
 
+    dense: Scores
     builder: Builder
     judge: Evaluator
     judge_name: str
@@ -175,7 +177,17 @@ def set_up(
     finals = judges(selection, {"sequential": builder.sequential, name: quick[name]})
     forwards = search.dense.samples + (BATCHNORM_SAMPLES if "batchnorm" in name else 0)
     final_forwards = len(finals) * selection.dense.samples + len(images.calibration)
-    return Bench(builder, judge, name, finals, rankings, forwards, len(quick), final_forwards)
+    return Bench(
+        dense=search.dense,
+        builder=builder,
+        judge=judge,
+        judge_name=name,
+        finals=finals,
+        rankings=rankings,
+        forwards=forwards,
+        judging=len(quick),
+        final_forwards=final_forwards,
+    )
 
 
 def _rank(evidence: Evidence, importance: str, progress: Progress) -> list[Ranking]:

@@ -94,5 +94,5 @@ def _unreachable(constraint: Constraint, space: SearchSpace) -> str:
         f"budget {cost.name}={constraint.limit:.6g} {cost.unit} is out of reach: the smallest "
         f"network that can be cut has {least:.6g} {cost.unit} "
         f"({least / dense:.3f} of the dense {dense:.6g}); "
-        "raise the budget, lower --min-keep or exclude fewer layers."
+        "raise the budget, lower --min-keep or --round-to, or exclude fewer layers."
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 
@@ -10,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from autoprune.data import Samples, Split, check_labels, check_samples
-from autoprune.errors import DataError, ModelError, first_line
+from autoprune.errors import DataError, ModelError, UsageError, first_line
 from autoprune.evaluation.measurement import Scores
 from autoprune.structure.inputs import device_of
 
@@ -56,8 +57,19 @@ class CustomScorer(Scorer):
     """The user's own `evaluate(model) -> score`, higher is better."""
 
     def __init__(self, dense: nn.Module, evaluate: Callable[[nn.Module], float]) -> None:
+        """Run it on the dense network once.
+
+        Raises:
+            UsageError: it returns no finite number there.
+        """
         self._evaluate = evaluate
-        self.dense = self.score(dense)
+        try:
+            self.dense = self.score(dense)
+            finite = math.isfinite(self.dense.custom or 0.0)
+        except (TypeError, ValueError):
+            finite = False
+        if not finite:
+            raise UsageError("evaluate(model) must return a finite number for the dense network.")
 
     def score(self, model: nn.Module) -> Scores:
         """Return what the user's function says."""

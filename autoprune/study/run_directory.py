@@ -83,6 +83,7 @@ class RunDirectory:
         Raises:
             RunError: the run is not finished, or the file is damaged.
         """
+        self.load_config()
         if not self.policy_path.exists():
             raise RunError(f"{str(self.path)!r} holds no finished run: finish it with --resume.")
         return PruningPolicy.load(self.policy_path)
@@ -131,6 +132,7 @@ class RunDirectory:
         draft = path.with_name(f".{path.name}.part")
         try:
             write(draft)
+            draft.chmod(0o644)  # safetensors would let nobody else read
             os.replace(draft, path)
         except BaseException:
             draft.unlink(missing_ok=True)
