@@ -2,48 +2,64 @@
 
 from __future__ import annotations
 
-from autoprune.agents.global_ranking import GlobalStrategy
-from autoprune.agents.random_search import RandomStrategy
-from autoprune.agents.uniform import UniformStrategy
+import importlib
+from typing import Any
+
 from autoprune.errors import UsageError, did_you_mean
 from autoprune.strategy import SearchProblem, Strategy
 
-STRATEGIES = ("auto", "bayes", "global", "random", "uniform")
+# Imported when they are chosen: some need heavy libraries.
+_PLACES = {
+    "bayes": "autoprune.agents.bayesian:BayesianStrategy",
+    "global": "autoprune.agents.global_ranking:GlobalStrategy",
+    "random": "autoprune.agents.random_search:RandomStrategy",
+    "uniform": "autoprune.agents.uniform:UniformStrategy",
+}
+AUTO = "bayes"
+STRATEGIES = ("auto", *sorted(_PLACES))
 
 
-def check_strategy(name: str, sampler: str | None) -> None:
-    """Refuse unknown names before any work is done.
+def strategy_class(name: str) -> type[Strategy]:
+    """Return the strategy of that name.
 
     Raises:
-        UsageError: no such strategy, no such sampler, or a strategy without samplers.
+        UsageError: there is none.
     """
     if name not in STRATEGIES:
         raise UsageError(f"unknown strategy {name!r}; {did_you_mean(name, STRATEGIES)}")
-    if sampler is not None:
-        if name not in ("auto", "bayes"):
-            raise UsageError(f"--sampler is for the strategy 'bayes'; {name!r} has none.")
-        from autoprune.agents.bayesian import SAMPLERS
-
-        if sampler not in SAMPLERS:
-            raise UsageError(f"unknown sampler {sampler!r}; {did_you_mean(sampler, SAMPLERS)}")
+    module, _, attribute = _PLACES[AUTO if name == "auto" else name].partition(":")
+    found: type[Strategy] = getattr(importlib.import_module(module), attribute)
+    return found
 
 
-def make_strategy(name: str, problem: SearchProblem, sampler: str | None = None) -> Strategy:
-    """Return the strategy of that name ("auto" is "bayes" with TPE).
+def check_strategy(name: str, **options: Any) -> None:
+    """Refuse unknown names and misplaced options before any work is done.
+
+    Args:
+        name: of the strategy.
+        **options: of certain strategies; None where nothing was said.
+
+    Raises:
+        UsageError: no such strategy, an option that it does not have, or a bad value.
+    """
+    chosen = strategy_class(name)
+    for option, value in options.items():
+        if value is not None and option not in chosen.options:
+            able = [n for n in sorted(_PLACES) if option in strategy_class(n).options]
+            takers = " and ".join(map(repr, able))
+            raise UsageError(f"--{option} is for the strategy {takers}; {name!r} has none.")
+    chosen.check_options(**{k: v for k, v in options.items() if v is not None})
+
+
+def make_strategy(name: str, problem: SearchProblem, **options: Any) -> Strategy:
+    """Return the strategy of that name.
 
     Raises:
         UsageError: see `check_strategy`.
     """
-    check_strategy(name, sampler)
-    if name == "uniform":
-        return UniformStrategy(problem)
-    if name == "random":
-        return RandomStrategy(problem)
-    if name == "global":
-        return GlobalStrategy(problem)
-    from autoprune.agents.bayesian import BayesianStrategy
-
-    return BayesianStrategy(problem, sampler) if sampler else BayesianStrategy(problem)
+    check_strategy(name, **options)
+    given = {key: value for key, value in options.items() if value is not None}
+    return strategy_class(name)(problem, **given)
 
 
-__all__ = ["STRATEGIES", "check_strategy", "make_strategy"]
+__all__ = ["AUTO", "STRATEGIES", "check_strategy", "make_strategy", "strategy_class"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -33,16 +33,10 @@ class BayesianStrategy(Strategy):
     """
 
     name: ClassVar[str] = "bayes"
+    options: ClassVar[tuple[str, ...]] = ("sampler",)
 
     def __init__(self, problem: SearchProblem, sampler: str = "tpe") -> None:
-        """Choose the sampler.
-
-        Raises:
-            UsageError: no such sampler.
-        """
         super().__init__(problem)
-        if sampler not in SAMPLERS:
-            raise UsageError(f"unknown sampler {sampler!r}; {did_you_mean(sampler, SAMPLERS)}")
         self._learns_raw = sampler == "cmaes"
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -53,6 +47,16 @@ class BayesianStrategy(Strategy):
         self._values: dict[Widths, float | None] = {}
         self._asked: optuna.Trial | None = None
         self._warm_starts = warm_starts(problem)
+
+    @classmethod
+    def check_options(cls, sampler: str = "tpe", **options: Any) -> None:
+        """Refuse an unknown sampler.
+
+        Raises:
+            UsageError: there is no such sampler.
+        """
+        if sampler not in SAMPLERS:
+            raise UsageError(f"unknown sampler {sampler!r}; {did_you_mean(sampler, SAMPLERS)}")
 
     def ask(self) -> Candidate | None:
         """Return widths that were not asked for before."""

@@ -22,10 +22,12 @@ from autoprune.config import SearchConfig
 from autoprune.data import Partition, SplitSizes, as_splits, partition
 from autoprune.errors import DataError, ModelError, RunError, UsageError
 from autoprune.evaluation.evaluator import timed
+from autoprune.evaluation.measurement import Measurement
 from autoprune.evaluation.reward import Reward, custom_score, negative_kl
 from autoprune.evaluation.scoring import score_split
 from autoprune.evaluation.stopwatch import paired_latency_ms
 from autoprune.loop import LoopReport, run_loop
+from autoprune.memory import kept_memory
 from autoprune.pipeline import (
     FINALISTS,
     Bench,
@@ -39,7 +41,8 @@ from autoprune.pipeline import (
 )
 from autoprune.policy import PruningPolicy
 from autoprune.progress import Progress, SearchState
-from autoprune.strategy import SearchProblem, Trial
+from autoprune.search_spaces.traits import describe
+from autoprune.strategy import Candidate, SearchProblem, Trial
 from autoprune.structure import surgery
 from autoprune.structure.inputs import device_of
 from autoprune.study.ledger import Ledger
@@ -75,6 +78,7 @@ class Run:
     result: Mapping[str, Any] = field(repr=False)
 
 
+@kept_memory()
 def search(
     model: nn.Module,
     example_inputs: Tensor | None = None,
@@ -249,16 +253,26 @@ def _explore(
 ) -> tuple[Ledger, LoopReport]:
     trials = config.trials or default_trials(len(task.space))
     problem = SearchProblem(
-        task.space, task.projection, task.costs, bench.rankings, trials, config.seed
+        space=task.space,
+        projection=task.projection,
+        costs=task.costs,
+        rankings=bench.rankings,
+        traits=describe(task.structure),
+        trials=trials,
+        seed=config.seed,
     )
-    strategy = make_strategy(config.strategy, problem, config.sampler)
+    strategy = make_strategy(config.strategy, problem, **config.strategy_options)
     ledger = Ledger(task.space, run.storage)
     progress.note(
         f"{strategy.name}: up to {trials} trials over {len(task.space)} groups"
         + (f", {len(ledger)} of them done before" if len(ledger) else "")
     )
     teller = _teller(ledger, trials, progress)
-    report = run_loop(strategy, bench.judge.measure, reward, ledger, trials, deadline, teller)
+
+    def measure(candidate: Candidate) -> Measurement:
+        return bench.judge.measure(candidate.widths, candidate.base)
+
+    report = run_loop(strategy, measure, reward, ledger, trials, deadline, teller)
     if not _best(ledger):
         raise RunError("no trial succeeded before the search ended; give it more time or trials.")
     return ledger, report

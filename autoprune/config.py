@@ -69,6 +69,11 @@ class SearchConfig:
         }
         return cls(**plain)
 
+    @property
+    def strategy_options(self) -> dict[str, Any]:
+        """What certain strategies are told besides; None where nothing was said."""
+        return {"sampler": self.sampler}
+
     def to_mapping(self) -> dict[str, Any]:
         """Return plain values; those that are None are left out."""
         values = {key: value for key, value in asdict(self).items() if value is not None}

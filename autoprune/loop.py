@@ -39,7 +39,7 @@ class SearchFailed(AutopruneError):
 
 def run_loop(
     strategy: Strategy,
-    measure: Callable[[Widths], Measurement],
+    measure: Callable[[Candidate], Measurement],
     reward: Reward,
     ledger: Ledger,
     trials: int,
@@ -52,7 +52,7 @@ def run_loop(
 
     Args:
         strategy: who asks.
-        measure: evaluates widths.
+        measure: evaluates a candidate.
         reward: values measurements.
         ledger: holds the trials; those of an interrupted search are replayed, not evaluated.
         trials: in the ledger at the end, replayed ones included.
@@ -106,10 +106,10 @@ def _over_budget(strategy: Strategy, candidate: Candidate) -> Trial | None:
 
 
 def _evaluate(
-    candidate: Candidate, measure: Callable[[Widths], Measurement], reward: Reward
+    candidate: Candidate, measure: Callable[[Candidate], Measurement], reward: Reward
 ) -> Trial:
     try:
-        measurement = measure(candidate.widths)
+        measurement = measure(candidate)
     except (RuntimeError, ArithmeticError, MemoryError) as error:
         reason = f"the evaluation failed: {type(error).__name__}: {first_line(error)}"
         return Trial(candidate, None, error=reason)

@@ -52,7 +52,7 @@ def check_config(config: SearchConfig) -> None:
         if name not in COST_MODELS:
             known = ", ".join(COST_MODELS)
             raise BudgetError(f"there is no cost model for {name!r}; choose from: {known}.")
-    check_strategy(config.strategy, config.sampler)
+    check_strategy(config.strategy, **config.strategy_options)
     make_importance(config.importance)
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
 
 from autoprune.cost.model import CostModel
 from autoprune.evaluation.measurement import Measurement
@@ -13,6 +13,7 @@ from autoprune.importance.base import Ranking
 from autoprune.policy import Widths
 from autoprune.search_spaces.keep_ratio import SearchSpace
 from autoprune.search_spaces.projection import Projection
+from autoprune.search_spaces.traits import GroupTraits
 
 
 @dataclass(frozen=True)
@@ -23,10 +24,13 @@ class Candidate:
         widths: units kept per group.
         kind: a "candidate" must satisfy the budget and can win; a "probe" is a measurement that the
             strategy needs on its way, may exceed the budget and never wins.
+        base: widths that these differ from in few groups, for several candidates in a row: what
+            comes before the first change is then computed once. Best asked in network order.
     """
 
     widths: Widths
     kind: Literal["candidate", "probe"] = "candidate"
+    base: Widths | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,7 @@ class SearchProblem:
         projection: onto the budget.
         costs: every cost model, by name.
         rankings: of the groups' units, with error curves where the criterion has them.
+        traits: what kind of layers the groups' channels come from and go to.
         trials: how many evaluations there will be.
         seed: of all randomness.
     """
@@ -63,6 +68,7 @@ class SearchProblem:
     projection: Projection
     costs: Mapping[str, CostModel]
     rankings: Sequence[Ranking]
+    traits: Sequence[GroupTraits]
     trials: int
     seed: int
 
@@ -77,9 +83,19 @@ class Strategy(ABC):
     """
 
     name: ClassVar[str]
+    options: ClassVar[tuple[str, ...]] = ()
+    """Fields of `SearchConfig` that are for this strategy; its constructor takes them by name."""
 
     def __init__(self, problem: SearchProblem) -> None:
         self.problem = problem
+
+    @classmethod
+    def check_options(cls, **options: Any) -> None:
+        """Refuse bad values of this strategy's options.
+
+        Raises:
+            UsageError: a value means nothing here.
+        """
 
     @abstractmethod
     def ask(self) -> Candidate | None:

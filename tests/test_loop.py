@@ -20,6 +20,7 @@ from autoprune.loop import MOST_FAILURES, LoopReport, SearchFailed, run_loop
 from autoprune.policy import Widths
 from autoprune.search_spaces.keep_ratio import SearchSpace
 from autoprune.search_spaces.projection import Constraint, Projection
+from autoprune.search_spaces.traits import GroupTraits
 from autoprune.strategy import Candidate, SearchProblem, Strategy, Trial
 from autoprune.study.ledger import Ledger
 
@@ -39,7 +40,15 @@ def problem(trials: int = 10, seed: int = 0) -> SearchProblem:
     projection = Projection(SPACE, [Constraint(SumCost(), 15.0)])
     errors = tuple((1 - w / 9) ** 2 for w in range(10))
     rankings = [Ranking(tuple(range(9)), errors)] * 3
-    return SearchProblem(SPACE, projection, {"flops": SumCost()}, rankings, trials, seed)
+    return SearchProblem(
+        space=SPACE,
+        projection=projection,
+        costs={"flops": SumCost()},
+        rankings=rankings,
+        traits=[GroupTraits()] * 3,
+        trials=trials,
+        seed=seed,
+    )
 
 
 class Scripted(Strategy):
@@ -82,8 +91,15 @@ Loop = Callable[..., LoopReport]
 @pytest.fixture
 def loop(ledger: Ledger) -> Loop:
     def run(strategy: Strategy, trials: int = 10, **changes: Any) -> LoopReport:
-        arguments = {"measure": measurement, "reward": reward, "ledger": ledger, "trials": trials}
-        return run_loop(strategy, **{**arguments, **changes})
+        arguments: dict[str, Any] = {
+            "measure": measurement,
+            "reward": reward,
+            "ledger": ledger,
+            "trials": trials,
+        }
+        arguments |= changes
+        measure = arguments.pop("measure")
+        return run_loop(strategy, lambda candidate: measure(candidate.widths), **arguments)
 
     return run
 

@@ -88,8 +88,13 @@ class Evaluator:
         self._names = tuple(group.name for group in structure.groups)
         self._dense_costs = {n: c.total(structure.dense_widths) for n, c in costs.items()}
 
-    def measure(self, widths: Widths) -> Measurement:
-        """Build the network of these widths and score it."""
+    def measure(self, widths: Widths, base: Widths | None = None) -> Measurement:
+        """Build the network of these widths and score it.
+
+        Args:
+            widths: of the candidate.
+            base: widths of a network that several candidates in a row differ little from.
+        """
         return self.build(widths)[1]
 
     def build(self, widths: Widths) -> tuple[nn.Module, Measurement]:

@@ -18,12 +18,15 @@ from autoprune.cli.specs import load_model
 from autoprune.config import SearchConfig
 from autoprune.data import SplitSizes, load_splits, partition
 from autoprune.evaluation.scoring import CPU_BATCH
+from autoprune.memory import kept_memory
 from autoprune.pipeline import define_task, set_up
 from autoprune.progress import Progress
+from autoprune.reconstruction.batchnorm import fold_batchnorm
 
 REPEATS = 7
 
 
+@kept_memory()
 def main(shared: Path) -> None:
     factory = Path(__file__).parents[1] / "models" / "cifar_resnet.py"
     model = load_model(f"{factory}:resnet56", str(shared / "checkpoints" / "cifar_resnet56.th"))
@@ -38,8 +41,8 @@ def main(shared: Path) -> None:
     for _ in range(REPEATS):
         # Fresh widths every time: nothing is answered from the cache of solved weights.
         widths = task.projection.project(rng.uniform(0.3, 1.0, len(task.space)))
-        stages = bench.evaluator.measure(widths).seconds
-        small = bench.builder.cut(widths)
+        stages = bench.judge.measure(widths).seconds
+        small = fold_batchnorm(bench.builder.one_shot(widths, {}), task.structure)
         start = time.perf_counter()
         with torch.inference_mode():
             for batch in images.search.batches(CPU_BATCH):

@@ -15,6 +15,7 @@ from autoprune.importance import Ranking
 from autoprune.policy import Widths
 from autoprune.search_spaces.keep_ratio import SearchSpace
 from autoprune.search_spaces.projection import Constraint, Projection
+from autoprune.search_spaces.traits import GroupTraits
 from autoprune.strategy import SearchProblem, Strategy, Trial
 
 # Weight and power of each group's error curve: weight x (1 - keep ratio)^power.
@@ -103,7 +104,16 @@ def make_toy() -> MakeToy:
             Ranking(tuple(range(len(c) - 1)), tuple(c) if has_errors else None) for c in curves
         ]
         return Toy(
-            SearchProblem(space, Projection(space, bounds), models, rankings, 30, seed), curves
+            SearchProblem(
+                space=space,
+                projection=Projection(space, bounds),
+                costs=models,
+                rankings=rankings,
+                traits=[GroupTraits()] * len(sizes),
+                trials=30,
+                seed=seed,
+            ),
+            curves,
         )
 
     return make

@@ -20,7 +20,7 @@ def best(
     make_toy: Any, play: Any, name: str, sampler: str | None, seed: int, evaluations: int
 ) -> float:
     toy = make_toy([12] * 6, has_errors=False, seed=seed)
-    trials = play(make_strategy(name, toy.problem, sampler), toy.value, evaluations)
+    trials = play(make_strategy(name, toy.problem, sampler=sampler), toy.value, evaluations)
     return float(max(trial.value for trial in trials))
 
 
@@ -40,7 +40,7 @@ def test_a_small_space_is_searched_until_little_is_left(
 ) -> None:
     """A sampler that has converged on known widths neither ends the search nor takes for ever."""
     toy = make_toy([4, 4, 4], has_errors=False)
-    trials = play(make_strategy("bayes", toy.problem, sampler), toy.value, 100)
+    trials = play(make_strategy("bayes", toy.problem, sampler=sampler), toy.value, 100)
     fits, up = toy.problem.projection.fits, toy.problem.space.next_up
     maximal = [
         widths
@@ -64,7 +64,7 @@ def test_learns_where_the_projection_led(make_toy: Any, play: Any) -> None:
     """TPE and GP read keep ratios of evaluated widths, CMA-ES its own raw ones."""
     toy = make_toy([12, 7, 9])
     for sampler in ("tpe", "gp", "cmaes"):
-        strategy = BayesianStrategy(toy.problem, sampler)
+        strategy = BayesianStrategy(toy.problem, sampler=sampler)
         evaluated = {t.candidate.widths for t in play(strategy, toy.value, 6)}
         complete = strategy._study.get_trials(states=(optuna.trial.TrialState.COMPLETE,))
         told = {_widths(toy, trial.params) for trial in complete}
@@ -88,7 +88,7 @@ def test_warns_of_nothing(
 ) -> None:
     for sizes in ([12], [12, 7, 9]):
         toy = make_toy(sizes, keep=0.7)
-        play(make_strategy("bayes", toy.problem, sampler), toy.value, 13)
+        play(make_strategy("bayes", toy.problem, sampler=sampler), toy.value, 13)
     warnings = [r.message for r in caplog.records if r.levelno >= logging.WARNING]
     # Without the package `greenlet` Optuna says once that its GP is slower.
     assert not [message for message in warnings if "greenlet" not in message]

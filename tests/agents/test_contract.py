@@ -36,7 +36,7 @@ def test_every_strategy_is_tested() -> None:
 
 def test_candidates_are_allowed_and_within_the_budget(who: Any, toy: Any, play: Any) -> None:
     problem = toy.problem
-    trials = play(make_strategy(who[0], problem, who[1]), toy.value, ROUNDS)
+    trials = play(make_strategy(who[0], problem, sampler=who[1]), toy.value, ROUNDS)
     assert trials
     for trial in trials:
         widths = trial.candidate.widths
@@ -48,7 +48,7 @@ def test_candidates_are_allowed_and_within_the_budget(who: Any, toy: Any, play: 
 def test_nothing_is_asked_twice_but_by_chance(who: Any, toy: Any, play: Any) -> None:
     asked = [
         trial.candidate.widths
-        for trial in play(make_strategy(who[0], toy.problem, who[1]), toy.value, ROUNDS)
+        for trial in play(make_strategy(who[0], toy.problem, sampler=who[1]), toy.value, ROUNDS)
     ]
     if who[0] != "random":
         assert len(set(asked)) == len(asked)
@@ -64,13 +64,14 @@ def test_failed_trials_are_survived(who: Any, failing: str, make_toy: Any, play:
         fails = {"some": len(seen) % 3 == 0, "all": True, "the first": len(seen) == 1}[failing]
         return None if fails else toy.value(widths)
 
-    trials = play(make_strategy(who[0], toy.problem, who[1]), answer, ROUNDS)
+    trials = play(make_strategy(who[0], toy.problem, sampler=who[1]), answer, ROUNDS)
     assert len(trials) == (1 if who[0] in ("uniform", "global") else ROUNDS)
 
 
 def test_same_seed_and_answers_same_questions(who: Any, toy: Any, play: Any) -> None:
     first, again = (
-        play(make_strategy(who[0], toy.problem, who[1]), toy.value, ROUNDS) for _ in range(2)
+        play(make_strategy(who[0], toy.problem, sampler=who[1]), toy.value, ROUNDS)
+        for _ in range(2)
     )
     assert [t.candidate for t in first] == [t.candidate for t in again]
 
@@ -84,7 +85,7 @@ def test_other_seeds_other_questions(
     asked = []
     for seed in range(2):
         toy = make_toy([12, 7, 9, 16], seed=seed)
-        trials = play(make_strategy(name, toy.problem, sampler), toy.value, 8)
+        trials = play(make_strategy(name, toy.problem, sampler=sampler), toy.value, 8)
         asked.append([trial.candidate.widths for trial in trials])
     assert asked[0] != asked[1]
 
@@ -92,7 +93,7 @@ def test_other_seeds_other_questions(
 def test_rewards_of_any_size_are_learnt(who: Any, make_toy: Any, play: Any) -> None:
     toy = make_toy([12, 7, 9])
     for scale in (0.0, 1e12):
-        strategy = make_strategy(who[0], toy.problem, who[1])
+        strategy = make_strategy(who[0], toy.problem, sampler=who[1])
         assert play(strategy, lambda widths, by=scale: by * toy.value(widths), ROUNDS)
 
 
@@ -108,8 +109,8 @@ def test_rewards_of_any_size_are_learnt(who: Any, make_toy: Any, play: Any) -> N
 )
 def test_unknown_names(name: str, sampler: str | None, message: str, make_toy: Any) -> None:
     for refuse in (
-        lambda: check_strategy(name, sampler),
-        lambda: make_strategy(name, make_toy([4, 4]).problem, sampler),
+        lambda: check_strategy(name, sampler=sampler),
+        lambda: make_strategy(name, make_toy([4, 4]).problem, sampler=sampler),
     ):
         with pytest.raises(UsageError) as caught:
             refuse()

@@ -1,0 +1,38 @@
+"""How freed memory is treated while many networks are run one after the other."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+# Parameters of glibc's mallopt(3), values in bytes.
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+KEEP_ALL = {M_MMAP_THRESHOLD: 1 << 30, M_TRIM_THRESHOLD: 1 << 30}
+# Where glibc's own moving thresholds end once large blocks were freed. Setting a threshold stops it
+# from moving: the initial 128 KiB would leave the process slower than it was.
+SETTLED = {M_MMAP_THRESHOLD: 1 << 25, M_TRIM_THRESHOLD: 1 << 26}
+
+
+@contextmanager
+def kept_memory() -> Iterator[None]:
+    """Keep freed activations for the next ones; also a decorator.
+
+    By default glibc hands every large block back to the system and faults it in again, zeroed, for
+    the next layer: a fifth to a third of the time of a small network's forward pass on a CPU. With
+    other C libraries this does nothing.
+    """
+    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+    mallopt = getattr(libc, "mallopt", None)
+    if libc is None or mallopt is None:
+        yield
+        return
+    for parameter, value in KEEP_ALL.items():
+        mallopt(parameter, value)
+    try:
+        yield
+    finally:
+        for parameter, value in SETTLED.items():
+            mallopt(parameter, value)
+        libc.malloc_trim(0)
