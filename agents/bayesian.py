@@ -37,6 +37,7 @@ class BayesianStrategy(Strategy):
 
     def __init__(self, problem: SearchProblem, sampler: str = "tpe") -> None:
         super().__init__(problem)
+        self.check_options(sampler=sampler)
         self._learns_raw = sampler == "cmaes"
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -55,6 +56,7 @@ class BayesianStrategy(Strategy):
         Raises:
             UsageError: there is no such sampler.
         """
+        super().check_options(**options)
         if sampler not in SAMPLERS:
             raise UsageError(f"unknown sampler {sampler!r}; {did_you_mean(sampler, SAMPLERS)}")
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from autoprune.errors import AutopruneError, first_line
 from autoprune.evaluation.measurement import Measurement
 from autoprune.evaluation.reward import Reward
-from autoprune.policy import Widths
 from autoprune.strategy import Candidate, Strategy, Trial
 from autoprune.study.ledger import Ledger
 

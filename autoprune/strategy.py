@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from autoprune.cost.model import CostModel
+from autoprune.errors import UsageError
 from autoprune.evaluation.measurement import Measurement
 from autoprune.importance.base import Ranking
 from autoprune.policy import Widths
@@ -91,11 +92,14 @@ class Strategy(ABC):
 
     @classmethod
     def check_options(cls, **options: Any) -> None:
-        """Refuse bad values of this strategy's options.
+        """Refuse options that this strategy does not have; overridden where values can be bad.
 
         Raises:
-            UsageError: a value means nothing here.
+            UsageError: an option, or a value, that means nothing here.
         """
+        for option in options:
+            if option not in cls.options:
+                raise UsageError(f"the strategy {cls.name!r} has no option {option!r}.")
 
     @abstractmethod
     def ask(self) -> Candidate | None:

@@ -289,7 +289,7 @@ def test_an_interrupted_search_goes_on_as_if_nothing_had_happened(
         strategy = make_strategy(name, problem(12), sampler)
         ledger = Ledger(SPACE, f"sqlite:///{tmp_path}/{storage}.db")
         try:
-            run_loop(strategy, measure, reward, ledger, 12)
+            run_loop(strategy, lambda c: measure(c.widths), reward, ledger, 12)
         except KeyboardInterrupt:
             assert stop_at is not None
         return measured
