@@ -286,7 +286,7 @@ def test_an_interrupted_search_goes_on_as_if_nothing_had_happened(
                 raise RuntimeError("unlucky")
             return measurement(widths)
 
-        strategy = make_strategy(name, problem(12), sampler)
+        strategy = make_strategy(name, problem(12), sampler=sampler)
         ledger = Ledger(SPACE, f"sqlite:///{tmp_path}/{storage}.db")
         try:
             run_loop(strategy, lambda c: measure(c.widths), reward, ledger, 12)
