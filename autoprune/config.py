@@ -9,6 +9,11 @@ from typing import Any
 
 from autoprune.errors import UsageError, did_you_mean
 
+# Options that may change when a search is resumed.
+RENEWABLE = ("trials", "time")
+# Written into a run's config.toml besides the options.
+REMARKS = ("autoprune", "versions", "judge")
+
 
 @dataclass(frozen=True)
 class SearchConfig:
@@ -18,7 +23,9 @@ class SearchConfig:
         budget: e.g. "flops=0.5,params=2M" (`budget.Budget`).
         strategy: who chooses the widths (`agents.STRATEGIES`).
         trials: evaluations; None lets the number of groups decide.
-        time: seconds after which the search ends at its best so far; None is no limit.
+        time: seconds after which the search ends at its best so far, set-up and finalists included;
+            one trial and one finalist are made in any case. None is no limit. A resumed search has
+            it anew.
         sampler: of the strategy "bayes".
         importance: which channels stay.
         exclude: layer-name patterns that stay as they are.

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import nn
 
@@ -14,7 +15,7 @@ from autoprune.config import SearchConfig
 from autoprune.cost.counts import COST_MODELS, cost_models
 from autoprune.cost.model import CostModel
 from autoprune.data import Partition
-from autoprune.errors import BudgetError, ModelError, first_line
+from autoprune.errors import BudgetError, ModelError, RunError, first_line
 from autoprune.evaluation.evaluator import Build, Builder, Evaluator, timed
 from autoprune.evaluation.measurement import Measurement, Scores
 from autoprune.evaluation.reward import Reward
@@ -109,11 +110,11 @@ class Bench:
         builder: makes networks.
         judge: measures candidates on the search split.
         judge_name: how it repairs them, "one-shot" or "one-shot+batchnorm".
-        finals: measure finalists on the selection split, by the kind of repair.
+        finals: measure finalists on the selection split, by the kind of repair, quickest first.
         rankings: which units stay at every width.
         forwards: samples that one measurement by the judge runs through a network.
-        judging: measurements that choosing the judge took.
-        final_forwards: samples that judging one finalist in every way runs through networks.
+        judging: measurements that choosing the judge takes.
+        final_forwards: samples that judging a finalist runs through networks, by kind of repair.
     """
 
     dense: Scores
@@ -124,7 +125,7 @@ class Bench:
     rankings: Sequence[Ranking]
     forwards: int
     judging: int
-    final_forwards: int
+    final_forwards: Mapping[str, int]
 
 
 def set_up(
@@ -135,10 +136,22 @@ def set_up(
     config: SearchConfig,
     progress: Progress,
     seconds: dict[str, float],
+    judge_name: str | None = None,
 ) -> Bench:
     """Gather the dense network's statistics and rank every group's units.
 
+    Args:
+        model: the dense network.
+        task: what is searched.
+        images: of the search.
+        evaluate: the user's own score, if any.
+        config: the options.
+        progress: told how far it is.
+        seconds: by stage; added to.
+        judge_name: the judge that a resumed search was begun with; None chooses one.
+
     Raises:
+        RunError: there is no such judge.
         DataError: the images or labels do not fit the network.
         ModelError: its output is no class scores, and there is no `evaluate`.
     """
@@ -156,13 +169,14 @@ def set_up(
         )
     with timed(seconds, "paths"):
         rankings = _rank(Evidence(model, task.structure, moments), config.importance, progress)
+    repair = SequentialRepair(model, task.structure, images.calibration, config.seed)
     builder = Builder(
         model,
         task.structure,
         rankings,
         Refitter(model, task.structure, moments),
         images.calibration.first(BATCHNORM_SAMPLES),
-        SequentialRepair(model, task.structure, images.calibration, config.seed),
+        repair,
     )
 
     def judges(scorer: Scorer, builds: Mapping[str, Build]) -> dict[str, Evaluator]:
@@ -172,11 +186,13 @@ def set_up(
         }
 
     quick = {"one-shot": builder.one_shot, "one-shot+batchnorm": builder.settled}
+    if judge_name is not None and judge_name not in quick:
+        raise RunError(f"the run was begun with the judge {judge_name!r}, which is not known.")
+    able = {name: quick[name] for name in ([judge_name] if judge_name else quick)}
     with timed(seconds, "judge"):
-        name, judge = _choose_judge(judges(search, quick), task)
-    finals = judges(selection, {"sequential": builder.sequential, name: quick[name]})
-    forwards = search.dense.samples + (BATCHNORM_SAMPLES if "batchnorm" in name else 0)
-    final_forwards = len(finals) * selection.dense.samples + len(images.calibration)
+        name, judge = _choose_judge(judges(search, able), task)
+    finals = judges(selection, {name: quick[name], "sequential": builder.sequential})
+    settling = BATCHNORM_SAMPLES if "batchnorm" in name else 0
     return Bench(
         dense=search.dense,
         builder=builder,
@@ -184,9 +200,12 @@ def set_up(
         judge_name=name,
         finals=finals,
         rankings=rankings,
-        forwards=forwards,
+        forwards=search.dense.samples + settling,
         judging=len(quick),
-        final_forwards=final_forwards,
+        final_forwards={
+            name: selection.dense.samples + settling,
+            "sequential": selection.dense.samples + len(repair.samples),
+        },
     )
 
 
@@ -204,8 +223,10 @@ def _choose_judge(judges: Mapping[str, Evaluator], task: Task) -> tuple[str, Eva
 
     What BN re-estimation gains over the variances known from the moments differs by network.
     """
-    uniform = task.projection.project([1.0] * len(task.space))
     (name, judge), *others = judges.items()
+    if not others:
+        return name, judge
+    uniform = task.projection.project([1.0] * len(task.space))
     scores = judge.measure(uniform).scores
     for other_name, other in others:
         theirs = other.measure(uniform).scores
@@ -228,32 +249,46 @@ class Finalist:
         measurement: on the selection split.
         network: the pruned network.
         reconstruction: how it was repaired, "sequential" or the judge's name.
+        judged: how every network was repaired that it was compared with, itself included.
     """
 
     measurement: Measurement
     network: nn.Module
     reconstruction: str
+    judged: tuple[str, ...] = ()
 
 
-def run_off(trials: Sequence[Trial], bench: Bench, reward: Reward, progress: Progress) -> Finalist:
+def run_off(
+    trials: Sequence[Trial],
+    bench: Bench,
+    reward: Reward,
+    progress: Progress,
+    deadline: float = math.inf,
+) -> Finalist:
     """Return the best of the best trials, judged on images that the search did not see.
 
     Each is repaired in both ways: sequential reconstruction is better by far with enough
-    calibration data, and can be worse with little.
+    calibration data, and can be worse with little. None is begun after the deadline
+    (`time.monotonic` seconds) once there is a best.
     """
     best: Finalist | None = None
     highest, reason = -math.inf, ""
-    for done, trial in enumerate(trials):
-        for reconstruction, evaluator in bench.finals.items():
-            try:
-                network, measurement = evaluator.build(trial.candidate.widths)
-                value = float(reward(measurement))
-            except Exception as error:  # out of memory, or the user's own code
-                reason = f"{type(error).__name__}: {first_line(error)}"
-                continue
-            if value > highest:
-                best, highest = Finalist(measurement, network, reconstruction), value
-        progress.step("finalists", done + 1, len(trials))
+    contests = [(trial, *final) for trial in trials for final in bench.finals.items()]
+    judged: list[str] = []
+    for trial, reconstruction, evaluator in contests:
+        if best is not None and time.monotonic() >= deadline:
+            progress.note(f"the time is over: {len(judged)} of {len(contests)} finalists judged")
+            break
+        judged.append(reconstruction)
+        try:
+            network, measurement = evaluator.build(trial.candidate.widths)
+            value = float(reward(measurement))
+        except Exception as error:  # out of memory, or the user's own code
+            reason = f"{type(error).__name__}: {first_line(error)}"
+            continue
+        if value > highest:
+            best, highest = Finalist(measurement, network, reconstruction), value
+        progress.step("finalists", len(judged), len(contests))
     if best is None:
         raise ModelError(f"every finalist failed on the selection images: {reason or 'NaN'}.")
-    return best
+    return replace(best, judged=tuple(judged))

@@ -106,10 +106,9 @@ def show_search(run: Run, verbose: bool = False, quiet: bool = False) -> None:
     key = "top1" if score["metric"] == "top1" else "score"
     dense, pruned = ({**costs[one], key: score[one]} for one in ("dense", "pruned"))
     out.print(comparison(dense, pruned))
-    out.print(
-        f"\n{score['split']} split, {score['samples']} samples; latency measured at batch 1 on "
-        f"{escape(costs['latency']['device'])}"
-    )
+    samples = f"{score['split']} split, {score['samples']} samples"
+    judge = "scored by your own evaluate" if score["samples"] is None else samples
+    out.print(f"\n{judge}; latency measured at batch 1 on {escape(costs['latency']['device'])}")
     out.print(
         f"{done['trials']} trials, {done['evaluations']} evaluations, {done['seconds']:.1f} s"
     )
@@ -169,8 +168,9 @@ def _by_reason(frozen: Iterable[Mapping[str, Any]]) -> Iterable[tuple[list[str],
     return kinds.values()
 
 
-def _seconds_table(stages: Mapping[str, float], total: float) -> Table:
+def _seconds_table(stages: Mapping[str, float | None], total: float) -> Table:
     rows = table("stage", "seconds")
+    stages = {stage: seconds for stage, seconds in stages.items() if seconds is not None}
     spent = {**stages, "rest": total - sum(stages.values())}
     for stage, seconds in spent.items():
         rows.add_row(f"  {stage}", f"{seconds:.2f}")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from autoprune.cli.specs import DEMO, DEMO_DATA, parse_duration, parse_min_keep
-from autoprune.config import SearchConfig
+from autoprune.config import REMARKS, RENEWABLE, SearchConfig
 from autoprune.errors import UsageError, did_you_mean, first_line
 from autoprune.study.run_directory import RunDirectory, next_free
 
@@ -19,9 +19,7 @@ else:
     import tomli as tomllib
 
 # Given anew when a search is resumed; all else comes from the run.
-_RENEWABLE = ("trials", "time", "output", "verbose", "quiet")
-# Written into a run's config.toml for people to read.
-_REMARKS = ("autoprune", "versions")
+_RENEWABLE = (*RENEWABLE, "output", "verbose", "quiet")
 
 
 @dataclass(frozen=True)
@@ -144,7 +142,7 @@ def _read(values: Mapping[str, Any], where: str) -> dict[str, Any]:
     options: dict[str, Any] = {}
     for name, value in values.items():
         key = name.replace("-", "_")
-        if key in _REMARKS:
+        if key in REMARKS:
             continue
         if key not in _KINDS:
             known = [known.replace("_", "-") for known in _KINDS]
