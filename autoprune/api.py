@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from autoprune.agents import make_strategy
 from autoprune.config import REMARKS, RENEWABLE, SearchConfig
 from autoprune.data import Partition, SplitSizes, as_splits, partition
-from autoprune.errors import DataError, ModelError, RunError, UsageError
+from autoprune.errors import DataError, ModelError, RunError, UsageError, type_of
 from autoprune.evaluation.evaluator import timed
 from autoprune.evaluation.measurement import Measurement
 from autoprune.evaluation.reward import Reward, custom_score, negative_kl
@@ -112,8 +112,7 @@ def search(
     """
     began = time.monotonic()
     progress = progress or Progress()
-    if not isinstance(model, nn.Module):
-        raise UsageError(f"model must be a torch.nn.Module, but got a {type(model).__name__}.")
+    _check_model(model)
     config = SearchConfig.from_mapping(options)
     check_config(config)
     device = str(device_of(model))
@@ -192,6 +191,7 @@ def apply_policy(model: nn.Module, policy: PruningPolicy | str | os.PathLike[str
         ModelError: the policy is for another network.
         RunError: the file cannot be read.
     """
+    _check_model(model)
     if not isinstance(policy, PruningPolicy):
         policy = PruningPolicy.load(Path(policy))
     return surgery.apply_policy(model, policy)
@@ -208,6 +208,7 @@ def load_pruned(model: nn.Module, run: str | os.PathLike[str]) -> nn.Module:
         ModelError: the run is of another network.
         RunError: it is unfinished or damaged.
     """
+    _check_model(model)
     directory = RunDirectory(run)
     small = apply_policy(model, directory.load_policy())
     tensors = directory.load_weights()
@@ -229,6 +230,13 @@ def draw_images(model: nn.Module, data: Any, config: SearchConfig) -> Partition:
     sizes = SplitSizes(config.calibration_samples, config.search_samples, config.selection_samples)
     images = partition(as_splits(data), sizes, config.seed)
     return images.to(device_of(model))
+
+
+def _check_model(model: nn.Module) -> None:
+    if not isinstance(model, nn.Module):
+        raise UsageError(
+            f"the first argument, model, must be a torch.nn.Module, but is {type_of(model)}."
+        )
 
 
 def _check_example(example: Tensor, images: Partition) -> Tensor:

@@ -85,9 +85,7 @@ def define_task(
         UsageError: a pattern matches nothing.
     """
     budget = Budget.parse(config.budget)
-    structure = analyze(model, example_inputs, lambda d, t: progress.step("structure", d, t))
-    excluded = match_groups(structure, config.exclude, "exclude")
-    structure = structure.frozen_by(dict.fromkeys(excluded, "excluded by the user"))
+    structure = prunable_structure(model, example_inputs, config.exclude, progress)
     if not structure.groups:
         reasons = sorted({frozen.reason for frozen in structure.frozen})
         raise ModelError(
@@ -99,6 +97,15 @@ def define_task(
     limits = budget.resolve(dense)
     constraints = [Constraint(costs[name], limit) for name, limit in limits.items()]
     return Task(structure, costs, space, Projection(space, constraints))
+
+
+def prunable_structure(
+    model: nn.Module, example_inputs: Inputs, exclude: Sequence[str], progress: Progress
+) -> Structure:
+    """Trace and verify the network; what matches a pattern to exclude is frozen."""
+    structure = analyze(model, example_inputs, lambda d, t: progress.step("structure", d, t))
+    excluded = match_groups(structure, exclude, "exclude")
+    return structure.frozen_by(dict.fromkeys(excluded, "excluded by the user"))
 
 
 @dataclass(frozen=True, eq=False)

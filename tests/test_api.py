@@ -441,6 +441,7 @@ def test_a_network_with_nothing_to_prune(tmp_path: Path) -> None:
         ({"budget": "flop=0.5"}, BudgetError, "did you mean 'flops'"),
         ({"budget": "latency=5ms"}, BudgetError, "no cost model for 'latency'"),
         ({"budget": 0.5}, UsageError, "budget must be a text"),
+        ({"budget": {"flops": 2}}, BudgetError, "flops=0.02 for 2 percent, or a unit"),
         ({"strategy": "bayse"}, UsageError, "did you mean 'bayes'"),
         ({"importance": "obd"}, UsageError, "did you mean 'obs'"),
         ({"strategy": "global", "importance": "l1"}, UsageError, "needs an importance with error"),
@@ -459,6 +460,17 @@ def test_mistakes_are_one_clear_line_and_leave_nothing(
         autoprune.search(
             classifier(), data=dataset(), output=tmp_path / "run", **{**TINY, **changed}
         )
+    assert "\n" not in str(caught.value)
+
+
+def test_swapped_arguments_and_images_of_another_kind(demo: autoprune.Run, tmp_path: Path) -> None:
+    swapped: Any = (str(demo.path), classifier())
+    for call in (autoprune.load_pruned, autoprune.apply_policy):
+        with pytest.raises(UsageError, match=r"model, must be a torch\.nn\.Module, but is a str"):
+            call(*swapped)
+    with pytest.raises(ModelError, match=r"\(1, 1, 8, 8\).* layer '0' takes 3 channels") as caught:
+        data = dataset(shape=(1, 8, 8))
+        autoprune.search(classifier(), data=data, output=tmp_path / "run", **TINY)
     assert "\n" not in str(caught.value)
 
 

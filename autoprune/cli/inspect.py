@@ -48,18 +48,18 @@ def inspect(
     FLOPs are multiply-accumulates (MACs) of convolutions and matrix products for one input.
     """
     from autoprune.cli.display import print_json, show_inspection
-    from autoprune.cli.specs import DEMO, load_model, parse_min_keep
+    from autoprune.cli.specs import DEMO, load_model
+    from autoprune.config import parse_min_keep
     from autoprune.cost.counts import cost_models
-    from autoprune.search_spaces.keep_ratio import match_groups, search_space
-    from autoprune.structure.verify import analyze
+    from autoprune.pipeline import prunable_structure
+    from autoprune.progress import Progress
+    from autoprune.search_spaces.keep_ratio import search_space
 
     spec = model or DEMO
     ratios = parse_min_keep(min_keep or [])
     network = load_model(spec, weights)
     inputs = _inputs(spec, network, input_shape, data, normalize)
-    structure = analyze(network, inputs)
-    excluded = match_groups(structure, exclude or [], "exclude")
-    structure = structure.frozen_by(dict.fromkeys(excluded, "excluded by the user"))
+    structure = prunable_structure(network, inputs, exclude or [], Progress())
     space = search_space(structure, ratios or None)
     report = {
         "model": spec,

@@ -174,7 +174,7 @@ def run_search(settings: Settings) -> None:
                 output=settings.output,
                 resume=settings.resume,
                 progress=progress,
-                origin=origin,
+                origin=settings.lasting_origin,
                 **settings.search,
             )
     except KeyboardInterrupt as stop:

@@ -44,7 +44,6 @@ class Partition:
         search: images that candidates are scored on.
         selection: images that finalists are scored on.
         test: for the final figure only.
-        train: all training images, for recovery.
         signal_split: where search and selection come from: "val", or "train" where there is no val.
     """
 
@@ -52,7 +51,6 @@ class Partition:
     search: Samples
     selection: Samples
     test: Split | None
-    train: Split
     signal_split: str
 
     def to(self, device: torch.device | str) -> Partition:
@@ -98,7 +96,6 @@ def partition(
         search=parts[1],
         selection=parts[2],
         test=splits.test,
-        train=splits.train,
         signal_split="train" if splits.val is None else "val",
     )
 

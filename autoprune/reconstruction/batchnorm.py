@@ -55,8 +55,12 @@ def fold_batchnorm(model: nn.Module, structure: Structure) -> nn.Module:
             continue
         if not isinstance(bn, _BatchNorm) or bn.running_mean is None or bn.running_var is None:
             continue
+        if type(bn).forward is not _BatchNorm.forward:
+            continue  # it does more than normalise
         fuse = fuse_linear_bn_weights if isinstance(module, nn.Linear) else fuse_conv_bn_weights
-        statistics = (bn.running_mean, bn.running_var, bn.eps, bn.weight, bn.bias)
+        gain = torch.ones_like(bn.running_var) if bn.weight is None else bn.weight
+        shift = torch.zeros_like(bn.running_mean) if bn.bias is None else bn.bias
+        statistics = (bn.running_mean, bn.running_var, bn.eps, gain, shift)
         weight, biases[layer.name] = fuse(module.weight, module.bias, *statistics)
         # What is replaced need not be copied.
         memo |= {id(module.weight): weight, id(bn): nn.Identity()}

@@ -80,6 +80,7 @@ def test_diagonal_moments_slice_and_keep_the_mean() -> None:
 TAILS: dict[str, list[nn.Module]] = {
     "bias": [nn.Conv2d(6, 5, 3)],
     "batch norm": [nn.Conv2d(6, 5, 3, bias=False), nn.BatchNorm2d(5)],
+    "batch norm without gain": [nn.Conv2d(6, 5, 3, bias=False), nn.BatchNorm2d(5, affine=False)],
     "nothing that takes the mean": [nn.Conv2d(6, 5, 3, bias=False)],
 }
 
@@ -92,7 +93,9 @@ def test_the_cut_network_gets_weights_and_the_lost_mean(tail: str) -> None:
     structure = trace(model, images)
     moments = collect_moments(model, structure, Samples(images, None), 0, 10**6)
     keep = kept_positions(model, structure.policy([[0, 2, 5]]))
-    refitted = cut(model, keep, Refitter(model, structure, moments).tensors(keep))
+    changed = Refitter(model, structure, moments).tensors(keep)
+    assert ("3.running_var" in changed) == ("batch norm" in tail)
+    refitted = cut(model, keep, changed)
     with torch.no_grad():
         dense, better, worse = (m(images) for m in (model, refitted, cut(model, keep)))
     mean = dense.mean((0, 2, 3))
