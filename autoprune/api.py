@@ -41,7 +41,7 @@ from autoprune.pipeline import (
     set_up,
 )
 from autoprune.policy import PruningPolicy
-from autoprune.progress import Progress, SearchState
+from autoprune.progress import PlainProgress, Progress, SearchState
 from autoprune.search_spaces.traits import describe
 from autoprune.strategy import Candidate, SearchProblem, Trial
 from autoprune.structure import surgery
@@ -85,7 +85,7 @@ def search(
     reward: Reward | None = None,
     output: str | os.PathLike[str] | None = None,
     resume: bool = False,
-    progress: Progress | None = None,
+    progress: Progress | bool = False,
     origin: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> Run:
@@ -103,7 +103,7 @@ def search(
         output: the run directory; by default the next free `runs/<model>-<number>`.
         resume: continue the interrupted search in `output`, or a finished one with more trials or
             time.
-        progress: told what happens.
+        progress: told what happens; True prints lines on standard error.
         origin: where model and data came from, for `config.toml`.
         **options: fields of `SearchConfig`, `budget` above all.
 
@@ -111,7 +111,8 @@ def search(
         AutopruneError: anything that the user can mend, in one line.
     """
     began = time.monotonic()
-    progress = progress or Progress()
+    if isinstance(progress, bool):
+        progress = PlainProgress() if progress else Progress()
     _check_model(model)
     config = SearchConfig.from_mapping(options)
     check_config(config)
@@ -126,7 +127,7 @@ def search(
     # Optuna announces every trial of ours, and optional packages that it lacks.
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     model = model.eval()
-    images = draw_images(model, data, config)
+    images = draw_images(model, data, config, progress)
     inputs = images.calibration.inputs[:2] if example_inputs is None else example_inputs
     inputs = _check_example(inputs, images)
     with timed(seconds, "structure"):
@@ -221,14 +222,14 @@ def load_pruned(model: nn.Module, run: str | os.PathLike[str]) -> nn.Module:
     return small.eval()
 
 
-def draw_images(model: nn.Module, data: Any, config: SearchConfig) -> Partition:
+def draw_images(model: nn.Module, data: Any, config: SearchConfig, progress: Progress) -> Partition:
     """Return the images of a search, on the model's device.
 
     Raises:
         DataError: too few, not finite, or of a form that is not understood.
     """
     sizes = SplitSizes(config.calibration_samples, config.search_samples, config.selection_samples)
-    images = partition(as_splits(data), sizes, config.seed)
+    images = partition(as_splits(data), sizes, config.seed, note=progress.note)
     return images.to(device_of(model))
 
 

@@ -23,7 +23,7 @@ from autoprune.evaluation.scoring import ClassificationScorer, CustomScorer, Sco
 from autoprune.importance import Evidence, Ranking, make_importance
 from autoprune.progress import Progress
 from autoprune.reconstruction.refit import Refitter
-from autoprune.reconstruction.sequential import SequentialRepair
+from autoprune.reconstruction.sequential import ACTIVATION_BYTES, SequentialRepair
 from autoprune.search_spaces.keep_ratio import SearchSpace, match_groups, search_space
 from autoprune.search_spaces.projection import Constraint, Projection
 from autoprune.statistics.collect import collect_moments
@@ -177,6 +177,11 @@ def set_up(
     with timed(seconds, "paths"):
         rankings = _rank(Evidence(model, task.structure, moments), config.importance, progress)
     repair = SequentialRepair(model, task.structure, images.calibration, config.seed)
+    if len(repair.samples) < len(images.calibration):
+        progress.note(
+            f"sequential repair uses {len(repair.samples)} of {len(images.calibration)} "
+            f"calibration samples: more would not fit in {ACTIVATION_BYTES / 1e9:.1f} GB"
+        )
     builder = Builder(
         model,
         task.structure,

@@ -474,6 +474,14 @@ def test_swapped_arguments_and_images_of_another_kind(demo: autoprune.Run, tmp_p
     assert "\n" not in str(caught.value)
 
 
+def test_progress_is_printed_on_demand(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for progress in (False, True):
+        output = tmp_path / f"{progress}"
+        autoprune.search(classifier(), data=dataset(), output=output, progress=progress, **TINY)
+        found = capsys.readouterr()
+        assert found.out == "" and ("search: 1 of 1, best reward" in found.err) == progress
+
+
 def test_labels_that_do_not_fit(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="outside the network's 4 classes"):
         autoprune.search(classifier(), data=dataset(classes=9), output=tmp_path / "run", **TINY)
@@ -483,7 +491,6 @@ def test_time_ends_a_search(digits: Splits, tmp_path: Path) -> None:
     options = {**FEW, "trials": 100_000, "time": 3.0, "strategy": "random"}
     run = autoprune.search(load_demo(), data=digits, output=tmp_path / "run", **options)
     assert 0 < run.result["search"]["trials"] < 1000
-    assert run.result["search"]["seconds"] < 8
     assert math.isfinite(run.result["search"]["best_value"])
 
 

@@ -49,8 +49,9 @@ def table(*columns: str, texts: int = 1) -> Table:
 def count(value: float) -> str:
     """Return 2.5M for 2,500,000: three digits, in the units that budgets take."""
     for scale, suffix in _SUFFIXES:
-        if value >= scale:
-            return f"{value / scale:.3g}{suffix}" if value < 1000 * scale else f"{value:.3g}"
+        # 999.6k are 1M: what counts is the rounded figure.
+        if (shown := float(f"{value / scale:.3g}")) >= 1:
+            return f"{shown:g}{suffix}"
     return f"{value:.0f}"
 
 

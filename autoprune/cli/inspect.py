@@ -118,9 +118,11 @@ def _inputs(
     """Return two inputs: of the data, or random ones."""
     import torch
 
+    from autoprune.cli.display import warn
     from autoprune.cli.specs import default_input_shape, parse_shape
     from autoprune.data import load_splits
     from autoprune.errors import UsageError
+    from autoprune.plugin import names_object
 
     if data is not None and shape is not None:
         raise UsageError("--input-shape and --data both say what the inputs are: give one of them.")
@@ -128,4 +130,7 @@ def _inputs(
         train = load_splits(data, normalize).train
         return train.take(range(min(2, len(train)))).inputs
     sizes = parse_shape(shape) if shape else default_input_shape(spec, model)
+    if shape is None and names_object(spec):
+        assumed = "x".join(map(str, sizes))
+        warn(f"inputs are taken to be {assumed}; give --input-shape CxHxW or --data if not.")
     return torch.randn(2, *sizes, generator=torch.Generator().manual_seed(0))

@@ -59,8 +59,11 @@ def default_input_shape(spec: str, model: nn.Module) -> tuple[int, ...]:
     """Return the shape of one input, without the batch, if nobody says."""
     if spec == DEMO:
         return (1, 8, 8)
-    # timm's networks say what they take.
-    return tuple(getattr(model, "pretrained_cfg", {}).get("input_size", IMAGENET_SHAPE))
+    # timm's networks say what they take; of others the first convolution tells the channels.
+    convolutions = (m for m in model.modules() if isinstance(m, nn.Conv2d))
+    channels = next((m.in_channels for m in convolutions), IMAGENET_SHAPE[0])
+    usual = (channels, *IMAGENET_SHAPE[1:])
+    return tuple(getattr(model, "pretrained_cfg", {}).get("input_size", usual))
 
 
 def _demo(name: str) -> nn.Module:
