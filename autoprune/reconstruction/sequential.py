@@ -4,6 +4,11 @@ The cut network runs once over all calibration samples. Just before a layer runs
 refitted: inputs are what the already refitted prefix gives, targets what the dense network had at
 the same place. Where the output is added to a shortcut, the target is the dense sum minus the cut
 network's shortcut, so that errors are repaired instead of piling up.
+
+Memory: activations of one pass over all samples (`ACTIVATION_BYTES`, samples beyond are left out),
+the targets of every layer (`TARGET_BYTES` each, or a few rows per input where that is more), and
+the patches of one layer, rows x inputs in float32. Layers with too few rows for their inputs keep
+the weights that they have.
 """
 
 from __future__ import annotations
@@ -26,8 +31,14 @@ from autoprune.structure.surgery import Keep
 
 # Rows of every layer's least-squares problem, where there are so many positions.
 ROWS = 64_000
+# Of the targets of a layer's rows, unless the layer needs more rows than that.
+TARGET_BYTES = 16_384_000
+# Rows per input that a fit needs so as not to learn the samples by heart; twice as many are drawn.
+ENOUGH = 2
 # Of activations alive at once in the one pass over all samples; samples beyond are left out.
-ACTIVATION_BYTES = 1_500_000_000
+ACTIVATION_BYTES = 2_000_000_000
+# How many of the largest activations are alive at once.
+ALIVE = 4
 # Share of the mean input variance with which weights are pulled to what they were.
 RIDGE = 1e-3
 # BN gains |γ|/σ below this share of the layer's largest do not amplify shortcut errors.
@@ -130,13 +141,18 @@ class SequentialRepair:
 
 
 def _most_samples(structure: Structure) -> int:
-    """Return how many samples' activations fit: some six of the largest are alive at once."""
+    """Return how many samples' activations fit: `ALIVE` of the largest are alive at once."""
     largest = max(
         math.prod(shape)
         for layer in structure.layers
         for shape in (layer.input_shape, layer.output_shape)
     )
-    return max(1, ACTIVATION_BYTES // (6 * 4 * largest))
+    return max(1, ACTIVATION_BYTES // (ALIVE * 4 * largest))
+
+
+def _rows(outputs: int, inputs: int) -> int:
+    """Return how many rows to draw for a layer."""
+    return max(min(ROWS, TARGET_BYTES // (4 * outputs)), 2 * ENOUGH * inputs)
 
 
 class _Recording(_Walk):
@@ -154,7 +170,7 @@ class _Recording(_Walk):
         shortcut: Tensor | None,
     ) -> Tensor:
         out: Tensor = func(*args, **kwargs)
-        per_sample = -(-ROWS // len(out))
+        per_sample = -(-_rows(*args[1].flatten(1).shape) // len(out))
         chosen = draw_positions(layer, len(out), per_sample, self._generator)
         added = None if shortcut is None else outputs_at(layer, shortcut, chosen)
         self.targets[layer.weight] = Target(chosen, outputs_at(layer, out, chosen), added)
@@ -184,17 +200,20 @@ class _Refitting(_Walk):
         shortcut: Tensor | None,
     ) -> Tensor:
         source, weight = args[0], args[1]
+        target = self._targets[layer.weight]
+        if target.positions.numel() < ENOUGH * weight[0].numel():
+            kept: Tensor = func(*args, **kwargs)
+            return kept
         if layer.batchnorm is not None:
             # Targets are the dense network's raw outputs: its spread is wanted, too.
             self._set_statistic(layer, "running_var")
-        target = self._targets[layer.weight]
         inputs = patches(layer, source, target.positions)
         wanted = self._wanted_outputs(layer, target, shortcut)
         prior = weight.flatten(1)
         mean_in, mean_out = inputs.mean(0), wanted.mean(0)
         shifts = layer.absorbs_mean or getattr(self._module(layer), "bias", None) is not None
         if shifts:
-            inputs, wanted = inputs - mean_in, wanted - mean_out
+            inputs, wanted = inputs.sub_(mean_in), wanted - mean_out
         fitted = _ridge_to_prior(inputs, wanted, prior)
         weight.copy_(fitted.reshape(weight.shape))
         if shifts:

@@ -265,7 +265,7 @@ def test_targets_are_recorded_once_and_the_dense_network_stays(net: Any) -> None
 
 
 def test_samples_are_limited_by_memory(net: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sequential_module, "ACTIVATION_BYTES", 6 * 4 * 12 * 36 * 10)
+    monkeypatch.setattr(sequential_module, "ACTIVATION_BYTES", 4 * 4 * 12 * 36 * 10)
     model = make(net, residual, residual_parts)
     structure = trace(model, IMAGES)
     keep = random_keep(model, structure, 0.5)
@@ -273,3 +273,25 @@ def test_samples_are_limited_by_memory(net: Any, monkeypatch: pytest.MonkeyPatch
     model.register_forward_pre_hook(lambda module, args: seen.append(len(args[0])))
     SequentialRepair(model, structure, Samples(IMAGES, None), 0).repair(small, keep)
     assert seen == [10]
+
+
+def test_layers_with_too_few_rows_keep_their_weights(net: Any) -> None:
+    """Four images of 36 positions are 144 rows: enough for 6 channels of 9 taps, not for 12."""
+    model = make(net, residual, residual_parts)
+    structure = trace(model, IMAGES)
+    keep = random_keep(model, structure, 0.5, only="conv1a")
+    small = one_shot(model, structure, keep)
+    before = {name: tensor.clone() for name, tensor in small.state_dict().items()}
+    SequentialRepair(model, structure, Samples(IMAGES[:4], None), 0).repair(small, keep)
+    same = {
+        name for name, tensor in small.state_dict().items() if torch.equal(tensor, before[name])
+    }
+    assert {"conv2a.weight", "bn2a.running_var", "bn2a.running_mean", "head.weight"} <= same
+    assert not {"stem.weight", "conv1b.weight"} & same
+
+
+def test_rows_are_bounded_by_memory_but_never_too_few() -> None:
+    rows = sequential_module._rows
+    assert rows(16, 144) == rows(64, 576) == 64_000
+    assert rows(256, 64) == 16_000
+    assert rows(512, 4608) == 4 * 4608
