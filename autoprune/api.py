@@ -85,7 +85,7 @@ def search(
     reward: Reward | None = None,
     output: str | os.PathLike[str] | None = None,
     resume: bool = False,
-    progress: Progress | bool = False,
+    progress: Progress | bool | None = None,
     origin: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> Run:
@@ -111,7 +111,7 @@ def search(
         AutopruneError: anything that the user can mend, in one line.
     """
     began = time.monotonic()
-    if isinstance(progress, bool):
+    if not isinstance(progress, Progress):
         progress = PlainProgress() if progress else Progress()
     _check_model(model)
     config = SearchConfig.from_mapping(options)
