@@ -20,6 +20,8 @@ from autoprune.strategy import Candidate, SearchProblem, Strategy, Trial
 _MOST_FOLDED = 5
 # Steps that are tried, ever wider, before all widths within reach count as known.
 _STEPS = 100
+# Keep ratios of all groups that a search without a budget begins with.
+_DIAGONAL = (1.0, 0.75, 0.5, 0.25)
 
 
 class BayesianStrategy(Strategy):
@@ -29,10 +31,12 @@ class BayesianStrategy(Strategy):
     ratios, which are what was evaluated; CMA-ES, which reads nothing but trials that it asked for,
     learns its own raw ones. A sampler that insists on known widths (the GP, whose model they leave
     as it was) gets new ones near by. The first candidates are the uniform one and, where the
-    criterion gives errors, the one of least reconstruction error.
+    criterion gives errors, the one of least reconstruction error; without a budget, uniform ones
+    from the dense network down.
     """
 
     name: ClassVar[str] = "bayes"
+    needs_budget: ClassVar[bool] = False
     options: ClassVar[tuple[str, ...]] = ("sampler",)
 
     def __init__(self, problem: SearchProblem, sampler: str = "tpe") -> None:
@@ -107,7 +111,10 @@ class BayesianStrategy(Strategy):
 
 
 def warm_starts(problem: SearchProblem) -> list[Widths]:
-    """Return the candidates that are known before any search."""
+    """Return the candidates that are known before any search: without a budget, of each size."""
+    if not problem.projection.constraints:
+        every = np.ones(len(problem.space))
+        return [problem.projection.project(ratio * every) for ratio in _DIAGONAL]
     uniform = problem.projection.project(np.ones(len(problem.space)))
     if any(ranking.errors is None for ranking in problem.rankings):
         return [uniform]

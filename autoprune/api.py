@@ -23,7 +23,7 @@ from autoprune.data import Partition, SplitSizes, as_splits, partition
 from autoprune.errors import DataError, ModelError, RunError, UsageError
 from autoprune.evaluation.evaluator import timed
 from autoprune.evaluation.measurement import Measurement
-from autoprune.evaluation.reward import Reward, custom_score, negative_kl
+from autoprune.evaluation.reward import DEFAULT_REWARD, Reward, find_reward
 from autoprune.evaluation.scoring import score_split
 from autoprune.evaluation.stopwatch import paired_latency_ms
 from autoprune.loop import LoopReport, run_loop
@@ -85,7 +85,7 @@ def search(
     *,
     data: Any,
     evaluate: Evaluate | None = None,
-    reward: Reward | None = None,
+    reward: Reward | str | None = None,
     output: str | os.PathLike[str] | None = None,
     resume: bool = False,
     progress: Progress | None = None,
@@ -101,8 +101,8 @@ def search(
             batches are (inputs, targets).
         evaluate: model → score (higher is better), for tasks that are not classification. It judges
             candidates, finalists and the winner alike: keep images of your own to check the winner.
-        reward: measurement → float (larger is better); −KL to the dense network by default, or the
-            score of `evaluate`.
+        reward: measurement → float (larger is better), or what names one (`find_reward`); −KL to
+            the dense network by default, or the score of `evaluate`.
         output: the run directory; by default the next free `runs/<model>-<number>`.
         resume: continue the interrupted search in `output`.
         progress: told what happens.
@@ -116,7 +116,8 @@ def search(
     progress = progress or Progress()
     if not isinstance(model, nn.Module):
         raise UsageError(f"model must be a torch.nn.Module, but got a {type(model).__name__}.")
-    config = SearchConfig.from_mapping(options)
+    valued = find_reward(DEFAULT_REWARD if reward is None else reward)
+    config = SearchConfig.from_mapping({**options, "reward": valued.name})
     check_config(config)
     settings = {"autoprune": __version__, **(origin or {}), **config.to_mapping()}
     run = RunDirectory(output or next_free(Path("runs"), type(model).__name__.lower()))
@@ -137,18 +138,18 @@ def search(
     if not resume:
         run.create({**settings, "versions": _versions()})
 
-    reward = reward or (custom_score if evaluate else negative_kl)
     deadline = math.inf if config.time is None else began + SEARCH_SHARE * config.time
-    ledger, report = _explore(task, bench, config, reward, run, deadline, progress)
+    ledger, report = _explore(task, bench, config, valued, run, deadline, progress)
     with timed(seconds, "finalists"):
-        finalist = run_off(_best(ledger), bench, reward, progress)
+        finalist = run_off(_best(ledger), bench, valued, progress)
     policy = bench.builder.policy(finalist.measurement.widths)
     run.save_policy(policy)
     run.save_weights(finalist.network)
     result = {
         "version": 1,
         "strategy": config.strategy,
-        "budget": config.budget,
+        "budget": config.budget if task.projection.constraints else None,
+        "reward": config.reward,
         "seed": config.seed,
         "agent_from": None,
         "judge": bench.judge_name,
@@ -274,7 +275,12 @@ def _explore(
 
     report = run_loop(strategy, measure, reward, ledger, trials, deadline, teller)
     if not _best(ledger):
-        raise RunError("no trial succeeded before the search ended; give it more time or trials.")
+        failed = [trial.error for trial in ledger if trial.error]
+        raise RunError(
+            "no trial succeeded before the search ended; "
+            + (f"the last one failed because {failed[-1]}; " if failed else "")
+            + "give it more time or trials."
+        )
     return ledger, report
 
 

@@ -8,16 +8,22 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from autoprune.agents import check_strategy
+from autoprune.agents import check_strategy, check_unbounded
 from autoprune.budget import Budget
 from autoprune.config import SearchConfig
 from autoprune.cost.counts import COST_MODELS, cost_models
 from autoprune.cost.model import CostModel
 from autoprune.data import Partition
-from autoprune.errors import BudgetError, ModelError, first_line
+from autoprune.errors import BudgetError, ModelError, RewardError, first_line
 from autoprune.evaluation.evaluator import Build, Builder, Evaluator, timed
 from autoprune.evaluation.measurement import Measurement, Scores
-from autoprune.evaluation.reward import Reward
+from autoprune.evaluation.reward import (
+    BUILT_IN,
+    Reward,
+    check_costs,
+    check_labels,
+    needs_no_budget,
+)
 from autoprune.evaluation.scoring import ClassificationScorer, CustomScorer, Scorer
 from autoprune.importance import Evidence, Ranking, make_importance
 from autoprune.progress import Progress
@@ -46,14 +52,23 @@ def check_config(config: SearchConfig) -> None:
 
     Raises:
         BudgetError: the budget is malformed, or on a cost that there is no model for.
-        UsageError: no such strategy, sampler or importance.
+        UsageError: no such strategy, sampler or importance, or one that needs a budget or a cost.
     """
-    for name in Budget.parse(config.budget).limits:
+    limits = Budget.parse(config.budget).limits
+    for name in limits:
         if name not in COST_MODELS:
             known = ", ".join(COST_MODELS)
             raise BudgetError(f"there is no cost model for {name!r}; choose from: {known}.")
     check_strategy(config.strategy, **config.strategy_options)
     make_importance(config.importance)
+    check_costs(config.reward, COST_MODELS)
+    if not limits:
+        check_unbounded(config.strategy)
+        if config.reward in BUILT_IN and not needs_no_budget(config.reward):
+            raise BudgetError(
+                f"the reward {config.reward!r} needs a budget, e.g. flops=0.5: without one it "
+                "leaves the network whole; accuracy_flops needs none."
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,12 +155,14 @@ def set_up(
 
     Raises:
         DataError: the images or labels do not fit the network.
+        UsageError: the reward needs labels, and there are none.
         ModelError: its output is no class scores, and there is no `evaluate`.
     """
     search, selection = (
         ClassificationScorer(model, samples) if evaluate is None else CustomScorer(model, evaluate)
         for samples in (images.search, images.selection)
     )
+    check_labels(config.reward, search.dense)
     with timed(seconds, "statistics"):
         moments = collect_moments(
             model,
@@ -202,9 +219,10 @@ def _rank(evidence: Evidence, importance: str, progress: Progress) -> list[Ranki
 def _choose_judge(judges: Mapping[str, Evaluator], task: Task) -> tuple[str, Evaluator]:
     """Return the first judge, unless a later, slower one is clearly kinder to the uniform cut.
 
+    That is half of every group where there is no budget; with one, only proportions matter.
     What BN re-estimation gains over the variances known from the moments differs by network.
     """
-    uniform = task.projection.project([1.0] * len(task.space))
+    uniform = task.projection.project([0.5] * len(task.space))
     (name, judge), *others = judges.items()
     scores = judge.measure(uniform).scores
     for other_name, other in others:
@@ -239,7 +257,10 @@ def run_off(trials: Sequence[Trial], bench: Bench, reward: Reward, progress: Pro
     """Return the best of the best trials, judged on images that the search did not see.
 
     Each is repaired in both ways: sequential reconstruction is better by far with enough
-    calibration data, and can be worse with little.
+    calibration data, and can be worse with little. One that fails drops out.
+
+    Raises:
+        ModelError: all fail.
     """
     best: Finalist | None = None
     highest, reason = -math.inf, ""
@@ -247,13 +268,18 @@ def run_off(trials: Sequence[Trial], bench: Bench, reward: Reward, progress: Pro
         for reconstruction, evaluator in bench.finals.items():
             try:
                 network, measurement = evaluator.build(trial.candidate.widths)
-                value = float(reward(measurement))
+                value = reward(measurement)
             except Exception as error:  # out of memory, or the user's own code
-                reason = f"{type(error).__name__}: {first_line(error)}"
+                kind = "" if isinstance(error, RewardError) else f"{type(error).__name__}: "
+                reason = f"{kind}{first_line(error)}"
+                progress.note(f"a finalist drops out: {reason}")
                 continue
             if value > highest:
                 best, highest = Finalist(measurement, network, reconstruction), value
         progress.step("finalists", done + 1, len(trials))
     if best is None:
-        raise ModelError(f"every finalist failed on the selection images: {reason or 'NaN'}.")
+        raise ModelError(
+            f"every finalist failed on the selection images, the last one because {reason}; the "
+            "trials are kept: resume the run when the cause is mended."
+        )
     return best

@@ -57,7 +57,7 @@ class SearchProblem:
 
     Attributes:
         space: allowed widths.
-        projection: onto the budget.
+        projection: onto the budget; without constraints where there is none.
         costs: every cost model, by name.
         rankings: of the groups' units, with error curves where the criterion has them.
         traits: what kind of layers the groups' channels come from and go to.
@@ -84,6 +84,8 @@ class Strategy(ABC):
     """
 
     name: ClassVar[str]
+    needs_budget: ClassVar[bool] = True
+    """Whether it has nothing to choose where no budget says how much must go."""
     options: ClassVar[tuple[str, ...]] = ()
     """Fields of `SearchConfig` that are for this strategy; its constructor takes them by name."""
 

@@ -11,6 +11,7 @@ from typing import Any
 from autoprune.cli.specs import DEMO, DEMO_DATA, parse_duration, parse_min_keep
 from autoprune.config import SearchConfig
 from autoprune.errors import UsageError, did_you_mean, first_line
+from autoprune.evaluation.reward import DEFAULT_REWARD, find_reward, needs_no_budget
 from autoprune.study.run_directory import RunDirectory, next_free
 
 if sys.version_info >= (3, 11):
@@ -54,7 +55,7 @@ _COUNT = Kind((int,), "a whole number")
 _SWITCH = Kind((bool,), "true or false")
 _KINDS: dict[str, Kind] = {
     **dict.fromkeys(("model", "weights", "data", "normalize", "device"), _TEXT),
-    **dict.fromkeys(("budget", "strategy", "sampler", "importance", "output"), _TEXT),
+    **dict.fromkeys(("budget", "reward", "strategy", "sampler", "importance", "output"), _TEXT),
     **dict.fromkeys(("trials", "round_to", "seed"), _COUNT),
     **dict.fromkeys(("calibration_samples", "search_samples", "selection_samples"), _COUNT),
     **dict.fromkeys(("verbose", "quiet"), _SWITCH),
@@ -107,8 +108,12 @@ def gather(options: Mapping[str, Any]) -> Settings:
     else:
         merged = {**(read_config(Path(config)) if config else {}), **_read(given, "")}
         merged = {**merged, **_model_and_data(merged)}
-    if "budget" not in merged:
-        raise UsageError("--budget is missing: write e.g. --budget flops=0.5 (half of the MACs).")
+    reward = find_reward(merged.get("reward", DEFAULT_REWARD)).name
+    if "budget" not in merged and not needs_no_budget(reward):
+        raise UsageError(
+            "--budget is missing: write e.g. --budget flops=0.5 (half of the MACs), or --budget "
+            "none with a reward of your own that weighs the costs."
+        )
     return Settings(
         origin={key: merged[key] for key in _ORIGIN if key in merged},
         search={key: merged[key] for key in _SEARCH if key in merged},

@@ -72,6 +72,7 @@ class MakeToy(Protocol):
         costs: Sequence[CostModel] = (),
         has_errors: bool = True,
         seed: int = 0,
+        bounded: bool = True,
     ) -> Toy: ...
 
 
@@ -91,6 +92,7 @@ def make_toy() -> MakeToy:
         costs: Sequence[CostModel] = (),
         has_errors: bool = True,
         seed: int = 0,
+        bounded: bool = True,
     ) -> Toy:
         names = tuple(f"layer{i}" for i in range(len(sizes)))
         space = SearchSpace(names, tuple(sizes), tuple(min(step, s) for s in sizes), step)
@@ -106,7 +108,7 @@ def make_toy() -> MakeToy:
         return Toy(
             SearchProblem(
                 space=space,
-                projection=Projection(space, bounds),
+                projection=Projection(space, bounds if bounded else []),
                 costs=models,
                 rankings=rankings,
                 traits=[GroupTraits()] * len(sizes),

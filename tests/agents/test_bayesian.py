@@ -60,6 +60,11 @@ def test_starts_from_what_is_known(make_toy: Any, play: Any) -> None:
     assert asked == warm_starts(toy.problem)
 
 
+def test_starts_from_every_size_without_a_budget(make_toy: Any) -> None:
+    problem = make_toy([16, 8], bounded=False).problem
+    assert warm_starts(problem) == [(16, 8), (12, 6), (8, 4), (4, 2)]
+
+
 def test_learns_where_the_projection_led(make_toy: Any, play: Any) -> None:
     """TPE and GP read keep ratios of evaluated widths, CMA-ES its own raw ones."""
     toy = make_toy([12, 7, 9])

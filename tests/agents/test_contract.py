@@ -7,7 +7,13 @@ from typing import Any
 
 import pytest
 
-from autoprune.agents import STRATEGIES, check_strategy, make_strategy
+from autoprune.agents import (
+    STRATEGIES,
+    check_strategy,
+    check_unbounded,
+    make_strategy,
+    strategy_class,
+)
 from autoprune.errors import UsageError
 from autoprune.policy import Widths
 
@@ -115,6 +121,32 @@ def test_unknown_names(name: str, sampler: str | None, message: str, make_toy: A
         with pytest.raises(UsageError) as caught:
             refuse()
         assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "sampler"), [pair for pair in ALL if not strategy_class(pair[0]).needs_budget]
+)
+def test_without_a_budget(name: str, sampler: str | None, make_toy: Any, play: Any) -> None:
+    """Costs weigh in the value; the best is neither the whole network nor the least."""
+    check_unbounded(name)
+    toy = make_toy([12, 7, 9], bounded=False)
+    problem = toy.problem
+    cost, dense = problem.costs["flops"], problem.costs["flops"].total(problem.space.sizes)
+
+    def value(widths: Widths) -> float:
+        return float(toy.value(widths) - 4 * cost.total(widths) / dense)
+
+    trials = play(make_strategy(name, problem, sampler=sampler), value, 30)
+    asked = {trial.candidate.widths for trial in trials}
+    assert all(problem.space.contains(widths) for widths in asked) and len(asked) > 20
+    reached = max(trial.value for trial in trials)
+    assert reached > max(value(problem.space.sizes), value(problem.space.lowest))
+
+
+@pytest.mark.parametrize("name", ["uniform", "global"])
+def test_what_needs_a_budget_is_refused_without_one(name: str) -> None:
+    with pytest.raises(UsageError, match=f"{name!r} needs a budget.*'bayes' or 'random'"):
+        check_unbounded(name)
 
 
 def test_uniform_keeps_one_ratio_everywhere(make_toy: Any) -> None:

@@ -16,8 +16,7 @@ from torch import Tensor, nn
 from autoprune.cost.counts import cost_models
 from autoprune.data import Samples
 from autoprune.evaluation.evaluator import Builder, Evaluator
-from autoprune.evaluation.measurement import Measurement, Scores
-from autoprune.evaluation.reward import custom_score, negative_kl
+from autoprune.evaluation.measurement import Measurement
 from autoprune.evaluation.scoring import ClassificationScorer
 from autoprune.importance import Evidence, Ranking, make_importance
 from autoprune.policy import Widths
@@ -169,15 +168,6 @@ def test_stages_are_timed(build: str, bench: Bench) -> None:
 def test_measurements_survive_json(bench: Bench) -> None:
     found = bench.judge().measure(bench.half)
     assert Measurement.from_json(json.loads(json.dumps(found.to_json()))) == found
-
-
-def test_rewards_read_their_score() -> None:
-    empty = Measurement((), (), Scores(), Scores(), {}, {}, {})
-    for reward, scores, value in (
-        (negative_kl, Scores(kl=0.5), -0.5),
-        (custom_score, Scores(custom=0.75), 0.75),
-    ):
-        assert reward(Measurement.from_json({**empty.to_json(), "scores": vars(scores)})) == value
 
 
 def test_rankings_without_errors_and_of_one_unit() -> None:
