@@ -63,12 +63,12 @@ def check_config(config: SearchConfig) -> None:
     make_importance(config.importance)
     check_costs(config.reward, COST_MODELS)
     if not limits:
-        check_unbounded(config.strategy)
         if config.reward in BUILT_IN and not needs_no_budget(config.reward):
             raise BudgetError(
                 f"the reward {config.reward!r} needs a budget, e.g. flops=0.5: without one it "
                 "leaves the network whole; accuracy_flops needs none."
             )
+        check_unbounded(config.strategy)
 
 
 @dataclass(frozen=True, eq=False)

@@ -114,6 +114,6 @@ class Ledger:
 def _not_fatal(trials: Iterable[Trial]) -> Iterator[Trial]:
     """Leave out failures that ended a search: it is resumed with their cause mended."""
     for has_failed, row in itertools.groupby(trials, lambda trial: trial.value is None):
-        trials_of_row = list(row)
-        if not has_failed or len(trials_of_row) < MOST_FAILURES:
-            yield from trials_of_row
+        together = list(row)
+        if not has_failed or len(together) < MOST_FAILURES:
+            yield from together
