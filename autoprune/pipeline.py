@@ -51,7 +51,7 @@ def check_config(config: SearchConfig) -> None:
     """Refuse what no network and no image is needed to refuse.
 
     Raises:
-        BudgetError: the budget is malformed, or on a cost that there is no model for.
+        BudgetError: the budget is malformed, missing, or on a cost that there is no model for.
         UsageError: no such strategy, sampler or importance, or one that needs a budget or a cost.
     """
     limits = Budget.parse(config.budget).limits
