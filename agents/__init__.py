@@ -11,6 +11,7 @@ from autoprune.strategy import SearchProblem, Strategy
 # Imported when they are chosen: some need heavy libraries.
 _PLACES = {
     "bayes": "autoprune.agents.bayesian:BayesianStrategy",
+    "ddpg": "autoprune.agents.ddpg.agent:DdpgStrategy",
     "global": "autoprune.agents.global_ranking:GlobalStrategy",
     "random": "autoprune.agents.random_search:RandomStrategy",
     "uniform": "autoprune.agents.uniform:UniformStrategy",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from autoprune.cost.model import CostModel
@@ -110,3 +111,7 @@ class Strategy(ABC):
     @abstractmethod
     def tell(self, trial: Trial) -> None:
         """Learn from the trial of the candidate that was asked for last."""
+
+    def save(self, folder: Path) -> bool:
+        """Write what was learnt for other networks into a folder; return whether there is any."""
+        return False

@@ -72,6 +72,7 @@ class MakeToy(Protocol):
         costs: Sequence[CostModel] = (),
         has_errors: bool = True,
         seed: int = 0,
+        trials: int = 30,
         bounded: bool = True,
     ) -> Toy: ...
 
@@ -92,6 +93,7 @@ def make_toy() -> MakeToy:
         costs: Sequence[CostModel] = (),
         has_errors: bool = True,
         seed: int = 0,
+        trials: int = 30,
         bounded: bool = True,
     ) -> Toy:
         names = tuple(f"layer{i}" for i in range(len(sizes)))
@@ -112,7 +114,7 @@ def make_toy() -> MakeToy:
                 costs=models,
                 rankings=rankings,
                 traits=[GroupTraits()] * len(sizes),
-                trials=30,
+                trials=trials,
                 seed=seed,
             ),
             curves,

@@ -25,6 +25,7 @@ ALL = [
     ("bayes", "tpe"),
     ("bayes", "gp"),
     ("bayes", "cmaes"),
+    ("ddpg", None),
 ]
 ROUNDS = 12
 
