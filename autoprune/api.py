@@ -6,7 +6,8 @@ import math
 import os
 import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from autoprune.agents import make_strategy
-from autoprune.config import SearchConfig
+from autoprune.config import REMARKS, RENEWABLE, SearchConfig
 from autoprune.data import Partition, SplitSizes, as_splits, partition
-from autoprune.errors import DataError, ModelError, RunError, UsageError
+from autoprune.errors import DataError, ModelError, RunError, UsageError, type_of
 from autoprune.evaluation.evaluator import timed
 from autoprune.evaluation.measurement import Measurement
 from autoprune.evaluation.reward import DEFAULT_REWARD, Reward, find_reward
@@ -40,7 +41,7 @@ from autoprune.pipeline import (
     set_up,
 )
 from autoprune.policy import PruningPolicy
-from autoprune.progress import Progress, SearchState
+from autoprune.progress import PlainProgress, Progress, SearchState
 from autoprune.search_spaces.traits import describe
 from autoprune.strategy import Candidate, SearchProblem, Trial
 from autoprune.structure import surgery
@@ -52,13 +53,9 @@ from autoprune.version import __version__
 
 # Part of the user's time that the search itself may take; the finalists get the rest.
 SEARCH_SHARE = 0.75
-# Where the seconds of a search go, in `result.json`.
-STAGES = (
-    *("structure", "statistics", "paths", "judge", "surgery", "batchnorm", "scoring"),
-    *("strategy", "finalists", "recovery"),
-)
-# Options that may change when a search is resumed, and remarks in the configuration.
-RENEWABLE = {"trials", "time", "autoprune", "versions"}
+# Where the seconds of a session go, and those of all trials.
+SESSION_STAGES = ("structure", "statistics", "paths", "judge", "strategy", "finalists")
+TRIAL_STAGES = ("surgery", "batchnorm", "scoring")
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +85,7 @@ def search(
     reward: Reward | str | None = None,
     output: str | os.PathLike[str] | None = None,
     resume: bool = False,
-    progress: Progress | None = None,
+    progress: Progress | bool = False,
     origin: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> Run:
@@ -104,8 +101,9 @@ def search(
         reward: measurement → float (larger is better), or what names one (`find_reward`); −KL to
             the dense network by default, or the score of `evaluate`.
         output: the run directory; by default the next free `runs/<model>-<number>`.
-        resume: continue the interrupted search in `output`.
-        progress: told what happens.
+        resume: continue the interrupted search in `output`, or a finished one with more trials or
+            time.
+        progress: told what happens; True prints lines on standard error.
         origin: where model and data came from, for `config.toml`.
         **options: fields of `SearchConfig`, `budget` above all.
 
@@ -113,54 +111,69 @@ def search(
         AutopruneError: anything that the user can mend, in one line.
     """
     began = time.monotonic()
-    progress = progress or Progress()
-    if not isinstance(model, nn.Module):
-        raise UsageError(f"model must be a torch.nn.Module, but got a {type(model).__name__}.")
+    if isinstance(progress, bool):
+        progress = PlainProgress() if progress else Progress()
+    _check_model(model)
     valued = find_reward(DEFAULT_REWARD if reward is None else reward)
     config = SearchConfig.from_mapping({**options, "reward": valued.name})
     check_config(config)
-    settings = {"autoprune": __version__, **(origin or {}), **config.to_mapping()}
+    device = str(device_of(model))
+    settings = {"autoprune": __version__, **(origin or {}), "device": device, **config.to_mapping()}
     run = RunDirectory(output or next_free(Path("runs"), type(model).__name__.lower()))
-    _check_output(run, settings, resume)
-    seconds = dict.fromkeys(STAGES, 0.0)
+    before = _begun(run, settings, config) if resume else {}
+    if not resume:
+        run.check_free()
+    seconds = dict.fromkeys(SESSION_STAGES, 0.0)
 
     # Optuna announces every trial of ours, and optional packages that it lacks.
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     model = model.eval()
-    images = draw_images(model, data, config)
+    images = draw_images(model, data, config, progress)
     inputs = images.calibration.inputs[:2] if example_inputs is None else example_inputs
     inputs = _check_example(inputs, images)
     with timed(seconds, "structure"):
         task = define_task(model, inputs, config, progress)
-    bench = set_up(model, task, images, evaluate, config, progress, seconds)
+    judge = before.get("judge")
+    bench = set_up(model, task, images, evaluate, config, progress, seconds, judge)
     if (dense := bench.dense.metric) is not None:
         progress.note(f"the dense network scores {dense:.4f} on the search images")
-    if not resume:
-        run.create({**settings, "versions": _versions()})
+    if resume:
+        renewed = {key: settings[key] for key in RENEWABLE if key in settings}
+        run.save_config({**before, **renewed})
+    else:
+        run.create({**settings, "versions": _versions(), "judge": bench.judge_name})
 
-    deadline = math.inf if config.time is None else began + SEARCH_SHARE * config.time
-    ledger, report = _explore(task, bench, config, valued, run, deadline, progress)
-    with timed(seconds, "finalists"):
-        finalist = run_off(_best(ledger), bench, valued, progress)
-    policy = bench.builder.policy(finalist.measurement.widths)
-    run.save_policy(policy)
-    run.save_weights(finalist.network)
-    result = {
-        "version": 1,
-        "strategy": config.strategy,
-        "budget": config.budget if task.projection.constraints else None,
-        "reward": config.reward,
-        "seed": config.seed,
-        "agent_from": None,
-        "judge": bench.judge_name,
-        "reconstruction": finalist.reconstruction,
-        **_outcome(model, finalist, task, images).report(),
-        "search": {**_effort(ledger, report, bench), "signal_split": images.signal_split},
-        "seconds": {**seconds, **stage_seconds(ledger), "strategy": report.strategy_seconds},
-        "frontier": frontier(ledger),
-    }
-    result["search"]["seconds"] = round(time.monotonic() - began, 3)
-    run.save_result(result)
+    ledger = Ledger(task.space, run.storage)
+    with _session(ledger, seconds, began):
+        report, trials = _explore(task, bench, config, valued, ledger, began, progress)
+        seconds["strategy"] = report.strategy_seconds
+        with timed(seconds, "finalists"):
+            end = began + (config.time or math.inf)
+            finalist = run_off(_best(ledger), bench, valued, progress, end)
+        policy = bench.builder.policy(finalist.measurement.widths)
+        run.save_policy(policy)
+        run.save_weights(finalist.network)
+        result = {
+            "version": 1,
+            "strategy": config.strategy,
+            "budget": config.budget if task.projection.constraints else None,
+            "reward": config.reward,
+            "seed": config.seed,
+            "agent_from": None,
+            "judge": bench.judge_name,
+            "reconstruction": finalist.reconstruction,
+            **_outcome(model, finalist, task, images).report(),
+            "search": {
+                **_effort(ledger, report, bench, finalist),
+                "limits": {"trials": trials, "time": config.time},
+                "signal_split": images.signal_split,
+            },
+            "seconds": _all_seconds(ledger, seconds),
+            "frontier": frontier(ledger),
+        }
+        total = ledger.spent.get("total", 0.0) + time.monotonic() - began
+        result["search"]["seconds"] = round(total, 3)
+        run.save_result(result)
     return Run(run.path, finalist.network, policy, result)
 
 
@@ -180,6 +193,7 @@ def apply_policy(model: nn.Module, policy: PruningPolicy | str | os.PathLike[str
         ModelError: the policy is for another network.
         RunError: the file cannot be read.
     """
+    _check_model(model)
     if not isinstance(policy, PruningPolicy):
         policy = PruningPolicy.load(Path(policy))
     return surgery.apply_policy(model, policy)
@@ -196,6 +210,7 @@ def load_pruned(model: nn.Module, run: str | os.PathLike[str]) -> nn.Module:
         ModelError: the run is of another network.
         RunError: it is unfinished or damaged.
     """
+    _check_model(model)
     directory = RunDirectory(run)
     small = apply_policy(model, directory.load_policy())
     tensors = directory.load_weights()
@@ -208,15 +223,22 @@ def load_pruned(model: nn.Module, run: str | os.PathLike[str]) -> nn.Module:
     return small.eval()
 
 
-def draw_images(model: nn.Module, data: Any, config: SearchConfig) -> Partition:
+def draw_images(model: nn.Module, data: Any, config: SearchConfig, progress: Progress) -> Partition:
     """Return the images of a search, on the model's device.
 
     Raises:
         DataError: too few, not finite, or of a form that is not understood.
     """
     sizes = SplitSizes(config.calibration_samples, config.search_samples, config.selection_samples)
-    images = partition(as_splits(data), sizes, config.seed)
+    images = partition(as_splits(data), sizes, config.seed, note=progress.note)
     return images.to(device_of(model))
+
+
+def _check_model(model: nn.Module) -> None:
+    if not isinstance(model, nn.Module):
+        raise UsageError(
+            f"the first argument, model, must be a torch.nn.Module, but is {type_of(model)}."
+        )
 
 
 def _check_example(example: Tensor, images: Partition) -> Tensor:
@@ -230,17 +252,50 @@ def _check_example(example: Tensor, images: Partition) -> Tensor:
     return example.to(images.calibration.inputs.device)
 
 
-def _check_output(run: RunDirectory, settings: Mapping[str, Any], resume: bool) -> None:
-    if not resume:
-        run.check_free()
-        return
+def _begun(run: RunDirectory, settings: Mapping[str, Any], config: SearchConfig) -> dict[str, Any]:
+    """Return the configuration that a run was begun with.
+
+    Raises:
+        RunError: there is no run, or it is finished and no limit is raised.
+        UsageError: it was begun with other options.
+    """
     before = run.load_config()
-    for key in sorted((settings.keys() | before.keys()) - RENEWABLE):
+    for key in sorted((settings.keys() | before.keys()) - {*RENEWABLE, *REMARKS}):
         if before.get(key) != settings.get(key):
             raise UsageError(
                 f"cannot resume {str(run.path)!r} with {key}={settings.get(key)!r}: it was begun "
                 f"with {before.get(key)!r}."
             )
+    if run.is_finished:
+        search = run.load_result().get("search", {})
+        limits = search.get("limits", {})
+        most, longest = limits.get("trials", 0), limits.get("time") or math.inf
+        if (config.trials or 0) <= most and (config.time or math.inf) <= longest:
+            raise RunError(
+                f"the search in {str(run.path)!r} is finished ({search.get('trials')} trials): "
+                "raise --trials or --time to go on."
+            )
+    return before
+
+
+@contextmanager
+def _session(ledger: Ledger, seconds: Mapping[str, float], began: float) -> Iterator[None]:
+    """Write down what a session took, however it ends."""
+    try:
+        yield
+    finally:
+        ledger.end_session({**seconds, "total": time.monotonic() - began})
+
+
+def _all_seconds(ledger: Ledger, seconds: Mapping[str, float]) -> dict[str, float | None]:
+    """Return the seconds of all sessions by stage; `seconds` are those of the one that runs."""
+    spent = ledger.spent
+    return {
+        **{stage: spent.get(stage, 0.0) + own for stage, own in seconds.items()},
+        **dict.fromkeys(TRIAL_STAGES, 0.0),
+        **stage_seconds(ledger),
+        "recovery": None,
+    }
 
 
 def _explore(
@@ -248,10 +303,12 @@ def _explore(
     bench: Bench,
     config: SearchConfig,
     reward: Reward,
-    run: RunDirectory,
-    deadline: float,
+    ledger: Ledger,
+    began: float,
     progress: Progress,
-) -> tuple[Ledger, LoopReport]:
+) -> tuple[LoopReport, int]:
+    """Search; return how it went, and the trials that it was limited to."""
+    deadline = began + SEARCH_SHARE * (config.time or math.inf)
     trials = config.trials or default_trials(len(task.space))
     problem = SearchProblem(
         space=task.space,
@@ -263,7 +320,6 @@ def _explore(
         seed=config.seed,
     )
     strategy = make_strategy(config.strategy, problem, **config.strategy_options)
-    ledger = Ledger(task.space, run.storage)
     progress.note(
         f"{strategy.name}: up to {trials} trials over {len(task.space)} groups"
         + (f", {len(ledger)} of them done before" if len(ledger) else "")
@@ -281,7 +337,7 @@ def _explore(
             + (f"the last one failed because {failed[-1]}; " if failed else "")
             + "give it more time or trials."
         )
-    return ledger, report
+    return report, trials
 
 
 def _best(ledger: Ledger) -> list[Trial]:
@@ -322,24 +378,25 @@ def _outcome(model: nn.Module, finalist: Finalist, task: Task, images: Partition
     )
 
 
-def _effort(ledger: Ledger, report: LoopReport, bench: Bench) -> dict[str, Any]:
+def _effort(ledger: Ledger, report: LoopReport, bench: Bench, finalist: Finalist) -> dict[str, Any]:
     """Return what the search took; choosing the judge and the finalists count as evaluations."""
-    finalists = _best(ledger)
-    evaluations = len(ledger) + len(bench.finals) * len(finalists) + bench.judging
+    searched = len(ledger) + bench.judging
     return {
         "trials": len(ledger),
-        "evaluations": evaluations,
-        "image_forwards": bench.forwards * (len(ledger) + bench.judging)
-        + bench.final_forwards * len(finalists),
+        "evaluations": searched + len(finalist.judged),
+        "image_forwards": bench.forwards * searched
+        + sum(bench.final_forwards[repair] for repair in finalist.judged),
         "failed": report.failed,
-        "best_value": finalists[0].value,
+        "best_value": _best(ledger)[0].value,
     }
 
 
 def _device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    plural = "s" if threads > 1 else ""
+    return f"{platform.processor() or platform.machine()}, {threads} thread{plural}"
 
 
 def _versions() -> dict[str, str]:

@@ -17,6 +17,8 @@ _SCALES = {
 }
 COSTS = tuple(_SCALES)
 UNBOUNDED = "none"
+# Less than that without a unit cannot be meant as an absolute bound.
+FEWEST = 100
 _EXAMPLE = "write e.g. flops=0.5 (half of the dense cost) or flops=60M,params=2.5M"
 
 
@@ -88,6 +90,11 @@ def _parse_limit(name: str, text: str) -> Limit:
         )
     if number <= 0 or math.isinf(number):
         raise BudgetError(f"budget {name}={text!r} must be above zero and finite; {_EXAMPLE}.")
+    if not suffix and 1 < number < FEWEST:
+        raise BudgetError(
+            f"budget {name}={text!r} is no share in (0, 1], and far too little in all: write "
+            f"{name}={number / 100:g} for {number:g} percent, or a unit as in {name}={number:g}M."
+        )
     return Limit(number if is_share else number * scales[suffix], is_share)
 
 

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import operator
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from autoprune.budget import UNBOUNDED
 from autoprune.errors import UsageError, did_you_mean
 from autoprune.evaluation.reward import DEFAULT_REWARD, needs_no_budget
+
+# Options that may change when a search is resumed.
+RENEWABLE = ("trials", "time")
+# Written into a run's config.toml besides the options.
+REMARKS = ("autoprune", "versions", "judge")
 
 
 @dataclass(frozen=True)
@@ -21,7 +28,9 @@ class SearchConfig:
         reward: what is maximised (`evaluation.reward.find_reward`); of a function its name.
         strategy: who chooses the widths (`agents.STRATEGIES`).
         trials: evaluations; None lets the number of groups decide.
-        time: seconds after which the search ends at its best so far; None is no limit.
+        time: seconds after which the search ends at its best so far, set-up and finalists included;
+            one trial and one finalist are made in any case. None is no limit. A resumed search has
+            it anew.
         sampler: of the strategy "bayes".
         importance: which channels stay.
         exclude: layer-name patterns that stay as they are.
@@ -66,7 +75,7 @@ class SearchConfig:
                 raise UsageError(f"unknown option {key!r}; {did_you_mean(key, _READERS)}")
         optional = {f.name for f in fields(cls) if f.default is None}
         plain: dict[str, Any] = {
-            key: None if value is None and key in optional else _read(key, value)
+            key: None if value is None and key in optional else read_option(key, value)
             for key, value in values.items()
         }
         if "budget" not in plain:
@@ -89,10 +98,21 @@ class SearchConfig:
         return {**values, "exclude": list(self.exclude), "min_keep": dict(self.min_keep)}
 
 
-def _read(key: str, value: Any) -> Any:
+def read_option(key: str, value: Any) -> Any:
+    """Return an option of a search as `SearchConfig` holds it.
+
+    Args:
+        key: a field of `SearchConfig`.
+        value: as Python, a TOML file or the command line has it.
+
+    Raises:
+        UsageError: the value is of the wrong type or cannot be meant.
+    """
     read, wanted = _READERS[key]
     try:
         return read(value)
+    except UsageError:
+        raise
     except (TypeError, ValueError):
         raise UsageError(f"{key} must be {wanted}, but got {value!r}.") from None
 
@@ -104,7 +124,13 @@ def _text(value: Any) -> str:
 
 
 def _budget(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ",".join(f"{cost}={_bound(limit)}" for cost, limit in value.items())
     return UNBOUNDED if value is None else _text(value)
+
+
+def _bound(limit: Any) -> str:
+    return limit if isinstance(limit, str) else str(_number(limit))
 
 
 def _whole(value: Any) -> int:
@@ -119,13 +145,60 @@ def _number(value: Any) -> float:
     return float(value)
 
 
+def _seconds(value: Any) -> float:
+    return parse_duration(value) if isinstance(value, str) else _number(value)
+
+
 def _patterns(value: Any) -> tuple[str, ...]:
     return (value,) if isinstance(value, str) else tuple(map(_text, value))
 
 
 def _ratios(value: Any) -> dict[str, float]:
-    table = value if isinstance(value, Mapping) else {} if value is None else {"*": value}
-    return {_text(pattern): _number(ratio) for pattern, ratio in table.items()}
+    if isinstance(value, Mapping):
+        return {_text(pattern): _number(ratio) for pattern, ratio in value.items()}
+    if value is None or isinstance(value, (str, list, tuple)):
+        return parse_min_keep([value] if isinstance(value, str) else value or ())
+    return {"*": _number(value)}
+
+
+_UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def parse_duration(text: str) -> float:
+    """Read "90s", "10m", "1.5h", or plain seconds.
+
+    Returns:
+        Seconds.
+
+    Raises:
+        UsageError: malformed, zero or negative.
+    """
+    match = re.fullmatch(r"([0-9]*\.?[0-9]+)\s*([a-z]?)", text.strip().lower())
+    seconds = float(match[1]) * _UNITS.get(match[2], math.nan) if match else math.nan
+    if not 0 < seconds < math.inf:
+        raise UsageError(f"time {text!r} is no duration above zero: write e.g. 90s, 10m or 1h.")
+    return seconds
+
+
+def parse_min_keep(texts: Sequence[str]) -> dict[str, float]:
+    """Read ["0.2", "layer1.*=0.5"] into ratios by pattern; "*" is the rest.
+
+    Raises:
+        UsageError: malformed, or a ratio outside (0, 1].
+    """
+    ratios: dict[str, float] = {}
+    for text in texts:
+        pattern, _, number = text.rpartition("=")
+        try:
+            ratio = float(number)
+        except ValueError:
+            ratio = math.nan
+        if not 0 < ratio <= 1:
+            raise UsageError(
+                f"min-keep {text!r} is no ratio in (0, 1]: write e.g. 0.2 or 'layer1.*=0.5'."
+            )
+        ratios[pattern.strip() or "*"] = ratio
+    return ratios
 
 
 _TEXT, _WHOLE = (_text, "a text"), (_whole, "a whole number")
@@ -133,10 +206,10 @@ _TEXT, _WHOLE = (_text, "a text"), (_whole, "a whole number")
 # How every field is read from a plain value, and what it takes, in words.
 _READERS: Mapping[str, tuple[Callable[[Any], Any], str]] = {
     **dict.fromkeys(("reward", "strategy", "sampler", "importance"), _TEXT),
-    "budget": (_budget, "a text"),
+    "budget": (_budget, "a text such as 'flops=0.5' or a table of bounds by cost"),
     **dict.fromkeys(("trials", "round_to", "seed"), _WHOLE),
     **dict.fromkeys(("calibration_samples", "search_samples", "selection_samples"), _WHOLE),
-    "time": (_number, "a number"),
+    "time": (_seconds, "a number of seconds or a text such as '10m'"),
     "exclude": (_patterns, "a pattern or a list of patterns"),
     "min_keep": (_ratios, "a ratio or ratios by pattern"),
 }

@@ -57,6 +57,12 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f"choose one of: {', '.join(names)}."
 
 
+def type_of(value: object) -> str:
+    """Return a value's type with its article: "an int"."""
+    name = type(value).__name__
+    return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"
+
+
 def first_line(error: BaseException) -> str:
     """Return the first line of an error's text (its type's name if it has none)."""
     lines = str(error).strip().splitlines()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import nn
 
@@ -14,7 +15,7 @@ from autoprune.config import SearchConfig
 from autoprune.cost.counts import COST_MODELS, cost_models
 from autoprune.cost.model import CostModel
 from autoprune.data import Partition
-from autoprune.errors import BudgetError, ModelError, RewardError, first_line
+from autoprune.errors import BudgetError, ModelError, RewardError, RunError, first_line
 from autoprune.evaluation.evaluator import Build, Builder, Evaluator, timed
 from autoprune.evaluation.measurement import Measurement, Scores
 from autoprune.evaluation.reward import (
@@ -28,7 +29,7 @@ from autoprune.evaluation.scoring import ClassificationScorer, CustomScorer, Sco
 from autoprune.importance import Evidence, Ranking, make_importance
 from autoprune.progress import Progress
 from autoprune.reconstruction.refit import Refitter
-from autoprune.reconstruction.sequential import SequentialRepair
+from autoprune.reconstruction.sequential import ACTIVATION_BYTES, SequentialRepair
 from autoprune.search_spaces.keep_ratio import SearchSpace, match_groups, search_space
 from autoprune.search_spaces.projection import Constraint, Projection
 from autoprune.statistics.collect import collect_moments
@@ -99,9 +100,7 @@ def define_task(
         UsageError: a pattern matches nothing.
     """
     budget = Budget.parse(config.budget)
-    structure = analyze(model, example_inputs, lambda d, t: progress.step("structure", d, t))
-    excluded = match_groups(structure, config.exclude, "exclude")
-    structure = structure.frozen_by(dict.fromkeys(excluded, "excluded by the user"))
+    structure = prunable_structure(model, example_inputs, config.exclude, progress)
     if not structure.groups:
         reasons = sorted({frozen.reason for frozen in structure.frozen})
         raise ModelError(
@@ -115,6 +114,15 @@ def define_task(
     return Task(structure, costs, space, Projection(space, constraints))
 
 
+def prunable_structure(
+    model: nn.Module, example_inputs: Inputs, exclude: Sequence[str], progress: Progress
+) -> Structure:
+    """Trace and verify the network; what matches a pattern to exclude is frozen."""
+    structure = analyze(model, example_inputs, lambda d, t: progress.step("structure", d, t))
+    excluded = match_groups(structure, exclude, "exclude")
+    return structure.frozen_by(dict.fromkeys(excluded, "excluded by the user"))
+
+
 @dataclass(frozen=True, eq=False)
 class Bench:
     """Everything that is needed to build and judge candidates.
@@ -124,11 +132,11 @@ class Bench:
         builder: makes networks.
         judge: measures candidates on the search split.
         judge_name: how it repairs them, "one-shot" or "one-shot+batchnorm".
-        finals: measure finalists on the selection split, by the kind of repair.
+        finals: measure finalists on the selection split, by the kind of repair, quickest first.
         rankings: which units stay at every width.
         forwards: samples that one measurement by the judge runs through a network.
-        judging: measurements that choosing the judge took.
-        final_forwards: samples that judging one finalist in every way runs through networks.
+        judging: measurements that choosing the judge takes.
+        final_forwards: samples that judging a finalist runs through networks, by kind of repair.
     """
 
     dense: Scores
@@ -139,7 +147,7 @@ class Bench:
     rankings: Sequence[Ranking]
     forwards: int
     judging: int
-    final_forwards: int
+    final_forwards: Mapping[str, int]
 
 
 def set_up(
@@ -150,10 +158,22 @@ def set_up(
     config: SearchConfig,
     progress: Progress,
     seconds: dict[str, float],
+    judge_name: str | None = None,
 ) -> Bench:
     """Gather the dense network's statistics and rank every group's units.
 
+    Args:
+        model: the dense network.
+        task: what is searched.
+        images: of the search.
+        evaluate: the user's own score, if any.
+        config: the options.
+        progress: told how far it is.
+        seconds: by stage; added to.
+        judge_name: the judge that a resumed search was begun with; None chooses one.
+
     Raises:
+        RunError: there is no such judge.
         DataError: the images or labels do not fit the network.
         UsageError: the reward needs labels, and there are none.
         ModelError: its output is no class scores, and there is no `evaluate`.
@@ -173,13 +193,19 @@ def set_up(
         )
     with timed(seconds, "paths"):
         rankings = _rank(Evidence(model, task.structure, moments), config.importance, progress)
+    repair = SequentialRepair(model, task.structure, images.calibration, config.seed)
+    if len(repair.samples) < len(images.calibration):
+        progress.note(
+            f"sequential repair uses {len(repair.samples)} of {len(images.calibration)} "
+            f"calibration samples: more would not fit in {ACTIVATION_BYTES / 1e9:.1f} GB"
+        )
     builder = Builder(
         model,
         task.structure,
         rankings,
         Refitter(model, task.structure, moments),
         images.calibration.first(BATCHNORM_SAMPLES),
-        SequentialRepair(model, task.structure, images.calibration, config.seed),
+        repair,
     )
 
     def judges(scorer: Scorer, builds: Mapping[str, Build]) -> dict[str, Evaluator]:
@@ -189,11 +215,13 @@ def set_up(
         }
 
     quick = {"one-shot": builder.one_shot, "one-shot+batchnorm": builder.settled}
+    if judge_name is not None and judge_name not in quick:
+        raise RunError(f"the run was begun with the judge {judge_name!r}, which is not known.")
+    able = {name: quick[name] for name in ([judge_name] if judge_name else quick)}
     with timed(seconds, "judge"):
-        name, judge = _choose_judge(judges(search, quick), task)
-    finals = judges(selection, {"sequential": builder.sequential, name: quick[name]})
-    forwards = search.dense.samples + (BATCHNORM_SAMPLES if "batchnorm" in name else 0)
-    final_forwards = len(finals) * selection.dense.samples + len(images.calibration)
+        name, judge = _choose_judge(judges(search, able), task)
+    finals = judges(selection, {name: quick[name], "sequential": builder.sequential})
+    settling = BATCHNORM_SAMPLES if "batchnorm" in name else 0
     return Bench(
         dense=search.dense,
         builder=builder,
@@ -201,9 +229,12 @@ def set_up(
         judge_name=name,
         finals=finals,
         rankings=rankings,
-        forwards=forwards,
+        forwards=search.dense.samples + settling,
         judging=len(quick),
-        final_forwards=final_forwards,
+        final_forwards={
+            name: selection.dense.samples + settling,
+            "sequential": selection.dense.samples + len(repair.samples),
+        },
     )
 
 
@@ -222,8 +253,10 @@ def _choose_judge(judges: Mapping[str, Evaluator], task: Task) -> tuple[str, Eva
     That is half of every group where there is no budget; with one, only proportions matter.
     What BN re-estimation gains over the variances known from the moments differs by network.
     """
-    uniform = task.projection.project([0.5] * len(task.space))
     (name, judge), *others = judges.items()
+    if not others:
+        return name, judge
+    uniform = task.projection.project([0.5] * len(task.space))
     scores = judge.measure(uniform).scores
     for other_name, other in others:
         theirs = other.measure(uniform).scores
@@ -246,40 +279,54 @@ class Finalist:
         measurement: on the selection split.
         network: the pruned network.
         reconstruction: how it was repaired, "sequential" or the judge's name.
+        judged: how every network was repaired that it was compared with, itself included.
     """
 
     measurement: Measurement
     network: nn.Module
     reconstruction: str
+    judged: tuple[str, ...] = ()
 
 
-def run_off(trials: Sequence[Trial], bench: Bench, reward: Reward, progress: Progress) -> Finalist:
+def run_off(
+    trials: Sequence[Trial],
+    bench: Bench,
+    reward: Reward,
+    progress: Progress,
+    deadline: float = math.inf,
+) -> Finalist:
     """Return the best of the best trials, judged on images that the search did not see.
 
     Each is repaired in both ways: sequential reconstruction is better by far with enough
-    calibration data, and can be worse with little. One that fails drops out.
+    calibration data, and can be worse with little. One that fails drops out, and none is begun
+    after the deadline (`time.monotonic` seconds) once there is a best.
 
     Raises:
         ModelError: all fail.
     """
     best: Finalist | None = None
     highest, reason = -math.inf, ""
-    for done, trial in enumerate(trials):
-        for reconstruction, evaluator in bench.finals.items():
-            try:
-                network, measurement = evaluator.build(trial.candidate.widths)
-                value = reward(measurement)
-            except Exception as error:  # out of memory, or the user's own code
-                kind = "" if isinstance(error, RewardError) else f"{type(error).__name__}: "
-                reason = f"{kind}{first_line(error)}"
-                progress.note(f"a finalist drops out: {reason}")
-                continue
-            if value > highest:
-                best, highest = Finalist(measurement, network, reconstruction), value
-        progress.step("finalists", done + 1, len(trials))
+    contests = [(trial, *final) for trial in trials for final in bench.finals.items()]
+    judged: list[str] = []
+    for trial, reconstruction, evaluator in contests:
+        if best is not None and time.monotonic() >= deadline:
+            progress.note(f"the time is over: {len(judged)} of {len(contests)} finalists judged")
+            break
+        judged.append(reconstruction)
+        try:
+            network, measurement = evaluator.build(trial.candidate.widths)
+            value = reward(measurement)
+        except Exception as error:  # out of memory, or the user's own code
+            kind = "" if isinstance(error, RewardError) else f"{type(error).__name__}: "
+            reason = f"{kind}{first_line(error)}"
+            progress.note(f"a finalist drops out: {reason}")
+            continue
+        if value > highest:
+            best, highest = Finalist(measurement, network, reconstruction), value
+        progress.step("finalists", len(judged), len(contests))
     if best is None:
         raise ModelError(
             f"every finalist failed on the selection images, the last one because {reason}; the "
             "trials are kept: resume the run when the cause is mended."
         )
-    return best
+    return replace(best, judged=tuple(judged))

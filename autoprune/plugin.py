@@ -6,13 +6,13 @@ import hashlib
 import importlib
 import importlib.util
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from autoprune.errors import UsageError, did_you_mean, first_line
+from autoprune.errors import AutopruneError, UsageError, did_you_mean, first_line
 
 
 def names_object(spec: str) -> bool:
@@ -77,6 +77,46 @@ def load_plugin(spec: str, what: str, group: str, built_in: Iterable[str]) -> An
         return load_object(spec, what)
     known = [*built_in, *entries, "path/to/file.py:NAME"]
     raise UsageError(f"unknown {what} {spec!r}; {did_you_mean(spec, known)}")
+
+
+def make_object(spec: str, what: str) -> Any:
+    """Return what the factory that a spec names makes.
+
+    Raises:
+        UsageError: as `load_object`; or it names no factory, or that fails.
+    """
+    factory = load_object(spec, what)
+    if not callable(factory):
+        raise UsageError(
+            f"{what} {spec!r} names no factory: {type(factory).__name__} is not callable."
+        )
+    return call_factory(factory, spec, what)
+
+
+def call_factory(factory: Callable[[], Any], spec: str, what: str) -> Any:
+    """Return what a factory makes.
+
+    Raises:
+        UsageError: it fails.
+    """
+    try:
+        return factory()
+    except AutopruneError:
+        raise
+    except Exception as error:
+        reason = f"{type(error).__name__}: {first_line(error)}"
+        raise UsageError(f"{what} {spec!r}: making it fails: {reason}") from error
+
+
+def absolute_object(spec: str) -> str:
+    """Return the spec with a Python file's whole path; that of a module stays as it is."""
+    place, _, name = spec.rpartition(":")
+    return f"{absolute(place)}:{name}" if place.endswith(".py") else spec
+
+
+def absolute(path: str) -> str:
+    """Return the whole path of a file or folder."""
+    return str(Path(path).expanduser().absolute())
 
 
 class _MissingPlaceError(Exception):

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from autoprune.budget import Budget, Limit
 from autoprune.config import SearchConfig
 from autoprune.errors import UsageError
 
@@ -54,12 +55,21 @@ def test_what_is_none_is_left_out() -> None:
         ({"min_keep": 1}, (), {"*": 1.0}),
         ({"min_keep": {"stem": 0.5}}, (), {"stem": 0.5}),
         ({"min_keep": None}, (), {}),
+        ({"min_keep": ["0.2", "stem=0.5"]}, (), {"*": 0.2, "stem": 0.5}),
     ],
     ids=str,
 )
 def test_short_forms(given: Any, exclude: tuple[str, ...], min_keep: dict[str, float]) -> None:
     config = SearchConfig.from_mapping({"budget": "flops=0.5", **given})
     assert (config.exclude, dict(config.min_keep)) == (exclude, min_keep)
+
+
+def test_values_as_on_the_command_line() -> None:
+    config = SearchConfig.from_mapping({"budget": {"flops": 0.5, "params": "2M"}, "time": "10m"})
+    assert (config.budget, config.time) == ("flops=0.5,params=2M", 600.0)
+    config = SearchConfig.from_mapping({"budget": {"params": 2_500_000, "flops": 1}})
+    limits = Budget.parse(config.budget).limits
+    assert limits == {"params": Limit(2.5e6, False), "flops": Limit(1.0, True)}
 
 
 def test_numpy_numbers_are_numbers() -> None:
@@ -83,13 +93,15 @@ def test_numpy_numbers_are_numbers() -> None:
         ({"trials": 2.5}, "trials must be a whole number, but got 2.5"),
         ({"trials": True}, "trials must be a whole number, but got True"),
         ({"seed": None}, "seed must be a whole number, but got None"),
-        ({"time": "10m"}, "time must be a number, but got '10m'"),
-        ({"budget": 0.5}, "budget must be a text, but got 0.5"),
-        ({"budget": {"flops": 0.5}}, "budget must be a text, but got {'flops': 0.5}"),
+        ({"time": "soon"}, "time 'soon' is no duration above zero"),
+        ({"time": [3]}, "time must be a number of seconds or a text such as '10m', but got [3]"),
+        ({"budget": 0.5}, "budget must be a text such as 'flops=0.5' or a table of bounds by cost"),
+        ({"budget": {"flops": None}}, "budget must be a text such as 'flops=0.5' or a table"),
         ({"strategy": None}, "strategy must be a text, but got None"),
         ({"exclude": 3}, "exclude must be a pattern or a list of patterns, but got 3"),
         ({"exclude": [3]}, "exclude must be a pattern or a list of patterns, but got [3]"),
-        ({"min_keep": "half"}, "min_keep must be a ratio or ratios by pattern, but got 'half'"),
+        ({"min_keep": "half"}, "min-keep 'half' is no ratio in (0, 1]"),
+        ({"min_keep": True}, "min_keep must be a ratio or ratios by pattern, but got True"),
         ({"min_keep": {"*": "half"}}, "min_keep must be a ratio or ratios by pattern"),
     ],
     ids=str,

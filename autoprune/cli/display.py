@@ -49,8 +49,9 @@ def table(*columns: str, texts: int = 1) -> Table:
 def count(value: float) -> str:
     """Return 2.5M for 2,500,000: three digits, in the units that budgets take."""
     for scale, suffix in _SUFFIXES:
-        if value >= scale:
-            return f"{value / scale:.3g}{suffix}" if value < 1000 * scale else f"{value:.3g}"
+        # 999.6k are 1M: what counts is the rounded figure.
+        if (shown := float(f"{value / scale:.3g}")) >= 1:
+            return f"{shown:g}{suffix}"
     return f"{value:.0f}"
 
 
@@ -106,10 +107,9 @@ def show_search(run: Run, verbose: bool = False, quiet: bool = False) -> None:
     key = "top1" if score["metric"] == "top1" else "score"
     dense, pruned = ({**costs[one], key: score[one]} for one in ("dense", "pruned"))
     out.print(comparison(dense, pruned))
-    out.print(
-        f"\n{score['split']} split, {score['samples']} samples; latency measured at batch 1 on "
-        f"{escape(costs['latency']['device'])}"
-    )
+    samples = f"{score['split']} split, {score['samples']} samples"
+    judge = "scored by your own evaluate" if score["samples"] is None else samples
+    out.print(f"\n{judge}; latency measured at batch 1 on {escape(costs['latency']['device'])}")
     out.print(
         f"{done['trials']} trials, {done['evaluations']} evaluations, {done['seconds']:.1f} s"
     )
@@ -169,8 +169,9 @@ def _by_reason(frozen: Iterable[Mapping[str, Any]]) -> Iterable[tuple[list[str],
     return kinds.values()
 
 
-def _seconds_table(stages: Mapping[str, float], total: float) -> Table:
+def _seconds_table(stages: Mapping[str, float | None], total: float) -> Table:
     rows = table("stage", "seconds")
+    stages = {stage: seconds for stage, seconds in stages.items() if seconds is not None}
     spent = {**stages, "rest": total - sum(stages.values())}
     for stage, seconds in spent.items():
         rows.add_row(f"  {stage}", f"{seconds:.2f}")

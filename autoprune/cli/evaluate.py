@@ -32,8 +32,8 @@ def evaluate(
 ) -> None:
     """Compare the pruned network of a run with the dense one: accuracy, loss, cost, latency.
 
-    Everything that is not given is taken from the run's config.toml. Latency is measured at batch
-    1, the two networks in turn.
+    Model and data are taken from the run's config.toml where they are not given. Latency is
+    measured at batch 1, the two networks in turn.
     """
     from autoprune.cli.display import print_json, show_evaluation
 
@@ -106,7 +106,7 @@ def _origin(stored: Mapping[str, Any], given: Mapping[str, str], run: str) -> di
     from autoprune.errors import UsageError
     from autoprune.plugin import names_object
 
-    names = ("model", "weights", "data", "normalize", "device")
+    names = ("model", "weights", "data", "normalize")  # the device is this machine's own
     kept = {name: stored[name] for name in names if name in stored}
     if "model" in given:
         kept.pop("weights", None)  # another network has other weights

@@ -48,18 +48,18 @@ def inspect(
     FLOPs are multiply-accumulates (MACs) of convolutions and matrix products for one input.
     """
     from autoprune.cli.display import print_json, show_inspection
-    from autoprune.cli.specs import DEMO, load_model, parse_min_keep
+    from autoprune.cli.specs import DEMO, load_model
+    from autoprune.config import parse_min_keep
     from autoprune.cost.counts import cost_models
-    from autoprune.search_spaces.keep_ratio import match_groups, search_space
-    from autoprune.structure.verify import analyze
+    from autoprune.pipeline import prunable_structure
+    from autoprune.progress import Progress
+    from autoprune.search_spaces.keep_ratio import search_space
 
     spec = model or DEMO
     ratios = parse_min_keep(min_keep or [])
     network = load_model(spec, weights)
     inputs = _inputs(spec, network, input_shape, data, normalize)
-    structure = analyze(network, inputs)
-    excluded = match_groups(structure, exclude or [], "exclude")
-    structure = structure.frozen_by(dict.fromkeys(excluded, "excluded by the user"))
+    structure = prunable_structure(network, inputs, exclude or [], Progress())
     space = search_space(structure, ratios or None)
     report = {
         "model": spec,
@@ -118,9 +118,11 @@ def _inputs(
     """Return two inputs: of the data, or random ones."""
     import torch
 
+    from autoprune.cli.display import warn
     from autoprune.cli.specs import default_input_shape, parse_shape
     from autoprune.data import load_splits
     from autoprune.errors import UsageError
+    from autoprune.plugin import names_object
 
     if data is not None and shape is not None:
         raise UsageError("--input-shape and --data both say what the inputs are: give one of them.")
@@ -128,4 +130,7 @@ def _inputs(
         train = load_splits(data, normalize).train
         return train.take(range(min(2, len(train)))).inputs
     sizes = parse_shape(shape) if shape else default_input_shape(spec, model)
+    if shape is None and names_object(spec):
+        assumed = "x".join(map(str, sizes))
+        warn(f"inputs are taken to be {assumed}; give --input-shape CxHxW or --data if not.")
     return torch.randn(2, *sizes, generator=torch.Generator().manual_seed(0))

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
@@ -13,10 +12,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
-from autoprune.progress import Progress, SearchState
-
-# Seconds between two plain lines; the end of a stage is always told.
-INTERVAL = 5.0
+from autoprune.progress import PlainProgress, Progress, SearchState
 
 
 @contextmanager
@@ -62,7 +58,7 @@ class RichProgress(Progress):
 
     def searched(self, state: SearchState) -> None:
         """Move the search's bar."""
-        self._move("search", state.done, state.total, escape(_words(state)))
+        self._move("search", state.done, state.total, escape(state.words))
 
     def note(self, text: str) -> None:
         """Print a line above the bars."""
@@ -72,44 +68,3 @@ class RichProgress(Progress):
         if stage not in self._tasks:
             self._tasks[stage] = self._bars.add_task(stage, total=total, detail=detail)
         self._bars.update(self._tasks[stage], completed=done, total=total, detail=detail)
-
-
-class PlainProgress(Progress):
-    """A line now and then, and one at the end of every stage."""
-
-    def __init__(
-        self,
-        stream: TextIO,
-        interval: float = INTERVAL,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        """Take the stream, the seconds between lines, and a clock."""
-        self._stream = stream
-        self._interval = interval
-        self._clock = clock
-        self._told = clock()
-
-    def step(self, stage: str, done: int, total: int) -> None:
-        """Tell how far the stage is."""
-        self._tell(f"{stage}: {done} of {total}", done == total)
-
-    def searched(self, state: SearchState) -> None:
-        """Tell the trial."""
-        self._tell(
-            f"search: {state.done} of {state.total}, {_words(state)}", state.done == state.total
-        )
-
-    def note(self, text: str) -> None:
-        """Tell it."""
-        self._tell(text, must=True)
-
-    def _tell(self, line: str, must: bool) -> None:
-        now = self._clock()
-        if must or now - self._told >= self._interval:
-            self._told = now
-            print(line, file=self._stream, flush=True)
-
-
-def _words(state: SearchState) -> str:
-    best = "" if state.best is None else f"best {state.best:.4g}; "
-    return f"{best}{state.detail}"

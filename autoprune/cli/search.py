@@ -84,7 +84,8 @@ def search(
         str | None,
         typer.Option(
             metavar="DURATION",
-            help="Stop at the best so far after 90s, 10m, 1h, …",
+            help="Stop at the best so far after 90s, 10m, 1h, …, finalists included; one trial "
+            "and one finalist are made in any case.",
             rich_help_panel=HOW,
         ),
     ] = None,
@@ -128,7 +129,8 @@ def search(
         bool,
         typer.Option(
             "--resume",
-            help="Continue the search in --output; only --trials and --time may be given anew.",
+            help="Continue the search in --output; only --trials and --time may be given anew "
+            "(a finished search goes on if they are raised).",
             rich_help_panel=RUN,
         ),
     ] = False,
@@ -182,7 +184,7 @@ def run_search(settings: Settings) -> None:
                 output=settings.output,
                 resume=settings.resume,
                 progress=progress,
-                origin=origin,
+                origin=settings.lasting_origin,
                 **settings.search,
             )
     except KeyboardInterrupt as stop:

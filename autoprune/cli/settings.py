@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from autoprune.cli.specs import DEMO, DEMO_DATA, parse_duration, parse_min_keep
-from autoprune.config import SearchConfig
+from autoprune.cli.specs import DEMO, DEMO_DATA, absolute_model
+from autoprune.config import REMARKS, RENEWABLE, SearchConfig, read_option
+from autoprune.data import absolute_data
 from autoprune.errors import UsageError, did_you_mean, first_line
 from autoprune.evaluation.reward import DEFAULT_REWARD, find_reward, needs_no_budget
+from autoprune.plugin import absolute
 from autoprune.study.run_directory import RunDirectory, next_free
 
 if sys.version_info >= (3, 11):
@@ -20,55 +22,11 @@ else:
     import tomli as tomllib
 
 # Given anew when a search is resumed; all else comes from the run.
-_RENEWABLE = ("trials", "time", "output", "verbose", "quiet")
-# Written into a run's config.toml for people to read.
-_REMARKS = ("autoprune", "versions")
-
-
-@dataclass(frozen=True)
-class Kind:
-    """What values an option takes in a config file.
-
-    Attributes:
-        types: of the TOML value, exactly (true is no whole number).
-        wanted: the same in words.
-        read: makes what `SearchConfig` wants of it.
-    """
-
-    types: tuple[type, ...]
-    wanted: str
-    read: Callable[[Any], Any] = lambda value: value
-
-
-def _read_patterns(value: Any) -> list[str]:
-    return [value] if isinstance(value, str) else [str(pattern) for pattern in value]
-
-
-def _read_min_keep(value: Any) -> dict[str, float]:
-    if isinstance(value, Mapping):
-        return parse_min_keep([f"{pattern}={ratio}" for pattern, ratio in value.items()])
-    return parse_min_keep([str(part) for part in (value if isinstance(value, list) else [value])])
-
-
-_TEXT = Kind((str,), "a text")
-_COUNT = Kind((int,), "a whole number")
-_SWITCH = Kind((bool,), "true or false")
-_KINDS: dict[str, Kind] = {
-    **dict.fromkeys(("model", "weights", "data", "normalize", "device"), _TEXT),
-    **dict.fromkeys(("budget", "reward", "strategy", "sampler", "importance", "output"), _TEXT),
-    **dict.fromkeys(("trials", "round_to", "seed"), _COUNT),
-    **dict.fromkeys(("calibration_samples", "search_samples", "selection_samples"), _COUNT),
-    **dict.fromkeys(("verbose", "quiet"), _SWITCH),
-    "time": Kind(
-        (str, int, float), 'seconds or a text such as "10m"', lambda v: parse_duration(str(v))
-    ),
-    "exclude": Kind((str, list), "a pattern or a list of patterns", _read_patterns),
-    "min_keep": Kind(
-        (float, int, str, list, dict), "a ratio or a table of ratios by pattern", _read_min_keep
-    ),
-}
+_RENEWABLE = (*RENEWABLE, "output", "verbose", "quiet")
 _ORIGIN = ("model", "weights", "data", "normalize", "device")
 _SEARCH = tuple(field.name for field in fields(SearchConfig))
+_SWITCHES = ("verbose", "quiet")
+_KEYS = (*_ORIGIN, *_SEARCH, *_SWITCHES, "output")
 
 
 @dataclass(frozen=True)
@@ -90,6 +48,12 @@ class Settings:
     resume: bool
     verbose: bool
     quiet: bool
+
+    @property
+    def lasting_origin(self) -> dict[str, str]:
+        """The origin in words that mean the same in any folder."""
+        readers = {"model": absolute_model, "data": absolute_data, "weights": absolute}
+        return {key: readers.get(key, str)(value) for key, value in self.origin.items()}
 
 
 def gather(options: Mapping[str, Any]) -> Settings:
@@ -149,16 +113,23 @@ def _read(values: Mapping[str, Any], where: str) -> dict[str, Any]:
     options: dict[str, Any] = {}
     for name, value in values.items():
         key = name.replace("-", "_")
-        if key in _REMARKS:
+        if key in REMARKS:
             continue
-        if key not in _KINDS:
-            known = [known.replace("_", "-") for known in _KINDS]
+        if key not in _KEYS:
+            known = [known.replace("_", "-") for known in _KEYS]
             raise UsageError(f"{where}unknown key {name!r}; {did_you_mean(name, known)}")
-        kind = _KINDS[key]
-        if type(value) not in kind.types:
-            raise UsageError(f"{where}{name} must be {kind.wanted}, but got {value!r}.")
-        options[key] = kind.read(value)
+        try:
+            options[key] = (read_option if key in _SEARCH else _read_own)(key, value)
+        except UsageError as error:
+            raise UsageError(f"{where}{error}") from error
     return options
+
+
+def _read_own(key: str, value: Any) -> str | bool:
+    kind, wanted = (bool, "true or false") if key in _SWITCHES else (str, "a text")
+    if not isinstance(value, kind):
+        raise UsageError(f"{key} must be {wanted}, but got {value!r}.")
+    return value
 
 
 def _of_run(given: Mapping[str, Any], config: str | None) -> dict[str, Any]:

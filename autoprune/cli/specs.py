@@ -1,23 +1,20 @@
-"""What the words of the command line mean: models, weights, devices, durations, shapes."""
+"""What the words of the command line mean: models, weights, devices, shapes."""
 
 from __future__ import annotations
 
 import importlib
-import math
-import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from types import ModuleType
 
 import torch
 from torch import nn
 
 from autoprune.cli.weights import load_weights
-from autoprune.errors import AutopruneError, UsageError, did_you_mean, first_line
-from autoprune.plugin import load_object, names_object
+from autoprune.errors import UsageError, did_you_mean, first_line, type_of
+from autoprune.plugin import absolute_object, call_factory, make_object, names_object
 
 DEMO, DEMO_DATA = "demo", "digits"
 IMAGENET_SHAPE = (3, 224, 224)
-_SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 def load_model(spec: str, weights: str | None = None) -> nn.Module:
@@ -40,12 +37,17 @@ def load_model(spec: str, weights: str | None = None) -> nn.Module:
         if form in FORMS and bool(name) == bool(colon) == (form != DEMO):
             model = FORMS[form](name)
         elif form not in FORMS and names_object(spec):
-            model = _from_factory(spec)
+            model = _checked(make_object(spec, "model"), spec)
         else:
             raise UsageError(f"unknown model {spec!r}: {did_you_mean(spec, _examples(form))}")
     if weights is not None:
         load_weights(model, weights)
     return model.eval()
+
+
+def absolute_model(spec: str) -> str:
+    """Return the spec with whole paths, so that it means the same in any folder."""
+    return spec if spec.partition(":")[0] in FORMS else absolute_object(spec)
 
 
 def has_random_weights(spec: str, weights: str | None) -> bool:
@@ -57,8 +59,11 @@ def default_input_shape(spec: str, model: nn.Module) -> tuple[int, ...]:
     """Return the shape of one input, without the batch, if nobody says."""
     if spec == DEMO:
         return (1, 8, 8)
-    # timm's networks say what they take.
-    return tuple(getattr(model, "pretrained_cfg", {}).get("input_size", IMAGENET_SHAPE))
+    # timm's networks say what they take; of others the first convolution tells the channels.
+    convolutions = (m for m in model.modules() if isinstance(m, nn.Conv2d))
+    channels = next((m.in_channels for m in convolutions), IMAGENET_SHAPE[0])
+    usual = (channels, *IMAGENET_SHAPE[1:])
+    return tuple(getattr(model, "pretrained_cfg", {}).get("input_size", usual))
 
 
 def _demo(name: str) -> nn.Module:
@@ -71,14 +76,14 @@ def _torchvision(name: str) -> nn.Module:
     models = _optional("torchvision.models", "vision")
     # Detection and segmentation networks would download a backbone.
     _check_name(name, models.list_models(module=models), "torchvision")
-    return _call(lambda: models.get_model(name, weights=None), f"torchvision:{name}")
+    return _made(lambda: models.get_model(name, weights=None), f"torchvision:{name}")
 
 
 def _timm(name: str) -> nn.Module:
     timm = _optional("timm", "timm")
     if not timm.is_model(name):
         _check_name(name, timm.list_models(), "timm")
-    return _call(lambda: timm.create_model(name, pretrained=False), f"timm:{name}")
+    return _made(lambda: timm.create_model(name, pretrained=False), f"timm:{name}")
 
 
 FORMS: dict[str, Callable[[str], nn.Module]] = {
@@ -110,27 +115,15 @@ def _optional(module: str, extra: str) -> ModuleType:
         ) from error
 
 
-def _from_factory(spec: str) -> nn.Module:
-    factory = load_object(spec, "model")
-    if not callable(factory):
-        raise UsageError(
-            f"model {spec!r} names no factory: {type(factory).__name__} is not callable."
-        )
-    return _call(factory, spec)
+def _made(factory: Callable[[], object], spec: str) -> nn.Module:
+    return _checked(call_factory(factory, spec, "model"), spec)
 
 
-def _call(factory: Callable[[], object], spec: str) -> nn.Module:
-    try:
-        model = factory()
-    except AutopruneError:
-        raise
-    except Exception as error:
-        reason = f"{type(error).__name__}: {first_line(error)}"
-        raise UsageError(f"model {spec!r}: making it fails: {reason}") from error
+def _checked(model: object, spec: str) -> nn.Module:
     if not isinstance(model, nn.Module):
         raise UsageError(
             f"model {spec!r}: the factory must return a torch.nn.Module, but returned "
-            f"a {type(model).__name__}."
+            f"{type_of(model)}."
         )
     return model
 
@@ -153,43 +146,6 @@ def find_device(name: str | None) -> torch.device:
             f"choose one of: {', '.join(['cpu', *gpus])}."
         ) from error
     return device
-
-
-def parse_duration(text: str) -> float:
-    """Read "90s", "10m", "1.5h", or plain seconds.
-
-    Returns:
-        Seconds.
-
-    Raises:
-        UsageError: malformed, zero or negative.
-    """
-    match = re.fullmatch(r"([0-9]*\.?[0-9]+)\s*([a-z]?)", text.strip().lower())
-    seconds = float(match[1]) * _SECONDS.get(match[2], math.nan) if match else math.nan
-    if not 0 < seconds < math.inf:
-        raise UsageError(f"time {text!r} is no duration above zero: write e.g. 90s, 10m or 1h.")
-    return seconds
-
-
-def parse_min_keep(texts: Sequence[str]) -> dict[str, float]:
-    """Read ["0.2", "layer1.*=0.5"] into ratios by pattern; "*" is the rest.
-
-    Raises:
-        UsageError: malformed, or a ratio outside (0, 1].
-    """
-    ratios: dict[str, float] = {}
-    for text in texts:
-        pattern, _, number = text.rpartition("=")
-        try:
-            ratio = float(number)
-        except ValueError:
-            ratio = math.nan
-        if not 0 < ratio <= 1:
-            raise UsageError(
-                f"min-keep {text!r} is no ratio in (0, 1]: write e.g. 0.2 or 'layer1.*=0.5'."
-            )
-        ratios[pattern.strip() or "*"] = ratio
-    return ratios
 
 
 def parse_shape(text: str) -> tuple[int, ...]:

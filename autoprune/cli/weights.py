@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from autoprune.cli.display import shorten
-from autoprune.errors import ModelError, UsageError, did_you_mean
+from autoprune.errors import ModelError, UsageError, did_you_mean, type_of
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
 _PREFIXES = ("module.", "_orig_mod.")
@@ -105,14 +105,12 @@ def _state_dict(content: Any, file: str) -> dict[str, Tensor]:
         content = inner
     how = "write them with torch.save(model.state_dict(), FILE)."
     if not isinstance(content, Mapping) or not content:
-        empty = "" if content else "n empty"
-        raise UsageError(
-            f"weights {file!r} hold a{empty} {type(content).__name__}, no state dict: {how}"
-        )
+        what = type_of(content) if content else f"an empty {type(content).__name__}"
+        raise UsageError(f"weights {file!r} hold {what}, no state dict: {how}")
     for name, value in content.items():
         if not isinstance(value, Tensor):
             raise UsageError(
-                f"weights {file!r} hold no state dict: {name!r} is a {type(value).__name__}, no "
+                f"weights {file!r} hold no state dict: {name!r} is {type_of(value)}, no "
                 f"tensor; {how}"
             )
     return _without_prefixes(content)

@@ -8,7 +8,7 @@ from autoprune.data.partition import (
     check_samples,
     partition,
 )
-from autoprune.data.sources import load_splits
+from autoprune.data.sources import absolute_data, load_splits
 from autoprune.data.splits import ArraySplit, DatasetSplit, Samples, Split, Splits
 from autoprune.data.user import as_splits
 
@@ -21,6 +21,7 @@ __all__ = [
     "Split",
     "SplitSizes",
     "Splits",
+    "absolute_data",
     "as_splits",
     "check_labels",
     "check_samples",

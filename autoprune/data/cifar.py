@@ -12,18 +12,7 @@ from autoprune.data.npz import read_npz_splits
 from autoprune.data.splits import ArraySplit, Splits
 from autoprune.errors import DataError, UsageError, first_line
 
-CLASSES = (
-    "airplane",
-    "automobile",
-    "bird",
-    "cat",
-    "deer",
-    "dog",
-    "frog",
-    "horse",
-    "ship",
-    "truck",
-)
+CLASSES = 10
 RECORD_BYTES = 1 + 3 * 32 * 32  # a label, then the red, green and blue planes
 SOURCE = "cifar-10-binary.tar.gz from https://www.cs.toronto.edu/~kriz/cifar.html"
 
@@ -49,7 +38,7 @@ def load_cifar10(argument: str, normalize: str | None) -> Splits:
     if train:
         others = {name: folder / f"cifar10_{name}.npz" for name in ("val", "test")}
         held_out = {name: [path] for name, path in others.items() if path.exists()}
-        return read_npz_splits({"train": train, **held_out}, normalize, CLASSES)
+        return read_npz_splits({"train": train, **held_out}, normalize)
     if _holds_pickles(folder):
         raise UsageError(
             f"{argument!r} holds CIFAR-10's Python version, which is refused because reading a "
@@ -80,7 +69,7 @@ def _load_binary(folder: Path, normalize: str | None) -> Splits:
         name: ArraySplit(_images(part), part[:, 0].astype(np.int64), normalization)
         for name, part in parts.items()
     }
-    return Splits(**splits, classes=CLASSES)
+    return Splits(**splits)
 
 
 def _read_records(path: Path) -> npt.NDArray[np.uint8]:
@@ -95,7 +84,7 @@ def _read_records(path: Path) -> npt.NDArray[np.uint8]:
             f"the file is damaged: unpack {SOURCE} again."
         )
     records = data.reshape(-1, RECORD_BYTES)
-    if records[:, 0].max() >= len(CLASSES):
+    if records[:, 0].max() >= CLASSES:
         raise DataError(f"{path}: label {records[:, 0].max()} is not in 0 to 9; is it CIFAR-10?")
     return records
 

@@ -32,7 +32,7 @@ def load_image_folder(argument: str, normalize: str | None) -> Splits:
     normalization = parse_normalization(normalize, channels=3)
     classes = sorted({child.name for root in roots.values() for child in _class_folders(root)})
     splits = {name: _open(root, classes, normalization) for name, root in roots.items()}
-    return Splits(**splits, classes=tuple(classes))
+    return Splits(**splits)
 
 
 def _class_folders(root: Path) -> list[Path]:

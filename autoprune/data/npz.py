@@ -15,6 +15,7 @@ from numpy.lib.npyio import NpzFile
 from autoprune.data.normalization import parse_normalization
 from autoprune.data.splits import ArraySplit, Splits
 from autoprune.errors import DataError, UsageError, did_you_mean, first_line
+from autoprune.plugin import absolute
 
 FORM = "npz:FILE[,FILE…][;val=FILE[,FILE…]][;test=FILE[,FILE…]]"
 
@@ -29,11 +30,7 @@ def load_npz(argument: str, normalize: str | None) -> Splits:
     return read_npz_splits(_parse_files(argument), normalize)
 
 
-def read_npz_splits(
-    files: dict[str, list[Path]],
-    normalize: str | None,
-    classes: tuple[str, ...] | None = None,
-) -> Splits:
+def read_npz_splits(files: dict[str, list[Path]], normalize: str | None) -> Splits:
     """Read the files of each split ("train", and "val" and "test" where there are any)."""
     arrays = {name: _read_files(paths) for name, paths in files.items()}
     image_shape = arrays["train"][0].shape[1:]
@@ -45,7 +42,14 @@ def read_npz_splits(
             )
     normalization = parse_normalization(normalize, image_shape[-1])
     splits = {name: ArraySplit(*pair, normalization) for name, pair in arrays.items()}
-    return Splits(**splits, classes=classes)
+    return Splits(**splits)
+
+
+def absolute_files(argument: str) -> str:
+    """Return the argument of `load_npz` with whole paths."""
+    files = _parse_files(argument)
+    lists = {name: ",".join(map(absolute, map(str, paths))) for name, paths in files.items()}
+    return ";".join([lists.pop("train"), *(f"{name}={value}" for name, value in lists.items())])
 
 
 def _parse_files(argument: str) -> dict[str, list[Path]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
@@ -44,7 +44,6 @@ class Partition:
         search: images that candidates are scored on.
         selection: images that finalists are scored on.
         test: for the final figure only.
-        train: all training images, for recovery.
         signal_split: where search and selection come from: "val", or "train" where there is no val.
     """
 
@@ -52,7 +51,6 @@ class Partition:
     search: Samples
     selection: Samples
     test: Split | None
-    train: Split
     signal_split: str
 
     def to(self, device: torch.device | str) -> Partition:
@@ -66,7 +64,11 @@ class Partition:
 
 
 def partition(
-    splits: Splits, sizes: SplitSizes, seed: int, max_bytes: int = MAX_BYTES
+    splits: Splits,
+    sizes: SplitSizes,
+    seed: int,
+    max_bytes: int = MAX_BYTES,
+    note: Callable[[str], None] = lambda text: None,
 ) -> Partition:
     """Draw the images of a search at random.
 
@@ -77,28 +79,36 @@ def partition(
         sizes: samples wanted.
         seed: equal seeds draw equal images.
         max_bytes: limit on the inputs of each purpose, in bytes.
+        note: told if there are fewer samples than wanted, and why.
 
     Raises:
         DataError: a split cannot give every purpose one sample, or its inputs are not finite.
     """
     limit = max(1, max_bytes // _sample_bytes(splits.train))
-    calibration, search, selection = (
-        min(size, limit) for size in (sizes.calibration, sizes.search, sizes.selection)
-    )
+    asked = (sizes.calibration, sizes.search, sizes.selection)
+    calibration, search, selection = (min(size, limit) for size in asked)
     rng = np.random.default_rng(seed)
     if splits.val is None:
         parts = _draw(splits.train, "train", [calibration, search, selection], rng)
     else:
         parts = _draw(splits.train, "train", [calibration], rng)
         parts += _draw(splits.val, "val", [search, selection], rng)
-    for samples, name in zip(parts, ("calibration", "search", "selection"), strict=True):
+    trimmed = []
+    for samples, name, size in zip(
+        parts, ("calibration", "search", "selection"), asked, strict=True
+    ):
         check_samples(samples, name)
+        if len(samples) < size:
+            full = len(samples) == limit
+            why = f"they fill {max_bytes / 1e6:.0f} MB" if full else "there are no more"
+            trimmed.append(f"{len(samples)} of {size} for {name} ({why})")
+    if trimmed:
+        note(f"fewer samples than asked for: {', '.join(trimmed)}")
     return Partition(
         calibration=parts[0],
         search=parts[1],
         selection=parts[2],
         test=splits.test,
-        train=splits.train,
         signal_split="train" if splits.val is None else "val",
     )
 

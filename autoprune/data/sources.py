@@ -11,11 +11,11 @@ import numpy.typing as npt
 from autoprune.data.cifar import load_cifar10
 from autoprune.data.folder import load_image_folder
 from autoprune.data.normalization import parse_normalization
-from autoprune.data.npz import load_npz
+from autoprune.data.npz import absolute_files, load_npz
 from autoprune.data.splits import ArraySplit, Splits
 from autoprune.data.user import as_splits
-from autoprune.errors import AutopruneError, UsageError, did_you_mean, first_line
-from autoprune.plugin import load_object, names_object
+from autoprune.errors import UsageError, did_you_mean
+from autoprune.plugin import absolute, absolute_object, make_object, names_object
 
 Loader: TypeAlias = Callable[[str, str | None], Splits]
 """(what follows the colon, normalisation spec) → splits."""
@@ -42,7 +42,7 @@ def load_digits(argument: str, normalize: str | None) -> Splits:
         ArraySplit(images[part], labels[part], normalization)
         for part in np.split(order, [300, 600])
     )
-    return Splits(train, val, test, tuple("0123456789"))
+    return Splits(train, val, test)
 
 
 def _class_balanced_order(labels: npt.NDArray[np.int64]) -> npt.NDArray[np.intp]:
@@ -97,16 +97,20 @@ def _from_factory(spec: str, normalize: str | None) -> Splits:
             f"normalization {normalize!r} does not apply to data {spec!r}: "
             f"the factory's own transforms normalise."
         )
-    factory = load_object(spec, "data")
-    if not callable(factory):
-        raise UsageError(
-            f"data {spec!r} names no factory: {type(factory).__name__} is not callable."
-        )
-    try:
-        data = factory()
-    except AutopruneError:
-        raise
-    except Exception as error:
-        reason = f"{type(error).__name__}: {first_line(error)}"
-        raise UsageError(f"data {spec!r}: calling the factory fails: {reason}") from error
-    return as_splits(data)
+    return as_splits(make_object(spec, "data"))
+
+
+# How the argument of a form that reads files names them in any folder.
+_ABSOLUTE: dict[str, Callable[[str], str]] = {
+    "cifar10": absolute,
+    "imagefolder": absolute,
+    "npz": absolute_files,
+}
+
+
+def absolute_data(spec: str) -> str:
+    """Return the spec with whole paths, so that it means the same in any folder."""
+    form, _, argument = spec.partition(":")
+    if form in FORMS:
+        return f"{form}:{_ABSOLUTE[form](argument)}" if argument else spec
+    return absolute_object(spec)

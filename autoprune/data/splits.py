@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import default_collate
 
 from autoprune.data.normalization import Normalization
-from autoprune.errors import DataError, first_line
+from autoprune.errors import DataError, first_line, type_of
 
 # Of the inputs of one batch: a network's activations take many times as much.
 BATCH_BYTES = 40_000_000
@@ -145,7 +145,6 @@ class Splits:
         train: images for calibration.
         val: images that the network was not trained on, for search and selection.
         test: images for the final figure only.
-        classes: names of the labels 0, 1, …, if known.
 
     Raises:
         DataError: a split is empty.
@@ -154,11 +153,10 @@ class Splits:
     train: Split
     val: Split | None = None
     test: Split | None = None
-    classes: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         for name in (field.name for field in fields(self)):
-            if name != "classes" and getattr(self, name) is not None and not getattr(self, name):
+            if getattr(self, name) is not None and not getattr(self, name):
                 raise DataError(f"the {name} split is empty: it needs at least one sample.")
 
 
@@ -197,5 +195,5 @@ def _widen_labels(targets: Tensor) -> Tensor:
 
 def _describe(value: Any) -> str:
     if isinstance(value, (tuple, list)):
-        return f"a {type(value).__name__} of {len(value)}"
-    return f"a {type(value).__name__}"
+        return f"{type_of(value)} of {len(value)}"
+    return type_of(value)

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from autoprune.data.splits import DatasetSplit, Split, Splits, batch_samples
-from autoprune.errors import DataError, UsageError, did_you_mean
+from autoprune.errors import DataError, UsageError, did_you_mean, type_of
 
 SPLIT_NAMES = ("train", "val", "test")
 MATERIALISED_SAMPLES = 20_000
@@ -43,7 +43,7 @@ def as_splits(data: Any) -> Splits:
             raise UsageError(f"data needs 'train' or 'val', but has {', '.join(given) or 'none'}.")
         given["train"] = given.pop("val")
     splits = {name: _as_split(part, name) for name, part in given.items()}
-    return Splits(**splits, classes=_class_names(given["train"]))
+    return Splits(**splits)
 
 
 def _as_split(data: Any, name: str) -> Split:
@@ -56,7 +56,7 @@ def _as_split(data: Any, name: str) -> Split:
     if not _is_map_style(data):
         raise UsageError(
             f"data[{name!r}] must be a DataLoader or a Dataset with __len__ and __getitem__, but "
-            f"got a {type(data).__name__}; tensors: TensorDataset(inputs, targets)."
+            f"got {type_of(data)}; tensors: TensorDataset(inputs, targets)."
         )
     return DatasetSplit(data)
 
@@ -94,8 +94,3 @@ def _materialise(loader: DataLoader[Any], name: str) -> Split:
         shapes = {tuple(part.shape[1:]) for part in inputs}
         raise DataError(f"the {name} split's batches differ in shape: {shapes}.") from error
     return DatasetSplit(TensorDataset(*tensors))
-
-
-def _class_names(data: Any) -> tuple[str, ...] | None:
-    names = getattr(getattr(data, "dataset", data), "classes", None)
-    return tuple(map(str, names)) if isinstance(names, Sequence) else None

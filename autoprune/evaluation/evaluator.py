@@ -19,7 +19,7 @@ from autoprune.reconstruction.batchnorm import fold_batchnorm, reestimate_batchn
 from autoprune.reconstruction.refit import Refitter
 from autoprune.reconstruction.sequential import SequentialRepair
 from autoprune.structure.groups import Structure
-from autoprune.structure.surgery import cut, kept_positions
+from autoprune.structure.surgery import Keep, cut, kept_positions
 
 Build: TypeAlias = Callable[[Widths, dict[str, float]], nn.Module]
 """(widths, seconds by stage, which are added to) → the network of these widths."""
@@ -51,9 +51,12 @@ class Builder:
 
     def one_shot(self, widths: Widths, seconds: dict[str, float]) -> nn.Module:
         """Refit every layer to the dense network's inputs: cheap enough for every candidate."""
+        return self._cut(widths, seconds)[0]
+
+    def _cut(self, widths: Widths, seconds: dict[str, float]) -> tuple[nn.Module, Keep]:
         with timed(seconds, "surgery"):
             keep = kept_positions(self._model, self.policy(widths))
-            return cut(self._model, keep, self._refitter.tensors(keep))
+            return cut(self._model, keep, self._refitter.tensors(keep)), keep
 
     def settled(self, widths: Widths, seconds: dict[str, float]) -> nn.Module:
         """`one_shot`, then BN statistics re-estimated on data."""
@@ -64,9 +67,8 @@ class Builder:
 
     def sequential(self, widths: Widths, seconds: dict[str, float]) -> nn.Module:
         """Refit every layer in turn to what the layers before it give: the finalists' repair."""
-        small = self.one_shot(widths, seconds)
+        small, keep = self._cut(widths, seconds)
         with timed(seconds, "sequential"):
-            keep = kept_positions(self._model, self.policy(widths))
             self._repair.repair(small, keep)
         return small
 

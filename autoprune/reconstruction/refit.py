@@ -44,40 +44,71 @@ class Refit:
     spread: Tensor
 
 
+def ridge_of(moments: Moments) -> float:
+    """Return λ of full moments, relative to the mean variance."""
+    return RIDGE * float(moments.covariance.diagonal().mean()) or 1.0
+
+
 def regularized(moments: Moments) -> Tensor:
-    """Return H = G + λI of full moments, λ relative to the mean variance."""
+    """Return H = G + λI of full moments."""
     diagonal = moments.covariance.diagonal()
-    ridge = RIDGE * float(diagonal.mean()) or 1.0
-    return moments.covariance + torch.diag(torch.full_like(diagonal, ridge))
+    return moments.covariance + torch.diag(torch.full_like(diagonal, ridge_of(moments)))
 
 
-def refit(weight: Tensor, moments: Moments, kept_inputs: Tensor) -> Refit:
-    """Return the refitted weights of a layer that keeps some of its inputs.
+class LeastSquares:
+    """The problem of one layer; what does not depend on the inputs that stay is computed once.
 
-    Args:
-        weight: dense weights, (out, in, …kernel).
-        moments: of the layer's input patches; only means are used where they are not full.
-        kept_inputs: indices into dimension `in`.
+    Beside the moments it holds H Wᵀ, (d, out) in float64, where they are full.
     """
-    out, taps = weight.shape[0], weight[0, 0].numel()
-    columns = (kept_inputs[:, None] * taps + torch.arange(taps, device=weight.device)).reshape(-1)
-    dense = weight.detach().reshape(out, -1).double()
-    covariance = moments.covariance
-    if moments.is_full:
-        h = regularized(moments)
-        factor = torch.linalg.cholesky(h[columns][:, columns])
-        small = torch.cholesky_solve(h[columns] @ dense.T, factor).T
-        variance = ((dense @ covariance) * dense).sum(1)
-        left = ((small @ covariance[columns][:, columns]) * small).sum(1)
-    else:
-        small = dense[:, columns]
-        variance, left = dense.square() @ covariance, small.square() @ covariance[columns]
-    mean = dense @ moments.mean
-    shift = mean - small @ moments.mean[columns]
-    shape = (out, len(kept_inputs), *weight.shape[2:])
-    spread = torch.where(variance > 0, left / variance.clamp_min(1e-30), 1.0)
-    rows = (value.to(weight.dtype) for value in (mean, shift, spread))
-    return Refit(small.to(weight.dtype).reshape(shape), *rows)
+
+    def __init__(self, weight: Tensor, moments: Moments) -> None:
+        """Take the dense weights, (out, in, …kernel), and the moments of the input patches.
+
+        Only means are used where the moments are not full.
+        """
+        self._weight = weight.detach()
+        self._moments = moments
+        rows = self._weight.flatten(1).double()
+        self._mean = rows @ moments.mean
+        if moments.is_full:
+            self._ridge = ridge_of(moments)
+            products = moments.covariance @ rows.T
+            self._variance = (rows.T * products).sum(0)
+            self._target = products + self._ridge * rows.T
+        else:
+            self._variance = rows.square() @ moments.covariance
+
+    def refit(self, kept_inputs: Tensor) -> Refit:
+        """Return the weights of the layer that keeps some of its inputs.
+
+        Args:
+            kept_inputs: indices into dimension `in`.
+        """
+        small, left = (self._solve if self._moments.is_full else self._slice)(kept_inputs)
+        shift = self._mean - small @ self._pick(self._moments.mean, 0, kept_inputs)
+        spread = torch.where(self._variance > 0, left / self._variance.clamp_min(1e-30), 1.0)
+        shape = (len(small), len(kept_inputs), *self._weight.shape[2:])
+        rows = (value.to(self._weight.dtype) for value in (self._mean, shift, spread))
+        return Refit(small.to(self._weight.dtype).reshape(shape), *rows)
+
+    def _solve(self, kept: Tensor) -> tuple[Tensor, Tensor]:
+        """Return W', (out, kept columns), and the variance of its output, (out,)."""
+        block = self._pick(self._pick(self._moments.covariance, 0, kept), 1, kept)
+        block.diagonal().add_(self._ridge)
+        target = self._pick(self._target, 0, kept)
+        small = torch.cholesky_solve(target, torch.linalg.cholesky(block))
+        # W' H[S,S] is W H[:,S]: no further product with G is needed.
+        left = (small * target).sum(0) - self._ridge * small.square().sum(0)
+        return small.T, left.clamp_min(0.0)
+
+    def _slice(self, kept: Tensor) -> tuple[Tensor, Tensor]:
+        small = self._weight.index_select(1, kept).flatten(1).double()
+        return small, small.square() @ self._pick(self._moments.covariance, 0, kept)
+
+    def _pick(self, columns: Tensor, dim: int, kept: Tensor) -> Tensor:
+        """Return the columns of some inputs along a dimension; all taps at once are quickest."""
+        by_input = columns.unflatten(dim, (self._weight.shape[1], -1))
+        return by_input.index_select(dim, kept).flatten(dim, dim + 1)
 
 
 class Refitter:
@@ -91,7 +122,10 @@ class Refitter:
     ) -> None:
         self._model = model
         self._structure = structure
-        self._moments = moments
+        self._problems = {
+            weight: LeastSquares(model.get_parameter(weight), own)
+            for weight, own in moments.items()
+        }
         self._solved: OrderedDict[tuple[str, tuple[int, ...]], Refit] = OrderedDict()
         self._bytes = 0
 
@@ -102,7 +136,7 @@ class Refitter:
             keep: the entries that stay.
         """
         changed: dict[str, Tensor] = {}
-        for weight in self._moments:
+        for weight in self._problems:
             layer = self._structure.layer_of_weight[weight]
             if layer.in_dim in keep.get(weight, {}):
                 fit = self._solve(weight, keep[weight][layer.in_dim])
@@ -114,7 +148,7 @@ class Refitter:
         if key in self._solved:
             self._solved.move_to_end(key)
             return self._solved[key]
-        fit = refit(self._model.get_parameter(weight), self._moments[weight], kept_inputs)
+        fit = self._problems[weight].refit(kept_inputs)
         self._solved[key] = fit
         self._bytes += fit.weight.nbytes
         while self._bytes > CACHE_BYTES and len(self._solved) > 1:

@@ -99,7 +99,11 @@ def _can_refit(layer: LayerSpec) -> bool:
 
 
 class SequentialRepair:
-    """Repairs networks cut from one dense network; its targets are recorded at first use."""
+    """Repairs networks cut from one dense network; its targets are recorded at first use.
+
+    Attributes:
+        samples: what it repairs on.
+    """
 
     def __init__(
         self, dense: nn.Module, structure: Structure, calibration: Samples, seed: int
@@ -107,7 +111,7 @@ class SequentialRepair:
         """Take the calibration samples, as many as one pass can hold."""
         self._dense = dense
         self._structure = structure
-        self._samples = calibration.first(_most_samples(structure))
+        self.samples = calibration.first(_most_samples(structure))
         self._seed = seed
         self._targets: Mapping[str, Target] | None = None
 
@@ -120,9 +124,9 @@ class SequentialRepair:
         """
         if self._targets is None:
             recording = _Recording(self._dense, self._structure, self._seed)
-            recording.run(self._samples)
+            recording.run(self.samples)
             self._targets = recording.targets
-        _Refitting(small, self._dense, self._structure, keep, self._targets).run(self._samples)
+        _Refitting(small, self._dense, self._structure, keep, self._targets).run(self.samples)
 
 
 def _most_samples(structure: Structure) -> int:

@@ -69,8 +69,8 @@ class Recorder(Protocol):
     def layer(self, call: Call, in_dim: int, positions: int, groups: int) -> None:
         """Record a call of a layer with a weight."""
 
-    def batchnorm(self, source: Tensor, scale: str, out: Tensor) -> None:
-        """Record that a BN reads a tensor."""
+    def batchnorm(self, source: Tensor, path: str, out: Tensor) -> None:
+        """Record that a BN with running statistics reads a tensor."""
 
 
 Rule = Callable[[Recorder, Call], None]
@@ -205,8 +205,10 @@ def batch_norm(trace: Recorder, call: Call) -> None:
         atoms.link(own, read)
         # A constant that is normalised takes the BN's own value at that position.
         read = torch.where(read > 0, read, own)
-    if len(names) == 4 and names[0].endswith("weight") and call.name == "batch_norm":
-        trace.batchnorm(source, names[0], call.out)
+    path = names[-1].rpartition(".")[0] if names else ""
+    statistics = [f"{path}.running_mean", f"{path}.running_var"]
+    if call.name == "batch_norm" and names[-2:] == statistics:
+        trace.batchnorm(source, path, call.out)
     trace.set_labels(call.out, along(read, call.out.shape, 1))
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
@@ -28,20 +30,39 @@ def cut(model: nn.Module, keep: Keep, weights: Mapping[str, Tensor] | None = Non
         weights: tensors of the small network (refitted weights, added biases) that replace the
             sliced ones; a bias that the dense layer lacks is created.
     """
-    memo: dict[int, Any] = {}
-    for name, tensor in _named_tensors(model).items():
+    weights = weights or {}
+    memo, tensors = empty_dicts(model), _named_tensors(model)
+    for name, tensor in tensors.items():
         small = tensor.detach()
-        for dim, positions in keep.get(name, {}).items():
-            small = small.index_select(dim, positions)
-        small = small.clone() if name not in keep else small
+        if name in weights:
+            # A copy: the value may be somebody's memory of a solution.
+            small = weights[name].detach().to(small, copy=True)
+        elif name in keep:
+            for dim, positions in keep[name].items():
+                small = small.index_select(dim, positions)
+        else:
+            small = small.clone()
         is_parameter = isinstance(tensor, nn.Parameter)
         memo[id(tensor)] = nn.Parameter(small, tensor.requires_grad) if is_parameter else small
     small_model = copy.deepcopy(model, memo)
     for path in {name.rpartition(".")[0] for name in keep}:
         _fix_attributes(small_model.get_submodule(path))
-    for name, value in (weights or {}).items():
-        _assign(small_model, name, value)
+    for name in weights.keys() - tensors.keys():
+        _assign(small_model, name, weights[name])
     return small_model
+
+
+def empty_dicts(model: nn.Module) -> dict[int, Any]:
+    """Return a memo for `copy.deepcopy` with which it need not copy a model's empty dictionaries.
+
+    Every module has a dozen (of hooks, mostly); they take most of the time of a plain deep copy.
+    """
+    return {
+        id(value): type(value)()
+        for module in model.modules()
+        for value in vars(module).values()
+        if type(value) in (dict, OrderedDict) and not value
+    }
 
 
 def apply_policy(model: nn.Module, policy: PruningPolicy) -> nn.Module:
@@ -69,17 +90,19 @@ def apply_policy(model: nn.Module, policy: PruningPolicy) -> nn.Module:
 def kept_positions(model: nn.Module, policy: PruningPolicy) -> Keep:
     """Return the tensor entries that a policy leaves."""
     tensors = _named_tensors(model)
-    removed: dict[tuple[str, int], list[np.ndarray[Any, Any]]] = {}
+    stays: dict[tuple[str, int], npt.NDArray[np.bool_]] = {}
     for group in policy.groups.values():
-        gone = np.setdiff1d(np.arange(group.size), group.kept)
-        if len(gone):
+        gone = np.ones(group.size, bool)
+        gone[list(group.kept)] = False
+        if gone.any():
             for s in group.slices:
-                removed.setdefault((s.tensor, s.dim), []).append(s.positions[gone].reshape(-1))
+                size = tensors[s.tensor].shape[s.dim]
+                mask = stays.setdefault((s.tensor, s.dim), np.ones(size, bool))
+                mask[s.positions[gone]] = False
     keep: dict[str, dict[int, Tensor]] = {}
-    for (name, dim), gone_positions in removed.items():
-        tensor = tensors[name]
-        stays = np.setdiff1d(np.arange(tensor.shape[dim]), np.concatenate(gone_positions))
-        keep.setdefault(name, {})[dim] = torch.from_numpy(stays).to(tensor.device)
+    for (name, dim), mask in stays.items():
+        positions = torch.from_numpy(np.flatnonzero(mask))
+        keep.setdefault(name, {})[dim] = positions.to(tensors[name].device)
     return keep
 
 

@@ -50,6 +50,7 @@ class LabelTrace(OperatorMode):
         self._made_by: dict[int, str] = {}
         self._uses: Counter[int] = Counter()
         self._batchnorms: dict[str, tuple[int, str]] = {}
+        self._batchnorm_calls: Counter[str] = Counter()
         # Numbers of the operators that made a tensor, a layer's output (behind its BN), a sum's
         # terms.
         self._made_at: dict[int, int] = {}
@@ -116,22 +117,22 @@ class LabelTrace(OperatorMode):
                 before, positions=before.positions + positions, calls=before.calls + 1
             )
 
-    def batchnorm(self, source: Tensor, scale: str, out: Tensor) -> None:
-        """Record that a BN reads a tensor."""
+    def batchnorm(self, source: Tensor, path: str, out: Tensor) -> None:
+        """Record that a BN with running statistics reads a tensor."""
+        self._batchnorm_calls[path] += 1
         maker = self._made_by.get(id(source))
         # A BN normalises dimension 1; a linear layer's outputs are the last.
         if maker is not None and (self.layers[maker].kind != "linear" or source.dim() == 2):
-            self._batchnorms[maker] = (id(source), scale.rpartition(".")[0])
+            self._batchnorms[maker] = (id(source), path)
             self._ends_at[maker] = self._made_at[id(out)]
 
     def finished_layers(self, model: nn.Module) -> tuple[LayerSpec, ...]:
         """Return the layers, each with the BN that alone reads it."""
-        bn_readers = Counter(bn for _, bn in self._batchnorms.values())
         layers = []
         for weight, layer in self.layers.items():
             source, bn = self._batchnorms.get(weight, (None, None))
             alone = source is not None and self._uses[source] == 1 and layer.calls == 1
-            shared = bn is not None and bn_readers[bn] > 1
+            shared = bn is not None and self._batchnorm_calls[bn] > 1
             layers.append(
                 replace(
                     layer,
@@ -236,7 +237,7 @@ def trace(model: nn.Module, example_inputs: Inputs) -> Structure:
     except Exception as error:
         raise ModelError(
             f"the model's forward pass fails on inputs of shape "
-            f"{[tuple(leaf.shape) for leaf in tree_leaves(inputs)]}: "
+            f"{[tuple(leaf.shape) for leaf in tree_leaves(inputs)]}{_first_layer(model)}: "
             f"{type(error).__name__}: {first_line(error)}"
         ) from error
     for leaf in tree_leaves(outputs):
@@ -253,6 +254,16 @@ def trace(model: nn.Module, example_inputs: Inputs) -> Structure:
         shapes=shapes,
         parameters=tuple(name for name, _ in model.named_parameters()),
     )
+
+
+def _first_layer(model: nn.Module) -> str:
+    """Return in words what a network seems to begin with."""
+    for name, module in model.named_modules():
+        if isinstance(module, nn.modules.conv._ConvNd):
+            return f", while its layer {name!r} takes {module.in_channels} channels"
+        if isinstance(module, nn.Linear):
+            return f", while its layer {name!r} takes {module.in_features} features"
+    return ""
 
 
 @dataclass

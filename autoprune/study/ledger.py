@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import optuna
@@ -46,6 +46,7 @@ class Ledger:
             restored = self._study.get_trials(deepcopy=False)
         except Exception as error:  # any database driver's own error types
             raise RunError(f"cannot open study {storage!r}: {first_line(error)}") from error
+        self._sessions: list[dict[str, float]] = self._study.user_attrs.get("sessions", [])
         self._trials: dict[Widths, Trial] = {}
         self.failures = 0
         for trial in _not_fatal(map(self._restore, restored)):
@@ -89,6 +90,17 @@ class Ledger:
         """Return the candidates of highest value, best first; probes never win."""
         able = [t for t in self if t.value is not None and t.candidate.kind == "candidate"]
         return sorted(able, key=lambda t: -(t.value or 0.0))[:count]
+
+    @property
+    def spent(self) -> dict[str, float]:
+        """Seconds by stage, summed over the sessions that ended."""
+        stages = {stage for session in self._sessions for stage in session}
+        return {stage: sum(s.get(stage, 0.0) for s in self._sessions) for stage in stages}
+
+    def end_session(self, seconds: Mapping[str, float]) -> None:
+        """Write down what a session took, by stage."""
+        self._sessions = [*self._sessions, dict(seconds)]
+        self._study.set_user_attr("sessions", self._sessions)
 
     def _restore(self, frozen: FrozenTrial) -> Trial:
         attributes = frozen.user_attrs

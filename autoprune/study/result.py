@@ -41,7 +41,7 @@ class Outcome:
                 "pruned": self.pruned.metric,
                 "recovered": None,
                 "split": self.split,
-                "samples": self.pruned.samples,
+                "samples": self.pruned.samples or None,  # `evaluate` does not say how many
                 "kl": self.pruned.kl,
                 "loss": self.pruned.loss,
             },

@@ -58,7 +58,16 @@ class RunDirectory:
         """Make the directory with its configuration."""
         self.check_free()
         self.path.mkdir(parents=True, exist_ok=True)
+        self.save_config(config)
+
+    def save_config(self, config: Mapping[str, Any]) -> None:
+        """Write the configuration of a run that is there."""
         self._write(self.config_path, lambda p: p.write_text(tomli_w.dumps(config)))
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether a search ended here with a result."""
+        return self.result_path.exists()
 
     def load_config(self) -> dict[str, Any]:
         """Return the configuration of a run that is there.

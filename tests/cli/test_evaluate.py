@@ -3,7 +3,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.torch import save_file
 
 import autoprune
 from autoprune.data import load_splits
@@ -41,6 +43,22 @@ def test_splits(run: str, cli) -> None:
 def test_another_network(run: str, cli) -> None:
     done = cli("evaluate", run, "--model", "torchvision:squeezenet1_1")
     assert done.status == 2 and len(done.err.splitlines()) == 1
+
+
+def test_a_run_is_known_from_any_folder(cli, demo_run, tmp_path, monkeypatch) -> None:
+    (tmp_path / "net.py").write_text("from autoprune.demo import digits_cnn\n")
+    save_file(load_demo().state_dict(), tmp_path / "demo.safetensors")
+    images = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 1), np.uint8)
+    np.savez(tmp_path / "images.npz", x=images, y=np.arange(40) % 10)
+    command = "search --model net.py:digits_cnn --weights demo.safetensors --output out --trials 1"
+    command += " --data npz:images.npz;test=images.npz --budget flops=0.5 --strategy uniform"
+    assert cli(*command.split()).status == 0
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    done = cli("evaluate", "../out", "--json")
+    assert done.status == 0 and json.loads(done.out)["samples"] == 40
+    done = cli("search", "--resume", "--output", "../out", "--time", "1h")
+    assert done.status == 2 and "is finished" in done.err
 
 
 def test_run_made_from_python(cli) -> None:

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import io
 
-from autoprune.cli.progress import PlainProgress, RichProgress, listen
-from autoprune.progress import Progress, SearchState
+from autoprune.cli.progress import RichProgress, listen
+from autoprune.progress import PlainProgress, Progress, SearchState
 
 
 class Terminal(io.StringIO):
@@ -32,7 +32,7 @@ def test_plain_search() -> None:
     progress.searched(SearchState(2, 2, -0.25, "kl 0.25"))
     assert stream.getvalue().splitlines() == [
         "bayes: up to 2 trials",
-        "search: 2 of 2, best -0.25; kl 0.25",
+        "search: 2 of 2, best reward -0.25; last kl 0.25",
     ]
 
 

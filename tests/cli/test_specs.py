@@ -7,10 +7,9 @@ from torch import nn
 from autoprune.cli.specs import (
     default_input_shape,
     load_model,
-    parse_duration,
-    parse_min_keep,
     parse_shape,
 )
+from autoprune.config import parse_duration, parse_min_keep
 from autoprune.errors import UsageError
 
 

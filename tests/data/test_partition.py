@@ -72,6 +72,18 @@ def test_large_images_are_fewer() -> None:
     assert [len(part) for part in drawn(parts)] == [70, 70, 70]
 
 
+def test_fewer_samples_than_asked_for_are_told() -> None:
+    told: list[str] = []
+    splits = Splits(numbered(0, 500), numbered(1000, 100))
+    partition(splits, SplitSizes(100, 30, 30), seed=0, max_bytes=4 * 100, note=told.append)
+    assert told == []
+    partition(splits, SplitSizes(200, 90, 60), seed=0, max_bytes=4 * 100, note=told.append)
+    assert told == [
+        "fewer samples than asked for: 100 of 200 for calibration (they fill 0 MB), "
+        "59 of 90 for search (there are no more), 40 of 60 for selection (there are no more)"
+    ]
+
+
 def test_inputs_keep_their_targets() -> None:
     parts = partition(Splits(numbered(0, 300)), SplitSizes(150, 50, 50), seed=0)
     assert parts.calibration.inputs[:, 0].tolist() == drawn(parts)[0]

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from autoprune.data import absolute_data
 from autoprune.errors import UsageError
-from autoprune.plugin import load_object, names_object
+from autoprune.plugin import absolute_object, load_object, names_object
 
 
 @pytest.fixture
@@ -31,6 +32,18 @@ def test_module_in_the_current_directory(folder: Path) -> None:
 
 def test_file_with_its_neighbours(folder: Path) -> None:
     assert load_object("sub/net.py:value", "reward") == 5
+
+
+def test_paths_that_mean_the_same_in_any_folder(folder: Path) -> None:
+    assert absolute_object("sub/net.py:Net") == f"{folder}/sub/net.py:Net"
+    assert absolute_object("plug_pack.nets:resnet") == "plug_pack.nets:resnet"
+    for given, expected in {
+        "digits": "digits",
+        "cifar10:sub": f"cifar10:{folder}/sub",
+        "npz:a.npz,b.npz;val=/c.npz": f"npz:{folder}/a.npz,{folder}/b.npz;val=/c.npz",
+        "bad.py:data": f"{folder}/bad.py:data",
+    }.items():
+        assert absolute_data(given) == expected == absolute_data(expected)
 
 
 def test_one_file_is_one_module(folder: Path) -> None:

@@ -158,7 +158,6 @@ class TestCifar10:
         assert labels_of(splits.test) == [8, 9]
         image = splits.train.take([0]).inputs[0]
         assert image.nonzero().tolist() == [[1, 2, 5]]
-        assert splits.classes is not None and splits.classes[3] == "cat"
 
     def test_npz_layout(self, shared: Path) -> None:
         splits = load_splits(f"cifar10:{shared / 'data'}")
@@ -207,7 +206,6 @@ class TestImageFolder:
         self.write(tmp_path, "train/ant/1.png", "train/bee/1.png", "train/cow/1.png")
         self.write(tmp_path, "val/cow/1.png", "test/bee/1.png", "test/cow/2.png")
         splits = load_splits(f"imagefolder:{tmp_path}", "none")
-        assert splits.classes == ("ant", "bee", "cow")
         assert labels_of(splits.train) == [0, 1, 2]
         assert labels_of(splits.val) == [2]
         assert labels_of(splits.test) == [1, 2]
@@ -286,7 +284,7 @@ number = 3
         [
             ("mak", None, "has no 'mak'; did you mean 'make'?"),
             ("number", None, "names no factory: int is not callable"),
-            ("broken", None, "calling the factory fails: RuntimeError: no disk"),
+            ("broken", None, "making it fails: RuntimeError: no disk"),
             ("make", "imagenet", "'imagenet' does not apply"),
         ],
     )

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from autoprune.reconstruction.obs_path import AdditiveProblem, ObsPath, ObsProblem, obs_path
-from autoprune.reconstruction.refit import refit, regularized
+from autoprune.reconstruction.refit import LeastSquares, regularized
 from autoprune.statistics.moments import Moments
 
 UNITS, TAPS, OUT = 6, 4, 5
@@ -41,7 +41,7 @@ def refit_error(weight: Tensor, moments: Moments, kept: list[int]) -> float:
     """tr(ΔGΔᵀ) / energy of the closed-form refit on some units."""
     small = torch.zeros_like(weight)
     if kept:
-        small[:, kept] = refit(weight, moments, torch.tensor(kept)).weight
+        small[:, kept] = LeastSquares(weight, moments).refit(torch.tensor(kept)).weight
     return energy(weight - small, moments) / energy(weight, moments)
 
 

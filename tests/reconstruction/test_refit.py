@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from autoprune.data import Samples
 from autoprune.reconstruction import refit as refit_module
-from autoprune.reconstruction.refit import Refitter, refit
+from autoprune.reconstruction.refit import LeastSquares, Refitter
 from autoprune.statistics.collect import collect_moments
 from autoprune.statistics.moments import Moments
 from autoprune.structure.surgery import cut, kept_positions
@@ -34,7 +34,7 @@ def moments_of(x: Tensor) -> Moments:
 @pytest.mark.parametrize("kind", ["usual", "singular", "dead"])
 def test_full_keep_changes_nothing(kind: str) -> None:
     weight = torch.randn(5, 3, 2, 2, dtype=torch.float64)
-    fit = refit(weight, moments_of(inputs_of(kind)), torch.arange(3))
+    fit = LeastSquares(weight, moments_of(inputs_of(kind))).refit(torch.arange(3))
     torch.testing.assert_close(fit.weight, weight, rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(fit.shift, torch.zeros(5).double(), rtol=0, atol=1e-8)
 
@@ -47,7 +47,7 @@ def test_mean_is_kept_and_error_never_above_slicing(
     monkeypatch.setattr(refit_module, "RIDGE", 1e-9)
     x = inputs_of(kind)
     weight = torch.randn(5, 12, dtype=torch.float64)
-    fit = refit(weight, moments_of(x), torch.tensor(kept))
+    fit = LeastSquares(weight, moments_of(x)).refit(torch.tensor(kept))
     assert bool(fit.weight.isfinite().all())
     dense = x @ weight.T
     refitted = x[:, kept] @ fit.weight.T + fit.shift
@@ -61,7 +61,7 @@ def test_equals_least_squares_on_the_rows(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(refit_module, "RIDGE", 1e-12)
     x, weight = inputs_of("usual"), torch.randn(5, 12, dtype=torch.float64)
     kept = torch.tensor([0, 2, 3, 7, 9])
-    fit = refit(weight, moments_of(x), kept)
+    fit = LeastSquares(weight, moments_of(x)).refit(kept)
     with_one = torch.cat([x[:, kept], torch.ones(len(x), 1)], 1)
     best = torch.linalg.lstsq(with_one, x @ weight.T).solution.T
     torch.testing.assert_close(fit.weight, best[:, :-1], rtol=1e-5, atol=1e-6)
@@ -71,7 +71,7 @@ def test_equals_least_squares_on_the_rows(monkeypatch: pytest.MonkeyPatch) -> No
 def test_diagonal_moments_slice_and_keep_the_mean() -> None:
     x, weight = inputs_of("usual"), torch.randn(5, 12, dtype=torch.float64)
     moments = Moments(len(x), x.mean(0), x.var(0, correction=0))
-    fit = refit(weight, moments, torch.tensor([1, 4]))
+    fit = LeastSquares(weight, moments).refit(torch.tensor([1, 4]))
     assert torch.equal(fit.weight, weight[:, [1, 4]])
     made = x[:, [1, 4]] @ fit.weight.T + fit.shift
     torch.testing.assert_close(made.mean(0), (x @ weight.T).mean(0))
@@ -80,6 +80,7 @@ def test_diagonal_moments_slice_and_keep_the_mean() -> None:
 TAILS: dict[str, list[nn.Module]] = {
     "bias": [nn.Conv2d(6, 5, 3)],
     "batch norm": [nn.Conv2d(6, 5, 3, bias=False), nn.BatchNorm2d(5)],
+    "batch norm without gain": [nn.Conv2d(6, 5, 3, bias=False), nn.BatchNorm2d(5, affine=False)],
     "nothing that takes the mean": [nn.Conv2d(6, 5, 3, bias=False)],
 }
 
@@ -92,7 +93,9 @@ def test_the_cut_network_gets_weights_and_the_lost_mean(tail: str) -> None:
     structure = trace(model, images)
     moments = collect_moments(model, structure, Samples(images, None), 0, 10**6)
     keep = kept_positions(model, structure.policy([[0, 2, 5]]))
-    refitted = cut(model, keep, Refitter(model, structure, moments).tensors(keep))
+    changed = Refitter(model, structure, moments).tensors(keep)
+    assert ("3.running_var" in changed) == ("batch norm" in tail)
+    refitted = cut(model, keep, changed)
     with torch.no_grad():
         dense, better, worse = (m(images) for m in (model, refitted, cut(model, keep)))
     mean = dense.mean((0, 2, 3))
@@ -115,3 +118,13 @@ def test_rows_that_go_too_are_sliced_and_solutions_remembered() -> None:
     assert torch.equal(narrow["1.weight"], wide["1.weight"][[1, 4]])
     assert torch.equal(narrow["1.bias"], wide["1.bias"][[1, 4]])
     assert refitter.tensors(kept_positions(model, structure.policy([range(8), range(6)]))) == {}
+
+
+@pytest.mark.parametrize("kind", ["usual", "singular"])
+def test_spread_is_the_share_of_variance_that_is_left(kind: str) -> None:
+    x, weight = inputs_of(kind), torch.randn(5, 3, 2, 2, dtype=torch.float64)
+    fit = LeastSquares(weight, moments_of(x)).refit(torch.tensor([0, 2]))
+    columns = [*range(4), *range(8, 12)]
+    left = (x[:, columns] @ fit.weight.flatten(1).T).var(0, correction=0)
+    dense = (x @ weight.flatten(1).T).var(0, correction=0)
+    torch.testing.assert_close(fit.spread, left / dense, rtol=1e-6, atol=1e-9)

@@ -57,6 +57,13 @@ def test_trials_come_back_in_order_and_whole(full: Ledger, storage: str) -> None
         assert ledger.find((2, 5)) == TRIALS[1] and ledger.find((7, 5)) is None
 
 
+def test_seconds_of_all_sessions_are_kept(storage: str) -> None:
+    assert Ledger(SPACE, storage).spent == {}
+    for seconds in ({"paths": 1.0, "total": 2.0}, {"total": 0.5}):
+        Ledger(SPACE, storage).end_session(seconds)
+    assert Ledger(SPACE, storage).spent == {"paths": 1.0, "total": 2.5}
+
+
 def test_best_leaves_out_probes_and_failures(full: Ledger, storage: str) -> None:
     for ledger in (full, Ledger(SPACE, storage)):
         assert ledger.best(5) == [TRIALS[4], TRIALS[0]]
