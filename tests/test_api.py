@@ -407,7 +407,6 @@ def test_a_network_with_nothing_to_prune(tmp_path: Path) -> None:
         ({"budget": 0.5}, UsageError, "budget must be a text"),
         ({"strategy": "bayse"}, UsageError, "did you mean 'bayes'"),
         ({"importance": "obd"}, UsageError, "did you mean 'obs'"),
-        ({"strategy": "global", "importance": "l1"}, UsageError, "needs an importance with error"),
         ({"trial": 3}, UsageError, "unknown option 'trial'; did you mean 'trials'"),
         ({"trials": 0}, UsageError, "trials must be above zero"),
         ({"exclude": "nowhere"}, UsageError, "no layer matches 'nowhere'"),
