@@ -85,7 +85,7 @@ def infinite_selection(moments: Moments, channels: int) -> Tensor:
     """Return the Inf-FS scores of a layer's input channels, as shares, (channels,).
 
     Two features weigh α max(σᵢ, σⱼ) + (1 − α)(1 − |correlation|); a feature's score sums the
-    weights of all paths from it, (I − r A)⁻¹ − I.
+    weights of all paths from it, (I − r A)⁻¹ − I. Constant features have none.
     """
     taps = len(moments.mean) // channels
     covariance = moments.covariance
@@ -97,9 +97,10 @@ def infinite_selection(moments: Moments, channels: int) -> Tensor:
     spread = deviation / deviation.max().clamp_min(1e-30)
     known = deviation.clamp_min(1e-30)
     correlation = (covariance / torch.outer(known, known)).abs().clamp_max(1.0)
-    weights = INF_FS_ALPHA * torch.maximum(spread[:, None], spread) + (1 - INF_FS_ALPHA) * (
-        1 - correlation
-    )
+    larger = torch.maximum(spread[:, None], spread)
+    weights = INF_FS_ALPHA * larger + (1 - INF_FS_ALPHA) * (1 - correlation)
+    # A constant is uncorrelated with everything, and worth nothing all the same.
+    weights = weights * torch.outer(spread > 0, spread > 0)
     reach = INF_FS_REACH / torch.linalg.eigvalsh(weights).abs().max().clamp_min(1e-30)
     identity = torch.eye(channels, dtype=weights.dtype, device=weights.device)
     scores = torch.linalg.solve(identity - reach * weights, weights.sum(1) * reach)
