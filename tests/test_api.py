@@ -430,6 +430,23 @@ def test_labels_that_do_not_fit(tmp_path: Path) -> None:
         autoprune.search(classifier(), data=dataset(classes=9), output=tmp_path / "run", **TINY)
 
 
+@pytest.mark.parametrize("name", ["taylor", "tv_separation"])
+def test_an_importance_without_its_labels(name: str, tmp_path: Path) -> None:
+    images = TensorDataset(torch.randn(40, 3, 8, 8))
+    with pytest.raises(UsageError, match=f"the importance '{name}' needs labels"):
+        autoprune.search(
+            classifier(), data=images, output=tmp_path / "run", importance=name, **TINY
+        )
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", ["bn_scale", "taylor", "l2"])
+def test_global_cuts_by_any_importance(name: str, tmp_path: Path) -> None:
+    options = {**TINY, "strategy": "global", "importance": name}
+    run = autoprune.search(classifier(), data=dataset(), output=tmp_path / "run", **options)
+    assert run.result["costs"]["pruned"]["flops"] <= 0.5 * run.result["costs"]["dense"]["flops"]
+
+
 def test_time_ends_a_search(digits: Splits, tmp_path: Path) -> None:
     options = {**FEW, "trials": 100_000, "time": 3.0, "strategy": "random"}
     run = autoprune.search(load_demo(), data=digits, output=tmp_path / "run", **options)

@@ -57,7 +57,7 @@ class L2Importance(_FilterImportance):
 
     def score(self, filters: Tensor) -> Tensor:
         """Return norms."""
-        return filters.norm(dim=1)
+        return torch.linalg.vector_norm(filters, dim=1)
 
 
 class GeometricMedianImportance(_FilterImportance):

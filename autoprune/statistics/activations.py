@@ -69,7 +69,8 @@ def _frequent_classes(samples: Samples) -> Tensor | None:
     if samples.targets is None or not samples.labelled:
         return None
     labels, counts = samples.targets.unique(return_counts=True)
-    return labels[counts.argsort(descending=True, stable=True)[:MOST_CLASSES]]
+    most: Tensor = counts.argsort(descending=True, stable=True)[:MOST_CLASSES]
+    return labels.index_select(0, most)
 
 
 class _Collecting(LayerMode):

@@ -31,7 +31,7 @@ class LayerMode(TorchFunctionMode):
     """
 
     def __init__(self, model: nn.Module, structure: Structure) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         known = structure.layer_of_weight
         self._layers = {
             id(tensor): known[name] for name, tensor in model.named_parameters() if name in known

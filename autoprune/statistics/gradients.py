@@ -87,7 +87,7 @@ def taylor_terms(
             tap = GradientTap(model, structure, len(batch), lambda a, g: (a * g).sum(1).double())
             with tap:
                 logits = model(batch.inputs)
-            _loss(logits, batch).backward()  # type: ignore[no-untyped-call]
+            _loss(logits, batch).backward()
             for total, group in zip(totals, structure.groups, strict=True):
                 if parts := unit_sums(group, tap.found.get):
                     total += torch.stack(parts).sum(0).abs().sum(0).cpu()

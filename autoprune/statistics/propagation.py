@@ -53,7 +53,7 @@ def propagate(
     layer, read = tap.inputs
     channels = read.movedim(1, -1) if layer.kernel_size else read
     importance = _final_importance(moments.get(layer.weight), channels)
-    (channels * importance).sum().backward()  # type: ignore[no-untyped-call]
+    (channels * importance).sum().backward()
     return {weight: one[0].nan_to_num().abs().cpu() for weight, one in tap.found.items()}
 
 
@@ -103,5 +103,5 @@ def infinite_selection(moments: Moments, channels: int) -> Tensor:
     weights = weights * torch.outer(spread > 0, spread > 0)
     reach = INF_FS_REACH / torch.linalg.eigvalsh(weights).abs().max().clamp_min(1e-30)
     identity = torch.eye(channels, dtype=weights.dtype, device=weights.device)
-    scores = torch.linalg.solve(identity - reach * weights, weights.sum(1) * reach)
+    scores: Tensor = torch.linalg.solve(identity - reach * weights, weights.sum(1) * reach)
     return scores / scores.sum().clamp_min(1e-30)
