@@ -57,7 +57,8 @@ class L2Importance(_FilterImportance):
 
     def score(self, filters: Tensor) -> Tensor:
         """Return norms."""
-        return torch.linalg.vector_norm(filters, dim=1)
+        norms: Tensor = torch.linalg.vector_norm(filters, dim=1)
+        return norms
 
 
 class GeometricMedianImportance(_FilterImportance):

@@ -69,8 +69,8 @@ def _frequent_classes(samples: Samples) -> Tensor | None:
     if samples.targets is None or not samples.labelled:
         return None
     labels, counts = samples.targets.unique(return_counts=True)
-    most: Tensor = counts.argsort(descending=True, stable=True)[:MOST_CLASSES]
-    return labels.index_select(0, most)
+    told_apart: Tensor = labels[counts.argsort(descending=True, stable=True)[:MOST_CLASSES]]
+    return told_apart
 
 
 class _Collecting(LayerMode):
