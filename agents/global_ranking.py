@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 from typing import ClassVar
 
 import numpy as np
@@ -15,11 +16,13 @@ STEPS_PER_GROUP = 16
 
 
 class GlobalStrategy(Strategy):
-    """One candidate, by the criterion's reconstruction errors per cost; nothing is evaluated.
+    """One candidate by the criterion alone; nothing is evaluated.
 
-    Starting from the dense network, the group whose best cut loses the least error for what it
-    saves is cut, until the budget holds. Savings are those of the exact cost model at the current
-    widths: a layer's cost is a product of two widths, so every cut changes its neighbours' prices.
+    Where units are scored on one scale for all groups, those below one threshold go (Network
+    Slimming, Liu et al. 2017, section 3.2). Else errors decide: starting from the dense network,
+    the group whose best cut loses the least error for what it saves is cut, until the budget holds.
+    Savings are those of the exact cost model at the current widths: a layer's cost is a product of
+    two widths, so every cut changes its neighbours' prices.
     """
 
     name: ClassVar[str] = "global"
@@ -28,12 +31,14 @@ class GlobalStrategy(Strategy):
         """Look at the rankings.
 
         Raises:
-            UsageError: the criterion gives no errors.
+            UsageError: the criterion gives neither scores nor errors.
         """
         super().__init__(problem)
-        if any(ranking.errors is None for ranking in problem.rankings):
+        self._has_scores = all(ranking.scores is not None for ranking in problem.rankings)
+        if not self._has_scores and any(ranking.errors is None for ranking in problem.rankings):
             raise UsageError(
-                "the strategy 'global' needs an importance with error curves: choose 'obs'."
+                "the strategy 'global' needs an importance with error curves or scores that are "
+                "comparable across groups: choose 'obs'."
             )
         self._asked = False
 
@@ -42,10 +47,25 @@ class GlobalStrategy(Strategy):
         if self._asked:
             return None
         self._asked = True
-        return Candidate(least_error(self.problem))
+        return Candidate((threshold if self._has_scores else least_error)(self.problem))
 
     def tell(self, trial: Trial) -> None:
         """Nothing is learnt."""
+
+
+def threshold(problem: SearchProblem) -> Widths:
+    """Return the widths at the least threshold on all scores with which the budget holds."""
+    scores = [np.asarray(ranking.scores, dtype=float) for ranking in problem.rankings]
+
+    def above(limit: float) -> Widths:
+        widths = [np.count_nonzero(own > limit) for own in scores]
+        return problem.space.round_down(np.asarray(widths, dtype=float))
+
+    def fits(limit: float) -> bool:
+        return problem.projection.fits(above(limit))
+
+    limits = np.concatenate([[-np.inf], np.unique(np.concatenate(scores))])
+    return problem.projection.fill(above(limits[bisect.bisect_left(limits, True, key=fits)]))
 
 
 def least_error(problem: SearchProblem) -> Widths:

@@ -26,7 +26,7 @@ from autoprune.evaluation.reward import (
     needs_no_budget,
 )
 from autoprune.evaluation.scoring import ClassificationScorer, CustomScorer, Scorer
-from autoprune.importance import Evidence, Ranking, make_importance
+from autoprune.importance import Evidence, Ranking, check_needs, make_importance, rank_groups
 from autoprune.progress import Progress
 from autoprune.reconstruction.refit import Refitter
 from autoprune.reconstruction.sequential import ACTIVATION_BYTES, SequentialRepair
@@ -177,7 +177,10 @@ def set_up(
         DataError: the images or labels do not fit the network.
         UsageError: the reward needs labels, and there are none.
         ModelError: its output is no class scores, and there is no `evaluate`.
+        UsageError: the importance needs labels, and there are none.
     """
+    criterion = make_importance(config.importance)
+    check_needs(criterion, images.calibration)
     search, selection = (
         ClassificationScorer(model, samples) if evaluate is None else CustomScorer(model, evaluate)
         for samples in (images.search, images.selection)
@@ -192,7 +195,11 @@ def set_up(
             progress=lambda d, t: progress.step("statistics", d, t),
         )
     with timed(seconds, "paths"):
-        rankings = _rank(Evidence(model, task.structure, moments), config.importance, progress)
+        rankings = rank_groups(
+            criterion,
+            Evidence(model, task.structure, moments, images.calibration, config.seed),
+            lambda d, t: progress.step("paths", d, t),
+        )
     repair = SequentialRepair(model, task.structure, images.calibration, config.seed)
     if len(repair.samples) < len(images.calibration):
         progress.note(
@@ -236,15 +243,6 @@ def set_up(
             "sequential": selection.dense.samples + len(repair.samples),
         },
     )
-
-
-def _rank(evidence: Evidence, importance: str, progress: Progress) -> list[Ranking]:
-    criterion, groups = make_importance(importance), evidence.structure.groups
-    rankings = []
-    for done, group in enumerate(groups):
-        rankings.append(criterion.rank(group, evidence))
-        progress.step("paths", done + 1, len(groups))
-    return rankings
 
 
 def _choose_judge(judges: Mapping[str, Evaluator], task: Task) -> tuple[str, Evaluator]:

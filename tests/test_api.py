@@ -459,7 +459,6 @@ def test_a_network_with_nothing_to_prune(tmp_path: Path) -> None:
         ({"budget": {"flops": 2}}, BudgetError, "flops=0.02 for 2 percent, or a unit"),
         ({"strategy": "bayse"}, UsageError, "did you mean 'bayes'"),
         ({"importance": "obd"}, UsageError, "did you mean 'obs'"),
-        ({"strategy": "global", "importance": "l1"}, UsageError, "needs an importance with error"),
         ({"trial": 3}, UsageError, "unknown option 'trial'; did you mean 'trials'"),
         ({"trials": 0}, UsageError, "trials must be above zero"),
         ({"exclude": "nowhere"}, UsageError, "no layer matches 'nowhere'"),
@@ -609,6 +608,23 @@ def test_finalists_whose_reward_fails_drop_out(tmp_path: Path) -> None:
     assert run.result["reconstruction"] != "sequential"
     dropped = [note for note in notes if note.startswith("a finalist drops out: the reward ")]
     assert len(dropped) == 3
+
+
+@pytest.mark.parametrize("name", ["taylor", "tv_separation"])
+def test_an_importance_without_its_labels(name: str, tmp_path: Path) -> None:
+    images = TensorDataset(torch.randn(40, 3, 8, 8))
+    with pytest.raises(UsageError, match=f"the importance '{name}' needs labels"):
+        autoprune.search(
+            classifier(), data=images, output=tmp_path / "run", importance=name, **TINY
+        )
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", ["bn_scale", "taylor", "l2"])
+def test_global_cuts_by_any_importance(name: str, tmp_path: Path) -> None:
+    options = {**TINY, "strategy": "global", "importance": name}
+    run = autoprune.search(classifier(), data=dataset(), output=tmp_path / "run", **options)
+    assert run.result["costs"]["pruned"]["flops"] <= 0.5 * run.result["costs"]["dense"]["flops"]
 
 
 def test_time_ends_a_search(digits: Splits, tmp_path: Path) -> None:

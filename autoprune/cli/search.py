@@ -93,7 +93,9 @@ def search(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Which channels stay: obs (default) or l1.",
+            help="Which channels stay: obs (default), lasso, thinet, aofp, nisp, taylor, bn_scale, "
+            "apoz, mean_activation, tv_separation, l1, l2, geometric_median, coreset, random, "
+            "path/to/file.py:Class or package.module:Class.",
             rich_help_panel=HOW,
         ),
     ] = None,

@@ -77,7 +77,7 @@ def bench(net: Any) -> Bench:
     samples = Samples(IMAGES, None)
     structure = analyze(model, IMAGES[:2])
     moments = collect_moments(model, structure, samples, 0)
-    evidence = Evidence(model, structure, moments)
+    evidence = Evidence(model, structure, moments, samples)
     builder = Builder(
         model,
         structure,
