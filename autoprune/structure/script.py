@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -37,7 +37,6 @@ class Given(NamedTuple):
     name: str
 
 
-Source: TypeAlias = Made | Given
 # The source of a tensor that comes from nowhere known, and the memory of what no operator made.
 UNKNOWN = Given("?")
 OUTSIDE = -1
@@ -60,14 +59,16 @@ class StandIn(Tensor):
     @staticmethod
     def __new__(cls, like: Tensor, source: Made, storage: int, value: Tensor | None) -> StandIn:
         """Make one that looks like a given tensor."""
-        made: StandIn = torch.Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
-            cls,
-            like.shape,
-            strides=like.stride(),
-            storage_offset=like.storage_offset(),
-            dtype=like.dtype,
-            device=like.device,
-        )
+        # Views of parameters and inputs are ordinary tensors even in inference mode.
+        with torch.inference_mode(like.is_inference()):
+            made: StandIn = torch.Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
+                cls,
+                like.shape,
+                strides=like.stride(),
+                storage_offset=like.storage_offset(),
+                dtype=like.dtype,
+                device=like.device,
+            )
         made.source, made.storage, made.value = source, storage, value
         return made
 
@@ -84,7 +85,7 @@ class Step:
     Attributes:
         func: the operator.
         spec: the form of its arguments.
-        leaves: its arguments, flat: a `Source` for every tensor.
+        leaves: its arguments, flat: a `Made` or `Given` for every tensor.
         results: its results, flat: a stand-in, or the place among `leaves` of the argument that is
             returned (after work in place, or as it is).
         form: of the results.
@@ -237,6 +238,7 @@ class _Recorder(TorchDispatchMode):
 
 
 def memory_of(tensor: Tensor) -> int:
+    """Return where the memory begins that a tensor shares with its views."""
     return tensor.untyped_storage().data_ptr()
 
 
@@ -251,6 +253,7 @@ def _is_random(func: Any, args: Any, kwargs: Any, found: Sequence[Any]) -> bool:
 
 
 def source_of(leaf: Any, given: Mapping[int, Given]) -> Any:
+    """Return the source of an argument that is a tensor, any other argument as it is."""
     if isinstance(leaf, StandIn):
         return leaf.source
     return given.get(id(leaf), UNKNOWN) if isinstance(leaf, Tensor) else leaf
