@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten, tree_leaves, tree_map_only, tree_unflatten
+from torch.utils._pytree import tree_leaves, tree_map_only, tree_unflatten
 
 from autoprune.structure.inputs import Inputs, run
 from autoprune.structure.script import (
@@ -27,7 +27,6 @@ from autoprune.structure.script import (
     StandIn,
     given_sources,
     memory_of,
-    source_of,
     written_tensors,
 )
 
@@ -67,10 +66,9 @@ class _Replay(TorchDispatchMode):
         if self._number >= len(self._script.steps):
             raise self.leave("the network has more operators than the script")
         step = self._script.steps[self._number]
-        leaves, spec = tree_flatten((args, kwargs))
-        same = func is step.func and len(leaves) == len(step.leaves) and spec == step.spec
-        if not same or [source_of(leaf, self._given) for leaf in leaves] != step.leaves:
+        if not step.is_called(func, (args, kwargs), self._given):
             raise self.leave(f"operator {self._number} is {func}, not {step.func} of the script")
+        leaves = tree_leaves((args, kwargs))
         found = [leaves[r] if isinstance(r, int) else r for r in step.results]
         return tree_unflatten(found, step.form)
 

@@ -28,7 +28,7 @@ class Made(NamedTuple):
     """A result of an operator."""
 
     number: int
-    index: int
+    place: int
 
 
 class Given(NamedTuple):
@@ -47,21 +47,21 @@ class StandIn(Tensor):
 
     Attributes:
         source: which result it is.
-        storage: number of the memory that it shares with its views.
+        memory: number of the memory that it shares with its views.
         value: the result itself, only while the script is written.
     """
 
     source: Made
-    storage: int
+    memory: int
     value: Tensor | None
-    __torch_function__ = torch._C._disabled_torch_function_impl
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
     @staticmethod
-    def __new__(cls, like: Tensor, source: Made, storage: int, value: Tensor | None) -> StandIn:
+    def __new__(cls, like: Tensor, source: Made, memory: int, value: Tensor | None) -> StandIn:
         """Make one that looks like a given tensor."""
         # Views of parameters and inputs are ordinary tensors even in inference mode.
         with torch.inference_mode(like.is_inference()):
-            made: StandIn = torch.Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
+            made: StandIn = torch.Tensor._make_wrapper_subclass(
                 cls,
                 like.shape,
                 strides=like.stride(),
@@ -69,7 +69,7 @@ class StandIn(Tensor):
                 dtype=like.dtype,
                 device=like.device,
             )
-        made.source, made.storage, made.value = source, storage, value
+        made.source, made.memory, made.value = source, memory, value
         return made
 
     @classmethod
@@ -84,17 +84,17 @@ class Step:
 
     Attributes:
         func: the operator.
-        spec: the form of its arguments.
-        leaves: its arguments, flat: a `Made` or `Given` for every tensor.
+        call: its arguments, positional and by keyword, a `Made` or `Given` for every tensor.
+        leaves: the same, flat.
         results: its results, flat: a stand-in, or the place among `leaves` of the argument that is
             returned (after work in place, or as it is).
         form: of the results.
-        writes: storages that it writes to.
+        writes: numbers of the memory that it writes to.
         repeatable: whether it gives the same from the same arguments, all of which are known.
     """
 
     func: Any
-    spec: TreeSpec
+    call: tuple[Any, Any]
     leaves: Sequence[Any]
     results: Sequence[StandIn | int]
     form: TreeSpec
@@ -105,12 +105,28 @@ class Step:
         """Yield the sources of one kind among its arguments."""
         return (leaf for leaf in self.leaves if isinstance(leaf, kind))
 
+    def is_called(self, func: Any, call: Any, given: Mapping[int, Given]) -> bool:
+        """Say whether a call of an operator is this one."""
+        return func is self.func and _is_same(call, self.call, given)
+
+
+def _is_same(found: Any, written: Any, given: Mapping[int, Given]) -> bool:
+    if isinstance(found, Tensor):
+        return bool(source_of(found, given) == written)
+    if isinstance(found, (list, tuple)):
+        alike = type(found) is type(written) and len(found) == len(written)
+        return alike and all(_is_same(a, b, given) for a, b in zip(found, written, strict=True))
+    if isinstance(found, dict):
+        alike = isinstance(written, dict) and list(found) == list(written)
+        return alike and all(_is_same(found[key], written[key], given) for key in found)
+    return bool(found == written)
+
 
 class Script:
     """The operators of one network on inputs of one shape, in their order."""
 
     def __init__(self, steps: Sequence[Step], outputs: Any, memory: Sequence[int]) -> None:
-        """Take the steps, what the network returned, and the bytes of every storage."""
+        """Take the steps, what the network returned, and the bytes of every memory."""
         self.steps = steps
         self._memory = memory
         self._stand_ins = [r for s in steps for r in s.results if isinstance(r, StandIn)]
@@ -139,13 +155,13 @@ class Script:
 
     def live_bytes(self, number: int) -> int:
         """Return the memory that the tensors alive at an operator take."""
-        live = {s.storage for s in self._stand_ins if self.is_alive(s.source, number)}
-        return sum(self._memory[storage] for storage in live - {OUTSIDE})
+        live = {s.memory for s in self._stand_ins if self.is_alive(s.source, number)}
+        return sum(self._memory[number] for number in live - {OUTSIDE})
 
     def overwritten(self, number: int) -> set[Made]:
         """Return the results whose memory some operator writes to, from the given one on."""
         written = frozenset[int]().union(*(step.writes for step in self.steps[number:]))
-        return {s.source for s in self._stand_ins if s.storage in written}
+        return {s.source for s in self._stand_ins if s.memory in written}
 
 
 def _equal(a: Tensor, b: Tensor | None) -> bool:
@@ -193,7 +209,7 @@ class _Recorder(TorchDispatchMode):
         real_args, real_kwargs = tree_unflatten(real, spec)
         found, form = tree_flatten(func(*real_args, **real_kwargs))
         writes = frozenset(
-            leaf.storage if isinstance(leaf, StandIn) else OUTSIDE
+            leaf.memory if isinstance(leaf, StandIn) else OUTSIDE
             for leaf in written_tensors(func, args, kwargs)
         )
         repeatable = (
@@ -203,7 +219,8 @@ class _Recorder(TorchDispatchMode):
             and not _is_random(func, real_args, real_kwargs, found)
         )
         shown, results = self._results(found, leaves, real)
-        self.steps.append(Step(func, spec, signature, results, form, writes, repeatable))
+        call = tree_unflatten(signature, spec)
+        self.steps.append(Step(func, call, signature, results, form, writes, repeatable))
         return tree_unflatten(shown, form)
 
     def _results(
@@ -212,7 +229,7 @@ class _Recorder(TorchDispatchMode):
         """Return what Python code is shown, and what the script keeps of it."""
         shown: list[Any] = []
         results: list[StandIn | int] = []
-        for index, value in enumerate(found):
+        for place, value in enumerate(found):
             if not isinstance(value, Tensor):
                 shown.append(value)
                 continue
@@ -223,16 +240,16 @@ class _Recorder(TorchDispatchMode):
                 shown.append(leaves[same])
                 results.append(same)
                 continue
-            source, storage = Made(len(self.steps), index), self._storage(value, leaves, real)
-            shown.append(StandIn(value, source, storage, value))
-            results.append(StandIn(value, source, storage, None))
+            source, memory = Made(len(self.steps), place), self._memory_number(value, leaves, real)
+            shown.append(StandIn(value, source, memory, value))
+            results.append(StandIn(value, source, memory, None))
         return shown, results
 
-    def _storage(self, value: Tensor, leaves: Sequence[Any], real: Sequence[Any]) -> int:
-        """Return the storage of the argument that a result is a view of, or a new one."""
+    def _memory_number(self, value: Tensor, leaves: Sequence[Any], real: Sequence[Any]) -> int:
+        """Return that of the argument that a result is a view of, or a new one."""
         for leaf, own in zip(leaves, real, strict=True):
             if isinstance(own, Tensor) and memory_of(own) == memory_of(value):
-                return leaf.storage if isinstance(leaf, StandIn) else OUTSIDE
+                return leaf.memory if isinstance(leaf, StandIn) else OUTSIDE
         self.memory.append(value.untyped_storage().nbytes())
         return len(self.memory) - 1
 

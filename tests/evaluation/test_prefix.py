@@ -131,8 +131,8 @@ def prepared(name: str, net: Any, root: Any) -> tuple[nn.Module, Structure]:
         model = functional(net)
     else:
         file = root / "experiments" / "models" / "cifar_resnet.py"
-        model = randomized(load_object(f"{file}:{name}")())
-    return model, trace(model, images(8, 1)[0])
+        model = randomized(load_object(f"{file}:{name}", "model")())
+    return model, analyze(model, images(8, 1)[0])
 
 
 @pytest.mark.parametrize("name", ["functional", "resnet20"])
@@ -147,10 +147,12 @@ def test_any_sequence_of_changes(name: str, net: Any, root: Any, data: st.DataOb
     batches = images(8, 2, 2, 1)
     base, cached = folded(model, structure, widths), PrefixCache(batches)
     for _ in range(3):
-        candidate = folded(model, structure, narrowed(widths, data.draw(groups)))
+        changed = data.draw(groups)
+        candidate = folded(model, structure, narrowed(widths, changed))
         expected = in_full(candidate, batches)
         found = cached.outputs(candidate, base)
-        assert found is None or equal(found, expected)
+        # The first group's units are made by the first layer: then there is nothing to share.
+        assert found is None if 0 in changed else equal(found, expected)
         assert equal(in_full(candidate, batches), expected)
 
 

@@ -177,7 +177,7 @@ def test_another_operator_leaves_the_script(net: Any) -> None:
         lambda m, x: m.head(F.relu(F.conv2d(F.relu(m.a(x)), m.b.weight, torch.zeros(4)))),
         lambda m, x: m.head(F.relu(F.conv2d(F.relu(m.a(x)), m.b.weight, m.b.bias, 1, 0, 1, 2))),
     ):
-        with pytest.raises(NotReplayable, match="operator [12] is"):
+        with pytest.raises(NotReplayable, match=r"operator [12] is"):
             resume(layers(net, other), X, script, 4, alive)
 
 
