@@ -113,7 +113,7 @@ class Evaluator:
         return small, self._measurement(widths, scores, seconds)
 
     def _base_network(self, widths: Widths) -> nn.Module:
-        """Return the network that is scored for these widths, remembering the last one."""
+        """Return what is scored for a base, remembering the last one; it counts as scoring."""
         if self._base is None or self._base[0] != widths:
             self._base = widths, fold_batchnorm(self._build(widths, {}), self._structure)
         return self._base[1]
