@@ -174,3 +174,30 @@ def test_rankings_without_errors_and_of_one_unit() -> None:
     ranking = Ranking((2, 0, 1))
     assert [ranking.kept(w) for w in range(4)] == [(), (2,), (0, 2), (0, 1, 2)]
     assert np.all(np.diff(ranking.kept(3)) > 0)
+
+
+@pytest.mark.parametrize("build", BUILDS[:2])
+def test_a_base_changes_no_score(build: str, bench: Bench) -> None:
+    judge, alone, count = bench.judge(build), bench.judge(build), len(bench.half)
+    skipped = []
+    for group in range(count):
+        widths = tuple(w - (i == group) for i, w in enumerate(bench.half))
+        near = judge.measure(widths, bench.half)
+        assert near.scores == alone.measure(widths).scores
+        assert near.seconds.keys() == alone.measure(widths).seconds.keys()
+        skipped.append(bench.scorer.prefix.skipped)
+    assert skipped == sorted(skipped) and skipped[-1] > 0
+
+
+def test_a_base_is_built_once(bench: Bench) -> None:
+    built: list[Widths] = []
+
+    def build(widths: Widths, seconds: dict[str, float]) -> nn.Module:
+        built.append(widths)
+        return bench.builder.one_shot(widths, seconds)
+
+    judge = Evaluator(build, bench.scorer, {}, bench.structure)
+    others = [tuple(w - (i == group) for i, w in enumerate(bench.half)) for group in (0, 1)]
+    for widths in others:
+        judge.measure(widths, bench.half)
+    assert sorted(built) == sorted([*others, bench.half])
