@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import optuna
 
-from autoprune.agents.global_ranking import least_error
+from autoprune.agents.global_ranking import warm_starts
 from autoprune.errors import UsageError, did_you_mean
 from autoprune.policy import Widths
 from autoprune.search_spaces.optuna_view import distributions, parameters, ratios
@@ -104,14 +104,6 @@ class BayesianStrategy(Strategy):
             self._study.tell(raw, value)
         else:
             self._study.tell(raw, state=optuna.trial.TrialState.FAIL)
-
-
-def warm_starts(problem: SearchProblem) -> list[Widths]:
-    """Return the candidates that are known before any search."""
-    uniform = problem.projection.project(np.ones(len(problem.space)))
-    if any(ranking.errors is None for ranking in problem.rankings):
-        return [uniform]
-    return [uniform, least_error(problem)]
 
 
 def _gp(seed: int) -> optuna.samplers.BaseSampler:

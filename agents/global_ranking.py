@@ -6,6 +6,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from autoprune.agents.curves import with_width
 from autoprune.errors import UsageError
 from autoprune.policy import Widths
 from autoprune.strategy import Candidate, SearchProblem, Strategy, Trial
@@ -57,6 +58,14 @@ def least_error(problem: SearchProblem) -> Widths:
     return problem.projection.fill(widths)
 
 
+def warm_starts(problem: SearchProblem) -> list[Widths]:
+    """Return the candidates that are known before any search."""
+    uniform = problem.projection.project(np.ones(len(problem.space)))
+    if any(ranking.errors is None for ranking in problem.rankings):
+        return [uniform]
+    return [uniform, least_error(problem)]
+
+
 def _best_cut(problem: SearchProblem, widths: Widths, group: int) -> tuple[float, Widths] | None:
     """Return (error per saving, widths) of a group's best cut at the current widths."""
     levels, now = problem.space.levels[group], widths[group]
@@ -69,12 +78,8 @@ def _best_cut(problem: SearchProblem, widths: Widths, group: int) -> tuple[float
     cheapest = int(slopes.argmin())
     step_floor = now - max(problem.space.sizes[group] // STEPS_PER_GROUP, 1)
     reached = max(lower[cheapest], lower[lower <= max(step_floor, lower[0])][-1])
-    one_down = _with(widths, group, int(lower[-1]))
+    one_down = with_width(widths, group, int(lower[-1]))
     saved = problem.projection.excess(widths) - problem.projection.excess(one_down)
     # A cost that is a maximum falls only once all its largest layers are cut.
     per_saving = slopes[cheapest] * (now - lower[-1]) / max(saved, 1e-12)
-    return float(per_saving), _with(widths, group, int(reached))
-
-
-def _with(widths: Widths, group: int, width: int) -> Widths:
-    return (*widths[:group], width, *widths[group + 1 :])
+    return float(per_saving), with_width(widths, group, int(reached))
