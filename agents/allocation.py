@@ -114,7 +114,7 @@ class _Linear:
         one_each = csr_array((np.ones(len(groups)), (groups, columns)))
         solution = milp(
             self.losses / max(float(self.losses.max()), 1e-300),
-            integrality=np.ones(len(groups)),
+            integrality=np.ones(len(groups), dtype=np.int64),
             bounds=Bounds(0, 1),
             constraints=[
                 LinearConstraint(one_each, 1, 1),

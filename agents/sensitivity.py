@@ -50,7 +50,7 @@ class SensitivityStrategy(Strategy):
 
 def _by_threshold(problem: SearchProblem, curves: tuple[Curve, ...]) -> Iterator[Widths]:
     """Yield the widths of every threshold, on the budget; first that which just meets it."""
-    thresholds = np.unique(np.concatenate(curves))
+    thresholds = np.unique(np.concatenate(curves)).tolist()
 
     def widths(threshold: float) -> Widths:
         # Curves fall with the width: the first level within the threshold is the narrowest.
