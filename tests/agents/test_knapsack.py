@@ -28,7 +28,7 @@ def test_learns_which_groups_suffer_more_together(make_toy: Any, play: Any) -> N
         losses = [curve[w] for curve, w in zip(toy.curves, widths, strict=True)]
         return -float(factors @ np.array(losses))
 
-    trials = play(KnapsackStrategy(toy.problem), answer, 25)
+    trials = play(KnapsackStrategy(toy.problem), answer, 14)
     values = [t.value for t in trials if t.candidate.kind == "candidate"]
     optimum = max(map(answer, toy.candidates()))
     assert max(values) > values[0]
