@@ -12,8 +12,13 @@ from autoprune.strategy import SearchProblem, Strategy
 _PLACES = {
     "bayes": "autoprune.agents.bayesian:BayesianStrategy",
     "ddpg": "autoprune.agents.ddpg.agent:DdpgStrategy",
+    "deep": "autoprune.agents.uniform:DeepStrategy",
+    "evolution": "autoprune.agents.evolution:EvolutionStrategy",
     "global": "autoprune.agents.global_ranking:GlobalStrategy",
+    "knapsack": "autoprune.agents.knapsack:KnapsackStrategy",
     "random": "autoprune.agents.random_search:RandomStrategy",
+    "sensitivity": "autoprune.agents.sensitivity:SensitivityStrategy",
+    "shallow": "autoprune.agents.uniform:ShallowStrategy",
     "uniform": "autoprune.agents.uniform:UniformStrategy",
 }
 AUTO = "bayes"

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import optuna
 
-from autoprune.agents.global_ranking import least_error
+from autoprune.agents.global_ranking import warm_starts
 from autoprune.errors import UsageError, did_you_mean
 from autoprune.policy import Widths
 from autoprune.search_spaces.optuna_view import distributions, parameters, ratios
@@ -20,8 +20,6 @@ from autoprune.strategy import Candidate, SearchProblem, Strategy, Trial
 _MOST_FOLDED = 5
 # Steps that are tried, ever wider, before all widths within reach count as known.
 _STEPS = 100
-# Keep ratios of all groups that a search without a budget begins with.
-_DIAGONAL = (1.0, 0.75, 0.5, 0.25)
 
 
 class BayesianStrategy(Strategy):
@@ -108,17 +106,6 @@ class BayesianStrategy(Strategy):
             self._study.tell(raw, value)
         else:
             self._study.tell(raw, state=optuna.trial.TrialState.FAIL)
-
-
-def warm_starts(problem: SearchProblem) -> list[Widths]:
-    """Return the candidates that are known before any search: without a budget, of each size."""
-    if not problem.projection.constraints:
-        every = np.ones(len(problem.space))
-        return [problem.projection.project(ratio * every) for ratio in _DIAGONAL]
-    uniform = problem.projection.project(np.ones(len(problem.space)))
-    if any(ranking.errors is None for ranking in problem.rankings):
-        return [uniform]
-    return [uniform, least_error(problem)]
 
 
 def _gp(seed: int) -> optuna.samplers.BaseSampler:

@@ -7,12 +7,15 @@ from typing import ClassVar
 
 import numpy as np
 
+from autoprune.agents.curves import with_width
 from autoprune.errors import UsageError
 from autoprune.policy import Widths
 from autoprune.strategy import Candidate, SearchProblem, Strategy, Trial
 
 # A cut takes at most this part of a group at once, before prices are looked at again.
 STEPS_PER_GROUP = 16
+# Keep ratios of all groups that a search without a budget begins with.
+DIAGONAL = (1.0, 0.75, 0.5, 0.25)
 
 
 class GlobalStrategy(Strategy):
@@ -77,6 +80,17 @@ def least_error(problem: SearchProblem) -> Widths:
     return problem.projection.fill(widths)
 
 
+def warm_starts(problem: SearchProblem) -> list[Widths]:
+    """Return the candidates that are known before any search: without a budget, of each size."""
+    if not problem.projection.constraints:
+        every = np.ones(len(problem.space))
+        return [problem.projection.project(ratio * every) for ratio in DIAGONAL]
+    uniform = problem.projection.project(np.ones(len(problem.space)))
+    if any(ranking.errors is None for ranking in problem.rankings):
+        return [uniform]
+    return [uniform, least_error(problem)]
+
+
 def _best_cut(problem: SearchProblem, widths: Widths, group: int) -> tuple[float, Widths] | None:
     """Return (error per saving, widths) of a group's best cut at the current widths."""
     levels, now = problem.space.levels[group], widths[group]
@@ -89,12 +103,8 @@ def _best_cut(problem: SearchProblem, widths: Widths, group: int) -> tuple[float
     cheapest = int(slopes.argmin())
     step_floor = now - max(problem.space.sizes[group] // STEPS_PER_GROUP, 1)
     reached = max(lower[cheapest], lower[lower <= max(step_floor, lower[0])][-1])
-    one_down = _with(widths, group, int(lower[-1]))
+    one_down = with_width(widths, group, int(lower[-1]))
     saved = problem.projection.excess(widths) - problem.projection.excess(one_down)
     # A cost that is a maximum falls only once all its largest layers are cut.
     per_saving = slopes[cheapest] * (now - lower[-1]) / max(saved, 1e-12)
-    return float(per_saving), _with(widths, group, int(reached))
-
-
-def _with(widths: Widths, group: int, width: int) -> Widths:
-    return (*widths[:group], width, *widths[group + 1 :])
+    return float(per_saving), with_width(widths, group, int(reached))

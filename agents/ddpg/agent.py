@@ -9,10 +9,10 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from autoprune.agents.bayesian import warm_starts
 from autoprune.agents.ddpg.exploration import TruncatedNormal
 from autoprune.agents.ddpg.files import AgentInfo, load_agent, save_agent
 from autoprune.agents.ddpg.networks import HIDDEN, HIGH, LOW, make_ddpg
+from autoprune.agents.global_ranking import warm_starts
 from autoprune.policy import Widths
 from autoprune.search_spaces.episode import Episode, Step
 from autoprune.strategy import Candidate, SearchProblem, Strategy, Trial
@@ -44,6 +44,7 @@ class DdpgStrategy(Strategy):
 
     name: ClassVar[str] = "ddpg"
     options: ClassVar[tuple[str, ...]] = ("agent",)
+    needs_budget: ClassVar[bool] = False
 
     def __init__(self, problem: SearchProblem, agent: str | None = None) -> None:
         super().__init__(problem)

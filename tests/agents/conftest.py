@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -160,8 +160,9 @@ def play() -> Play:
             widths = candidate.widths
             if widths not in record:
                 record[widths] = Trial(candidate, answer(widths))
-            strategy.tell(record[widths])
-            yield record[widths]
+            trial = replace(record[widths], candidate=candidate)
+            strategy.tell(trial)
+            yield trial
 
     def run(
         strategy: Strategy, answer: Callable[[Widths], float | None], rounds: int

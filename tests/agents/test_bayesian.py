@@ -8,8 +8,8 @@ import optuna
 import pytest
 
 from autoprune.agents import make_strategy
-from autoprune.agents.bayesian import BayesianStrategy, warm_starts
-from autoprune.agents.global_ranking import least_error
+from autoprune.agents.bayesian import BayesianStrategy
+from autoprune.agents.global_ranking import least_error, warm_starts
 from autoprune.errors import UsageError
 from autoprune.policy import Widths
 
