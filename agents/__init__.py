@@ -11,8 +11,14 @@ from autoprune.strategy import SearchProblem, Strategy
 # Imported when they are chosen: some need heavy libraries.
 _PLACES = {
     "bayes": "autoprune.agents.bayesian:BayesianStrategy",
+    "ddpg": "autoprune.agents.ddpg.agent:DdpgStrategy",
+    "deep": "autoprune.agents.uniform:DeepStrategy",
+    "evolution": "autoprune.agents.evolution:EvolutionStrategy",
     "global": "autoprune.agents.global_ranking:GlobalStrategy",
+    "knapsack": "autoprune.agents.knapsack:KnapsackStrategy",
     "random": "autoprune.agents.random_search:RandomStrategy",
+    "sensitivity": "autoprune.agents.sensitivity:SensitivityStrategy",
+    "shallow": "autoprune.agents.uniform:ShallowStrategy",
     "uniform": "autoprune.agents.uniform:UniformStrategy",
 }
 AUTO = "bayes"
@@ -51,6 +57,20 @@ def check_strategy(name: str, **options: Any) -> None:
     chosen.check_options(**{k: v for k, v in options.items() if v is not None})
 
 
+def check_unbounded(name: str) -> None:
+    """Refuse a strategy that needs a budget where there is none.
+
+    Raises:
+        UsageError: it does.
+    """
+    if strategy_class(name).needs_budget:
+        able = [n for n in sorted(_PLACES) if not strategy_class(n).needs_budget]
+        raise UsageError(
+            f"the strategy {name!r} needs a budget: give one, e.g. flops=0.5, or choose the "
+            f"strategy {' or '.join(map(repr, able))}."
+        )
+
+
 def make_strategy(name: str, problem: SearchProblem, **options: Any) -> Strategy:
     """Return the strategy of that name.
 
@@ -62,4 +82,11 @@ def make_strategy(name: str, problem: SearchProblem, **options: Any) -> Strategy
     return strategy_class(name)(problem, **given)
 
 
-__all__ = ["AUTO", "STRATEGIES", "check_strategy", "make_strategy", "strategy_class"]
+__all__ = [
+    "AUTO",
+    "STRATEGIES",
+    "check_strategy",
+    "check_unbounded",
+    "make_strategy",
+    "strategy_class",
+]

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import optuna
 
-from autoprune.agents.global_ranking import least_error
+from autoprune.agents.global_ranking import warm_starts
 from autoprune.errors import UsageError, did_you_mean
 from autoprune.policy import Widths
 from autoprune.search_spaces.optuna_view import distributions, parameters, ratios
@@ -29,10 +29,12 @@ class BayesianStrategy(Strategy):
     ratios, which are what was evaluated; CMA-ES, which reads nothing but trials that it asked for,
     learns its own raw ones. A sampler that insists on known widths (the GP, whose model they leave
     as it was) gets new ones near by. The first candidates are the uniform one and, where the
-    criterion gives errors, the one of least reconstruction error.
+    criterion gives errors, the one of least reconstruction error; without a budget, uniform ones
+    from the dense network down.
     """
 
     name: ClassVar[str] = "bayes"
+    needs_budget: ClassVar[bool] = False
     options: ClassVar[tuple[str, ...]] = ("sampler",)
 
     def __init__(self, problem: SearchProblem, sampler: str = "tpe") -> None:
@@ -104,14 +106,6 @@ class BayesianStrategy(Strategy):
             self._study.tell(raw, value)
         else:
             self._study.tell(raw, state=optuna.trial.TrialState.FAIL)
-
-
-def warm_starts(problem: SearchProblem) -> list[Widths]:
-    """Return the candidates that are known before any search."""
-    uniform = problem.projection.project(np.ones(len(problem.space)))
-    if any(ranking.errors is None for ranking in problem.rankings):
-        return [uniform]
-    return [uniform, least_error(problem)]
 
 
 def _gp(seed: int) -> optuna.samplers.BaseSampler:

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import bisect
 from typing import ClassVar
 
 import numpy as np
 
+from autoprune.agents.curves import with_width
 from autoprune.errors import UsageError
 from autoprune.policy import Widths
 from autoprune.strategy import Candidate, SearchProblem, Strategy, Trial
 
 # A cut takes at most this part of a group at once, before prices are looked at again.
 STEPS_PER_GROUP = 16
+# Keep ratios of all groups that a search without a budget begins with.
+DIAGONAL = (1.0, 0.75, 0.5, 0.25)
 
 
 class GlobalStrategy(Strategy):
-    """One candidate, by the criterion's reconstruction errors per cost; nothing is evaluated.
+    """One candidate by the criterion alone; nothing is evaluated.
 
-    Starting from the dense network, the group whose best cut loses the least error for what it
-    saves is cut, until the budget holds. Savings are those of the exact cost model at the current
-    widths: a layer's cost is a product of two widths, so every cut changes its neighbours' prices.
+    Where units are scored on one scale for all groups, those below one threshold go (Network
+    Slimming, Liu et al. 2017, section 3.2). Else errors decide: starting from the dense network,
+    the group whose best cut loses the least error for what it saves is cut, until the budget holds.
+    Savings are those of the exact cost model at the current widths: a layer's cost is a product of
+    two widths, so every cut changes its neighbours' prices.
     """
 
     name: ClassVar[str] = "global"
@@ -28,12 +34,14 @@ class GlobalStrategy(Strategy):
         """Look at the rankings.
 
         Raises:
-            UsageError: the criterion gives no errors.
+            UsageError: the criterion gives neither scores nor errors.
         """
         super().__init__(problem)
-        if any(ranking.errors is None for ranking in problem.rankings):
+        self._has_scores = all(ranking.scores is not None for ranking in problem.rankings)
+        if not self._has_scores and any(ranking.errors is None for ranking in problem.rankings):
             raise UsageError(
-                "the strategy 'global' needs an importance with error curves: choose 'obs'."
+                "the strategy 'global' needs an importance with error curves or scores that are "
+                "comparable across groups: choose 'obs'."
             )
         self._asked = False
 
@@ -42,10 +50,25 @@ class GlobalStrategy(Strategy):
         if self._asked:
             return None
         self._asked = True
-        return Candidate(least_error(self.problem))
+        return Candidate((threshold if self._has_scores else least_error)(self.problem))
 
     def tell(self, trial: Trial) -> None:
         """Nothing is learnt."""
+
+
+def threshold(problem: SearchProblem) -> Widths:
+    """Return the widths at the least threshold on all scores with which the budget holds."""
+    scores = [np.asarray(ranking.scores, dtype=float) for ranking in problem.rankings]
+
+    def above(limit: float) -> Widths:
+        widths = [np.count_nonzero(own > limit) for own in scores]
+        return problem.space.round_down(np.asarray(widths, dtype=float))
+
+    def fits(limit: float) -> bool:
+        return problem.projection.fits(above(limit))
+
+    limits = np.concatenate([[-np.inf], np.unique(np.concatenate(scores))])
+    return problem.projection.fill(above(limits[bisect.bisect_left(limits, True, key=fits)]))
 
 
 def least_error(problem: SearchProblem) -> Widths:
@@ -55,6 +78,17 @@ def least_error(problem: SearchProblem) -> Widths:
         cuts = [cut for g in range(len(widths)) if (cut := _best_cut(problem, widths, g))]
         widths = min(cuts)[1]
     return problem.projection.fill(widths)
+
+
+def warm_starts(problem: SearchProblem) -> list[Widths]:
+    """Return the candidates that are known before any search: without a budget, of each size."""
+    if not problem.projection.constraints:
+        every = np.ones(len(problem.space))
+        return [problem.projection.project(ratio * every) for ratio in DIAGONAL]
+    uniform = problem.projection.project(np.ones(len(problem.space)))
+    if any(ranking.errors is None for ranking in problem.rankings):
+        return [uniform]
+    return [uniform, least_error(problem)]
 
 
 def _best_cut(problem: SearchProblem, widths: Widths, group: int) -> tuple[float, Widths] | None:
@@ -69,12 +103,8 @@ def _best_cut(problem: SearchProblem, widths: Widths, group: int) -> tuple[float
     cheapest = int(slopes.argmin())
     step_floor = now - max(problem.space.sizes[group] // STEPS_PER_GROUP, 1)
     reached = max(lower[cheapest], lower[lower <= max(step_floor, lower[0])][-1])
-    one_down = _with(widths, group, int(lower[-1]))
+    one_down = with_width(widths, group, int(lower[-1]))
     saved = problem.projection.excess(widths) - problem.projection.excess(one_down)
     # A cost that is a maximum falls only once all its largest layers are cut.
     per_saving = slopes[cheapest] * (now - lower[-1]) / max(saved, 1e-12)
-    return float(per_saving), _with(widths, group, int(reached))
-
-
-def _with(widths: Widths, group: int, width: int) -> Widths:
-    return (*widths[:group], width, *widths[group + 1 :])
+    return float(per_saving), with_width(widths, group, int(reached))

@@ -1,4 +1,4 @@
-"""Random keep ratios, projected onto the budget."""
+"""Random keep ratios, projected onto the budget (without one, taken as they are)."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ class RandomStrategy(Strategy):
     """Independent keep ratios, uniform between a group's lowest and 1."""
 
     name: ClassVar[str] = "random"
+    needs_budget: ClassVar[bool] = False
 
     def __init__(self, problem: SearchProblem) -> None:
         super().__init__(problem)

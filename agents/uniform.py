@@ -1,4 +1,4 @@
-"""The same keep ratio everywhere: what every search has to beat."""
+"""Rules by hand: the same keep ratio everywhere, or one that changes evenly with depth."""
 
 from __future__ import annotations
 
@@ -8,22 +8,47 @@ import numpy as np
 
 from autoprune.strategy import Candidate, SearchProblem, Strategy, Trial
 
+# The keep ratio at the end that is cut most, beside the other end's, before scaling.
+STEEPEST = 0.5
+
 
 class UniformStrategy(Strategy):
-    """One candidate: equal keep ratios, scaled onto the budget."""
+    """One candidate: equal keep ratios, scaled onto the budget; what every search has to beat."""
 
     name: ClassVar[str] = "uniform"
+    first: ClassVar[float] = 1.0
+    """Keep ratio of the first group before scaling; ratios run linearly to the last one's."""
+    last: ClassVar[float] = 1.0
 
     def __init__(self, problem: SearchProblem) -> None:
         super().__init__(problem)
         self._asked = False
 
     def ask(self) -> Candidate | None:
-        """Return the uniform candidate once."""
+        """Return the rule's candidate once."""
         if self._asked:
             return None
         self._asked = True
-        return Candidate(self.problem.projection.project(np.ones(len(self.problem.space))))
+        ratios = np.linspace(self.first, self.last, len(self.problem.space))
+        return Candidate(self.problem.projection.project(ratios))
 
     def tell(self, trial: Trial) -> None:
         """Nothing is learnt."""
+
+
+class DeepStrategy(UniformStrategy):
+    """The deeper a group, the more is cut: "deep" of He et al. 2018 (AMC), table 2.
+
+    A linear ramp of the keep ratio over the groups in network order: the paper gives the idea, not
+    its figures.
+    """
+
+    name: ClassVar[str] = "deep"
+    last: ClassVar[float] = STEEPEST
+
+
+class ShallowStrategy(UniformStrategy):
+    """The earlier a group, the more is cut: "shallow" of He et al. 2018 (AMC), table 2."""
+
+    name: ClassVar[str] = "shallow"
+    first: ClassVar[float] = STEEPEST

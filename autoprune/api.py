@@ -24,7 +24,7 @@ from autoprune.data import Partition, SplitSizes, as_splits, partition
 from autoprune.errors import DataError, ModelError, RunError, UsageError, type_of
 from autoprune.evaluation.evaluator import timed
 from autoprune.evaluation.measurement import Measurement
-from autoprune.evaluation.reward import Reward, custom_score, negative_kl
+from autoprune.evaluation.reward import DEFAULT_REWARD, Reward, find_reward
 from autoprune.evaluation.scoring import score_split
 from autoprune.evaluation.stopwatch import paired_latency_ms
 from autoprune.loop import LoopReport, run_loop
@@ -82,7 +82,7 @@ def search(
     *,
     data: Any,
     evaluate: Evaluate | None = None,
-    reward: Reward | None = None,
+    reward: Reward | str | None = None,
     output: str | os.PathLike[str] | None = None,
     resume: bool = False,
     progress: Progress | bool | None = None,
@@ -98,8 +98,8 @@ def search(
             batches are (inputs, targets).
         evaluate: model → score (higher is better), for tasks that are not classification. It judges
             candidates, finalists and the winner alike: keep images of your own to check the winner.
-        reward: measurement → float (larger is better); −KL to the dense network by default, or the
-            score of `evaluate`.
+        reward: measurement → float (larger is better), or what names one (`find_reward`); −KL to
+            the dense network by default, or the score of `evaluate`.
         output: the run directory; by default the next free `runs/<model>-<number>`.
         resume: continue the interrupted search in `output`, or a finished one with more trials or
             time.
@@ -114,7 +114,8 @@ def search(
     if not isinstance(progress, Progress):
         progress = PlainProgress() if progress else Progress()
     _check_model(model)
-    config = SearchConfig.from_mapping(options)
+    valued = find_reward(DEFAULT_REWARD if reward is None else reward)
+    config = SearchConfig.from_mapping({**options, "reward": valued.name})
     check_config(config)
     device = str(device_of(model))
     settings = {"autoprune": __version__, **(origin or {}), "device": device, **config.to_mapping()}
@@ -142,21 +143,21 @@ def search(
     else:
         run.create({**settings, "versions": _versions(), "judge": bench.judge_name})
 
-    reward = reward or (custom_score if evaluate else negative_kl)
     ledger = Ledger(task.space, run.storage)
     with _session(ledger, seconds, began):
-        report, trials = _explore(task, bench, config, reward, ledger, began, progress)
+        report, trials = _explore(task, bench, config, valued, ledger, began, progress)
         seconds["strategy"] = report.strategy_seconds
         with timed(seconds, "finalists"):
             end = began + (config.time or math.inf)
-            finalist = run_off(_best(ledger), bench, reward, progress, end)
+            finalist = run_off(_best(ledger), bench, valued, progress, end)
         policy = bench.builder.policy(finalist.measurement.widths)
         run.save_policy(policy)
         run.save_weights(finalist.network)
         result = {
             "version": 1,
             "strategy": config.strategy,
-            "budget": config.budget,
+            "budget": config.budget if task.projection.constraints else None,
+            "reward": config.reward,
             "seed": config.seed,
             "agent_from": None,
             "judge": bench.judge_name,
@@ -330,7 +331,12 @@ def _explore(
 
     report = run_loop(strategy, measure, reward, ledger, trials, deadline, teller)
     if not _best(ledger):
-        raise RunError("no trial succeeded before the search ended; give it more time or trials.")
+        failed = [trial.error for trial in ledger if trial.error]
+        raise RunError(
+            "no trial succeeded before the search ended; "
+            + (f"the last one failed because {failed[-1]}; " if failed else "")
+            + "give it more time or trials."
+        )
     return report, trials
 
 

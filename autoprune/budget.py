@@ -1,4 +1,4 @@
-"""Budgets: upper bounds on costs, all of which must hold."""
+"""Budgets: upper bounds on costs, all of which must hold; "none" is no bound at all."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ _SCALES = {
     "memory": {"b": 1.0, "kb": 1e3, "mb": 1e6, "gb": 1e9},
 }
 COSTS = tuple(_SCALES)
+UNBOUNDED = "none"
 # Less than that without a unit cannot be meant as an absolute bound.
 FEWEST = 100
 _EXAMPLE = "write e.g. flops=0.5 (half of the dense cost) or flops=60M,params=2.5M"
@@ -41,13 +42,15 @@ class Budget:
 
     @classmethod
     def parse(cls, text: str) -> Budget:
-        """Read "flops=0.5,latency=5ms".
+        """Read "flops=0.5,latency=5ms", or "none".
 
         A bare number in (0, 1] is a share of the dense cost, anything else is absolute.
 
         Raises:
             BudgetError: malformed, unknown, zero, negative or given twice.
         """
+        if text.strip() == UNBOUNDED:
+            return cls({})
         limits: dict[str, Limit] = {}
         for part in text.split(","):
             name, equals, value = (piece.strip() for piece in part.partition("="))
@@ -67,7 +70,8 @@ class Budget:
         return {name: limit.resolve(dense[name]) for name, limit in self.limits.items()}
 
     def __str__(self) -> str:
-        return ",".join(f"{name}={_show(limit, name)}" for name, limit in self.limits.items())
+        shown = [f"{name}={_show(limit, name)}" for name, limit in self.limits.items()]
+        return ",".join(shown) or UNBOUNDED
 
 
 def _parse_limit(name: str, text: str) -> Limit:

@@ -9,7 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from autoprune.budget import UNBOUNDED
 from autoprune.errors import UsageError, did_you_mean
+from autoprune.evaluation.reward import DEFAULT_REWARD, needs_no_budget
 
 # Options that may change when a search is resumed.
 RENEWABLE = ("trials", "time")
@@ -22,7 +24,8 @@ class SearchConfig:
     """How to search; what every field defaults to is what the command line does.
 
     Attributes:
-        budget: e.g. "flops=0.5,params=2M" (`budget.Budget`).
+        budget: e.g. "flops=0.5,params=2M", or "none" (`budget.Budget`).
+        reward: what is maximised (`evaluation.reward.find_reward`); of a function its name.
         strategy: who chooses the widths (`agents.STRATEGIES`).
         trials: evaluations; None lets the number of groups decide.
         time: seconds after which the search ends at its best so far, set-up and finalists included;
@@ -38,6 +41,7 @@ class SearchConfig:
     """
 
     budget: str
+    reward: str = DEFAULT_REWARD
     strategy: str = "auto"
     trials: int | None = None
     time: float | None = None
@@ -69,13 +73,18 @@ class SearchConfig:
         for key in values:
             if key not in _READERS:
                 raise UsageError(f"unknown option {key!r}; {did_you_mean(key, _READERS)}")
-        if "budget" not in values:
-            raise UsageError("budget is missing; write e.g. budget='flops=0.5': half of the MACs.")
         optional = {f.name for f in fields(cls) if f.default is None}
         plain: dict[str, Any] = {
             key: None if value is None and key in optional else read_option(key, value)
             for key, value in values.items()
         }
+        if "budget" not in plain:
+            if not needs_no_budget(plain.get("reward", DEFAULT_REWARD)):
+                raise UsageError(
+                    "budget is missing; write e.g. budget='flops=0.5': half of the MACs, or "
+                    "budget='none' with a reward of your own that weighs the costs."
+                )
+            plain["budget"] = UNBOUNDED
         return cls(**plain)
 
     @property
@@ -117,7 +126,7 @@ def _text(value: Any) -> str:
 def _budget(value: Any) -> str:
     if isinstance(value, Mapping):
         return ",".join(f"{cost}={_bound(limit)}" for cost, limit in value.items())
-    return _text(value)
+    return UNBOUNDED if value is None else _text(value)
 
 
 def _bound(limit: Any) -> str:
@@ -196,7 +205,7 @@ _TEXT, _WHOLE = (_text, "a text"), (_whole, "a whole number")
 
 # How every field is read from a plain value, and what it takes, in words.
 _READERS: Mapping[str, tuple[Callable[[Any], Any], str]] = {
-    **dict.fromkeys(("strategy", "sampler", "importance"), _TEXT),
+    **dict.fromkeys(("reward", "strategy", "sampler", "importance"), _TEXT),
     "budget": (_budget, "a text such as 'flops=0.5' or a table of bounds by cost"),
     **dict.fromkeys(("trials", "round_to", "seed"), _WHOLE),
     **dict.fromkeys(("calibration_samples", "search_samples", "selection_samples"), _WHOLE),

@@ -4,6 +4,7 @@ AutopruneError
 ├── UsageError         an option, name or file that cannot be meant
 │   ├── BudgetError    a budget that is malformed or cannot be reached
 │   └── RunError       a run directory that is taken, missing or damaged
+├── RewardError        a reward that raises, or gives no finite number
 ├── ModelError         a network that cannot be loaded, run, traced or pruned
 └── DataError          images or labels that do not fit the network
 
@@ -30,6 +31,10 @@ class BudgetError(UsageError):
 
 class RunError(UsageError):
     """A run directory that is taken, missing or damaged."""
+
+
+class RewardError(AutopruneError):
+    """A reward that raises, or gives no finite number."""
 
 
 class ModelError(AutopruneError):

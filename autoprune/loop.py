@@ -7,14 +7,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from autoprune.errors import AutopruneError, first_line
+from autoprune.errors import AutopruneError, RewardError, first_line
 from autoprune.evaluation.measurement import Measurement
 from autoprune.evaluation.reward import Reward
 from autoprune.strategy import Candidate, Strategy, Trial
-from autoprune.study.ledger import Ledger
+from autoprune.study.ledger import MOST_FAILURES, Ledger
 
-# Failed trials in a row that end a search: by then it is not the candidate that is wrong.
-MOST_FAILURES = 5
 # Questions in a row that were answered before.
 MOST_REPEATS = 1000
 
@@ -52,7 +50,7 @@ def run_loop(
     Args:
         strategy: who asks.
         measure: evaluates a candidate.
-        reward: values measurements.
+        reward: values measurements; raises nothing but `RewardError`.
         ledger: holds the trials; those of an interrupted search are replayed, not evaluated.
         trials: in the ledger at the end, replayed ones included.
         deadline: in `time.monotonic` seconds.
@@ -61,7 +59,7 @@ def run_loop(
     Raises:
         SearchFailed: `MOST_FAILURES` trials failed in a row.
     """
-    thinking, repeats, failures = 0.0, 0, 0
+    thinking, repeats = 0.0, 0
     replayed = {trial.candidate.widths for trial in ledger}
     while (len(ledger) < trials or replayed) and (time.monotonic() < deadline or not len(ledger)):
         start = time.perf_counter()
@@ -77,7 +75,6 @@ def run_loop(
             ledger.record(trial)
             on_trial(trial)
             repeats = 0
-            failures = failures + 1 if trial.value is None else 0
         else:
             repeats += candidate.widths not in replayed
             replayed.discard(candidate.widths)
@@ -87,9 +84,11 @@ def run_loop(
                 trial = _over_budget(strategy, candidate) or trial
                 if trial.value is not None:
                     ledger.record(trial)
-        if failures >= MOST_FAILURES:
+        if ledger.failures >= MOST_FAILURES:
             raise SearchFailed(
-                f"{failures} trials in a row failed, the last one because {trial.error}"
+                f"{ledger.failures} trials in a row failed, the last one because "
+                f"{str(trial.error).rstrip('.')}; every earlier trial is kept: resume the run "
+                "when the cause is mended."
             )
         start = time.perf_counter()
         strategy.tell(trial)
@@ -113,10 +112,6 @@ def _evaluate(
         reason = f"the evaluation failed: {type(error).__name__}: {first_line(error)}"
         return Trial(candidate, None, error=reason)
     try:
-        value = float(reward(measurement))
-    except Exception as error:  # the user's own code
-        reason = f"the reward raised {type(error).__name__}: {first_line(error)}"
-        return Trial(candidate, None, measurement, reason)
-    if not math.isfinite(value):
-        return Trial(candidate, None, measurement, f"the reward is {value}.")
-    return Trial(candidate, value, measurement)
+        return Trial(candidate, reward(measurement), measurement)
+    except RewardError as error:
+        return Trial(candidate, None, measurement, str(error))

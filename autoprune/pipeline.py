@@ -9,18 +9,24 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
-from autoprune.agents import check_strategy
+from autoprune.agents import check_strategy, check_unbounded
 from autoprune.budget import Budget
 from autoprune.config import SearchConfig
 from autoprune.cost.counts import COST_MODELS, cost_models
 from autoprune.cost.model import CostModel
 from autoprune.data import Partition
-from autoprune.errors import BudgetError, ModelError, RunError, first_line
+from autoprune.errors import BudgetError, ModelError, RewardError, RunError, first_line
 from autoprune.evaluation.evaluator import Build, Builder, Evaluator, timed
 from autoprune.evaluation.measurement import Measurement, Scores
-from autoprune.evaluation.reward import Reward
+from autoprune.evaluation.reward import (
+    BUILT_IN,
+    Reward,
+    check_costs,
+    check_labels,
+    needs_no_budget,
+)
 from autoprune.evaluation.scoring import ClassificationScorer, CustomScorer, Scorer
-from autoprune.importance import Evidence, Ranking, make_importance
+from autoprune.importance import Evidence, Ranking, check_needs, make_importance, rank_groups
 from autoprune.progress import Progress
 from autoprune.reconstruction.refit import Refitter
 from autoprune.reconstruction.sequential import ACTIVATION_BYTES, SequentialRepair
@@ -46,15 +52,24 @@ def check_config(config: SearchConfig) -> None:
     """Refuse what no network and no image is needed to refuse.
 
     Raises:
-        BudgetError: the budget is malformed, or on a cost that there is no model for.
-        UsageError: no such strategy, sampler or importance.
+        BudgetError: the budget is malformed, missing, or on a cost that there is no model for.
+        UsageError: no such strategy, sampler or importance, or one that needs a budget or a cost.
     """
-    for name in Budget.parse(config.budget).limits:
+    limits = Budget.parse(config.budget).limits
+    for name in limits:
         if name not in COST_MODELS:
             known = ", ".join(COST_MODELS)
             raise BudgetError(f"there is no cost model for {name!r}; choose from: {known}.")
     check_strategy(config.strategy, **config.strategy_options)
     make_importance(config.importance)
+    check_costs(config.reward, COST_MODELS)
+    if not limits:
+        if config.reward in BUILT_IN and not needs_no_budget(config.reward):
+            raise BudgetError(
+                f"the reward {config.reward!r} needs a budget, e.g. flops=0.5: without one it "
+                "leaves the network whole; accuracy_flops needs none."
+            )
+        check_unbounded(config.strategy)
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,12 +175,17 @@ def set_up(
     Raises:
         RunError: there is no such judge.
         DataError: the images or labels do not fit the network.
+        UsageError: the reward needs labels, and there are none.
         ModelError: its output is no class scores, and there is no `evaluate`.
+        UsageError: the importance needs labels, and there are none.
     """
+    criterion = make_importance(config.importance)
+    check_needs(criterion, images.calibration)
     search, selection = (
         ClassificationScorer(model, samples) if evaluate is None else CustomScorer(model, evaluate)
         for samples in (images.search, images.selection)
     )
+    check_labels(config.reward, search.dense)
     with timed(seconds, "statistics"):
         moments = collect_moments(
             model,
@@ -175,7 +195,11 @@ def set_up(
             progress=lambda d, t: progress.step("statistics", d, t),
         )
     with timed(seconds, "paths"):
-        rankings = _rank(Evidence(model, task.structure, moments), config.importance, progress)
+        rankings = rank_groups(
+            criterion,
+            Evidence(model, task.structure, moments, images.calibration, config.seed),
+            lambda d, t: progress.step("paths", d, t),
+        )
     repair = SequentialRepair(model, task.structure, images.calibration, config.seed)
     if len(repair.samples) < len(images.calibration):
         progress.note(
@@ -221,24 +245,16 @@ def set_up(
     )
 
 
-def _rank(evidence: Evidence, importance: str, progress: Progress) -> list[Ranking]:
-    criterion, groups = make_importance(importance), evidence.structure.groups
-    rankings = []
-    for done, group in enumerate(groups):
-        rankings.append(criterion.rank(group, evidence))
-        progress.step("paths", done + 1, len(groups))
-    return rankings
-
-
 def _choose_judge(judges: Mapping[str, Evaluator], task: Task) -> tuple[str, Evaluator]:
     """Return the first judge, unless a later, slower one is clearly kinder to the uniform cut.
 
+    That is half of every group where there is no budget; with one, only proportions matter.
     What BN re-estimation gains over the variances known from the moments differs by network.
     """
     (name, judge), *others = judges.items()
     if not others:
         return name, judge
-    uniform = task.projection.project([1.0] * len(task.space))
+    uniform = task.projection.project([0.5] * len(task.space))
     scores = judge.measure(uniform).scores
     for other_name, other in others:
         theirs = other.measure(uniform).scores
@@ -280,8 +296,11 @@ def run_off(
     """Return the best of the best trials, judged on images that the search did not see.
 
     Each is repaired in both ways: sequential reconstruction is better by far with enough
-    calibration data, and can be worse with little. None is begun after the deadline
-    (`time.monotonic` seconds) once there is a best.
+    calibration data, and can be worse with little. One that fails drops out, and none is begun
+    after the deadline (`time.monotonic` seconds) once there is a best.
+
+    Raises:
+        ModelError: all fail.
     """
     best: Finalist | None = None
     highest, reason = -math.inf, ""
@@ -294,13 +313,18 @@ def run_off(
         judged.append(reconstruction)
         try:
             network, measurement = evaluator.build(trial.candidate.widths)
-            value = float(reward(measurement))
+            value = reward(measurement)
         except Exception as error:  # out of memory, or the user's own code
-            reason = f"{type(error).__name__}: {first_line(error)}"
+            kind = "" if isinstance(error, RewardError) else f"{type(error).__name__}: "
+            reason = f"{kind}{first_line(error)}"
+            progress.note(f"a finalist drops out: {reason}")
             continue
         if value > highest:
             best, highest = Finalist(measurement, network, reconstruction), value
         progress.step("finalists", len(judged), len(contests))
     if best is None:
-        raise ModelError(f"every finalist failed on the selection images: {reason or 'NaN'}.")
+        raise ModelError(
+            f"every finalist failed on the selection images, the last one because {reason}; the "
+            "trials are kept: resume the run when the cause is mended."
+        )
     return replace(best, judged=tuple(judged))

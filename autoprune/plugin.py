@@ -1,4 +1,4 @@
-"""Objects that the user names: `path/to/file.py:name` and `package.module:name`."""
+"""Objects that the user names: `path/to/file.py:name`, `package.module:name`, entry points."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import hashlib
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -54,6 +55,28 @@ def load_object(spec: str, what: str) -> Any:
         hint = did_you_mean(name, known) if known else "it defines nothing."
         raise UsageError(f"{what} {spec!r}: {place!r} has no {name!r}; {hint}")
     return getattr(module, name)
+
+
+def load_plugin(spec: str, what: str, group: str, built_in: Iterable[str]) -> Any:
+    """Import what an entry point's name or an object's spec stands for.
+
+    Args:
+        spec: the name of an entry point, or what `load_object` takes.
+        what: what the object is for; opens every error message.
+        group: of the entry points.
+        built_in: names that would have been right too.
+
+    Raises:
+        UsageError: it names neither, or importing fails.
+    """
+    entries = {entry.name: entry for entry in entry_points(group=group)}
+    if spec in entries:
+        entry = entries[spec]
+        return load_object(f"{entry.module}:{entry.attr}", f"{what} {spec!r}, entry point")
+    if ":" in spec or spec.endswith(".py"):
+        return load_object(spec, what)
+    known = [*built_in, *entries, "path/to/file.py:NAME"]
+    raise UsageError(f"unknown {what} {spec!r}; {did_you_mean(spec, known)}")
 
 
 def make_object(spec: str, what: str) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from autoprune.cost.model import CostModel
@@ -57,7 +58,7 @@ class SearchProblem:
 
     Attributes:
         space: allowed widths.
-        projection: onto the budget.
+        projection: onto the budget; without constraints where there is none.
         costs: every cost model, by name.
         rankings: of the groups' units, with error curves where the criterion has them.
         traits: what kind of layers the groups' channels come from and go to.
@@ -84,6 +85,8 @@ class Strategy(ABC):
     """
 
     name: ClassVar[str]
+    needs_budget: ClassVar[bool] = True
+    """Whether it has nothing to choose where no budget says how much must go."""
     options: ClassVar[tuple[str, ...]] = ()
     """Fields of `SearchConfig` that are for this strategy; its constructor takes them by name."""
 
@@ -108,3 +111,7 @@ class Strategy(ABC):
     @abstractmethod
     def tell(self, trial: Trial) -> None:
         """Learn from the trial of the candidate that was asked for last."""
+
+    def save(self, folder: Path) -> bool:
+        """Write what was learnt for other networks into a folder; return whether there is any."""
+        return False

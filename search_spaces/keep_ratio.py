@@ -53,6 +53,11 @@ class SearchSpace:
         )
         return tuple(int(levels[p]) for levels, p in zip(self.levels, places, strict=True))
 
+    def nearest(self, wanted: npt.NDArray[np.float64]) -> Widths:
+        """Return the allowed widths nearest to the wanted ones, the narrower of two."""
+        pairs = zip(self.levels, wanted, strict=True)
+        return tuple(int(levels[np.abs(levels - w).argmin()]) for levels, w in pairs)
+
     def next_up(self, widths: Widths, group: int) -> Widths | None:
         """Return the widths with one group a level wider, None if it is full."""
         levels = self.levels[group]

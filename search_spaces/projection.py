@@ -33,7 +33,8 @@ class Projection:
 
     All ratios are scaled by one common factor, the largest with which the rounded widths fit; then
     groups grow by single steps, those furthest below their share first, until no single step of any
-    group fits any more. The result never exceeds a bound, and it is maximal.
+    group fits any more. The result never exceeds a bound, and it is maximal. Without any bound the
+    ratios are taken as they are, and widths are only rounded to the nearest that are allowed.
     """
 
     def __init__(self, space: SearchSpace, constraints: Sequence[Constraint]) -> None:
@@ -57,8 +58,13 @@ class Projection:
         return sum(max(c.cost.total(widths) / c.limit - 1, 0.0) for c in self.constraints)
 
     def project(self, ratios: npt.ArrayLike) -> Widths:
-        """Return the widths for a vector of positive keep ratios, of which proportions matter."""
+        """Return the widths for a vector of positive keep ratios.
+
+        Only their proportions matter, unless there is no bound.
+        """
         wanted = np.clip(np.asarray(ratios, dtype=float), 1e-6, None) * self.space.sizes
+        if not self.constraints:
+            return self.space.nearest(wanted)
         if self.fits(self.space.sizes):
             return self.space.sizes
         low, high = 0.0, float(np.max(self.space.sizes / wanted))

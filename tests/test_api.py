@@ -21,8 +21,17 @@ import autoprune
 from autoprune import pipeline
 from autoprune.data import Splits, load_splits
 from autoprune.demo import digits_cnn, load_demo
-from autoprune.errors import BudgetError, DataError, ModelError, RunError, UsageError
+from autoprune.errors import (
+    AutopruneError,
+    BudgetError,
+    DataError,
+    ModelError,
+    RunError,
+    UsageError,
+)
 from autoprune.evaluation.measurement import Measurement
+from autoprune.progress import Progress
+from autoprune.study.run_directory import RunDirectory
 
 FEW: dict[str, Any] = {
     "calibration_samples": 64,
@@ -71,6 +80,7 @@ SHAPE: dict[str, Any] = {
     "version": int,
     "strategy": str,
     "budget": str,
+    "reward": str,
     "seed": int,
     "agent_from": NOTHING,
     "costs": {
@@ -441,10 +451,14 @@ def test_a_network_with_nothing_to_prune(tmp_path: Path) -> None:
         ({"budget": "flop=0.5"}, BudgetError, "did you mean 'flops'"),
         ({"budget": "latency=5ms"}, BudgetError, "no cost model for 'latency'"),
         ({"budget": 0.5}, UsageError, "budget must be a text"),
+        ({"budget": None}, BudgetError, "the reward 'kl' needs a budget"),
+        ({"budget": None, "reward": "accuracy_flops"}, UsageError, "'uniform' needs a budget"),
+        ({"reward": "accuracy_latency"}, UsageError, "needs a latency cost"),
+        ({"reward": "acuracy"}, UsageError, "unknown reward 'acuracy'; did you mean 'accuracy'"),
+        ({"reward": 3}, UsageError, "reward must be a function or the name of one, but got 3"),
         ({"budget": {"flops": 2}}, BudgetError, "flops=0.02 for 2 percent, or a unit"),
         ({"strategy": "bayse"}, UsageError, "did you mean 'bayes'"),
         ({"importance": "obd"}, UsageError, "did you mean 'obs'"),
-        ({"strategy": "global", "importance": "l1"}, UsageError, "needs an importance with error"),
         ({"trial": 3}, UsageError, "unknown option 'trial'; did you mean 'trials'"),
         ({"trials": 0}, UsageError, "trials must be above zero"),
         ({"exclude": "nowhere"}, UsageError, "no layer matches 'nowhere'"),
@@ -485,6 +499,132 @@ def test_progress_is_printed_on_demand(tmp_path: Path, capsys: pytest.CaptureFix
 def test_labels_that_do_not_fit(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="outside the network's 4 classes"):
         autoprune.search(classifier(), data=dataset(classes=9), output=tmp_path / "run", **TINY)
+
+
+# ------------------------------------------------------------------------------------------ rewards
+
+
+def lean(found: Measurement) -> float:
+    assert found.scores.top1 is not None
+    return found.scores.top1 - found.costs["params"] / found.dense_costs["params"]
+
+
+def stored(run: Path) -> dict[str, Any]:
+    return RunDirectory(run).load_config()
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [({"reward": "accuracy_flops"}, "accuracy_flops"), ({"reward": lean, "budget": None}, None)],
+    ids=["built-in", "own"],
+)
+def test_no_budget(given: dict[str, Any], name: str | None, tmp_path: Path) -> None:
+    options = {"strategy": "bayes", "trials": 6, "output": tmp_path / "run", **given}
+    run = autoprune.search(classifier(), data=dataset(), **options)
+    name = name or f"{__name__}:lean"
+    assert (run.result["budget"], run.result["reward"]) == (None, name)
+    assert (stored(run.path)["budget"], stored(run.path)["reward"]) == ("none", name)
+    kept = sum(kept for kept, _ in run.result["widths"].values())
+    assert kept < sum(size for _, size in run.result["widths"].values())
+    autoprune.search(classifier(), data=dataset(), resume=True, **options)
+
+
+def test_a_reward_of_ones_own_needs_a_budget_or_none_in_words(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="budget is missing"):
+        autoprune.search(classifier(), data=dataset(), reward=lean, output=tmp_path / "run")
+
+
+def test_resuming_with_another_reward_is_refused(tmp_path: Path) -> None:
+    options = {**TINY, "output": tmp_path / "run"}
+    autoprune.search(classifier(), data=dataset(), reward=lean, **options)
+    for other in (None, "accuracy", lambda found: 0.0):
+        with pytest.raises(
+            UsageError, match=r"cannot resume .* with reward=.*begun with '.*:lean'"
+        ):
+            autoprune.search(classifier(), data=dataset(), reward=other, resume=True, **options)
+
+
+@pytest.mark.parametrize(
+    ("more", "lacking"),
+    [({}, "the data has no labels"), ({"evaluate": lambda model: 1.0}, "evaluate gives none")],
+    ids=["no labels", "another task"],
+)
+def test_rewards_on_accuracy_need_labels(
+    more: dict[str, Any], lacking: str, tmp_path: Path
+) -> None:
+    images = TensorDataset(dataset().tensors[0])
+    for reward in ("accuracy", "accuracy_flops"):
+        options = {**TINY, **more, "reward": reward, "output": tmp_path / "run"}
+        with pytest.raises(UsageError, match=f"'{reward}' needs top-1 accuracy, and {lacking}"):
+            autoprune.search(classifier(), data=images, **options)
+    assert not (tmp_path / "run").exists()
+
+
+class Faulty:
+    """−parameters, but raises from one call to another, counted from 1."""
+
+    def __init__(self, first: int, last: int) -> None:
+        self.calls, self.first, self.last = 0, first, last
+
+    def __call__(self, found: Measurement) -> float:
+        self.calls += 1
+        if self.first <= self.calls <= self.last:
+            raise ValueError("my mistake")
+        return -found.costs["params"]
+
+
+def test_a_mended_reward_goes_on(tmp_path: Path) -> None:
+    options = {"strategy": "random", "trials": 10, "budget": None, "output": tmp_path / "run"}
+    with pytest.raises(AutopruneError, match=r"5 trials in a row failed.*Faulty.*my mistake.*kept"):
+        autoprune.search(classifier(), data=dataset(), reward=Faulty(4, 99), **options)
+    assert not (tmp_path / "run" / "result.json").exists()
+    mended = Faulty(0, 0)
+    run = autoprune.search(classifier(), data=dataset(), reward=mended, resume=True, **options)
+    search = run.result["search"]
+    assert (search["trials"], search["failed"]) == (10, 0)
+    assert mended.calls == (10 - 3) + 3 * 2  # every finalist is built in two ways
+
+
+def test_single_failures_are_counted(tmp_path: Path) -> None:
+    options = {**TINY, "strategy": "random", "trials": 4, "output": tmp_path / "run"}
+    run = autoprune.search(classifier(), data=dataset(), reward=Faulty(2, 3), **options)
+    assert (run.result["search"]["trials"], run.result["search"]["failed"]) == (4, 2)
+
+
+def test_finalists_whose_reward_fails_drop_out(tmp_path: Path) -> None:
+    notes: list[str] = []
+
+    class Notes(Progress):
+        def note(self, text: str) -> None:
+            notes.append(text)
+
+    options = {**TINY, "output": tmp_path / "run", "progress": Notes()}
+    with pytest.raises(ModelError, match=r"every finalist failed .*Faulty.* raised .*my mistake"):
+        autoprune.search(classifier(), data=dataset(), reward=Faulty(2, 3), **options)
+    assert not (tmp_path / "run" / "result.json").exists()
+    run = autoprune.search(
+        classifier(), data=dataset(), reward=Faulty(1, 1), resume=True, **options
+    )
+    assert run.result["reconstruction"] != "sequential"
+    dropped = [note for note in notes if note.startswith("a finalist drops out: the reward ")]
+    assert len(dropped) == 3
+
+
+@pytest.mark.parametrize("name", ["taylor", "tv_separation"])
+def test_an_importance_without_its_labels(name: str, tmp_path: Path) -> None:
+    images = TensorDataset(torch.randn(40, 3, 8, 8))
+    with pytest.raises(UsageError, match=f"the importance '{name}' needs labels"):
+        autoprune.search(
+            classifier(), data=images, output=tmp_path / "run", importance=name, **TINY
+        )
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", ["bn_scale", "taylor", "l2"])
+def test_global_cuts_by_any_importance(name: str, tmp_path: Path) -> None:
+    options = {**TINY, "strategy": "global", "importance": name}
+    run = autoprune.search(classifier(), data=dataset(), output=tmp_path / "run", **options)
+    assert run.result["costs"]["pruned"]["flops"] <= 0.5 * run.result["costs"]["dense"]["flops"]
 
 
 def test_time_ends_a_search(digits: Splits, tmp_path: Path) -> None:

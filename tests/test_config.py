@@ -21,6 +21,7 @@ def test_everything_but_the_budget_has_a_default() -> None:
 def test_plain_values_come_back() -> None:
     values: dict[str, Any] = {
         "budget": "flops=0.5,params=1M",
+        "reward": "accuracy",
         "strategy": "bayes",
         "trials": 7,
         "time": 2.5,
@@ -111,6 +112,23 @@ def test_wrong_values(wrong: dict[str, Any], message: str) -> None:
     assert message in str(caught.value)
 
 
-def test_the_budget_cannot_be_left_out() -> None:
+@pytest.mark.parametrize("reward", [None, "kl", "accuracy", "mine.py:reward"])
+def test_the_budget_cannot_be_left_out(reward: str | None) -> None:
     with pytest.raises(UsageError, match="budget is missing; write"):
-        SearchConfig.from_mapping({})
+        SearchConfig.from_mapping({} if reward is None else {"reward": reward})
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"reward": "accuracy_flops"},
+        {"reward": "accuracy_latency"},
+        {"reward": "mine.py:reward", "budget": None},
+        {"reward": "mine.py:reward", "budget": "none"},
+    ],
+    ids=str,
+)
+def test_no_budget(given: dict[str, Any]) -> None:
+    config = SearchConfig.from_mapping(given)
+    assert config.budget == "none"
+    assert SearchConfig.from_mapping(config.to_mapping()) == config

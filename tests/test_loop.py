@@ -15,14 +15,15 @@ import torch
 from autoprune.agents import make_strategy
 from autoprune.cost.model import CostModel
 from autoprune.evaluation.measurement import Measurement, Scores
+from autoprune.evaluation.reward import NamedReward
 from autoprune.importance import Ranking
-from autoprune.loop import MOST_FAILURES, LoopReport, SearchFailed, run_loop
+from autoprune.loop import LoopReport, SearchFailed, run_loop
 from autoprune.policy import Widths
 from autoprune.search_spaces.keep_ratio import SearchSpace
 from autoprune.search_spaces.projection import Constraint, Projection
 from autoprune.search_spaces.traits import GroupTraits
 from autoprune.strategy import Candidate, SearchProblem, Strategy, Trial
-from autoprune.study.ledger import Ledger
+from autoprune.study.ledger import MOST_FAILURES, Ledger
 
 SIZES = (9, 9, 9)
 SPACE = SearchSpace(("a", "b", "c"), SIZES, (1, 1, 1))
@@ -98,6 +99,7 @@ def loop(ledger: Ledger) -> Loop:
             "trials": trials,
         }
         arguments |= changes
+        arguments["reward"] = NamedReward("mine", arguments["reward"])
         measure = arguments.pop("measure")
         return run_loop(strategy, lambda candidate: measure(candidate.widths), **arguments)
 
@@ -181,12 +183,8 @@ def test_a_failing_evaluation_is_a_failed_trial(
 @pytest.mark.parametrize(
     ("answer", "said"),
     [
-        (lambda: 1 / 0, "the reward raised ZeroDivisionError: division by zero"),
-        (lambda: {}["missing"], "the reward raised KeyError"),
-        (lambda: math.nan, "the reward is nan"),
-        (lambda: -math.inf, "the reward is -inf"),
-        (lambda: "good", "the reward raised ValueError"),
-        (lambda: None, "the reward raised TypeError"),
+        (lambda: 1 / 0, "the reward 'mine' raised ZeroDivisionError: division by zero for a"),
+        (lambda: math.nan, "the reward 'mine' returned nan, which is no finite number"),
     ],
 )
 def test_a_reward_that_fails_is_a_failed_trial_with_its_measurement(
@@ -199,6 +197,7 @@ def test_a_reward_that_fails_is_a_failed_trial_with_its_measurement(
     assert loop(strategy, trials=4, reward=unsteady).failed == 1
     failed = strategy.answers[1]
     assert failed.value is None and said in str(failed.error)
+    assert str(failed.error).endswith("for a network of flops=4")
     assert failed.measurement == measurement((1, 1, 2)) and len(ledger) == 4
 
 
@@ -209,6 +208,61 @@ def test_failures_in_a_row_end_the_search(loop: Loop, ledger: Ledger) -> None:
     with pytest.raises(SearchFailed, match=f"{MOST_FAILURES} trials in a row failed.*no kernel"):
         loop(Scripted(all_widths()), trials=50, measure=broken)
     assert len(ledger) == MOST_FAILURES
+
+
+def test_failures_that_ended_a_search_are_tried_again(tmp_path: Path) -> None:
+    """Two good trials, then none; mended, the search goes on as if nothing had happened."""
+    storage = f"sqlite:///{tmp_path}/study.db"
+
+    def search(reward: Callable[[Measurement], float], trials: int = 12) -> list[Widths]:
+        measured: list[Widths] = []
+
+        def measure(candidate: Candidate) -> Measurement:
+            measured.append(candidate.widths)
+            return measurement(candidate.widths)
+
+        strategy, ledger = make_strategy("bayes", problem(12)), Ledger(SPACE, storage)
+        try:
+            run_loop(strategy, measure, NamedReward("mine", reward), ledger, trials)
+        except SearchFailed:
+            assert ledger.failures == MOST_FAILURES
+        return measured
+
+    def broken(found: Measurement) -> float:
+        raise KeyError("latency")
+
+    good = search(reward, trials=2)
+    failed = search(broken)
+    assert len(failed) == MOST_FAILURES and len(Ledger(SPACE, storage)) == 2
+    assert search(broken) == failed
+    mended = search(reward)
+    assert mended[0] == failed[0] and len(mended) == 10
+    after = list(Ledger(SPACE, storage))
+    assert [t.candidate.widths for t in after] == good + mended
+    assert all(t.value is not None for t in after)
+
+
+@pytest.mark.parametrize("failures", [1, MOST_FAILURES - 1, MOST_FAILURES])
+def test_failures_in_a_row_are_counted_across_sessions(
+    failures: int, loop: Loop, tmp_path: Path
+) -> None:
+    storage = f"sqlite:///{tmp_path}/other.db"
+    ledger, questions = Ledger(SPACE, storage), list(all_widths())
+    ledger.record(Trial(Candidate(questions[0]), 1.0))
+    for widths in questions[1 : failures + 1]:
+        ledger.record(Trial(Candidate(widths), None, error="out of memory"))
+    again = Ledger(SPACE, storage)
+    kept = 0 if failures == MOST_FAILURES else failures
+    assert (ledger.failures, again.failures, len(again)) == (failures, kept, 1 + kept)
+
+
+def test_interrupting_the_reward_interrupts_the_search(loop: Loop, ledger: Ledger) -> None:
+    def interrupted(found: Measurement) -> float:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        loop(Scripted(all_widths()), reward=interrupted)
+    assert len(ledger) == 0
 
 
 def test_failures_here_and_there_do_not(loop: Loop, ledger: Ledger) -> None:

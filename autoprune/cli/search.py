@@ -45,7 +45,17 @@ def search(
         typer.Option(
             metavar="COST=LIMIT[,…]",
             help="Upper bounds on flops, params: a share of the dense network (flops=0.5) or "
-            "absolute (flops=60M,params=2.5M). Required, except to resume.",
+            "absolute (flops=60M,params=2.5M). Required, except to resume; none if the reward "
+            "weighs the costs.",
+            rich_help_panel=HOW,
+        ),
+    ] = None,
+    reward: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SPEC",
+            help="What is maximised: kl (default), accuracy, accuracy_flops, accuracy_latency, "
+            "path/to/file.py:function or package.module:function.",
             rich_help_panel=HOW,
         ),
     ] = None,
@@ -83,7 +93,9 @@ def search(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Which channels stay: obs (default) or l1.",
+            help="Which channels stay: obs (default), lasso, thinet, aofp, nisp, taylor, bn_scale, "
+            "apoz, mean_activation, tv_separation, l1, l2, geometric_median, coreset, random, "
+            "path/to/file.py:Class or package.module:Class.",
             rich_help_panel=HOW,
         ),
     ] = None,

@@ -12,6 +12,7 @@ from autoprune.cli.specs import DEMO, DEMO_DATA, absolute_model
 from autoprune.config import REMARKS, RENEWABLE, SearchConfig, read_option
 from autoprune.data import absolute_data
 from autoprune.errors import UsageError, did_you_mean, first_line
+from autoprune.evaluation.reward import DEFAULT_REWARD, find_reward, needs_no_budget
 from autoprune.plugin import absolute
 from autoprune.study.run_directory import RunDirectory, next_free
 
@@ -71,8 +72,12 @@ def gather(options: Mapping[str, Any]) -> Settings:
     else:
         merged = {**(read_config(Path(config)) if config else {}), **_read(given, "")}
         merged = {**merged, **_model_and_data(merged)}
-    if "budget" not in merged:
-        raise UsageError("--budget is missing: write e.g. --budget flops=0.5 (half of the MACs).")
+    reward = find_reward(merged.get("reward", DEFAULT_REWARD)).name
+    if "budget" not in merged and not needs_no_budget(reward):
+        raise UsageError(
+            "--budget is missing: write e.g. --budget flops=0.5 (half of the MACs), or --budget "
+            "none with a reward of your own that weighs the costs."
+        )
     return Settings(
         origin={key: merged[key] for key in _ORIGIN if key in merged},
         search={key: merged[key] for key in _SEARCH if key in merged},

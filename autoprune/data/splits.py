@@ -42,6 +42,12 @@ class Samples:
         targets = None if self.targets is None else self.targets[rows]
         return Samples(self.inputs[rows], targets)
 
+    @property
+    def labelled(self) -> bool:
+        """Whether the targets are class labels."""
+        labels = self.targets
+        return labels is not None and labels.dim() == 1 and labels.dtype == torch.int64
+
     def first(self, n: int) -> Samples:
         """Return the first n samples (all, where there are fewer), sharing memory."""
         return self[:n]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import TypeAlias
 
 from torch import nn
@@ -88,6 +89,7 @@ class Evaluator:
         self._costs = costs
         self._structure = structure
         self._names = tuple(group.name for group in structure.groups)
+        self._base: tuple[Widths, nn.Module] | None = None
         self._dense_costs = {n: c.total(structure.dense_widths) for n, c in costs.items()}
 
     def measure(self, widths: Widths, base: Widths | None = None) -> Measurement:
@@ -97,17 +99,26 @@ class Evaluator:
             widths: of the candidate.
             base: widths of a network that several candidates in a row differ little from.
         """
-        return self.build(widths)[1]
+        return self.build(widths, base)[1]
 
-    def build(self, widths: Widths) -> tuple[nn.Module, Measurement]:
+    def build(self, widths: Widths, base: Widths | None = None) -> tuple[nn.Module, Measurement]:
         """Return the network of these widths with its measurement."""
         seconds: dict[str, float] = {}
         small = self._build(widths, seconds)
         with timed(seconds, "surgery"):
             folded = fold_batchnorm(small, self._structure)
         with timed(seconds, "scoring"):
-            scores = self._scorer.score(folded)
+            if base is None:
+                scores = self._scorer.score(folded)
+            else:
+                scores = self._scorer.score_near(folded, partial(self._base_network, base))
         return small, self._measurement(widths, scores, seconds)
+
+    def _base_network(self, widths: Widths) -> nn.Module:
+        """Return what is scored for a base, remembering the last one; it counts as scoring."""
+        if self._base is None or self._base[0] != widths:
+            self._base = widths, fold_batchnorm(self._build(widths, {}), self._structure)
+        return self._base[1]
 
     def _measurement(
         self, widths: Widths, scores: Scores, seconds: Mapping[str, float]

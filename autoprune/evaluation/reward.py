@@ -1,14 +1,21 @@
-"""From a measurement to the one number that a search maximises."""
+"""From a measurement to the one number that a search maximises: built-in rewards and the user's."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeAlias
+import math
+from collections.abc import Callable, Container, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
 
-from autoprune.evaluation.measurement import Measurement
+from autoprune.errors import RewardError, UsageError, first_line
+from autoprune.evaluation.measurement import Measurement, Scores
+from autoprune.plugin import load_plugin
 
 Reward: TypeAlias = Callable[[Measurement], float]
 """Larger is better."""
+
+DEFAULT_REWARD = "kl"
+ENTRY_POINTS = "autoprune.rewards"
 
 
 def negative_kl(measurement: Measurement) -> float:
@@ -21,3 +28,160 @@ def custom_score(measurement: Measurement) -> float:
     """Return the user's own score."""
     assert measurement.scores.custom is not None
     return measurement.scores.custom
+
+
+def score_or_kl(measurement: Measurement) -> float:
+    """Return the user's own score where there is an `evaluate`, else −KL."""
+    return (negative_kl if measurement.scores.custom is None else custom_score)(measurement)
+
+
+def negative_error(measurement: Measurement) -> float:
+    """−error: AMC's reward under a hard budget (He et al. 2018, R_err)."""
+    assert measurement.scores.top1 is not None
+    return measurement.scores.top1 - 1
+
+
+def error_times_log_flops(measurement: Measurement) -> float:
+    """−error · ln(MACs) (He et al. 2018, R_FLOPs), MACs of one input."""
+    return -_error(measurement.scores) * _log(measurement.costs["flops"])
+
+
+def error_times_log_latency(measurement: Measurement) -> float:
+    """−error · ln(latency in microseconds), after He et al. 2018; the cost "latency" is in ms."""
+    return -_error(measurement.scores) * _log(1000 * measurement.costs["latency"])
+
+
+def _error(scores: Scores) -> float:
+    """Return the error, at least half a sample's: where it is zero, every cost would be as good."""
+    assert scores.top1 is not None
+    return max(1 - scores.top1, 0.5 / max(scores.samples, 1))
+
+
+def _log(cost: float) -> float:
+    """Return ln(cost), at least 1: below zero, more errors would be better."""
+    return math.log(max(cost, math.e))
+
+
+@dataclass(frozen=True)
+class BuiltIn:
+    """A reward of ours and what it needs.
+
+    Attributes:
+        function: the reward.
+        needs_budget: whether nothing but a budget keeps it from leaving the network whole.
+        needs_labels: whether it reads top-1.
+        cost: that it reads besides.
+    """
+
+    function: Reward
+    needs_budget: bool = True
+    needs_labels: bool = False
+    cost: str | None = None
+
+
+BUILT_IN: Mapping[str, BuiltIn] = {
+    "kl": BuiltIn(score_or_kl),
+    "accuracy": BuiltIn(negative_error, needs_labels=True),
+    "accuracy_flops": BuiltIn(
+        error_times_log_flops, needs_budget=False, needs_labels=True, cost="flops"
+    ),
+    "accuracy_latency": BuiltIn(
+        error_times_log_latency, needs_budget=False, needs_labels=True, cost="latency"
+    ),
+}
+
+
+@dataclass(frozen=True)
+class NamedReward:
+    """A reward under the name that its user knows it by."""
+
+    name: str
+    function: Callable[[Measurement], Any]
+
+    def __call__(self, measurement: Measurement) -> float:
+        """Return the reward.
+
+        Raises:
+            RewardError: the function raises, or returns no finite number.
+        """
+        try:
+            answer = self.function(measurement)
+        except Exception as error:  # the user's own code
+            fault = f"raised {type(error).__name__}: {first_line(error)}"
+            raise self._error(fault, measurement) from error
+        try:
+            value = math.nan if isinstance(answer, (str, bytes)) else float(answer)
+        except (TypeError, ValueError, RuntimeError, OverflowError):  # torch raises RuntimeError
+            value = math.nan
+        if not math.isfinite(value):
+            text = " ".join(f"{answer!r:.60}".split())
+            raise self._error(f"returned {text}, which is no finite number,", measurement)
+        return value
+
+    def _error(self, fault: str, measurement: Measurement) -> RewardError:
+        costs = ", ".join(f"{name}={cost:.12g}" for name, cost in measurement.costs.items())
+        return RewardError(f"the reward {self.name!r} {fault} for a network of {costs}")
+
+
+def find_reward(wanted: str | Callable[[Measurement], Any]) -> NamedReward:
+    """Return the reward that is meant, with its name.
+
+    Args:
+        wanted: a name in `BUILT_IN` or of an entry point in the group `autoprune.rewards`,
+            `path/to/file.py:function`, `package.module:function`, or the function itself.
+
+    Raises:
+        UsageError: there is no such reward, or it cannot be called.
+    """
+    if callable(wanted):
+        return NamedReward(_qualified_name(wanted), wanted)
+    if not isinstance(wanted, str):
+        raise UsageError(f"reward must be a function or the name of one, but got {wanted!r}.")
+    if wanted in BUILT_IN:
+        return NamedReward(wanted, BUILT_IN[wanted].function)
+    found = load_plugin(wanted, "reward", ENTRY_POINTS, BUILT_IN)
+    if not callable(found):
+        kind = type(found).__name__
+        raise UsageError(f"reward {wanted!r} names no function: {kind} is not callable.")
+    return NamedReward(wanted, found)
+
+
+def _qualified_name(function: Callable[..., Any]) -> str:
+    named = function if hasattr(function, "__qualname__") else type(function)
+    return f"{named.__module__}:{named.__qualname__}"
+
+
+def needs_no_budget(name: str) -> bool:
+    """Whether a reward is known to weigh the costs itself; of the user's own nothing is known."""
+    return name in BUILT_IN and not BUILT_IN[name].needs_budget
+
+
+def check_costs(name: str, known: Container[str]) -> None:
+    """Refuse a built-in reward on a cost that there is no model for.
+
+    Raises:
+        UsageError: there is none.
+    """
+    cost = BUILT_IN[name].cost if name in BUILT_IN else None
+    if cost is not None and cost not in known:
+        raise UsageError(
+            f"the reward {name!r} needs a {cost} cost, and there is no cost model for {cost!r}; "
+            "choose accuracy_flops, or a reward of your own."
+        )
+
+
+def check_labels(name: str, dense: Scores) -> None:
+    """Refuse a built-in reward on top-1 where there is none.
+
+    Args:
+        name: of the reward.
+        dense: scores of the dense network.
+
+    Raises:
+        UsageError: they hold no top-1.
+    """
+    if name in BUILT_IN and BUILT_IN[name].needs_labels and dense.top1 is None:
+        lacking = "the data has no labels" if dense.custom is None else "evaluate gives none"
+        raise UsageError(
+            f"the reward {name!r} needs top-1 accuracy, and {lacking}; choose the reward 'kl'."
+        )

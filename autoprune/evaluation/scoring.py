@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from autoprune.data import Samples, Split, check_labels, check_samples
 from autoprune.errors import DataError, ModelError, UsageError, first_line
 from autoprune.evaluation.measurement import Scores
+from autoprune.evaluation.prefix import PrefixCache
 from autoprune.structure.inputs import device_of
 
 # Larger batches measured no faster on a CPU and take more memory.
@@ -29,6 +30,15 @@ class Scorer(ABC):
     def score(self, model: nn.Module) -> Scores:
         """Return the scores of a network in evaluation mode."""
 
+    def score_near(self, model: nn.Module, base: Callable[[], nn.Module]) -> Scores:
+        """Return the same of a network that may begin like another one; here that saves nothing.
+
+        Args:
+            model: as for `score`.
+            base: gives that other network, the same object for as long as it is the same network.
+        """
+        return self.score(model)
+
 
 class ClassificationScorer(Scorer):
     """KL to the dense network; loss and top-1 where there are labels."""
@@ -44,10 +54,16 @@ class ClassificationScorer(Scorer):
         self._dense_logits = class_logits(dense, samples)
         check_labels(samples, self._dense_logits.shape[1])
         self.dense = self._compare(self._dense_logits)
+        self.prefix = PrefixCache([batch.inputs for batch in _batches(samples)])
 
     def score(self, model: nn.Module) -> Scores:
         """Return KL, loss and top-1."""
         return self._compare(torch.cat(list(_logits(model, self._samples))))
+
+    def score_near(self, model: nn.Module, base: Callable[[], nn.Module]) -> Scores:
+        """Return the same scores, computing what both networks have in common only once."""
+        logits = self.prefix.outputs(model, base())
+        return self.score(model) if logits is None else self._compare(torch.cat(logits))
 
     def _compare(self, logits: Tensor) -> Scores:
         return compare(self._dense_logits, logits, self._samples.targets)
@@ -141,7 +157,10 @@ def class_logits(model: nn.Module, samples: Samples) -> Tensor:
 
 
 def _logits(model: nn.Module, samples: Samples) -> Iterable[Tensor]:
-    size = CPU_BATCH if samples.inputs.device.type == "cpu" else GPU_BATCH
     with torch.inference_mode():
-        for batch in samples.batches_within(size):
+        for batch in _batches(samples):
             yield model(batch.inputs)
+
+
+def _batches(samples: Samples) -> Iterable[Samples]:
+    return samples.batches_within(CPU_BATCH if samples.inputs.device.type == "cpu" else GPU_BATCH)

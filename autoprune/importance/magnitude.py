@@ -1,31 +1,118 @@
-"""Criteria on the size of the weights that make a unit."""
+"""Criteria on the filters that make a unit: nothing but weights is looked at."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
+from collections.abc import Iterator
 from typing import ClassVar
 
 import torch
+from torch import Tensor
 
-from autoprune.importance.base import Evidence, Importance, Ranking
+from autoprune.importance.base import Evidence, Importance, Need, Ranking, shares
 from autoprune.structure.groups import ChannelGroup
 
 
-class L1Importance(Importance):
-    """Sum of absolute filter weights (Li et al. 2017, section 3.1).
+def filters(group: ChannelGroup, evidence: Evidence) -> Iterator[Tensor]:
+    """Yield every producer's filters, (units, weights of a unit), float64, on the CPU."""
+    for s in group.slices:
+        if s.role == "producer":
+            weight = evidence.model.get_parameter(s.tensor).detach().double().cpu()
+            yield weight.movedim(s.dim, 0).flatten(1)[torch.from_numpy(s.positions)].flatten(1)
+
+
+class _FilterImportance(Importance):
+    """Ranks by a score of filters.
 
     Every producer of a group counts by its share of that producer's total, so that one with large
     weights does not decide alone.
     """
 
-    name: ClassVar[str] = "l1"
+    needs: ClassVar[Need] = "nothing"
 
     def rank(self, group: ChannelGroup, evidence: Evidence) -> Ranking:
-        """Return units by falling norm."""
-        scores = torch.zeros(group.size, dtype=torch.float64)
-        for s in group.slices:
-            if s.role == "producer":
-                weight = evidence.model.get_parameter(s.tensor).detach().double().cpu()
-                norms = weight.movedim(s.dim, 0).flatten(1).abs().sum(1)
-                per_unit = norms[torch.from_numpy(s.positions)].sum(1)
-                scores += per_unit / per_unit.sum().clamp_min(1e-30)
-        return Ranking(tuple(scores.argsort(descending=True, stable=True).tolist()))
+        """Return units by falling score."""
+        parts = [shares(self.score(one)) for one in filters(group, evidence)]
+        return Ranking.by(torch.stack(parts).sum(0))
+
+    @abstractmethod
+    def score(self, filters: Tensor) -> Tensor:
+        """Return the scores, (units,), of filters (units, weights)."""
+
+
+class L1Importance(_FilterImportance):
+    """Sum of absolute filter weights (Li et al. 2017, section 3.1)."""
+
+    name: ClassVar[str] = "l1"
+
+    def score(self, filters: Tensor) -> Tensor:
+        """Return norms."""
+        return filters.abs().sum(1)
+
+
+class L2Importance(_FilterImportance):
+    """Euclidean norm of the filters (Li et al. 2017, section 4.5; NetAdapt, Yang et al. 2018)."""
+
+    name: ClassVar[str] = "l2"
+
+    def score(self, filters: Tensor) -> Tensor:
+        """Return norms."""
+        norms: Tensor = torch.linalg.vector_norm(filters, dim=1)
+        return norms
+
+
+class GeometricMedianImportance(_FilterImportance):
+    """Summed distance to all other filters (FPGM, He et al. 2019, eq. 4 to 6).
+
+    The filter nearest the geometric median of all filters is the one that the others can replace
+    best; it goes first.
+    """
+
+    name: ClassVar[str] = "geometric_median"
+
+    def score(self, filters: Tensor) -> Tensor:
+        """Return summed distances."""
+        # Without matrix products, which lose small distances to rounding.
+        exact = "donot_use_mm_for_euclid_dist"
+        return torch.cdist(filters, filters, compute_mode=exact).sum(1)
+
+
+class RandomImportance(Importance):
+    """A random order of every group: what any criterion has to beat."""
+
+    name: ClassVar[str] = "random"
+    needs: ClassVar[Need] = "nothing"
+
+    def rank(self, group: ChannelGroup, evidence: Evidence) -> Ranking:
+        """Return an order drawn with the group's seed."""
+        generator = torch.Generator().manual_seed(evidence.seed_of(group))
+        return Ranking(tuple(torch.randperm(group.size, generator=generator).tolist()))
+
+
+class CoresetImportance(Importance):
+    """Sampled by sensitivity (coresets of neurons, Mussay et al. 2020, algorithm 1 and theorem 7).
+
+    A unit with incoming weights p and outgoing weights w is drawn in proportion to its share of
+    max |w| ‖p‖, which bounds what it can contribute behind a ReLU for any input in a ball. Units
+    are drawn without replacement, so that every width's choice contains that of each smaller one.
+    """
+
+    name: ClassVar[str] = "coreset"
+    needs: ClassVar[Need] = "nothing"
+
+    def rank(self, group: ChannelGroup, evidence: Evidence) -> Ranking:
+        """Return the units in the order in which they are drawn."""
+        norms = torch.stack([shares(f.norm(dim=1)) for f in filters(group, evidence)]).sum(0)
+        readers = torch.stack([shares(r) for r in _largest_outgoing(group, evidence)]).sum(0)
+        generator = torch.Generator().manual_seed(evidence.seed_of(group))
+        # The k largest of log p + Gumbel noise are a draw of k without replacement.
+        noise = torch.rand(group.size, generator=generator, dtype=torch.float64)
+        gumbel = -(-noise.clamp_min(1e-300).log()).log()
+        return Ranking.by((norms * readers).log() + gumbel)
+
+
+def _largest_outgoing(group: ChannelGroup, evidence: Evidence) -> Iterator[Tensor]:
+    for consumer in group.consumers:
+        weight = evidence.model.get_parameter(consumer.tensor).detach().double().cpu()
+        columns = weight.movedim(consumer.dim, 0).flatten(1).abs().amax(1)
+        yield columns[torch.from_numpy(consumer.positions)].amax(1)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -99,21 +99,33 @@ class ObsPath:
     errors: tuple[float, ...]
 
 
-def obs_path(problems: Sequence[Problem]) -> ObsPath:
-    """Eliminate all units of a group; the errors of its consumers are summed."""
+def obs_path(problems: Sequence[Problem], order: Sequence[int] | None = None) -> ObsPath:
+    """Eliminate all units of a group; the errors of its consumers are summed.
+
+    Args:
+        problems: of its consumers.
+        order: units from last to go to first to go; by default the cheapest goes next.
+    """
     states = [problem.start() for problem in problems]
-    units = len(states[0].scores())
-    alive = torch.ones(units, dtype=torch.bool)
     removed: list[int] = []
     errors = [0.0]
-    for _ in range(units):
+    for unit in _cheapest_first(states) if order is None else reversed(order):
+        removed.append(unit)
+        lost = sum(state.remove(unit) for state in states)
+        # Without the ridge's share an error may fall by a rounding error's worth.
+        errors.append(max(lost, errors[-1]))
+    return ObsPath(tuple(reversed(removed)), tuple(reversed(errors)))
+
+
+def _cheapest_first(states: Sequence[Elimination]) -> Iterator[int]:
+    """Yield the unit to remove next; it must be gone when the one after it is asked for."""
+    alive = torch.ones(len(states[0].scores()), dtype=torch.bool)
+    while alive.any():
         scores = torch.stack([state.scores().cpu() for state in states]).sum(0)
         scores[~alive] = torch.inf
         unit = int(scores.argmin())
         alive[unit] = False
-        removed.append(unit)
-        errors.append(sum(state.remove(unit) for state in states))
-    return ObsPath(tuple(reversed(removed)), tuple(reversed(errors)))
+        yield unit
 
 
 class _ObsElimination(Elimination):

@@ -31,7 +31,7 @@ def cut(model: nn.Module, keep: Keep, weights: Mapping[str, Tensor] | None = Non
             sliced ones; a bias that the dense layer lacks is created.
     """
     weights = weights or {}
-    memo, tensors = empty_dicts(model), _named_tensors(model)
+    memo, tensors = empty_dicts(model), named_tensors(model)
     for name, tensor in tensors.items():
         small = tensor.detach()
         if name in weights:
@@ -71,7 +71,7 @@ def apply_policy(model: nn.Module, policy: PruningPolicy) -> nn.Module:
     Raises:
         ModelError: the network's tensors differ from those that the policy was made for.
     """
-    shapes = {name: tuple(tensor.shape) for name, tensor in _named_tensors(model).items()}
+    shapes = {name: tuple(tensor.shape) for name, tensor in named_tensors(model).items()}
     if hash_shapes(shapes) != policy.shapes_hash:
         wrong = [
             s.tensor
@@ -89,7 +89,7 @@ def apply_policy(model: nn.Module, policy: PruningPolicy) -> nn.Module:
 
 def kept_positions(model: nn.Module, policy: PruningPolicy) -> Keep:
     """Return the tensor entries that a policy leaves."""
-    tensors = _named_tensors(model)
+    tensors = named_tensors(model)
     stays: dict[tuple[str, int], npt.NDArray[np.bool_]] = {}
     for group in policy.groups.values():
         gone = np.ones(group.size, bool)
@@ -106,8 +106,15 @@ def kept_positions(model: nn.Module, policy: PruningPolicy) -> Keep:
     return keep
 
 
-def _named_tensors(model: nn.Module) -> dict[str, Tensor]:
+def named_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Return the parameters and buffers, each tied tensor once."""
     return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+
+
+def replica(model: nn.Module) -> nn.Module:
+    """Return a copy of the modules with the very same parameters and buffers."""
+    memo: dict[int, Any] = {id(tensor): tensor for tensor in named_tensors(model).values()}
+    return copy.deepcopy(model, memo)
 
 
 def add_biases(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:

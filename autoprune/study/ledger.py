@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import optuna
@@ -16,6 +17,8 @@ from autoprune.search_spaces.optuna_view import distributions, parameters
 from autoprune.strategy import Candidate, Trial
 
 STUDY_NAME = "autoprune"
+# Failed trials in a row that end a search: by then it is not the candidate that is wrong.
+MOST_FAILURES = 5
 
 
 class Ledger:
@@ -23,6 +26,9 @@ class Ledger:
 
     Each trial's parameters are the keep ratios, its value the reward; widths, kind and measurement
     are user attributes, so that Optuna's dashboard shows them.
+
+    Attributes:
+        failures: trials in a row that failed last.
     """
 
     def __init__(self, space: SearchSpace, storage: str) -> None:
@@ -42,9 +48,9 @@ class Ledger:
             raise RunError(f"cannot open study {storage!r}: {first_line(error)}") from error
         self._sessions: list[dict[str, float]] = self._study.user_attrs.get("sessions", [])
         self._trials: dict[Widths, Trial] = {}
-        for frozen in restored:
-            trial = self._restore(frozen)
-            self._trials[trial.candidate.widths] = trial
+        self.failures = 0
+        for trial in _not_fatal(map(self._restore, restored)):
+            self._hold(trial)
 
     def __len__(self) -> int:
         return len(self._trials)
@@ -74,7 +80,11 @@ class Ledger:
                 user_attrs=attributes,
             )
         )
+        self._hold(trial)
+
+    def _hold(self, trial: Trial) -> None:
         self._trials[trial.candidate.widths] = trial
+        self.failures = self.failures + 1 if trial.value is None else 0
 
     def best(self, count: int) -> list[Trial]:
         """Return the candidates of highest value, best first; probes never win."""
@@ -111,3 +121,11 @@ class Ledger:
                 "resume with the run's own, or choose another output directory."
             )
         return trial
+
+
+def _not_fatal(trials: Iterable[Trial]) -> Iterator[Trial]:
+    """Leave out failures that ended a search: it is resumed with their cause mended."""
+    for has_failed, row in itertools.groupby(trials, lambda trial: trial.value is None):
+        together = list(row)
+        if not has_failed or len(together) < MOST_FAILURES:
+            yield from together

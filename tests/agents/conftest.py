@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -72,6 +72,8 @@ class MakeToy(Protocol):
         costs: Sequence[CostModel] = (),
         has_errors: bool = True,
         seed: int = 0,
+        trials: int = 30,
+        bounded: bool = True,
     ) -> Toy: ...
 
 
@@ -91,6 +93,8 @@ def make_toy() -> MakeToy:
         costs: Sequence[CostModel] = (),
         has_errors: bool = True,
         seed: int = 0,
+        trials: int = 30,
+        bounded: bool = True,
     ) -> Toy:
         names = tuple(f"layer{i}" for i in range(len(sizes)))
         space = SearchSpace(names, tuple(sizes), tuple(min(step, s) for s in sizes), step)
@@ -106,11 +110,11 @@ def make_toy() -> MakeToy:
         return Toy(
             SearchProblem(
                 space=space,
-                projection=Projection(space, bounds),
+                projection=Projection(space, bounds if bounded else []),
                 costs=models,
                 rankings=rankings,
                 traits=[GroupTraits()] * len(sizes),
-                trials=30,
+                trials=trials,
                 seed=seed,
             ),
             curves,
@@ -156,8 +160,9 @@ def play() -> Play:
             widths = candidate.widths
             if widths not in record:
                 record[widths] = Trial(candidate, answer(widths))
-            strategy.tell(record[widths])
-            yield record[widths]
+            trial = replace(record[widths], candidate=candidate)
+            strategy.tell(trial)
+            yield trial
 
     def run(
         strategy: Strategy, answer: Callable[[Widths], float | None], rounds: int

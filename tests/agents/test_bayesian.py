@@ -8,8 +8,8 @@ import optuna
 import pytest
 
 from autoprune.agents import make_strategy
-from autoprune.agents.bayesian import BayesianStrategy, warm_starts
-from autoprune.agents.global_ranking import least_error
+from autoprune.agents.bayesian import BayesianStrategy
+from autoprune.agents.global_ranking import least_error, warm_starts
 from autoprune.errors import UsageError
 from autoprune.policy import Widths
 
@@ -58,6 +58,11 @@ def test_starts_from_what_is_known(make_toy: Any, play: Any) -> None:
     assert warm_starts(blind.problem) == [uniform]
     asked = [t.candidate.widths for t in play(BayesianStrategy(toy.problem), toy.value, 2)]
     assert asked == warm_starts(toy.problem)
+
+
+def test_starts_from_every_size_without_a_budget(make_toy: Any) -> None:
+    problem = make_toy([16, 8], bounded=False).problem
+    assert warm_starts(problem) == [(16, 8), (12, 6), (8, 4), (4, 2)]
 
 
 def test_learns_where_the_projection_led(make_toy: Any, play: Any) -> None:

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from autoprune.agents.global_ranking import GlobalStrategy, least_error
+from autoprune.agents.global_ranking import GlobalStrategy, least_error, threshold
 from autoprune.errors import UsageError
 from autoprune.importance import Ranking
+from autoprune.strategy import Candidate
 
 
 @pytest.mark.parametrize("keep", [0.25, 0.3, 0.5, 0.8, 0.95])
@@ -57,3 +58,33 @@ def test_a_plateau_of_errors_is_cut_through(make_toy: Any) -> None:
 def test_needs_errors(make_toy: Any) -> None:
     with pytest.raises(UsageError, match="'global' needs an importance with error curves"):
         GlobalStrategy(make_toy([8, 8], has_errors=False).problem)
+
+
+def scored(toy: Any, *scores: list[float]) -> Any:
+    rankings = [Ranking(tuple(range(len(s))), None, tuple(s)) for s in scores]
+    return replace(toy.problem, rankings=rankings)
+
+
+def test_one_threshold_over_all_scores(make_toy: Any) -> None:
+    """Every unit above the least threshold that fits stays, and no other that would still fit."""
+    rng = np.random.default_rng(0)
+    for keep in (0.2, 0.5, 0.9):
+        toy = make_toy([12, 7, 9], keep=keep)
+        scores = [sorted(rng.gamma(0.5, size=n).tolist(), reverse=True) for n in (12, 7, 9)]
+        problem = scored(toy, *scores)
+        widths = threshold(problem)
+        assert problem.space.contains(widths) and problem.projection.fits(widths)
+        limits = sorted({s for own in scores for s in own})
+        at_limit = [tuple(sum(s > t for s in own) for own in scores) for t in limits]
+        cut = next(w for w in at_limit if problem.projection.fits(tuple(max(x, 1) for x in w)))
+        assert all(w >= c for w, c in zip(widths, cut, strict=True))
+        assert GlobalStrategy(problem).ask() == Candidate(widths)
+
+
+def test_threshold_of_equal_scores_and_generous_budgets(make_toy: Any) -> None:
+    """Ties go at once; what the budget then leaves is spent."""
+    toy = make_toy([8, 8], keep=0.5)
+    tied = scored(toy, [1.0] * 8, [1.0] * 8)
+    widths = threshold(tied)
+    assert toy.problem.projection.fits(widths) and min(widths) > 1
+    assert threshold(scored(make_toy([8, 8], keep=1.0), [1.0] * 8, [1.0] * 8)) == (8, 8)

@@ -69,6 +69,16 @@ def refused(search, tmp_path: Path):
         (["--sampler", "tpee"], ["'tpee'", "'tpe'"]),
         (["--strategy", "uniform", "--sampler", "gp"], ["'uniform'", "'bayes'"]),
         (["--importance", "obss"], ["'obss'", "'obs'"]),
+        (["--reward", "accuracy_flop"], ["'accuracy_flop'", "'accuracy_flops'"]),
+        (["--reward", "mine.py:lean"], ["'mine.py:lean'", "no such file"]),
+        (["--reward", "nets.py:linea"], ["'linea'", "'linear'"]),
+        (["--reward", "nets.py:constant"], ["'nets.py:constant'", "int is not callable"]),
+        (["--reward", "accuracy_latency"], ["'accuracy_latency'", "latency cost"]),
+        (["--budget", "none"], ["'kl' needs a budget", "flops=0.5", "accuracy_flops"]),
+        (
+            ["--budget", "none", "--reward", "accuracy_flops", "--strategy", "global"],
+            ["'global' needs a budget", "'bayes' or 'random'"],
+        ),
         (["--trials", "many"], ["--trials", "'many'", "whole number"]),
         (["--trials", "0"], ["trials", "0"]),
         (["--seed", "-1"], ["seed", "-1"]),
@@ -108,6 +118,11 @@ def test_budgets(refused, budget: str, words: list[str]) -> None:
 def test_missing_budget(cli) -> None:
     done = cli("search", "--trials", "3")
     assert done.status == 2 and "--budget flops=0.5" in done.err
+    Path("mine.py").write_text("def lean(found):\n    return 0.0\n")
+    done = cli("search", "--reward", "mine.py:lean")
+    assert done.status == 2 and "--budget none" in done.err and len(done.err.splitlines()) == 1
+    done = cli("search", "--reward", "acuracy")
+    assert done.status == 2 and "did you mean 'accuracy'" in done.err
 
 
 @pytest.mark.parametrize(
@@ -250,6 +265,7 @@ def test_output_that_cannot_be_made(search) -> None:
 def test_config_file(refused, tmp_path: Path) -> None:
     for content, words in {
         "stratgy = 'uniform'": ["'stratgy'", "'strategy'"],
+        "reward = 3": ["reward", "a text", "3"],
         "trials = true": ["trials", "whole number", "True"],
         "budget = 0.5": ["budget", "a text", "0.5"],
         "exclude = 3": ["exclude", "pattern"],

@@ -16,8 +16,7 @@ from torch import Tensor, nn
 from autoprune.cost.counts import cost_models
 from autoprune.data import Samples
 from autoprune.evaluation.evaluator import Builder, Evaluator
-from autoprune.evaluation.measurement import Measurement, Scores
-from autoprune.evaluation.reward import custom_score, negative_kl
+from autoprune.evaluation.measurement import Measurement
 from autoprune.evaluation.scoring import ClassificationScorer
 from autoprune.importance import Evidence, Ranking, make_importance
 from autoprune.policy import Widths
@@ -78,7 +77,7 @@ def bench(net: Any) -> Bench:
     samples = Samples(IMAGES, None)
     structure = analyze(model, IMAGES[:2])
     moments = collect_moments(model, structure, samples, 0)
-    evidence = Evidence(model, structure, moments)
+    evidence = Evidence(model, structure, moments, samples)
     builder = Builder(
         model,
         structure,
@@ -171,16 +170,34 @@ def test_measurements_survive_json(bench: Bench) -> None:
     assert Measurement.from_json(json.loads(json.dumps(found.to_json()))) == found
 
 
-def test_rewards_read_their_score() -> None:
-    empty = Measurement((), (), Scores(), Scores(), {}, {}, {})
-    for reward, scores, value in (
-        (negative_kl, Scores(kl=0.5), -0.5),
-        (custom_score, Scores(custom=0.75), 0.75),
-    ):
-        assert reward(Measurement.from_json({**empty.to_json(), "scores": vars(scores)})) == value
-
-
 def test_rankings_without_errors_and_of_one_unit() -> None:
     ranking = Ranking((2, 0, 1))
     assert [ranking.kept(w) for w in range(4)] == [(), (2,), (0, 2), (0, 1, 2)]
     assert np.all(np.diff(ranking.kept(3)) > 0)
+
+
+@pytest.mark.parametrize("build", BUILDS[:2])
+def test_a_base_changes_no_score(build: str, bench: Bench) -> None:
+    judge, alone, count = bench.judge(build), bench.judge(build), len(bench.half)
+    skipped = []
+    for group in range(count):
+        widths = tuple(w - (i == group) for i, w in enumerate(bench.half))
+        near = judge.measure(widths, bench.half)
+        assert near.scores == alone.measure(widths).scores
+        assert near.seconds.keys() == alone.measure(widths).seconds.keys()
+        skipped.append(bench.scorer.prefix.skipped)
+    assert skipped == sorted(skipped) and skipped[-1] > 0
+
+
+def test_a_base_is_built_once(bench: Bench) -> None:
+    built: list[Widths] = []
+
+    def build(widths: Widths, seconds: dict[str, float]) -> nn.Module:
+        built.append(widths)
+        return bench.builder.one_shot(widths, seconds)
+
+    judge = Evaluator(build, bench.scorer, {}, bench.structure)
+    others = [tuple(w - (i == group) for i, w in enumerate(bench.half)) for group in (0, 1)]
+    for widths in others:
+        judge.measure(widths, bench.half)
+    assert sorted(built) == sorted([*others, bench.half])

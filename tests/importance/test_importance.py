@@ -6,17 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from autoprune.data import Samples
 from autoprune.errors import UsageError
-from autoprune.importance import IMPORTANCES, Evidence, Ranking, make_importance
-from autoprune.statistics.collect import collect_moments
-from autoprune.structure.trace import trace
-
-
-def evidence_of(model: nn.Module, inputs: torch.Tensor) -> Evidence:
-    structure = trace(model.eval(), inputs)
-    moments = collect_moments(model, structure, Samples(inputs, None), 0)
-    return Evidence(model, structure, moments)
+from autoprune.importance import Ranking, make_importance
 
 
 def filled(layer: Any, rows: list[float]) -> Any:
@@ -28,12 +19,16 @@ def filled(layer: Any, rows: list[float]) -> Any:
     return layer
 
 
-def rank(name: str, model: nn.Module, inputs: torch.Tensor, group: int = 0) -> Ranking:
-    evidence = evidence_of(model, inputs)
-    return make_importance(name).rank(evidence.structure.groups[group], evidence)
+@pytest.fixture
+def rank(evidence_of: Any) -> Any:
+    def one(name: str, model: nn.Module, inputs: torch.Tensor) -> Ranking:
+        evidence = evidence_of(model, inputs)
+        return make_importance(name).rank(evidence.structure.groups[0], evidence)
+
+    return one
 
 
-def test_l1_orders_by_filter_weights() -> None:
+def test_l1_orders_by_filter_weights(rank: Any) -> None:
     conv = filled(nn.Conv2d(3, 4, 3), [0.2, 0.4, 0.1, 0.3])
     ranking = rank("l1", nn.Sequential(conv, nn.Conv2d(4, 2, 1)), torch.randn(2, 3, 6, 6))
     assert ranking.order == (1, 3, 0, 2)
@@ -42,7 +37,7 @@ def test_l1_orders_by_filter_weights() -> None:
     assert ranking.kept(3) == (0, 1, 3)
 
 
-def test_l1_of_a_residual_stream_weighs_its_producers_equally(net: Any) -> None:
+def test_l1_of_a_residual_stream_weighs_its_producers_equally(net: Any, rank: Any) -> None:
     """Shares .1 .2 .3 .4 and .7 .1 .1 .1 sum to .8 .3 .4 .5, however large the first weights."""
     model = net(
         lambda m, x: m.out((lambda h: h + m.b(h.relu()))(m.a(x))),
@@ -53,7 +48,7 @@ def test_l1_of_a_residual_stream_weighs_its_producers_equally(net: Any) -> None:
     assert rank("l1", model, torch.randn(2, 3)).order == (0, 3, 2, 1)
 
 
-def test_l1_sums_the_filters_of_a_unit() -> None:
+def test_l1_sums_the_filters_of_a_unit(rank: Any) -> None:
     """Whole convolution groups: units {0, 1}, {2, 3} of the first layer's outputs."""
     model = nn.Sequential(
         filled(nn.Conv2d(3, 4, 1), [0.1, 0.9, 0.3, 0.4]),
@@ -63,12 +58,12 @@ def test_l1_sums_the_filters_of_a_unit() -> None:
     assert rank("l1", model, torch.randn(2, 3, 4, 4)).order == (0, 1)
 
 
-def test_l1_of_zero_weights_is_finite() -> None:
+def test_l1_of_zero_weights_is_finite(rank: Any) -> None:
     model = nn.Sequential(filled(nn.Linear(3, 4), [0.0] * 4), nn.Linear(4, 2))
     assert rank("l1", model, torch.randn(2, 3)).order == (0, 1, 2, 3)
 
 
-def test_obs_drops_duplicates_and_dead_units_first() -> None:
+def test_obs_drops_duplicates_and_dead_units_first(rank: Any) -> None:
     torch.manual_seed(0)
     model: Any = nn.Sequential(nn.Linear(5, 6), nn.ReLU(), nn.Linear(6, 4))
     with torch.no_grad():
@@ -83,7 +78,7 @@ def test_obs_drops_duplicates_and_dead_units_first() -> None:
     assert ranking.errors[4] < 1e-3 < ranking.errors[3]
 
 
-def test_obs_looks_behind_the_following_batch_norm() -> None:
+def test_obs_looks_behind_the_following_batch_norm(rank: Any) -> None:
     """Unit 0 feeds a row that BN amplifies, unit 1 an equal row that BN silences."""
     linear: Any = nn.Linear(2, 2, bias=False)
     norm = nn.BatchNorm1d(2)
@@ -97,7 +92,7 @@ def test_obs_looks_behind_the_following_batch_norm() -> None:
     assert rank("obs", model, torch.randn(200, 2)).order == (0, 1)
 
 
-def test_obs_without_moments_takes_inputs_as_independent() -> None:
+def test_obs_without_moments_takes_inputs_as_independent(rank: Any) -> None:
     """The consumer is a transposed convolution, which is not refitted."""
     consumer: Any = nn.ConvTranspose2d(3, 2, 2)
     with torch.no_grad():
@@ -108,28 +103,6 @@ def test_obs_without_moments_takes_inputs_as_independent() -> None:
     assert ranking.errors == pytest.approx((1.0, 5 / 14, 1 / 14, 0.0))
 
 
-@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
-@pytest.mark.parametrize("name", IMPORTANCES)
-@pytest.mark.parametrize(
-    "model",
-    [
-        nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3, groups=8), nn.Conv2d(8, 4, 1)),
-        nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(64, 3)),
-        nn.Sequential(nn.Conv2d(3, 4, 3, padding="same"), nn.Conv2d(4, 4, 2, padding="same")),
-        nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 1, groups=2), nn.Conv2d(8, 2, 1)),
-    ],
-    ids=["depthwise", "flatten", "even same", "grouped"],
-)
-def test_every_criterion_ranks_every_unit(name: str, model: nn.Module) -> None:
-    evidence = evidence_of(model, torch.randn(8, 3, 6, 6))
-    for group in evidence.structure.groups:
-        ranking = make_importance(name).rank(group, evidence)
-        assert sorted(ranking.order) == list(range(group.size))
-        if ranking.errors is not None:
-            assert len(ranking.errors) == group.size + 1
-            assert list(ranking.errors) == sorted(ranking.errors, reverse=True)
-
-
 def test_unknown_names_are_refused_with_the_nearest() -> None:
-    with pytest.raises(UsageError, match="unknown importance 'l2'; did you mean 'l1'"):
-        make_importance("l2")
+    with pytest.raises(UsageError, match="unknown importance 'l3'; did you mean 'l"):
+        make_importance("l3")

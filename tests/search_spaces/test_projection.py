@@ -87,7 +87,30 @@ def test_a_loose_budget_leaves_the_network_whole(
     space = projection.space
     loose = [Constraint(c.cost, c.cost.total(space.sizes)) for c in projection.constraints]
     assert Projection(space, loose).project(ratios_of(projection, data)) == space.sizes
-    assert Projection(space, []).project(ratios_of(projection, data)) == space.sizes
+
+
+@given(projections(), st.data())
+def test_without_a_bound_ratios_are_taken_as_they_are(
+    projection: Projection, data: st.DataObject
+) -> None:
+    free = Projection(projection.space, [])
+    ratios = ratios_of(projection, data)
+    widths = free.project(ratios)
+    for levels, width, ratio in zip(free.space.levels, widths, ratios, strict=True):
+        wanted = ratio * levels[-1]
+        assert width in levels
+        assert abs(width - wanted) <= np.abs(levels - wanted).min() + 1e-4
+    assert free.project(free.space.ratios(widths)) == widths
+    assert free.fits(free.space.sizes) and free.excess(free.space.sizes) == 0
+
+
+def test_without_a_bound_by_hand() -> None:
+    space = SearchSpace(("a", "b", "c"), (64, 30, 4), (8, 8, 4), 8)
+    free = Projection(space, [])
+    assert free.project([1, 1, 1]) == (64, 30, 4)
+    assert free.project([0.0, 0.5, 0.1]) == (8, 16, 4)  # levels of b: 8, 16, 24, 30
+    assert free.project([0.2, 0.8, 0.9]) == (16, 24, 4)
+    assert free.project([7.0, 0.95, 1.0]) == (64, 30, 4)
 
 
 @given(projections())

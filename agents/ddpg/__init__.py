@@ -1,0 +1,1 @@
+"""AMC's deep deterministic policy gradient agent (He et al. 2018)."""

@@ -1,0 +1,105 @@
+"""A learnt agent on disk: tensors as safetensors, all else as JSON; nothing is ever executed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from autoprune.errors import RunError, first_line
+from autoprune.search_spaces.episode import FEATURES
+
+VERSION = 1
+ALGORITHM = "ddpg"
+
+
+@dataclass(frozen=True)
+class AgentInfo:
+    """What an agent is and where it learnt.
+
+    Attributes:
+        hidden: units of the hidden layers.
+        episodes: that it learnt from, over all networks.
+        networks: groups of every network that it learnt on, oldest first.
+        features: names of what it observes, in order.
+        algorithm, version: of the file.
+    """
+
+    hidden: tuple[int, ...]
+    episodes: int
+    networks: tuple[int, ...]
+    features: tuple[str, ...] = FEATURES
+    algorithm: str = ALGORITHM
+    version: int = VERSION
+
+
+def save_agent(folder: Path, info: AgentInfo, tensors: Mapping[str, Tensor]) -> None:
+    """Write `agent.json` and `agent.safetensors`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    own = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    save_file(own, folder / "agent.safetensors")
+    (folder / "agent.json").write_text(json.dumps(asdict(info), indent=2) + "\n")
+
+
+def load_agent(
+    path: Path, hidden: Sequence[int], shapes: Mapping[str, Sequence[int]] | None = None
+) -> tuple[AgentInfo, dict[str, Tensor]]:
+    """Return an agent that fits networks with the given hidden layers.
+
+    Args:
+        path: a run directory, its `agent` folder, or one of the two files in that.
+        hidden: units of the hidden layers.
+        shapes: of the tensors that are wanted, by name; not checked without.
+
+    Raises:
+        RunError: there is no agent, it is damaged, or it observes or is built differently.
+    """
+    folder = _folder(path)
+    try:
+        data = json.loads((folder / "agent.json").read_text())
+        tensors = load_file(folder / "agent.safetensors")
+    except Exception as error:  # safetensors has its own error type
+        raise RunError(f"cannot read the agent in {str(folder)!r}: {first_line(error)}") from error
+    wanted = {"algorithm": ALGORITHM, "version": VERSION, "features": list(FEATURES)}
+    for key, value in {**wanted, "hidden": list(hidden)}.items():
+        found = data.get(key) if isinstance(data, dict) else None
+        if found != value:
+            raise RunError(
+                f"the agent in {str(folder)!r} does not fit: its {key} is {_short(found, value)}."
+            )
+    if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
+        raise RunError(f"the agent in {str(folder)!r} has weights that are not finite.")
+    if shapes is not None and {n: tuple(t.shape) for n, t in tensors.items()} != {
+        name: tuple(shape) for name, shape in shapes.items()
+    }:
+        raise RunError(f"the agent in {str(folder)!r} does not fit: its tensors are others.")
+    try:
+        networks = tuple(int(groups) for groups in data["networks"])
+        return AgentInfo(tuple(hidden), int(data["episodes"]), networks), tensors
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunError(f"the agent in {str(folder)!r} is damaged: {first_line(error)}") from error
+
+
+def _folder(path: Path) -> Path:
+    folder = path.parent if path.is_file() else path
+    inner = folder / "agent"
+    found = inner if (inner / "agent.json").exists() else folder
+    if not (found / "agent.json").exists():
+        raise RunError(
+            f"there is no agent in {str(path)!r}: name the run of a strategy that learns one "
+            "(ddpg), or its agent folder."
+        )
+    return found
+
+
+def _short(found: Any, wanted: Any) -> str:
+    if isinstance(found, list) and isinstance(wanted, list):
+        other = [str(item) for item in found if item not in wanted]
+        lacking = [str(item) for item in wanted if item not in found]
+        return f"different (it has {other or 'nothing'} more and lacks {lacking or 'nothing'})"
+    return f"{found!r} instead of {wanted!r}"

@@ -1,0 +1,89 @@
+"""SB3's DDPG with an actor that knows the wall, and learning rates of AMC's kind."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from stable_baselines3 import DDPG
+from stable_baselines3.common.logger import Logger
+from stable_baselines3.td3.policies import Actor, TD3Policy
+from torch import Tensor
+
+from autoprune.agents.ddpg.replay import EpisodeReplay
+from autoprune.search_spaces.env import PruningEnv
+from autoprune.search_spaces.episode import FEATURES, Episode
+
+HIDDEN = (64, 64)
+CRITIC_RATE, ACTOR_RATE = 1e-3, 1e-4
+TARGET_PACE = 0.01
+# Decisions that are remembered; more than any search makes.
+MEMORY = 100_000
+
+LOW, HIGH = FEATURES.index("low"), FEATURES.index("high")
+
+
+class WalledActor(Actor):
+    """An actor whose actions lie within the wall by construction.
+
+    The critic only ever sees executed actions: an actor that could leave the wall would follow the
+    critic's guesses out there, and every episode would end in a corner.
+    """
+
+    def forward(self, obs: Tensor) -> Tensor:
+        """Return actions (samples, 1) as SB3 has them, in [-1, 1]."""
+        inside = (super().forward(obs) + 1) / 2
+        low, high = obs[:, LOW : LOW + 1], obs[:, HIGH : HIGH + 1]
+        return 2 * (low + (high - low) * inside) - 1
+
+
+class WalledPolicy(TD3Policy):
+    """SB3's networks with a walled actor."""
+
+    def make_actor(self, features_extractor: Any = None) -> Actor:
+        """Return the actor."""
+        kwargs = self._update_features_extractor(self.actor_kwargs, features_extractor)
+        return WalledActor(**kwargs).to(self.device)
+
+
+class TwoRateDdpg(DDPG):
+    """DDPG whose actor learns more slowly than its critic (SB3 has one rate for both)."""
+
+    def _update_learning_rate(self, optimizers: Any) -> None:
+        """Leave the optimizers the rates that they were made with."""
+
+
+@contextmanager
+def _own_randomness() -> Iterator[None]:
+    """SB3 seeds every global generator: give them back as they were."""
+    states = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=[]):
+        yield
+    random.setstate(states[0])
+    np.random.set_state(states[1])
+
+
+def make_ddpg(episode: Episode, seed: int) -> TwoRateDdpg:
+    """Return an untrained model; global random states stay as they are."""
+    with _own_randomness():
+        model = TwoRateDdpg(
+            WalledPolicy,
+            PruningEnv(episode, lambda widths: 0.0),  # the strategy plays the episodes itself
+            learning_rate=CRITIC_RATE,
+            gamma=1.0,
+            tau=TARGET_PACE,
+            buffer_size=MEMORY,
+            replay_buffer_class=EpisodeReplay,
+            replay_buffer_kwargs={"draw_seed": seed},
+            policy_kwargs={"net_arch": list(HIDDEN)},
+            seed=seed,
+            device="cpu",
+        )
+    for group in model.actor.optimizer.param_groups:
+        group["lr"] = ACTOR_RATE
+    model.set_logger(Logger(None, []))
+    return model

@@ -1,0 +1,115 @@
+"""Widths of least summed loss by measured curves, whose scales learn from every candidate."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from autoprune.agents.allocation import allocate, by_greed, parts
+from autoprune.agents.curves import Curve, loss_curves, plan_probes
+from autoprune.policy import Widths
+from autoprune.strategy import Candidate, SearchProblem, Strategy, Trial
+
+# Part of the trials that may be probes.
+PROBES = 0.25
+# Standard deviation of a scale before anything is known, as a share of the mean scale.
+DOUBT = 0.5
+# Standard deviation of what the sum of curves cannot explain, as a share of the loss.
+MISFIT = 0.05
+# Draws that may lead to known widths, before the search ends.
+ATTEMPTS = 20
+
+
+class KnapsackStrategy(Strategy):
+    """Probes measure what each group's cuts lose alone; then the least sum is asked for.
+
+    Groups that are cut together lose more or less than the sum of what they lose alone. So the
+    loss is modelled as a sum of curves times unknown scales, one per group, of which every
+    evaluated candidate is a linear measurement (Bayesian linear regression). Each further trial
+    draws scales from what is known of them and asks for the best widths by these (Thompson 1933):
+    the more is known, the more alike the draws, and the nearer their candidates to the best.
+    """
+
+    name: ClassVar[str] = "knapsack"
+
+    def __init__(self, problem: SearchProblem) -> None:
+        super().__init__(problem)
+        self._random = np.random.default_rng(problem.seed)
+        self._values: dict[Widths, float | None] = {}
+        self._questions = self._plan()
+
+    def ask(self) -> Candidate | None:
+        """Return the next probe; then candidates; None where all draws lead to known ones."""
+        return next(self._questions, None)
+
+    def tell(self, trial: Trial) -> None:
+        """Remember the value."""
+        self._values[trial.candidate.widths] = trial.value
+
+    def _plan(self) -> Iterator[Candidate]:
+        yield from plan_probes(self.problem, PROBES)
+        curves = loss_curves(self.problem, self._values)
+        start = by_greed(self.problem, curves)
+        widths: Widths | None = allocate(self.problem.projection, curves, start)
+        asked: list[Widths] = []
+        while widths is not None:
+            asked.append(widths)
+            yield Candidate(widths)
+            widths = self._next(curves, asked)
+
+    def _next(self, curves: Sequence[Curve], asked: Sequence[Widths]) -> Widths | None:
+        """Return widths that are best by scales drawn from what the asked ones taught."""
+        values = [self._values[widths] for widths in asked]
+        taught = [place for place, value in enumerate(values) if value is not None]
+        features = np.array([parts(self.problem.space, curves, asked[p]) for p in taught])
+        known = [v for v in self._values.values() if v is not None]
+        losses = max(known, default=0.0) - np.array([values[p] for p in taught], dtype=float)
+        belief = learn(features.reshape(-1, len(curves)), losses)
+        start = asked[taught[int(losses.argmin())]] if taught else asked[0]
+        for attempt in range(ATTEMPTS):
+            scales = belief.draw(self._random, 1.5**attempt)
+            scaled = [scale * curve for scale, curve in zip(scales, curves, strict=True)]
+            widths = allocate(self.problem.projection, scaled, start)
+            if widths not in asked:
+                return widths
+        return None
+
+
+@dataclass(frozen=True, eq=False)
+class Belief:
+    """A normal distribution of the curves' scales.
+
+    Attributes:
+        mean: (groups,).
+        root: (groups, groups), times its transpose it is the covariance.
+    """
+
+    mean: npt.NDArray[np.float64]
+    root: npt.NDArray[np.float64]
+
+    def draw(self, random: np.random.Generator, spread: float) -> npt.NDArray[np.float64]:
+        """Return scales, none of them nearly or below zero."""
+        drawn = self.mean + spread * self.root @ random.normal(size=len(self.mean))
+        return np.asarray(np.maximum(drawn, 0.05 * max(float(self.mean.mean()), 1e-300)))
+
+
+def learn(features: npt.NDArray[np.float64], losses: npt.NDArray[np.float64]) -> Belief:
+    """Return what candidates teach about the scales: Bayesian linear regression.
+
+    Args:
+        features: (candidates, groups), loss of each group alone.
+        losses: (candidates,), of all together.
+    """
+    groups = features.shape[1]
+    usual = float(losses.sum() / max(features.sum(), 1e-300)) if len(losses) else 1.0
+    if not usual > 0:
+        usual = 1.0
+    noise = MISFIT * max(float(losses.min(initial=np.inf)), 1e-12) if len(losses) else 1.0
+    precision = np.eye(groups) / (DOUBT * usual) ** 2 + features.T @ features / noise**2
+    covariance = np.linalg.inv(precision)
+    mean = usual + covariance @ features.T @ (losses - usual * features.sum(1)) / noise**2
+    return Belief(mean, np.linalg.cholesky((covariance + covariance.T) / 2))

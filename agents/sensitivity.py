@@ -1,0 +1,65 @@
+"""One threshold on the loss of every group: sensitivity analysis (Li et al. 2017, section 3.2)."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterator
+from typing import ClassVar
+
+import numpy as np
+
+from autoprune.agents.curves import Curve, loss_curves, plan_probes
+from autoprune.policy import Widths
+from autoprune.strategy import Candidate, SearchProblem, Strategy, Trial
+
+# Part of the trials that may be probes; the rest tries other thresholds.
+PROBES = 0.8
+
+
+class SensitivityStrategy(Strategy):
+    """Every group takes its smallest width that alone loses no more than a common threshold.
+
+    Probes cut one group at a time. The threshold is the least with which the budget holds (the rule
+    of ModelOpt's FastNAS and of AIMET); what rounding leaves of the budget is spent by the
+    projection. Trials that are left try the thresholds around it, nearest first, each projected.
+    """
+
+    name: ClassVar[str] = "sensitivity"
+
+    def __init__(self, problem: SearchProblem) -> None:
+        super().__init__(problem)
+        self._values: dict[Widths, float | None] = {}
+        self._questions = self._plan()
+
+    def ask(self) -> Candidate | None:
+        """Return the next probe; then the thresholds' candidates."""
+        return next(self._questions, None)
+
+    def tell(self, trial: Trial) -> None:
+        """Remember the value."""
+        self._values[trial.candidate.widths] = trial.value
+
+    def _plan(self) -> Iterator[Candidate]:
+        yield from plan_probes(self.problem, PROBES)
+        asked = set()
+        for widths in _by_threshold(self.problem, loss_curves(self.problem, self._values)):
+            if widths not in asked:
+                asked.add(widths)
+                yield Candidate(widths)
+
+
+def _by_threshold(problem: SearchProblem, curves: tuple[Curve, ...]) -> Iterator[Widths]:
+    """Yield the widths of every threshold, on the budget; first that which just meets it."""
+    thresholds = np.unique(np.concatenate(curves)).tolist()
+
+    def widths(threshold: float) -> Widths:
+        # Curves fall with the width: the first level within the threshold is the narrowest.
+        return tuple(
+            int(levels[np.argmax(curve <= threshold)])
+            for levels, curve in zip(problem.space.levels, curves, strict=True)
+        )
+
+    places = range(len(thresholds))
+    meets = bisect_left(places, True, key=lambda p: problem.projection.fits(widths(thresholds[p])))
+    for place in sorted(places, key=lambda p: abs(p - meets)):
+        yield problem.projection.project(problem.space.ratios(widths(thresholds[place])))

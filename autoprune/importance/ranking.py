@@ -1,0 +1,74 @@
+"""All groups of a network ranked by one criterion."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+from autoprune.data import Samples
+from autoprune.errors import UsageError
+from autoprune.importance.base import Evidence, Importance, Ranking
+from autoprune.importance.readings import error_curve
+from autoprune.structure.groups import ChannelGroup
+
+LABELLED = ("labels", "gradients")
+
+
+def check_needs(criterion: Importance, samples: Samples) -> None:
+    """Check that there are labels where the criterion needs them.
+
+    Raises:
+        UsageError: there are none.
+    """
+    if criterion.needs in LABELLED and not samples.labelled:
+        raise UsageError(
+            f"the importance {criterion.name!r} needs labels, but the training data has no class "
+            "labels; choose one without, such as 'obs'."
+        )
+
+
+def rank_groups(
+    criterion: Importance,
+    evidence: Evidence,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[Ranking]:
+    """Return the rankings of all groups, each with an error curve.
+
+    Of a criterion that estimates no errors only the order is its own: errors are then those of the
+    refitted consumers if units go in this order.
+
+    Args:
+        criterion: any.
+        evidence: what it may look at.
+        progress: told the number of groups ranked and their total.
+
+    Raises:
+        UsageError: labels are missing, or the user's own criterion gives no permutation.
+    """
+    check_needs(criterion, evidence.samples)
+    rankings = []
+    for done, group in enumerate(evidence.structure.groups):
+        ranking = criterion.rank(group, evidence)
+        _check(ranking, criterion, group)
+        if ranking.errors is None:
+            ranking = replace(ranking, errors=error_curve(group, evidence, ranking.order))
+        rankings.append(ranking)
+        progress(done + 1, len(evidence.structure.groups))
+    return rankings
+
+
+def _check(ranking: Ranking, criterion: Importance, group: ChannelGroup) -> None:
+    if not isinstance(ranking, Ranking) or sorted(ranking.order) != list(range(group.size)):
+        wrong = f"no order of the {group.size} units"
+    elif ranking.errors is not None and not _finite(ranking.errors, group.size + 1):
+        wrong = f"no {group.size + 1} finite errors"
+    elif ranking.scores is not None and not _finite(ranking.scores, group.size):
+        wrong = f"no {group.size} finite scores"
+    else:
+        return
+    raise UsageError(f"the importance {criterion.name!r} gives {wrong} of group {group.name!r}.")
+
+
+def _finite(values: tuple[float, ...], count: int) -> bool:
+    return len(values) == count and all(map(math.isfinite, values))

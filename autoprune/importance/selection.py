@@ -1,0 +1,138 @@
+"""Criteria that choose among a unit's contributions to the outputs of the next layers.
+
+All work on the products of contributions (`readings.Contributions`), which the moments of the
+consumers' inputs give exactly: nothing is sampled from feature maps.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from autoprune.importance.base import Evidence, Importance, Need, Ranking
+from autoprune.importance.readings import Contributions, contributions
+from autoprune.structure.groups import ChannelGroup
+
+# Random masks per round of AOFP.
+MASKS = 256
+
+
+class LassoImportance(Importance):
+    """The order in which units enter a lasso (channel pruning, He et al. 2017, eq. 2, step i).
+
+    min over β of ‖Y − Σ βᵢ Xᵢ Wᵢᵀ‖² + λ‖β‖₁ with ‖Wᵢ‖ = 1, for all λ at once: the path by
+    least-angle regression. The unit that enters first, at the largest λ, is worth most. A unit that
+    leaves the path again and returns keeps its first place, so that choices are nested.
+    """
+
+    name: ClassVar[str] = "lasso"
+    needs: ClassVar[Need] = "images"
+
+    def rank(self, group: ChannelGroup, evidence: Evidence) -> Ranking:
+        """Return units in the order of entry; those that never enter by correlation."""
+        return Ranking.by(-lasso_entries(contributions(group, evidence)))
+
+
+def lasso_entries(parts: Contributions) -> Tensor:
+    """Return each unit's place on the lasso's path, (units,)."""
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import lars_path_gram
+
+    usable = (parts.between.diagonal() > 0) & (parts.weights > 0)
+    scale = torch.where(usable, parts.weights, 1.0)
+    correlation = parts.target / scale
+    # Those that never enter: behind all others, the most correlated first, useless ones last.
+    behind = 1 - correlation.abs() / correlation.abs().max().clamp_min(1e-30)
+    entries = torch.where(usable, len(usable) * 100.0 + behind, torch.inf)
+    which = usable.nonzero().flatten()
+    if not len(which):
+        return entries
+    gram = parts.between / torch.outer(scale, scale)
+    with warnings.catch_warnings():
+        # Duplicates: one of them is left out of the path, which is what is wanted.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        _, _, coefficients = lars_path_gram(
+            Xy=correlation[which].numpy(),
+            Gram=gram[which][:, which].numpy(),
+            n_samples=1,
+            max_iter=50 * len(which),
+            method="lasso",
+        )
+    used = torch.from_numpy(coefficients) != 0
+    entered = used.any(1)
+    entries[which[entered]] = used[entered].double().argmax(1).double()
+    return entries
+
+
+class ThiNetImportance(Importance):
+    """Greedy choice of the units that go (ThiNet, Luo et al. 2017, eq. 6 and algorithm 1).
+
+    The set T of units that go grows by the one with which ‖Σ over T of zⱼ‖², what the next layer's
+    outputs lack, stays least. Where the paper samples single output values, all of them count here.
+    """
+
+    name: ClassVar[str] = "thinet"
+    needs: ClassVar[Need] = "images"
+
+    def rank(self, group: ChannelGroup, evidence: Evidence) -> Ranking:
+        """Return units, those that went last first."""
+        between = contributions(group, evidence).between
+        cost = between.diagonal().clone()
+        removed: list[int] = []
+        for _ in range(group.size):
+            unit = int(cost.argmin())
+            removed.append(unit)
+            cost += 2 * between[unit]
+            cost[torch.tensor(removed)] = torch.inf
+        return Ranking(tuple(reversed(removed)))
+
+
+class AofpImportance(Importance):
+    """Sampled oracle (approximated oracle filter pruning, Ding et al. 2019, section 3).
+
+    The oracle asks what is lost if a unit goes, in the company of all others that may go. Random
+    halves of the units are masked, and the damage at the next layer's output (the paper's damage
+    isolation) is averaged for every unit over the masks with it, less that of the same masks
+    without it: pairs have less noise. The half that does least damage goes, and the rest is looked
+    at again with it gone, until one unit is left.
+    """
+
+    name: ClassVar[str] = "aofp"
+    needs: ClassVar[Need] = "images"
+
+    def rank(self, group: ChannelGroup, evidence: Evidence) -> Ranking:
+        """Return units, those that went last first."""
+        between = contributions(group, evidence).between
+        generator = torch.Generator().manual_seed(evidence.seed_of(group))
+        left, removed = torch.arange(group.size), torch.arange(0)
+        while len(left):
+            damage = mean_damage(between, left, removed, generator)
+            worst_last = left[damage.argsort(stable=True)]
+            half = -(-len(left) // 2)
+            removed = torch.cat([removed, worst_last[:half]])
+            left = worst_last[half:].sort().values
+        return Ranking(tuple(removed.flip(0).tolist()))
+
+
+def mean_damage(between: Tensor, left: Tensor, gone: Tensor, generator: torch.Generator) -> Tensor:
+    """Return the mean damage of masking each unit along with random halves, (left,).
+
+    Args:
+        between: products of contributions, (units, units).
+        left: units that are asked about.
+        gone: units that are masked in any case.
+        generator: of the masks.
+    """
+    masks = torch.zeros(MASKS, len(between), dtype=between.dtype)
+    chosen = torch.rand(MASKS, len(left), generator=generator).argsort(1)[:, : len(left) // 2]
+    masks.scatter_(1, left[chosen], 1.0)
+    masks[:, gone] = 1.0
+    own = between.diagonal()[left]
+    # ‖z_T + zⱼ‖² − ‖z_T‖² for T without j, whether or not the mask has it.
+    with_others = (masks @ between)[:, left] - masks[:, left] * own
+    damage = (own + 2 * with_others).mean(0)
+    # In company a contribution may even help; where there is none, nothing can be lost.
+    return torch.where(own > 0, damage, -torch.inf)

@@ -1,0 +1,138 @@
+"""How active every consumer's inputs are, in one pass over the calibration images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from autoprune.data import Samples
+from autoprune.statistics.collect import BATCH
+from autoprune.statistics.consumers import LayerMode, by_channel
+from autoprune.structure.groups import LayerSpec, Structure
+
+# Classes that are told apart, the most frequent ones: memory grows with their number.
+MOST_CLASSES = 32
+
+
+@dataclass(frozen=True, eq=False)
+class ClassMoments:
+    """Mean and variance, within each class, of every channel's mean over positions.
+
+    Attributes:
+        mean, variance: (classes, channels), float64; classes with fewer than two samples are left
+            out.
+    """
+
+    mean: Tensor
+    variance: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Activations:
+    """What one consumer's input channels do, over samples and positions.
+
+    Attributes:
+        magnitude: E|a|, (channels,), float64.
+        active: share of values that are not zero, (channels,), float64.
+        deviation: standard deviation, (channels,), float64.
+        classes: by class; None without labels.
+    """
+
+    magnitude: Tensor
+    active: Tensor
+    deviation: Tensor
+    classes: ClassMoments | None
+
+
+def collect_activations(
+    model: nn.Module, structure: Structure, samples: Samples
+) -> dict[str, Activations]:
+    """Return the activity of every consumer's inputs, by weight name.
+
+    Args:
+        model: the dense network in evaluation mode.
+        structure: its groups.
+        samples: calibration data; labels are used where they are whole numbers.
+    """
+    mode = _Collecting(model, structure, _frequent_classes(samples))
+    with torch.inference_mode(), mode:
+        for batch in samples.batches_within(BATCH):
+            mode.begin(batch)
+            model(batch.inputs)
+    return {weight: total.result() for weight, total in mode.sums.items()}
+
+
+def _frequent_classes(samples: Samples) -> Tensor | None:
+    """Return the labels that are told apart, most frequent first."""
+    if samples.targets is None or not samples.labelled:
+        return None
+    labels, counts = samples.targets.unique(return_counts=True)
+    told_apart: Tensor = labels[counts.argsort(descending=True, stable=True)[:MOST_CLASSES]]
+    return told_apart
+
+
+class _Collecting(LayerMode):
+    def __init__(self, model: nn.Module, structure: Structure, classes: Tensor | None) -> None:
+        super().__init__(model, structure)
+        self._wanted = structure.feeds
+        self._classes = classes
+        self._samples = 0
+        self._members: Tensor | None = None
+        self.sums: dict[str, _Sums] = {}
+
+    def begin(self, batch: Samples) -> None:
+        """Take note of the samples that come next."""
+        self._samples = len(batch)
+        if self._classes is not None and batch.targets is not None:
+            self._members = (batch.targets == self._classes[:, None]).double()
+
+    def visit(self, layer: LayerSpec, source: Tensor) -> Tensor:
+        if layer.weight in self._wanted:
+            values = by_channel(layer, source, self._samples)
+            if values is not None:
+                sums = self.sums.setdefault(layer.weight, _Sums())
+                sums.add(values, self._members)
+        return source
+
+
+class _Sums:
+    """Sums over one consumer's inputs so far, in float64."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._totals: Tensor = torch.zeros(())
+        self._by_class: Tensor = torch.zeros(())
+        self._class_sizes: Tensor | None = None
+
+    def add(self, values: Tensor, members: Tensor | None) -> None:
+        """Add (samples, positions, channels); `members` is (classes, samples), 0 or 1."""
+        self._count += values.shape[0] * values.shape[1]
+        # Single precision within a sample, where it is exact enough; double over samples.
+        mean = values.mean(1).double()
+        by_sample = [
+            torch.linalg.vector_norm(values, 1, dim=1).double(),
+            values.count_nonzero(1).double(),
+            mean * values.shape[1],
+            torch.linalg.vector_norm(values, 2, dim=1).double().square(),
+        ]
+        sums = torch.stack([one.sum(0) for one in by_sample])
+        self._totals = self._totals.to(mean.device) + sums
+        if members is not None:
+            both = torch.stack([members @ mean, members @ mean.square()])
+            self._by_class = self._by_class.to(mean.device) + both
+            sizes = members.sum(1)
+            self._class_sizes = sizes if self._class_sizes is None else self._class_sizes + sizes
+
+    def result(self) -> Activations:
+        magnitude, active, mean, square = self._totals / self._count
+        deviation = (square - mean.square()).clamp_min(0.0).sqrt()
+        return Activations(magnitude, active, deviation, self._class_moments())
+
+    def _class_moments(self) -> ClassMoments | None:
+        if self._class_sizes is None:
+            return None
+        enough = self._class_sizes >= 2
+        mean, square = self._by_class[:, enough] / self._class_sizes[enough, None]
+        return ClassMoments(mean, (square - mean.square()).clamp_min(0.0))

@@ -1,0 +1,107 @@
+"""Importance of the network's final responses, propagated back to every layer's inputs.
+
+|W|ᵀ s through every layer is the backward pass of the network of absolute weights (BN scales
+included, biases left out): residual sums, concatenations and pooling need no rules of their own.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from autoprune.errors import ModelError, first_line
+from autoprune.statistics.gradients import GradientTap
+from autoprune.statistics.moments import Moments
+from autoprune.structure.groups import Structure
+
+# Inputs so small that no ReLU6 or gate saturates, whatever the layers multiply them by.
+SMALL = 1e-120
+# r of Inf-FS, as a share of what makes its series diverge; α weighs spread against correlation.
+INF_FS_REACH = 0.9
+INF_FS_ALPHA = 0.5
+
+
+def propagate(
+    model: nn.Module, structure: Structure, moments: Mapping[str, Moments], inputs: Tensor
+) -> dict[str, Tensor]:
+    """Return the importance of every layer's input channels, (channels,), by weight name.
+
+    Args:
+        model: the dense network in evaluation mode.
+        structure: its groups.
+        moments: of the consumers' inputs.
+        inputs: a batch, of which only the shape is used.
+
+    Raises:
+        ModelError: the network does not run in double precision.
+    """
+    positive = absolute(model, structure)
+    tap = GradientTap(positive, structure, 1, lambda values, gradient: gradient.sum(1))
+    try:
+        with torch.enable_grad(), tap:
+            positive(torch.full_like(inputs[:1], SMALL, dtype=torch.float64))
+    except Exception as error:
+        raise ModelError(
+            f"the network does not run in double precision: {type(error).__name__}: "
+            f"{first_line(error)}; choose another importance."
+        ) from error
+    assert tap.inputs is not None  # a network without layers has no groups
+    layer, read = tap.inputs
+    channels = read.movedim(1, -1) if layer.kernel_size else read
+    importance = _final_importance(moments.get(layer.weight), channels)
+    (channels * importance).sum().backward()
+    return {weight: one[0].nan_to_num().abs().cpu() for weight, one in tap.found.items()}
+
+
+def absolute(model: nn.Module, structure: Structure) -> nn.Module:
+    """Return the network of absolute weights in double precision, BN by |γ|/σ, without biases."""
+    plain = copy.deepcopy(model).double().eval().requires_grad_(False)
+    for layer in structure.layers:
+        plain.get_parameter(layer.weight).abs_()
+        if layer.bias is not None:
+            plain.get_parameter(layer.bias).zero_()
+    for module in plain.modules():
+        if isinstance(module, _BatchNorm):
+            if module.weight is not None:
+                module.weight.abs_()
+                module.bias.zero_()
+            if module.running_mean is not None:
+                module.running_mean.zero_()
+    return plain
+
+
+def _final_importance(moments: Moments | None, responses: Tensor) -> Tensor:
+    channels = responses.shape[-1]
+    if moments is None:
+        return torch.ones(channels, dtype=torch.float64, device=responses.device)
+    return infinite_selection(moments, channels)
+
+
+def infinite_selection(moments: Moments, channels: int) -> Tensor:
+    """Return the Inf-FS scores of a layer's input channels, as shares, (channels,).
+
+    Two features weigh α max(σᵢ, σⱼ) + (1 − α)(1 − |correlation|); a feature's score sums the
+    weights of all paths from it, (I − r A)⁻¹ − I. Constant features have none.
+    """
+    taps = len(moments.mean) // channels
+    covariance = moments.covariance
+    if moments.is_full:
+        covariance = covariance[::taps, ::taps]
+    else:
+        covariance = covariance[::taps].diag()
+    deviation = covariance.diagonal().clamp_min(0.0).sqrt()
+    spread = deviation / deviation.max().clamp_min(1e-30)
+    known = deviation.clamp_min(1e-30)
+    correlation = (covariance / torch.outer(known, known)).abs().clamp_max(1.0)
+    larger = torch.maximum(spread[:, None], spread)
+    weights = INF_FS_ALPHA * larger + (1 - INF_FS_ALPHA) * (1 - correlation)
+    # A constant is uncorrelated with everything, and worth nothing all the same.
+    weights = weights * torch.outer(spread > 0, spread > 0)
+    reach = INF_FS_REACH / torch.linalg.eigvalsh(weights).abs().max().clamp_min(1e-30)
+    identity = torch.eye(channels, dtype=weights.dtype, device=weights.device)
+    scores: Tensor = torch.linalg.solve(identity - reach * weights, weights.sum(1) * reach)
+    return scores / scores.sum().clamp_min(1e-30)

@@ -1,0 +1,204 @@
+"""The widths of a network decided layer by layer, as AMC does (He et al. 2018, section 3.2).
+
+The state is nothing but the widths decided so far. Every observation is scale-free, so that an
+agent that learnt on one network fits any other:
+
+| index | name          | meaning                                                        | range  |
+|-------|---------------|----------------------------------------------------------------|--------|
+| 0     | depth         | place of the group among the groups, from first to last        | 0 to 1 |
+| 1     | size          | log2 of the group's units / 12                                 | 0 to 1 |
+| 2     | producers     | 1 - 1 / layers that make the channels (0: one)                 | 0 to 1 |
+| 3     | consumers     | 1 - 1 / layers that read them                                  | 0 to 1 |
+| 4     | depthwise     | whether a depthwise or grouped convolution is among the makers | 0, 1   |
+| 5     | linear        | whether a linear layer reads them                              | 0, 1   |
+| 6     | kernel        | log2 of the taps of the largest producer's kernel / 6          | 0 to 1 |
+| 7     | stride        | log2 of its stride over all dimensions / 4                     | 0 to 1 |
+| 8     | resolution    | root of its output positions as a share of the network's most  | 0 to 1 |
+| 9     | cost          | cost that the group alone can save, as a share of the largest  | 0 to 1 |
+| 10    | reduced       | cost saved by the groups decided so far / dense cost           | 0 to 1 |
+| 11    | rest          | cost that the groups left can save at most / dense cost        | 0 to 1 |
+| 12    | needed        | cost still to be saved / what the groups left can save         | 0 to 1 |
+| 13    | fair          | keep ratio that meets the budget if all groups left shared it  | 0 to 1 |
+| 14    | last          | keep ratio of the group before (1 at the start)                | 0 to 1 |
+| 15-17 | error25,50,75 | reconstruction error with so many percent of the units kept,   | 0 to 1 |
+|       |               | on a log scale from 1e-4 to 1 (1 where no errors are known)    |        |
+| 18-19 | low, high     | keep ratios between which the wall leaves the choice           | 0 to 1 |
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from autoprune.cost.model import CostModel
+from autoprune.importance.base import Ranking
+from autoprune.policy import Widths
+from autoprune.search_spaces.keep_ratio import SearchSpace
+from autoprune.search_spaces.projection import Projection
+from autoprune.search_spaces.traits import GroupTraits
+
+Floats = npt.NDArray[np.float64]
+
+FEATURES = (
+    *("depth", "size", "producers", "consumers", "depthwise", "linear", "kernel", "stride"),
+    *("resolution", "cost", "reduced", "rest", "needed", "fair", "last"),
+    *("error25", "error50", "error75", "low", "high"),
+)
+_KEPT = (0.25, 0.5, 0.75)
+_LEAST_ERROR = 1e-4
+_BISECTIONS = 12
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """One decision.
+
+    Attributes:
+        observation: before it, (features,).
+        ratio: the keep ratio that was executed, after rounding and the wall.
+    """
+
+    observation: Floats
+    ratio: float
+
+
+class Episode:
+    """The rules of deciding one group after the other, first to last."""
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        projection: Projection,
+        costs: Sequence[CostModel],
+        traits: Sequence[GroupTraits],
+        rankings: Sequence[Ranking],
+    ) -> None:
+        """Describe the groups.
+
+        Args:
+            space: allowed widths.
+            projection: the budget.
+            costs: what counts where there is no budget; the budget's own costs otherwise.
+            traits: of the groups.
+            rankings: of the groups' units.
+        """
+        self._space = space
+        self._projection = projection
+        self._costs = [bound.cost for bound in projection.constraints] or list(costs)
+        self._dense = [cost.total(space.sizes) for cost in self._costs]
+        self._fixed = self._describe(traits, rankings)
+
+    def __len__(self) -> int:
+        return len(self._space)
+
+    def allowed(self, decided: Widths) -> npt.NDArray[np.int64]:
+        """Return the widths of the next group with which the budget can be met and spent.
+
+        This is the wall. Every width is tried with the exact cost models, for a measured cost need
+        not fall with the width: it is too wide if the groups after it exceed the budget even at
+        their narrowest, and too narrow if a wider one would fit with all of them whole.
+        """
+        group = len(decided)
+        levels = self._space.levels[group]
+        narrow, whole = self._space.lowest[group + 1 :], self._space.sizes[group + 1 :]
+        fits = self._projection.fits
+        reachable = np.array([fits((*decided, int(width), *narrow)) for width in levels])
+        spare = [width for width in levels if fits((*decided, int(width), *whole))]
+        # Something is always reachable: every width before was chosen so that the lowest is.
+        able = levels[reachable] if reachable.any() else levels[:1]
+        worthy = able[able >= max(spare, default=0)]
+        return worthy if len(worthy) else able[-1:]
+
+    def execute(self, decided: Widths, ratio: float) -> Widths:
+        """Decide the next group: the allowed width nearest to the wanted keep ratio."""
+        allowed = self.allowed(decided)
+        wanted = ratio * self._space.sizes[len(decided)]
+        return (*decided, int(allowed[np.abs(allowed - wanted).argmin()]))
+
+    def ratio(self, group: int, width: int) -> float:
+        """Return a group's keep ratio."""
+        return width / self._space.sizes[group]
+
+    def finish(self, widths: Widths) -> Widths:
+        """Spend what is left of the budget: all keep ratios grow by one factor."""
+        return self._projection.project(self._space.ratios(widths))
+
+    def walk(self, widths: Widths) -> list[Step]:
+        """Return the episode that decides the given widths."""
+        ratios = self._space.ratios(widths)
+        return [Step(self.observe(widths[:t]), float(ratios[t])) for t in range(len(widths))]
+
+    def observe(self, decided: Widths) -> Floats:
+        """Return what is known before the next decision, (features,)."""
+        group = len(decided)
+        after = self._space.lowest[group:]
+        reduced = self._shares((*decided, *self._space.sizes[group:]))
+        least = self._shares((*decided, *after))
+        limits = [
+            bound.limit / dense
+            for bound, dense in zip(self._projection.constraints, self._dense, strict=False)
+        ] or [1.0] * len(reduced)
+        rest = reduced - least
+        needed = np.clip((reduced - limits) / np.maximum(rest, 1e-9), 0.0, 1.0)
+        last = decided[-1] / self._space.sizes[group - 1] if decided else 1.0
+        dynamic = [
+            *(float((1 - reduced).mean()), float(rest.mean()), float(needed.max())),
+            *(self._fair(decided), last),
+        ]
+        fixed = self._fixed[group]
+        wall = self.allowed(decided)[[0, -1]] / self._space.sizes[group]
+        return np.clip(np.concatenate([fixed[:10], dynamic, fixed[10:], wall]), 0.0, 1.0)
+
+    def _shares(self, widths: Widths) -> Floats:
+        costs = [cost.total(widths) for cost in self._costs]
+        return np.array(costs) / np.maximum(self._dense, 1e-12)
+
+    def _fair(self, decided: Widths) -> float:
+        group = len(decided)
+        sizes = np.array(self._space.sizes)
+        low, high = 0.0, 1.0
+        for _ in range(_BISECTIONS):
+            middle = (low + high) / 2
+            rest = self._space.round_down(middle * sizes)[group:]
+            fits = self._projection.fits((*decided, *rest))
+            low, high = (middle, high) if fits else (low, middle)
+        return high
+
+    def _describe(self, traits: Sequence[GroupTraits], rankings: Sequence[Ranking]) -> Floats:
+        last = max(len(self) - 1, 1)
+        savings = np.array([self._saving(group) for group in range(len(self))])
+        savings = savings / max(savings.max(initial=0.0), 1e-12)
+        rows = [
+            [
+                group / last,
+                math.log2(self._space.sizes[group]) / 12,
+                1 - 1 / max(one.producers, 1),
+                1 - 1 / max(one.consumers, 1),
+                float(one.depthwise),
+                float(one.linear),
+                math.log2(one.kernel) / 6,
+                math.log2(one.stride) / 4,
+                math.sqrt(one.positions),
+                savings[group],
+                *_errors(rankings[group]),
+            ]
+            for group, one in enumerate(traits)
+        ]
+        return np.array(rows)
+
+    def _saving(self, group: int) -> float:
+        sizes, lowest = self._space.sizes, self._space.lowest
+        narrow = (*sizes[:group], lowest[group], *sizes[group + 1 :])
+        return float((1 - self._shares(narrow)).mean())
+
+
+def _errors(ranking: Ranking) -> list[float]:
+    if ranking.errors is None:
+        return [1.0] * len(_KEPT)
+    units = len(ranking.errors) - 1
+    errors = [max(ranking.errors[round(kept * units)], _LEAST_ERROR) for kept in _KEPT]
+    return [1 - math.log10(min(error, 1.0)) / math.log10(_LEAST_ERROR) for error in errors]

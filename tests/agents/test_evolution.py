@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+from statistics import median
+from typing import Any
+
+from autoprune.agents import make_strategy
+from autoprune.agents.evolution import EvolutionStrategy
+from autoprune.agents.global_ranking import warm_starts
+
+
+def best(make_toy: Any, play: Any, name: str, seed: int) -> float:
+    toy = make_toy([12] * 6, has_errors=False, seed=seed)
+    return float(max(t.value for t in play(make_strategy(name, toy.problem), toy.value, 60)))
+
+
+def test_beats_random_search(make_toy: Any, play: Any) -> None:
+    ours = [best(make_toy, play, "evolution", seed) for seed in range(3)]
+    assert median(ours) > median(best(make_toy, play, "random", seed) for seed in range(9))
+
+
+def test_starts_from_what_is_known(make_toy: Any, play: Any) -> None:
+    toy = make_toy([12, 7, 9])
+    asked = [t.candidate.widths for t in play(EvolutionStrategy(toy.problem), toy.value, 2)]
+    assert asked == warm_starts(toy.problem)
+
+
+def test_a_small_space_is_searched_to_its_best(make_toy: Any, play: Any) -> None:
+    toy = make_toy([4, 4, 4], has_errors=False)
+    trials = play(EvolutionStrategy(toy.problem), toy.value, 100)
+    assert max(t.value for t in trials) == toy.optimum()
