@@ -7,7 +7,8 @@ network's shortcut, so that errors are repaired instead of piling up.
 
 Memory: activations of one pass over all samples (`ACTIVATION_BYTES`, samples beyond are left out),
 the targets of every layer (`TARGET_BYTES` each, or a few rows per input where that is more), and
-the patches of one layer, rows x inputs in float32. Layers with too few rows for their inputs keep
+the patches of one layer, rows x inputs in float32: 2.2 GB in all for torchvision's ResNet-50 at
+224x224, of which 155 samples fit. Layers with too few rows for their inputs keep
 the weights that they have.
 """
 
