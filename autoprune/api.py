@@ -43,7 +43,7 @@ from autoprune.pipeline import (
 from autoprune.policy import PruningPolicy
 from autoprune.progress import PlainProgress, Progress, SearchState
 from autoprune.search_spaces.traits import describe
-from autoprune.strategy import Candidate, SearchProblem, Trial
+from autoprune.strategy import Candidate, SearchProblem, Strategy, Trial
 from autoprune.structure import surgery
 from autoprune.structure.inputs import device_of
 from autoprune.study.ledger import Ledger
@@ -145,7 +145,10 @@ def search(
 
     ledger = Ledger(task.space, run.storage)
     with _session(ledger, seconds, began):
-        report, trials = _explore(task, bench, config, valued, ledger, began, progress)
+        problem = _problem(task, bench, config)
+        strategy = make_strategy(config.strategy, problem, **config.strategy_options)
+        report = _explore(strategy, bench, config, valued, ledger, began, progress)
+        strategy.save(run.agent_path)
         seconds["strategy"] = report.strategy_seconds
         with timed(seconds, "finalists"):
             end = began + (config.time or math.inf)
@@ -159,13 +162,13 @@ def search(
             "budget": config.budget if task.projection.constraints else None,
             "reward": config.reward,
             "seed": config.seed,
-            "agent_from": None,
+            "agent_from": strategy.agent_from,
             "judge": bench.judge_name,
             "reconstruction": finalist.reconstruction,
             **_outcome(model, finalist, task, images).report(),
             "search": {
                 **_effort(ledger, report, bench, finalist),
-                "limits": {"trials": trials, "time": config.time},
+                "limits": {"trials": problem.trials, "time": config.time},
                 "signal_split": images.signal_split,
             },
             "seconds": _all_seconds(ledger, seconds),
@@ -298,30 +301,32 @@ def _all_seconds(ledger: Ledger, seconds: Mapping[str, float]) -> dict[str, floa
     }
 
 
+def _problem(task: Task, bench: Bench, config: SearchConfig) -> SearchProblem:
+    return SearchProblem(
+        space=task.space,
+        projection=task.projection,
+        costs=task.costs,
+        rankings=bench.rankings,
+        traits=describe(task.structure),
+        trials=config.trials or default_trials(len(task.space)),
+        seed=config.seed,
+    )
+
+
 def _explore(
-    task: Task,
+    strategy: Strategy,
     bench: Bench,
     config: SearchConfig,
     reward: Reward,
     ledger: Ledger,
     began: float,
     progress: Progress,
-) -> tuple[LoopReport, int]:
-    """Search; return how it went, and the trials that it was limited to."""
+) -> LoopReport:
+    """Search until the limit of trials or time."""
     deadline = began + SEARCH_SHARE * (config.time or math.inf)
-    trials = config.trials or default_trials(len(task.space))
-    problem = SearchProblem(
-        space=task.space,
-        projection=task.projection,
-        costs=task.costs,
-        rankings=bench.rankings,
-        traits=describe(task.structure),
-        trials=trials,
-        seed=config.seed,
-    )
-    strategy = make_strategy(config.strategy, problem, **config.strategy_options)
+    trials = strategy.problem.trials
     progress.note(
-        f"{strategy.name}: up to {trials} trials over {len(task.space)} groups"
+        f"{strategy.name}: up to {trials} trials over {len(strategy.problem.space)} groups"
         + (f", {len(ledger)} of them done before" if len(ledger) else "")
     )
     teller = _teller(ledger, trials, progress)
@@ -337,7 +342,7 @@ def _explore(
             + (f"the last one failed because {failed[-1]}; " if failed else "")
             + "give it more time or trials."
         )
-    return report, trials
+    return report
 
 
 def _best(ledger: Ledger) -> list[Trial]:

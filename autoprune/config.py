@@ -32,6 +32,7 @@ class SearchConfig:
             one trial and one finalist are made in any case. None is no limit. A resumed search has
             it anew.
         sampler: of the strategy "bayes".
+        agent: of the strategy "ddpg": the run or file of one that learnt before.
         importance: which channels stay.
         exclude: layer-name patterns that stay as they are.
         min_keep: least keep ratio by layer-name pattern; "*" is the rest.
@@ -46,6 +47,7 @@ class SearchConfig:
     trials: int | None = None
     time: float | None = None
     sampler: str | None = None
+    agent: str | None = None
     importance: str = "obs"
     exclude: tuple[str, ...] = ()
     min_keep: Mapping[str, float] = field(default_factory=dict)
@@ -90,7 +92,7 @@ class SearchConfig:
     @property
     def strategy_options(self) -> dict[str, Any]:
         """What certain strategies are told besides; None where nothing was said."""
-        return {"sampler": self.sampler}
+        return {"sampler": self.sampler, "agent": self.agent}
 
     def to_mapping(self) -> dict[str, Any]:
         """Return plain values; those that are None are left out."""
@@ -205,7 +207,7 @@ _TEXT, _WHOLE = (_text, "a text"), (_whole, "a whole number")
 
 # How every field is read from a plain value, and what it takes, in words.
 _READERS: Mapping[str, tuple[Callable[[Any], Any], str]] = {
-    **dict.fromkeys(("reward", "strategy", "sampler", "importance"), _TEXT),
+    **dict.fromkeys(("reward", "strategy", "sampler", "agent", "importance"), _TEXT),
     "budget": (_budget, "a text such as 'flops=0.5' or a table of bounds by cost"),
     **dict.fromkeys(("trials", "round_to", "seed"), _WHOLE),
     **dict.fromkeys(("calibration_samples", "search_samples", "selection_samples"), _WHOLE),

@@ -90,6 +90,9 @@ class Strategy(ABC):
     options: ClassVar[tuple[str, ...]] = ()
     """Fields of `SearchConfig` that are for this strategy; its constructor takes them by name."""
 
+    agent_from: Mapping[str, Any] | None = None
+    """Where what it knew at the start was learnt: path, groups of the networks, episodes."""
+
     def __init__(self, problem: SearchProblem) -> None:
         self.problem = problem
 

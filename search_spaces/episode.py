@@ -104,6 +104,8 @@ class Episode:
         """
         group = len(decided)
         levels = self._space.levels[group]
+        if not self._projection.constraints:
+            return levels
         narrow, whole = self._space.lowest[group + 1 :], self._space.sizes[group + 1 :]
         fits = self._projection.fits
         reachable = np.array([fits((*decided, int(width), *narrow)) for width in levels])

@@ -138,6 +138,11 @@ class DdpgStrategy(Strategy):
         shapes = {name: t.shape for name, t in self._model.policy.state_dict().items()}
         info, tensors = load_agent(Path(agent), HIDDEN, shapes)
         self._model.policy.load_state_dict(tensors)
+        self.agent_from = {
+            "path": agent,
+            "networks": list(info.networks),
+            "episodes": info.episodes,
+        }
         return info
 
 

@@ -63,13 +63,22 @@ def search(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Who chooses the widths: auto (default), bayes, global, random or uniform.",
+            help="Who chooses the widths: auto (default), ddpg, netadapt, bayes, knapsack, "
+            "evolution, sensitivity, global, random, uniform, deep or shallow.",
             rich_help_panel=HOW,
         ),
     ] = None,
     sampler: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="Of bayes: gp, tpe or cmaes.", rich_help_panel=HOW),
+    ] = None,
+    agent: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RUN",
+            help="Of ddpg: a run whose agent, learnt there, is used here (any network).",
+            rich_help_panel=HOW,
+        ),
     ] = None,
     trials: Annotated[
         int | None,

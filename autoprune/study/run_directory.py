@@ -31,6 +31,7 @@ class RunDirectory:
         self.policy_path = self.path / "policy.json"
         self.weights_path = self.path / "pruned.safetensors"
         self.result_path = self.path / "result.json"
+        self.agent_path = self.path / "agent"
 
     @property
     def storage(self) -> str:
