@@ -17,6 +17,7 @@ _PLACES = {
     "global": "autoprune.agents.global_ranking:GlobalStrategy",
     "knapsack": "autoprune.agents.knapsack:KnapsackStrategy",
     "random": "autoprune.agents.random_search:RandomStrategy",
+    "recall": "autoprune.agents.recall:RecallStrategy",
     "sensitivity": "autoprune.agents.sensitivity:SensitivityStrategy",
     "shallow": "autoprune.agents.uniform:ShallowStrategy",
     "uniform": "autoprune.agents.uniform:UniformStrategy",
@@ -53,7 +54,9 @@ def check_strategy(name: str, **options: Any) -> None:
         if value is not None and option not in chosen.options:
             able = [n for n in sorted(_PLACES) if option in strategy_class(n).options]
             takers = " and ".join(map(repr, able))
-            raise UsageError(f"--{option} is for the strategy {takers}; {name!r} has none.")
+            raise UsageError(
+                f"--{option.removesuffix('_run')} is for the strategy {takers}; {name!r} has none."
+            )
     chosen.check_options(**{k: v for k, v in options.items() if v is not None})
 
 

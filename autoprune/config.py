@@ -33,6 +33,7 @@ class SearchConfig:
             it anew.
         sampler: of the strategy "bayes".
         agent: of the strategy "ddpg": the run or file of one that learnt before.
+        from_run: of the strategy "recall", which it implies: the run whose frontier is used.
         importance: which channels stay.
         exclude: layer-name patterns that stay as they are.
         min_keep: least keep ratio by layer-name pattern; "*" is the rest.
@@ -48,6 +49,7 @@ class SearchConfig:
     time: float | None = None
     sampler: str | None = None
     agent: str | None = None
+    from_run: str | None = None
     importance: str = "obs"
     exclude: tuple[str, ...] = ()
     min_keep: Mapping[str, float] = field(default_factory=dict)
@@ -87,12 +89,14 @@ class SearchConfig:
                     "budget='none' with a reward of your own that weighs the costs."
                 )
             plain["budget"] = UNBOUNDED
+        if plain.get("from_run") and plain.get("strategy", "auto") == "auto":
+            plain["strategy"] = "recall"
         return cls(**plain)
 
     @property
     def strategy_options(self) -> dict[str, Any]:
         """What certain strategies are told besides; None where nothing was said."""
-        return {"sampler": self.sampler, "agent": self.agent}
+        return {"sampler": self.sampler, "agent": self.agent, "from_run": self.from_run}
 
     def to_mapping(self) -> dict[str, Any]:
         """Return plain values; those that are None are left out."""
@@ -207,7 +211,7 @@ _TEXT, _WHOLE = (_text, "a text"), (_whole, "a whole number")
 
 # How every field is read from a plain value, and what it takes, in words.
 _READERS: Mapping[str, tuple[Callable[[Any], Any], str]] = {
-    **dict.fromkeys(("reward", "strategy", "sampler", "agent", "importance"), _TEXT),
+    **dict.fromkeys(("reward", "strategy", "sampler", "agent", "from_run", "importance"), _TEXT),
     "budget": (_budget, "a text such as 'flops=0.5' or a table of bounds by cost"),
     **dict.fromkeys(("trials", "round_to", "seed"), _WHOLE),
     **dict.fromkeys(("calibration_samples", "search_samples", "selection_samples"), _WHOLE),

@@ -80,6 +80,16 @@ def search(
             rich_help_panel=HOW,
         ),
     ] = None,
+    from_run: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="RUN",
+            help="No new search: bring the policies that this run passed on its way (netadapt "
+            "passes every budget) onto the new budget.",
+            rich_help_panel=HOW,
+        ),
+    ] = None,
     trials: Annotated[
         int | None,
         typer.Option(

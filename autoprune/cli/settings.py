@@ -72,8 +72,7 @@ def gather(options: Mapping[str, Any]) -> Settings:
     else:
         merged = {**(read_config(Path(config)) if config else {}), **_read(given, "")}
         merged = {**merged, **_model_and_data(merged)}
-    if "agent" in merged:
-        merged["agent"] = absolute(merged["agent"])
+    merged |= {key: absolute(merged[key]) for key in ("agent", "from_run") if key in merged}
     reward = find_reward(merged.get("reward", DEFAULT_REWARD)).name
     if "budget" not in merged and not needs_no_budget(reward):
         raise UsageError(

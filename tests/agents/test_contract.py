@@ -44,7 +44,8 @@ def who(request: pytest.FixtureRequest) -> tuple[str, str | None]:
 
 
 def test_every_strategy_is_tested() -> None:
-    assert {name for name, _ in ALL} == set(STRATEGIES)
+    needs_a_run = {"recall"}  # test_recall
+    assert {name for name, _ in ALL} == set(STRATEGIES) - needs_a_run
 
 
 def test_candidates_are_allowed_and_within_the_budget(who: Any, toy: Any, play: Any) -> None:

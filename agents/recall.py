@@ -1,0 +1,82 @@
+"""No new search: what an earlier run passed on its way, brought onto another budget."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from autoprune.errors import RunError
+from autoprune.policy import Widths
+from autoprune.strategy import Candidate, SearchProblem, Strategy, Trial
+from autoprune.study.run_directory import RunDirectory
+
+# Policies of the frontier that are measured at the new budget.
+NEAREST = 5
+
+
+class RecallStrategy(Strategy):
+    """Projects the nearest policies of another run's frontier onto the budget, and measures those.
+
+    A run of `netadapt` leaves a policy near every budget from the dense network down to its own;
+    other strategies leave few besides their last ones.
+    """
+
+    name: ClassVar[str] = "recall"
+    options: ClassVar[tuple[str, ...]] = ("from_run",)
+
+    def __init__(self, problem: SearchProblem, from_run: str) -> None:
+        """Read the run's frontier.
+
+        Raises:
+            RunError: the run is unfinished, damaged or of another network.
+        """
+        super().__init__(problem)
+        recorded = [_widths(entry, problem, from_run) for entry in _frontier(from_run)]
+        ways = {problem.projection.project(problem.space.ratios(w)): w for w in recorded}
+        nearest = sorted(ways, key=lambda widths: self._distance(widths, ways[widths]))
+        self._open = nearest[:NEAREST]
+
+    @classmethod
+    def check_options(cls, from_run: str | None = None, **options: Any) -> None:
+        """Refuse a run that holds no frontier.
+
+        Raises:
+            RunError: with the reason.
+        """
+        super().check_options(**options)
+        if from_run is None:
+            raise RunError("the strategy 'recall' needs a run to recall: give --from RUN.")
+        _frontier(from_run)
+
+    def ask(self) -> Candidate | None:
+        """Return the next nearest policy."""
+        return Candidate(self._open.pop(0)) if self._open else None
+
+    def tell(self, trial: Trial) -> None:
+        """Nothing is learnt."""
+
+    def _distance(self, widths: Widths, recorded: Widths) -> float:
+        ratios = self.problem.space.ratios
+        return float(np.abs(np.log(ratios(widths) / ratios(recorded))).mean())
+
+
+def _frontier(run: str) -> list[Mapping[str, Any]]:
+    frontier = RunDirectory(Path(run)).load_result().get("frontier")
+    if not isinstance(frontier, list) or not frontier:
+        raise RunError(f"the run in {run!r} left no frontier to recall.")
+    return frontier
+
+
+def _widths(entry: Mapping[str, Any], problem: SearchProblem, run: str) -> Widths:
+    widths = entry.get("widths", {}) if isinstance(entry, Mapping) else {}
+    names, sizes = problem.space.names, problem.space.sizes
+    fits = set(widths) == set(names) and all(
+        isinstance(widths[name], int) and 0 < widths[name] <= size
+        for name, size in zip(names, sizes, strict=True)
+    )
+    if not fits:
+        raise RunError(f"the run in {run!r} is of another network or pruned other groups.")
+    return tuple(widths[name] for name in names)
