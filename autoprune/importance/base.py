@@ -78,7 +78,7 @@ class Evidence:
 
     @cached_property
     def activations(self) -> Mapping[str, Activations]:
-        """How active every consumer's inputs are, by weight name."""
+        """How active every consumer's inputs are, by weight name; unseen consumers are missing."""
         return collect_activations(self.model, self.structure, self.samples)
 
     @cached_property

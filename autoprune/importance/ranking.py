@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from autoprune.data import Samples
-from autoprune.errors import UsageError
+from autoprune.errors import AutopruneError, UsageError, first_line
 from autoprune.importance.base import Evidence, Importance, Ranking
 from autoprune.importance.readings import error_curve
 from autoprune.structure.groups import ChannelGroup
@@ -44,18 +44,31 @@ def rank_groups(
         progress: told the number of groups ranked and their total.
 
     Raises:
-        UsageError: labels are missing, or the user's own criterion gives no permutation.
+        UsageError: labels are missing, or the user's own criterion fails or gives no permutation.
     """
     check_needs(criterion, evidence.samples)
     rankings = []
     for done, group in enumerate(evidence.structure.groups):
-        ranking = criterion.rank(group, evidence)
-        _check(ranking, criterion, group)
+        ranking = _rank(criterion, group, evidence)
         if ranking.errors is None:
             ranking = replace(ranking, errors=error_curve(group, evidence, ranking.order))
         rankings.append(ranking)
         progress(done + 1, len(evidence.structure.groups))
     return rankings
+
+
+def _rank(criterion: Importance, group: ChannelGroup, evidence: Evidence) -> Ranking:
+    try:
+        ranking = criterion.rank(group, evidence)
+    except AutopruneError:
+        raise
+    except Exception as error:
+        raise UsageError(
+            f"the importance {criterion.name!r} fails on group {group.name!r}: "
+            f"{type(error).__name__}: {first_line(error)}"
+        ) from error
+    _check(ranking, criterion, group)
+    return ranking
 
 
 def _check(ranking: Ranking, criterion: Importance, group: ChannelGroup) -> None:

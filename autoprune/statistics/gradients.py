@@ -14,6 +14,7 @@ from autoprune.data import Samples, check_labels
 from autoprune.errors import ModelError
 from autoprune.statistics.consumers import LayerMode, batch_within, by_channel, unit_sums
 from autoprune.structure.groups import LayerSpec, Structure
+from autoprune.structure.operators import plain_arithmetic
 
 # Labelled samples that gradients are taken of.
 SAMPLES = 500
@@ -82,7 +83,7 @@ def taylor_terms(
     samples = samples.first(count)
     batch_size = batch_within(structure, samples, 100, ACTIVATION_BYTES)
     totals = [torch.zeros(group.size, dtype=torch.float64) for group in structure.groups]
-    with _fixed_parameters(model), torch.enable_grad():
+    with _fixed_parameters(model), torch.enable_grad(), plain_arithmetic():
         for batch in samples.batches(batch_size):
             tap = GradientTap(model, structure, len(batch), lambda a, g: (a * g).sum(1).double())
             with tap:

@@ -17,6 +17,7 @@ from autoprune.errors import ModelError, first_line
 from autoprune.statistics.gradients import GradientTap
 from autoprune.statistics.moments import Moments
 from autoprune.structure.groups import Structure
+from autoprune.structure.operators import plain_arithmetic
 
 # Inputs so small that no ReLU6 or gate saturates, whatever the layers multiply them by.
 SMALL = 1e-120
@@ -42,7 +43,7 @@ def propagate(
     positive = absolute(model, structure)
     tap = GradientTap(positive, structure, 1, lambda values, gradient: gradient.sum(1))
     try:
-        with torch.enable_grad(), tap:
+        with torch.enable_grad(), plain_arithmetic(), tap:
             positive(torch.full_like(inputs[:1], SMALL, dtype=torch.float64))
     except Exception as error:
         raise ModelError(

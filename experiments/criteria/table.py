@@ -1,6 +1,6 @@
 """Every importance criterion at uniform keep ratios and half the MACs, with more and more repair.
 
-Usage: python experiments/criteria/table.py SHARED [resnet20|resnet56]
+Usage: python experiments/criteria/table.py SHARED [resnet20|resnet56 [NAME ...]]
 (SHARED holds data/ and checkpoints/ of CIFAR-10. Top-1 in percent on 1,000 validation images and
 on the 3,000 test images; mean and range over seeds for criteria that draw at random.)
 """
@@ -107,13 +107,13 @@ def top1(model: nn.Module, samples: Samples) -> float:
 
 
 @kept_memory()
-def main(shared: Path, network: str = "resnet20") -> None:
+def main(shared: Path, network: str = "resnet20", *names: str) -> None:
     table = Table(shared, network)
     dense = ", ".join(f"{split} {value:.2f}" for split, value in table.score(table.model).items())
     print(f"{network}, dense: {dense}; every cell: selection / test")
     print("| importance | seconds | cut | cut + BN | refit | refit + BN | sequential |")
     print("|---|" + "---|" * 6)
-    for name in IMPORTANCES:
+    for name in names or IMPORTANCES:
         print(line(name, list(table.rows(name))), flush=True)
 
 

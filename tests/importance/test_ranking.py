@@ -57,6 +57,17 @@ def test_what_is_no_ranking_is_refused(ranking: Any, wrong: str, evidence_of: An
         rank_groups(Given(ranking), evidence_of(model(), INPUTS))
 
 
+def test_a_criterion_that_fails_is_one_line(evidence_of: Any) -> None:
+    class Failing(Given):
+        name = "mine"
+
+        def rank(self, group: Any, evidence: Any) -> Ranking:
+            raise KeyError("no such layer")
+
+    with pytest.raises(UsageError, match="'mine' fails on group '0': KeyError: 'no such"):
+        rank_groups(Failing(), evidence_of(model(), INPUTS))
+
+
 @pytest.mark.parametrize("name", ["taylor", "tv_separation"])
 @pytest.mark.parametrize("labels", [None, torch.randn(8), torch.zeros(8, 2, dtype=torch.int64)])
 def test_labels_are_needed(name: str, labels: Any, evidence_of: Any) -> None:
