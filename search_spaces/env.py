@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -22,8 +22,6 @@ class PruningEnv(gymnasium.Env[Observation, Observation]):
     [0, 1]. The executed ratio, after rounding and the budget's wall, is in `info["ratio"]`; after
     the last step `info["widths"]` holds the widths that were valued.
     """
-
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": []}
 
     def __init__(self, episode: Episode, value: Callable[[Widths], float]) -> None:
         """Take the rules and the reward of finished widths."""

@@ -157,7 +157,8 @@ class Episode:
 
     def _shares(self, widths: Widths) -> Floats:
         costs = [cost.total(widths) for cost in self._costs]
-        return np.array(costs) / np.maximum(self._dense, 1e-12)
+        shares: Floats = np.array(costs) / np.maximum(self._dense, 1e-12)
+        return shares
 
     def _fair(self, decided: Widths) -> float:
         group = len(decided)

@@ -171,8 +171,8 @@ def _by_reason(frozen: Iterable[Mapping[str, Any]]) -> Iterable[tuple[list[str],
 
 def _seconds_table(stages: Mapping[str, float | None], total: float) -> Table:
     rows = table("stage", "seconds")
-    stages = {stage: seconds for stage, seconds in stages.items() if seconds is not None}
-    spent = {**stages, "rest": total - sum(stages.values())}
+    measured = {stage: seconds for stage, seconds in stages.items() if seconds is not None}
+    spent = {**measured, "rest": total - sum(measured.values())}
     for stage, seconds in spent.items():
         rows.add_row(f"  {stage}", f"{seconds:.2f}")
     return rows

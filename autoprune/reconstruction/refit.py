@@ -107,7 +107,7 @@ class LeastSquares:
 
     def _pick(self, columns: Tensor, dim: int, kept: Tensor) -> Tensor:
         """Return the columns of some inputs along a dimension; all taps at once are quickest."""
-        by_input = columns.unflatten(dim, (self._weight.shape[1], -1))
+        by_input: Tensor = columns.unflatten(dim, (self._weight.shape[1], -1))
         return by_input.index_select(dim, kept).flatten(dim, dim + 1)
 
 
