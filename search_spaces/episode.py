@@ -153,7 +153,8 @@ class Episode:
         ]
         fixed = self._fixed[group]
         wall = self.allowed(decided)[[0, -1]] / self._space.sizes[group]
-        return np.clip(np.concatenate([fixed[:10], dynamic, fixed[10:], wall]), 0.0, 1.0)
+        seen: Floats = np.concatenate([fixed[:10], dynamic, fixed[10:], wall]).clip(0.0, 1.0)
+        return seen
 
     def _shares(self, widths: Widths) -> Floats:
         costs = [cost.total(widths) for cost in self._costs]

@@ -16,7 +16,7 @@ from autoprune.importance.activity import least_separation
 from autoprune.importance.readings import contributions, error_curve
 from autoprune.importance.selection import mean_damage
 from autoprune.importance.taylor import FLOPS_WEIGHT
-from autoprune.reconstruction.refit import refit
+from autoprune.reconstruction.refit import LeastSquares
 from autoprune.statistics.activations import ClassMoments
 from autoprune.statistics.moments import Moments
 from autoprune.statistics.propagation import infinite_selection
@@ -283,7 +283,7 @@ def test_error_curve_is_the_refits_error(order: tuple[int, ...], evidence_of: An
     for width in range(1, 5):
         kept = torch.tensor(sorted(order[:width]))
         lost = weight.clone()
-        lost[:, kept] -= refit(model[2].weight, moments, kept).weight.double()
+        lost[:, kept] -= LeastSquares(model[2].weight, moments).refit(kept).weight.double()
         error = float(((lost @ moments.covariance) * lost).sum()) / energy
         assert curve[width] == pytest.approx(error, abs=1e-6)
     assert curve[0] == pytest.approx(1.0)
