@@ -162,5 +162,5 @@ def test_without_a_budget(name: str, sampler: str | None, make_toy: Any, play: A
 
 @pytest.mark.parametrize("name", ["uniform", "global"])
 def test_what_needs_a_budget_is_refused_without_one(name: str) -> None:
-    with pytest.raises(UsageError, match=f"{name!r} needs a budget.*'bayes' or 'random'"):
+    with pytest.raises(UsageError, match=f"{name!r} needs a budget.*'bayes' or 'ddpg' or 'random'"):
         check_unbounded(name)
