@@ -12,6 +12,7 @@ from autoprune.strategy import SearchProblem, Strategy
 _PLACES = {
     "bayes": "autoprune.agents.bayesian:BayesianStrategy",
     "global": "autoprune.agents.global_ranking:GlobalStrategy",
+    "netadapt": "autoprune.agents.netadapt:NetAdaptStrategy",
     "random": "autoprune.agents.random_search:RandomStrategy",
     "uniform": "autoprune.agents.uniform:UniformStrategy",
 }

@@ -6,12 +6,10 @@ from typing import ClassVar
 
 import numpy as np
 
+from autoprune.agents.moves import descend
 from autoprune.errors import UsageError
 from autoprune.policy import Widths
 from autoprune.strategy import Candidate, SearchProblem, Strategy, Trial
-
-# A cut takes at most this part of a group at once, before prices are looked at again.
-STEPS_PER_GROUP = 16
 
 
 class GlobalStrategy(Strategy):
@@ -50,31 +48,5 @@ class GlobalStrategy(Strategy):
 
 def least_error(problem: SearchProblem) -> Widths:
     """Return widths on the budget that lose little reconstruction error, greedily."""
-    widths = problem.space.sizes
-    while not problem.projection.fits(widths):
-        cuts = [cut for g in range(len(widths)) if (cut := _best_cut(problem, widths, g))]
-        widths = min(cuts)[1]
-    return problem.projection.fill(widths)
-
-
-def _best_cut(problem: SearchProblem, widths: Widths, group: int) -> tuple[float, Widths] | None:
-    """Return (error per saving, widths) of a group's best cut at the current widths."""
-    levels, now = problem.space.levels[group], widths[group]
-    lower = levels[levels < now]
-    errors = problem.rankings[group].errors
-    if not len(lower) or errors is None:
-        return None
-    # Error curves need not be convex: a cut is as cheap as the cheapest way down from here.
-    slopes = (np.asarray(errors)[lower] - errors[now]) / (now - lower)
-    cheapest = int(slopes.argmin())
-    step_floor = now - max(problem.space.sizes[group] // STEPS_PER_GROUP, 1)
-    reached = max(lower[cheapest], lower[lower <= max(step_floor, lower[0])][-1])
-    one_down = _with(widths, group, int(lower[-1]))
-    saved = problem.projection.excess(widths) - problem.projection.excess(one_down)
-    # A cost that is a maximum falls only once all its largest layers are cut.
-    per_saving = slopes[cheapest] * (now - lower[-1]) / max(saved, 1e-12)
-    return float(per_saving), _with(widths, group, int(reached))
-
-
-def _with(widths: Widths, group: int, width: int) -> Widths:
-    return (*widths[:group], width, *widths[group + 1 :])
+    curves = [np.asarray(ranking.errors) for ranking in problem.rankings]
+    return problem.projection.fill(descend(problem.space.sizes, curves, problem.projection))

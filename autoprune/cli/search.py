@@ -53,7 +53,8 @@ def search(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Who chooses the widths: auto (default), bayes, global, random or uniform.",
+            help="Who chooses the widths: auto (default), bayes, netadapt, global, "
+            "random or uniform.",
             rich_help_panel=HOW,
         ),
     ] = None,
