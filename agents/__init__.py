@@ -16,6 +16,7 @@ _PLACES = {
     "evolution": "autoprune.agents.evolution:EvolutionStrategy",
     "global": "autoprune.agents.global_ranking:GlobalStrategy",
     "knapsack": "autoprune.agents.knapsack:KnapsackStrategy",
+    "netadapt": "autoprune.agents.netadapt:NetAdaptStrategy",
     "random": "autoprune.agents.random_search:RandomStrategy",
     "recall": "autoprune.agents.recall:RecallStrategy",
     "sensitivity": "autoprune.agents.sensitivity:SensitivityStrategy",

@@ -7,13 +7,11 @@ from typing import ClassVar
 
 import numpy as np
 
-from autoprune.agents.curves import with_width
+from autoprune.agents.moves import descend
 from autoprune.errors import UsageError
 from autoprune.policy import Widths
 from autoprune.strategy import Candidate, SearchProblem, Strategy, Trial
 
-# A cut takes at most this part of a group at once, before prices are looked at again.
-STEPS_PER_GROUP = 16
 # Keep ratios of all groups that a search without a budget begins with.
 DIAGONAL = (1.0, 0.75, 0.5, 0.25)
 
@@ -73,11 +71,8 @@ def threshold(problem: SearchProblem) -> Widths:
 
 def least_error(problem: SearchProblem) -> Widths:
     """Return widths on the budget that lose little reconstruction error, greedily."""
-    widths = problem.space.sizes
-    while not problem.projection.fits(widths):
-        cuts = [cut for g in range(len(widths)) if (cut := _best_cut(problem, widths, g))]
-        widths = min(cuts)[1]
-    return problem.projection.fill(widths)
+    curves = [np.asarray(ranking.errors) for ranking in problem.rankings]
+    return problem.projection.fill(descend(problem.space.sizes, curves, problem.projection))
 
 
 def warm_starts(problem: SearchProblem) -> list[Widths]:
@@ -89,22 +84,3 @@ def warm_starts(problem: SearchProblem) -> list[Widths]:
     if any(ranking.errors is None for ranking in problem.rankings):
         return [uniform]
     return [uniform, least_error(problem)]
-
-
-def _best_cut(problem: SearchProblem, widths: Widths, group: int) -> tuple[float, Widths] | None:
-    """Return (error per saving, widths) of a group's best cut at the current widths."""
-    levels, now = problem.space.levels[group], widths[group]
-    lower = levels[levels < now]
-    errors = problem.rankings[group].errors
-    if not len(lower) or errors is None:
-        return None
-    # Error curves need not be convex: a cut is as cheap as the cheapest way down from here.
-    slopes = (np.asarray(errors)[lower] - errors[now]) / (now - lower)
-    cheapest = int(slopes.argmin())
-    step_floor = now - max(problem.space.sizes[group] // STEPS_PER_GROUP, 1)
-    reached = max(lower[cheapest], lower[lower <= max(step_floor, lower[0])][-1])
-    one_down = with_width(widths, group, int(lower[-1]))
-    saved = problem.projection.excess(widths) - problem.projection.excess(one_down)
-    # A cost that is a maximum falls only once all its largest layers are cut.
-    per_saving = slopes[cheapest] * (now - lower[-1]) / max(saved, 1e-12)
-    return float(per_saving), with_width(widths, group, int(reached))

@@ -1,0 +1,167 @@
+"""NetAdapt (Yang et al. 2018): step by step down to the budget, measured at every step."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterable, Iterator
+from typing import ClassVar
+
+import numpy as np
+
+from autoprune.agents.calibration import Calibration
+from autoprune.agents.moves import Curves, descend, error, narrow, swap
+from autoprune.policy import Widths
+from autoprune.search_spaces.projection import Constraint, Projection
+from autoprune.strategy import Candidate, SearchProblem, Strategy, Trial
+
+# Part of the evaluations that the way down takes; refinement at the budget has the rest.
+DESCENT = 0.3
+# A step removes this part of what the step before it removed.
+DECAY = 0.9
+# Proposals of each step for every step that there is: 8 steps with 4 proposals at 100 trials.
+PROPOSALS_PER_STEP = 0.5
+# Swaps that are looked at, by calibrated curves, for one that is measured.
+SWAPS = 64
+
+
+class NetAdaptStrategy(Strategy):
+    """Cuts to ever lower bounds, keeps what loses least at each, then trades units at the budget.
+
+    A step's proposals narrow one group each until the step's bounds just hold, plus one that
+    narrows several, where the calibrated curves see the least loss: it stands for several steps of
+    NetAdapt at once, and is all there is where no group alone can meet the bounds (as with a cost
+    that is a maximum). Only the groups that promise the least loss per cost are proposed. The
+    proposal that loses least reward per cost saved is kept. Bounds of all costs fall together.
+
+    At the budget, one group at a time grows and another pays: of many such swaps around the best
+    candidate, the one is measured that promises most. Every answer calibrates the curves.
+    """
+
+    name: ClassVar[str] = "netadapt"
+
+    def __init__(self, problem: SearchProblem) -> None:
+        super().__init__(problem)
+        self._random = np.random.default_rng(problem.seed)
+        self._calibration = Calibration(problem)
+        # Drawn scales give groups their turn while no curve tells them apart.
+        blind = any(ranking.errors is None for ranking in problem.rankings)
+        self._draws = self._random if blind else None
+        self._asked: set[Widths] = set()
+        self._values: dict[Widths, float] = {}
+        self._course = self._search()
+
+    def ask(self) -> Candidate | None:
+        """Return widths that were not asked for before."""
+        return next(self._course, None)
+
+    def tell(self, trial: Trial) -> None:
+        """Learn the reward of the widths."""
+        if trial.value is not None:
+            self._values[trial.candidate.widths] = trial.value
+
+    def _search(self) -> Iterator[Candidate]:
+        """Ask all questions; whatever was asked is answered when the generator goes on."""
+        dense, projection = self.problem.space.sizes, self.problem.projection
+        # A search that is cut short has a candidate; losses are counted from the dense network.
+        start = projection.fill(descend(dense, self._calibration.shapes, projection))
+        yield from self._questions([start])
+        yield from self._questions([dense])
+        yield from self._descend()
+        yield from self._refine(start)
+
+    def _questions(
+        self, proposals: Iterable[Widths], base: Widths | None = None
+    ) -> Iterator[Candidate]:
+        for widths in proposals:
+            if widths not in self._asked:
+                self._asked.add(widths)
+                fits = self.problem.projection.fits(widths)
+                yield Candidate(widths, "candidate" if fits else "probe", base)
+
+    def _descend(self) -> Iterator[Candidate]:
+        current, final = self.problem.space.sizes, self.problem.projection
+        steps, count = plan(self.problem.trials, len(current))
+        for projection in [*step_bounds(final, current, steps), final]:
+            if projection.fits(current):
+                continue
+            proposals = self._proposals(current, projection, count)
+            if projection is final:
+                proposals = [final.fill(widths) for widths in proposals]
+            yield from self._questions(sorted(proposals, key=_changed_from(current)), current)
+            current = self._kept(current, proposals)
+
+    def _proposals(self, current: Widths, projection: Projection, count: int) -> list[Widths]:
+        """Return what may come next: several groups together, then single ones by promise."""
+        curves = self._curves(current)
+        alone = [w for g in range(len(current)) if (w := narrow(current, g, projection))]
+        promise = [error(curves, w) / self._saved(current, w) for w in alone]
+        ranked = [alone[place] for place in np.argsort(promise, kind="stable")]
+        return [descend(current, curves, projection), *ranked[: count - 1]]
+
+    def _kept(self, current: Widths, proposals: list[Widths]) -> Widths:
+        """Return the proposal that loses least per cost; the curves' own if all failed."""
+        measured = [w for w in proposals if w in self._values]
+        dense = self._values.get(current, max(self._values.values(), default=0.0))
+        losses = [(dense - self._values[w]) / self._saved(current, w) for w in measured]
+        return measured[int(np.argmin(losses))] if measured else proposals[0]
+
+    def _saved(self, current: Widths, widths: Widths) -> float:
+        excess = self.problem.projection.excess
+        return max(excess(current) - excess(widths), 1e-12)
+
+    def _curves(self, centre: Widths) -> Curves:
+        return self._calibration.curves(centre, self._values, self._draws)
+
+    def _refine(self, start: Widths) -> Iterator[Candidate]:
+        """Measure the most promising swap around the best; the next best once there is none."""
+        fits, used_up = self.problem.projection.fits, 0
+        while True:
+            good = sorted(filter(fits, self._values), key=lambda w: -self._values[w]) or [start]
+            if used_up == len(good):
+                return
+            centre = good[used_up]
+            promising = self._swap(centre)
+            used_up = 0 if promising else used_up + 1
+            yield from self._questions(promising, centre)
+
+    def _swap(self, centre: Widths) -> list[Widths]:
+        """Return the swap that promises most, or nothing if all that were drawn are known."""
+        projection, curves = self.problem.projection, self._curves(centre)
+        drawn = {swap(centre, projection, self._random) for _ in range(SWAPS)} - {None}
+        swaps = sorted((error(curves, w), w) for w in drawn if w is not None)
+        filled = (projection.fill(widths) for _, widths in swaps)
+        return list(itertools.islice((w for w in filled if w not in self._asked), 1))
+
+
+def plan(trials: int, groups: int) -> tuple[int, int]:
+    """Return (steps down to the budget, proposals of each) for so many evaluations."""
+    evaluations = DESCENT * trials
+    count = min(max(round(math.sqrt(PROPOSALS_PER_STEP * evaluations)), 2), groups + 1)
+    return max(round(evaluations / count), 1), count
+
+
+def step_bounds(projection: Projection, start: Widths, steps: int) -> list[Projection]:
+    """Return the bounds of all steps but the last, whose are the budget's own.
+
+    Args:
+        projection: onto the budget.
+        start: widths whose excess over each bound is to be removed.
+        steps: how many; each removes `DECAY` times what the one before it removed.
+    """
+    removed = np.cumsum(DECAY ** np.arange(steps))
+    return [
+        Projection(
+            projection.space,
+            [
+                Constraint(c.cost, c.limit + share * max(c.cost.total(start) - c.limit, 0.0))
+                for c in projection.constraints
+            ],
+        )
+        for share in (1 - removed / removed[-1])[:-1].tolist()
+    ]
+
+
+def _changed_from(base: Widths) -> Callable[[Widths], list[bool]]:
+    """Return the key that sorts by the first changed group: earlier layers first."""
+    return lambda widths: [a == b for a, b in zip(widths, base, strict=True)]
