@@ -97,7 +97,7 @@ class Calibration:
         unit = float(np.abs(losses) @ sizes / (sizes @ sizes)) if len(sizes) else 1.0
         unit = unit or 1.0
         precision = _prior_precision(len(rises))
-        wanted = precision @ np.ones(len(precision))
+        wanted: Floats = precision @ np.ones(len(precision))
         if len(sizes):
             # A row says what a move costs per error; near moves are told more exactly.
             weights = np.sqrt(np.median(sizes) / sizes) / MISFIT
@@ -105,8 +105,7 @@ class Calibration:
             rows = signed * (weights / sizes)[:, None]
             precision += rows.T @ rows
             wanted += rows.T @ (losses * weights / (unit * sizes))
-        mean: Floats = np.linalg.solve(precision, wanted)
-        return Regression(unit, mean, precision)
+        return Regression(unit, np.linalg.solve(precision, wanted), precision)
 
 
 def _prior_precision(groups: int) -> Floats:
