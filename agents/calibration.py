@@ -105,7 +105,8 @@ class Calibration:
             rows = signed * (weights / sizes)[:, None]
             precision += rows.T @ rows
             wanted += rows.T @ (losses * weights / (unit * sizes))
-        return Regression(unit, np.linalg.solve(precision, wanted), precision)
+        mean: Floats = np.linalg.solve(precision, wanted)
+        return Regression(unit, mean, precision)
 
 
 def _prior_precision(groups: int) -> Floats:
