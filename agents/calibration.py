@@ -105,7 +105,7 @@ class Calibration:
             rows = signed * (weights / sizes)[:, None]
             precision += rows.T @ rows
             wanted += rows.T @ (losses * weights / (unit * sizes))
-        mean: Floats = np.linalg.solve(precision, wanted)
+        mean = np.linalg.solve(precision, wanted).astype(np.float64)
         return Regression(unit, mean, precision)
 
 

@@ -24,11 +24,13 @@ REUSED_SPREAD = 0.08
 # Share of the trials before anything is learnt from them.
 WARM_UP = 0.05
 BATCH = 64
+# Updates of actor and critic after each episode. A fifth of that learnt nothing in 300 episodes.
 UPDATES = 60
 # One trial in so many is what the actor itself would do.
 GREEDY_EVERY = 10
 # Episodes in a row that may end at known widths, each with more noise than the one before.
-MOST_FOLDED = 30
+MOST_FOLDED = 40
+WIDENING = 1.2
 CLONING_STEPS, CLONING_RATE = 300, 3e-3
 
 
@@ -84,7 +86,7 @@ class DdpgStrategy(Strategy):
             return Candidate(greedy)
         spread = self._noise.spread(number)
         for attempt in range(MOST_FOLDED):
-            widths = self._play(spread * (1 + attempt / 4))
+            widths = self._play(spread * WIDENING**attempt)
             if widths not in self._values:
                 return Candidate(widths)
         return None
