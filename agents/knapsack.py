@@ -51,14 +51,18 @@ class KnapsackStrategy(Strategy):
         self._values[trial.candidate.widths] = trial.value
 
     def _plan(self) -> Iterator[Candidate]:
+        # A search that is cut short among the probes has something to hand over.
+        uniform = self.problem.projection.project(np.ones(len(self.problem.space)))
+        yield Candidate(uniform)
         yield from plan_probes(self.problem, PROBES)
         curves = loss_curves(self.problem, self._values)
         start = by_greed(self.problem, curves)
         widths: Widths | None = allocate(self.problem.projection, curves, start)
-        asked: list[Widths] = []
+        asked = [uniform]
         while widths is not None:
             asked.append(widths)
-            yield Candidate(widths)
+            if widths not in self._values:
+                yield Candidate(widths)
             widths = self._next(curves, asked)
 
     def _next(self, curves: Sequence[Curve], asked: Sequence[Widths]) -> Widths | None:

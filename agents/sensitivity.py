@@ -40,8 +40,11 @@ class SensitivityStrategy(Strategy):
         self._values[trial.candidate.widths] = trial.value
 
     def _plan(self) -> Iterator[Candidate]:
+        # A search that is cut short among the probes has something to hand over.
+        uniform = self.problem.projection.project(np.ones(len(self.problem.space)))
+        yield Candidate(uniform)
         yield from plan_probes(self.problem, PROBES)
-        asked = set()
+        asked = {uniform}
         for widths in _by_threshold(self.problem, loss_curves(self.problem, self._values)):
             if widths not in asked:
                 asked.add(widths)

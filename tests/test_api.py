@@ -526,7 +526,7 @@ def test_no_budget(given: dict[str, Any], name: str | None, tmp_path: Path) -> N
     assert (stored(run.path)["budget"], stored(run.path)["reward"]) == ("none", name)
     kept = sum(kept for kept, _ in run.result["widths"].values())
     assert kept < sum(size for _, size in run.result["widths"].values())
-    autoprune.search(classifier(), data=dataset(), resume=True, **options)
+    autoprune.search(classifier(), data=dataset(), resume=True, **{**options, "trials": 7})
 
 
 def test_a_reward_of_ones_own_needs_a_budget_or_none_in_words(tmp_path: Path) -> None:
@@ -605,7 +605,7 @@ def test_finalists_whose_reward_fails_drop_out(tmp_path: Path) -> None:
     run = autoprune.search(
         classifier(), data=dataset(), reward=Faulty(1, 1), resume=True, **options
     )
-    assert run.result["reconstruction"] != "sequential"
+    assert run.result["reconstruction"] == "sequential"  # the judge's own repair came first
     dropped = [note for note in notes if note.startswith("a finalist drops out: the reward ")]
     assert len(dropped) == 3
 

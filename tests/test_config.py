@@ -26,6 +26,8 @@ def test_plain_values_come_back() -> None:
         "trials": 7,
         "time": 2.5,
         "sampler": "gp",
+        "agent": "runs/a",
+        "from_run": "runs/b",
         "importance": "l1",
         "exclude": ["stem", "layer1.*"],
         "min_keep": {"*": 0.2, "head": 1.0},
@@ -83,7 +85,7 @@ def test_numpy_numbers_are_numbers() -> None:
     ("wrong", "message"),
     [
         ({"trails": 3}, "unknown option 'trails'; did you mean 'trials'?"),
-        ({"verbosity": 3}, "unknown option 'verbosity'; choose one of: budget, "),
+        ({"verbosity": 3}, "unknown option 'verbosity'; choose one of: agent, budget, "),
         ({"trials": 0}, "trials must be above zero, but got 0"),
         ({"trials": -1}, "trials must be above zero, but got -1"),
         ({"time": 0.0}, "time must be above zero, but got 0.0"),

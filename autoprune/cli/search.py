@@ -64,7 +64,7 @@ def search(
         typer.Option(
             metavar="NAME",
             help="Who chooses the widths: auto (default), ddpg, netadapt, bayes, knapsack, "
-            "evolution, sensitivity, global, random, uniform, deep or shallow.",
+            "evolution, sensitivity, global, random, uniform, deep, shallow or recall (--from).",
             rich_help_panel=HOW,
         ),
     ] = None,

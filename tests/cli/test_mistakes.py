@@ -77,7 +77,7 @@ def refused(search, tmp_path: Path):
         (["--budget", "none"], ["'kl' needs a budget", "flops=0.5", "accuracy_flops"]),
         (
             ["--budget", "none", "--reward", "accuracy_flops", "--strategy", "global"],
-            ["'global' needs a budget", "'bayes' or 'random'"],
+            ["'global' needs a budget", "'bayes' or 'ddpg' or 'random'"],
         ),
         (["--trials", "many"], ["--trials", "'many'", "whole number"]),
         (["--trials", "0"], ["trials", "0"]),
