@@ -11,7 +11,8 @@ from autoprune.agents.sensitivity import SensitivityStrategy
 def candidates(toy: Any, play: Any, trials: int) -> list[Any]:
     strategy = SensitivityStrategy(replace(toy.problem, trials=trials))
     played = play(strategy, toy.value, trials)
-    return [t.candidate.widths for t in played if t.candidate.kind == "candidate"]
+    uniform, *others = (t.candidate.widths for t in played if t.candidate.kind == "candidate")
+    return others or [uniform]
 
 
 @pytest.mark.parametrize("keep", [0.3, 0.5, 0.8])
