@@ -12,6 +12,7 @@ import torch
 from autoprune.agents.ddpg.exploration import TruncatedNormal
 from autoprune.agents.ddpg.files import AgentInfo, load_agent, save_agent
 from autoprune.agents.ddpg.networks import HIDDEN, HIGH, LOW, make_ddpg
+from autoprune.agents.ddpg.replay import EpisodeReplay
 from autoprune.agents.global_ranking import warm_starts
 from autoprune.policy import Widths
 from autoprune.search_spaces.episode import Episode, Step
@@ -98,7 +99,9 @@ class DdpgStrategy(Strategy):
         if value is None:
             return
         steps = self._episode.walk(widths)
-        self._model.replay_buffer.add_episode(steps, value)
+        replay = self._model.replay_buffer
+        assert isinstance(replay, EpisodeReplay)
+        replay.add_episode(steps, value)
         if len(self._values) > WARM_UP * self.problem.trials:
             self._model.train(UPDATES, BATCH)
 
