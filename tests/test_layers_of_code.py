@@ -16,7 +16,7 @@ FLOORS = (
     {"policy", "budget", "plugin", "data", "demo"},
     {"structure"},
     {"statistics", "cost"},
-    {"reconstruction"},
+    {"reconstruction", "recovery"},
     {"importance"},
     {"evaluation"},
     {"search_spaces", "strategy", "study"},
