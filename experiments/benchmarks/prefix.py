@@ -14,15 +14,16 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from autoprune.bench import set_up
 from autoprune.cli.specs import load_model
 from autoprune.config import SearchConfig
 from autoprune.data import SplitSizes, load_splits, partition
 from autoprune.evaluation.measurement import Scores
 from autoprune.evaluation.scoring import ClassificationScorer
 from autoprune.memory import kept_memory
-from autoprune.pipeline import define_task, set_up
 from autoprune.progress import Progress
 from autoprune.reconstruction.batchnorm import fold_batchnorm
+from autoprune.task import define_task
 
 ROUNDS = 3
 
