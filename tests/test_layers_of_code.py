@@ -21,7 +21,18 @@ FLOORS = (
     {"evaluation"},
     {"search_spaces", "strategy", "study"},
     {"agents", "loop"},
-    {"api", "bench", "config", "exploration", "finals", "progress", "session", "summary", "task"},
+    {
+        "api",
+        "bench",
+        "config",
+        "exploration",
+        "finals",
+        "progress",
+        "session",
+        "summary",
+        "task",
+        "winner",
+    },
     {"cli"},
 )
 STRANGERS = ({"cost", "reconstruction"},)

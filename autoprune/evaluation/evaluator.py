@@ -110,6 +110,15 @@ class Evaluator:
         """Return the network of these widths with its measurement."""
         seconds: dict[str, float] = {}
         small = self._build(widths, seconds)
+        return small, self._judge(small, widths, seconds, base)
+
+    def judge(self, small: nn.Module, widths: Widths) -> Measurement:
+        """Measure a network of these widths that is there already."""
+        return self._judge(small, widths, {}, None)
+
+    def _judge(
+        self, small: nn.Module, widths: Widths, seconds: dict[str, float], base: Widths | None
+    ) -> Measurement:
         with timed(seconds, "surgery"):
             folded = fold_batchnorm(small, self._structure)
         with timed(seconds, "scoring"):
@@ -117,7 +126,7 @@ class Evaluator:
                 scores = self._scorer.score(folded)
             else:
                 scores = self._scorer.score_near(folded, partial(self._base_network, base))
-        return small, self._measurement(widths, scores, seconds)
+        return self._measurement(widths, scores, seconds)
 
     def _base_network(self, widths: Widths) -> nn.Module:
         """Return what is scored for a base, remembering the last one; it counts as scoring."""

@@ -135,10 +135,12 @@ class _Training:
         self._given = small
         self._lesson = lesson
         self._teacher = fold_batchnorm(lesson.dense, lesson.structure)
-        self._imitation = Imitation(lesson.structure, lesson.keep)
         self._device = device_of(small)
         limit = CPU_BATCH if self._device.type == "cpu" else GPU_BATCH
         self._size = batch_within(lesson.structure, lesson.check, limit, ACTIVATION_BYTES)
+        self._imitation = Imitation(
+            self._teacher, lesson.structure, lesson.keep, lesson.check.inputs[: self._size]
+        )
         self._peak = RATE
         self.best: nn.Module | None = None
         self._start_from(small)

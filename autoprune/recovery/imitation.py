@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from autoprune.errors import ModelError, type_of
@@ -58,10 +59,19 @@ class Imitation:
     were cut have no counterpart and are left out.
     """
 
-    def __init__(self, structure: Structure, keep: Keep) -> None:
-        """Take the structure and the entries that stay."""
+    def __init__(self, dense: nn.Module, structure: Structure, keep: Keep, inputs: Tensor) -> None:
+        """Take the dense network, the entries that stay, and a batch to learn what is usual.
+
+        Raises:
+            ModelError: its output is no tensor.
+        """
         self._structure = structure
         self._keep = keep
+        with torch.no_grad():
+            usual = self.read(dense, inputs)
+        centred = usual.output - usual.output.mean()
+        self._powers = {name: _power(source) for name, source in usual.inside.items()}
+        self._output_power = _power(centred)
 
     def read(self, model: nn.Module, inputs: Tensor) -> Reading:
         """Run a network, the dense one or a cut one.
@@ -80,16 +90,15 @@ class Imitation:
     def distance(self, small: Reading, dense: Reading) -> Tensor:
         """Return INSIDE x the mean over layers, plus OUTPUT x the output's, of ‖s − d‖² / ‖d‖².
 
-        Of the output d is taken about its mean. Nothing here depends on the task: class scores,
-        maps of them and plain numbers are treated alike.
+        The d below the line is what is usual, of the output about its mean. Nothing here depends
+        on the task: class scores, maps of them and plain numbers are treated alike.
         """
         parts = [
-            _relative(small.inside[name], self._kept(name, dense.inside[name]))
-            for name in small.inside
+            F.mse_loss(source, self._kept(name, dense.inside[name])) / self._powers[name]
+            for name, source in small.inside.items()
         ]
         inside = torch.stack(parts).mean() if parts else 0.0
-        spread = dense.output - dense.output.mean()
-        output = (small.output - dense.output).square().mean() / _power(spread)
+        output = F.mse_loss(small.output, dense.output) / self._output_power
         return INSIDE * inside + OUTPUT * output
 
     def _kept(self, weight: str, source: Tensor) -> Tensor:
@@ -98,10 +107,6 @@ class Imitation:
         if kept is None:
             return source
         return source.index_select(1 if layer.kernel_size else -1, kept)
-
-
-def _relative(value: Tensor, target: Tensor) -> Tensor:
-    return (value - target).square().mean() / _power(target)
 
 
 def _power(value: Tensor) -> Tensor:

@@ -30,6 +30,7 @@ class RunDirectory:
         self.config_path = self.path / "config.toml"
         self.policy_path = self.path / "policy.json"
         self.weights_path = self.path / "pruned.safetensors"
+        self.unrecovered_path = self.path / "pruned-unrecovered.safetensors"
         self.result_path = self.path / "result.json"
         self.agent_path = self.path / "agent"
 
@@ -100,10 +101,20 @@ class RunDirectory:
 
     def save_weights(self, model: nn.Module) -> None:
         """Write the pruned model's tensors."""
+        self._save_tensors(model, self.weights_path)
+        self.unrecovered_path.unlink(missing_ok=True)  # of an earlier session
+
+    def save_recovered(self, model: nn.Module) -> None:
+        """Write the recovered model's tensors; those written before are kept beside them."""
+        unrecovered = self.weights_path.read_bytes()
+        self._write(self.unrecovered_path, lambda p: p.write_bytes(unrecovered))
+        self._save_tensors(model, self.weights_path)
+
+    def _save_tensors(self, model: nn.Module, path: Path) -> None:
         tensors = {
             name: t.detach().cpu().contiguous().clone() for name, t in model.state_dict().items()
         }
-        self._write(self.weights_path, lambda p: save_file(tensors, p))
+        self._write(path, lambda p: save_file(tensors, p))
 
     def load_weights(self) -> dict[str, Tensor]:
         """Return the pruned model's tensors.
