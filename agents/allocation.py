@@ -10,10 +10,10 @@ import numpy.typing as npt
 from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import csr_array
 
-from autoprune.agents.curves import Curve, with_width
+from autoprune.agents.curves import Curve
 from autoprune.agents.global_ranking import least_error
 from autoprune.policy import Widths
-from autoprune.search_spaces.keep_ratio import SearchSpace
+from autoprune.search_spaces.keep_ratio import SearchSpace, with_width
 from autoprune.search_spaces.projection import Projection
 from autoprune.strategy import SearchProblem
 

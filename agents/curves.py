@@ -11,6 +11,7 @@ from scipy.interpolate import PchipInterpolator
 from scipy.optimize import isotonic_regression
 
 from autoprune.policy import Widths
+from autoprune.search_spaces.keep_ratio import with_width
 from autoprune.strategy import Candidate, SearchProblem
 
 Curve: TypeAlias = npt.NDArray[np.float64]
@@ -96,8 +97,3 @@ def _interpolate(shape: Curve, points: Mapping[int, float]) -> Curve:
     if places[-1] != 0:
         x, y = np.append(x, shape[0]), np.append(y, y[-1] * shape[0] / x[-1])
     return np.asarray(PchipInterpolator(x, y)(shape))
-
-
-def with_width(widths: Widths, group: int, width: int) -> Widths:
-    """Return the widths with one group's replaced."""
-    return (*widths[:group], width, *widths[group + 1 :])

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autoprune.agents.curves import loss_curves, plan_probes, with_width
+from autoprune.agents.curves import loss_curves, plan_probes
 
 
 def measured(toy: Any, share: float) -> dict[Any, float]:
@@ -75,7 +75,3 @@ def test_an_unmeasured_group_loses_as_usual(make_toy: Any) -> None:
     values = {(12, 12): 0.0, (6, 12): -7 * toy.curves[0][6], (12, 6): None}
     curves = loss_curves(toy.problem, values)
     assert np.allclose(curves[1], 7 * np.asarray(toy.curves[1])[1:], atol=1e-3)
-
-
-def test_with_width() -> None:
-    assert with_width((3, 4, 5), 1, 9) == (3, 9, 5)
