@@ -56,7 +56,7 @@ class KnapsackStrategy(Strategy):
         yield Candidate(uniform)
         yield from plan_probes(self.problem, PROBES)
         curves = loss_curves(self.problem, self._values)
-        start = by_greed(self.problem, curves)
+        start = by_greed(self.problem.projection, curves)
         widths: Widths | None = allocate(self.problem.projection, curves, start)
         asked = [uniform]
         while widths is not None:
