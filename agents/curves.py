@@ -46,7 +46,7 @@ def _spread(problem: SearchProblem, group: int, points: int) -> list[int]:
     return sorted({int(lower[int(place)]) for place in places})
 
 
-def loss_curves(problem: SearchProblem, values: Mapping[Widths, float | None]) -> tuple[Curve, ...]:
+def loss_curves(problem: SearchProblem, values: Mapping[Widths, float]) -> tuple[Curve, ...]:
     """Return every group's curve.
 
     Between measured widths the loss is interpolated monotonically (PCHIP) over the criterion's
@@ -54,17 +54,16 @@ def loss_curves(problem: SearchProblem, values: Mapping[Widths, float | None]) -
 
     Args:
         problem: whose groups they are.
-        values: of evaluated widths; failed ones (None) and other widths count for nothing.
+        values: of evaluated widths; other widths than the probes' count for nothing.
     """
     dense = problem.space.sizes
-    known = {widths: value for widths, value in values.items() if value is not None}
-    top = known.get(dense, max(known.values(), default=0.0))
+    top = values.get(dense, max(values.values(), default=0.0))
     shapes = [_shape(problem, group) for group in range(len(dense))]
     points = [
         {
-            place: top - known[cut]
+            place: top - values[cut]
             for place, width in enumerate(levels[:-1])
-            if (cut := with_width(dense, group, int(width))) in known
+            if (cut := with_width(dense, group, int(width))) in values
         }
         for group, levels in enumerate(problem.space.levels)
     ]

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import bisect
+from collections.abc import Iterator
 from typing import ClassVar
 
 import numpy as np
 
+from autoprune.agents.course import CourseStrategy
 from autoprune.agents.moves import descend
 from autoprune.errors import UsageError
 from autoprune.policy import Widths
-from autoprune.strategy import Candidate, SearchProblem, Strategy, Trial
+from autoprune.strategy import Candidate, SearchProblem
 
 # Keep ratios of all groups that a search without a budget begins with.
 DIAGONAL = (1.0, 0.75, 0.5, 0.25)
 
 
-class GlobalStrategy(Strategy):
+class GlobalStrategy(CourseStrategy):
     """One candidate by the criterion alone; nothing is evaluated.
 
     Where units are scored on one scale for all groups, those below one threshold go (Network
@@ -41,17 +43,9 @@ class GlobalStrategy(Strategy):
                 "the strategy 'global' needs an importance with error curves or scores that are "
                 "comparable across groups: choose 'obs'."
             )
-        self._asked = False
 
-    def ask(self) -> Candidate | None:
-        """Return the ranking's candidate once."""
-        if self._asked:
-            return None
-        self._asked = True
-        return Candidate((threshold if self._has_scores else least_error)(self.problem))
-
-    def tell(self, trial: Trial) -> None:
-        """Nothing is learnt."""
+    def _course(self) -> Iterator[Candidate]:
+        yield Candidate((threshold if self._has_scores else least_error)(self.problem))
 
 
 def threshold(problem: SearchProblem) -> Widths:
