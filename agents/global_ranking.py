@@ -70,11 +70,16 @@ def least_error(problem: SearchProblem) -> Widths:
 
 
 def warm_starts(problem: SearchProblem) -> list[Widths]:
-    """Return the candidates that are known before any search: without a budget, of each size."""
+    """Return the candidates that are known before any search, each once.
+
+    These are the uniform one and, where the criterion gives errors, the one of least error; without
+    a budget, uniform ones from the dense network down.
+    """
+    every = np.ones(len(problem.space))
     if not problem.projection.constraints:
-        every = np.ones(len(problem.space))
-        return [problem.projection.project(ratio * every) for ratio in DIAGONAL]
-    uniform = problem.projection.project(np.ones(len(problem.space)))
-    if any(ranking.errors is None for ranking in problem.rankings):
-        return [uniform]
-    return [uniform, least_error(problem)]
+        starts = [problem.projection.project(ratio * every) for ratio in DIAGONAL]
+    else:
+        starts = [problem.projection.project(every)]
+        if all(ranking.errors is not None for ranking in problem.rankings):
+            starts.append(least_error(problem))
+    return list(dict.fromkeys(starts))
