@@ -10,6 +10,7 @@ import numpy.typing as npt
 from scipy.interpolate import PchipInterpolator
 from scipy.optimize import isotonic_regression
 
+from autoprune.agents.moves import error_curves
 from autoprune.policy import Widths
 from autoprune.search_spaces.keep_ratio import with_width
 from autoprune.strategy import Candidate, SearchProblem
@@ -58,7 +59,8 @@ def loss_curves(problem: SearchProblem, values: Mapping[Widths, float]) -> tuple
     """
     dense = problem.space.sizes
     top = values.get(dense, max(values.values(), default=0.0))
-    shapes = [_shape(problem, group) for group in range(len(dense))]
+    sizes = zip(error_curves(problem), problem.space.levels, dense, strict=True)
+    shapes = [_shape(errors[levels], 1 - levels / size) for errors, levels, size in sizes]
     points = [
         {
             place: top - values[cut]
@@ -77,13 +79,14 @@ def loss_curves(problem: SearchProblem, values: Mapping[Widths, float]) -> tuple
     )
 
 
-def _shape(problem: SearchProblem, group: int) -> Curve:
-    """Return what the loss is taken to be a smooth function of, strictly falling to 0."""
-    levels, errors = problem.space.levels[group], problem.rankings[group].errors
-    cut = 1 - levels / problem.space.sizes[group]
-    if errors is None:
-        return np.asarray(cut**2)
-    rising = np.maximum.accumulate(np.asarray(errors)[levels][::-1])[::-1]
+def _shape(errors: Curve, cut: Curve) -> Curve:
+    """Return what the loss is taken to be a smooth function of, strictly falling to 0.
+
+    Args:
+        errors: of the group at each level.
+        cut: the share of its units that each level takes away.
+    """
+    rising = np.maximum.accumulate(errors[::-1])[::-1]
     return np.asarray(rising - rising[-1] + 1e-6 * cut)
 
 

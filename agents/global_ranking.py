@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from autoprune.agents.course import CourseStrategy
-from autoprune.agents.moves import descend
+from autoprune.agents.moves import descend, error_curves
 from autoprune.errors import UsageError
 from autoprune.policy import Widths
 from autoprune.strategy import Candidate, SearchProblem
@@ -65,8 +65,8 @@ def threshold(problem: SearchProblem) -> Widths:
 
 def least_error(problem: SearchProblem) -> Widths:
     """Return widths on the budget that lose little reconstruction error, greedily."""
-    curves = [np.asarray(ranking.errors) for ranking in problem.rankings]
-    return problem.projection.fill(descend(problem.space.sizes, curves, problem.projection))
+    cut = descend(problem.space.sizes, error_curves(problem), problem.projection)
+    return problem.projection.fill(cut)
 
 
 def warm_starts(problem: SearchProblem) -> list[Widths]:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from autoprune.policy import Widths
 from autoprune.search_spaces.keep_ratio import with_width
 from autoprune.search_spaces.projection import Projection
+from autoprune.strategy import SearchProblem
 
 Curves: TypeAlias = Sequence[npt.NDArray[np.float64]]
 """Per group: the error with w units left, w = 0 … size."""
@@ -19,6 +20,14 @@ Curves: TypeAlias = Sequence[npt.NDArray[np.float64]]
 STEPS_PER_GROUP = 16
 # A swap grows a group by at most this part of its levels.
 LARGEST_GROWTH = 3
+
+
+def error_curves(problem: SearchProblem) -> Curves:
+    """Return the rankings' errors; (1 − keep ratio)² where the criterion gives none."""
+    return [
+        (1 - np.arange(size + 1) / size) ** 2 if r.errors is None else np.asarray(r.errors)
+        for r, size in zip(problem.rankings, problem.space.sizes, strict=True)
+    ]
 
 
 def error(curves: Curves, widths: Widths) -> float:

@@ -11,6 +11,7 @@ import numpy as np
 
 from autoprune.agents.calibration import Calibration
 from autoprune.agents.course import CourseStrategy
+from autoprune.agents.global_ranking import least_error
 from autoprune.agents.moves import Curves, descend, error, narrow, swap
 from autoprune.policy import Widths
 from autoprune.search_spaces.projection import Constraint, Projection
@@ -50,10 +51,9 @@ class NetAdaptStrategy(CourseStrategy):
         self._draws = self._random if blind else None
 
     def _course(self) -> Iterator[Candidate]:
-        dense, projection = self.problem.space.sizes, self.problem.projection
         # A search that is cut short has a candidate; losses are counted from the dense network.
-        start = projection.fill(descend(dense, self._calibration.shapes, projection))
-        yield from self._candidates([start, dense])
+        start = least_error(self.problem)
+        yield from self._candidates([start, self.problem.space.sizes])
         yield from self._descend()
         yield from self._refine(start)
 
