@@ -129,7 +129,8 @@ def search(
         problem = pose(task, bench, config)
         strategy = make_strategy(config.strategy, problem, **config.strategy_options)
         report = explore(strategy, bench, valued, ledger, session.search_deadline, progress)
-        strategy.save(run.agent_path)
+        if strategy.save(run.agent_path):
+            progress.note(f"what it learnt is in {run.agent_path}: use it with --agent {run.path}")
         session.seconds["strategy"] = report.strategy_seconds
         with timed(session.seconds, "finalists"):
             best = ledger.best(FINALISTS)
