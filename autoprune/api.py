@@ -117,6 +117,7 @@ def search(
         task = define_task(model, inputs, config, progress)
     judge = before.get("judge")
     bench = set_up(model, task, images, evaluate, config, progress, session.seconds, judge)
+    session.count(*[bench.forwards] * bench.judging)
     if (dense := bench.dense.metric) is not None:
         progress.note(f"the dense network scores {dense:.4f} on the search images")
     if resume:
@@ -130,11 +131,13 @@ def search(
         problem = pose(task, bench, config)
         strategy = make_strategy(config.strategy, problem, **config.strategy_options)
         report = explore(strategy, bench, valued, ledger, session.search_deadline, progress)
-        strategy.save(run.agent_path)
+        if strategy.save(run.agent_path):
+            progress.note(f"what it learnt is in {run.agent_path}: use it with --agent {run.path}")
         session.seconds["strategy"] = report.strategy_seconds
         with timed(session.seconds, "finalists"):
             best = ledger.best(FINALISTS)
             finalist = run_off(best, bench, valued, progress, session.deadline)
+        session.count(*(bench.final_forwards[kind] for kind in finalist.judged))
         policy = bench.builder.policy(finalist.measurement.widths)
         run.save_policy(policy)
         run.save_weights(finalist.network)

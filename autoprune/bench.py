@@ -41,7 +41,7 @@ class Bench:
         judge_name: how it repairs them, "one-shot" or "one-shot+batchnorm".
         finals: measure finalists on the selection split, by the kind of repair, quickest first.
         forwards: samples that one measurement by the judge runs through a network.
-        judging: measurements that choosing the judge takes.
+        judging: measurements that choosing the judge took; none where it was known.
         final_forwards: samples that judging a finalist runs through networks, by kind of repair.
     """
 
@@ -108,7 +108,7 @@ def set_up(
         judge_name=name,
         finals=_judges({name: quick[name], "sequential": builder.sequential}, selection, task),
         forwards=search.dense.samples + settling,
-        judging=len(quick),
+        judging=len(able) if judge_name is None else 0,
         final_forwards={
             name: selection.dense.samples + settling,
             "sequential": selection.dense.samples + len(builder.repair.samples),

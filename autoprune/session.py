@@ -21,6 +21,7 @@ class Session:
 
     Attributes:
         seconds: spent so far, by stage; added to.
+        evaluations, image_forwards: done besides the trials, to choose the judge and the winner.
         search_deadline: when the search must stop, in `time.monotonic` seconds.
         deadline: after which no finalist is begun.
     """
@@ -37,6 +38,7 @@ class Session:
         self._end = began + (limit or math.inf)
         self._recovery = min(recovery, RECOVERY_SHARE * (limit or math.inf))
         self.seconds = dict.fromkeys(STAGES, 0.0)
+        self.evaluations = self.image_forwards = 0
         self.deadline = self._end - self._recovery
         self.search_deadline = began + SEARCH_SHARE * (self.deadline - began)
 
@@ -50,10 +52,25 @@ class Session:
         """Seconds since it began."""
         return time.monotonic() - self._began
 
+    def count(self, *forwards: int) -> None:
+        """Count evaluations besides the trials, by the samples that each ran through networks."""
+        self.evaluations += len(forwards)
+        self.image_forwards += sum(forwards)
+
+    @property
+    def took(self) -> dict[str, float]:
+        """What it took so far: seconds by stage and in total, evaluations, image forwards."""
+        return {
+            **self.seconds,
+            "total": self.total,
+            "evaluations": self.evaluations,
+            "image_forwards": self.image_forwards,
+        }
+
     @contextmanager
     def recorded(self, ledger: Ledger) -> Iterator[None]:
         """Write down what the session took, however it ends."""
         try:
             yield
         finally:
-            ledger.end_session({**self.seconds, "total": self.total})
+            ledger.end_session(self.took)

@@ -96,14 +96,13 @@ class Summary:
         )
 
     def _search(self) -> dict[str, Any]:
-        """Return what the search took; choosing the judge and the finalists are evaluations too."""
-        bench, judged = self.bench, self.winner.finalist.judged
-        searched = len(self.ledger) + bench.judging
-        forwards = bench.forwards * searched + sum(bench.final_forwards[kind] for kind in judged)
+        """Return what all sessions took; what chose the judge and the winner counts too."""
+        trials, took, spent = len(self.ledger), self.session.took, self.ledger.spent
+        total = {key: spent.get(key, 0) + value for key, value in took.items()}
         return {
-            "trials": len(self.ledger),
-            "evaluations": searched + len(judged),
-            "image_forwards": forwards,
+            "trials": trials,
+            "evaluations": trials + int(total["evaluations"]),
+            "image_forwards": trials * self.bench.forwards + int(total["image_forwards"]),
             "failed": self.exploration.failed,
             "best_value": self.ledger.best(1)[0].value,
             "limits": {
@@ -112,7 +111,7 @@ class Summary:
                 "recover": self.config.recover,
             },
             "signal_split": self.images.signal_split,
-            "seconds": round(self.ledger.spent.get("total", 0.0) + self.session.total, 3),
+            "seconds": round(total["total"], 3),
         }
 
     def _seconds(self) -> dict[str, float | None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import TypeAlias
 
 import numpy as np
 import pytest
@@ -62,25 +62,9 @@ class Toy:
         return max(map(self.value, self.candidates()))
 
 
-class MakeToy(Protocol):
-    def __call__(
-        self,
-        sizes: Sequence[int],
-        *,
-        step: int = 1,
-        keep: float = 0.5,
-        costs: Sequence[CostModel] = (),
-        has_errors: bool = True,
-        seed: int = 0,
-        trials: int = 30,
-        bounded: bool = True,
-    ) -> Toy: ...
-
-
-class Play(Protocol):
-    def __call__(
-        self, strategy: Strategy, answer: Callable[[Widths], float | None], rounds: int
-    ) -> list[Trial]: ...
+Answer: TypeAlias = Callable[[Widths], float | None]
+MakeToy: TypeAlias = Callable[..., Toy]
+Play: TypeAlias = Callable[[Strategy, Answer, int], list[Trial]]
 
 
 @pytest.fixture(scope="session")
@@ -149,9 +133,7 @@ def toy(request: pytest.FixtureRequest, make_toy: MakeToy) -> Toy:
 def play() -> Play:
     """Ask and tell in strict alternation; known widths are answered from the record."""
 
-    def rounds_of(
-        strategy: Strategy, answer: Callable[[Widths], float | None], rounds: int
-    ) -> Iterator[Trial]:
+    def rounds_of(strategy: Strategy, answer: Answer, rounds: int) -> Iterator[Trial]:
         record: dict[Widths, Trial] = {}
         for _ in range(rounds):
             candidate = strategy.ask()
@@ -164,9 +146,7 @@ def play() -> Play:
             strategy.tell(trial)
             yield trial
 
-    def run(
-        strategy: Strategy, answer: Callable[[Widths], float | None], rounds: int
-    ) -> list[Trial]:
+    def run(strategy: Strategy, answer: Answer, rounds: int) -> list[Trial]:
         return list(rounds_of(strategy, answer, rounds))
 
     return run

@@ -11,13 +11,14 @@ from typing import Any
 
 import pytest
 import torch
-from searches import inputs_of, outputs
+from searches import TINY, classifier, dataset, inputs_of, outputs
 from torch import Tensor, nn
 
 import autoprune
 from autoprune.data import Splits
 from autoprune.demo import digits_cnn, load_demo
 from autoprune.errors import ModelError, RunError
+from autoprune.progress import Progress
 
 
 def test_files(demo: autoprune.Run) -> None:
@@ -158,3 +159,22 @@ def test_unfinished_runs_are_refused(tmp_path: Path) -> None:
     ):
         with pytest.raises(RunError):
             call()
+
+
+def test_what_an_agent_learnt_is_told_and_used_again(tmp_path: Path) -> None:
+    notes: list[str] = []
+
+    class Notes(Progress):
+        def note(self, text: str) -> None:
+            notes.append(text)
+
+    def search(folder: str, **options: Any) -> autoprune.Run:
+        options = {**TINY, "trials": 2, "progress": Notes(), "output": tmp_path / folder, **options}
+        return autoprune.search(classifier(), data=dataset(), **options)
+
+    search("plain")
+    assert not any("learnt" in note for note in notes)
+    run = search("taught", strategy="ddpg")
+    assert f"what it learnt is in {run.path}/agent: use it with --agent {run.path}" in notes
+    again = search("again", strategy="ddpg", agent=str(run.path))
+    assert again.result["agent_from"]["episodes"] == 2
