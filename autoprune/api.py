@@ -37,7 +37,7 @@ from autoprune.study.run_directory import RunDirectory, next_free
 from autoprune.summary import Summary
 from autoprune.task import check_config, define_task
 from autoprune.version import __version__
-from autoprune.winner import nurse
+from autoprune.winner import recover_finalist
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,7 +141,9 @@ def search(
         policy = bench.builder.policy(finalist.measurement.widths)
         run.save_policy(policy)
         run.save_weights(finalist.network)
-        winner = nurse(model, finalist, task, bench, images, valued, config, session, progress)
+        winner = recover_finalist(
+            model, finalist, task, bench, images, valued, config, session, progress
+        )
         if winner.recovered is not None:
             run.save_recovered(winner.network)
         result = Summary(
