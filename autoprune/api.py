@@ -37,6 +37,7 @@ from autoprune.study.run_directory import RunDirectory, next_free
 from autoprune.summary import Summary
 from autoprune.task import check_config, define_task
 from autoprune.version import __version__
+from autoprune.winner import nurse
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,8 +83,8 @@ def search(
         reward: measurement → float (larger is better), or what names one (`find_reward`); −KL to
             the dense network by default, or the score of `evaluate`.
         output: the run directory; by default the next free `runs/<model>-<number>`.
-        resume: continue the interrupted search in `output`, or a finished one with more trials or
-            time.
+        resume: continue the interrupted search in `output`, or a finished one with more trials,
+            time or recovery.
         progress: told what happens; True prints lines on standard error.
         origin: where model and data came from, for `config.toml`.
         **options: fields of `SearchConfig`, `budget` above all.
@@ -98,7 +99,7 @@ def search(
     valued = find_reward(DEFAULT_REWARD if reward is None else reward)
     config = SearchConfig.from_mapping({**options, "reward": valued.name})
     check_config(config)
-    session = Session(began, config.time)
+    session = Session(began, config.time, config.recover)
     device = str(device_of(model))
     settings = {"autoprune": __version__, **(origin or {}), "device": device, **config.to_mapping()}
     run = RunDirectory(output or next_free(Path("runs"), type(model).__name__.lower()))
@@ -140,11 +141,14 @@ def search(
         policy = bench.builder.policy(finalist.measurement.widths)
         run.save_policy(policy)
         run.save_weights(finalist.network)
+        winner = nurse(model, finalist, task, bench, images, valued, config, session, progress)
+        if winner.recovered is not None:
+            run.save_recovered(winner.network)
         result = Summary(
-            model, config, images, task, bench, strategy, ledger, report, finalist, session
+            model, config, images, task, bench, strategy, ledger, report, winner, session
         ).report()
         run.save_result(result)
-    return Run(run.path, finalist.network, policy, result)
+    return Run(run.path, winner.network, policy, result)
 
 
 def apply_policy(model: nn.Module, policy: PruningPolicy | str | os.PathLike[str]) -> nn.Module:
@@ -235,10 +239,11 @@ def _begun(run: RunDirectory, settings: Mapping[str, Any], config: SearchConfig)
         search = run.load_result().get("search", {})
         limits = search.get("limits", {})
         most, longest = limits.get("trials", 0), limits.get("time") or math.inf
-        if (config.trials or 0) <= most and (config.time or math.inf) <= longest:
+        recovered = config.recover <= limits.get("recover", 0.0)
+        if (config.trials or 0) <= most and (config.time or math.inf) <= longest and recovered:
             raise RunError(
                 f"the search in {str(run.path)!r} is finished ({search.get('trials')} trials): "
-                "raise --trials or --time to go on."
+                "raise --trials, --time or --recover to go on."
             )
     return before
 

@@ -14,7 +14,7 @@ from autoprune.errors import UsageError, did_you_mean
 from autoprune.evaluation.reward import DEFAULT_REWARD, needs_no_budget
 
 # Options that may change when a search is resumed.
-RENEWABLE = ("trials", "time")
+RENEWABLE = ("trials", "time", "recover")
 # Written into a run's config.toml besides the options.
 REMARKS = ("autoprune", "versions", "judge")
 
@@ -31,6 +31,7 @@ class SearchConfig:
         time: seconds after which the search ends at its best so far, set-up and finalists included;
             one trial and one finalist are made in any case. None is no limit. A resumed search has
             it anew.
+        recover: seconds in which the winner learns to do what the dense network does; 0 is off.
         sampler: of the strategy "bayes".
         agent: of the strategy "ddpg": the run or file of one that learnt before.
         from_run: of the strategy "recall", which it implies: the run whose frontier is used.
@@ -47,6 +48,7 @@ class SearchConfig:
     strategy: str = "auto"
     trials: int | None = None
     time: float | None = None
+    recover: float = 120.0
     sampler: str | None = None
     agent: str | None = None
     from_run: str | None = None
@@ -64,6 +66,8 @@ class SearchConfig:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise UsageError(f"{name} must be above zero, but got {value}.")
+        if not 0 <= self.recover < math.inf:
+            raise UsageError(f"recover must be seconds or off, but got {self.recover}.")
         if self.seed < 0:
             raise UsageError(f"seed must not be negative, but got {self.seed}.")
 
@@ -155,6 +159,10 @@ def _seconds(value: Any) -> float:
     return parse_duration(value) if isinstance(value, str) else _number(value)
 
 
+def _recovery(value: Any) -> float:
+    return 0.0 if value is False or value == "off" else _seconds(value)
+
+
 def _patterns(value: Any) -> tuple[str, ...]:
     return (value,) if isinstance(value, str) else tuple(map(_text, value))
 
@@ -216,6 +224,7 @@ _READERS: Mapping[str, tuple[Callable[[Any], Any], str]] = {
     **dict.fromkeys(("trials", "round_to", "seed"), _WHOLE),
     **dict.fromkeys(("calibration_samples", "search_samples", "selection_samples"), _WHOLE),
     "time": (_seconds, "a number of seconds or a text such as '10m'"),
+    "recover": (_recovery, "a number of seconds, a text such as '2m', or 'off'"),
     "exclude": (_patterns, "a pattern or a list of patterns"),
     "min_keep": (_ratios, "a ratio or ratios by pattern"),
 }

@@ -9,9 +9,11 @@ from contextlib import contextmanager
 
 from autoprune.study.ledger import Ledger
 
-# Part of the user's time that the search itself may take; the finalists get the rest.
+# Part of the user's time that recovery may take at most.
+RECOVERY_SHARE = 0.25
+# Part of the time before it that the search itself may take; the finalists get the rest.
 SEARCH_SHARE = 0.75
-STAGES = ("structure", "statistics", "paths", "judge", "strategy", "finalists")
+STAGES = ("structure", "statistics", "paths", "judge", "strategy", "finalists", "recovery")
 
 
 class Session:
@@ -24,13 +26,26 @@ class Session:
         deadline: after which no finalist is begun.
     """
 
-    def __init__(self, began: float, limit: float | None) -> None:
-        """Take when it began (`time.monotonic` seconds), and how long it may last in seconds."""
+    def __init__(self, began: float, limit: float | None, recovery: float = 0.0) -> None:
+        """Take when it began, how long it may last, and how long recovery may.
+
+        Args:
+            began: `time.monotonic` seconds.
+            limit: seconds in all; None is no limit.
+            recovery: seconds asked for; `RECOVERY_SHARE` of the limit at most are given.
+        """
         self._began = began
+        self._end = began + (limit or math.inf)
+        self._recovery = min(recovery, RECOVERY_SHARE * (limit or math.inf))
         self.seconds = dict.fromkeys(STAGES, 0.0)
         self.evaluations = self.image_forwards = 0
-        self.search_deadline = began + SEARCH_SHARE * (limit or math.inf)
-        self.deadline = began + (limit or math.inf)
+        self.deadline = self._end - self._recovery
+        self.search_deadline = began + SEARCH_SHARE * (self.deadline - began)
+
+    @property
+    def recovery_seconds(self) -> float:
+        """Seconds that recovery may take from now on."""
+        return min(self._recovery, self._end - time.monotonic())
 
     @property
     def total(self) -> float:

@@ -14,13 +14,13 @@ from autoprune.config import SearchConfig
 from autoprune.data import Partition
 from autoprune.evaluation.scoring import score_split
 from autoprune.evaluation.stopwatch import paired_latency_ms
-from autoprune.finals import Finalist
 from autoprune.loop import LoopReport
 from autoprune.session import Session
 from autoprune.strategy import Strategy
 from autoprune.study.ledger import Ledger
 from autoprune.study.result import Outcome, frontier, stage_seconds
 from autoprune.task import Task
+from autoprune.winner import Winner
 
 # Where the seconds of all trials go; those of a session have stages of their own.
 TRIAL_STAGES = ("surgery", "batchnorm", "scoring")
@@ -39,7 +39,7 @@ class Summary:
         strategy: who chose.
         ledger: every trial of all sessions.
         exploration: how the search went.
-        finalist: the winner.
+        winner: right after the cut, and recovered.
         session: the time of this session, which still runs.
     """
 
@@ -51,7 +51,7 @@ class Summary:
     strategy: Strategy
     ledger: Ledger
     exploration: LoopReport
-    finalist: Finalist
+    winner: Winner
     session: Session
 
     def report(self) -> dict[str, Any]:
@@ -65,7 +65,7 @@ class Summary:
             "seed": config.seed,
             "agent_from": self.strategy.agent_from,
             "judge": self.bench.judge_name,
-            "reconstruction": self.finalist.reconstruction,
+            "reconstruction": self.winner.finalist.reconstruction,
             **outcome,
             "search": self._search(),
             "seconds": self._seconds(),
@@ -74,20 +74,24 @@ class Summary:
 
     def _outcome(self) -> Outcome:
         """Score on the test split (without one, or with the user's own score, as selected)."""
-        small, chosen = self.finalist.network, self.finalist.measurement
-        dense, pruned, split = chosen.dense, chosen.scores, "selection"
-        if pruned.custom is not None:
+        winner, chosen = self.winner, self.winner.finalist.measurement
+        stages = [winner.finalist, *filter(None, [winner.recovered])]
+        dense, split = chosen.dense, "selection"
+        scores = [stage.measurement.scores for stage in stages]
+        if chosen.scores.custom is not None:
             split = "user"
-        if self.images.test is not None and pruned.custom is None:
-            (dense, pruned), split = score_split(self.model, [small], self.images.test), "test"
+        elif self.images.test is not None:
+            networks = [stage.network for stage in stages]
+            (dense, *scores), split = score_split(self.model, networks, self.images.test), "test"
         one = self.images.calibration.inputs[:1]
         return Outcome(
             winner=chosen,
             sizes=self.task.space.sizes,
             dense=dense,
-            pruned=pruned,
+            pruned=scores[0],
+            recovered=scores[1] if winner.recovered else None,
             split=split,
-            latencies_ms=paired_latency_ms([self.model, small], one),
+            latencies_ms=paired_latency_ms([self.model, winner.network], one),
             device=_device_name(one.device),
         )
 
@@ -102,7 +106,11 @@ class Summary:
             "image_forwards": forwards + int(total["image_forwards"]),
             "failed": self.exploration.failed,
             "best_value": self.ledger.best(1)[0].value,
-            "limits": {"trials": self.strategy.problem.trials, "time": self.config.time},
+            "limits": {
+                "trials": self.strategy.problem.trials,
+                "time": self.config.time,
+                "recover": self.config.recover,
+            },
             "signal_split": self.images.signal_split,
             "seconds": round(total["total"], 3),
         }
@@ -114,7 +122,6 @@ class Summary:
             **{stage: spent.get(stage, 0.0) + own for stage, own in self.session.seconds.items()},
             **dict.fromkeys(TRIAL_STAGES, 0.0),
             **stage_seconds(self.ledger),
-            "recovery": None,
         }
 
 

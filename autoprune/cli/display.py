@@ -105,8 +105,12 @@ def show_search(run: Run, verbose: bool = False, quiet: bool = False) -> None:
     out, result = console(), run.result
     score, costs, done = result["score"], result["costs"], result["search"]
     key = "top1" if score["metric"] == "top1" else "score"
-    dense, pruned = ({**costs[one], key: score[one]} for one in ("dense", "pruned"))
+    handed = score["pruned"] if score["recovered"] is None else score["recovered"]
+    dense, pruned = {**costs["dense"], key: score["dense"]}, {**costs["pruned"], key: handed}
     out.print(comparison(dense, pruned))
+    if score["recovered"] is not None:
+        show = _FIGURES[key][1]
+        out.print(f"\n{show(score['pruned'])} right after the cut, before recovery", end="")
     samples = f"{score['split']} split, {score['samples']} samples"
     judge = "scored by your own evaluate" if score["samples"] is None else samples
     out.print(f"\n{judge}; latency measured at batch 1 on {escape(costs['latency']['device'])}")

@@ -74,8 +74,17 @@ Time = Annotated[
     str | None,
     typer.Option(
         metavar="DURATION",
-        help="Stop at the best so far after 90s, 10m, 1h, …, finalists included; one trial "
-        "and one finalist are made in any case.",
+        help="Stop at the best so far after 90s, 10m, 1h, …, finalists and recovery included; one "
+        "trial and one finalist are made in any case.",
+        rich_help_panel=HOW,
+    ),
+]
+Recover = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SECONDS|off",
+        help="How long the winner learns, without labels, to do what the dense network does: "
+        "120 (default), 10m, off, …; a quarter of --time at most. Ctrl-C ends it early.",
         rich_help_panel=HOW,
     ),
 ]
@@ -118,8 +127,8 @@ Resume = Annotated[
     bool,
     typer.Option(
         "--resume",
-        help="Continue the search in --output; only --trials and --time may be given anew "
-        "(a finished search goes on if they are raised).",
+        help="Continue the search in --output; only --trials, --time and --recover may be given "
+        "anew (a finished search goes on if they are raised).",
         rich_help_panel=RUN,
     ),
 ]

@@ -134,7 +134,7 @@ def _read_own(key: str, value: Any) -> str | bool:
 
 
 def _of_run(given: Mapping[str, Any], config: str | None) -> dict[str, Any]:
-    """Return the settings of the run in --output, with a new limit of trials or time if given."""
+    """Return the settings of the run in --output, with new limits if given."""
     if "output" not in given:
         raise UsageError("--resume needs --output DIR: the run directory of the search.")
     fixed = ["config"] if config else []
@@ -143,7 +143,7 @@ def _of_run(given: Mapping[str, Any], config: str | None) -> dict[str, Any]:
         names = ", ".join(f"--{key.replace('_', '-')}" for key in fixed)
         raise UsageError(
             f"--resume takes everything from the run in {given['output']!r}: leave out {names} "
-            "(only --trials and --time may be given anew)."
+            "(only --trials, --time and --recover may be given anew)."
         )
     run = RunDirectory(given["output"])
     stored = _read(run.load_config(), f"{str(run.config_path)!r}: ")

@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
-from autoprune.data.splits import Samples, Split, Splits
+from autoprune.data.splits import PartOfSplit, Samples, Split, Splits
 from autoprune.errors import DataError, UsageError
 
 MAX_BYTES = 600_000_000
@@ -41,6 +42,7 @@ class Partition:
 
     Attributes:
         calibration: training images, for statistics and reconstruction.
+        recovery: all training images but those of search and selection; labels are not read.
         search: images that candidates are scored on.
         selection: images that finalists are scored on.
         test: for the final figure only.
@@ -48,6 +50,7 @@ class Partition:
     """
 
     calibration: Samples
+    recovery: Split
     search: Samples
     selection: Samples
     test: Split | None
@@ -89,10 +92,13 @@ def partition(
     calibration, search, selection = (min(size, limit) for size in asked)
     rng = np.random.default_rng(seed)
     if splits.val is None:
-        parts = _draw(splits.train, "train", [calibration, search, selection], rng)
+        first, *others = _draw(splits.train, "train", [calibration, search, selection], rng)
+        judging, recovery = splits.train, _without(splits.train, others)
     else:
-        parts = _draw(splits.train, "train", [calibration], rng)
-        parts += _draw(splits.val, "val", [search, selection], rng)
+        (first,) = _draw(splits.train, "train", [calibration], rng)
+        others = _draw(splits.val, "val", [search, selection], rng)
+        judging, recovery = splits.val, splits.train
+    parts = [_gather(splits.train, first), *(_gather(judging, indices) for indices in others)]
     trimmed = []
     for samples, name, size in zip(
         parts, ("calibration", "search", "selection"), asked, strict=True
@@ -106,6 +112,7 @@ def partition(
         note(f"fewer samples than asked for: {', '.join(trimmed)}")
     return Partition(
         calibration=parts[0],
+        recovery=recovery,
         search=parts[1],
         selection=parts[2],
         test=splits.test,
@@ -152,8 +159,8 @@ def check_labels(samples: Samples, classes: int) -> None:
 
 def _draw(
     split: Split, name: str, wanted: Sequence[int], rng: np.random.Generator
-) -> list[Samples]:
-    """Gather disjoint random samples, one `Samples` for each wanted size."""
+) -> list[npt.NDArray[np.int64]]:
+    """Return disjoint random indices, for each wanted size."""
     if len(split) < len(wanted):
         raise DataError(
             f"the {name} split has {len(split)} samples but {len(wanted)} disjoint sets are drawn "
@@ -161,7 +168,12 @@ def _draw(
         )
     counts = _shares(len(split), wanted)
     chosen = rng.choice(len(split), size=sum(counts), replace=False)
-    return [_gather(split, part.tolist()) for part in np.split(chosen, np.cumsum(counts)[:-1])]
+    return np.split(chosen, np.cumsum(counts)[:-1])
+
+
+def _without(split: Split, drawn: Sequence[npt.NDArray[np.int64]]) -> Split:
+    """Return the images of a split that were not drawn."""
+    return PartOfSplit(split, np.setdiff1d(np.arange(len(split)), np.concatenate(drawn)))
 
 
 def _shares(available: int, wanted: Sequence[int]) -> list[int]:
@@ -172,7 +184,8 @@ def _shares(available: int, wanted: Sequence[int]) -> list[int]:
     return [1 + (size - 1) * spare // excess for size in wanted]
 
 
-def _gather(split: Split, indices: Sequence[int]) -> Samples:
+def _gather(split: Split, chosen: npt.NDArray[np.int64]) -> Samples:
+    indices = chosen.tolist()
     inputs: torch.Tensor | None = None
     targets: list[torch.Tensor] = []
     for start in range(0, len(indices), CHUNK):

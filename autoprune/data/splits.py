@@ -143,6 +143,22 @@ class DatasetSplit(Split):
         return batch_samples(batch)
 
 
+class PartOfSplit(Split):
+    """Some images of a split, fetched when they are asked for."""
+
+    def __init__(self, split: Split, indices: npt.NDArray[np.int64]) -> None:
+        """Hold a split and which of its images are meant, in order."""
+        self.split = split
+        self.indices = indices
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def take(self, indices: Sequence[int]) -> Samples:
+        """Fetch images by their place in this part."""
+        return self.split.take(self.indices[list(indices)].tolist())
+
+
 @dataclass(frozen=True, eq=False)
 class Splits:
     """What a data source offers.

@@ -107,25 +107,38 @@ class Evaluator:
             base: widths of a network that several candidates in a row differ little from.
             rival: widths of a better network: scoring may stop where this one is surely worse.
         """
-        return self.build(widths, base, rival)[1]
+        seconds: dict[str, float] = {}
+        small = self._build(widths, seconds)
+        score = self._scorer.score
+        if base is not None:
+            score = partial(self._scorer.score_near, base=partial(self._base_network, base))
+        elif rival is not None:
+            named = rival, partial(self._scored_network, rival)
+            score = partial(self._scorer.score_against, name=widths, rival=named)
+        return self._judge(small, widths, seconds, score)
 
-    def build(
-        self, widths: Widths, base: Widths | None = None, rival: Widths | None = None
-    ) -> tuple[nn.Module, Measurement]:
+    def build(self, widths: Widths) -> tuple[nn.Module, Measurement]:
         """Return the network of these widths with its measurement."""
         seconds: dict[str, float] = {}
         small = self._build(widths, seconds)
+        return small, self._judge(small, widths, seconds, self._scorer.score)
+
+    def judge(self, small: nn.Module, widths: Widths) -> Measurement:
+        """Measure a network of these widths that is there already."""
+        return self._judge(small, widths, {}, self._scorer.score)
+
+    def _judge(
+        self,
+        small: nn.Module,
+        widths: Widths,
+        seconds: dict[str, float],
+        score: Callable[[nn.Module], Scores],
+    ) -> Measurement:
         with timed(seconds, "surgery"):
             folded = fold_batchnorm(small, self._structure)
         with timed(seconds, "scoring"):
-            if base is not None:
-                scores = self._scorer.score_near(folded, partial(self._base_network, base))
-            elif rival is not None:
-                network = partial(self._scored_network, rival)
-                scores = self._scorer.score_against(folded, widths, (rival, network))
-            else:
-                scores = self._scorer.score(folded)
-        return small, self._measurement(widths, scores, seconds)
+            scores = score(folded)
+        return self._measurement(widths, scores, seconds)
 
     def _base_network(self, widths: Widths) -> nn.Module:
         """Return what is scored for a base, remembering the last one; it counts as scoring."""

@@ -17,7 +17,8 @@ class Outcome:
     Attributes:
         winner: the winner's measurement on the selection split.
         sizes: units per group of the dense network.
-        dense, pruned: scores on `split`.
+        dense, pruned: scores on `split`; pruned right after the cut.
+        recovered: scores on it after recovery; None if that did not help, or was off.
         split: "test", or "selection" where there is no test split.
         latencies_ms: measured (dense, pruned), ms per sample.
         device: where they were measured.
@@ -27,6 +28,7 @@ class Outcome:
     sizes: Sequence[int]
     dense: Scores
     pruned: Scores
+    recovered: Scores | None
     split: str
     latencies_ms: Sequence[float]
     device: str
@@ -39,7 +41,7 @@ class Outcome:
                 "metric": "top1" if self.pruned.custom is None else "custom",
                 "dense": self.dense.metric,
                 "pruned": self.pruned.metric,
-                "recovered": None,
+                "recovered": None if self.recovered is None else self.recovered.metric,
                 "split": self.split,
                 "samples": self.pruned.samples or None,  # `evaluate` does not say how many
                 "kl": self.pruned.kl,

@@ -31,6 +31,7 @@ class RunDirectory:
         self.config_path = self.path / "config.toml"
         self.policy_path = self.path / "policy.json"
         self.weights_path = self.path / "pruned.safetensors"
+        self.unrecovered_path = self.path / "pruned-unrecovered.safetensors"
         self.result_path = self.path / "result.json"
         self.agent_path = self.path / "agent"
 
@@ -101,6 +102,12 @@ class RunDirectory:
 
     def save_weights(self, model: nn.Module) -> None:
         """Write the pruned model's tensors."""
+        save_tensors(self.weights_path, model.state_dict())
+        self.unrecovered_path.unlink(missing_ok=True)  # of an earlier session
+
+    def save_recovered(self, model: nn.Module) -> None:
+        """Write the recovered model's tensors; those written before are kept beside them."""
+        save_tensors(self.unrecovered_path, self.load_weights())
         save_tensors(self.weights_path, model.state_dict())
 
     def load_weights(self) -> dict[str, Tensor]:

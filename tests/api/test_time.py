@@ -11,6 +11,7 @@ from searches import FEW, TINY, classifier, dataset
 import autoprune
 from autoprune.data import Splits
 from autoprune.demo import load_demo
+from autoprune.session import Session
 
 
 def test_time_ends_a_search(digits: Splits, tmp_path: Path) -> None:
@@ -27,3 +28,15 @@ def test_time_that_is_over_at_once_leaves_one_trial_and_one_finalist(tmp_path: P
     assert (done["trials"], done["evaluations"]) == (1, 1 + 2 + 1)  # two measured by the judges
     assert run.result["reconstruction"] == run.result["judge"]
     assert json.loads((run.path / "result.json").read_text()) == run.result
+
+
+def test_recovery_takes_a_quarter_of_the_time_at_most() -> None:
+    session = Session(began=1000.0, limit=100.0, recovery=60.0)
+    assert session.deadline == 1075.0
+    assert session.search_deadline == 1000.0 + 0.75 * 75
+    short = Session(began=1000.0, limit=100.0, recovery=10.0)
+    assert short.deadline == 1090.0
+    unlimited = Session(began=1000.0, limit=None, recovery=60.0)
+    assert unlimited.deadline == unlimited.search_deadline == math.inf
+    assert unlimited.recovery_seconds == 60.0
+    assert Session(began=-math.inf, limit=100.0, recovery=60.0).recovery_seconds <= 0

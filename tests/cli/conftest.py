@@ -18,6 +18,7 @@ SMALL = """
 calibration-samples = 96
 search-samples = 96
 selection-samples = 96
+recover = "off"
 """
 
 

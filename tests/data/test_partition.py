@@ -50,6 +50,8 @@ def test_disjoint_clamped_and_reproducible(
     assert (min(search + selection) >= 1000) == (val is not None)
     assert parts.signal_split == ("train" if val is None else "val")
     assert drawn(partition(splits, sizes, seed)) == drawn(parts)
+    left = parts.recovery.take(range(len(parts.recovery))).targets.tolist()  # type: ignore[union-attr]
+    assert sorted(left) == sorted(set(range(train)) - {*search, *selection})
 
 
 def test_sizes_where_there_is_enough_and_halves_where_not() -> None:

@@ -17,8 +17,9 @@ FEW: dict[str, Any] = {
     "selection_samples": 64,
     "budget": "flops=0.5",
     "trials": 3,
+    "recover": "off",
 }
-TINY: dict[str, Any] = {"budget": "flops=0.5", "trials": 1, "strategy": "uniform"}
+TINY: dict[str, Any] = {"budget": "flops=0.5", "trials": 1, "strategy": "uniform", "recover": "off"}
 
 
 def dataset(rows: int = 60, classes: int = 4, shape: Sequence[int] = (3, 8, 8)) -> TensorDataset:

@@ -25,6 +25,7 @@ OUTCOME = Outcome(
     sizes=(4, 5),
     dense=Scores(kl=0.0, loss=0.25, top1=0.75, samples=300),
     pruned=Scores(kl=0.125, loss=0.5, top1=0.5, samples=300),
+    recovered=None,
     split="test",
     latencies_ms=(2.0, 1.0),
     device="cpu",
@@ -48,6 +49,12 @@ def test_report_has_the_documented_keys_and_figures() -> None:
         "predicted_ms": None, "measured_ms": 1.0, "backend": "torch", "device": "cpu",
     }  # fmt: skip
     assert json.loads(json.dumps(report)) == report
+
+
+def test_report_tells_recovery_apart() -> None:
+    recovered = replace(OUTCOME, recovered=Scores(kl=0.1, loss=0.4, top1=0.625, samples=300))
+    score = recovered.report()["score"]
+    assert score == {**OUTCOME.report()["score"], "recovered": 0.625}
 
 
 def test_report_of_another_task_than_classification() -> None:

@@ -1,0 +1,205 @@
+"""Short training of a cut network until it does what the dense one does; labels are not needed.
+
+The dense network is asked about every image anew (Beyer et al. 2022, "Knowledge distillation: a
+good teacher is patient and consistent", section 3): nothing is held in memory but one batch. BN
+keeps its statistics and dropout stays off: a run is too short to learn statistics in small batches.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from autoprune.data import Samples, Split
+from autoprune.reconstruction.batchnorm import fold_batchnorm
+from autoprune.recovery.imitation import Imitation
+from autoprune.recovery.schedule import Pace, by_clock, by_steps, first_of, rate
+from autoprune.statistics.consumers import batch_within
+from autoprune.structure.groups import Structure
+from autoprune.structure.inputs import device_of
+from autoprune.structure.surgery import Keep
+
+# Images of one step. Small steps get further in the same time, where they keep the device busy.
+CPU_BATCH, GPU_BATCH = 32, 128
+# Of activations that are kept for the backward pass.
+ACTIVATION_BYTES = 1_000_000_000
+# Of AdamW at its peak; a run that goes astray falls back and goes on with a quarter of it.
+RATE = 2e-3
+BACK_OFF = 0.25
+# Images that runs are checked on, and how often; the last check is at the end.
+CHECK_SAMPLES = 250
+CHECKS = 4
+# Times that every image is seen at most.
+EPOCHS = 30
+
+
+@dataclass(frozen=True, eq=False)
+class Recovery:
+    """What came of it.
+
+    Attributes:
+        network: the best one met; the given one itself where nothing was better.
+        before, after: distance of the given and the best network on the check images.
+        steps: made.
+        interrupted: whether the user ended it.
+    """
+
+    network: nn.Module
+    before: float
+    after: float
+    steps: int
+    interrupted: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Lesson:
+    """What is imitated, on which images.
+
+    Attributes:
+        dense: the dense network.
+        structure: its structure.
+        keep: the entries that stay in the cut network.
+        images: to train on; their labels are not read.
+        check: to tell which network is best, none of them trained on.
+        seed: of the order of the images.
+    """
+
+    dense: nn.Module
+    structure: Structure
+    keep: Keep
+    images: Split
+    check: Samples
+    seed: int
+
+
+def lasting(seconds: float, images: int) -> Pace:
+    """Return the pace of a run of so many seconds from now, or `EPOCHS` of so many images."""
+    return first_of(by_clock(seconds), by_steps(-(-EPOCHS * images // CPU_BATCH)))
+
+
+def recover(
+    small: nn.Module,
+    lesson: Lesson,
+    pace: Pace,
+    progress: Callable[[float], None] = lambda share: None,
+) -> Recovery:
+    """Train a copy of a cut network; the network itself is not changed.
+
+    What is handed back is never farther from the dense network on the check images than what was
+    given. A keyboard interrupt ends the run early: the best network so far is kept.
+
+    Args:
+        small: the cut network, in evaluation mode.
+        lesson: what it learns.
+        pace: of the run; equal paces by steps give equal networks on one machine.
+        progress: told the share of the run that is over.
+
+    Raises:
+        ModelError: the dense network does not return a tensor.
+        DataError: an image cannot be read.
+    """
+    training = _Training(small, lesson)
+    steps, checks, interrupted = 0, 0, False
+    try:
+        for inputs in training.batches():
+            share = pace(steps)
+            if CHECKS * share >= checks + 1:
+                training.check()
+                checks = int(CHECKS * share)
+            progress(min(share, 1.0))
+            if share >= 1:
+                break
+            training.step(inputs, rate(share))
+            steps += 1
+    except KeyboardInterrupt:
+        interrupted = True
+    best = training.best
+    return Recovery(best or small, training.before, training.least, steps, interrupted)
+
+
+class _Training:
+    """A network in training, and the best that was met.
+
+    Attributes:
+        before: distance of the given network on the check images.
+        least: distance of the best.
+        best: the best network; None while it is the given one.
+    """
+
+    def __init__(self, small: nn.Module, lesson: Lesson) -> None:
+        self._given = small
+        self._lesson = lesson
+        self._teacher = fold_batchnorm(lesson.dense, lesson.structure)
+        self._device = device_of(small)
+        limit = CPU_BATCH if self._device.type == "cpu" else GPU_BATCH
+        self._size = batch_within(lesson.structure, lesson.check, limit, ACTIVATION_BYTES)
+        self._imitation = Imitation(
+            self._teacher, lesson.structure, lesson.keep, lesson.check.inputs[: self._size]
+        )
+        self._peak = RATE
+        self.best: nn.Module | None = None
+        self._start_from(small)
+        self.before = self.least = self._distance()
+
+    def batches(self) -> Iterator[Tensor]:
+        """Yield inputs without end, every image once before any comes again."""
+        images, rng = self._lesson.images, np.random.default_rng(self._lesson.seed)
+        size = min(self._size, len(images))
+        while True:
+            order = rng.permutation(len(images)).tolist()
+            for start in range(0, len(order) - size + 1, size):
+                yield images.take(order[start : start + size]).to(self._device).inputs
+
+    def step(self, inputs: Tensor, rate: float) -> None:
+        """Bring the network nearer to the dense one on a batch."""
+        with torch.no_grad():
+            dense = self._imitation.read(self._teacher, inputs)
+        if not dense.is_finite:
+            return  # nothing can be learnt from a broken image
+        with torch.enable_grad():
+            small = self._imitation.read(self._student, inputs)
+            distance = self._imitation.distance(small, dense)
+            self._optimizer.zero_grad()
+            distance.backward()  # type: ignore[no-untyped-call]
+        if not distance.isfinite():
+            self._fall_back()
+            return
+        for group in self._optimizer.param_groups:
+            group["lr"] = self._peak * rate
+        self._optimizer.step()
+
+    def check(self) -> None:
+        """Keep the network if it is the best so far; leave it if it is worse than the given one."""
+        distance = self._distance()
+        if distance < self.least:
+            self.least, self.best = distance, copy.deepcopy(self._student)
+            for own, given in zip(self.best.parameters(), self._given.parameters(), strict=True):
+                own.requires_grad_(given.requires_grad)
+        elif not distance <= self.before:
+            self._fall_back()
+
+    def _distance(self) -> float:
+        check = self._lesson.check.first(CHECK_SAMPLES)
+        total = 0.0
+        with torch.no_grad():
+            for batch in check.batches(self._size):
+                small = self._imitation.read(self._student, batch.inputs)
+                dense = self._imitation.read(self._teacher, batch.inputs)
+                total += len(batch) * float(self._imitation.distance(small, dense))
+        return total / len(check)
+
+    def _fall_back(self) -> None:
+        self._peak *= BACK_OFF
+        self._start_from(self.best or self._given)
+
+    def _start_from(self, network: nn.Module) -> None:
+        self._student = copy.deepcopy(network)
+        learning = [p for p in self._student.parameters() if p.is_floating_point()]
+        for parameter in learning:
+            parameter.requires_grad_(True)  # also what the user froze
+        self._optimizer = torch.optim.AdamW(learning, RATE, weight_decay=0.0)

@@ -1,0 +1,107 @@
+"""The winner after a short recovery, which counts only if the selection images say so."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from autoprune.bench import Bench
+from autoprune.config import SearchConfig
+from autoprune.data import Partition
+from autoprune.errors import AutopruneError, first_line
+from autoprune.evaluation.evaluator import timed
+from autoprune.evaluation.measurement import Measurement
+from autoprune.evaluation.reward import Reward
+from autoprune.finals import Finalist
+from autoprune.progress import Progress
+from autoprune.recovery.distillation import Lesson, Recovery, lasting, recover
+from autoprune.session import Session
+from autoprune.structure.surgery import kept_positions
+from autoprune.task import Task
+
+
+@dataclass(frozen=True, eq=False)
+class Recovered:
+    """A recovered network, with its measurement on the selection split."""
+
+    network: nn.Module
+    measurement: Measurement
+
+
+@dataclass(frozen=True, eq=False)
+class Winner:
+    """What a search hands over.
+
+    Attributes:
+        finalist: the winner right after the cut.
+        recovered: the same after recovery; None where there was none, or it did not help.
+        steps: of recovery.
+    """
+
+    finalist: Finalist
+    recovered: Recovered | None = None
+    steps: int = 0
+
+    @property
+    def network(self) -> nn.Module:
+        """The better network."""
+        return self.finalist.network if self.recovered is None else self.recovered.network
+
+
+def nurse(
+    model: nn.Module,
+    finalist: Finalist,
+    task: Task,
+    bench: Bench,
+    images: Partition,
+    reward: Reward,
+    config: SearchConfig,
+    session: Session,
+    progress: Progress,
+) -> Winner:
+    """Recover the finalist in the time that is left for it; keep it as it was if that is no worse.
+
+    Recovery is an addition: whatever goes wrong in it, the search has a network.
+    """
+    seconds = session.recovery_seconds
+    if seconds <= 0:
+        if config.recover:
+            progress.note("no recovery: the time is over")
+        return Winner(finalist)
+    widths = finalist.measurement.widths
+    lesson = Lesson(
+        dense=model,
+        structure=task.structure,
+        keep=kept_positions(model, bench.builder.policy(widths)),
+        images=images.recovery,
+        check=images.search,
+        seed=config.seed,
+    )
+    pace = lasting(seconds, len(images.recovery))
+
+    def tell(share: float) -> None:
+        progress.step("recovery", round(100 * share), 100)
+
+    try:
+        with timed(session.seconds, "recovery"):
+            done = recover(finalist.network, lesson, pace, tell)
+        measured = bench.finals[finalist.reconstruction].judge(done.network, widths)
+        better = reward(measured) > reward(finalist.measurement)
+    except Exception as error:  # out of memory, an image that cannot be read, the user's own code
+        kind = "" if isinstance(error, AutopruneError) else f"{type(error).__name__}: "
+        progress.note(f"no recovery: {kind}{first_line(error)}")
+        return Winner(finalist)
+    _tell(done, better, progress)
+    recovered = Recovered(done.network, measured) if better else None
+    return Winner(finalist, recovered, done.steps)
+
+
+def _tell(done: Recovery, better: bool, progress: Progress) -> None:
+    if done.interrupted:
+        progress.note(f"recovery was interrupted after {done.steps} steps: its best is kept")
+    if not better:
+        progress.note(
+            f"recovery did not help in {done.steps} steps: the network stays as it was right after "
+            "the cut"
+        )

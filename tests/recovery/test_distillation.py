@@ -1,0 +1,217 @@
+"""A cut network learns to do what the dense one does, and never gets worse."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from autoprune.data import Samples, Split, load_splits
+from autoprune.demo import load_demo
+from autoprune.errors import ModelError
+from autoprune.recovery import distillation
+from autoprune.recovery.distillation import Lesson, Recovery, recover
+from autoprune.recovery.schedule import by_steps
+from autoprune.structure.groups import Structure
+from autoprune.structure.surgery import cut, kept_positions
+from autoprune.structure.verify import analyze
+
+
+class Images(Split):
+    """Any tensors, counted as they are taken."""
+
+    def __init__(self, inputs: Tensor) -> None:
+        self.inputs = inputs
+        self.taken: list[int] = []
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def take(self, indices: Sequence[int]) -> Samples:
+        self.taken += indices
+        return Samples(self.inputs[list(indices)], None)
+
+
+class Course:
+    """The demo network, its images, and cuts of it."""
+
+    def __init__(self) -> None:
+        splits = load_splits("digits")
+        assert splits.val is not None
+        self.dense = load_demo()
+        self.images = Images(splits.train.take(range(600)).inputs)
+        self.check = splits.val.take(range(150))
+        self.structure: Structure = analyze(self.dense, self.check.inputs[:2])
+
+    def lesson(self, kept: float = 1.0, **changes: Any) -> Lesson:
+        units = [range(max(1, round(kept * size))) for size in self.structure.dense_widths]
+        keep = kept_positions(self.dense, self.structure.policy(units))
+        given = {"dense": self.dense, "images": self.images, "check": self.check}
+        return Lesson(structure=self.structure, keep=keep, seed=0, **{**given, **changes})
+
+
+@pytest.fixture
+def course() -> Course:
+    return Course()
+
+
+def weights(model: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def train(lesson: Lesson, steps: int) -> tuple[nn.Module, Recovery]:
+    small = cut(lesson.dense, lesson.keep)
+    return small, recover(small, lesson, by_steps(steps))
+
+
+def test_an_intact_copy_is_handed_back(course: Course) -> None:
+    _, found = train(course.lesson(), 20)
+    # Folding BN into the teacher's layers leaves differences of rounding.
+    assert found.after <= found.before < 1e-8
+    with torch.no_grad():
+        difference = found.network(course.check.inputs) - course.dense(course.check.inputs)
+    assert difference.abs().max() < 1e-3
+
+
+def test_a_cut_network_comes_nearer(course: Course) -> None:
+    small, found = train(course.lesson(0.5), 120)
+    assert found.after < 0.3 * found.before
+    with torch.no_grad():
+        dense, cut_, new = (m(course.check.inputs) for m in (course.dense, small, found.network))
+    assert (new - dense).square().mean() < 0.5 * (cut_ - dense).square().mean()
+    assert found.steps == 120
+
+
+def test_neither_network_is_changed(course: Course) -> None:
+    lesson = course.lesson(0.5)
+    dense, small = weights(course.dense), cut(course.dense, lesson.keep)
+    before = weights(small)
+    found = recover(small, lesson, by_steps(8))
+    assert same(weights(course.dense), dense)
+    assert same(weights(small), before)
+    assert found.network is not small
+    assert all(p.grad is None for p in [*small.parameters(), *course.dense.parameters()])
+    assert not any(module.training for module in found.network.modules())
+
+
+def test_equal_seeds_and_steps_give_equal_networks(course: Course) -> None:
+    lesson = course.lesson(0.5)
+    small = cut(course.dense, lesson.keep)
+    one, two = (recover(small, lesson, by_steps(12)).network for _ in range(2))
+    assert same(weights(one), weights(two))
+
+
+def test_statistics_of_batchnorm_stay(course: Course) -> None:
+    small, found = train(course.lesson(0.5), 12)
+    buffers = dict(small.named_buffers())
+    assert buffers
+    assert all(torch.equal(buffers[name], b) for name, b in found.network.named_buffers())
+
+
+def test_frozen_weights_learn_and_stay_marked(course: Course) -> None:
+    lesson = course.lesson(0.5)
+    small = cut(course.dense, lesson.keep).requires_grad_(False)
+    found = recover(small, lesson, by_steps(12))
+    assert not same(weights(small), weights(found.network))
+    assert not any(p.requires_grad for p in found.network.parameters())
+
+
+def test_every_image_is_seen_once_before_any_comes_again(course: Course) -> None:
+    course.images = Images(torch.randn(5 * distillation.CPU_BATCH, 1, 8, 8))
+    train(course.lesson(0.5), 4)
+    assert sorted(course.images.taken) == list(range(5 * distillation.CPU_BATCH))
+
+
+def test_a_run_that_goes_astray_gives_nothing_worse(
+    course: Course, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(distillation, "RATE", 1e3)
+    _, found = train(course.lesson(0.5), 8)
+    assert found.after <= found.before
+    assert all(bool(p.isfinite().all()) for p in found.network.parameters())
+
+
+def test_a_smaller_rate_saves_a_run_that_went_astray(
+    course: Course, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(distillation, "RATE", 1.0)
+    monkeypatch.setattr(distillation, "BACK_OFF", 1e-3)
+    small, found = train(course.lesson(0.5), 80)
+    assert found.after < 0.8 * found.before
+    assert found.network is not small
+
+
+def test_broken_images_teach_nothing(course: Course) -> None:
+    course.images.inputs = torch.full((64, 1, 8, 8), torch.nan)
+    small, found = train(course.lesson(0.5), 8)
+    assert found.network is small
+    assert found.after == found.before
+
+
+def test_an_interrupt_keeps_the_best_so_far(course: Course) -> None:
+    lesson = course.lesson(0.5)
+    small = cut(course.dense, lesson.keep)
+
+    def interrupt(share: float) -> None:
+        if share > 0.6:
+            raise KeyboardInterrupt
+
+    found = recover(small, lesson, by_steps(40), interrupt)
+    assert found.interrupted
+    assert found.steps == 25
+    assert found.after < found.before
+
+
+def test_time_over_at_once_hands_back_what_was_given(course: Course) -> None:
+    lesson = course.lesson(0.5)
+    small = cut(course.dense, lesson.keep)
+    found = recover(small, lesson, lambda steps: 1.0)
+    assert (found.network, found.steps, found.after) == (small, 0, found.before)
+
+
+def test_dense_prediction(net: Any) -> None:
+    torch.manual_seed(0)
+    model = net(
+        lambda m, x: m.last(m.act(m.bn(m.first(x)))),
+        first=nn.Conv2d(3, 8, 3, padding=1),
+        bn=nn.BatchNorm2d(8),
+        act=nn.ReLU(inplace=True),
+        last=nn.Conv2d(8, 4, 3, padding=1),
+    ).eval()
+    inputs = torch.randn(96, 3, 6, 6)
+    structure = analyze(model, inputs[:2])
+    keep = kept_positions(model, structure.policy([range(5)]))
+    lesson = Lesson(model, structure, keep, Images(inputs[32:]), Samples(inputs[:32], None), 0)
+    small = cut(model, keep)
+    found = recover(small, lesson, by_steps(60))
+    with torch.no_grad():
+        before, after = (
+            (m(inputs) - model(inputs)).square().mean() for m in (small, found.network)
+        )
+    assert after < 0.8 * before
+
+
+def test_an_output_that_is_no_tensor_is_refused(course: Course) -> None:
+    class Named(nn.Module):
+        def __init__(self, inner: nn.Module) -> None:
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, x: Tensor) -> dict[str, Tensor]:
+            return {"out": self.inner(x)}
+
+    dense = Named(copy.deepcopy(course.dense)).eval()
+    structure = analyze(dense, course.check.inputs[:2])
+    units = [range(size // 2) for size in structure.dense_widths]
+    keep = kept_positions(dense, structure.policy(units))
+    lesson = Lesson(dense, structure, keep, course.images, course.check, 0)
+    with pytest.raises(ModelError, match="returns a tensor, not a dict"):
+        recover(cut(dense, keep), lesson, by_steps(4))
