@@ -160,7 +160,9 @@ def _seconds(value: Any) -> float:
 
 
 def _recovery(value: Any) -> float:
-    return 0.0 if value is False or value == "off" else _seconds(value)
+    if value in (False, "off", "0"):  # False is also 0
+        return 0.0
+    return parse_duration(value, "recover") if isinstance(value, str) else _number(value)
 
 
 def _patterns(value: Any) -> tuple[str, ...]:
@@ -178,7 +180,7 @@ def _ratios(value: Any) -> dict[str, float]:
 _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
-def parse_duration(text: str) -> float:
+def parse_duration(text: str, name: str = "time") -> float:
     """Read "90s", "10m", "1.5h", or plain seconds.
 
     Returns:
@@ -190,7 +192,7 @@ def parse_duration(text: str) -> float:
     match = re.fullmatch(r"([0-9]*\.?[0-9]+)\s*([a-z]?)", text.strip().lower())
     seconds = float(match[1]) * _UNITS.get(match[2], math.nan) if match else math.nan
     if not 0 < seconds < math.inf:
-        raise UsageError(f"time {text!r} is no duration above zero: write e.g. 90s, 10m or 1h.")
+        raise UsageError(f"{name} {text!r} is no duration above zero: write e.g. 90s, 10m or 1h.")
     return seconds
 
 

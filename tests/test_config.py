@@ -25,6 +25,7 @@ def test_plain_values_come_back() -> None:
         "strategy": "bayes",
         "trials": 7,
         "time": 2.5,
+        "recover": 30.0,
         "sampler": "gp",
         "agent": "runs/a",
         "from_run": "runs/b",
@@ -74,6 +75,15 @@ def test_values_as_on_the_command_line() -> None:
     assert limits == {"params": Limit(2.5e6, False), "flops": Limit(1.0, True)}
 
 
+@pytest.mark.parametrize(
+    ("given", "seconds"), [("off", 0), (False, 0), (0, 0), ("0", 0), ("2m", 120), (30, 30)]
+)
+def test_recovery_is_seconds_or_off(given: Any, seconds: float) -> None:
+    config = SearchConfig.from_mapping({"budget": "flops=0.5", "recover": given})
+    assert config.recover == seconds
+    assert SearchConfig.from_mapping(config.to_mapping()) == config
+
+
 def test_numpy_numbers_are_numbers() -> None:
     given = {"trials": np.int64(3), "time": np.float32(2), "seed": np.int64(1)}
     config = SearchConfig.from_mapping({"budget": "flops=0.5", **given})
@@ -97,6 +107,10 @@ def test_numpy_numbers_are_numbers() -> None:
         ({"seed": None}, "seed must be a whole number, but got None"),
         ({"time": "soon"}, "time 'soon' is no duration above zero"),
         ({"time": [3]}, "time must be a number of seconds or a text such as '10m', but got [3]"),
+        ({"recover": "soon"}, "recover 'soon' is no duration above zero"),
+        ({"recover": -1}, "recover must be seconds or off, but got -1"),
+        ({"recover": float("inf")}, "recover must be seconds or off, but got inf"),
+        ({"recover": True}, "recover must be a number of seconds, a text such as '2m', or 'off'"),
         ({"budget": 0.5}, "budget must be a text such as 'flops=0.5' or a table of bounds by cost"),
         ({"budget": {"flops": None}}, "budget must be a text such as 'flops=0.5' or a table"),
         ({"strategy": None}, "strategy must be a text, but got None"),

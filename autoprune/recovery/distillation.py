@@ -35,7 +35,7 @@ BACK_OFF = 0.25
 CHECK_SAMPLES = 250
 CHECKS = 4
 # Times that every image is seen at most.
-EPOCHS = 30
+EPOCHS = 10
 
 
 @dataclass(frozen=True, eq=False)

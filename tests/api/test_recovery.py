@@ -29,7 +29,7 @@ class Notes(Progress):
 
 @pytest.fixture(autouse=True)
 def _short(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(distillation, "EPOCHS", 4)
+    monkeypatch.setattr(distillation, "EPOCHS", 2)
 
 
 def search(
@@ -43,7 +43,7 @@ def search(
 def recovered(digits: Splits, tmp_path_factory: pytest.TempPathFactory) -> autoprune.Run:
     """The demo cut to a tenth and recovered, not to be changed."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(distillation, "EPOCHS", 4)
+        patch.setattr(distillation, "EPOCHS", 2)
         output = tmp_path_factory.mktemp("runs") / "demo"
         return search(output, digits, load_demo(), budget="flops=0.1")
 

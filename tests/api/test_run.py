@@ -63,7 +63,7 @@ SHAPE: dict[str, Any] = {
     "seconds": {
         **dict.fromkeys(["structure", "statistics", "paths", "judge", "surgery"], NUMBER),
         **dict.fromkeys(["batchnorm", "scoring", "strategy", "finalists"], NUMBER),
-        "recovery": NOTHING,
+        "recovery": float,
     },
     "widths": {},
     "frontier": list,

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from autoprune.errors import RunError
@@ -34,6 +35,18 @@ def run(tmp_path: Path) -> RunDirectory:
     directory = RunDirectory(tmp_path / "runs" / "one")
     directory.create(CONFIG)
     return directory
+
+
+def test_recovered_weights_stand_beside_those_before(run: RunDirectory) -> None:
+    before, after = nn.Linear(3, 2), nn.Linear(3, 2)
+    run.save_weights(before)
+    assert not run.unrecovered_path.exists()
+    run.save_recovered(after)
+    assert torch.equal(run.load_weights()["weight"], after.weight)
+    assert torch.equal(load_file(run.unrecovered_path)["weight"], before.weight)
+    run.save_weights(before)  # another session, whose recovery is yet to come
+    assert torch.equal(run.load_weights()["weight"], before.weight)
+    assert not run.unrecovered_path.exists()
 
 
 def test_everything_comes_back(run: RunDirectory) -> None:
