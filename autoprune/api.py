@@ -117,7 +117,7 @@ def search(
         task = define_task(model, inputs, config, progress)
     judge = before.get("judge")
     bench = set_up(model, task, images, evaluate, config, progress, session.seconds, judge)
-    session.count(*[bench.forwards] * bench.judging)
+    session.count(*[bench.forwards()] * bench.judging)
     if (dense := bench.dense.metric) is not None:
         progress.note(f"the dense network scores {dense:.4f} on the search images")
     if resume:

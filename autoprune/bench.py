@@ -11,8 +11,8 @@ from autoprune.config import SearchConfig
 from autoprune.data import Partition, Samples
 from autoprune.errors import RunError
 from autoprune.evaluation.evaluator import Build, Builder, Evaluator, timed
-from autoprune.evaluation.measurement import Scores
-from autoprune.evaluation.reward import check_labels
+from autoprune.evaluation.measurement import Measurement, Scores
+from autoprune.evaluation.reward import DEFAULT_REWARD, check_labels
 from autoprune.evaluation.scoring import ClassificationScorer, CustomScorer, Scorer
 from autoprune.importance import Evidence, Importance, check_needs, make_importance, rank_groups
 from autoprune.progress import Progress
@@ -40,7 +40,8 @@ class Bench:
         judge: measures candidates on the search split.
         judge_name: how it repairs them, "one-shot" or "one-shot+batchnorm".
         finals: measure finalists on the selection split, by the kind of repair, quickest first.
-        forwards: samples that one measurement by the judge runs through a network.
+        settling: samples that the judge's repair runs through a network, besides those scored.
+        races: whether what is sure to have a larger KL than the best so far cannot win.
         judging: measurements that choosing the judge took; none where it was known.
         final_forwards: samples that judging a finalist runs through networks, by kind of repair.
     """
@@ -50,9 +51,15 @@ class Bench:
     judge: Evaluator
     judge_name: str
     finals: Mapping[str, Evaluator]
-    forwards: int
+    settling: int
+    races: bool
     judging: int
     final_forwards: Mapping[str, int]
+
+    def forwards(self, measurement: Measurement | None = None) -> int:
+        """Return how many samples a measurement by the judge ran through a network, or can run."""
+        scores = self.dense if measurement is None else measurement.scores
+        return self.settling + scores.samples
 
 
 def set_up(
@@ -107,7 +114,8 @@ def set_up(
         judge=judge,
         judge_name=name,
         finals=_judges({name: quick[name], "sequential": builder.sequential}, selection, task),
-        forwards=search.dense.samples + settling,
+        settling=settling,
+        races=config.reward == DEFAULT_REWARD,
         judging=len(able) if judge_name is None else 0,
         final_forwards={
             name: selection.dense.samples + settling,

@@ -56,7 +56,9 @@ def explore(
     )
 
     def measure(candidate: Candidate) -> Measurement:
-        return bench.judge.measure(candidate.widths, candidate.base)
+        leader = ledger.best(1) if bench.races and candidate.kind == "candidate" else []
+        rival = leader[0].candidate.widths if leader else None
+        return bench.judge.measure(candidate.widths, candidate.base, rival)
 
     teller = _teller(ledger, trials, progress)
     report = run_loop(strategy, measure, reward, ledger, trials, deadline, teller)

@@ -101,10 +101,11 @@ class Summary:
         """Return what all sessions took; what chose the judge and the winner counts too."""
         trials, took, spent = len(self.ledger), self.session.took, self.ledger.spent
         total = {key: spent.get(key, 0) + value for key, value in took.items()}
+        forwards = sum(self.bench.forwards(trial.measurement) for trial in self.ledger)
         return {
             "trials": trials,
             "evaluations": trials + int(total["evaluations"]),
-            "image_forwards": trials * self.bench.forwards + int(total["image_forwards"]),
+            "image_forwards": forwards + int(total["image_forwards"]),
             "failed": self.exploration.failed,
             "best_value": self.ledger.best(1)[0].value,
             "limits": {

@@ -97,42 +97,57 @@ class Evaluator:
         self._base: tuple[Widths, nn.Module] | None = None
         self._dense_costs = {n: c.total(structure.dense_widths) for n, c in costs.items()}
 
-    def measure(self, widths: Widths, base: Widths | None = None) -> Measurement:
+    def measure(
+        self, widths: Widths, base: Widths | None = None, rival: Widths | None = None
+    ) -> Measurement:
         """Build the network of these widths and score it.
 
         Args:
             widths: of the candidate.
             base: widths of a network that several candidates in a row differ little from.
+            rival: widths of a better network: scoring may stop where this one is surely worse.
         """
-        return self.build(widths, base)[1]
+        seconds: dict[str, float] = {}
+        small = self._build(widths, seconds)
+        score = self._scorer.score
+        if base is not None:
+            score = partial(self._scorer.score_near, base=partial(self._base_network, base))
+        elif rival is not None:
+            named = rival, partial(self._scored_network, rival)
+            score = partial(self._scorer.score_against, name=widths, rival=named)
+        return self._judge(small, widths, seconds, score)
 
-    def build(self, widths: Widths, base: Widths | None = None) -> tuple[nn.Module, Measurement]:
+    def build(self, widths: Widths) -> tuple[nn.Module, Measurement]:
         """Return the network of these widths with its measurement."""
         seconds: dict[str, float] = {}
         small = self._build(widths, seconds)
-        return small, self._judge(small, widths, seconds, base)
+        return small, self._judge(small, widths, seconds, self._scorer.score)
 
     def judge(self, small: nn.Module, widths: Widths) -> Measurement:
         """Measure a network of these widths that is there already."""
-        return self._judge(small, widths, {}, None)
+        return self._judge(small, widths, {}, self._scorer.score)
 
     def _judge(
-        self, small: nn.Module, widths: Widths, seconds: dict[str, float], base: Widths | None
+        self,
+        small: nn.Module,
+        widths: Widths,
+        seconds: dict[str, float],
+        score: Callable[[nn.Module], Scores],
     ) -> Measurement:
         with timed(seconds, "surgery"):
             folded = fold_batchnorm(small, self._structure)
         with timed(seconds, "scoring"):
-            if base is None:
-                scores = self._scorer.score(folded)
-            else:
-                scores = self._scorer.score_near(folded, partial(self._base_network, base))
+            scores = score(folded)
         return self._measurement(widths, scores, seconds)
 
     def _base_network(self, widths: Widths) -> nn.Module:
         """Return what is scored for a base, remembering the last one; it counts as scoring."""
         if self._base is None or self._base[0] != widths:
-            self._base = widths, fold_batchnorm(self._build(widths, {}), self._structure)
+            self._base = widths, self._scored_network(widths)
         return self._base[1]
+
+    def _scored_network(self, widths: Widths) -> nn.Module:
+        return fold_batchnorm(self._build(widths, {}), self._structure)
 
     def _measurement(
         self, widths: Widths, scores: Scores, seconds: Mapping[str, float]

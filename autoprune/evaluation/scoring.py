@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from autoprune.data import Samples, Split, check_labels, check_samples
 from autoprune.errors import DataError, ModelError, UsageError, first_line
 from autoprune.evaluation.measurement import Scores
 from autoprune.evaluation.prefix import PrefixCache
+from autoprune.evaluation.racing import Rival, SampleScores, race
 from autoprune.structure.inputs import device_of
 
 # Larger batches measured no faster on a CPU and take more memory.
 CPU_BATCH = 125
 GPU_BATCH = 500
+# Networks whose scores by sample are remembered, for others to race against.
+RACERS = 16
 
 
 class Scorer(ABC):
@@ -39,6 +42,16 @@ class Scorer(ABC):
         """
         return self.score(model)
 
+    def score_against(self, model: nn.Module, name: Hashable, rival: Rival) -> Scores:
+        """Return scores that may stop early if the model is surely worse; here they do not.
+
+        Args:
+            model: as for `score`.
+            name: by which it can be a rival later.
+            rival: another network.
+        """
+        return self.score(model)
+
 
 class ClassificationScorer(Scorer):
     """KL to the dense network; loss and top-1 where there are labels."""
@@ -55,10 +68,39 @@ class ClassificationScorer(Scorer):
         check_labels(samples, self._dense_logits.shape[1])
         self.dense = self._compare(self._dense_logits)
         self.prefix = PrefixCache([batch.inputs for batch in _batches(samples)])
+        self._racers: OrderedDict[Hashable, SampleScores] = OrderedDict()
 
     def score(self, model: nn.Module) -> Scores:
         """Return KL, loss and top-1."""
         return self._compare(torch.cat(list(_logits(model, self._samples))))
+
+    def score_against(self, model: nn.Module, name: Hashable, rival: Rival) -> Scores:
+        """Return the same scores, estimated on some of the samples where KL is surely worse."""
+        rival_name, rival_network = rival
+        if rival_name not in self._racers:
+            self._remember(rival_name, SampleScores.join(list(self._by_sample(rival_network()))))
+        theirs = self._racers[rival_name]
+        self._racers.move_to_end(rival_name)
+        own = race(self._by_sample(model), theirs)
+        if len(own) < len(theirs):
+            return own.beside(theirs)
+        self._remember(name, own)
+        return own.mean()
+
+    def _by_sample(self, model: nn.Module) -> Iterator[SampleScores]:
+        """Yield the scores of every batch of the samples."""
+        start = 0
+        for logits, batch in zip(
+            _logits(model, self._samples), _batches(self._samples), strict=True
+        ):
+            dense = self._dense_logits[start : start + len(batch)]
+            start += len(batch)
+            yield SampleScores.of(dense, logits, batch.targets)
+
+    def _remember(self, name: Hashable, scores: SampleScores) -> None:
+        self._racers[name] = scores
+        if len(self._racers) > RACERS:
+            self._racers.popitem(last=False)
 
     def score_near(self, model: nn.Module, base: Callable[[], nn.Module]) -> Scores:
         """Return the same scores, computing what both networks have in common only once."""
@@ -95,16 +137,7 @@ class CustomScorer(Scorer):
 
 def compare(dense: Tensor, logits: Tensor, targets: Tensor | None) -> Scores:
     """Return the scores of class scores (samples, classes) beside the dense network's."""
-    p, q = dense.log_softmax(1), logits.log_softmax(1)
-    kl = F.kl_div(q, p, reduction="batchmean", log_target=True)
-    if targets is None:
-        return Scores(kl=float(kl), samples=len(logits))
-    return Scores(
-        kl=float(kl),
-        loss=float(F.nll_loss(q, targets)),
-        top1=float((q.argmax(1) == targets).float().mean()),
-        samples=len(logits),
-    )
+    return SampleScores.of(dense, logits, targets).mean()
 
 
 def score_split(dense: nn.Module, others: Sequence[nn.Module], split: Split) -> list[Scores]:

@@ -4,15 +4,17 @@ Usage: python experiments/strategies/compare.py SHARED resnet20 \
     --strategies random uniform knapsack --seeds 0 1 2 --trials 100
 
 SHARED holds data/ and checkpoints/ of CIFAR-10. Probes count as trials. Every strategy is given the
-same images, statistics and judge (one-shot) of a seed; its best candidate by −KL on the search
-images is then scored on the selection images, with the same repair. Weights that one strategy had
-solved are remembered for the next, so that those named first look a little slower.
+same images, statistics and judge of a seed; its best candidate by −KL on the search images is then
+scored on the selection images twice: with the judge's repair, and with sequential reconstruction.
+Weights that one strategy had solved are remembered for the next, so that those named first look a
+little slower.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import statistics
 import tempfile
 import time
@@ -23,16 +25,14 @@ from pathlib import Path
 import optuna
 
 from autoprune.agents import make_strategy
-from autoprune.bench import set_up
+from autoprune.bench import Bench, set_up
 from autoprune.cli.specs import load_model
 from autoprune.config import SearchConfig
 from autoprune.data import SplitSizes, load_splits, partition
-from autoprune.evaluation.evaluator import Evaluator
 from autoprune.evaluation.reward import negative_kl
-from autoprune.loop import run_loop
+from autoprune.exploration import explore, pose
 from autoprune.memory import kept_memory
 from autoprune.progress import Progress
-from autoprune.search_spaces.traits import describe
 from autoprune.strategy import SearchProblem
 from autoprune.study.ledger import Ledger
 from autoprune.task import Task, define_task
@@ -47,7 +47,9 @@ class Row:
     Attributes:
         searched: KL on the search images, which it was chosen by.
         kl, top1: on the selection images.
+        repaired_kl, repaired_top1: the same after sequential reconstruction.
         trials: evaluations, probes included.
+        forwards: images scored.
         seconds: of the whole search.
         widths: of the best candidate.
     """
@@ -57,7 +59,10 @@ class Row:
     searched: float
     kl: float
     top1: float
+    repaired_kl: float
+    repaired_top1: float
     trials: int
+    forwards: int
     seconds: float
     widths: tuple[int, ...]
 
@@ -68,8 +73,7 @@ class Arena:
 
     task: Task
     problem: SearchProblem
-    judge: Evaluator
-    referee: Evaluator
+    bench: Bench
 
 
 def arena(
@@ -80,43 +84,35 @@ def arena(
     model = load_model(f"{FACTORY}:{network}", str(weights)).eval()
     sizes = SplitSizes(search=samples)
     images = partition(load_splits(f"cifar10:{shared / 'data'}"), sizes, seed)
-    config = SearchConfig(budget=budget, seed=seed)
+    config = SearchConfig(budget=budget, trials=trials, seed=seed)
     task = define_task(model, images.calibration.inputs[:2], config, Progress())
     bench = set_up(model, task, images, None, config, Progress(), {})
-    problem = SearchProblem(
-        space=task.space,
-        projection=task.projection,
-        costs=task.costs,
-        rankings=bench.builder.rankings,
-        traits=describe(task.structure),
-        trials=trials,
-        seed=seed,
-    )
-    return Arena(task, problem, bench.judge, bench.finals[bench.judge_name])
+    return Arena(task, pose(task, bench, config), bench)
 
 
 def play(name: str, arena: Arena) -> Row:
     """Run one search and score its best candidate."""
-    start = time.perf_counter()
+    start, bench = time.perf_counter(), arena.bench
     with tempfile.TemporaryDirectory() as folder:
         ledger = Ledger(arena.task.space, f"sqlite:///{folder}/study.db")
-        run_loop(
-            make_strategy(name, arena.problem),
-            lambda candidate: arena.judge.measure(candidate.widths, candidate.base),
-            negative_kl,
-            ledger,
-            arena.problem.trials,
-        )
+        strategy = make_strategy(name, arena.problem)
+        explore(strategy, bench, negative_kl, ledger, math.inf, Progress())
     seconds = time.perf_counter() - start
     best = ledger.best(1)[0]
-    scores = arena.referee.measure(best.candidate.widths).scores
+    quick, repaired = (
+        bench.finals[kind].measure(best.candidate.widths).scores
+        for kind in (bench.judge_name, "sequential")
+    )
     return Row(
         strategy=name,
         seed=arena.problem.seed,
         searched=-(best.value or 0.0),
-        kl=scores.kl or 0.0,
-        top1=scores.top1 or 0.0,
+        kl=quick.kl or 0.0,
+        top1=quick.top1 or 0.0,
+        repaired_kl=repaired.kl or 0.0,
+        repaired_top1=repaired.top1 or 0.0,
         trials=len(ledger),
+        forwards=sum(bench.forwards(trial.measurement) for trial in ledger),
         seconds=round(seconds, 1),
         widths=best.candidate.widths,
     )
@@ -124,24 +120,17 @@ def play(name: str, arena: Arena) -> Row:
 
 def summary(rows: Sequence[Row]) -> str:
     """Return mean ± standard deviation over the seeds, strategy by strategy."""
-    lines = ["strategy          KL searched        KL unseen      top-1 unseen  trials  seconds"]
+    columns = ("searched", "kl", "repaired_kl", "repaired_top1", "trials", "forwards", "seconds")
+    lines = [f"{'strategy':12}" + "".join(f"{column:>17}" for column in columns)]
     for name in dict.fromkeys(row.strategy for row in rows):
         own = [row for row in rows if row.strategy == name]
-        figures = [
-            _spread([row.searched for row in own], 4),
-            _spread([row.kl for row in own], 4),
-            _spread([100 * row.top1 for row in own], 2),
-        ]
-        trials, seconds = (
-            statistics.mean(values)
-            for values in ([row.trials for row in own], [row.seconds for row in own])
-        )
-        lines.append(f"{name:12}" + "".join(f"{f:>17}" for f in figures) + f"{trials:8.0f}")
-        lines[-1] += f"{seconds:9.1f}"
+        figures = (_spread([getattr(row, column) for row in own]) for column in columns)
+        lines.append(f"{name:12}" + "".join(f"{figure:>17}" for figure in figures))
     return "\n".join(lines)
 
 
-def _spread(values: Sequence[float], digits: int) -> str:
+def _spread(values: Sequence[float]) -> str:
+    digits = 4 if max(values) < 10 else 0
     mean = f"{statistics.mean(values):.{digits}f}"
     return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.{digits}f}"
 
@@ -158,14 +147,14 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="JSON; strategies-NETWORK.json by default")
     args = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
+    output = args.output or Path(f"strategies-{args.network}.json")
     rows: list[Row] = []
     for seed in args.seeds:
         shared = arena(args.shared, args.network, args.budget, args.trials, seed)
         for name in args.strategies:
             rows.append(play(name, shared))
             print(rows[-1], flush=True)
-    output = args.output or Path(f"strategies-{args.network}.json")
-    output.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
+            output.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
     print(f"{args.network}, {args.budget}, seeds {args.seeds}\n{summary(rows)}\n{output}")
 
 

@@ -86,7 +86,8 @@ class Faulty:
 
 
 def test_a_mended_reward_goes_on(tmp_path: Path) -> None:
-    options = {"strategy": "random", "trials": 10, "budget": None, "output": tmp_path / "run"}
+    fixed = {"strategy": "random", "budget": None, "recover": "off"}
+    options = {**fixed, "trials": 10, "output": tmp_path / "run"}
     with pytest.raises(AutopruneError, match=r"5 trials in a row failed.*Faulty.*my mistake.*kept"):
         autoprune.search(classifier(), data=dataset(), reward=Faulty(4, 99), **options)
     assert not (tmp_path / "run" / "result.json").exists()

@@ -1,0 +1,121 @@
+"""Racing: a candidate that has fallen too far behind a rival on some images is not scored on all.
+
+Both networks see the same images in the same order, and how well they do goes together, image by
+image: the mean of their differences is known long before either mean. After `LOOKS` of the images
+a candidate that is worse by `CERTAIN` standard errors is dropped (Maron and Moore 1994, Hoeffding
+races, with paired differences). What is reported for it is the rival's score on all images and the
+mean difference on those seen, which is unbiased (a control variate).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from autoprune.evaluation.measurement import Scores
+
+# Shares of the images after which a candidate may be dropped.
+LOOKS = (0.25, 0.5)
+# Standard errors by which it must be worse. KL has long tails: two would drop winners.
+CERTAIN = 3.0
+# Fewer images than this say nothing about their own spread.
+LEAST = 50
+
+Rival: TypeAlias = tuple[Hashable, Callable[[], nn.Module]]
+"""What a rival is remembered by, and how to get it where it is not."""
+
+
+@dataclass(frozen=True, eq=False)
+class SampleScores:
+    """How well a network does on each of some samples.
+
+    Attributes:
+        kl: from the dense network's class probabilities, nats, (samples,).
+        loss: cross entropy on the labels, nats, (samples,); None without labels.
+        right: whether the label is the first choice, (samples,); None without labels.
+    """
+
+    kl: Tensor
+    loss: Tensor | None = None
+    right: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.kl)
+
+    @classmethod
+    def of(cls, dense: Tensor, logits: Tensor, targets: Tensor | None) -> SampleScores:
+        """Compare class scores (samples, classes) with the dense network's and the labels."""
+        p, q = dense.log_softmax(1), logits.log_softmax(1)
+        kl = F.kl_div(q, p, reduction="none", log_target=True).sum(1)
+        if targets is None:
+            return cls(kl)
+        loss = F.nll_loss(q, targets, reduction="none")
+        return cls(kl, loss, (q.argmax(1) == targets).to(q.dtype))
+
+    @classmethod
+    def join(cls, parts: Sequence[SampleScores]) -> SampleScores:
+        """Put batches together."""
+        return cls(
+            *(
+                None if values[0] is None else torch.cat(values)
+                for values in zip(*((p.kl, p.loss, p.right) for p in parts), strict=True)
+            )
+        )
+
+    def mean(self) -> Scores:
+        """Return the scores on these samples."""
+        return self.beside(self)
+
+    def beside(self, rival: SampleScores) -> Scores:
+        """Return the scores expected on all samples of a rival, of which these are the first."""
+        kl, loss, top1 = (
+            None if own is None or theirs is None else expected_mean(own, theirs)
+            for own, theirs in (
+                (self.kl, rival.kl),
+                (self.loss, rival.loss),
+                (self.right, rival.right),
+            )
+        )
+        return Scores(kl, loss, None if top1 is None else min(top1, 1.0), samples=len(self))
+
+
+def expected_mean(values: Tensor, others: Tensor) -> float:
+    """Return the mean of all values, of which the first are known beside all of others.
+
+    None of them is negative.
+    """
+    return max(float(others.mean() + (values - others[: len(values)]).mean()), 0.0)
+
+
+def race(batches: Iterable[SampleScores], rival: SampleScores) -> SampleScores:
+    """Return a network's scores, of the first samples only if it falls too far behind by KL.
+
+    Args:
+        batches: scores of the samples in the rival's order; no more are taken than needed.
+        rival: the scores of another network on all samples.
+    """
+    parts: list[SampleScores] = []
+    looks = [share * len(rival) for share in LOOKS if share * len(rival) >= LEAST]
+    seen = 0
+    for batch in batches:
+        parts.append(batch)
+        seen += len(batch)
+        if looks and looks[0] <= seen < len(rival):
+            looks = [look for look in looks if look > seen]
+            so_far = SampleScores.join(parts)
+            if _is_behind(so_far.kl - rival.kl[:seen], len(rival)):
+                return so_far
+    return SampleScores.join(parts)
+
+
+def _is_behind(differences: Tensor, total: int) -> bool:
+    """Whether a mean difference is surely above zero on all of the samples."""
+    n = len(differences)
+    # The rest of a finite set is known the better the less of it is left.
+    error = differences.std() * ((1 - n / total) / n) ** 0.5
+    return bool(differences.mean() > CERTAIN * error)
