@@ -29,11 +29,11 @@ CPU_BATCH, GPU_BATCH = 32, 128
 # Of activations that are kept for the backward pass.
 ACTIVATION_BYTES = 1_000_000_000
 # Of AdamW at its peak; a run that goes astray falls back and goes on with a quarter of it.
-RATE = 2e-3
+RATE = 4e-3
 BACK_OFF = 0.25
 # Images that runs are checked on, and how often; the last check is at the end.
 CHECK_SAMPLES = 250
-CHECKS = 4
+CHECKS = 8
 # Times that every image is seen at most.
 EPOCHS = 10
 

@@ -14,8 +14,6 @@ from autoprune.statistics.consumers import LayerMode
 from autoprune.structure.groups import LayerSpec, Structure
 from autoprune.structure.surgery import Keep
 
-# Weights of the two parts of the distance.
-INSIDE, OUTPUT = 10.0, 5.0
 # Activations of a smaller mean square are as good as zero.
 SMALLEST_POWER = 1e-6
 
@@ -88,7 +86,7 @@ class Imitation:
         return Reading(reader.inside, output)
 
     def distance(self, small: Reading, dense: Reading) -> Tensor:
-        """Return INSIDE x the mean over layers, plus OUTPUT x the output's, of ‖s − d‖² / ‖d‖².
+        """Return the mean of ‖s − d‖² / ‖d‖² over what the layers read and the output.
 
         The d below the line is what is usual, of the output about its mean. Nothing here depends
         on the task: class scores, maps of them and plain numbers are treated alike.
@@ -97,9 +95,8 @@ class Imitation:
             F.mse_loss(source, self._kept(name, dense.inside[name])) / self._powers[name]
             for name, source in small.inside.items()
         ]
-        inside = torch.stack(parts).mean() if parts else 0.0
-        output = F.mse_loss(small.output, dense.output) / self._output_power
-        return INSIDE * inside + OUTPUT * output
+        parts.append(F.mse_loss(small.output, dense.output) / self._output_power)
+        return torch.stack(parts).mean()
 
     def _kept(self, weight: str, source: Tensor) -> Tensor:
         layer = self._structure.layer_of_weight[weight]
