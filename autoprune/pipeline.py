@@ -12,7 +12,7 @@ from torch import nn
 from autoprune.agents import check_strategy, check_unbounded
 from autoprune.budget import Budget
 from autoprune.config import SearchConfig
-from autoprune.cost.counts import COST_MODELS, cost_models
+from autoprune.cost import COST_MODELS, cost_models
 from autoprune.cost.model import CostModel
 from autoprune.data import Partition
 from autoprune.errors import BudgetError, ModelError, RewardError, RunError, first_line

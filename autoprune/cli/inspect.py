@@ -50,7 +50,7 @@ def inspect(
     from autoprune.cli.display import print_json, show_inspection
     from autoprune.cli.specs import DEMO, load_model
     from autoprune.config import parse_min_keep
-    from autoprune.cost.counts import cost_models
+    from autoprune.cost import cost_models
     from autoprune.pipeline import prunable_structure
     from autoprune.progress import Progress
     from autoprune.search_spaces.keep_ratio import search_space

@@ -72,7 +72,7 @@ def _cost_row(costs: Mapping[str, float], latency_ms: float) -> dict[str, float 
         "flops": round(costs["flops"]),
         "params": round(costs["params"]),
         "latency_ms": latency_ms,
-        "memory_bytes": None,
+        "memory_bytes": round(costs["memory"]),
     }
 
 

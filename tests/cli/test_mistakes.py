@@ -106,7 +106,7 @@ def test_options(refused, arguments: list[str], words: list[str]) -> None:
         ("flops=-3M", ["'-3M'", "flops=0.5"]),
         ("flops=2 apples", ["'2 apples'", "flops=0.5"]),
         ("flop=0.5", ["'flop'", "'flops'"]),
-        ("memory=0.5", ["'memory'", "flops"]),
+        ("memory=1kb", ["memory=1000", "raise the budget"]),
         ("flops=0.001", ["flops=7352.26", "raise the budget"]),
         ("params=100", ["params=100", "raise the budget"]),
     ],

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from autoprune.cost.counts import cost_models
+from autoprune.cost import cost_models
 from autoprune.cost.model import CostModel
 from autoprune.errors import BudgetError
 from autoprune.policy import Widths

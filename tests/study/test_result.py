@@ -16,8 +16,8 @@ WINNER = Measurement(
     names=("a", "b"),
     scores=Scores(kl=0.5, samples=10),
     dense=Scores(kl=0.0, samples=10),
-    costs={"flops": 50.0, "params": 7.0},
-    dense_costs={"flops": 100.0, "params": 9.0},
+    costs={"flops": 50.0, "params": 7.0, "memory": 30.0},
+    dense_costs={"flops": 100.0, "params": 9.0, "memory": 40.0},
     seconds={"scoring": 0.5, "surgery": 0.25},
 )
 OUTCOME = Outcome(
@@ -41,7 +41,7 @@ def test_report_has_the_documented_keys_and_figures() -> None:
     }  # fmt: skip
     costs = report["costs"]
     assert costs.keys() == {"dense", "pruned", "latency"}
-    dense = {"flops": 100, "params": 9, "latency_ms": 2.0, "memory_bytes": None}
+    dense = {"flops": 100, "params": 9, "latency_ms": 2.0, "memory_bytes": 40}
     assert costs["dense"] == dense and costs["pruned"].keys() == COST_KEYS
     assert costs["pruned"]["flops"] == 50 and costs["pruned"]["latency_ms"] == 1.0
     assert costs["latency"] == {
