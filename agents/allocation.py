@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import csr_array
 
-from autoprune.agents.curves import Curve, with_width
-from autoprune.agents.global_ranking import least_error
+from autoprune.agents.curves import Curve
+from autoprune.agents.moves import descend
 from autoprune.policy import Widths
-from autoprune.search_spaces.keep_ratio import SearchSpace
+from autoprune.search_spaces.keep_ratio import SearchSpace, with_width
 from autoprune.search_spaces.projection import Projection
-from autoprune.strategy import SearchProblem
 
 # Step lengths, as shares of a group: far, and where costs are nearly linear.
 RADII = (0.3, 0.1)
@@ -33,14 +32,14 @@ def parts(space: SearchSpace, curves: Sequence[Curve], widths: Widths) -> npt.ND
     return np.array([curve[place] for curve, place in zip(curves, places, strict=True)])
 
 
-def by_greed(problem: SearchProblem, curves: Sequence[Curve]) -> Widths:
+def by_greed(projection: Projection, curves: Sequence[Curve]) -> Widths:
     """Return widths on the budget that lose little, as the strategy "global" finds them."""
-    spaces = zip(problem.rankings, problem.space.sizes, problem.space.levels, curves, strict=True)
-    rankings = [
-        replace(ranking, errors=tuple(np.interp(np.arange(size + 1), levels, curve).tolist()))
-        for ranking, size, levels, curve in spaces
+    space = projection.space
+    by_width = [
+        np.interp(np.arange(size + 1), levels, curve)
+        for size, levels, curve in zip(space.sizes, space.levels, curves, strict=True)
     ]
-    return least_error(replace(problem, rankings=rankings))
+    return projection.fill(descend(space.sizes, by_width, projection))
 
 
 def allocate(projection: Projection, curves: Sequence[Curve], start: Widths) -> Widths:

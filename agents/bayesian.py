@@ -64,10 +64,8 @@ class BayesianStrategy(Strategy):
 
     def ask(self) -> Candidate | None:
         """Return widths that were not asked for before."""
-        while self._warm_starts:
-            widths = self._warm_starts.pop(0)
-            if widths not in self._values:
-                return Candidate(widths)
+        if self._warm_starts:
+            return Candidate(self._warm_starts.pop(0))
         for _ in range(_MOST_FOLDED):
             raw = self._study.ask(self._distributions)
             wanted = ratios(self.problem.space, raw.params)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from autoprune.agents.moves import Curves
+from autoprune.agents.moves import Curves, error_curves
 from autoprune.policy import Widths
 from autoprune.strategy import SearchProblem
 
@@ -54,14 +54,11 @@ class Calibration:
 
     with one scale for widths below the centre and another, alike, for those above it. They are
     fitted by Bayesian linear regression to everything that was measured, nearby widths counting
-    most. Where the criterion gives no errors, (1 − keep ratio)² is the shape of every curve.
+    most.
     """
 
     def __init__(self, problem: SearchProblem) -> None:
-        self.shapes: Curves = [
-            (1 - np.arange(size + 1) / size) ** 2 if r.errors is None else np.asarray(r.errors)
-            for r, size in zip(problem.rankings, problem.space.sizes, strict=True)
-        ]
+        self._shapes = error_curves(problem)
 
     def curves(
         self,
@@ -77,7 +74,7 @@ class Calibration:
             random: draws the scales from their posterior, so that a group of which little is known
                 gets its chance; None takes the mean.
         """
-        rises = [shape - shape[w] for shape, w in zip(self.shapes, centre, strict=True)]
+        rises = [shape - shape[w] for shape, w in zip(self._shapes, centre, strict=True)]
         fit = self._fit(rises, centre, values)
         scales = fit.mean if random is None else fit.draw(random)
         below, above = np.split(fit.unit * scales.clip(LEAST), 2)

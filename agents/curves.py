@@ -10,7 +10,9 @@ import numpy.typing as npt
 from scipy.interpolate import PchipInterpolator
 from scipy.optimize import isotonic_regression
 
+from autoprune.agents.moves import error_curves
 from autoprune.policy import Widths
+from autoprune.search_spaces.keep_ratio import with_width
 from autoprune.strategy import Candidate, SearchProblem
 
 Curve: TypeAlias = npt.NDArray[np.float64]
@@ -45,7 +47,7 @@ def _spread(problem: SearchProblem, group: int, points: int) -> list[int]:
     return sorted({int(lower[int(place)]) for place in places})
 
 
-def loss_curves(problem: SearchProblem, values: Mapping[Widths, float | None]) -> tuple[Curve, ...]:
+def loss_curves(problem: SearchProblem, values: Mapping[Widths, float]) -> tuple[Curve, ...]:
     """Return every group's curve.
 
     Between measured widths the loss is interpolated monotonically (PCHIP) over the criterion's
@@ -53,17 +55,17 @@ def loss_curves(problem: SearchProblem, values: Mapping[Widths, float | None]) -
 
     Args:
         problem: whose groups they are.
-        values: of evaluated widths; failed ones (None) and other widths count for nothing.
+        values: of evaluated widths; other widths than the probes' count for nothing.
     """
     dense = problem.space.sizes
-    known = {widths: value for widths, value in values.items() if value is not None}
-    top = known.get(dense, max(known.values(), default=0.0))
-    shapes = [_shape(problem, group) for group in range(len(dense))]
+    top = values.get(dense, max(values.values(), default=0.0))
+    sizes = zip(error_curves(problem), problem.space.levels, dense, strict=True)
+    shapes = [_shape(errors[levels], 1 - levels / size) for errors, levels, size in sizes]
     points = [
         {
-            place: top - known[cut]
+            place: top - values[cut]
             for place, width in enumerate(levels[:-1])
-            if (cut := with_width(dense, group, int(width))) in known
+            if (cut := with_width(dense, group, int(width))) in values
         }
         for group, levels in enumerate(problem.space.levels)
     ]
@@ -77,13 +79,14 @@ def loss_curves(problem: SearchProblem, values: Mapping[Widths, float | None]) -
     )
 
 
-def _shape(problem: SearchProblem, group: int) -> Curve:
-    """Return what the loss is taken to be a smooth function of, strictly falling to 0."""
-    levels, errors = problem.space.levels[group], problem.rankings[group].errors
-    cut = 1 - levels / problem.space.sizes[group]
-    if errors is None:
-        return np.asarray(cut**2)
-    rising = np.maximum.accumulate(np.asarray(errors)[levels][::-1])[::-1]
+def _shape(errors: Curve, cut: Curve) -> Curve:
+    """Return what the loss is taken to be a smooth function of, strictly falling to 0.
+
+    Args:
+        errors: of the group at each level.
+        cut: the share of its units that each level takes away.
+    """
+    rising = np.maximum.accumulate(errors[::-1])[::-1]
     return np.asarray(rising - rising[-1] + 1e-6 * cut)
 
 
@@ -96,8 +99,3 @@ def _interpolate(shape: Curve, points: Mapping[int, float]) -> Curve:
     if places[-1] != 0:
         x, y = np.append(x, shape[0]), np.append(y, y[-1] * shape[0] / x[-1])
     return np.asarray(PchipInterpolator(x, y)(shape))
-
-
-def with_width(widths: Widths, group: int, width: int) -> Widths:
-    """Return the widths with one group's replaced."""
-    return (*widths[:group], width, *widths[group + 1 :])

@@ -36,7 +36,7 @@ class EvolutionStrategy(Strategy):
     def __init__(self, problem: SearchProblem) -> None:
         super().__init__(problem)
         self._random = np.random.default_rng(problem.seed)
-        self._starts = list(dict.fromkeys(warm_starts(problem)))
+        self._starts = warm_starts(problem)
         self._parent, self._value = self._starts[0], -np.inf
         self._children: list[tuple[float, Widths]] = []
         self._asked: set[Widths] = set()

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import bisect
+from collections.abc import Iterator
 from typing import ClassVar
 
 import numpy as np
 
-from autoprune.agents.moves import descend
+from autoprune.agents.course import CourseStrategy
+from autoprune.agents.moves import descend, error_curves
 from autoprune.errors import UsageError
 from autoprune.policy import Widths
-from autoprune.strategy import Candidate, SearchProblem, Strategy, Trial
+from autoprune.strategy import Candidate, SearchProblem
 
 # Keep ratios of all groups that a search without a budget begins with.
 DIAGONAL = (1.0, 0.75, 0.5, 0.25)
 
 
-class GlobalStrategy(Strategy):
+class GlobalStrategy(CourseStrategy):
     """One candidate by the criterion alone; nothing is evaluated.
 
     Where units are scored on one scale for all groups, those below one threshold go (Network
@@ -41,17 +43,9 @@ class GlobalStrategy(Strategy):
                 "the strategy 'global' needs an importance with error curves or scores that are "
                 "comparable across groups: choose 'obs'."
             )
-        self._asked = False
 
-    def ask(self) -> Candidate | None:
-        """Return the ranking's candidate once."""
-        if self._asked:
-            return None
-        self._asked = True
-        return Candidate((threshold if self._has_scores else least_error)(self.problem))
-
-    def tell(self, trial: Trial) -> None:
-        """Nothing is learnt."""
+    def _course(self) -> Iterator[Candidate]:
+        yield Candidate((threshold if self._has_scores else least_error)(self.problem))
 
 
 def threshold(problem: SearchProblem) -> Widths:
@@ -71,16 +65,21 @@ def threshold(problem: SearchProblem) -> Widths:
 
 def least_error(problem: SearchProblem) -> Widths:
     """Return widths on the budget that lose little reconstruction error, greedily."""
-    curves = [np.asarray(ranking.errors) for ranking in problem.rankings]
-    return problem.projection.fill(descend(problem.space.sizes, curves, problem.projection))
+    cut = descend(problem.space.sizes, error_curves(problem), problem.projection)
+    return problem.projection.fill(cut)
 
 
 def warm_starts(problem: SearchProblem) -> list[Widths]:
-    """Return the candidates that are known before any search: without a budget, of each size."""
+    """Return the candidates that are known before any search, each once.
+
+    These are the uniform one and, where the criterion gives errors, the one of least error; without
+    a budget, uniform ones from the dense network down.
+    """
+    every = np.ones(len(problem.space))
     if not problem.projection.constraints:
-        every = np.ones(len(problem.space))
-        return [problem.projection.project(ratio * every) for ratio in DIAGONAL]
-    uniform = problem.projection.project(np.ones(len(problem.space)))
-    if any(ranking.errors is None for ranking in problem.rankings):
-        return [uniform]
-    return [uniform, least_error(problem)]
+        starts = [problem.projection.project(ratio * every) for ratio in DIAGONAL]
+    else:
+        starts = [problem.projection.project(every)]
+        if all(ranking.errors is not None for ranking in problem.rankings):
+            starts.append(least_error(problem))
+    return list(dict.fromkeys(starts))

@@ -10,9 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from autoprune.agents.allocation import allocate, by_greed, parts
+from autoprune.agents.course import CourseStrategy
 from autoprune.agents.curves import Curve, loss_curves, plan_probes
 from autoprune.policy import Widths
-from autoprune.strategy import Candidate, SearchProblem, Strategy, Trial
+from autoprune.strategy import Candidate, SearchProblem
 
 # Part of the trials that may be probes.
 PROBES = 0.25
@@ -24,7 +25,7 @@ MISFIT = 0.05
 ATTEMPTS = 20
 
 
-class KnapsackStrategy(Strategy):
+class KnapsackStrategy(CourseStrategy):
     """Probes measure what each group's cuts lose alone; then the least sum is asked for.
 
     Groups that are cut together lose more or less than the sum of what they lose alone. So the
@@ -39,41 +40,32 @@ class KnapsackStrategy(Strategy):
     def __init__(self, problem: SearchProblem) -> None:
         super().__init__(problem)
         self._random = np.random.default_rng(problem.seed)
-        self._values: dict[Widths, float | None] = {}
-        self._questions = self._plan()
 
-    def ask(self) -> Candidate | None:
-        """Return the next probe; then candidates; None where all draws lead to known ones."""
-        return next(self._questions, None)
-
-    def tell(self, trial: Trial) -> None:
-        """Remember the value."""
-        self._values[trial.candidate.widths] = trial.value
-
-    def _plan(self) -> Iterator[Candidate]:
+    def _course(self) -> Iterator[Candidate]:
         # A search that is cut short among the probes has something to hand over.
         uniform = self.problem.projection.project(np.ones(len(self.problem.space)))
         yield Candidate(uniform)
         yield from plan_probes(self.problem, PROBES)
         curves = loss_curves(self.problem, self._values)
-        start = by_greed(self.problem, curves)
+        start = by_greed(self.problem.projection, curves)
         widths: Widths | None = allocate(self.problem.projection, curves, start)
         asked = [uniform]
         while widths is not None:
             asked.append(widths)
-            if widths not in self._values:
-                yield Candidate(widths)
+            yield Candidate(widths)
             widths = self._next(curves, asked)
 
     def _next(self, curves: Sequence[Curve], asked: Sequence[Widths]) -> Widths | None:
-        """Return widths that are best by scales drawn from what the asked ones taught."""
-        values = [self._values[widths] for widths in asked]
-        taught = [place for place, value in enumerate(values) if value is not None]
-        features = np.array([parts(self.problem.space, curves, asked[p]) for p in taught])
-        known = [v for v in self._values.values() if v is not None]
-        losses = max(known, default=0.0) - np.array([values[p] for p in taught], dtype=float)
+        """Return widths that are best by scales drawn from what the asked ones taught.
+
+        None if all draws lead to known ones.
+        """
+        taught = [widths for widths in asked if widths in self._values]
+        features = np.array([parts(self.problem.space, curves, widths) for widths in taught])
+        values = np.array([self._values[widths] for widths in taught])
+        losses = max(self._values.values(), default=0.0) - values
         belief = learn(features.reshape(-1, len(curves)), losses)
-        start = asked[taught[int(losses.argmin())]] if taught else asked[0]
+        start = taught[int(losses.argmin())] if taught else asked[0]
         for attempt in range(ATTEMPTS):
             scales = belief.draw(self._random, 1.5**attempt)
             scaled = [scale * curve for scale, curve in zip(scales, curves, strict=True)]

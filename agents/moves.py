@@ -9,7 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from autoprune.policy import Widths
+from autoprune.search_spaces.keep_ratio import with_width
 from autoprune.search_spaces.projection import Projection
+from autoprune.strategy import SearchProblem
 
 Curves: TypeAlias = Sequence[npt.NDArray[np.float64]]
 """Per group: the error with w units left, w = 0 … size."""
@@ -18,6 +20,14 @@ Curves: TypeAlias = Sequence[npt.NDArray[np.float64]]
 STEPS_PER_GROUP = 16
 # A swap grows a group by at most this part of its levels.
 LARGEST_GROWTH = 3
+
+
+def error_curves(problem: SearchProblem) -> Curves:
+    """Return the rankings' errors; (1 − keep ratio)² where the criterion gives none."""
+    return [
+        (1 - np.arange(size + 1) / size) ** 2 if r.errors is None else np.asarray(r.errors)
+        for r, size in zip(problem.rankings, problem.space.sizes, strict=True)
+    ]
 
 
 def error(curves: Curves, widths: Widths) -> float:
@@ -57,10 +67,10 @@ def _cut(
     cheapest = int(slopes.argmin())
     step_floor = now - max(space.sizes[group] // STEPS_PER_GROUP, 1)
     reached = max(lower[cheapest], lower[lower <= max(step_floor, lower[0])][-1])
-    saved = excess - projection.excess(replaced(widths, group, int(lower[-1])))
+    saved = excess - projection.excess(with_width(widths, group, int(lower[-1])))
     # A cost that is a maximum falls only once all its largest layers are cut.
     per_saving = slopes[cheapest] * (now - lower[-1]) / max(saved, 1e-12)
-    return float(per_saving), replaced(widths, group, int(reached))
+    return float(per_saving), with_width(widths, group, int(reached))
 
 
 def narrow(widths: Widths, group: int, projection: Projection) -> Widths | None:
@@ -70,13 +80,13 @@ def narrow(widths: Widths, group: int, projection: Projection) -> Widths | None:
     """
     levels = projection.space.levels[group]
     low, high = 0, int(np.searchsorted(levels, widths[group]))
-    if not high or not projection.fits(replaced(widths, group, int(levels[0]))):
+    if not high or not projection.fits(with_width(widths, group, int(levels[0]))):
         return None
     while high - low > 1:
         middle = (low + high) // 2
-        fitting = projection.fits(replaced(widths, group, int(levels[middle])))
+        fitting = projection.fits(with_width(widths, group, int(levels[middle])))
         low, high = (middle, high) if fitting else (low, middle)
-    return replaced(widths, group, int(levels[low]))
+    return with_width(widths, group, int(levels[low]))
 
 
 def swap(widths: Widths, projection: Projection, random: np.random.Generator) -> Widths | None:
@@ -95,9 +105,4 @@ def swap(widths: Widths, projection: Projection, random: np.random.Generator) ->
     place = int(np.searchsorted(levels, widths[grown])) + step
     if place >= len(levels):
         return None
-    return narrow(replaced(widths, grown, int(levels[place])), paying, projection)
-
-
-def replaced(widths: Widths, group: int, width: int) -> Widths:
-    """Return the widths with another width of one group."""
-    return (*widths[:group], width, *widths[group + 1 :])
+    return narrow(with_width(widths, grown, int(levels[place])), paying, projection)

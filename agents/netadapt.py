@@ -10,10 +10,12 @@ from typing import ClassVar
 import numpy as np
 
 from autoprune.agents.calibration import Calibration
+from autoprune.agents.course import CourseStrategy
+from autoprune.agents.global_ranking import least_error
 from autoprune.agents.moves import Curves, descend, error, narrow, swap
 from autoprune.policy import Widths
 from autoprune.search_spaces.projection import Constraint, Projection
-from autoprune.strategy import Candidate, SearchProblem, Strategy, Trial
+from autoprune.strategy import Candidate, SearchProblem
 
 # Part of the evaluations that the way down takes; refinement at the budget has the rest.
 DESCENT = 0.3
@@ -25,7 +27,7 @@ PROPOSALS_PER_STEP = 0.5
 SWAPS = 64
 
 
-class NetAdaptStrategy(Strategy):
+class NetAdaptStrategy(CourseStrategy):
     """Cuts to ever lower bounds, keeps what loses least at each, then trades units at the budget.
 
     A step's proposals narrow one group each until the step's bounds just hold, plus one that
@@ -47,37 +49,20 @@ class NetAdaptStrategy(Strategy):
         # Drawn scales give groups their turn while no curve tells them apart.
         blind = any(ranking.errors is None for ranking in problem.rankings)
         self._draws = self._random if blind else None
-        self._asked: set[Widths] = set()
-        self._values: dict[Widths, float] = {}
-        self._course = self._search()
 
-    def ask(self) -> Candidate | None:
-        """Return widths that were not asked for before."""
-        return next(self._course, None)
-
-    def tell(self, trial: Trial) -> None:
-        """Learn the reward of the widths."""
-        if trial.value is not None:
-            self._values[trial.candidate.widths] = trial.value
-
-    def _search(self) -> Iterator[Candidate]:
-        """Ask all questions; whatever was asked is answered when the generator goes on."""
-        dense, projection = self.problem.space.sizes, self.problem.projection
+    def _course(self) -> Iterator[Candidate]:
         # A search that is cut short has a candidate; losses are counted from the dense network.
-        start = projection.fill(descend(dense, self._calibration.shapes, projection))
-        yield from self._questions([start])
-        yield from self._questions([dense])
+        start = least_error(self.problem)
+        yield from self._candidates([start, self.problem.space.sizes])
         yield from self._descend()
         yield from self._refine(start)
 
-    def _questions(
+    def _candidates(
         self, proposals: Iterable[Widths], base: Widths | None = None
     ) -> Iterator[Candidate]:
         for widths in proposals:
-            if widths not in self._asked:
-                self._asked.add(widths)
-                fits = self.problem.projection.fits(widths)
-                yield Candidate(widths, "candidate" if fits else "probe", base)
+            fits = self.problem.projection.fits(widths)
+            yield Candidate(widths, "candidate" if fits else "probe", base)
 
     def _descend(self) -> Iterator[Candidate]:
         current, final = self.problem.space.sizes, self.problem.projection
@@ -88,7 +73,7 @@ class NetAdaptStrategy(Strategy):
             proposals = self._proposals(current, projection, count)
             if projection is final:
                 proposals = [final.fill(widths) for widths in proposals]
-            yield from self._questions(sorted(proposals, key=_changed_from(current)), current)
+            yield from self._candidates(sorted(proposals, key=_changed_from(current)), current)
             current = self._kept(current, proposals)
 
     def _proposals(self, current: Widths, projection: Projection, count: int) -> list[Widths]:
@@ -123,7 +108,7 @@ class NetAdaptStrategy(Strategy):
             centre = good[used_up]
             promising = self._swap(centre)
             used_up = 0 if promising else used_up + 1
-            yield from self._questions(promising, centre)
+            yield from self._candidates(promising, centre)
 
     def _swap(self, centre: Widths) -> list[Widths]:
         """Return the swap that promises most, or nothing if all that were drawn are known."""
@@ -131,7 +116,7 @@ class NetAdaptStrategy(Strategy):
         drawn = {swap(centre, projection, self._random) for _ in range(SWAPS)} - {None}
         swaps = sorted((error(curves, w), w) for w in drawn if w is not None)
         filled = (projection.fill(widths) for _, widths in swaps)
-        return list(itertools.islice((w for w in filled if w not in self._asked), 1))
+        return list(itertools.islice((w for w in filled if Candidate(w) not in self._asked), 1))
 
 
 def plan(trials: int, groups: int) -> tuple[int, int]:

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
+from autoprune.agents.course import CourseStrategy
 from autoprune.errors import RunError
 from autoprune.policy import Widths
-from autoprune.strategy import Candidate, SearchProblem, Strategy, Trial
+from autoprune.strategy import Candidate, SearchProblem
 from autoprune.study.run_directory import RunDirectory
 
 # Policies of the frontier that are measured at the new budget.
 NEAREST = 5
 
 
-class RecallStrategy(Strategy):
+class RecallStrategy(CourseStrategy):
     """Projects the nearest policies of another run's frontier onto the budget, and measures those.
 
     A run of `netadapt` leaves a policy near every budget from the dense network down to its own;
@@ -37,7 +38,7 @@ class RecallStrategy(Strategy):
         recorded = [_widths(entry, problem, from_run) for entry in _frontier(from_run)]
         ways = {problem.projection.project(problem.space.ratios(w)): w for w in recorded}
         nearest = sorted(ways, key=lambda widths: self._distance(widths, ways[widths]))
-        self._open = nearest[:NEAREST]
+        self._nearest = nearest[:NEAREST]
 
     @classmethod
     def check_options(cls, from_run: str | None = None, **options: Any) -> None:
@@ -51,12 +52,8 @@ class RecallStrategy(Strategy):
             raise RunError("the strategy 'recall' needs a run to recall: give --from RUN.")
         _frontier(from_run)
 
-    def ask(self) -> Candidate | None:
-        """Return the next nearest policy."""
-        return Candidate(self._open.pop(0)) if self._open else None
-
-    def tell(self, trial: Trial) -> None:
-        """Nothing is learnt."""
+    def _course(self) -> Iterator[Candidate]:
+        yield from map(Candidate, self._nearest)
 
     def _distance(self, widths: Widths, recorded: Widths) -> float:
         ratios = self.problem.space.ratios

@@ -8,15 +8,16 @@ from typing import ClassVar
 
 import numpy as np
 
+from autoprune.agents.course import CourseStrategy
 from autoprune.agents.curves import Curve, loss_curves, plan_probes
 from autoprune.policy import Widths
-from autoprune.strategy import Candidate, SearchProblem, Strategy, Trial
+from autoprune.strategy import Candidate, SearchProblem
 
 # Part of the trials that may be probes; the rest tries other thresholds.
 PROBES = 0.8
 
 
-class SensitivityStrategy(Strategy):
+class SensitivityStrategy(CourseStrategy):
     """Every group takes its smallest width that alone loses no more than a common threshold.
 
     Probes cut one group at a time. The threshold is the least with which the budget holds (the rule
@@ -26,29 +27,13 @@ class SensitivityStrategy(Strategy):
 
     name: ClassVar[str] = "sensitivity"
 
-    def __init__(self, problem: SearchProblem) -> None:
-        super().__init__(problem)
-        self._values: dict[Widths, float | None] = {}
-        self._questions = self._plan()
-
-    def ask(self) -> Candidate | None:
-        """Return the next probe; then the thresholds' candidates."""
-        return next(self._questions, None)
-
-    def tell(self, trial: Trial) -> None:
-        """Remember the value."""
-        self._values[trial.candidate.widths] = trial.value
-
-    def _plan(self) -> Iterator[Candidate]:
+    def _course(self) -> Iterator[Candidate]:
         # A search that is cut short among the probes has something to hand over.
         uniform = self.problem.projection.project(np.ones(len(self.problem.space)))
         yield Candidate(uniform)
         yield from plan_probes(self.problem, PROBES)
-        asked = {uniform}
-        for widths in _by_threshold(self.problem, loss_curves(self.problem, self._values)):
-            if widths not in asked:
-                asked.add(widths)
-                yield Candidate(widths)
+        curves = loss_curves(self.problem, self._values)
+        yield from map(Candidate, _by_threshold(self.problem, curves))
 
 
 def _by_threshold(problem: SearchProblem, curves: tuple[Curve, ...]) -> Iterator[Widths]:

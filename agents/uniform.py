@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import ClassVar
 
 import numpy as np
 
-from autoprune.strategy import Candidate, SearchProblem, Strategy, Trial
+from autoprune.agents.course import CourseStrategy
+from autoprune.strategy import Candidate
 
 # The keep ratio at the end that is cut most, beside the other end's, before scaling.
 STEEPEST = 0.5
 
 
-class UniformStrategy(Strategy):
+class UniformStrategy(CourseStrategy):
     """One candidate: equal keep ratios, scaled onto the budget; what every search has to beat."""
 
     name: ClassVar[str] = "uniform"
@@ -20,20 +22,9 @@ class UniformStrategy(Strategy):
     """Keep ratio of the first group before scaling; ratios run linearly to the last one's."""
     last: ClassVar[float] = 1.0
 
-    def __init__(self, problem: SearchProblem) -> None:
-        super().__init__(problem)
-        self._asked = False
-
-    def ask(self) -> Candidate | None:
-        """Return the rule's candidate once."""
-        if self._asked:
-            return None
-        self._asked = True
+    def _course(self) -> Iterator[Candidate]:
         ratios = np.linspace(self.first, self.last, len(self.problem.space))
-        return Candidate(self.problem.projection.project(ratios))
-
-    def tell(self, trial: Trial) -> None:
-        """Nothing is learnt."""
+        yield Candidate(self.problem.projection.project(ratios))
 
 
 class DeepStrategy(UniformStrategy):

@@ -6,8 +6,7 @@ import math
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,43 +18,25 @@ import torch
 from torch import Tensor, nn
 
 from autoprune.agents import make_strategy
+from autoprune.bench import Evaluate, set_up
 from autoprune.config import REMARKS, RENEWABLE, SearchConfig
 from autoprune.data import Partition, SplitSizes, as_splits, partition
 from autoprune.errors import DataError, ModelError, RunError, UsageError, type_of
 from autoprune.evaluation.evaluator import timed
-from autoprune.evaluation.measurement import Measurement
 from autoprune.evaluation.reward import DEFAULT_REWARD, Reward, find_reward
-from autoprune.evaluation.scoring import score_split
-from autoprune.evaluation.stopwatch import paired_latency_ms
-from autoprune.loop import LoopReport, run_loop
+from autoprune.exploration import explore, pose
+from autoprune.finals import FINALISTS, run_off
 from autoprune.memory import kept_memory
-from autoprune.pipeline import (
-    FINALISTS,
-    Bench,
-    Evaluate,
-    Finalist,
-    Task,
-    check_config,
-    define_task,
-    run_off,
-    set_up,
-)
 from autoprune.policy import PruningPolicy
-from autoprune.progress import PlainProgress, Progress, SearchState
-from autoprune.search_spaces.traits import describe
-from autoprune.strategy import Candidate, SearchProblem, Strategy, Trial
+from autoprune.progress import PlainProgress, Progress
+from autoprune.session import Session
 from autoprune.structure import surgery
 from autoprune.structure.inputs import device_of
 from autoprune.study.ledger import Ledger
-from autoprune.study.result import Outcome, frontier, stage_seconds
 from autoprune.study.run_directory import RunDirectory, next_free
+from autoprune.summary import Summary
+from autoprune.task import check_config, define_task
 from autoprune.version import __version__
-
-# Part of the user's time that the search itself may take; the finalists get the rest.
-SEARCH_SHARE = 0.75
-# Where the seconds of a session go, and those of all trials.
-SESSION_STAGES = ("structure", "statistics", "paths", "judge", "strategy", "finalists")
-TRIAL_STAGES = ("surgery", "batchnorm", "scoring")
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,13 +98,13 @@ def search(
     valued = find_reward(DEFAULT_REWARD if reward is None else reward)
     config = SearchConfig.from_mapping({**options, "reward": valued.name})
     check_config(config)
+    session = Session(began, config.time)
     device = str(device_of(model))
     settings = {"autoprune": __version__, **(origin or {}), "device": device, **config.to_mapping()}
     run = RunDirectory(output or next_free(Path("runs"), type(model).__name__.lower()))
     before = _begun(run, settings, config) if resume else {}
     if not resume:
         run.check_free()
-    seconds = dict.fromkeys(SESSION_STAGES, 0.0)
 
     # Optuna announces every trial of ours, and optional packages that it lacks.
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -131,10 +112,11 @@ def search(
     images = draw_images(model, data, config, progress)
     inputs = images.calibration.inputs[:2] if example_inputs is None else example_inputs
     inputs = _check_example(inputs, images)
-    with timed(seconds, "structure"):
+    with timed(session.seconds, "structure"):
         task = define_task(model, inputs, config, progress)
     judge = before.get("judge")
-    bench = set_up(model, task, images, evaluate, config, progress, seconds, judge)
+    bench = set_up(model, task, images, evaluate, config, progress, session.seconds, judge)
+    session.count(*[bench.forwards] * bench.judging)
     if (dense := bench.dense.metric) is not None:
         progress.note(f"the dense network scores {dense:.4f} on the search images")
     if resume:
@@ -144,45 +126,25 @@ def search(
         run.create({**settings, "versions": _versions(), "judge": bench.judge_name})
 
     ledger = Ledger(task.space, run.storage)
-    with _session(ledger, seconds, began):
-        problem = _problem(task, bench, config)
+    with session.recorded(ledger):
+        problem = pose(task, bench, config)
         strategy = make_strategy(config.strategy, problem, **config.strategy_options)
-        report = _explore(strategy, bench, config, valued, ledger, began, progress)
-        strategy.save(run.agent_path)
-        seconds["strategy"] = report.strategy_seconds
-        with timed(seconds, "finalists"):
-            end = began + (config.time or math.inf)
-            finalist = run_off(_best(ledger), bench, valued, progress, end)
+        report = explore(strategy, bench, valued, ledger, session.search_deadline, progress)
+        if strategy.save(run.agent_path):
+            progress.note(f"what it learnt is in {run.agent_path}: use it with --agent {run.path}")
+        session.seconds["strategy"] = report.strategy_seconds
+        with timed(session.seconds, "finalists"):
+            best = ledger.best(FINALISTS)
+            finalist = run_off(best, bench, valued, progress, session.deadline)
+        session.count(*(bench.final_forwards[kind] for kind in finalist.judged))
         policy = bench.builder.policy(finalist.measurement.widths)
         run.save_policy(policy)
         run.save_weights(finalist.network)
-        result = {
-            "version": 1,
-            "strategy": config.strategy,
-            "budget": config.budget if task.projection.constraints else None,
-            "reward": config.reward,
-            "seed": config.seed,
-            "agent_from": strategy.agent_from,
-            "judge": bench.judge_name,
-            "reconstruction": finalist.reconstruction,
-            **_outcome(model, finalist, task, images).report(),
-            "search": {
-                **_effort(ledger, report, bench, finalist),
-                "limits": {"trials": problem.trials, "time": config.time},
-                "signal_split": images.signal_split,
-            },
-            "seconds": _all_seconds(ledger, seconds),
-            "frontier": frontier(ledger),
-        }
-        total = ledger.spent.get("total", 0.0) + time.monotonic() - began
-        result["search"]["seconds"] = round(total, 3)
+        result = Summary(
+            model, config, images, task, bench, strategy, ledger, report, finalist, session
+        ).report()
         run.save_result(result)
     return Run(run.path, finalist.network, policy, result)
-
-
-def default_trials(groups: int) -> int:
-    """Return how many evaluations a search of so many groups gets if nobody says."""
-    return min(max(40, 4 * groups), 400)
 
 
 def apply_policy(model: nn.Module, policy: PruningPolicy | str | os.PathLike[str]) -> nn.Module:
@@ -281,129 +243,6 @@ def _begun(run: RunDirectory, settings: Mapping[str, Any], config: SearchConfig)
     return before
 
 
-@contextmanager
-def _session(ledger: Ledger, seconds: Mapping[str, float], began: float) -> Iterator[None]:
-    """Write down what a session took, however it ends."""
-    try:
-        yield
-    finally:
-        ledger.end_session({**seconds, "total": time.monotonic() - began})
-
-
-def _all_seconds(ledger: Ledger, seconds: Mapping[str, float]) -> dict[str, float | None]:
-    """Return the seconds of all sessions by stage; `seconds` are those of the one that runs."""
-    spent = ledger.spent
-    return {
-        **{stage: spent.get(stage, 0.0) + own for stage, own in seconds.items()},
-        **dict.fromkeys(TRIAL_STAGES, 0.0),
-        **stage_seconds(ledger),
-        "recovery": None,
-    }
-
-
-def _problem(task: Task, bench: Bench, config: SearchConfig) -> SearchProblem:
-    return SearchProblem(
-        space=task.space,
-        projection=task.projection,
-        costs=task.costs,
-        rankings=bench.rankings,
-        traits=describe(task.structure),
-        trials=config.trials or default_trials(len(task.space)),
-        seed=config.seed,
-    )
-
-
-def _explore(
-    strategy: Strategy,
-    bench: Bench,
-    config: SearchConfig,
-    reward: Reward,
-    ledger: Ledger,
-    began: float,
-    progress: Progress,
-) -> LoopReport:
-    """Search until the limit of trials or time."""
-    deadline = began + SEARCH_SHARE * (config.time or math.inf)
-    trials = strategy.problem.trials
-    progress.note(
-        f"{strategy.name}: up to {trials} trials over {len(strategy.problem.space)} groups"
-        + (f", {len(ledger)} of them done before" if len(ledger) else "")
-    )
-    teller = _teller(ledger, trials, progress)
-
-    def measure(candidate: Candidate) -> Measurement:
-        return bench.judge.measure(candidate.widths, candidate.base)
-
-    report = run_loop(strategy, measure, reward, ledger, trials, deadline, teller)
-    if not _best(ledger):
-        failed = [trial.error for trial in ledger if trial.error]
-        raise RunError(
-            "no trial succeeded before the search ended; "
-            + (f"the last one failed because {failed[-1]}; " if failed else "")
-            + "give it more time or trials."
-        )
-    return report
-
-
-def _best(ledger: Ledger) -> list[Trial]:
-    return ledger.best(FINALISTS)
-
-
-def _teller(ledger: Ledger, trials: int, progress: Progress) -> Callable[[Trial], None]:
-    def tell(trial: Trial) -> None:
-        if trial.measurement is None or trial.value is None:
-            detail = f"failed: {trial.error}"
-        else:
-            scores = trial.measurement.scores
-            shown = {"kl": scores.kl, "top1": scores.top1, "score": scores.custom}
-            detail = ", ".join(f"{k} {v:.4f}" for k, v in shown.items() if v is not None)
-        best = ledger.best(1)
-        progress.searched(SearchState(len(ledger), trials, best[0].value if best else None, detail))
-
-    return tell
-
-
-def _outcome(model: nn.Module, finalist: Finalist, task: Task, images: Partition) -> Outcome:
-    """Score once on the test split (without one, or with the user's own score, as selected)."""
-    small, chosen = finalist.network, finalist.measurement
-    dense, pruned, split = chosen.dense, chosen.scores, "selection"
-    if pruned.custom is not None:
-        split = "user"
-    if images.test is not None and pruned.custom is None:
-        (dense, pruned), split = score_split(model, [small], images.test), "test"
-    one = images.calibration.inputs[:1]
-    return Outcome(
-        winner=chosen,
-        sizes=task.space.sizes,
-        dense=dense,
-        pruned=pruned,
-        split=split,
-        latencies_ms=paired_latency_ms([model, small], one),
-        device=_device_name(one.device),
-    )
-
-
-def _effort(ledger: Ledger, report: LoopReport, bench: Bench, finalist: Finalist) -> dict[str, Any]:
-    """Return what the search took; choosing the judge and the finalists count as evaluations."""
-    searched = len(ledger) + bench.judging
-    return {
-        "trials": len(ledger),
-        "evaluations": searched + len(finalist.judged),
-        "image_forwards": bench.forwards * searched
-        + sum(bench.final_forwards[repair] for repair in finalist.judged),
-        "failed": report.failed,
-        "best_value": _best(ledger)[0].value,
-    }
-
-
-def _device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    threads = torch.get_num_threads()
-    plural = "s" if threads > 1 else ""
-    return f"{platform.processor() or platform.machine()}, {threads} thread{plural}"
-
-
 def _versions() -> dict[str, str]:
     return {
         "python": platform.python_version(),
@@ -411,4 +250,4 @@ def _versions() -> dict[str, str]:
     }
 
 
-__all__ = ["Run", "apply_policy", "default_trials", "draw_images", "load_pruned", "search"]
+__all__ = ["Run", "apply_policy", "draw_images", "load_pruned", "search"]

@@ -37,7 +37,7 @@ import numpy.typing as npt
 from autoprune.cost.model import CostModel
 from autoprune.importance.base import Ranking
 from autoprune.policy import Widths
-from autoprune.search_spaces.keep_ratio import SearchSpace
+from autoprune.search_spaces.keep_ratio import SearchSpace, with_width
 from autoprune.search_spaces.projection import Projection
 from autoprune.search_spaces.traits import GroupTraits
 
@@ -195,9 +195,8 @@ class Episode:
         return np.array(rows)
 
     def _saving(self, group: int) -> float:
-        sizes, lowest = self._space.sizes, self._space.lowest
-        narrow = (*sizes[:group], lowest[group], *sizes[group + 1 :])
-        return float((1 - self._shares(narrow)).mean())
+        alone = with_width(self._space.sizes, group, self._space.lowest[group])
+        return float((1 - self._shares(alone)).mean())
 
 
 def _errors(ranking: Ranking) -> list[float]:

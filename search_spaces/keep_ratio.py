@@ -64,7 +64,7 @@ class SearchSpace:
         place = int(np.searchsorted(levels, widths[group], side="right"))
         if place == len(levels):
             return None
-        return (*widths[:group], int(levels[place]), *widths[group + 1 :])
+        return with_width(widths, group, int(levels[place]))
 
     def contains(self, widths: Widths) -> bool:
         """Whether every group's width is allowed."""
@@ -76,6 +76,11 @@ class SearchSpace:
         """Return the keep ratio of every group."""
         ratios: npt.NDArray[np.float64] = np.array(widths, dtype=float) / np.array(self.sizes)
         return ratios
+
+
+def with_width(widths: Widths, group: int, width: int) -> Widths:
+    """Return the widths with one group's replaced."""
+    return (*widths[:group], width, *widths[group + 1 :])
 
 
 def search_space(

@@ -21,7 +21,7 @@ FLOORS = (
     {"evaluation"},
     {"search_spaces", "strategy", "study"},
     {"agents", "loop"},
-    {"api", "config", "pipeline", "progress"},
+    {"api", "bench", "config", "exploration", "finals", "progress", "session", "summary", "task"},
     {"cli"},
 )
 STRANGERS = ({"cost", "reconstruction"},)

@@ -76,10 +76,8 @@ class DdpgStrategy(Strategy):
 
     def ask(self) -> Candidate | None:
         """Return a warm start, or an episode that ends at new widths."""
-        while self._warm_starts:
-            widths = self._warm_starts.pop(0)
-            if widths not in self._values:
-                return Candidate(widths)
+        if self._warm_starts:
+            return Candidate(self._warm_starts.pop(0))
         self._clone_the_best()
         greedy = self._play(0.0)
         number = len(self._values)

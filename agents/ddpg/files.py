@@ -8,11 +8,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from autoprune.errors import RunError, first_line
 from autoprune.search_spaces.episode import FEATURES
+from autoprune.study.files import save_tensors, write_whole
 
 VERSION = 1
 ALGORITHM = "ddpg"
@@ -41,9 +42,9 @@ class AgentInfo:
 def save_agent(folder: Path, info: AgentInfo, tensors: Mapping[str, Tensor]) -> None:
     """Write `agent.json` and `agent.safetensors`."""
     folder.mkdir(parents=True, exist_ok=True)
-    own = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    save_file(own, folder / "agent.safetensors")
-    (folder / "agent.json").write_text(json.dumps(asdict(info), indent=2) + "\n")
+    save_tensors(folder / "agent.safetensors", tensors)
+    text = json.dumps(asdict(info), indent=2) + "\n"
+    write_whole(folder / "agent.json", lambda draft: draft.write_text(text))
 
 
 def load_agent(

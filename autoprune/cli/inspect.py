@@ -51,9 +51,9 @@ def inspect(
     from autoprune.cli.specs import DEMO, load_model
     from autoprune.config import parse_min_keep
     from autoprune.cost import cost_models
-    from autoprune.pipeline import prunable_structure
     from autoprune.progress import Progress
     from autoprune.search_spaces.keep_ratio import search_space
+    from autoprune.task import prunable_structure
 
     spec = model or DEMO
     ratios = parse_min_keep(min_keep or [])

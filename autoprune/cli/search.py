@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -17,14 +17,27 @@ from autoprune.cli.options import (
     Normalize,
     RoundTo,
     Weights,
-    parse_count,
+)
+from autoprune.cli.search_options import (
+    Agent,
+    Budget,
+    Config,
+    FromRun,
+    Importance,
+    Output,
+    Quiet,
+    Resume,
+    Reward,
+    Sampler,
+    Seed,
+    Strategy,
+    Time,
+    Trials,
+    Verbose,
 )
 
 if TYPE_CHECKING:
     from autoprune.cli.settings import Settings
-
-HOW = "How to search"
-RUN = "The run"
 
 
 class Interrupted(Exception):
@@ -40,129 +53,24 @@ def search(
     data: Data = None,
     normalize: Normalize = None,
     device: Device = None,
-    budget: Annotated[
-        str | None,
-        typer.Option(
-            metavar="COST=LIMIT[,…]",
-            help="Upper bounds on flops, params: a share of the dense network (flops=0.5) or "
-            "absolute (flops=60M,params=2.5M). Required, except to resume; none if the reward "
-            "weighs the costs.",
-            rich_help_panel=HOW,
-        ),
-    ] = None,
-    reward: Annotated[
-        str | None,
-        typer.Option(
-            metavar="SPEC",
-            help="What is maximised: kl (default), accuracy, accuracy_flops, accuracy_latency, "
-            "path/to/file.py:function or package.module:function.",
-            rich_help_panel=HOW,
-        ),
-    ] = None,
-    strategy: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="Who chooses the widths: auto (default), ddpg, netadapt, bayes, knapsack, "
-            "evolution, sensitivity, global, random, uniform, deep, shallow or recall (--from).",
-            rich_help_panel=HOW,
-        ),
-    ] = None,
-    sampler: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="Of bayes: gp, tpe or cmaes.", rich_help_panel=HOW),
-    ] = None,
-    agent: Annotated[
-        str | None,
-        typer.Option(
-            metavar="RUN",
-            help="Of ddpg: a run whose agent, learnt there, is used here (any network).",
-            rich_help_panel=HOW,
-        ),
-    ] = None,
-    from_run: Annotated[
-        str | None,
-        typer.Option(
-            "--from",
-            metavar="RUN",
-            help="No new search: bring the policies that this run passed on its way (netadapt "
-            "passes every budget) onto the new budget.",
-            rich_help_panel=HOW,
-        ),
-    ] = None,
-    trials: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            parser=parse_count,
-            help="Evaluations (default: 4 per group of channels, at least 40).",
-            rich_help_panel=HOW,
-        ),
-    ] = None,
-    time: Annotated[
-        str | None,
-        typer.Option(
-            metavar="DURATION",
-            help="Stop at the best so far after 90s, 10m, 1h, …, finalists included; one trial "
-            "and one finalist are made in any case.",
-            rich_help_panel=HOW,
-        ),
-    ] = None,
-    importance: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="Which channels stay: obs (default), lasso, thinet, aofp, nisp, taylor, bn_scale, "
-            "apoz, mean_activation, tv_separation, l1, l2, geometric_median, coreset, random, "
-            "path/to/file.py:Class or package.module:Class.",
-            rich_help_panel=HOW,
-        ),
-    ] = None,
-    seed: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            parser=parse_count,
-            help="Of all randomness (default 0).",
-            rich_help_panel=HOW,
-        ),
-    ] = None,
+    budget: Budget = None,
+    reward: Reward = None,
+    strategy: Strategy = None,
+    sampler: Sampler = None,
+    agent: Agent = None,
+    from_run: FromRun = None,
+    trials: Trials = None,
+    time: Time = None,
+    importance: Importance = None,
+    seed: Seed = None,
     exclude: Exclude = None,
     min_keep: MinKeep = None,
     round_to: RoundTo = None,
-    config: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE",
-            help="TOML file of these options; the command line wins.",
-            rich_help_panel=RUN,
-        ),
-    ] = None,
-    output: Annotated[
-        str | None,
-        typer.Option(
-            metavar="DIR",
-            help="The run directory (default: the next free runs/MODEL-NUMBER).",
-            rich_help_panel=RUN,
-        ),
-    ] = None,
-    resume: Annotated[
-        bool,
-        typer.Option(
-            "--resume",
-            help="Continue the search in --output; only --trials and --time may be given anew "
-            "(a finished search goes on if they are raised).",
-            rich_help_panel=RUN,
-        ),
-    ] = False,
-    verbose: Annotated[
-        bool,
-        typer.Option("--verbose", help="Also print where the seconds went.", rich_help_panel=RUN),
-    ] = False,
-    quiet: Annotated[
-        bool,
-        typer.Option("--quiet", help="Print only the run directory.", rich_help_panel=RUN),
-    ] = False,
+    config: Config = None,
+    output: Output = None,
+    resume: Resume = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
 ) -> None:
     """Find how many channels each layer keeps under a budget, and cut the network down to that.
 
@@ -216,8 +124,8 @@ def run_search(settings: Settings) -> None:
 def _check(settings: Settings) -> None:
     """Find mistakes that need no network before one is loaded."""
     from autoprune.config import SearchConfig
-    from autoprune.pipeline import check_config
     from autoprune.study.run_directory import RunDirectory
+    from autoprune.task import check_config
 
     check_config(SearchConfig.from_mapping(settings.search))
     if not settings.resume:

@@ -27,7 +27,12 @@ Build: TypeAlias = Callable[[Widths, dict[str, float]], nn.Module]
 
 
 class Builder:
-    """Makes the network of any widths, untrained, with more or less repair (each a `Build`)."""
+    """Makes the network of any widths, untrained, with more or less repair (each a `Build`).
+
+    Attributes:
+        rankings: which units stay at every width.
+        repair: sequential reconstruction, for the finalists.
+    """
 
     def __init__(
         self,
@@ -40,14 +45,14 @@ class Builder:
     ) -> None:
         self._model = model
         self._structure = structure
-        self._rankings = rankings
+        self.rankings = rankings
         self._refitter = refitter
         self._batchnorm_samples = batchnorm_samples
-        self._repair = repair
+        self.repair = repair
 
     def policy(self, widths: Widths) -> PruningPolicy:
         """Return which units stay."""
-        kept = [ranking.kept(w) for ranking, w in zip(self._rankings, widths, strict=True)]
+        kept = [ranking.kept(w) for ranking, w in zip(self.rankings, widths, strict=True)]
         return self._structure.policy(kept)
 
     def one_shot(self, widths: Widths, seconds: dict[str, float]) -> nn.Module:
@@ -70,7 +75,7 @@ class Builder:
         """Refit every layer in turn to what the layers before it give: the finalists' repair."""
         small, keep = self._cut(widths, seconds)
         with timed(seconds, "sequential"):
-            self._repair.repair(small, keep)
+            self.repair.repair(small, keep)
         return small
 
 

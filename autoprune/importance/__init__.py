@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from importlib.metadata import EntryPoint, entry_points
-from typing import Any
-
-from autoprune.errors import UsageError, did_you_mean, first_line
+from autoprune.errors import UsageError
 from autoprune.importance.activity import (
     ApozImportance,
     BatchNormImportance,
@@ -25,7 +22,7 @@ from autoprune.importance.obs import ObsImportance
 from autoprune.importance.ranking import check_needs, rank_groups
 from autoprune.importance.selection import AofpImportance, LassoImportance, ThiNetImportance
 from autoprune.importance.taylor import TaylorImportance
-from autoprune.plugin import load_object, names_object
+from autoprune.plugin import call_factory, load_plugin
 
 IMPORTANCES: dict[str, type[Importance]] = {
     criterion.name: criterion
@@ -63,30 +60,9 @@ def make_importance(name: str) -> Importance:
     """
     if name in IMPORTANCES:
         return IMPORTANCES[name]()
-    if names_object(name):
-        return _instance(name, load_object(name, "importance"))
-    installed = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
-    if name not in installed:
-        known = [*IMPORTANCES, *installed]
-        raise UsageError(f"unknown importance {name!r}; {did_you_mean(name, known)}")
-    return _instance(name, _load(name, installed[name]))
-
-
-def _load(name: str, point: EntryPoint) -> Any:
-    try:
-        return point.load()
-    except Exception as error:
-        reason = f"{type(error).__name__}: {first_line(error)}"
-        raise UsageError(f"importance {name!r}: loading {point.value!r} fails: {reason}") from error
-
-
-def _instance(name: str, found: Any) -> Importance:
-    """Return a user's criterion: an `Importance`, or a class or function that makes one."""
-    try:
-        made = found() if callable(found) else found
-    except Exception as error:
-        reason = f"{type(error).__name__}: {first_line(error)}"
-        raise UsageError(f"importance {name!r}: calling it fails: {reason}") from error
+    found = load_plugin(name, "importance", ENTRY_POINTS, IMPORTANCES)
+    # An `Importance`, or a class or function that makes one.
+    made = call_factory(found, name, "importance") if callable(found) else found
     if not isinstance(made, Importance):
         raise UsageError(
             f"importance {name!r} gives a {type(made).__name__}: it must be a subclass of "

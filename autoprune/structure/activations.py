@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+from autoprune.structure.call import Call
 from autoprune.structure.groups import Activation, ChannelGroup, Operator
 from autoprune.structure.labels import shrink
-from autoprune.structure.rules import Call
 
 # The name of the last operator, which reads the network's outputs.
 RETURN = "return"

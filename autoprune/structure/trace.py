@@ -26,11 +26,12 @@ from torch.utils.flop_counter import flop_registry
 from autoprune.errors import ModelError, first_line
 from autoprune.policy import Role, Slice
 from autoprune.structure.activations import ActivationLog
+from autoprune.structure.call import Call, unknown
 from autoprune.structure.groups import ChannelGroup, FrozenGroup, LayerSpec, Structure
 from autoprune.structure.inputs import Inputs, run, sample
 from autoprune.structure.labels import Atoms, along, canonical, constant
 from autoprune.structure.operators import OperatorMode
-from autoprune.structure.rules import Call, find_rule, unknown
+from autoprune.structure.rules import find_rule
 
 # Beyond this many elements a tensor in element-wise arithmetic is taken as fixed.
 LARGEST_LABELLED_TENSOR = 4_000_000

@@ -93,13 +93,13 @@ class Ledger:
 
     @property
     def spent(self) -> dict[str, float]:
-        """Seconds by stage, summed over the sessions that ended."""
+        """What the sessions that ended took, summed: seconds by stage, and counts."""
         stages = {stage for session in self._sessions for stage in session}
         return {stage: sum(s.get(stage, 0.0) for s in self._sessions) for stage in stages}
 
-    def end_session(self, seconds: Mapping[str, float]) -> None:
-        """Write down what a session took, by stage."""
-        self._sessions = [*self._sessions, dict(seconds)]
+    def end_session(self, took: Mapping[str, float]) -> None:
+        """Write down what a session took."""
+        self._sessions = [*self._sessions, dict(took)]
         self._study.set_user_attr("sessions", self._sessions)
 
     def _restore(self, frozen: FrozenTrial) -> Trial:

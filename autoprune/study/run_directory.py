@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import tomli_w
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from autoprune.errors import RunError, first_line
 from autoprune.policy import PruningPolicy
+from autoprune.study.files import save_tensors, write_whole
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -63,7 +64,7 @@ class RunDirectory:
 
     def save_config(self, config: Mapping[str, Any]) -> None:
         """Write the configuration of a run that is there."""
-        self._write(self.config_path, lambda p: p.write_text(tomli_w.dumps(config)))
+        write_whole(self.config_path, lambda p: p.write_text(tomli_w.dumps(config)))
 
     @property
     def is_finished(self) -> bool:
@@ -85,7 +86,7 @@ class RunDirectory:
 
     def save_policy(self, policy: PruningPolicy) -> None:
         """Write the policy."""
-        self._write(self.policy_path, policy.save)
+        write_whole(self.policy_path, policy.save)
 
     def load_policy(self) -> PruningPolicy:
         """Return the policy.
@@ -100,10 +101,7 @@ class RunDirectory:
 
     def save_weights(self, model: nn.Module) -> None:
         """Write the pruned model's tensors."""
-        tensors = {
-            name: t.detach().cpu().contiguous().clone() for name, t in model.state_dict().items()
-        }
-        self._write(self.weights_path, lambda p: save_file(tensors, p))
+        save_tensors(self.weights_path, model.state_dict())
 
     def load_weights(self) -> dict[str, Tensor]:
         """Return the pruned model's tensors.
@@ -121,7 +119,7 @@ class RunDirectory:
     def save_result(self, result: Mapping[str, Any]) -> None:
         """Write the result."""
         text = json.dumps(result, indent=2) + "\n"
-        self._write(self.result_path, lambda p: p.write_text(text))
+        write_whole(self.result_path, lambda p: p.write_text(text))
 
     def load_result(self) -> dict[str, Any]:
         """Return the result.
@@ -136,17 +134,6 @@ class RunDirectory:
         if not isinstance(data, dict):
             raise RunError(f"{str(self.result_path)!r} holds no result: it was altered.")
         return data
-
-    def _write(self, path: Path, write: Callable[[Path], Any]) -> None:
-        """Write beside the file and rename: readers see the old file or the new one, whole."""
-        draft = path.with_name(f".{path.name}.part")
-        try:
-            write(draft)
-            draft.chmod(0o644)  # safetensors would let nobody else read
-            os.replace(draft, path)
-        except BaseException:
-            draft.unlink(missing_ok=True)
-            raise
 
 
 def next_free(folder: Path, name: str) -> Path:

@@ -14,14 +14,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from autoprune.bench import set_up
 from autoprune.cli.specs import load_model
 from autoprune.config import SearchConfig
 from autoprune.data import SplitSizes, load_splits, partition
 from autoprune.evaluation.scoring import CPU_BATCH
 from autoprune.memory import kept_memory
-from autoprune.pipeline import define_task, set_up
 from autoprune.progress import Progress
 from autoprune.reconstruction.batchnorm import fold_batchnorm
+from autoprune.task import define_task
 
 REPEATS = 7
 

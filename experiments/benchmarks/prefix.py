@@ -14,15 +14,17 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from autoprune.bench import set_up
 from autoprune.cli.specs import load_model
 from autoprune.config import SearchConfig
 from autoprune.data import SplitSizes, load_splits, partition
 from autoprune.evaluation.measurement import Scores
 from autoprune.evaluation.scoring import ClassificationScorer
 from autoprune.memory import kept_memory
-from autoprune.pipeline import define_task, set_up
 from autoprune.progress import Progress
 from autoprune.reconstruction.batchnorm import fold_batchnorm
+from autoprune.search_spaces.keep_ratio import with_width
+from autoprune.task import define_task
 
 ROUNDS = 3
 
@@ -42,10 +44,7 @@ def main(shared: Path, network: str = "resnet56", samples: str = "1000") -> None
     task = define_task(model.eval(), images.calibration.inputs[:2], config, Progress())
     bench = set_up(model, task, images, None, config, Progress(), {})
     widths = task.projection.project([1.0] * len(task.space))
-    step = [
-        tuple(w - max(1, w // 10) if i == j else w for j, w in enumerate(widths))
-        for i in range(len(widths))
-    ]
+    step = [with_width(widths, group, w - max(1, w // 10)) for group, w in enumerate(widths)]
     base, *candidates = (
         fold_batchnorm(bench.builder.one_shot(w, {}), task.structure) for w in (widths, *step)
     )

@@ -17,13 +17,13 @@ import numpy as np
 import torch
 from torch import nn
 
+from autoprune.bench import BATCHNORM_SAMPLES
 from autoprune.cli.specs import load_model
 from autoprune.config import SearchConfig
 from autoprune.data import Partition, Samples, SplitSizes, load_splits, partition
 from autoprune.evaluation.evaluator import Builder
 from autoprune.importance import IMPORTANCES, Evidence, make_importance, rank_groups
 from autoprune.memory import kept_memory
-from autoprune.pipeline import BATCHNORM_SAMPLES, define_task
 from autoprune.policy import Widths
 from autoprune.progress import Progress
 from autoprune.reconstruction.batchnorm import reestimate_batchnorm
@@ -31,6 +31,7 @@ from autoprune.reconstruction.refit import Refitter
 from autoprune.reconstruction.sequential import SequentialRepair
 from autoprune.statistics.collect import collect_moments
 from autoprune.structure.surgery import cut, kept_positions
+from autoprune.task import define_task
 
 SAMPLED = {"random", "coreset", "aofp"}
 SEEDS = 3

@@ -23,6 +23,7 @@ from pathlib import Path
 import optuna
 
 from autoprune.agents import make_strategy
+from autoprune.bench import set_up
 from autoprune.cli.specs import load_model
 from autoprune.config import SearchConfig
 from autoprune.data import SplitSizes, load_splits, partition
@@ -30,11 +31,11 @@ from autoprune.evaluation.evaluator import Evaluator
 from autoprune.evaluation.reward import negative_kl
 from autoprune.loop import run_loop
 from autoprune.memory import kept_memory
-from autoprune.pipeline import Task, define_task, set_up
 from autoprune.progress import Progress
 from autoprune.search_spaces.traits import describe
 from autoprune.strategy import SearchProblem
 from autoprune.study.ledger import Ledger
+from autoprune.task import Task, define_task
 
 FACTORY = Path(__file__).parents[1] / "models" / "cifar_resnet.py"
 
@@ -86,7 +87,7 @@ def arena(
         space=task.space,
         projection=task.projection,
         costs=task.costs,
-        rankings=bench.rankings,
+        rankings=bench.builder.rankings,
         traits=describe(task.structure),
         trials=trials,
         seed=seed,

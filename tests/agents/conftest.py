@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import TypeAlias
 
 import numpy as np
 import pytest
@@ -43,6 +43,17 @@ class WidestCost(CostModel):
         return {"widest": float(max(widths))}
 
 
+class StairCost(CostModel):
+    """As latency is measured: an odd width is slower than the next even one."""
+
+    name = "latency"
+    unit = "ms"
+    is_monotone = False
+
+    def by_layer(self, widths: Widths) -> Mapping[str, float]:
+        return {str(i): w + 3.0 * (w % 2) for i, w in enumerate(widths)}
+
+
 @dataclass(frozen=True, eq=False)
 class Toy:
     """A problem with a separable objective: minus the sum of the groups' error curves."""
@@ -62,25 +73,9 @@ class Toy:
         return max(map(self.value, self.candidates()))
 
 
-class MakeToy(Protocol):
-    def __call__(
-        self,
-        sizes: Sequence[int],
-        *,
-        step: int = 1,
-        keep: float = 0.5,
-        costs: Sequence[CostModel] = (),
-        has_errors: bool = True,
-        seed: int = 0,
-        trials: int = 30,
-        bounded: bool = True,
-    ) -> Toy: ...
-
-
-class Play(Protocol):
-    def __call__(
-        self, strategy: Strategy, answer: Callable[[Widths], float | None], rounds: int
-    ) -> list[Trial]: ...
+Answer: TypeAlias = Callable[[Widths], float | None]
+MakeToy: TypeAlias = Callable[..., Toy]
+Play: TypeAlias = Callable[[Strategy, Answer, int], list[Trial]]
 
 
 @pytest.fixture(scope="session")
@@ -133,12 +128,15 @@ def chain() -> CostModel:
     return ChainCost()
 
 
-@pytest.fixture(params=["step 1", "step 4", "two bounds", "one group", "nothing to choose"])
+@pytest.fixture(
+    params=["step 1", "step 4", "two bounds", "stairs", "one group", "nothing to choose"]
+)
 def toy(request: pytest.FixtureRequest, make_toy: MakeToy) -> Toy:
     """Every kind of problem that a strategy has to get along with."""
     return {
         "step 1": lambda: make_toy([12, 7, 9]),
         "step 4": lambda: make_toy([16, 10, 8, 4], step=4, keep=0.6),
+        "stairs": lambda: make_toy([16, 10, 8], costs=[StairCost(), ChainCost()], keep=0.6),
         "two bounds": lambda: make_toy([8, 8, 8], costs=[ChainCost(), WidestCost()], keep=0.7),
         "one group": lambda: make_toy([20], keep=0.8),
         "nothing to choose": lambda: make_toy([8, 8], step=8, keep=1.0),
@@ -149,9 +147,7 @@ def toy(request: pytest.FixtureRequest, make_toy: MakeToy) -> Toy:
 def play() -> Play:
     """Ask and tell in strict alternation; known widths are answered from the record."""
 
-    def rounds_of(
-        strategy: Strategy, answer: Callable[[Widths], float | None], rounds: int
-    ) -> Iterator[Trial]:
+    def rounds_of(strategy: Strategy, answer: Answer, rounds: int) -> Iterator[Trial]:
         record: dict[Widths, Trial] = {}
         for _ in range(rounds):
             candidate = strategy.ask()
@@ -164,9 +160,7 @@ def play() -> Play:
             strategy.tell(trial)
             yield trial
 
-    def run(
-        strategy: Strategy, answer: Callable[[Widths], float | None], rounds: int
-    ) -> list[Trial]:
+    def run(strategy: Strategy, answer: Answer, rounds: int) -> list[Trial]:
         return list(rounds_of(strategy, answer, rounds))
 
     return run

@@ -12,7 +12,7 @@ def solved(toy: Any) -> tuple[Any, float]:
     """Return widths and their value by the toy's true curves, by greed and then in steps."""
     space = toy.problem.space
     curves = [np.asarray(c)[levels] for c, levels in zip(toy.curves, space.levels, strict=True)]
-    start = by_greed(toy.problem, curves)
+    start = by_greed(toy.problem.projection, curves)
     widths = allocate(toy.problem.projection, curves, start)
     assert toy.value(widths) == pytest.approx(-parts(space, curves, widths).sum())
     assert toy.value(widths) >= toy.value(start)

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from autoprune.agents.calibration import Calibration
-from autoprune.agents.moves import error
+from autoprune.agents.moves import error, error_curves
 from autoprune.policy import Widths
+from autoprune.search_spaces.keep_ratio import with_width
 
 SCALES = (3.0, 0.2, 1.0, 40.0)
 
@@ -42,7 +43,7 @@ def test_one_measurement_gives_the_common_scale(toy: Any) -> None:
 def test_scales_are_learnt_group_by_group(unit: float, toy: Any) -> None:
     """Twelve cuts of single groups; predicted is a cut of all."""
     dense = (12, 12, 12, 12)
-    cuts = [(*dense[:g], w, *dense[g + 1 :]) for g in range(4) for w in (10, 8, 6)]
+    cuts = [with_width(dense, g, w) for g in range(4) for w in (10, 8, 6)]
     measured = {widths: unit * value(toy, widths) for widths in [dense, *cuts]}
     calibration = Calibration(toy.problem)
     predicted = error(calibration.curves(dense, measured), (7, 7, 7, 7))
@@ -54,7 +55,7 @@ def test_a_centre_between_has_two_scales(toy: Any) -> None:
     centre = (6, 6, 6, 6)
     measured = {centre: 0.0}
     for g, step in itertools.product(range(4), (-3, -2, -1, 1, 2, 3)):
-        other = (*centre[:g], 6 + step, *centre[g + 1 :])
+        other = with_width(centre, g, 6 + step)
         difference = toy.value(other) - toy.value(centre)
         measured[other] = difference * (1 if step > 0 else 5)
     curves = Calibration(toy.problem).curves(centre, measured)
@@ -88,6 +89,6 @@ def test_draws_spread_where_little_is_known(toy: Any) -> None:
 
 
 def test_a_criterion_without_errors_gets_a_shape(make_toy: Any) -> None:
-    calibration = Calibration(make_toy([4, 8], has_errors=False).problem)
-    assert calibration.shapes[0].tolist() == [1.0, 0.5625, 0.25, 0.0625, 0.0]
-    assert len(calibration.shapes[1]) == 9
+    curves = error_curves(make_toy([4, 8], has_errors=False).problem)
+    assert curves[0].tolist() == [1.0, 0.5625, 0.25, 0.0625, 0.0]
+    assert len(curves[1]) == 9

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autoprune.agents.curves import loss_curves, plan_probes, with_width
+from autoprune.agents.curves import loss_curves, plan_probes
 
 
 def measured(toy: Any, share: float) -> dict[Any, float]:
@@ -62,7 +62,8 @@ def test_measured_losses_are_kept(make_toy: Any) -> None:
 def test_curves_fall_to_zero_whatever_was_measured(make_toy: Any, data: Any) -> None:
     toy = make_toy([12, 9], has_errors=data.draw(st.booleans()))
     answers = st.none() | st.floats(-1e6, 1e6)
-    values = {p.widths: data.draw(answers) for p in plan_probes(toy.problem, 0.7)}
+    drawn = {p.widths: data.draw(answers) for p in plan_probes(toy.problem, 0.7)}
+    values = {widths: value for widths, value in drawn.items() if value is not None}
     for curve in loss_curves(toy.problem, values):
         assert np.isfinite(curve).all() and curve[-1] == 0
         tolerance = 1e-9 * (1 + curve.max())
@@ -72,10 +73,6 @@ def test_curves_fall_to_zero_whatever_was_measured(make_toy: Any, data: Any) -> 
 def test_an_unmeasured_group_loses_as_usual(make_toy: Any) -> None:
     """Its errors, times what the measured groups lose per error."""
     toy = make_toy([12, 12])
-    values = {(12, 12): 0.0, (6, 12): -7 * toy.curves[0][6], (12, 6): None}
+    values = {(12, 12): 0.0, (6, 12): -7 * toy.curves[0][6]}
     curves = loss_curves(toy.problem, values)
     assert np.allclose(curves[1], 7 * np.asarray(toy.curves[1])[1:], atol=1e-3)
-
-
-def test_with_width() -> None:
-    assert with_width((3, 4, 5), 1, 9) == (3, 9, 5)

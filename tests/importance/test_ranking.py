@@ -135,11 +135,14 @@ def test_an_installed_criterion(monkeypatch: pytest.MonkeyPatch) -> None:
         EntryPoint("gone", "no_such_module_here:Given", importance.ENTRY_POINTS),
         EntryPoint("l1", f"{__name__}:Given", importance.ENTRY_POINTS),
     ]
-    monkeypatch.setattr(importance, "entry_points", lambda group: points)
-    monkeypatch.setattr(EntryPoint, "load", lambda self: Given if self.name == "given" else 1 / 0)
+
+    def installed(group: str) -> list[EntryPoint]:
+        return [point for point in points if point.group == group]
+
+    monkeypatch.setattr("autoprune.plugin.entry_points", installed)
     assert isinstance(make_importance("given"), Given)
     assert not isinstance(make_importance("l1"), Given)
     with pytest.raises(UsageError, match="did you mean 'given'"):
         make_importance("givn")
-    with pytest.raises(UsageError, match="loading 'no_such_module_here:Given' fails"):
+    with pytest.raises(UsageError, match=r"'gone', entry point .*no module named 'no_such"):
         make_importance("gone")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from autoprune.errors import UsageError
-from autoprune.search_spaces.keep_ratio import SearchSpace, match_groups, search_space
+from autoprune.search_spaces.keep_ratio import SearchSpace, match_groups, search_space, with_width
 from autoprune.structure.groups import Structure
 from autoprune.structure.trace import trace
 
@@ -124,3 +124,7 @@ def test_contains_refuses_what_is_between_or_outside(structure: Structure) -> No
     space = search_space(structure, step=8)
     assert space.contains((16, 12, 6))
     assert not any(map(space.contains, [(17, 12, 6), (24, 12, 6), (0, 12, 6), (16, 12)]))
+
+
+def test_with_width() -> None:
+    assert with_width((3, 4, 5), 1, 9) == (3, 9, 5)

@@ -76,7 +76,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_draft(
         path.write_text("half")
         raise OSError("disk full")
 
-    monkeypatch.setattr("autoprune.study.run_directory.save_file", broken)
+    monkeypatch.setattr("autoprune.study.files.save_file", broken)
     (run.path / name).write_text("old")
     with pytest.raises((OSError, TypeError, AttributeError)):
         save(run)

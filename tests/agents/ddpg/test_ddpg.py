@@ -140,6 +140,23 @@ def _edit(folder: Path, **changes: Any) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
+def test_an_agent_is_never_half_written(
+    make_toy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent = DdpgStrategy(make_toy([8, 8]).problem)
+    agent.save(tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def fail(tensors: Any, path: Path) -> None:
+        path.write_bytes(b"half")
+        raise OSError("no space left")
+
+    monkeypatch.setattr("autoprune.study.files.save_file", fail)
+    with pytest.raises(OSError, match="no space left"):
+        agent.save(tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
 def test_only_agents_take_an_agent(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--agent is for the strategy 'ddpg'; 'random' has none"):
         check_strategy("random", agent="somewhere")

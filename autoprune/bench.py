@@ -1,0 +1,195 @@
+"""What builds and judges candidates: statistics, rankings, repairs, scorers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from torch import nn
+
+from autoprune.config import SearchConfig
+from autoprune.data import Partition, Samples
+from autoprune.errors import RunError
+from autoprune.evaluation.evaluator import Build, Builder, Evaluator, timed
+from autoprune.evaluation.measurement import Scores
+from autoprune.evaluation.reward import check_labels
+from autoprune.evaluation.scoring import ClassificationScorer, CustomScorer, Scorer
+from autoprune.importance import Evidence, Importance, check_needs, make_importance, rank_groups
+from autoprune.progress import Progress
+from autoprune.reconstruction.refit import Refitter
+from autoprune.reconstruction.sequential import ACTIVATION_BYTES, SequentialRepair
+from autoprune.statistics.collect import collect_moments
+from autoprune.structure.groups import Structure
+from autoprune.task import Task
+
+# Calibration samples that BN statistics are re-estimated on.
+BATCHNORM_SAMPLES = 500
+# The KL that a slower judge must reach, as a share of the quicker one's, to be preferred.
+CLEARLY = 0.9
+
+Evaluate = Callable[[nn.Module], float]
+
+
+@dataclass(frozen=True, eq=False)
+class Bench:
+    """Everything that is needed to build and judge candidates.
+
+    Attributes:
+        dense: scores of the dense network on the search split.
+        builder: makes networks.
+        judge: measures candidates on the search split.
+        judge_name: how it repairs them, "one-shot" or "one-shot+batchnorm".
+        finals: measure finalists on the selection split, by the kind of repair, quickest first.
+        forwards: samples that one measurement by the judge runs through a network.
+        judging: measurements that choosing the judge took; none where it was known.
+        final_forwards: samples that judging a finalist runs through networks, by kind of repair.
+    """
+
+    dense: Scores
+    builder: Builder
+    judge: Evaluator
+    judge_name: str
+    finals: Mapping[str, Evaluator]
+    forwards: int
+    judging: int
+    final_forwards: Mapping[str, int]
+
+
+def set_up(
+    model: nn.Module,
+    task: Task,
+    images: Partition,
+    evaluate: Evaluate | None,
+    config: SearchConfig,
+    progress: Progress,
+    seconds: dict[str, float],
+    judge_name: str | None = None,
+) -> Bench:
+    """Gather what building candidates needs, and choose who judges them.
+
+    Args:
+        model: the dense network.
+        task: what is searched.
+        images: of the search.
+        evaluate: the user's own score, if any.
+        config: the options.
+        progress: told how far it is.
+        seconds: by stage; added to.
+        judge_name: the judge that a resumed search was begun with; None chooses one.
+
+    Raises:
+        RunError: there is no such judge.
+        DataError: the images or labels do not fit the network.
+        UsageError: the reward needs labels, and there are none.
+        ModelError: its output is no class scores, and there is no `evaluate`.
+        UsageError: the importance needs labels, and there are none.
+    """
+    criterion = make_importance(config.importance)
+    check_needs(criterion, images.calibration)
+    search, selection = (
+        ClassificationScorer(model, samples) if evaluate is None else CustomScorer(model, evaluate)
+        for samples in (images.search, images.selection)
+    )
+    check_labels(config.reward, search.dense)
+    builder = gather(
+        model, task.structure, images.calibration, criterion, config.seed, progress, seconds
+    )
+    quick = {"one-shot": builder.one_shot, "one-shot+batchnorm": builder.settled}
+    if judge_name is not None and judge_name not in quick:
+        raise RunError(f"the run was begun with the judge {judge_name!r}, which is not known.")
+    able = {name: quick[name] for name in ([judge_name] if judge_name else quick)}
+    with timed(seconds, "judge"):
+        name, judge = _choose_judge(_judges(able, search, task), task)
+    settling = BATCHNORM_SAMPLES if "batchnorm" in name else 0
+    return Bench(
+        dense=search.dense,
+        builder=builder,
+        judge=judge,
+        judge_name=name,
+        finals=_judges({name: quick[name], "sequential": builder.sequential}, selection, task),
+        forwards=search.dense.samples + settling,
+        judging=len(able) if judge_name is None else 0,
+        final_forwards={
+            name: selection.dense.samples + settling,
+            "sequential": selection.dense.samples + len(builder.repair.samples),
+        },
+    )
+
+
+def gather(
+    model: nn.Module,
+    structure: Structure,
+    calibration: Samples,
+    criterion: Importance,
+    seed: int,
+    progress: Progress,
+    seconds: dict[str, float],
+) -> Builder:
+    """Gather the dense network's statistics and rank every group's units.
+
+    Args:
+        model: the dense network.
+        structure: of it.
+        calibration: images that statistics are gathered on.
+        criterion: which units stay.
+        seed: of all randomness.
+        progress: told how far it is.
+        seconds: by stage; added to.
+
+    Raises:
+        DataError: the images do not fit the network.
+    """
+    with timed(seconds, "statistics"):
+        moments = collect_moments(
+            model,
+            structure,
+            calibration,
+            seed,
+            progress=lambda d, t: progress.step("statistics", d, t),
+        )
+    with timed(seconds, "paths"):
+        rankings = rank_groups(
+            criterion,
+            Evidence(model, structure, moments, calibration, seed),
+            lambda d, t: progress.step("paths", d, t),
+        )
+    repair = SequentialRepair(model, structure, calibration, seed)
+    if len(repair.samples) < len(calibration):
+        progress.note(
+            f"sequential repair uses {len(repair.samples)} of {len(calibration)} "
+            f"calibration samples: more would not fit in {ACTIVATION_BYTES / 1e9:.1f} GB"
+        )
+    settling = calibration.first(BATCHNORM_SAMPLES)
+    refitter = Refitter(model, structure, moments)
+    return Builder(model, structure, rankings, refitter, settling, repair)
+
+
+def _judges(builds: Mapping[str, Build], scorer: Scorer, task: Task) -> dict[str, Evaluator]:
+    """Return who measures candidates on the same images, by the kind of repair."""
+    return {
+        name: Evaluator(build, scorer, task.costs, task.structure) for name, build in builds.items()
+    }
+
+
+def _choose_judge(judges: Mapping[str, Evaluator], task: Task) -> tuple[str, Evaluator]:
+    """Return the first judge, unless a later, slower one is clearly kinder to the uniform cut.
+
+    That is half of every group where there is no budget; with one, only proportions matter.
+    What BN re-estimation gains over the variances known from the moments differs by network.
+    """
+    (name, judge), *others = judges.items()
+    if not others:
+        return name, judge
+    uniform = task.projection.project([0.5] * len(task.space))
+    scores = judge.measure(uniform).scores
+    for other_name, other in others:
+        theirs = other.measure(uniform).scores
+        if _clearly_better(theirs, scores):
+            name, judge, scores = other_name, other, theirs
+    return name, judge
+
+
+def _clearly_better(a: Scores, b: Scores) -> bool:
+    if a.kl is None or b.kl is None:
+        return (a.custom or 0.0) > (b.custom or 0.0)
+    return a.kl < CLEARLY * b.kl

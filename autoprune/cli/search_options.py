@@ -1,0 +1,133 @@
+"""Options of `autoprune search` alone, as Typer reads them; none has a default of its own."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from autoprune.cli.options import parse_count
+
+HOW = "How to search"
+RUN = "The run"
+
+Budget = Annotated[
+    str | None,
+    typer.Option(
+        metavar="COST=LIMIT[,…]",
+        help="Upper bounds on flops, params: a share of the dense network (flops=0.5) or "
+        "absolute (flops=60M,params=2.5M). Required, except to resume; none if the reward "
+        "weighs the costs.",
+        rich_help_panel=HOW,
+    ),
+]
+Reward = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SPEC",
+        help="What is maximised: kl (default), accuracy, accuracy_flops, accuracy_latency, "
+        "path/to/file.py:function or package.module:function.",
+        rich_help_panel=HOW,
+    ),
+]
+Strategy = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Who chooses the widths: auto (default), ddpg, netadapt, bayes, knapsack, "
+        "evolution, sensitivity, global, random, uniform, deep, shallow or recall (--from).",
+        rich_help_panel=HOW,
+    ),
+]
+Sampler = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Of bayes: gp, tpe or cmaes.", rich_help_panel=HOW),
+]
+Agent = Annotated[
+    str | None,
+    typer.Option(
+        metavar="RUN",
+        help="Of ddpg: a run whose agent, learnt there, is used here (any network).",
+        rich_help_panel=HOW,
+    ),
+]
+FromRun = Annotated[
+    str | None,
+    typer.Option(
+        "--from",
+        metavar="RUN",
+        help="No new search: bring the policies that this run passed on its way (netadapt "
+        "passes every budget) onto the new budget.",
+        rich_help_panel=HOW,
+    ),
+]
+Trials = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        parser=parse_count,
+        help="Evaluations (default: 4 per group of channels, at least 40).",
+        rich_help_panel=HOW,
+    ),
+]
+Time = Annotated[
+    str | None,
+    typer.Option(
+        metavar="DURATION",
+        help="Stop at the best so far after 90s, 10m, 1h, …, finalists included; one trial "
+        "and one finalist are made in any case.",
+        rich_help_panel=HOW,
+    ),
+]
+Importance = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Which channels stay: obs (default), lasso, thinet, aofp, nisp, taylor, bn_scale, "
+        "apoz, mean_activation, tv_separation, l1, l2, geometric_median, coreset, random, "
+        "path/to/file.py:Class or package.module:Class.",
+        rich_help_panel=HOW,
+    ),
+]
+Seed = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        parser=parse_count,
+        help="Of all randomness (default 0).",
+        rich_help_panel=HOW,
+    ),
+]
+Config = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE",
+        help="TOML file of these options; the command line wins.",
+        rich_help_panel=RUN,
+    ),
+]
+Output = Annotated[
+    str | None,
+    typer.Option(
+        metavar="DIR",
+        help="The run directory (default: the next free runs/MODEL-NUMBER).",
+        rich_help_panel=RUN,
+    ),
+]
+Resume = Annotated[
+    bool,
+    typer.Option(
+        "--resume",
+        help="Continue the search in --output; only --trials and --time may be given anew "
+        "(a finished search goes on if they are raised).",
+        rich_help_panel=RUN,
+    ),
+]
+Verbose = Annotated[
+    bool,
+    typer.Option("--verbose", help="Also print where the seconds went.", rich_help_panel=RUN),
+]
+Quiet = Annotated[
+    bool,
+    typer.Option("--quiet", help="Print only the run directory.", rich_help_panel=RUN),
+]

@@ -1,0 +1,84 @@
+"""The search itself: one strategy, the judge, and a limit of trials or time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from autoprune.bench import Bench
+from autoprune.config import SearchConfig
+from autoprune.errors import RunError
+from autoprune.evaluation.measurement import Measurement
+from autoprune.evaluation.reward import Reward
+from autoprune.loop import LoopReport, run_loop
+from autoprune.progress import Progress, SearchState
+from autoprune.search_spaces.traits import describe
+from autoprune.strategy import Candidate, SearchProblem, Strategy, Trial
+from autoprune.study.ledger import Ledger
+from autoprune.task import Task
+
+
+def default_trials(groups: int) -> int:
+    """Return how many evaluations a search of so many groups gets if nobody says."""
+    return min(max(40, 4 * groups), 400)
+
+
+def pose(task: Task, bench: Bench, config: SearchConfig) -> SearchProblem:
+    """Return what the strategy is given to work with."""
+    return SearchProblem(
+        space=task.space,
+        projection=task.projection,
+        costs=task.costs,
+        rankings=bench.builder.rankings,
+        traits=describe(task.structure),
+        trials=config.trials or default_trials(len(task.space)),
+        seed=config.seed,
+    )
+
+
+def explore(
+    strategy: Strategy,
+    bench: Bench,
+    reward: Reward,
+    ledger: Ledger,
+    deadline: float,
+    progress: Progress,
+) -> LoopReport:
+    """Search until the limit of trials or time (`time.monotonic` seconds).
+
+    Raises:
+        RunError: no trial succeeded.
+        SearchFailed: trial after trial failed.
+    """
+    trials = strategy.problem.trials
+    progress.note(
+        f"{strategy.name}: up to {trials} trials over {len(strategy.problem.space)} groups"
+        + (f", {len(ledger)} of them done before" if len(ledger) else "")
+    )
+
+    def measure(candidate: Candidate) -> Measurement:
+        return bench.judge.measure(candidate.widths, candidate.base)
+
+    teller = _teller(ledger, trials, progress)
+    report = run_loop(strategy, measure, reward, ledger, trials, deadline, teller)
+    if not ledger.best(1):
+        failed = [trial.error for trial in ledger if trial.error]
+        raise RunError(
+            "no trial succeeded before the search ended; "
+            + (f"the last one failed because {failed[-1]}; " if failed else "")
+            + "give it more time or trials."
+        )
+    return report
+
+
+def _teller(ledger: Ledger, trials: int, progress: Progress) -> Callable[[Trial], None]:
+    def tell(trial: Trial) -> None:
+        if trial.measurement is None or trial.value is None:
+            detail = f"failed: {trial.error}"
+        else:
+            scores = trial.measurement.scores
+            shown = {"kl": scores.kl, "top1": scores.top1, "score": scores.custom}
+            detail = ", ".join(f"{k} {v:.4f}" for k, v in shown.items() if v is not None)
+        best = ledger.best(1)
+        progress.searched(SearchState(len(ledger), trials, best[0].value if best else None, detail))
+
+    return tell

@@ -1,0 +1,61 @@
+"""The time of one session of a search: what its stages take, and when it must end."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from autoprune.study.ledger import Ledger
+
+# Part of the user's time that the search itself may take; the finalists get the rest.
+SEARCH_SHARE = 0.75
+STAGES = ("structure", "statistics", "paths", "judge", "strategy", "finalists")
+
+
+class Session:
+    """A search from its beginning, or resumption, to its end.
+
+    Attributes:
+        seconds: spent so far, by stage; added to.
+        evaluations, image_forwards: done besides the trials, to choose the judge and the winner.
+        search_deadline: when the search must stop, in `time.monotonic` seconds.
+        deadline: after which no finalist is begun.
+    """
+
+    def __init__(self, began: float, limit: float | None) -> None:
+        """Take when it began (`time.monotonic` seconds), and how long it may last in seconds."""
+        self._began = began
+        self.seconds = dict.fromkeys(STAGES, 0.0)
+        self.evaluations = self.image_forwards = 0
+        self.search_deadline = began + SEARCH_SHARE * (limit or math.inf)
+        self.deadline = began + (limit or math.inf)
+
+    @property
+    def total(self) -> float:
+        """Seconds since it began."""
+        return time.monotonic() - self._began
+
+    def count(self, *forwards: int) -> None:
+        """Count evaluations besides the trials, by the samples that each ran through networks."""
+        self.evaluations += len(forwards)
+        self.image_forwards += sum(forwards)
+
+    @property
+    def took(self) -> dict[str, float]:
+        """What it took so far: seconds by stage and in total, evaluations, image forwards."""
+        return {
+            **self.seconds,
+            "total": self.total,
+            "evaluations": self.evaluations,
+            "image_forwards": self.image_forwards,
+        }
+
+    @contextmanager
+    def recorded(self, ledger: Ledger) -> Iterator[None]:
+        """Write down what the session took, however it ends."""
+        try:
+            yield
+        finally:
+            ledger.end_session(self.took)

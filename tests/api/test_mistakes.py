@@ -1,0 +1,69 @@
+"""What users get wrong in Python: one clear line each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from searches import TINY, classifier, dataset
+
+import autoprune
+from autoprune.errors import BudgetError, DataError, ModelError, UsageError
+
+
+@pytest.mark.parametrize(
+    ("changed", "error", "message"),
+    [
+        ({"budget": "flops=0.001"}, BudgetError, "out of reach"),
+        ({"budget": "flop=0.5"}, BudgetError, "did you mean 'flops'"),
+        ({"budget": "latency=5ms"}, BudgetError, "no cost model for 'latency'"),
+        ({"budget": 0.5}, UsageError, "budget must be a text"),
+        ({"budget": None}, BudgetError, "the reward 'kl' needs a budget"),
+        ({"budget": None, "reward": "accuracy_flops"}, UsageError, "'uniform' needs a budget"),
+        ({"reward": "accuracy_latency"}, UsageError, "needs a latency cost"),
+        ({"reward": "acuracy"}, UsageError, "unknown reward 'acuracy'; did you mean 'accuracy'"),
+        ({"reward": 3}, UsageError, "reward must be a function or the name of one, but got 3"),
+        ({"budget": {"flops": 2}}, BudgetError, "flops=0.02 for 2 percent, or a unit"),
+        ({"strategy": "bayse"}, UsageError, "did you mean 'bayes'"),
+        ({"importance": "obd"}, UsageError, "did you mean 'obs'"),
+        ({"trial": 3}, UsageError, "unknown option 'trial'; did you mean 'trials'"),
+        ({"trials": 0}, UsageError, "trials must be above zero"),
+        ({"exclude": "nowhere"}, UsageError, "no layer matches 'nowhere'"),
+        ({"round_to": 0}, UsageError, "round-to must be at least 1"),
+        ({"search_samples": 0}, UsageError, "search needs at least 1 sample"),
+    ],
+    ids=str,
+)
+def test_mistakes_are_one_clear_line_and_leave_nothing(
+    changed: dict[str, Any], error: type[Exception], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(error, match=message) as caught:
+        autoprune.search(
+            classifier(), data=dataset(), output=tmp_path / "run", **{**TINY, **changed}
+        )
+    assert "\n" not in str(caught.value)
+
+
+def test_swapped_arguments_and_images_of_another_kind(demo: autoprune.Run, tmp_path: Path) -> None:
+    swapped: Any = (str(demo.path), classifier())
+    for call in (autoprune.load_pruned, autoprune.apply_policy):
+        with pytest.raises(UsageError, match=r"model, must be a torch\.nn\.Module, but is a str"):
+            call(*swapped)
+    with pytest.raises(ModelError, match=r"\(1, 1, 8, 8\).* layer '0' takes 3 channels") as caught:
+        data = dataset(shape=(1, 8, 8))
+        autoprune.search(classifier(), data=data, output=tmp_path / "run", **TINY)
+    assert "\n" not in str(caught.value)
+
+
+def test_progress_is_printed_on_demand(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for progress in (False, True):
+        output = tmp_path / f"{progress}"
+        autoprune.search(classifier(), data=dataset(), output=output, progress=progress, **TINY)
+        found = capsys.readouterr()
+        assert found.out == "" and ("search: 1 of 1, best reward" in found.err) == progress
+
+
+def test_labels_that_do_not_fit(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="outside the network's 4 classes"):
+        autoprune.search(classifier(), data=dataset(classes=9), output=tmp_path / "run", **TINY)

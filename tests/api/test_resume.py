@@ -1,0 +1,105 @@
+"""Interrupted and finished searches that go on."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from searches import FEW, TINY, classifier, dataset
+from torch import nn
+
+import autoprune
+from autoprune import bench
+from autoprune.data import Splits
+from autoprune.demo import load_demo
+from autoprune.errors import RunError, UsageError
+from autoprune.evaluation.measurement import Measurement
+
+
+def test_interrupted_search_is_resumed(tmp_path: Path) -> None:
+    calls = 0
+
+    def reward(found: Measurement) -> float:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            raise KeyboardInterrupt
+        assert found.scores.kl is not None
+        return -found.scores.kl
+
+    def search(folder: str, **how: Any) -> autoprune.Run:
+        options = {**TINY, "strategy": "bayes", "trials": 5, "output": tmp_path / folder}
+        return autoprune.search(classifier(), data=dataset(), **options, **how)
+
+    with pytest.raises(KeyboardInterrupt):
+        search("run", reward=reward)
+    with pytest.raises(RunError, match="finish it with --resume"):
+        autoprune.load_pruned(classifier(), tmp_path / "run")
+    resumed, whole = search("run", reward=reward, resume=True), search("whole")
+    assert resumed.result["widths"] == whole.result["widths"]
+    assert resumed.result["search"]["trials"] == 5
+
+
+def test_a_resumed_search_keeps_its_options(demo: autoprune.Run, digits: Splits) -> None:
+    for changed in ({"seed": 2}, {"budget": "flops=0.6"}, {"exclude": "stem"}, {"sampler": "gp"}):
+        options = {**FEW, "seed": 1, **changed}
+        with pytest.raises(UsageError, match=f"cannot resume .* with {next(iter(changed))}="):
+            autoprune.search(load_demo(), data=digits, output=demo.path, resume=True, **options)
+
+
+def test_a_finished_search_goes_on_only_with_higher_limits(tmp_path: Path) -> None:
+    def search(trials: int, time: float | None = None, resume: bool = True) -> autoprune.Run:
+        options = {**TINY, "strategy": "random", "trials": trials, "output": tmp_path / "run"}
+        return autoprune.search(classifier(), data=dataset(), time=time, resume=resume, **options)
+
+    first = search(3, 600.0, resume=False).result
+    for limits in ((3, 600.0), (2, 600.0), (3, 300.0)):
+        with pytest.raises(RunError, match=r"is finished \(3 trials\): raise --trials or --time"):
+            search(*limits)
+    second = search(5, 600.0).result
+    assert (second["search"]["trials"], second["search"]["limits"]["trials"]) == (5, 5)
+    assert second["search"]["seconds"] > first["search"]["seconds"]
+    # Two measurements chose the judge, once; three finalists are built in two ways each time.
+    assert first["search"]["evaluations"] == 3 + 2 + 6
+    assert second["search"]["evaluations"] == 5 + 2 + 2 * 6
+    assert second["search"]["image_forwards"] > first["search"]["image_forwards"]
+    for stage in ("structure", "statistics", "surgery", "scoring", "finalists"):
+        assert second["seconds"][stage] > first["seconds"][stage], stage
+    with pytest.raises(RunError, match="is finished"):
+        search(5, 600.0)
+    assert search(5, 1200.0).result["search"]["trials"] == 5
+
+
+def test_the_judge_of_the_run_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), *classifier()[2:])
+    options = {**TINY, "strategy": "random", "output": tmp_path / "run"}
+    monkeypatch.setattr(bench, "CLEARLY", math.inf)  # any other judge is preferred
+    first = autoprune.search(model, data=dataset(), **options)
+    monkeypatch.setattr(bench, "CLEARLY", 0.0)
+    again = autoprune.search(model, data=dataset(), resume=True, **{**options, "trials": 2})
+    assert first.result["judge"] == again.result["judge"] == "one-shot+batchnorm"
+
+
+def test_a_run_goes_on_where_it_was_begun(tmp_path: Path) -> None:
+    options = {**TINY, "output": tmp_path / "run"}
+    run = autoprune.search(classifier(), data=dataset(), **options)
+    config = run.path / "config.toml"
+    config.write_text(config.read_text().replace('device = "cpu"', 'device = "cuda:0"'))
+    with pytest.raises(UsageError, match="with device='cpu': it was begun with 'cuda:0'"):
+        autoprune.search(classifier(), data=dataset(), resume=True, **options)
+
+
+def test_an_option_left_out_on_resuming_is_a_change(tmp_path: Path) -> None:
+    options = {**TINY, "strategy": "bayes", "output": tmp_path / "run"}
+    autoprune.search(classifier(), data=dataset(), sampler="cmaes", **options)
+    with pytest.raises(UsageError, match=r"cannot resume .* sampler"):
+        autoprune.search(classifier(), data=dataset(), resume=True, **options)
+
+
+def test_taken_directories_are_refused(demo: autoprune.Run, digits: Splits, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").touch()
+    for taken in (demo.path, tmp_path, tmp_path / "notes.txt"):
+        with pytest.raises(RunError, match="choose another name"):
+            autoprune.search(load_demo(), data=digits, output=taken, **FEW)
