@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from autoprune.bench import Bench
 from autoprune.config import SearchConfig
 from autoprune.data import Partition
 from autoprune.evaluation.scoring import score_split
 from autoprune.evaluation.stopwatch import paired_latency_ms
-from autoprune.finals import Finalist
-from autoprune.loop import LoopReport
 from autoprune.session import Session
-from autoprune.strategy import Strategy
 from autoprune.study.ledger import Ledger
-from autoprune.study.result import Outcome, frontier, stage_seconds
+from autoprune.study.result import LatencyFigures, Outcome, frontier, stage_seconds
 from autoprune.task import Task
+from autoprune.verification import Contest
 
 # Where the seconds of all trials go; those of a session have stages of their own.
 TRIAL_STAGES = ("surgery", "batchnorm", "scoring")
@@ -36,10 +35,8 @@ class Summary:
         images: of the search.
         task: what was searched.
         bench: who built and judged candidates.
-        strategy: who chose.
         ledger: every trial of all sessions.
-        exploration: how the search went.
-        finalist: the winner.
+        contest: how the search went, and its winner.
         session: the time of this session, which still runs.
     """
 
@@ -48,10 +45,8 @@ class Summary:
     images: Partition
     task: Task
     bench: Bench
-    strategy: Strategy
     ledger: Ledger
-    exploration: LoopReport
-    finalist: Finalist
+    contest: Contest
     session: Session
 
     def report(self) -> dict[str, Any]:
@@ -63,9 +58,9 @@ class Summary:
             "budget": config.budget if self.task.projection.constraints else None,
             "reward": config.reward,
             "seed": config.seed,
-            "agent_from": self.strategy.agent_from,
+            "agent_from": self.contest.strategy.agent_from,
             "judge": self.bench.judge_name,
-            "reconstruction": self.finalist.reconstruction,
+            "reconstruction": self.contest.finalist.reconstruction,
             **outcome,
             "search": self._search(),
             "seconds": self._seconds(),
@@ -74,7 +69,7 @@ class Summary:
 
     def _outcome(self) -> Outcome:
         """Score on the test split (without one, or with the user's own score, as selected)."""
-        small, chosen = self.finalist.network, self.finalist.measurement
+        small, chosen = self.contest.finalist.network, self.contest.finalist.measurement
         dense, pruned, split = chosen.dense, chosen.scores, "selection"
         if pruned.custom is not None:
             split = "user"
@@ -87,8 +82,7 @@ class Summary:
             dense=dense,
             pruned=pruned,
             split=split,
-            latencies_ms=paired_latency_ms([self.model, small], one),
-            device=_device_name(one.device),
+            latency=self.contest.latency or _measured_here([self.model, small], one),
         )
 
     def _search(self) -> dict[str, Any]:
@@ -99,9 +93,9 @@ class Summary:
             "trials": trials,
             "evaluations": trials + int(total["evaluations"]),
             "image_forwards": trials * self.bench.forwards + int(total["image_forwards"]),
-            "failed": self.exploration.failed,
+            "failed": self.contest.exploration.failed,
             "best_value": self.ledger.best(1)[0].value,
-            "limits": {"trials": self.strategy.problem.trials, "time": self.config.time},
+            "limits": {"trials": self.contest.strategy.problem.trials, "time": self.config.time},
             "signal_split": self.images.signal_split,
             "seconds": round(total["total"], 3),
         }
@@ -115,6 +109,12 @@ class Summary:
             **stage_seconds(self.ledger),
             "recovery": None,
         }
+
+
+def _measured_here(models: Sequence[nn.Module], inputs: Tensor) -> LatencyFigures:
+    """Return latencies of eager PyTorch on the networks' own device."""
+    measured = tuple(paired_latency_ms(models, inputs))
+    return LatencyFigures("torch", _device_name(inputs.device), None, measured)
 
 
 def _device_name(device: torch.device) -> str:

@@ -24,6 +24,7 @@ from autoprune.cli.search_options import (
     Config,
     FromRun,
     Importance,
+    LatencyTable,
     Output,
     Quiet,
     Resume,
@@ -34,6 +35,7 @@ from autoprune.cli.search_options import (
     Time,
     Trials,
     Verbose,
+    VerifyLatency,
 )
 
 if TYPE_CHECKING:
@@ -61,6 +63,8 @@ def search(
     from_run: FromRun = None,
     trials: Trials = None,
     time: Time = None,
+    latency_table: LatencyTable = None,
+    verify_latency: VerifyLatency = None,
     importance: Importance = None,
     seed: Seed = None,
     exclude: Exclude = None,

@@ -9,8 +9,6 @@ from autoprune.cost.memory import MemoryCost
 from autoprune.cost.model import CostModel
 from autoprune.structure.groups import Structure
 
-COST_MODELS = (MacsCost.name, ParamsCost.name, MemoryCost.name)
-
 
 def cost_models(structure: Structure, **options: Any) -> dict[str, CostModel]:
     """Return the cost models that need no measuring, by name."""
@@ -22,4 +20,4 @@ def cost_models(structure: Structure, **options: Any) -> dict[str, CostModel]:
     return {model.name: model for model in models}
 
 
-__all__ = ["COST_MODELS", "CostModel", "cost_models"]
+__all__ = ["CostModel", "cost_models"]

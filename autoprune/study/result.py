@@ -11,6 +11,36 @@ from autoprune.strategy import Trial
 
 
 @dataclass(frozen=True)
+class LatencyFigures:
+    """Latencies of the dense network and the pruned one, ms per run at batch 1.
+
+    Attributes:
+        backend, device: what they are of.
+        predicted_ms: (dense, pruned) by the latency table, None without one.
+        measured_ms: (dense, pruned) in turn, None if the device is not this host.
+    """
+
+    backend: str
+    device: str
+    predicted_ms: tuple[float, ...] | None
+    measured_ms: tuple[float, ...] | None
+
+    def report(self) -> dict[str, Any]:
+        """Return what the result says of them."""
+        dense, pruned = self.measured_ms or (None, None)
+        predicted_dense, predicted = self.predicted_ms or (None, None)
+        return {
+            "predicted_ms": predicted,
+            "measured_ms": pruned,
+            "backend": self.backend,
+            "device": self.device,
+            "predicted_dense_ms": predicted_dense,
+            "measured_dense_ms": dense,
+            "verified": None if self.predicted_ms is None else self.measured_ms is not None,
+        }
+
+
+@dataclass(frozen=True)
 class Outcome:
     """What a search ended with.
 
@@ -19,8 +49,7 @@ class Outcome:
         sizes: units per group of the dense network.
         dense, pruned: scores on `split`.
         split: "test", or "selection" where there is no test split.
-        latencies_ms: measured (dense, pruned), ms per sample.
-        device: where they were measured.
+        latency: predicted and measured.
     """
 
     winner: Measurement
@@ -28,8 +57,7 @@ class Outcome:
     dense: Scores
     pruned: Scores
     split: str
-    latencies_ms: Sequence[float]
-    device: str
+    latency: LatencyFigures
 
     def report(self) -> dict[str, Any]:
         """Return the parts of the result that say what was gained."""
@@ -54,20 +82,17 @@ class Outcome:
         }
 
     def _costs(self) -> dict[str, Any]:
-        dense_ms, pruned_ms = self.latencies_ms
+        dense_ms, pruned_ms = self.latency.measured_ms or (None, None)
         return {
             "dense": _cost_row(self.winner.dense_costs, dense_ms),
             "pruned": _cost_row(self.winner.costs, pruned_ms),
-            "latency": {
-                "predicted_ms": None,
-                "measured_ms": pruned_ms,
-                "backend": "torch",
-                "device": self.device,
-            },
+            "latency": self.latency.report(),
         }
 
 
-def _cost_row(costs: Mapping[str, float], latency_ms: float) -> dict[str, float | int | None]:
+def _cost_row(
+    costs: Mapping[str, float], latency_ms: float | None
+) -> dict[str, float | int | None]:
     return {
         "flops": round(costs["flops"]),
         "params": round(costs["params"]),

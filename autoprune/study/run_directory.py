@@ -33,6 +33,8 @@ class RunDirectory:
         self.weights_path = self.path / "pruned.safetensors"
         self.result_path = self.path / "result.json"
         self.agent_path = self.path / "agent"
+        # Beside the run: it is measured before anything of the run is written, and outlives it.
+        self.latency_path = self.path.with_name(f"{self.path.name}.latency.json")
 
     @property
     def storage(self) -> str:

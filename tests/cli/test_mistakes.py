@@ -73,7 +73,7 @@ def refused(search, tmp_path: Path):
         (["--reward", "mine.py:lean"], ["'mine.py:lean'", "no such file"]),
         (["--reward", "nets.py:linea"], ["'linea'", "'linear'"]),
         (["--reward", "nets.py:constant"], ["'nets.py:constant'", "int is not callable"]),
-        (["--reward", "accuracy_latency"], ["'accuracy_latency'", "latency cost"]),
+        (["--latency-table", "none.json"], ["latency table", "none.json"]),
         (["--budget", "none"], ["'kl' needs a budget", "flops=0.5", "accuracy_flops"]),
         (
             ["--budget", "none", "--reward", "accuracy_flops", "--strategy", "global"],

@@ -8,7 +8,7 @@ import pytest
 
 from autoprune.evaluation.measurement import Measurement, Scores
 from autoprune.strategy import Candidate, Trial
-from autoprune.study.result import Outcome, frontier, stage_seconds
+from autoprune.study.result import LatencyFigures, Outcome, frontier, stage_seconds
 
 COST_KEYS = {"flops", "params", "latency_ms", "memory_bytes"}
 WINNER = Measurement(
@@ -26,8 +26,7 @@ OUTCOME = Outcome(
     dense=Scores(kl=0.0, loss=0.25, top1=0.75, samples=300),
     pruned=Scores(kl=0.125, loss=0.5, top1=0.5, samples=300),
     split="test",
-    latencies_ms=(2.0, 1.0),
-    device="cpu",
+    latency=LatencyFigures("torch", "cpu", None, (2.0, 1.0)),
 )
 
 
@@ -46,6 +45,7 @@ def test_report_has_the_documented_keys_and_figures() -> None:
     assert costs["pruned"]["flops"] == 50 and costs["pruned"]["latency_ms"] == 1.0
     assert costs["latency"] == {
         "predicted_ms": None, "measured_ms": 1.0, "backend": "torch", "device": "cpu",
+        "predicted_dense_ms": None, "measured_dense_ms": 2.0, "verified": None,
     }  # fmt: skip
     assert json.loads(json.dumps(report)) == report
 

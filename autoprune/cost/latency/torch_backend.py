@@ -49,15 +49,7 @@ class TorchBackend(Backend):
         """Return what runs the network in evaluation mode; the model itself stays as it is."""
         model = self._ready(_copy(model, self._device, self._dtype, self._formats(4)))
         inputs = inputs.to(self._device, self._dtype)
-        inputs = inputs.contiguous(memory_format=self._formats(inputs.dim()))
-
-        def run() -> None:
-            with torch.inference_mode():
-                model(inputs)
-            if self._device.type == "cuda":
-                torch.cuda.synchronize(self._device)
-
-        return run
+        return runner(model, inputs.contiguous(memory_format=self._formats(inputs.dim())))
 
     def _ready(self, model: nn.Module) -> nn.Module:
         return model
@@ -85,6 +77,18 @@ class TorchBackend(Backend):
             yield
         finally:
             torch.set_num_threads(before)
+
+
+def runner(model: nn.Module, inputs: Tensor) -> Run:
+    """Return what runs a network once and waits until its device is done."""
+
+    def run() -> None:
+        with torch.inference_mode():
+            model(inputs)
+        if inputs.device.type == "cuda":
+            torch.cuda.synchronize(inputs.device)
+
+    return run
 
 
 class CompiledBackend(TorchBackend):
