@@ -21,7 +21,19 @@ FLOORS = (
     {"evaluation"},
     {"search_spaces", "strategy", "study"},
     {"agents", "loop"},
-    {"api", "bench", "config", "exploration", "finals", "progress", "session", "summary", "task"},
+    {
+        "api",
+        "bench",
+        "config",
+        "exploration",
+        "finals",
+        "progress",
+        "session",
+        "summary",
+        "task",
+        "latency",
+        "verification",
+    },
     {"cli"},
 )
 STRANGERS = ({"cost", "reconstruction"},)
