@@ -39,6 +39,10 @@ class SearchConfig:
         exclude: layer-name patterns that stay as they are.
         min_keep: least keep ratio by layer-name pattern; "*" is the rest.
         round_to: widths are multiples of it.
+        latency_table: file of the table that predicts latency; None measures this host where
+            latency is asked for.
+        verify_latency: whether the winner's latency is measured, and the search goes on under a
+            tighter bound if it misses the budget; it only says anything with a latency.
         seed: of all randomness.
         calibration_samples, search_samples, selection_samples: drawn from the data.
     """
@@ -56,6 +60,8 @@ class SearchConfig:
     exclude: tuple[str, ...] = ()
     min_keep: Mapping[str, float] = field(default_factory=dict)
     round_to: int = 1
+    latency_table: str | None = None
+    verify_latency: bool = True
     seed: int = 0
     calibration_samples: int = 2000
     search_samples: int = 1000
@@ -143,6 +149,12 @@ def _bound(limit: Any) -> str:
     return limit if isinstance(limit, str) else str(_number(limit))
 
 
+def _switch(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError
+    return value
+
+
 def _whole(value: Any) -> int:
     if isinstance(value, bool):
         raise TypeError
@@ -222,6 +234,8 @@ _TEXT, _WHOLE = (_text, "a text"), (_whole, "a whole number")
 # How every field is read from a plain value, and what it takes, in words.
 _READERS: Mapping[str, tuple[Callable[[Any], Any], str]] = {
     **dict.fromkeys(("reward", "strategy", "sampler", "agent", "from_run", "importance"), _TEXT),
+    "latency_table": _TEXT,
+    "verify_latency": (_switch, "true or false"),
     "budget": (_budget, "a text such as 'flops=0.5' or a table of bounds by cost"),
     **dict.fromkeys(("trials", "round_to", "seed"), _WHOLE),
     **dict.fromkeys(("calibration_samples", "search_samples", "selection_samples"), _WHOLE),

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from autoprune.bench import Bench
 from autoprune.config import SearchConfig
 from autoprune.data import Partition
 from autoprune.evaluation.scoring import score_split
 from autoprune.evaluation.stopwatch import paired_latency_ms
-from autoprune.loop import LoopReport
 from autoprune.session import Session
-from autoprune.strategy import Strategy
 from autoprune.study.ledger import Ledger
-from autoprune.study.result import Outcome, frontier, stage_seconds
+from autoprune.study.result import LatencyFigures, Outcome, frontier, stage_seconds
 from autoprune.task import Task
+from autoprune.verification import Contest
 from autoprune.winner import Winner
 
 # Where the seconds of all trials go; those of a session have stages of their own.
@@ -36,9 +36,8 @@ class Summary:
         images: of the search.
         task: what was searched.
         bench: who built and judged candidates.
-        strategy: who chose.
         ledger: every trial of all sessions.
-        exploration: how the search went.
+        contest: how the search went, and its winner.
         winner: right after the cut, and recovered.
         session: the time of this session, which still runs.
     """
@@ -48,9 +47,8 @@ class Summary:
     images: Partition
     task: Task
     bench: Bench
-    strategy: Strategy
     ledger: Ledger
-    exploration: LoopReport
+    contest: Contest
     winner: Winner
     session: Session
 
@@ -63,9 +61,9 @@ class Summary:
             "budget": config.budget if self.task.projection.constraints else None,
             "reward": config.reward,
             "seed": config.seed,
-            "agent_from": self.strategy.agent_from,
+            "agent_from": self.contest.strategy.agent_from,
             "judge": self.bench.judge_name,
-            "reconstruction": self.winner.finalist.reconstruction,
+            "reconstruction": self.contest.finalist.reconstruction,
             **outcome,
             "search": self._search(),
             "seconds": self._seconds(),
@@ -91,8 +89,7 @@ class Summary:
             pruned=scores[0],
             recovered=scores[1] if winner.recovered else None,
             split=split,
-            latencies_ms=paired_latency_ms([self.model, winner.network], one),
-            device=_device_name(one.device),
+            latency=self.contest.latency or _measured_here([self.model, winner.network], one),
         )
 
     def _search(self) -> dict[str, Any]:
@@ -104,10 +101,10 @@ class Summary:
             "trials": trials,
             "evaluations": trials + int(total["evaluations"]),
             "image_forwards": forwards + int(total["image_forwards"]),
-            "failed": self.exploration.failed,
+            "failed": self.contest.exploration.failed,
             "best_value": self.ledger.best(1)[0].value,
             "limits": {
-                "trials": self.strategy.problem.trials,
+                "trials": self.contest.strategy.problem.trials,
                 "time": self.config.time,
                 "recover": self.config.recover,
             },
@@ -123,6 +120,12 @@ class Summary:
             **dict.fromkeys(TRIAL_STAGES, 0.0),
             **stage_seconds(self.ledger),
         }
+
+
+def _measured_here(models: Sequence[nn.Module], inputs: Tensor) -> LatencyFigures:
+    """Return latencies of eager PyTorch on the networks' own device."""
+    measured = tuple(paired_latency_ms(models, inputs))
+    return LatencyFigures("torch", _device_name(inputs.device), None, measured)
 
 
 def _device_name(device: torch.device) -> str:

@@ -31,6 +31,8 @@ FLOORS = (
         "session",
         "summary",
         "task",
+        "latency",
+        "verification",
         "winner",
     },
     {"cli"},

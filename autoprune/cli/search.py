@@ -24,6 +24,7 @@ from autoprune.cli.search_options import (
     Config,
     FromRun,
     Importance,
+    LatencyTable,
     Output,
     Quiet,
     Recover,
@@ -35,6 +36,7 @@ from autoprune.cli.search_options import (
     Time,
     Trials,
     Verbose,
+    VerifyLatency,
 )
 
 if TYPE_CHECKING:
@@ -63,6 +65,8 @@ def search(
     trials: Trials = None,
     time: Time = None,
     recover: Recover = None,
+    latency_table: LatencyTable = None,
+    verify_latency: VerifyLatency = None,
     importance: Importance = None,
     seed: Seed = None,
     exclude: Exclude = None,
