@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from autoprune.cost.latency.backends import Backend
 from autoprune.cost.latency.correction import Correction
-from autoprune.cost.latency.curves import assemble, wanted
+from autoprune.cost.latency.curves import Points, assemble, nodes, wanted
 from autoprune.cost.latency.journal import Journal
 from autoprune.cost.latency.model import Terms
 from autoprune.cost.latency.signature import Family, Signature, families
@@ -72,7 +72,11 @@ def profile(
 
 
 def build_table(
-    structure: Structure, backend: Backend, origin: Origin, journal: Journal
+    structure: Structure,
+    backend: Backend,
+    origin: Origin,
+    journal: Journal,
+    points: Points = nodes,
 ) -> LatencyTable:
     """Return the table that measurements make.
 
@@ -80,7 +84,7 @@ def build_table(
         TableError: one is missing.
     """
     try:
-        layers = tuple(assemble(one, journal.layers.get) for one in families(structure))
+        layers = tuple(assemble(one, journal.layers.get, points) for one in families(structure))
     except KeyError as error:
         raise TableError(f"the measurements lack the layer {error.args[0]}.") from error
     plain = LatencyTable(backend.conditions, origin, layers, Correction())
