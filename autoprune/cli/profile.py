@@ -74,6 +74,14 @@ def profile(
             metavar="FILE", help="Make the table of a kit's results.", rich_help_panel=HOW
         ),
     ] = None,
+    plot: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Draw the table: an HTML page with latency against width.",
+            rich_help_panel=HOW,
+        ),
+    ] = None,
     output: Annotated[
         str, typer.Option(metavar="FILE", help="The table.", rich_help_panel=HOW)
     ] = "latency.json",
@@ -89,6 +97,7 @@ def profile(
     from autoprune.cli.specs import DEMO, load_model
     from autoprune.cost.latency.backends import Conditions, make_backend
     from autoprune.cost.latency.kit import read_kit, write_kit
+    from autoprune.cost.latency.plots import plot as draw
     from autoprune.errors import UsageError
     from autoprune.latency import measure_table
     from autoprune.memory import kept_memory
@@ -119,6 +128,8 @@ def profile(
             table.save(path)
         else:
             table = measure_table(network, structure, inputs, conditions, path, progress)
+    if plot is not None:
+        draw(table, Path(plot))
     error = table.correction.relative_error
     console().print(
         f"{path}: {len(table.layers)} layers of {spec}, {table.origin.measurements} measurements "
