@@ -15,6 +15,8 @@ from autoprune.evaluation.reward import DEFAULT_REWARD, needs_no_budget
 
 # Options that may change when a search is resumed.
 RENEWABLE = ("trials", "time", "recover")
+# A step of widths that the device chooses.
+AUTO = "auto"
 # Written into a run's config.toml besides the options.
 REMARKS = ("autoprune", "versions", "judge")
 
@@ -38,7 +40,7 @@ class SearchConfig:
         importance: which channels stay.
         exclude: layer-name patterns that stay as they are.
         min_keep: least keep ratio by layer-name pattern; "*" is the rest.
-        round_to: widths are multiples of it.
+        round_to: widths are multiples of it; "auto" takes what the latency table's device favours.
         latency_table: file of the table that predicts latency; None measures this host where
             latency is asked for.
         verify_latency: whether the winner's latency is measured, and the search goes on under a
@@ -59,7 +61,7 @@ class SearchConfig:
     importance: str = "obs"
     exclude: tuple[str, ...] = ()
     min_keep: Mapping[str, float] = field(default_factory=dict)
-    round_to: int = 1
+    round_to: int | str = 1
     latency_table: str | None = None
     verify_latency: bool = True
     seed: int = 0
@@ -161,6 +163,10 @@ def _whole(value: Any) -> int:
     return operator.index(value)
 
 
+def _step(value: Any) -> int | str:
+    return AUTO if value == AUTO else _whole(value)
+
+
 def _number(value: Any) -> float:
     if isinstance(value, (bool, str)):
         raise TypeError
@@ -234,10 +240,11 @@ _TEXT, _WHOLE = (_text, "a text"), (_whole, "a whole number")
 # How every field is read from a plain value, and what it takes, in words.
 _READERS: Mapping[str, tuple[Callable[[Any], Any], str]] = {
     **dict.fromkeys(("reward", "strategy", "sampler", "agent", "from_run", "importance"), _TEXT),
+    "round_to": (_step, "a whole number or 'auto'"),
     "latency_table": _TEXT,
     "verify_latency": (_switch, "true or false"),
     "budget": (_budget, "a text such as 'flops=0.5' or a table of bounds by cost"),
-    **dict.fromkeys(("trials", "round_to", "seed"), _WHOLE),
+    **dict.fromkeys(("trials", "seed"), _WHOLE),
     **dict.fromkeys(("calibration_samples", "search_samples", "selection_samples"), _WHOLE),
     "time": (_seconds, "a number of seconds or a text such as '10m'"),
     "recover": (_recovery, "a number of seconds, a text such as '2m', or 'off'"),

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from autoprune.budget import Budget, Limit
-from autoprune.config import SearchConfig
+from autoprune.config import AUTO, SearchConfig
 from autoprune.cost.latency.backends import Backend, Conditions, make_backend
 from autoprune.cost.latency.journal import Journal
 from autoprune.cost.latency.model import LatencyCost
 from autoprune.cost.latency.profiler import profile
+from autoprune.cost.latency.steps import favoured_step
 from autoprune.cost.latency.table import LatencyTable, describe_noise
 from autoprune.errors import UsageError
 from autoprune.memory import settled_memory
@@ -75,8 +76,18 @@ def host_conditions(model: nn.Module) -> Conditions:
 
 def wants_latency(config: SearchConfig) -> bool:
     """Whether a search asks for latencies."""
-    budgeted = "latency" in Budget.parse(config.budget).limits
-    return budgeted or config.latency_table is not None or config.reward == "accuracy_latency"
+    bounded = "latency" in Budget.parse(config.budget).limits
+    rewarded = config.reward == "accuracy_latency"
+    return bounded or rewarded or config.latency_table is not None or config.round_to == AUTO
+
+
+def step_of_widths(config: SearchConfig, cost: LatencyCost | None, progress: Progress) -> int:
+    """Return what widths are multiples of."""
+    if config.round_to != AUTO or cost is None:
+        return int(config.round_to)
+    step = favoured_step(cost.table.layers)
+    progress.note(f"widths are multiples of {step}, as {cost.table.about} favours")
+    return step
 
 
 def latency_cost(

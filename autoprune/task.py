@@ -17,7 +17,7 @@ from autoprune.cost.model import CostModel
 from autoprune.errors import BudgetError, ModelError
 from autoprune.evaluation.reward import BUILT_IN, needs_no_budget
 from autoprune.importance import make_importance
-from autoprune.latency import latency_cost
+from autoprune.latency import latency_cost, step_of_widths
 from autoprune.progress import Progress
 from autoprune.search_spaces.keep_ratio import SearchSpace, match_groups, search_space
 from autoprune.search_spaces.projection import Constraint, Projection
@@ -94,9 +94,11 @@ def define_task(
             f"nothing in this network can be pruned: {'; '.join(reasons) or 'it has no layers'}."
         )
     costs = cost_models(structure)
-    if latency := latency_cost(model, structure, example_inputs, config, table_path, progress):
+    latency = latency_cost(model, structure, example_inputs, config, table_path, progress)
+    if latency is not None:
         costs[latency.name] = latency
-    space = search_space(structure, config.min_keep or None, config.round_to)
+    step = step_of_widths(config, latency, progress)
+    space = search_space(structure, config.min_keep or None, step)
     dense = {name: cost.total(structure.dense_widths) for name, cost in costs.items()}
     limits = budget.resolve(dense)
     constraints = [Constraint(costs[name], limit) for name, limit in limits.items()]

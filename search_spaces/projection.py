@@ -99,11 +99,11 @@ class Projection:
 
     def _wider(self, widths: Widths, group: int) -> Widths | None:
         """Return the widths with one group at the next level that fits, None if there is none."""
-        wider: Widths | None = widths
         for _ in range(1 if self._is_monotone else _LOOK_AHEAD):
-            wider = self.space.next_up(wider, group)
+            wider = self.space.next_up(widths, group)
             if wider is None or self.fits(wider):
                 return wider
+            widths = wider
         return None
 
 

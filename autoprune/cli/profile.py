@@ -60,6 +60,28 @@ def profile(
     channels_last: Annotated[
         bool, typer.Option("--channels-last", help="Lay images out so.", rich_help_panel=HOW)
     ] = False,
+    kit: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR",
+            help="Measure elsewhere: write a folder for a device with Python and ONNX Runtime.",
+            rich_help_panel=HOW,
+        ),
+    ] = None,
+    from_kit: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE", help="Make the table of a kit's results.", rich_help_panel=HOW
+        ),
+    ] = None,
+    plot: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Draw the table: an HTML page with latency against width.",
+            rich_help_panel=HOW,
+        ),
+    ] = None,
     output: Annotated[
         str, typer.Option(metavar="FILE", help="The table.", rich_help_panel=HOW)
     ] = "latency.json",
@@ -74,23 +96,40 @@ def profile(
     from autoprune.cli.progress import listen
     from autoprune.cli.specs import DEMO, load_model
     from autoprune.cost.latency.backends import Conditions, make_backend
+    from autoprune.cost.latency.kit import read_kit, write_kit
+    from autoprune.cost.latency.plots import plot as draw
     from autoprune.errors import UsageError
     from autoprune.latency import measure_table
     from autoprune.memory import kept_memory
     from autoprune.task import prunable_structure
 
     path = Path(output)
-    if path.exists():
+    if path.exists() and kit is None:
         raise UsageError(f"{output!r} is there already: remove it or choose another --output.")
     form = "channels_last" if channels_last else "contiguous"
-    conditions = Conditions(backend, device, threads, batch, dtype, form)
-    make_backend(conditions)  # a mistake is told before the network is loaded
+    if kit is not None and from_kit is not None:
+        raise UsageError("--kit writes a folder, --from-kit reads its results: give one.")
+    elsewhere = kit is not None or from_kit is not None
+    name = "onnxruntime" if elsewhere else backend
+    conditions = Conditions(name, device, threads, batch, dtype, form)
+    # A mistake is told before the network is loaded.
+    measuring = make_backend(conditions)
     spec = model or DEMO
     network = load_model(spec, weights).eval()
     inputs = example_inputs(spec, network, input_shape, data, normalize)
     with kept_memory(), listen(False) as progress:
         structure = prunable_structure(network, inputs, [], progress)
-        table = measure_table(network, structure, inputs, conditions, path, progress)
+        if kit is not None:
+            count = write_kit(Path(kit), network, structure, inputs, conditions)
+            console().print(f"{kit}: {count} models; how to go on is in its README.txt")
+            return
+        if from_kit is not None:
+            table = read_kit(Path(from_kit), structure, measuring)
+            table.save(path)
+        else:
+            table = measure_table(network, structure, inputs, conditions, path, progress)
+    if plot is not None:
+        draw(table, Path(plot))
     error = table.correction.relative_error
     console().print(
         f"{path}: {len(table.layers)} layers of {spec}, {table.origin.measurements} measurements "

@@ -104,3 +104,10 @@ def test_mistakes(table: Path, cli, search) -> None:
     assert done.status == 2 and "cannot read latency table" in done.err
     done = cli("profile", "--device", "nonsense", "--output", "x.json")
     assert done.status == 2 and "'nonsense' cannot be used" in done.err
+
+
+def test_widths_are_rounded_as_the_device_favours(table: Path, search) -> None:
+    done = search("--round-to", "auto", "--latency-table", str(table))
+    assert done.status == 0 and "widths are multiples of" in done.err
+    done = search("--round-to", "often", "--output", "other")
+    assert done.status == 2 and "'often' is no whole number" in done.err

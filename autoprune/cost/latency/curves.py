@@ -35,6 +35,10 @@ Measured = Callable[[Signature], Timing | None]
 """The timing of a signature, None if it is not measured yet."""
 
 
+Points = Callable[[int, bool, Callable[[int], Timing | None]], set[int]]
+"""The lengths that a curve goes through, as `nodes` gives them."""
+
+
 def coarse(length: int, varies: bool) -> list[int]:
     """Return the lengths that are measured in any case, rising."""
     if not varies:
@@ -108,23 +112,34 @@ def _runs_straight(
     return True
 
 
-def wanted(family: Family, measured: Measured) -> Iterator[Signature]:
-    """Yield every signature that the layer's table needs, as far as it can be told yet."""
+def wanted(family: Family, measured: Measured, points: Points = nodes) -> Iterator[Signature]:
+    """Yield every signature that the layer's table needs, as far as it can be told yet.
+
+    Args:
+        family: the layer.
+        measured: timings, so far.
+        points: which lengths curves go through.
+    """
     dense = family.dense
-    for inputs in nodes(dense.inputs, family.inputs_vary, _along_inputs(dense, measured)):
+    for inputs in _input_nodes(family, measured, points):
         yield dense.cut_to(inputs, dense.channels_out)
-    for outputs in _output_nodes(family, measured):
+    for outputs in _output_nodes(family, measured, points):
         yield dense.cut_to(dense.inputs, outputs)
     for inputs in coarse(dense.inputs, family.inputs_vary):
         for outputs in _coarse_outputs(family):
             yield dense.cut_to(inputs, outputs)
 
 
-def _along_inputs(dense: Signature, measured: Measured) -> Callable[[int], Timing | None]:
-    return lambda inputs: measured(dense.cut_to(inputs, dense.channels_out))
+def _input_nodes(family: Family, measured: Measured, points: Points) -> list[int]:
+    dense = family.dense
+
+    def timing(inputs: int) -> Timing | None:
+        return measured(dense.cut_to(inputs, dense.channels_out))
+
+    return sorted(points(dense.inputs, family.inputs_vary, timing))
 
 
-def _output_nodes(family: Family, measured: Measured) -> list[int]:
+def _output_nodes(family: Family, measured: Measured, points: Points) -> list[int]:
     """Return the outputs that the curve goes through: whole groups of a grouped convolution."""
     dense = family.dense
     each = dense.channels_out // dense.groups if dense.groups > 1 else 1
@@ -132,7 +147,7 @@ def _output_nodes(family: Family, measured: Measured) -> list[int]:
     def timing(units: int) -> Timing | None:
         return measured(dense.cut_to(dense.inputs, units * each))
 
-    found = nodes(dense.channels_out // each, family.outputs_vary, timing)
+    found = points(dense.channels_out // each, family.outputs_vary, timing)
     return [units * each for units in sorted(found)]
 
 
@@ -241,7 +256,7 @@ class LayerLatency:
         return layer
 
 
-def assemble(family: Family, measured: Measured) -> LayerLatency:
+def assemble(family: Family, measured: Measured, points: Points = nodes) -> LayerLatency:
     """Return a layer's latency from what was measured.
 
     Raises:
@@ -255,9 +270,9 @@ def assemble(family: Family, measured: Measured) -> LayerLatency:
             raise KeyError(signature)
         return found
 
-    lengths = sorted(nodes(dense.inputs, family.inputs_vary, _along_inputs(dense, measured)))
+    lengths = _input_nodes(family, measured, points)
     inputs = _curve(lengths, [timing(dense.cut_to(n, dense.channels_out)) for n in lengths])
-    lengths = _output_nodes(family, measured)
+    lengths = _output_nodes(family, measured, points)
     outputs = _curve(lengths, [timing(dense.cut_to(dense.inputs, n)) for n in lengths])
     grid_inputs = coarse(dense.inputs, family.inputs_vary)
     grid_outputs = _coarse_outputs(family)

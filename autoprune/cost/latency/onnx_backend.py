@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import io
+import tempfile
 import warnings
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -99,10 +100,10 @@ def session_options(library: Any, threads: int) -> Any:
 
 def exported(model: nn.Module, inputs: Tensor) -> bytes:
     """Return a network as a serialised ONNX model whose input is named `INPUT`."""
-    file = io.BytesIO()
-    with warnings.catch_warnings():
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        file = Path(folder) / "network.onnx"
         warnings.simplefilter("ignore")  # of the exporter's own making
         torch.onnx.export(
             model, (inputs,), file, input_names=[INPUT], dynamo=False, opset_version=17
         )
-    return file.getvalue()
+        return file.read_bytes()

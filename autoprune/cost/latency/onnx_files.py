@@ -6,6 +6,7 @@ it loads the model, so that it treats them as those of any other network.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from autoprune.cost.latency.signature import Signature
@@ -13,6 +14,8 @@ from autoprune.errors import UsageError
 
 INPUT, OUTPUT = "x", "y"
 WEIGHT = 0.01
+# Constants of at most so many elements stay as they are.
+LIGHT = 64
 # What every ONNX Runtime of the last years reads.
 OPSET, IR_VERSION = 17, 8
 
@@ -79,3 +82,22 @@ def _layer_nodes(signature: Signature) -> list[Any]:
             group=signature.groups,
         )
     ]
+
+
+def with_light_weights(model: bytes) -> bytes:
+    """Return an ONNX model with every large constant replaced by one repeated value."""
+    import onnx
+    from onnx import helper
+
+    network = onnx.load_from_string(model)
+    graph = network.graph
+    heavy = [one for one in graph.initializer if math.prod(one.dims) > LIGHT and one.dims]
+    for place, one in enumerate(heavy):
+        shape = helper.make_tensor(f"{one.name}_shape", 7, [len(one.dims)], list(one.dims))
+        value = helper.make_tensor("value", one.data_type, [1], [WEIGHT])
+        node = helper.make_node("ConstantOfShape", [shape.name], [one.name], value=value)
+        graph.initializer.remove(one)
+        graph.initializer.append(shape)
+        graph.node.insert(place, node)
+    serialised: bytes = network.SerializeToString()
+    return serialised

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from autoprune.cost.latency.backends import Backend
 from autoprune.cost.latency.correction import Correction
-from autoprune.cost.latency.curves import assemble, wanted
+from autoprune.cost.latency.curves import Points, assemble, nodes, wanted
 from autoprune.cost.latency.journal import Journal
 from autoprune.cost.latency.model import Terms
 from autoprune.cost.latency.signature import Family, Signature, families
@@ -72,7 +72,11 @@ def profile(
 
 
 def build_table(
-    structure: Structure, backend: Backend, origin: Origin, journal: Journal
+    structure: Structure,
+    backend: Backend,
+    origin: Origin,
+    journal: Journal,
+    points: Points = nodes,
 ) -> LatencyTable:
     """Return the table that measurements make.
 
@@ -80,7 +84,7 @@ def build_table(
         TableError: one is missing.
     """
     try:
-        layers = tuple(assemble(one, journal.layers.get) for one in families(structure))
+        layers = tuple(assemble(one, journal.layers.get, points) for one in families(structure))
     except KeyError as error:
         raise TableError(f"the measurements lack the layer {error.args[0]}.") from error
     plain = LatencyTable(backend.conditions, origin, layers, Correction())
@@ -132,12 +136,17 @@ def _measure_networks(
     def maker(widths: Widths) -> Callable[[], Run]:
         return lambda: backend.network(cut_to(model, structure, widths), inputs)
 
+    dense = structure.dense_widths
     missing = [widths for widths in spread(structure) if widths not in journal.networks]
     total = len(journal) + len(missing)
     for some in _portions(missing, NETWORKS_AT_ONCE, lambda _: 0):
-        timings = _measured([("a cut network", maker(widths)) for widths in some], backend, journal)
-        for widths, timing in zip(some, timings, strict=True):
-            journal.add_network(widths, timing)
+        # The dense network runs along: what the machine has slowed it down by is taken off all.
+        runs = [dense, *(widths for widths in some if widths != dense)]
+        found = _measured([("a cut network", maker(widths)) for widths in runs], backend, journal)
+        timings = dict(zip(runs, found, strict=True))
+        scale = journal.networks.get(dense, timings[dense]).ms / timings[dense].ms
+        for widths in some:
+            journal.add_network(widths, timings[widths].scaled(scale))
         progress(len(journal), total)
 
 

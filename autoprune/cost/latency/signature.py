@@ -113,7 +113,10 @@ class Signature:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Signature:
         """Inverse of `to_json`."""
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in data.items()})
+        values: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in data.items()
+        }
+        return cls(**values)
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,10 @@ class Timing:
         """Whether the spread exceeds what is measured."""
         return self.spread_ms > self.ms
 
+    def scaled(self, factor: float) -> Timing:
+        """Return the timing of a machine that is slower by a factor."""
+        return Timing(factor * self.ms, factor * self.spread_ms, self.repeats)
+
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON."""
         return asdict(self)

@@ -98,8 +98,8 @@ class CompiledBackend(TorchBackend):
 
     def _ready(self, model: nn.Module) -> nn.Module:
         torch._dynamo.reset()  # or thousands of layers would pass for one that is recompiled
-        compiled: nn.Module = torch.compile(model, dynamic=False)
-        return compiled
+        model.compile(dynamic=False)
+        return model
 
 
 def _copy(
@@ -107,7 +107,8 @@ def _copy(
 ) -> nn.Module:
     from autoprune.structure.surgery import replica
 
-    return replica(model).eval().to(device=device, dtype=dtype, memory_format=form)
+    placed = replica(model).eval().to(device, dtype)
+    return placed.to(memory_format=form)  # type: ignore[call-overload]
 
 
 def _module(signature: Signature) -> nn.Module:
