@@ -38,7 +38,7 @@ from autoprune.summary import Summary
 from autoprune.task import check_config, define_task
 from autoprune.verification import Arena
 from autoprune.version import __version__
-from autoprune.winner import nurse
+from autoprune.winner import recover_finalist
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,7 +139,9 @@ def search(
         policy = bench.builder.policy(finalist.measurement.widths)
         run.save_policy(policy)
         run.save_weights(finalist.network)
-        winner = nurse(model, finalist, task, bench, images, valued, config, session, progress)
+        winner = recover_finalist(
+            model, finalist, task, bench, images, valued, config, session, progress
+        )
         if winner.recovered is not None:
             run.save_recovered(winner.network)
         result = Summary(

@@ -15,12 +15,13 @@ from autoprune.config import SearchConfig
 from autoprune.data import Partition
 from autoprune.evaluation.scoring import score_split
 from autoprune.evaluation.stopwatch import paired_latency_ms
+from autoprune.finals import Finalist
 from autoprune.session import Session
 from autoprune.study.ledger import Ledger
 from autoprune.study.result import LatencyFigures, Outcome, frontier, stage_seconds
 from autoprune.task import Task
 from autoprune.verification import Contest
-from autoprune.winner import Winner
+from autoprune.winner import Recovered, Winner
 
 # Where the seconds of all trials go; those of a session have stages of their own.
 TRIAL_STAGES = ("surgery", "batchnorm", "scoring")
@@ -73,7 +74,8 @@ class Summary:
     def _outcome(self) -> Outcome:
         """Score on the test split (without one, or with the user's own score, as selected)."""
         winner, chosen = self.winner, self.winner.finalist.measurement
-        stages = [winner.finalist, *filter(None, [winner.recovered])]
+        stages: list[Finalist | Recovered] = [winner.finalist]
+        stages += [winner.recovered] if winner.recovered else []
         dense, split = chosen.dense, "selection"
         scores = [stage.measurement.scores for stage in stages]
         if chosen.scores.custom is not None:

@@ -36,12 +36,10 @@ class Winner:
     Attributes:
         finalist: the winner right after the cut.
         recovered: the same after recovery; None where there was none, or it did not help.
-        steps: of recovery.
     """
 
     finalist: Finalist
     recovered: Recovered | None = None
-    steps: int = 0
 
     @property
     def network(self) -> nn.Module:
@@ -49,7 +47,7 @@ class Winner:
         return self.finalist.network if self.recovered is None else self.recovered.network
 
 
-def nurse(
+def recover_finalist(
     model: nn.Module,
     finalist: Finalist,
     task: Task,
@@ -93,8 +91,7 @@ def nurse(
         progress.note(f"no recovery: {kind}{first_line(error)}")
         return Winner(finalist)
     _tell(done, better, progress)
-    recovered = Recovered(done.network, measured) if better else None
-    return Winner(finalist, recovered, done.steps)
+    return Winner(finalist, Recovered(done.network, measured) if better else None)
 
 
 def _tell(done: Recovery, better: bool, progress: Progress) -> None:

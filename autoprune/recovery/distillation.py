@@ -165,7 +165,7 @@ class _Training:
             small = self._imitation.read(self._student, inputs)
             distance = self._imitation.distance(small, dense)
             self._optimizer.zero_grad()
-            distance.backward()  # type: ignore[no-untyped-call]
+            distance.backward()
         if not distance.isfinite():
             self._fall_back()
             return
