@@ -26,6 +26,7 @@ from autoprune.evaluation.evaluator import timed
 from autoprune.evaluation.reward import DEFAULT_REWARD, Reward, find_reward
 from autoprune.exploration import pose
 from autoprune.latency import Verifier
+from autoprune.max_drop import check_metric, find_smallest
 from autoprune.memory import kept_memory
 from autoprune.policy import PruningPolicy
 from autoprune.progress import PlainProgress, Progress
@@ -119,6 +120,8 @@ def search(
     judge = before.get("judge")
     bench = set_up(model, task, images, evaluate, config, progress, session.seconds, judge)
     session.count(*[bench.forwards()] * bench.judging)
+    if config.max_drop is not None:
+        check_metric(bench.dense)
     if (dense := bench.dense.metric) is not None:
         progress.note(f"the dense network scores {dense:.4f} on the search images")
     if resume:
@@ -132,7 +135,13 @@ def search(
         latency = task.costs.get(LatencyCost.name)
         verifier = Verifier(model, inputs, latency) if isinstance(latency, LatencyCost) else None
         arena = Arena(config, bench, valued, ledger, session, progress, verifier)
-        contest = arena.hold(pose(task, bench, config))
+        problem = pose(task, bench, config)
+        smallest = None
+        if config.max_drop is None:
+            contest = arena.hold(problem)
+        else:
+            smallest = find_smallest(arena, problem, config.max_drop, config.minimize or "flops")
+            contest = smallest.contest
         strategy, finalist = contest.strategy, contest.finalist
         if strategy.save(run.agent_path):
             progress.note(f"what it learnt is in {run.agent_path}: use it with --agent {run.path}")
@@ -145,7 +154,7 @@ def search(
         if winner.recovered is not None:
             run.save_recovered(winner.network)
         result = Summary(
-            model, config, images, task, bench, ledger, contest, winner, session
+            model, config, images, task, bench, ledger, contest, winner, session, smallest
         ).report()
         run.save_result(result)
     return Run(run.path, winner.network, policy, result)

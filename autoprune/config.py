@@ -30,6 +30,9 @@ class SearchConfig:
         reward: what is maximised (`evaluation.reward.find_reward`); of a function its name.
         strategy: who chooses the widths (`agents.STRATEGIES`).
         trials: evaluations; None lets the number of groups decide.
+        max_drop: instead of a budget: points of top-1 (or units of `evaluate`'s score) that the
+            winner may lose on the selection images; the network is as small as that allows.
+        minimize: with `max_drop`: the cost that is to be small; "flops" by default.
         time: seconds after which the search ends at its best so far, set-up and finalists included;
             one trial and one finalist are made in any case. None is no limit. A resumed search has
             it anew.
@@ -53,6 +56,8 @@ class SearchConfig:
     reward: str = DEFAULT_REWARD
     strategy: str = "auto"
     trials: int | None = None
+    max_drop: float | None = None
+    minimize: str | None = None
     time: float | None = None
     recover: float = 120.0
     sampler: str | None = None
@@ -76,6 +81,12 @@ class SearchConfig:
                 raise UsageError(f"{name} must be above zero, but got {value}.")
         if not 0 <= self.recover < math.inf:
             raise UsageError(f"recover must be seconds or off, but got {self.recover}.")
+        if self.max_drop is not None and not 0 <= self.max_drop < math.inf:
+            raise UsageError(f"max-drop must be points, 0 or more, but got {self.max_drop}.")
+        if self.max_drop is not None and self.budget != UNBOUNDED:
+            raise UsageError("max-drop stands instead of a budget: give one of them.")
+        if self.minimize is not None and self.max_drop is None:
+            raise UsageError("minimize says what is small at a given max-drop: give that too.")
         if self.seed < 0:
             raise UsageError(f"seed must not be negative, but got {self.seed}.")
 
@@ -95,10 +106,12 @@ class SearchConfig:
             for key, value in values.items()
         }
         if "budget" not in plain:
-            if not needs_no_budget(plain.get("reward", DEFAULT_REWARD)):
+            weighs_costs = needs_no_budget(plain.get("reward", DEFAULT_REWARD))
+            if plain.get("max_drop") is None and not weighs_costs:
                 raise UsageError(
                     "budget is missing; write e.g. budget='flops=0.5': half of the MACs, or "
-                    "budget='none' with a reward of your own that weighs the costs."
+                    "max_drop=1: as small as one point of accuracy allows, or budget='none' with a "
+                    "reward of your own that weighs the costs."
                 )
             plain["budget"] = UNBOUNDED
         if plain.get("from_run") and plain.get("strategy", "auto") == "auto":
@@ -246,6 +259,8 @@ _READERS: Mapping[str, tuple[Callable[[Any], Any], str]] = {
     "budget": (_budget, "a text such as 'flops=0.5' or a table of bounds by cost"),
     **dict.fromkeys(("trials", "seed"), _WHOLE),
     **dict.fromkeys(("calibration_samples", "search_samples", "selection_samples"), _WHOLE),
+    "max_drop": (_number, "a number of points"),
+    "minimize": _TEXT,
     "time": (_seconds, "a number of seconds or a text such as '10m'"),
     "recover": (_recovery, "a number of seconds, a text such as '2m', or 'off'"),
     "exclude": (_patterns, "a pattern or a list of patterns"),

@@ -78,6 +78,7 @@ def wants_latency(config: SearchConfig) -> bool:
     """Whether a search asks for latencies."""
     bounded = "latency" in Budget.parse(config.budget).limits
     rewarded = config.reward == "accuracy_latency"
+    bounded = bounded or config.minimize == "latency"
     return bounded or rewarded or config.latency_table is not None or config.round_to == AUTO
 
 

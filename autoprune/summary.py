@@ -16,6 +16,7 @@ from autoprune.data import Partition
 from autoprune.evaluation.scoring import score_split
 from autoprune.evaluation.stopwatch import paired_latency_ms
 from autoprune.finals import Finalist
+from autoprune.max_drop import Smallest
 from autoprune.session import Session
 from autoprune.study.ledger import Ledger
 from autoprune.study.result import LatencyFigures, Outcome, frontier, stage_seconds
@@ -41,6 +42,7 @@ class Summary:
         contest: how the search went, and its winner.
         winner: right after the cut, and recovered.
         session: the time of this session, which still runs.
+        smallest: the bisection that the contest was a round of; None where there was a budget.
     """
 
     model: nn.Module
@@ -52,6 +54,7 @@ class Summary:
     contest: Contest
     winner: Winner
     session: Session
+    smallest: Smallest | None = None
 
     def report(self) -> dict[str, Any]:
         """Score the winner a last time, and return what goes into `result.json`."""
@@ -59,7 +62,7 @@ class Summary:
         return {
             "version": 1,
             "strategy": config.strategy,
-            "budget": config.budget if self.task.projection.constraints else None,
+            "budget": self._budget(),
             "reward": config.reward,
             "seed": config.seed,
             "agent_from": self.contest.strategy.agent_from,
@@ -69,7 +72,13 @@ class Summary:
             "search": self._search(),
             "seconds": self._seconds(),
             "frontier": frontier(self.ledger),
+            "max_drop": None if self.smallest is None else self.smallest.report(),
         }
+
+    def _budget(self) -> str | None:
+        if self.smallest is not None:
+            return self.smallest.budget
+        return self.config.budget if self.task.projection.constraints else None
 
     def _outcome(self) -> Outcome:
         """Score on the test split (without one, or with the user's own score, as selected)."""
@@ -97,6 +106,7 @@ class Summary:
     def _search(self) -> dict[str, Any]:
         """Return what all sessions took; what chose the judge and the winner counts too."""
         trials, took, spent = len(self.ledger), self.session.took, self.ledger.spent
+        best = self.ledger.best(1, self.contest.strategy.problem.projection.fits)
         total = {key: spent.get(key, 0) + value for key, value in took.items()}
         forwards = sum(self.bench.forwards(trial.measurement) for trial in self.ledger)
         return {
@@ -104,9 +114,11 @@ class Summary:
             "evaluations": trials + int(total["evaluations"]),
             "image_forwards": forwards + int(total["image_forwards"]),
             "failed": self.contest.exploration.failed,
-            "best_value": self.ledger.best(1)[0].value,
+            "best_value": best[0].value,
             "limits": {
-                "trials": self.contest.strategy.problem.trials,
+                "trials": self.contest.strategy.problem.trials
+                if self.smallest is None
+                else self.smallest.trials,
                 "time": self.config.time,
                 "recover": self.config.recover,
             },

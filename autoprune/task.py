@@ -9,12 +9,12 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from autoprune.agents import check_strategy, check_unbounded
-from autoprune.budget import Budget
+from autoprune.budget import COSTS, Budget
 from autoprune.config import SearchConfig
 from autoprune.cost import cost_models
 from autoprune.cost.latency.table import LatencyTable
 from autoprune.cost.model import CostModel
-from autoprune.errors import BudgetError, ModelError
+from autoprune.errors import BudgetError, ModelError, UsageError, did_you_mean
 from autoprune.evaluation.reward import BUILT_IN, needs_no_budget
 from autoprune.importance import make_importance
 from autoprune.latency import latency_cost, step_of_widths
@@ -38,7 +38,10 @@ def check_config(config: SearchConfig) -> None:
     make_importance(config.importance)
     if config.latency_table is not None:
         LatencyTable.load(Path(config.latency_table))
-    if not limits:
+    if config.minimize is not None and config.minimize not in COSTS:
+        hint = did_you_mean(config.minimize, COSTS)
+        raise UsageError(f"unknown cost {config.minimize!r} to minimize; {hint}")
+    if not limits and config.max_drop is None:
         if config.reward in BUILT_IN and not needs_no_budget(config.reward):
             raise BudgetError(
                 f"the reward {config.reward!r} needs a budget, e.g. flops=0.5: without one it "

@@ -1,7 +1,7 @@
 """The search up to a winner that holds: what it is predicted to take is measured, and misses count.
 
 A winner whose measured latency misses its bound tightens the bound by as much, and the search goes
-on from all that it has learnt: trials that meet the tighter bound stay in the running.
+on in another round: trials that meet the tighter bound stay in the running.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from autoprune.loop import LoopReport
 from autoprune.progress import Progress
 from autoprune.session import Session
 from autoprune.strategy import SearchProblem, Strategy
-from autoprune.study.ledger import Ledger
+from autoprune.study.ledger import FIRST_ROUND, Ledger
 from autoprune.study.result import LatencyFigures
 
 # How often a miss tightens the bound, and the part of the trials that goes on after each.
@@ -69,48 +69,45 @@ class Arena:
     progress: Progress
     verifier: Verifier | None
 
-    def hold(self, problem: SearchProblem) -> Contest:
+    def hold(self, problem: SearchProblem, name: str = FIRST_ROUND, left: int = 1) -> Contest:
         """Search until there is a winner that keeps to the budget as measured.
 
         After `MOST_ROUNDS` a miss is handed over, and said to be one.
+
+        Args:
+            problem: what is searched.
+            name: of the round.
+            left: how many such searches the time must do for.
         """
-        contest, limit = (
-            self._round(problem),
-            Budget.parse(self.config.budget).limits.get("latency"),
-        )
-        for _ in range(MOST_ROUNDS):
+        contest = self._round(problem, name, left)
+        limit = Budget.parse(self.config.budget).limits.get("latency")
+        for again in range(MOST_ROUNDS):
             figures = contest.latency
             factor = 0.0 if figures is None or limit is None else overshoot(figures, limit)
             if not is_miss(factor):
                 return contest
             self.progress.note(f"the winner's measured latency is {factor:.3f} of its bound")
             try:
-                projection = tightened(problem.projection, factor)
+                projection = tightened(contest.strategy.problem.projection, factor)
             except BudgetError as error:
                 self.progress.note(f"the bound cannot be tightened any more: {error}")
                 return contest
             more = max(round(EXTRA_TRIALS * problem.trials), FINALISTS)
-            problem = replace(problem, projection=projection, trials=len(self.ledger) + more)
-            contest = self._round(problem)
+            tighter = replace(problem, projection=projection, trials=more)
+            contest = self._round(tighter, f"{name}.{again + 1}", left)
         self.progress.note("the latency bound is still missed: see costs.latency of the result")
         return contest
 
-    def _round(self, problem: SearchProblem) -> Contest:
-        config, session = self.config, self.session
+    def _round(self, problem: SearchProblem, name: str, left: int) -> Contest:
+        config, session, ledger = self.config, self.session, self.ledger
+        stop, deadline = session.part(left)
         strategy = make_strategy(config.strategy, problem, **config.strategy_options)
-        report = explore(
-            strategy, self.bench, self.reward, self.ledger, session.search_deadline, self.progress
-        )
+        ledger.begin_round(name)
+        report = explore(strategy, self.bench, self.reward, ledger, stop, self.progress)
         session.seconds["strategy"] += report.strategy_seconds
-        fitting = [
-            trial
-            for trial in self.ledger.best(len(self.ledger))
-            if problem.projection.fits(trial.candidate.widths)
-        ]
         with timed(session.seconds, "finalists"):
-            finalist = run_off(
-                fitting[:FINALISTS], self.bench, self.reward, self.progress, session.deadline
-            )
+            best = ledger.best(FINALISTS, problem.projection.fits)
+            finalist = run_off(best, self.bench, self.reward, self.progress, deadline)
         session.count(*(self.bench.final_forwards[kind] for kind in finalist.judged))
         return Contest(strategy, report, finalist, self._figures(finalist))
 

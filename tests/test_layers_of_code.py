@@ -28,6 +28,7 @@ FLOORS = (
         "exploration",
         "finals",
         "progress",
+        "max_drop",
         "session",
         "summary",
         "task",

@@ -21,6 +21,23 @@ Budget = Annotated[
         rich_help_panel=HOW,
     ),
 ]
+MaxDrop = Annotated[
+    float | None,
+    typer.Option(
+        metavar="POINTS",
+        help="Instead of a budget: the smallest network that loses at most so many points of "
+        "accuracy on the selection images, right after the cut.",
+        rich_help_panel=HOW,
+    ),
+]
+Minimize = Annotated[
+    str | None,
+    typer.Option(
+        metavar="COST",
+        help="With --max-drop: what is to be small: flops (default), params, memory, latency.",
+        rich_help_panel=HOW,
+    ),
+]
 Reward = Annotated[
     str | None,
     typer.Option(

@@ -80,10 +80,11 @@ def gather(options: Mapping[str, Any]) -> Settings:
         if key in merged
     }
     reward = find_reward(merged.get("reward", DEFAULT_REWARD)).name
-    if "budget" not in merged and not needs_no_budget(reward):
+    if "budget" not in merged and "max_drop" not in merged and not needs_no_budget(reward):
         raise UsageError(
-            "--budget is missing: write e.g. --budget flops=0.5 (half of the MACs), or --budget "
-            "none with a reward of your own that weighs the costs."
+            "--budget is missing: write e.g. --budget flops=0.5 (half of the MACs), --max-drop 1 "
+            "(as small as one point of accuracy allows), or --budget none with a reward of your "
+            "own that weighs the costs."
         )
     return Settings(
         origin={key: merged[key] for key in _ORIGIN if key in merged},
