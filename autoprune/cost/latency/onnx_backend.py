@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import tempfile
 import warnings
 from collections.abc import Mapping
@@ -17,7 +18,6 @@ from autoprune.cost.latency.onnx_files import INPUT, layer_model
 from autoprune.cost.latency.signature import Signature
 from autoprune.cost.latency.stopwatch import Run
 from autoprune.errors import UsageError
-from autoprune.structure.surgery import replica
 
 CPU = "CPUExecutionProvider"
 
@@ -62,7 +62,7 @@ class OnnxBackend(Backend):
     def network(self, model: nn.Module, inputs: Tensor) -> Run:
         """Return what runs the exported network."""
         dtype = getattr(torch, self.conditions.dtype)
-        model = replica(model).eval().to("cpu", dtype)
+        model = copy.deepcopy(model).eval().to("cpu", dtype)
         return self._run(exported(model, inputs.to("cpu", dtype)), inputs)
 
     def _run(self, model: bytes, inputs: Tensor) -> Run:

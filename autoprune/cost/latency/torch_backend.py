@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, ClassVar
@@ -47,7 +48,9 @@ class TorchBackend(Backend):
 
     def network(self, model: nn.Module, inputs: Tensor) -> Run:
         """Return what runs the network in evaluation mode; the model itself stays as it is."""
-        model = self._ready(_copy(model, self._device, self._dtype, self._formats(4)))
+        # A copy of the tensors too: conversion works on parameters in place.
+        model = copy.deepcopy(model).eval().to(self._device, self._dtype)
+        model = self._ready(model.to(memory_format=self._formats(4)))
         inputs = inputs.to(self._device, self._dtype)
         return runner(model, inputs.contiguous(memory_format=self._formats(inputs.dim())))
 
@@ -100,15 +103,6 @@ class CompiledBackend(TorchBackend):
         torch._dynamo.reset()  # or thousands of layers would pass for one that is recompiled
         model.compile(dynamic=False)
         return model
-
-
-def _copy(
-    model: nn.Module, device: torch.device, dtype: torch.dtype, form: torch.memory_format
-) -> nn.Module:
-    from autoprune.structure.surgery import replica
-
-    placed = replica(model).eval().to(device, dtype)
-    return placed.to(memory_format=form)  # type: ignore[call-overload]
 
 
 def _module(signature: Signature) -> nn.Module:

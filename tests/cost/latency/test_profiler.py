@@ -180,6 +180,17 @@ def test_a_small_network_on_this_machine(name: str) -> None:
     assert table.origin.versions and table.origin.device
 
 
+@pytest.mark.parametrize("options", [{"dtype": "bfloat16"}, {"memory_format": "channels_last"}])
+def test_the_measured_network_stays_as_it_is(options: dict[str, Any]) -> None:
+    network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 4, 3))
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    make_backend(Conditions(**options)).network(network.train(), IMAGE)()
+    for name, tensor in network.state_dict().items():
+        assert tensor.dtype == torch.float32 and tensor.is_contiguous()
+        assert torch.equal(tensor, before[name])
+    assert network.training
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
