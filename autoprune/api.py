@@ -17,15 +17,16 @@ import scipy
 import torch
 from torch import Tensor, nn
 
-from autoprune.agents import make_strategy
 from autoprune.bench import Evaluate, set_up
 from autoprune.config import REMARKS, RENEWABLE, SearchConfig
+from autoprune.cost.latency.model import LatencyCost
 from autoprune.data import Partition, SplitSizes, as_splits, partition
 from autoprune.errors import DataError, ModelError, RunError, UsageError, type_of
 from autoprune.evaluation.evaluator import timed
 from autoprune.evaluation.reward import DEFAULT_REWARD, Reward, find_reward
-from autoprune.exploration import explore, pose
-from autoprune.finals import FINALISTS, run_off
+from autoprune.exploration import pose
+from autoprune.latency import Verifier
+from autoprune.max_drop import check_metric, find_smallest
 from autoprune.memory import kept_memory
 from autoprune.policy import PruningPolicy
 from autoprune.progress import PlainProgress, Progress
@@ -36,6 +37,7 @@ from autoprune.study.ledger import Ledger
 from autoprune.study.run_directory import RunDirectory, next_free
 from autoprune.summary import Summary
 from autoprune.task import check_config, define_task
+from autoprune.verification import Arena
 from autoprune.version import __version__
 from autoprune.winner import recover_finalist
 
@@ -114,10 +116,12 @@ def search(
     inputs = images.calibration.inputs[:2] if example_inputs is None else example_inputs
     inputs = _check_example(inputs, images)
     with timed(session.seconds, "structure"):
-        task = define_task(model, inputs, config, progress)
+        task = define_task(model, inputs, config, run.latency_path, progress)
     judge = before.get("judge")
     bench = set_up(model, task, images, evaluate, config, progress, session.seconds, judge)
     session.count(*[bench.forwards()] * bench.judging)
+    if config.max_drop is not None:
+        check_metric(bench.dense)
     if (dense := bench.dense.metric) is not None:
         progress.note(f"the dense network scores {dense:.4f} on the search images")
     if resume:
@@ -128,16 +132,19 @@ def search(
 
     ledger = Ledger(task.space, run.storage)
     with session.recorded(ledger):
+        latency = task.costs.get(LatencyCost.name)
+        verifier = Verifier(model, inputs, latency) if isinstance(latency, LatencyCost) else None
+        arena = Arena(config, bench, valued, ledger, session, progress, verifier)
         problem = pose(task, bench, config)
-        strategy = make_strategy(config.strategy, problem, **config.strategy_options)
-        report = explore(strategy, bench, valued, ledger, session.search_deadline, progress)
+        smallest = None
+        if config.max_drop is None:
+            contest = arena.hold(problem)
+        else:
+            smallest = find_smallest(arena, problem, config.max_drop, config.minimize or "flops")
+            contest = smallest.contest
+        strategy, finalist = contest.strategy, contest.finalist
         if strategy.save(run.agent_path):
             progress.note(f"what it learnt is in {run.agent_path}: use it with --agent {run.path}")
-        session.seconds["strategy"] = report.strategy_seconds
-        with timed(session.seconds, "finalists"):
-            best = ledger.best(FINALISTS)
-            finalist = run_off(best, bench, valued, progress, session.deadline)
-        session.count(*(bench.final_forwards[kind] for kind in finalist.judged))
         policy = bench.builder.policy(finalist.measurement.widths)
         run.save_policy(policy)
         run.save_weights(finalist.network)
@@ -147,7 +154,7 @@ def search(
         if winner.recovered is not None:
             run.save_recovered(winner.network)
         result = Summary(
-            model, config, images, task, bench, strategy, ledger, report, winner, session
+            model, config, images, task, bench, ledger, contest, winner, session, smallest
         ).report()
         run.save_result(result)
     return Run(run.path, winner.network, policy, result)

@@ -15,6 +15,8 @@ from autoprune.evaluation.reward import DEFAULT_REWARD, needs_no_budget
 
 # Options that may change when a search is resumed.
 RENEWABLE = ("trials", "time", "recover")
+# A step of widths that the device chooses.
+AUTO = "auto"
 # Written into a run's config.toml besides the options.
 REMARKS = ("autoprune", "versions", "judge")
 
@@ -28,6 +30,9 @@ class SearchConfig:
         reward: what is maximised (`evaluation.reward.find_reward`); of a function its name.
         strategy: who chooses the widths (`agents.STRATEGIES`).
         trials: evaluations; None lets the number of groups decide.
+        max_drop: instead of a budget: points of top-1 (or units of `evaluate`'s score) that the
+            winner may lose on the selection images; the network is as small as that allows.
+        minimize: with `max_drop`: the cost that is to be small; "flops" by default.
         time: seconds after which the search ends at its best so far, set-up and finalists included;
             one trial and one finalist are made in any case. None is no limit. A resumed search has
             it anew.
@@ -38,7 +43,11 @@ class SearchConfig:
         importance: which channels stay.
         exclude: layer-name patterns that stay as they are.
         min_keep: least keep ratio by layer-name pattern; "*" is the rest.
-        round_to: widths are multiples of it.
+        round_to: widths are multiples of it; "auto" takes what the latency table's device favours.
+        latency_table: file of the table that predicts latency; None measures this host where
+            latency is asked for.
+        verify_latency: whether the winner's latency is measured, and the search goes on under a
+            tighter bound if it misses the budget; it only says anything with a latency.
         seed: of all randomness.
         calibration_samples, search_samples, selection_samples: drawn from the data.
     """
@@ -47,6 +56,8 @@ class SearchConfig:
     reward: str = DEFAULT_REWARD
     strategy: str = "auto"
     trials: int | None = None
+    max_drop: float | None = None
+    minimize: str | None = None
     time: float | None = None
     recover: float = 120.0
     sampler: str | None = None
@@ -55,7 +66,9 @@ class SearchConfig:
     importance: str = "obs"
     exclude: tuple[str, ...] = ()
     min_keep: Mapping[str, float] = field(default_factory=dict)
-    round_to: int = 1
+    round_to: int | str = 1
+    latency_table: str | None = None
+    verify_latency: bool = True
     seed: int = 0
     calibration_samples: int = 2000
     search_samples: int = 1000
@@ -68,6 +81,12 @@ class SearchConfig:
                 raise UsageError(f"{name} must be above zero, but got {value}.")
         if not 0 <= self.recover < math.inf:
             raise UsageError(f"recover must be seconds or off, but got {self.recover}.")
+        if self.max_drop is not None and not 0 <= self.max_drop < math.inf:
+            raise UsageError(f"max-drop must be points, 0 or more, but got {self.max_drop}.")
+        if self.max_drop is not None and self.budget != UNBOUNDED:
+            raise UsageError("max-drop stands instead of a budget: give one of them.")
+        if self.minimize is not None and self.max_drop is None:
+            raise UsageError("minimize says what is small at a given max-drop: give that too.")
         if self.seed < 0:
             raise UsageError(f"seed must not be negative, but got {self.seed}.")
 
@@ -87,10 +106,12 @@ class SearchConfig:
             for key, value in values.items()
         }
         if "budget" not in plain:
-            if not needs_no_budget(plain.get("reward", DEFAULT_REWARD)):
+            weighs_costs = needs_no_budget(plain.get("reward", DEFAULT_REWARD))
+            if plain.get("max_drop") is None and not weighs_costs:
                 raise UsageError(
                     "budget is missing; write e.g. budget='flops=0.5': half of the MACs, or "
-                    "budget='none' with a reward of your own that weighs the costs."
+                    "max_drop=1: as small as one point of accuracy allows, or budget='none' with a "
+                    "reward of your own that weighs the costs."
                 )
             plain["budget"] = UNBOUNDED
         if plain.get("from_run") and plain.get("strategy", "auto") == "auto":
@@ -143,10 +164,20 @@ def _bound(limit: Any) -> str:
     return limit if isinstance(limit, str) else str(_number(limit))
 
 
+def _switch(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError
+    return value
+
+
 def _whole(value: Any) -> int:
     if isinstance(value, bool):
         raise TypeError
     return operator.index(value)
+
+
+def _step(value: Any) -> int | str:
+    return AUTO if value == AUTO else _whole(value)
 
 
 def _number(value: Any) -> float:
@@ -222,9 +253,14 @@ _TEXT, _WHOLE = (_text, "a text"), (_whole, "a whole number")
 # How every field is read from a plain value, and what it takes, in words.
 _READERS: Mapping[str, tuple[Callable[[Any], Any], str]] = {
     **dict.fromkeys(("reward", "strategy", "sampler", "agent", "from_run", "importance"), _TEXT),
+    "round_to": (_step, "a whole number or 'auto'"),
+    "latency_table": _TEXT,
+    "verify_latency": (_switch, "true or false"),
     "budget": (_budget, "a text such as 'flops=0.5' or a table of bounds by cost"),
-    **dict.fromkeys(("trials", "round_to", "seed"), _WHOLE),
+    **dict.fromkeys(("trials", "seed"), _WHOLE),
     **dict.fromkeys(("calibration_samples", "search_samples", "selection_samples"), _WHOLE),
+    "max_drop": (_number, "a number of points"),
+    "minimize": _TEXT,
     "time": (_seconds, "a number of seconds or a text such as '10m'"),
     "recover": (_recovery, "a number of seconds, a text such as '2m', or 'off'"),
     "exclude": (_patterns, "a pattern or a list of patterns"),

@@ -3,8 +3,10 @@
 AutopruneError
 ├── UsageError         an option, name or file that cannot be meant
 │   ├── BudgetError    a budget that is malformed or cannot be reached
-│   └── RunError       a run directory that is taken, missing or damaged
+│   ├── RunError       a run directory that is taken, missing or damaged
+│   └── TableError     a latency table that is damaged, or of other layers or conditions
 ├── RewardError        a reward that raises, or gives no finite number
+├── MeasuringError     a device or a clock that fails while latency is measured
 ├── ModelError         a network that cannot be loaded, run, traced or pruned
 └── DataError          images or labels that do not fit the network
 
@@ -31,6 +33,14 @@ class BudgetError(UsageError):
 
 class RunError(UsageError):
     """A run directory that is taken, missing or damaged."""
+
+
+class TableError(UsageError):
+    """A latency table that is damaged, or of other layers or conditions."""
+
+
+class MeasuringError(AutopruneError):
+    """A device or a clock that fails while latency is measured."""
 
 
 class RewardError(AutopruneError):

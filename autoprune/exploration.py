@@ -49,20 +49,21 @@ def explore(
         RunError: no trial succeeded.
         SearchFailed: trial after trial failed.
     """
-    trials = strategy.problem.trials
+    trials, fits = strategy.problem.trials, strategy.problem.projection.fits
+    before = len(ledger.of_round)
     progress.note(
         f"{strategy.name}: up to {trials} trials over {len(strategy.problem.space)} groups"
-        + (f", {len(ledger)} of them done before" if len(ledger) else "")
+        + (f", {before} of them done before" if before else "")
     )
 
     def measure(candidate: Candidate) -> Measurement:
-        leader = ledger.best(1) if bench.races and candidate.kind == "candidate" else []
+        leader = ledger.best(1, fits) if bench.races and candidate.kind == "candidate" else []
         rival = leader[0].candidate.widths if leader else None
         return bench.judge.measure(candidate.widths, candidate.base, rival)
 
-    teller = _teller(ledger, trials, progress)
+    teller = _teller(ledger, strategy.problem, progress)
     report = run_loop(strategy, measure, reward, ledger, trials, deadline, teller)
-    if not ledger.best(1):
+    if not ledger.best(1, fits):
         failed = [trial.error for trial in ledger if trial.error]
         raise RunError(
             "no trial succeeded before the search ended; "
@@ -72,7 +73,7 @@ def explore(
     return report
 
 
-def _teller(ledger: Ledger, trials: int, progress: Progress) -> Callable[[Trial], None]:
+def _teller(ledger: Ledger, problem: SearchProblem, progress: Progress) -> Callable[[Trial], None]:
     def tell(trial: Trial) -> None:
         if trial.measurement is None or trial.value is None:
             detail = f"failed: {trial.error}"
@@ -80,7 +81,8 @@ def _teller(ledger: Ledger, trials: int, progress: Progress) -> Callable[[Trial]
             scores = trial.measurement.scores
             shown = {"kl": scores.kl, "top1": scores.top1, "score": scores.custom}
             detail = ", ".join(f"{k} {v:.4f}" for k, v in shown.items() if v is not None)
-        best = ledger.best(1)
-        progress.searched(SearchState(len(ledger), trials, best[0].value if best else None, detail))
+        best = [trial.value for trial in ledger.best(1, problem.projection.fits)]
+        done = len(ledger.of_round)
+        progress.searched(SearchState(done, problem.trials, best[0] if best else None, detail))
 
     return tell

@@ -52,7 +52,7 @@ def run_loop(
         measure: evaluates a candidate.
         reward: values measurements; raises nothing but `RewardError`.
         ledger: holds the trials; those of an interrupted search are replayed, not evaluated.
-        trials: in the ledger at the end, replayed ones included.
+        trials: of the ledger's round at the end, replayed ones included.
         deadline: in `time.monotonic` seconds.
         on_trial: told every new trial.
 
@@ -60,8 +60,9 @@ def run_loop(
         SearchFailed: `MOST_FAILURES` trials failed in a row.
     """
     thinking, repeats = 0.0, 0
-    replayed = {trial.candidate.widths for trial in ledger}
-    while (len(ledger) < trials or replayed) and (time.monotonic() < deadline or not len(ledger)):
+    replayed = {trial.candidate.widths for trial in ledger.of_round}
+    made = len(replayed)
+    while (made < trials or replayed) and (time.monotonic() < deadline or not made):
         start = time.perf_counter()
         candidate = strategy.ask()
         thinking += time.perf_counter() - start
@@ -69,10 +70,11 @@ def run_loop(
             break
         known = ledger.find(candidate.widths)
         if known is None:
-            if len(ledger) >= trials:
+            if made >= trials:
                 break
             trial = _over_budget(strategy, candidate) or _evaluate(candidate, measure, reward)
             ledger.record(trial)
+            made += 1
             on_trial(trial)
             repeats = 0
         else:

@@ -36,3 +36,17 @@ def kept_memory() -> Iterator[None]:
         for parameter, value in SETTLED.items():
             mallopt(parameter, value)
         libc.malloc_trim(0)
+
+
+@contextmanager
+def settled_memory() -> Iterator[None]:
+    """Within `kept_memory`: treat memory as programs usually do, so that latencies are theirs."""
+    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+    mallopt = getattr(libc, "mallopt", lambda parameter, value: None)
+    for parameter, value in SETTLED.items():
+        mallopt(parameter, value)
+    try:
+        yield
+    finally:
+        for parameter, value in KEEP_ALL.items():
+            mallopt(parameter, value)

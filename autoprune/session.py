@@ -42,6 +42,17 @@ class Session:
         self.deadline = self._end - self._recovery
         self.search_deadline = began + SEARCH_SHARE * (self.deadline - began)
 
+    def part(self, left: int) -> tuple[float, float]:
+        """Return when a round must stop searching, and begin no finalist, if so many are left.
+
+        What is left of the time is shared out equally.
+        """
+        if left == 1:
+            return self.search_deadline, self.deadline
+        now = time.monotonic()
+        length = (self.deadline - now) / left
+        return now + SEARCH_SHARE * length, now + length
+
     @property
     def recovery_seconds(self) -> float:
         """Seconds that recovery may take from now on."""

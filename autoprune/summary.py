@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from autoprune.bench import Bench
 from autoprune.config import SearchConfig
@@ -15,12 +16,12 @@ from autoprune.data import Partition
 from autoprune.evaluation.scoring import score_split
 from autoprune.evaluation.stopwatch import paired_latency_ms
 from autoprune.finals import Finalist
-from autoprune.loop import LoopReport
+from autoprune.max_drop import Smallest
 from autoprune.session import Session
-from autoprune.strategy import Strategy
 from autoprune.study.ledger import Ledger
-from autoprune.study.result import Outcome, frontier, stage_seconds
+from autoprune.study.result import LatencyFigures, Outcome, frontier, stage_seconds
 from autoprune.task import Task
+from autoprune.verification import Contest
 from autoprune.winner import Recovered, Winner
 
 # Where the seconds of all trials go; those of a session have stages of their own.
@@ -37,11 +38,11 @@ class Summary:
         images: of the search.
         task: what was searched.
         bench: who built and judged candidates.
-        strategy: who chose.
         ledger: every trial of all sessions.
-        exploration: how the search went.
+        contest: how the search went, and its winner.
         winner: right after the cut, and recovered.
         session: the time of this session, which still runs.
+        smallest: the bisection that the contest was a round of; None where there was a budget.
     """
 
     model: nn.Module
@@ -49,11 +50,11 @@ class Summary:
     images: Partition
     task: Task
     bench: Bench
-    strategy: Strategy
     ledger: Ledger
-    exploration: LoopReport
+    contest: Contest
     winner: Winner
     session: Session
+    smallest: Smallest | None = None
 
     def report(self) -> dict[str, Any]:
         """Score the winner a last time, and return what goes into `result.json`."""
@@ -61,17 +62,23 @@ class Summary:
         return {
             "version": 1,
             "strategy": config.strategy,
-            "budget": config.budget if self.task.projection.constraints else None,
+            "budget": self._budget(),
             "reward": config.reward,
             "seed": config.seed,
-            "agent_from": self.strategy.agent_from,
+            "agent_from": self.contest.strategy.agent_from,
             "judge": self.bench.judge_name,
-            "reconstruction": self.winner.finalist.reconstruction,
+            "reconstruction": self.contest.finalist.reconstruction,
             **outcome,
             "search": self._search(),
             "seconds": self._seconds(),
             "frontier": frontier(self.ledger),
+            "max_drop": None if self.smallest is None else self.smallest.report(),
         }
+
+    def _budget(self) -> str | None:
+        if self.smallest is not None:
+            return self.smallest.budget
+        return self.config.budget if self.task.projection.constraints else None
 
     def _outcome(self) -> Outcome:
         """Score on the test split (without one, or with the user's own score, as selected)."""
@@ -93,23 +100,25 @@ class Summary:
             pruned=scores[0],
             recovered=scores[1] if winner.recovered else None,
             split=split,
-            latencies_ms=paired_latency_ms([self.model, winner.network], one),
-            device=_device_name(one.device),
+            latency=self.contest.latency or _measured_here([self.model, winner.network], one),
         )
 
     def _search(self) -> dict[str, Any]:
         """Return what all sessions took; what chose the judge and the winner counts too."""
         trials, took, spent = len(self.ledger), self.session.took, self.ledger.spent
+        best = self.ledger.best(1, self.contest.strategy.problem.projection.fits)
         total = {key: spent.get(key, 0) + value for key, value in took.items()}
         forwards = sum(self.bench.forwards(trial.measurement) for trial in self.ledger)
         return {
             "trials": trials,
             "evaluations": trials + int(total["evaluations"]),
             "image_forwards": forwards + int(total["image_forwards"]),
-            "failed": self.exploration.failed,
-            "best_value": self.ledger.best(1)[0].value,
+            "failed": self.contest.exploration.failed,
+            "best_value": best[0].value,
             "limits": {
-                "trials": self.strategy.problem.trials,
+                "trials": self.contest.strategy.problem.trials
+                if self.smallest is None
+                else self.smallest.trials,
                 "time": self.config.time,
                 "recover": self.config.recover,
             },
@@ -125,6 +134,12 @@ class Summary:
             **dict.fromkeys(TRIAL_STAGES, 0.0),
             **stage_seconds(self.ledger),
         }
+
+
+def _measured_here(models: Sequence[nn.Module], inputs: Tensor) -> LatencyFigures:
+    """Return latencies of eager PyTorch on the networks' own device."""
+    measured = tuple(paired_latency_ms(models, inputs))
+    return LatencyFigures("torch", _device_name(inputs.device), None, measured)
 
 
 def _device_name(device: torch.device) -> str:

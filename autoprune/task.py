@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from torch import nn
+from torch import Tensor, nn
 
 from autoprune.agents import check_strategy, check_unbounded
-from autoprune.budget import Budget
+from autoprune.budget import COSTS, Budget
 from autoprune.config import SearchConfig
-from autoprune.cost.counts import COST_MODELS, cost_models
+from autoprune.cost import cost_models
+from autoprune.cost.latency.table import LatencyTable
 from autoprune.cost.model import CostModel
-from autoprune.errors import BudgetError, ModelError
-from autoprune.evaluation.reward import BUILT_IN, check_costs, needs_no_budget
+from autoprune.errors import BudgetError, ModelError, UsageError, did_you_mean
+from autoprune.evaluation.reward import BUILT_IN, needs_no_budget
 from autoprune.importance import make_importance
+from autoprune.latency import latency_cost, step_of_widths
 from autoprune.progress import Progress
 from autoprune.search_spaces.keep_ratio import SearchSpace, match_groups, search_space
 from autoprune.search_spaces.projection import Constraint, Projection
@@ -27,18 +30,18 @@ def check_config(config: SearchConfig) -> None:
     """Refuse what no network and no image is needed to refuse.
 
     Raises:
-        BudgetError: the budget is malformed, missing, or on a cost that there is no model for.
+        BudgetError: the budget is malformed, missing, or unreachable in any network.
         UsageError: no such strategy, sampler or importance, or one that needs a budget or a cost.
     """
     limits = Budget.parse(config.budget).limits
-    for name in limits:
-        if name not in COST_MODELS:
-            known = ", ".join(COST_MODELS)
-            raise BudgetError(f"there is no cost model for {name!r}; choose from: {known}.")
     check_strategy(config.strategy, **config.strategy_options)
     make_importance(config.importance)
-    check_costs(config.reward, COST_MODELS)
-    if not limits:
+    if config.latency_table is not None:
+        LatencyTable.load(Path(config.latency_table))
+    if config.minimize is not None and config.minimize not in COSTS:
+        hint = did_you_mean(config.minimize, COSTS)
+        raise UsageError(f"unknown cost {config.minimize!r} to minimize; {hint}")
+    if not limits and config.max_drop is None:
         if config.reward in BUILT_IN and not needs_no_budget(config.reward):
             raise BudgetError(
                 f"the reward {config.reward!r} needs a budget, e.g. flops=0.5: without one it "
@@ -65,14 +68,26 @@ class Task:
 
 
 def define_task(
-    model: nn.Module, example_inputs: Inputs, config: SearchConfig, progress: Progress
+    model: nn.Module,
+    example_inputs: Tensor,
+    config: SearchConfig,
+    table_path: Path,
+    progress: Progress,
 ) -> Task:
     """Trace the network and check that the budget can be met.
+
+    Args:
+        model: the dense network.
+        example_inputs: a batch.
+        config: the options.
+        table_path: where the latency table is kept if this host has to be measured.
+        progress: told how far it is.
 
     Raises:
         ModelError: the network fails, or nothing in it can be pruned.
         BudgetError: the budget is malformed, unknown or out of reach.
         UsageError: a pattern matches nothing.
+        TableError: the latency table is not for this network.
     """
     budget = Budget.parse(config.budget)
     structure = prunable_structure(model, example_inputs, config.exclude, progress)
@@ -82,7 +97,11 @@ def define_task(
             f"nothing in this network can be pruned: {'; '.join(reasons) or 'it has no layers'}."
         )
     costs = cost_models(structure)
-    space = search_space(structure, config.min_keep or None, config.round_to)
+    latency = latency_cost(model, structure, example_inputs, config, table_path, progress)
+    if latency is not None:
+        costs[latency.name] = latency
+    step = step_of_widths(config, latency, progress)
+    space = search_space(structure, config.min_keep or None, step)
     dense = {name: cost.total(structure.dense_widths) for name, cost in costs.items()}
     limits = budget.resolve(dense)
     constraints = [Constraint(costs[name], limit) for name, limit in limits.items()]

@@ -14,6 +14,8 @@ from autoprune.policy import Widths
 from autoprune.search_spaces.keep_ratio import SearchSpace
 
 _BISECTIONS = 40
+# Where a cost goes up and down in steps, a wider group may fit again: so many levels are looked at.
+_LOOK_AHEAD = 16
 
 
 @dataclass(frozen=True)
@@ -33,8 +35,10 @@ class Projection:
 
     All ratios are scaled by one common factor, the largest with which the rounded widths fit; then
     groups grow by single steps, those furthest below their share first, until no single step of any
-    group fits any more. The result never exceeds a bound, and it is maximal. Without any bound the
-    ratios are taken as they are, and widths are only rounded to the nearest that are allowed.
+    group fits any more. The result never exceeds a bound, and it is maximal; groups also step over
+    widths at which a cost that is not monotone (measured latency) is higher than behind them.
+    Without any bound the ratios are taken as they are, and widths are only rounded to the nearest
+    that are allowed.
     """
 
     def __init__(self, space: SearchSpace, constraints: Sequence[Constraint]) -> None:
@@ -45,6 +49,7 @@ class Projection:
         """
         self.space = space
         self.constraints = tuple(constraints)
+        self._is_monotone = all(one.cost.is_monotone for one in self.constraints)
         for constraint in self.constraints:
             if not constraint.holds(space.lowest):
                 raise BudgetError(_unreachable(constraint, space))
@@ -87,10 +92,19 @@ class Projection:
             grew = False
             need = (target - np.asarray(widths)) / self.space.sizes
             for group in np.argsort(-need, kind="stable"):
-                wider = self.space.next_up(widths, int(group))
-                if wider is not None and self.fits(wider):
+                wider = self._wider(widths, int(group))
+                if wider is not None:
                     widths, grew = wider, True
         return widths
+
+    def _wider(self, widths: Widths, group: int) -> Widths | None:
+        """Return the widths with one group at the next level that fits, None if there is none."""
+        for _ in range(1 if self._is_monotone else _LOOK_AHEAD):
+            wider = self.space.next_up(widths, group)
+            if wider is None or self.fits(wider):
+                return wider
+            widths = wider
+        return None
 
 
 def _unreachable(constraint: Constraint, space: SearchSpace) -> str:

@@ -1,7 +1,8 @@
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,10 +13,17 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from autoprune.cost.latency.backends import Backend, Conditions
+from autoprune.cost.latency.journal import Journal
+from autoprune.cost.latency.profiler import profile
+from autoprune.cost.latency.signature import Signature
+from autoprune.cost.latency.stopwatch import Run, Timing
+from autoprune.cost.latency.table import LatencyTable
 from autoprune.policy import Widths
 from autoprune.structure.groups import Structure
 from autoprune.structure.inputs import Inputs, run, sample
 from autoprune.structure.surgery import apply_policy
+from autoprune.structure.trace import trace
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -72,6 +80,52 @@ def shared() -> Path:
     if not (folder / "data").is_dir():
         pytest.skip(f"needs the checkpoints and images of {folder}, which is not there")
     return folder
+
+
+class StairBackend(Backend):
+    """A device whose latency is known: it pays for channels by sixteens, and 0.02 ms a layer."""
+
+    name = "stairs"
+
+    def layer(self, signature: Signature) -> Run:
+        return lambda: stair_ms(signature)
+
+    def network(self, model: nn.Module, inputs: torch.Tensor) -> Run:
+        structure = trace(model, inputs)
+        layers = [Signature.of(layer, structure) for layer in structure.layers]
+        return lambda: sum(map(stair_ms, layers)) + 0.5
+
+    def measure(self, runs: Sequence[Run]) -> list[Timing]:
+        return [Timing(float(run()), 0.0, 1) for run in runs]  # type: ignore[arg-type]
+
+    def device_name(self) -> str:
+        return "staircase"
+
+    def versions(self) -> dict[str, str]:
+        return {"stairs": "1"}
+
+
+def stair_ms(signature: Signature) -> float:
+    inputs, outputs = (16 * -(-n // 16) for n in (signature.inputs, signature.channels_out))
+    return 0.02 + 1e-7 * inputs * outputs * math.prod((*signature.kernel, *signature.spatial))
+
+
+@pytest.fixture(scope="session")
+def stairs() -> type[StairBackend]:
+    """A backend whose latencies are known, in steps."""
+    return StairBackend
+
+
+@pytest.fixture(scope="session")
+def stair_table() -> Callable[[nn.Module, torch.Tensor], LatencyTable]:
+    """Profile a network on the device with steps."""
+
+    def table(model: nn.Module, inputs: torch.Tensor) -> LatencyTable:
+        backend = StairBackend(Conditions(backend="stairs"))
+        journal = Journal(None, backend.conditions.to_json())
+        return profile(model, trace(model, inputs), inputs, backend, journal)
+
+    return table
 
 
 @pytest.fixture(scope="session")

@@ -33,6 +33,8 @@ def test_plain_values_come_back() -> None:
         "exclude": ["stem", "layer1.*"],
         "min_keep": {"*": 0.2, "head": 1.0},
         "round_to": 8,
+        "latency_table": "table.json",
+        "verify_latency": False,
         "seed": 3,
         "calibration_samples": 1,
         "search_samples": 2,

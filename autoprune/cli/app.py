@@ -15,6 +15,7 @@ import typer
 
 from autoprune.cli.evaluate import evaluate
 from autoprune.cli.inspect import inspect
+from autoprune.cli.profile import profile
 from autoprune.cli.search import Interrupted, search
 from autoprune.errors import AutopruneError
 from autoprune.version import __version__
@@ -39,7 +40,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["--help", "-h"]},
     pretty_exceptions_enable=False,
 )
-for command in (search, inspect, evaluate):
+for command in (search, inspect, profile, evaluate):
     app.command(help=_unwrapped(command.__doc__ or ""))(command)
 
 

@@ -50,7 +50,7 @@ def inspect(
     from autoprune.cli.display import print_json, show_inspection
     from autoprune.cli.specs import DEMO, load_model
     from autoprune.config import parse_min_keep
-    from autoprune.cost.counts import cost_models
+    from autoprune.cost import cost_models
     from autoprune.progress import Progress
     from autoprune.search_spaces.keep_ratio import search_space
     from autoprune.task import prunable_structure
@@ -58,7 +58,7 @@ def inspect(
     spec = model or DEMO
     ratios = parse_min_keep(min_keep or [])
     network = load_model(spec, weights)
-    inputs = _inputs(spec, network, input_shape, data, normalize)
+    inputs = example_inputs(spec, network, input_shape, data, normalize)
     structure = prunable_structure(network, inputs, exclude or [], Progress())
     space = search_space(structure, ratios or None)
     report = {
@@ -112,7 +112,7 @@ def describe(
     }
 
 
-def _inputs(
+def example_inputs(
     spec: str, model: nn.Module, shape: str | None, data: str | None, normalize: str | None
 ) -> Tensor:
     """Return two inputs: of the data, or random ones."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -13,6 +13,11 @@ def parse_count(text: str) -> int:
         return int(text)
     except ValueError:
         raise typer.BadParameter(f"{text!r} is no whole number.") from None
+
+
+def parse_step(text: str) -> int | str:
+    """Read a whole number or "auto"."""
+    return text if text == "auto" else parse_count(text)
 
 
 NETWORK = "Network and data"
@@ -78,11 +83,12 @@ MinKeep = Annotated[
     ),
 ]
 RoundTo = Annotated[
-    int | None,
+    Any,
     typer.Option(
-        metavar="N",
-        parser=parse_count,
-        help="Widths are multiples of N (default 1).",
+        metavar="N|auto",
+        parser=parse_step,
+        help="Widths are multiples of N (default 1), or of what the latency table's device "
+        "favours.",
         rich_help_panel=LIMITS,
     ),
 ]

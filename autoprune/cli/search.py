@@ -24,6 +24,9 @@ from autoprune.cli.search_options import (
     Config,
     FromRun,
     Importance,
+    LatencyTable,
+    MaxDrop,
+    Minimize,
     Output,
     Quiet,
     Recover,
@@ -35,6 +38,7 @@ from autoprune.cli.search_options import (
     Time,
     Trials,
     Verbose,
+    VerifyLatency,
 )
 
 if TYPE_CHECKING:
@@ -55,6 +59,8 @@ def search(
     normalize: Normalize = None,
     device: Device = None,
     budget: Budget = None,
+    max_drop: MaxDrop = None,
+    minimize: Minimize = None,
     reward: Reward = None,
     strategy: Strategy = None,
     sampler: Sampler = None,
@@ -63,6 +69,8 @@ def search(
     trials: Trials = None,
     time: Time = None,
     recover: Recover = None,
+    latency_table: LatencyTable = None,
+    verify_latency: VerifyLatency = None,
     importance: Importance = None,
     seed: Seed = None,
     exclude: Exclude = None,

@@ -15,9 +15,26 @@ Budget = Annotated[
     str | None,
     typer.Option(
         metavar="COST=LIMIT[,…]",
-        help="Upper bounds on flops, params: a share of the dense network (flops=0.5) or "
-        "absolute (flops=60M,params=2.5M). Required, except to resume; none if the reward "
-        "weighs the costs.",
+        help="Upper bounds on flops, params, memory, latency: a share of the dense network "
+        "(flops=0.5) or absolute (flops=60M,params=2.5M,memory=20MB,latency=5ms). Required, "
+        "except to resume; none if the reward weighs the costs.",
+        rich_help_panel=HOW,
+    ),
+]
+MaxDrop = Annotated[
+    float | None,
+    typer.Option(
+        metavar="POINTS",
+        help="Instead of a budget: the smallest network that loses at most so many points of "
+        "accuracy on the selection images, right after the cut.",
+        rich_help_panel=HOW,
+    ),
+]
+Minimize = Annotated[
+    str | None,
+    typer.Option(
+        metavar="COST",
+        help="With --max-drop: what is to be small: flops (default), params, memory, latency.",
         rich_help_panel=HOW,
     ),
 ]
@@ -85,6 +102,24 @@ Recover = Annotated[
         metavar="SECONDS|off",
         help="How long the winner learns, without labels, to do what the dense network does: "
         "120 (default), 10m, off, …; a quarter of --time at most. Ctrl-C ends it early.",
+        rich_help_panel=HOW,
+    ),
+]
+LatencyTable = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE",
+        help="Predicts latency; made by autoprune profile (default: where latency is asked for, "
+        "this host is measured, into RUN.latency.json).",
+        rich_help_panel=HOW,
+    ),
+]
+VerifyLatency = Annotated[
+    bool | None,
+    typer.Option(
+        "--verify-latency/--no-verify-latency",
+        help="Measure the winner beside the dense network, and go on under a tighter bound if it "
+        "misses the budget (default: yes, where latency is asked for).",
         rich_help_panel=HOW,
     ),
 ]

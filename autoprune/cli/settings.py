@@ -26,6 +26,8 @@ _RENEWABLE = (*RENEWABLE, "output", "verbose", "quiet")
 _ORIGIN = ("model", "weights", "data", "normalize", "device")
 _SEARCH = tuple(field.name for field in fields(SearchConfig))
 _SWITCHES = ("verbose", "quiet")
+# False says something here.
+_DELIBERATE = ("verify_latency",)
 _KEYS = (*_ORIGIN, *_SEARCH, *_SWITCHES, "output")
 
 
@@ -72,12 +74,17 @@ def gather(options: Mapping[str, Any]) -> Settings:
     else:
         merged = {**(read_config(Path(config)) if config else {}), **_read(given, "")}
         merged = {**merged, **_model_and_data(merged)}
-    merged |= {key: absolute(merged[key]) for key in ("agent", "from_run") if key in merged}
+    merged |= {
+        key: absolute(merged[key])
+        for key in ("agent", "from_run", "latency_table")
+        if key in merged
+    }
     reward = find_reward(merged.get("reward", DEFAULT_REWARD)).name
-    if "budget" not in merged and not needs_no_budget(reward):
+    if "budget" not in merged and "max_drop" not in merged and not needs_no_budget(reward):
         raise UsageError(
-            "--budget is missing: write e.g. --budget flops=0.5 (half of the MACs), or --budget "
-            "none with a reward of your own that weighs the costs."
+            "--budget is missing: write e.g. --budget flops=0.5 (half of the MACs), --max-drop 1 "
+            "(as small as one point of accuracy allows), or --budget none with a reward of your "
+            "own that weighs the costs."
         )
     return Settings(
         origin={key: merged[key] for key in _ORIGIN if key in merged},
@@ -92,7 +99,8 @@ def gather(options: Mapping[str, Any]) -> Settings:
 def _given(options: Mapping[str, Any]) -> dict[str, Any]:
     """Leave out what was not given (but not a 0), with lists as TOML has them."""
     plain: dict[str, Any] = {k: list(v) if type(v) is tuple else v for k, v in options.items()}
-    return {k: v for k, v in plain.items() if v is not None and v is not False and v != []}
+    off = {k for k, v in plain.items() if v is False and k not in _DELIBERATE}
+    return {k: v for k, v in plain.items() if v is not None and k not in off and v != []}
 
 
 def read_config(path: Path) -> dict[str, Any]:

@@ -11,7 +11,6 @@ whole network costs one small matrix product.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -93,57 +92,67 @@ class MacsCost(CostModel):
         return float(self._terms.at(widths).sum()) + sum(self._fixed.values())
 
 
-class ParamsCost(CostModel):
-    """Trainable scalars.
+class TensorSizes:
+    """Summed sizes of the network's tensors, with the biases that reconstruction adds.
 
-    Reconstruction gives a layer without bias or BN a bias once its inputs shrink; it is counted.
+    Reconstruction gives a layer without bias or BN a bias once its inputs shrink.
     """
+
+    def __init__(
+        self, structure: Structure, each: Mapping[str, float], adds_bias: bool = True
+    ) -> None:
+        """Take the size of one element of every tensor that counts, by its name."""
+        shapes = structure.shapes
+        self._terms = _Products(
+            structure,
+            [(name, factor, tuple(range(len(shapes[name])))) for name, factor in each.items()],
+        )
+        gaining = [
+            layer for layer in structure.layers if adds_bias and gains_bias(structure, layer.weight)
+        ]
+        self._names = [*each, *(f"{layer.name}.bias" for layer in gaining)]
+        self._each_gained = np.array([each[layer.weight] for layer in gaining])
+        self._outputs = Lengths(structure, [(layer.weight, layer.out_dim) for layer in gaining])
+        self._inputs = Lengths(structure, [(layer.weight, layer.in_dim) for layer in gaining])
+        self._dense_inputs = self._inputs.at(structure.dense_widths)
+
+    def by_module(self, widths: Widths) -> dict[str, float]:
+        """Return the size of every module that has tensors of its own."""
+        sizes: dict[str, float] = {}
+        for tensor, size in zip(self._names, self._sizes(widths).tolist(), strict=True):
+            module = tensor.rpartition(".")[0]
+            sizes[module] = sizes.get(module, 0.0) + size
+        return sizes
+
+    def total(self, widths: Widths) -> float:
+        """Return the size of the whole network."""
+        return float(self._sizes(widths).sum())
+
+    def _sizes(self, widths: Widths) -> Floats:
+        gained = self._outputs.at(widths) * (self._inputs.at(widths) < self._dense_inputs)
+        sizes: Floats = np.concatenate([self._terms.at(widths), gained * self._each_gained])
+        return sizes
+
+
+class ParamsCost(CostModel):
+    """Trainable scalars, biases that reconstruction adds included."""
 
     name = "params"
     unit = "parameters"
 
     def __init__(self, structure: Structure, adds_bias: bool = True) -> None:
-        self._tensors = list(structure.parameters)
-        shapes = structure.shapes
-        self._terms = _Products(
-            structure, [(name, 1.0, tuple(range(len(shapes[name])))) for name in self._tensors]
-        )
-        gaining = [
-            layer for layer in structure.layers if adds_bias and gains_bias(structure, layer.weight)
-        ]
-        self._gaining = [f"{layer.name}.bias" for layer in gaining]
-        self._outputs = Lengths(structure, [(layer.weight, layer.out_dim) for layer in gaining])
-        self._inputs = Lengths(structure, [(layer.weight, layer.in_dim) for layer in gaining])
-        self._dense_inputs = self._inputs.at(structure.dense_widths)
+        self._sizes = TensorSizes(structure, dict.fromkeys(structure.parameters, 1.0), adds_bias)
 
     def by_layer(self, widths: Widths) -> Mapping[str, float]:
         """Return the parameters of every module that has its own."""
-        counts: dict[str, float] = {}
-        names = self._tensors + self._gaining
-        for tensor, count in zip(names, self._counts(widths).tolist(), strict=True):
-            module = tensor.rpartition(".")[0]
-            counts[module] = counts.get(module, 0.0) + count
-        return counts
+        return self._sizes.by_module(widths)
 
     def total(self, widths: Widths) -> float:
         """Return the parameters of the whole network."""
-        return float(self._counts(widths).sum())
-
-    def _counts(self, widths: Widths) -> Floats:
-        added = self._outputs.at(widths) * (self._inputs.at(widths) < self._dense_inputs)
-        counts: Floats = np.concatenate([self._terms.at(widths), added])
-        return counts
+        return self._sizes.total(widths)
 
 
 def gains_bias(structure: Structure, weight: str) -> bool:
     """Whether reconstruction adds a bias to this layer once its inputs shrink."""
     layer = structure.layer_of_weight[weight]
     return layer.refittable and not layer.absorbs_mean and weight in structure.feeds
-
-
-COST_MODELS = (MacsCost.name, ParamsCost.name)
-
-
-def cost_models(structure: Structure, **options: Any) -> dict[str, CostModel]:
-    """Return the cost models that need no measuring, by name."""
-    return {"flops": MacsCost(structure), "params": ParamsCost(structure, **options)}

@@ -15,10 +15,12 @@ class CostModel(ABC):
     Attributes:
         name: the key in budgets, e.g. "flops".
         unit: of `total`, e.g. "MACs".
+        is_monotone: whether no group that grows can make it fall.
     """
 
     name: ClassVar[str]
     unit: ClassVar[str]
+    is_monotone: ClassVar[bool] = True
 
     @abstractmethod
     def by_layer(self, widths: Widths) -> Mapping[str, float]:

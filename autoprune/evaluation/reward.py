@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -154,20 +154,6 @@ def _qualified_name(function: Callable[..., Any]) -> str:
 def needs_no_budget(name: str) -> bool:
     """Whether a reward is known to weigh the costs itself; of the user's own nothing is known."""
     return name in BUILT_IN and not BUILT_IN[name].needs_budget
-
-
-def check_costs(name: str, known: Container[str]) -> None:
-    """Refuse a built-in reward on a cost that there is no model for.
-
-    Raises:
-        UsageError: there is none.
-    """
-    cost = BUILT_IN[name].cost if name in BUILT_IN else None
-    if cost is not None and cost not in known:
-        raise UsageError(
-            f"the reward {name!r} needs a {cost} cost, and there is no cost model for {cost!r}; "
-            "choose accuracy_flops, or a reward of your own."
-        )
 
 
 def check_labels(name: str, dense: Scores) -> None:

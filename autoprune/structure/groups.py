@@ -95,6 +95,36 @@ class LayerSpec:
 
 
 @dataclass(frozen=True, eq=False)
+class Activation:
+    """One piece of memory that is written and read while one sample runs through the network.
+
+    Attributes:
+        size: bytes in the dense network.
+        per_unit: bytes that one unit of a group takes, by group name (their mean, should units
+            differ).
+    """
+
+    size: int
+    per_unit: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Operator:
+    """One operator that touches activations; views, which touch nothing, are none.
+
+    Attributes:
+        name: in ATen, without the underscore of work in place.
+        tensors: names of the parameters and buffers that it reads.
+        reads, writes: places in `Structure.activations`; work in place is in both.
+    """
+
+    name: str
+    tensors: tuple[str, ...]
+    reads: tuple[int, ...]
+    writes: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
 class Structure:
     """All that is known about a network's channels.
 
@@ -105,6 +135,9 @@ class Structure:
         fixed_macs: MACs per sample of products between activations (attention), by operator.
         shapes: of every parameter and buffer.
         parameters: names of the trainable tensors among `shapes`, each tied tensor once.
+        itemsizes: bytes per element of the tensors among `shapes`.
+        activations: of one sample, the network's inputs first.
+        operators: in the order in which they run; the last one hands the outputs out.
     """
 
     groups: tuple[ChannelGroup, ...]
@@ -113,6 +146,9 @@ class Structure:
     fixed_macs: Mapping[str, int]
     shapes: Mapping[str, tuple[int, ...]]
     parameters: tuple[str, ...]
+    itemsizes: Mapping[str, int]
+    activations: tuple[Activation, ...]
+    operators: tuple[Operator, ...]
 
     @cached_property
     def dense_widths(self) -> Widths:

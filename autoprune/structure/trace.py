@@ -25,6 +25,7 @@ from torch.utils.flop_counter import flop_registry
 
 from autoprune.errors import ModelError, first_line
 from autoprune.policy import Role, Slice
+from autoprune.structure.activations import ActivationLog
 from autoprune.structure.call import Call, unknown
 from autoprune.structure.groups import ChannelGroup, FrozenGroup, LayerSpec, Structure
 from autoprune.structure.inputs import Inputs, run, sample
@@ -44,6 +45,7 @@ class LabelTrace(OperatorMode):
         self.atoms = Atoms()
         self.layers: dict[str, LayerSpec] = {}
         self.fixed_macs: Counter[str] = Counter()
+        self.activations = ActivationLog(self.name)
         self._names: dict[int, str] = {}
         for name, tensor in named.items():
             self._names.setdefault(id(tensor), name)
@@ -78,6 +80,7 @@ class LabelTrace(OperatorMode):
             flops = flop_registry[func.overloadpacket](*args, **kwargs, out_val=out)
             self.fixed_macs[name] += flops // 2
         (rule or unknown)(self, call)
+        self.activations.record(call)
         return out
 
     def labels(self, tensor: Tensor) -> Tensor:
@@ -232,6 +235,7 @@ def trace(model: nn.Module, example_inputs: Inputs) -> Structure:
         tracer.atoms.block(image_channels, "the network's input")
         if leaf.dim() > 1:
             tracer.set_labels(leaf, along(image_channels, leaf.shape, 1))
+        tracer.activations.given(leaf)
     try:
         with torch.inference_mode(), tracer:
             outputs = run(model, inputs)
@@ -241,12 +245,13 @@ def trace(model: nn.Module, example_inputs: Inputs) -> Structure:
             f"{[tuple(leaf.shape) for leaf in tree_leaves(inputs)]}{_first_layer(model)}: "
             f"{type(error).__name__}: {first_line(error)}"
         ) from error
-    for leaf in tree_leaves(outputs):
-        if isinstance(leaf, Tensor):
-            tracer.atoms.block(tracer.labels(leaf), "the network's output")
+    returned = [leaf for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor)]
+    for leaf in returned:
+        tracer.atoms.block(tracer.labels(leaf), "the network's output")
+    tracer.activations.returned(returned)
     shapes = {name: tuple(tensor.shape) for name, tensor in named.items()}
     layers = tracer.finished_layers(model)
-    groups, frozen = _assemble(tracer.atoms, layers, shapes)
+    groups, frozen, owners = _assemble(tracer.atoms, layers, shapes)
     return Structure(
         groups=groups,
         frozen=frozen,
@@ -254,6 +259,9 @@ def trace(model: nn.Module, example_inputs: Inputs) -> Structure:
         fixed_macs=dict(tracer.fixed_macs),
         shapes=shapes,
         parameters=tuple(name for name, _ in model.named_parameters()),
+        itemsizes={name: tensor.element_size() for name, tensor in named.items()},
+        activations=tracer.activations.sizes(tracer.labels, owners, groups),
+        operators=tuple(tracer.activations.operators),
     )
 
 
@@ -290,7 +298,8 @@ class _Unit:
 
 def _assemble(
     atoms: Atoms, layers: Sequence[LayerSpec], shapes: Mapping[str, tuple[int, ...]]
-) -> tuple[tuple[ChannelGroup, ...], tuple[FrozenGroup, ...]]:
+) -> tuple[tuple[ChannelGroup, ...], tuple[FrozenGroup, ...], npt.NDArray[np.int64]]:
+    """Return the groups, what is frozen, and the place of each atom's group (-1: of none)."""
     component = _components(atoms)
     reasons: dict[int, str] = {}
     for labels, reason in atoms.blocked:
@@ -302,7 +311,19 @@ def _assemble(
     for c in made - cuttable:
         reasons.setdefault(c, "no layer reads it")
     units = _units(axes, made)
-    return _group(axes, units, reasons)
+    groups, frozen = _group(axes, units, reasons)
+    return groups, frozen, _owners(atoms, component, groups)
+
+
+def _owners(
+    atoms: Atoms, component: npt.NDArray[np.int64], groups: Sequence[ChannelGroup]
+) -> npt.NDArray[np.int64]:
+    owners = np.full(len(component), -1)
+    for place, group in enumerate(groups):
+        made = next(s for s in group.slices if s.role == "producer")
+        start, _ = atoms.axes[made.tensor, made.dim]
+        owners[component[start + made.positions[:, 0]]] = place
+    return owners[component]
 
 
 def _components(atoms: Atoms) -> npt.NDArray[np.int64]:

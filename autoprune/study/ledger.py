@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import optuna
@@ -19,6 +19,7 @@ from autoprune.strategy import Candidate, Trial
 STUDY_NAME = "autoprune"
 # Failed trials in a row that end a search: by then it is not the candidate that is wrong.
 MOST_FAILURES = 5
+FIRST_ROUND = "1"
 
 
 class Ledger:
@@ -26,6 +27,9 @@ class Ledger:
 
     Each trial's parameters are the keep ratios, its value the reward; widths, kind and measurement
     are user attributes, so that Optuna's dashboard shows them.
+
+    A search may go on in rounds, each under bounds of its own: every trial belongs to the round in
+    which it was evaluated, and is known to all.
 
     Attributes:
         failures: trials in a row that failed last.
@@ -48,15 +52,28 @@ class Ledger:
             raise RunError(f"cannot open study {storage!r}: {first_line(error)}") from error
         self._sessions: list[dict[str, float]] = self._study.user_attrs.get("sessions", [])
         self._trials: dict[Widths, Trial] = {}
+        self._rounds: dict[Widths, str] = {}
         self.failures = 0
-        for trial in _not_fatal(map(self._restore, restored)):
-            self._hold(trial)
+        for trial, round_ in _not_fatal(map(self._restore, restored)):
+            self._hold(trial, round_)
+        self._round = FIRST_ROUND
 
     def __len__(self) -> int:
         return len(self._trials)
 
     def __iter__(self) -> Iterator[Trial]:
         return iter(self._trials.values())
+
+    def begin_round(self, name: str) -> None:
+        """Let all new trials belong to a round."""
+        self._round = name
+
+    @property
+    def of_round(self) -> list[Trial]:
+        """The trials of the round that was begun last."""
+        return [
+            trial for widths, trial in self._trials.items() if self._rounds[widths] == self._round
+        ]
 
     def find(self, widths: Widths) -> Trial | None:
         """Return the trial of these widths, None if there is none yet."""
@@ -68,6 +85,7 @@ class Ledger:
             "widths": list(trial.candidate.widths),
             "kind": trial.candidate.kind,
             "error": trial.error,
+            "round": self._round,
         }
         if trial.measurement is not None:
             attributes["measurement"] = trial.measurement.to_json()
@@ -80,16 +98,21 @@ class Ledger:
                 user_attrs=attributes,
             )
         )
-        self._hold(trial)
+        self._hold(trial, self._round)
 
-    def _hold(self, trial: Trial) -> None:
+    def _hold(self, trial: Trial, round_: str) -> None:
         self._trials[trial.candidate.widths] = trial
+        self._rounds.setdefault(trial.candidate.widths, round_)
         self.failures = self.failures + 1 if trial.value is None else 0
 
-    def best(self, count: int) -> list[Trial]:
-        """Return the candidates of highest value, best first; probes never win."""
+    def best(self, count: int, fits: Callable[[Widths], bool] = lambda widths: True) -> list[Trial]:
+        """Return the candidates of highest value among those that fit, best first.
+
+        Probes never win.
+        """
         able = [t for t in self if t.value is not None and t.candidate.kind == "candidate"]
-        return sorted(able, key=lambda t: -(t.value or 0.0))[:count]
+        ranked = sorted(able, key=lambda t: -(t.value or 0.0))
+        return list(itertools.islice((t for t in ranked if fits(t.candidate.widths)), count))
 
     @property
     def spent(self) -> dict[str, float]:
@@ -102,7 +125,15 @@ class Ledger:
         self._sessions = [*self._sessions, dict(took)]
         self._study.set_user_attr("sessions", self._sessions)
 
-    def _restore(self, frozen: FrozenTrial) -> Trial:
+    def remark(self, key: str, value: Any) -> None:
+        """Write down something about the search, as JSON; it replaces what was there."""
+        self._study.set_user_attr(key, value)
+
+    def remarked(self, key: str) -> Any:
+        """Return what was written down, None if nothing was."""
+        return self._study.user_attrs.get(key)
+
+    def _restore(self, frozen: FrozenTrial) -> tuple[Trial, str]:
         attributes = frozen.user_attrs
         try:
             candidate = Candidate(tuple(attributes["widths"]), attributes["kind"])
@@ -120,12 +151,12 @@ class Ledger:
                 "the study holds trials of another network or other options; "
                 "resume with the run's own, or choose another output directory."
             )
-        return trial
+        return trial, attributes.get("round", FIRST_ROUND)
 
 
-def _not_fatal(trials: Iterable[Trial]) -> Iterator[Trial]:
+def _not_fatal(trials: Iterable[tuple[Trial, str]]) -> Iterator[tuple[Trial, str]]:
     """Leave out failures that ended a search: it is resumed with their cause mended."""
-    for has_failed, row in itertools.groupby(trials, lambda trial: trial.value is None):
+    for has_failed, row in itertools.groupby(trials, lambda pair: pair[0].value is None):
         together = list(row)
         if not has_failed or len(together) < MOST_FAILURES:
             yield from together

@@ -11,6 +11,36 @@ from autoprune.strategy import Trial
 
 
 @dataclass(frozen=True)
+class LatencyFigures:
+    """Latencies of the dense network and the pruned one, ms per run at batch 1.
+
+    Attributes:
+        backend, device: what they are of.
+        predicted_ms: (dense, pruned) by the latency table, None without one.
+        measured_ms: (dense, pruned) in turn, None if the device is not this host.
+    """
+
+    backend: str
+    device: str
+    predicted_ms: tuple[float, ...] | None
+    measured_ms: tuple[float, ...] | None
+
+    def report(self) -> dict[str, Any]:
+        """Return what the result says of them."""
+        dense, pruned = self.measured_ms or (None, None)
+        predicted_dense, predicted = self.predicted_ms or (None, None)
+        return {
+            "predicted_ms": predicted,
+            "measured_ms": pruned,
+            "backend": self.backend,
+            "device": self.device,
+            "predicted_dense_ms": predicted_dense,
+            "measured_dense_ms": dense,
+            "verified": None if self.predicted_ms is None else self.measured_ms is not None,
+        }
+
+
+@dataclass(frozen=True)
 class Outcome:
     """What a search ended with.
 
@@ -20,8 +50,7 @@ class Outcome:
         dense, pruned: scores on `split`; pruned right after the cut.
         recovered: scores on it after recovery; None if that did not help, or was off.
         split: "test", or "selection" where there is no test split.
-        latencies_ms: measured (dense, pruned), ms per sample.
-        device: where they were measured.
+        latency: predicted and measured.
     """
 
     winner: Measurement
@@ -30,8 +59,7 @@ class Outcome:
     pruned: Scores
     recovered: Scores | None
     split: str
-    latencies_ms: Sequence[float]
-    device: str
+    latency: LatencyFigures
 
     def report(self) -> dict[str, Any]:
         """Return the parts of the result that say what was gained."""
@@ -56,25 +84,22 @@ class Outcome:
         }
 
     def _costs(self) -> dict[str, Any]:
-        dense_ms, pruned_ms = self.latencies_ms
+        dense_ms, pruned_ms = self.latency.measured_ms or (None, None)
         return {
             "dense": _cost_row(self.winner.dense_costs, dense_ms),
             "pruned": _cost_row(self.winner.costs, pruned_ms),
-            "latency": {
-                "predicted_ms": None,
-                "measured_ms": pruned_ms,
-                "backend": "torch",
-                "device": self.device,
-            },
+            "latency": self.latency.report(),
         }
 
 
-def _cost_row(costs: Mapping[str, float], latency_ms: float) -> dict[str, float | int | None]:
+def _cost_row(
+    costs: Mapping[str, float], latency_ms: float | None
+) -> dict[str, float | int | None]:
     return {
         "flops": round(costs["flops"]),
         "params": round(costs["params"]),
         "latency_ms": latency_ms,
-        "memory_bytes": None,
+        "memory_bytes": round(costs["memory"]),
     }
 
 

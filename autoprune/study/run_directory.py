@@ -34,6 +34,8 @@ class RunDirectory:
         self.unrecovered_path = self.path / "pruned-unrecovered.safetensors"
         self.result_path = self.path / "result.json"
         self.agent_path = self.path / "agent"
+        # Beside the run: it is measured before anything of the run is written, and outlives it.
+        self.latency_path = self.path.with_name(f"{self.path.name}.latency.json")
 
     @property
     def storage(self) -> str:

@@ -33,7 +33,9 @@ def main(shared: Path) -> None:
     model = load_model(f"{factory}:resnet56", str(shared / "checkpoints" / "cifar_resnet56.th"))
     images = partition(load_splits(f"cifar10:{shared / 'data'}"), SplitSizes(), seed=0)
     config = SearchConfig(budget="flops=0.5")
-    task = define_task(model.eval(), images.calibration.inputs[:2], config, Progress())
+    task = define_task(
+        model.eval(), images.calibration.inputs[:2], config, Path("unused"), Progress()
+    )
     seconds: dict[str, float] = {}
     bench = set_up(model, task, images, None, config, Progress(), seconds)
     print({stage: round(spent, 2) for stage, spent in seconds.items()})

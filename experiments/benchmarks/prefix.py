@@ -41,7 +41,8 @@ def main(shared: Path, network: str = "resnet56", samples: str = "1000") -> None
     sizes = SplitSizes(search=int(samples))
     images = partition(load_splits(f"cifar10:{shared / 'data'}"), sizes, seed=0)
     config = SearchConfig(budget="flops=0.7")
-    task = define_task(model.eval(), images.calibration.inputs[:2], config, Progress())
+    inputs = images.calibration.inputs[:2]
+    task = define_task(model.eval(), inputs, config, Path("unused"), Progress())
     bench = set_up(model, task, images, None, config, Progress(), {})
     widths = task.projection.project([1.0] * len(task.space))
     step = [with_width(widths, group, w - max(1, w // 10)) for group, w in enumerate(widths)]

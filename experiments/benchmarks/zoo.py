@@ -14,7 +14,7 @@ import torch
 import torchvision
 from torch.utils.flop_counter import FlopCounterMode
 
-from autoprune.cost.counts import cost_models
+from autoprune.cost import cost_models
 from autoprune.search_spaces.keep_ratio import search_space
 from autoprune.search_spaces.projection import Constraint, Projection
 from autoprune.structure.surgery import apply_policy

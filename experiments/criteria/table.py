@@ -69,7 +69,8 @@ class Table:
         splits = load_splits(f"cifar10:{shared / 'data'}")
         self.images = partition(splits, SplitSizes(), seed=0).to("cpu")
         inputs = self.images.calibration.inputs[:2]
-        self.task = define_task(self.model, inputs, SearchConfig("flops=0.5"), Progress())
+        config = SearchConfig("flops=0.5")
+        self.task = define_task(self.model, inputs, config, Path("unused"), Progress())
         structure = self.task.structure
         self.moments = collect_moments(self.model, structure, self.images.calibration, 0)
         self.refitter = Refitter(self.model, structure, self.moments)

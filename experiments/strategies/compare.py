@@ -85,7 +85,8 @@ def arena(
     sizes = SplitSizes(search=samples)
     images = partition(load_splits(f"cifar10:{shared / 'data'}"), sizes, seed)
     config = SearchConfig(budget=budget, trials=trials, seed=seed)
-    task = define_task(model, images.calibration.inputs[:2], config, Progress())
+    inputs = images.calibration.inputs[:2]
+    task = define_task(model, inputs, config, Path("unused"), Progress())
     bench = set_up(model, task, images, None, config, Progress(), {})
     return Arena(task, pose(task, bench, config), bench)
 

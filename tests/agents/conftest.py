@@ -43,6 +43,17 @@ class WidestCost(CostModel):
         return {"widest": float(max(widths))}
 
 
+class StairCost(CostModel):
+    """As latency is measured: an odd width is slower than the next even one."""
+
+    name = "latency"
+    unit = "ms"
+    is_monotone = False
+
+    def by_layer(self, widths: Widths) -> Mapping[str, float]:
+        return {str(i): w + 3.0 * (w % 2) for i, w in enumerate(widths)}
+
+
 @dataclass(frozen=True, eq=False)
 class Toy:
     """A problem with a separable objective: minus the sum of the groups' error curves."""
@@ -117,12 +128,15 @@ def chain() -> CostModel:
     return ChainCost()
 
 
-@pytest.fixture(params=["step 1", "step 4", "two bounds", "one group", "nothing to choose"])
+@pytest.fixture(
+    params=["step 1", "step 4", "two bounds", "stairs", "one group", "nothing to choose"]
+)
 def toy(request: pytest.FixtureRequest, make_toy: MakeToy) -> Toy:
     """Every kind of problem that a strategy has to get along with."""
     return {
         "step 1": lambda: make_toy([12, 7, 9]),
         "step 4": lambda: make_toy([16, 10, 8, 4], step=4, keep=0.6),
+        "stairs": lambda: make_toy([16, 10, 8], costs=[StairCost(), ChainCost()], keep=0.6),
         "two bounds": lambda: make_toy([8, 8, 8], costs=[ChainCost(), WidestCost()], keep=0.7),
         "one group": lambda: make_toy([20], keep=0.8),
         "nothing to choose": lambda: make_toy([8, 8], step=8, keep=1.0),

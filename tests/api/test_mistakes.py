@@ -17,11 +17,10 @@ from autoprune.errors import BudgetError, DataError, ModelError, UsageError
     [
         ({"budget": "flops=0.001"}, BudgetError, "out of reach"),
         ({"budget": "flop=0.5"}, BudgetError, "did you mean 'flops'"),
-        ({"budget": "latency=5ms"}, BudgetError, "no cost model for 'latency'"),
+        ({"latency_table": "none.json"}, UsageError, "cannot read latency table"),
         ({"budget": 0.5}, UsageError, "budget must be a text"),
         ({"budget": None}, BudgetError, "the reward 'kl' needs a budget"),
         ({"budget": None, "reward": "accuracy_flops"}, UsageError, "'uniform' needs a budget"),
-        ({"reward": "accuracy_latency"}, UsageError, "needs a latency cost"),
         ({"reward": "acuracy"}, UsageError, "unknown reward 'acuracy'; did you mean 'accuracy'"),
         ({"reward": 3}, UsageError, "reward must be a function or the name of one, but got 3"),
         ({"budget": {"flops": 2}}, BudgetError, "flops=0.02 for 2 percent, or a unit"),

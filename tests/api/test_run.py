@@ -37,8 +37,8 @@ SHAPE: dict[str, Any] = {
     "seed": int,
     "agent_from": NOTHING,
     "costs": {
-        "dense": {"flops": int, "params": int, "latency_ms": float, "memory_bytes": NOTHING},
-        "pruned": {"flops": int, "params": int, "latency_ms": float, "memory_bytes": NOTHING},
+        "dense": {"flops": int, "params": int, "latency_ms": float, "memory_bytes": int},
+        "pruned": {"flops": int, "params": int, "latency_ms": float, "memory_bytes": int},
         "latency": {"predicted_ms": NOTHING, "measured_ms": float, "backend": str, "device": str},
     },
     "score": {

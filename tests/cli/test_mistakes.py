@@ -73,7 +73,7 @@ def refused(search, tmp_path: Path):
         (["--reward", "mine.py:lean"], ["'mine.py:lean'", "no such file"]),
         (["--reward", "nets.py:linea"], ["'linea'", "'linear'"]),
         (["--reward", "nets.py:constant"], ["'nets.py:constant'", "int is not callable"]),
-        (["--reward", "accuracy_latency"], ["'accuracy_latency'", "latency cost"]),
+        (["--latency-table", "none.json"], ["latency table", "none.json"]),
         (["--budget", "none"], ["'kl' needs a budget", "flops=0.5", "accuracy_flops"]),
         (
             ["--budget", "none", "--reward", "accuracy_flops", "--strategy", "global"],
@@ -106,7 +106,7 @@ def test_options(refused, arguments: list[str], words: list[str]) -> None:
         ("flops=-3M", ["'-3M'", "flops=0.5"]),
         ("flops=2 apples", ["'2 apples'", "flops=0.5"]),
         ("flop=0.5", ["'flop'", "'flops'"]),
-        ("memory=0.5", ["'memory'", "flops"]),
+        ("memory=1kb", ["memory=1000", "raise the budget"]),
         ("flops=0.001", ["flops=7352.26", "raise the budget"]),
         ("params=100", ["params=100", "raise the budget"]),
     ],

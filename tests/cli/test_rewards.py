@@ -59,7 +59,8 @@ def test_a_mended_reward_is_resumed(search, cli) -> None:
     error = done.err.splitlines()[-1]
     assert re.match(
         r"Error: 5 trials in a row failed, the last one because the reward 'faulty\.py:lean' raised"
-        r" KeyError: 'latency' for a network of flops=\d+, params=\d+; every earlier trial is kept",
+        r" KeyError: 'latency' for a network of flops=\d+, params=\d+, memory=\d+; "
+        r"every earlier trial is kept",
         error,
     )
     assert "Traceback" not in done.err and not Path("out/result.json").exists()

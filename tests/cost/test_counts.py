@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from autoprune.cost.counts import MacsCost, ParamsCost, cost_models, gains_bias
+from autoprune.cost import cost_models
+from autoprune.cost.counts import MacsCost, ParamsCost, gains_bias
 from autoprune.structure.groups import Structure
 from autoprune.structure.trace import trace
 

@@ -10,7 +10,7 @@ import torch
 import torchvision
 from torch import nn
 
-from autoprune.cost.counts import cost_models
+from autoprune.cost import cost_models
 from autoprune.structure.inputs import Inputs
 from autoprune.structure.trace import trace
 from autoprune.structure.verify import analyze

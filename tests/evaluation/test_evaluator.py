@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from autoprune.cost.counts import cost_models
+from autoprune.cost import cost_models
 from autoprune.data import Samples
 from autoprune.evaluation.evaluator import Builder, Evaluator
 from autoprune.evaluation.measurement import Measurement

@@ -18,7 +18,6 @@ from autoprune.evaluation.measurement import Measurement, Scores
 from autoprune.evaluation.reward import (
     BUILT_IN,
     NamedReward,
-    check_costs,
     check_labels,
     find_reward,
     needs_no_budget,
@@ -72,12 +71,8 @@ def test_what_built_in_rewards_need() -> None:
         with pytest.raises(UsageError, match="evaluate gives none"):
             check_labels(name, Scores(custom=0.0))
         check_labels(name, Scores(kl=0.0, top1=0.0))
-        check_costs(name, ["flops"])
     check_labels("kl", Scores(kl=0.0))
     check_labels("mine.py:reward", Scores(kl=0.0))
-    with pytest.raises(UsageError, match="'accuracy_latency' needs a latency cost"):
-        check_costs("accuracy_latency", ["flops", "params"])
-    check_costs("accuracy_latency", ["latency"])
 
 
 # ----------------------------------------------------------------------------------------- by name

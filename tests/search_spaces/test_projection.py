@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from autoprune.cost.counts import cost_models
+from autoprune.cost import cost_models
 from autoprune.cost.model import CostModel
 from autoprune.errors import BudgetError
 from autoprune.policy import Widths
@@ -64,6 +64,42 @@ def test_within_every_bound_allowed_and_maximal(
     for group in range(len(projection.space)):
         wider = projection.space.next_up(widths, group)
         assert wider is None or not projection.fits(wider)
+
+
+class StairCost(ChainCost):
+    """Just behind a multiple of four a layer costs more than at the next one."""
+
+    is_monotone = False
+
+    def by_layer(self, widths: Widths) -> Mapping[str, float]:
+        return super().by_layer(tuple(w + 5 * (w % 4 == 1 and w > 1) for w in widths))
+
+
+@given(projections(), st.data())
+def test_a_cost_in_steps_is_kept_within_its_bound_too(
+    projection: Projection, data: st.DataObject
+) -> None:
+    space = projection.space
+    costs = [StairCost(c.cost.factors) for c in projection.constraints]  # type: ignore[attr-defined]
+    least = [cost.total(space.lowest) for cost in costs]
+    bounds = [max(low, c.limit) for low, c in zip(least, projection.constraints, strict=True)]
+    stairs = Projection(space, list(map(Constraint, costs, bounds)))
+    widths = stairs.project(ratios_of(projection, data))
+    assert space.contains(widths) and stairs.fits(widths)
+    for group in range(len(space)):
+        wider = space.next_up(widths, group)
+        assert wider is None or not stairs.fits(wider)
+
+
+def test_steps_up_are_stepped_over() -> None:
+    """17 costs 22, but 20 costs 20 again: a budget of 20 is spent."""
+    space = SearchSpace(("a",), (32,), (1,))
+
+    class Cost(StairCost):
+        def by_layer(self, widths: Widths) -> Mapping[str, float]:
+            return {"a": float(widths[0] + 8 * (widths[0] % 4 != 0))}
+
+    assert Projection(space, [Constraint(Cost([]), 20.0)]).project([1.0]) == (20,)
 
 
 @given(projections(), st.data())
@@ -143,11 +179,11 @@ def test_equal_ratios_stay_nearly_equal() -> None:
     st.lists(st.integers(2, 24), min_size=2, max_size=4),
     st.booleans(),
     st.sampled_from([1, 4]),
-    st.tuples(st.floats(0.3, 1), st.floats(0.3, 1)),
+    st.tuples(*[st.floats(0.3, 1)] * 3),
     st.integers(0, 99),
 )
-def test_real_networks_under_two_budgets(
-    sizes: list[int], residual: bool, step: int, shares: tuple[float, float], seed: int
+def test_real_networks_under_three_budgets(
+    sizes: list[int], residual: bool, step: int, shares: tuple[float, ...], seed: int
 ) -> None:
     layers = [nn.Linear(a, b) for a, b in zip([5, *sizes], [*sizes, 3], strict=True)]
     if residual:

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from autoprune.cost.counts import cost_models
+from autoprune.cost import cost_models
 from autoprune.plugin import load_object
 from autoprune.structure.inputs import Inputs
 from autoprune.structure.trace import trace

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from autoprune.cost.counts import cost_models
+from autoprune.cost import cost_models
 from autoprune.structure.groups import Structure
 from autoprune.structure.inputs import Inputs, run
 from autoprune.structure.surgery import apply_policy

@@ -8,7 +8,7 @@ import pytest
 
 from autoprune.evaluation.measurement import Measurement, Scores
 from autoprune.strategy import Candidate, Trial
-from autoprune.study.result import Outcome, frontier, stage_seconds
+from autoprune.study.result import LatencyFigures, Outcome, frontier, stage_seconds
 
 COST_KEYS = {"flops", "params", "latency_ms", "memory_bytes"}
 WINNER = Measurement(
@@ -16,8 +16,8 @@ WINNER = Measurement(
     names=("a", "b"),
     scores=Scores(kl=0.5, samples=10),
     dense=Scores(kl=0.0, samples=10),
-    costs={"flops": 50.0, "params": 7.0},
-    dense_costs={"flops": 100.0, "params": 9.0},
+    costs={"flops": 50.0, "params": 7.0, "memory": 30.0},
+    dense_costs={"flops": 100.0, "params": 9.0, "memory": 40.0},
     seconds={"scoring": 0.5, "surgery": 0.25},
 )
 OUTCOME = Outcome(
@@ -27,8 +27,7 @@ OUTCOME = Outcome(
     pruned=Scores(kl=0.125, loss=0.5, top1=0.5, samples=300),
     recovered=None,
     split="test",
-    latencies_ms=(2.0, 1.0),
-    device="cpu",
+    latency=LatencyFigures("torch", "cpu", None, (2.0, 1.0)),
 )
 
 
@@ -42,11 +41,12 @@ def test_report_has_the_documented_keys_and_figures() -> None:
     }  # fmt: skip
     costs = report["costs"]
     assert costs.keys() == {"dense", "pruned", "latency"}
-    dense = {"flops": 100, "params": 9, "latency_ms": 2.0, "memory_bytes": None}
+    dense = {"flops": 100, "params": 9, "latency_ms": 2.0, "memory_bytes": 40}
     assert costs["dense"] == dense and costs["pruned"].keys() == COST_KEYS
     assert costs["pruned"]["flops"] == 50 and costs["pruned"]["latency_ms"] == 1.0
     assert costs["latency"] == {
         "predicted_ms": None, "measured_ms": 1.0, "backend": "torch", "device": "cpu",
+        "predicted_dense_ms": None, "measured_dense_ms": 2.0, "verified": None,
     }  # fmt: skip
     assert json.loads(json.dumps(report)) == report
 

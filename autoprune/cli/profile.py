@@ -1,0 +1,138 @@
+"""`autoprune profile`: measure the latency table of a network on this device."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from autoprune.cli.options import NETWORK, Data, Model, Normalize, Weights, parse_count
+
+HOW = "How to measure"
+
+
+def _count(help: str) -> typer.models.OptionInfo:
+    option: typer.models.OptionInfo = typer.Option(
+        metavar="N", parser=parse_count, help=help, rich_help_panel=HOW
+    )
+    return option
+
+
+def profile(
+    model: Model = None,
+    weights: Weights = None,
+    input_shape: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CxHxW",
+            help="Shape of one input (default 3x224x224, or what the network says itself).",
+            rich_help_panel=NETWORK,
+        ),
+    ] = None,
+    data: Data = None,
+    normalize: Normalize = None,
+    backend: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="torch (default), torch-compile, onnxruntime, an entry point of "
+            "autoprune.backends, or path/to/file.py:Class.",
+            rich_help_panel=HOW,
+        ),
+    ] = "torch",
+    device: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="cpu (default), cuda, cuda:1, … or an execution provider of ONNX Runtime.",
+            rich_help_panel=HOW,
+        ),
+    ] = "cpu",
+    threads: Annotated[int, _count("Threads of one run (default 1).")] = 1,
+    batch: Annotated[int, _count("Samples of one run (default 1).")] = 1,
+    dtype: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME", help="float32 (default), float16, bfloat16.", rich_help_panel=HOW
+        ),
+    ] = "float32",
+    channels_last: Annotated[
+        bool, typer.Option("--channels-last", help="Lay images out so.", rich_help_panel=HOW)
+    ] = False,
+    kit: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR",
+            help="Measure elsewhere: write a folder for a device with Python and ONNX Runtime.",
+            rich_help_panel=HOW,
+        ),
+    ] = None,
+    from_kit: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE", help="Make the table of a kit's results.", rich_help_panel=HOW
+        ),
+    ] = None,
+    plot: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Draw the table: an HTML page with latency against width.",
+            rich_help_panel=HOW,
+        ),
+    ] = None,
+    output: Annotated[
+        str, typer.Option(metavar="FILE", help="The table.", rich_help_panel=HOW)
+    ] = "latency.json",
+) -> None:
+    """Measure how long every layer of a network takes at any width, and write a latency table.
+
+    Every distinct layer is measured once, coarsely and then wherever the latency bends or steps;
+    whole networks calibrate the sum. Interrupted, the same command goes on where it was.
+    """
+    from autoprune.cli.display import console
+    from autoprune.cli.inspect import example_inputs
+    from autoprune.cli.progress import listen
+    from autoprune.cli.specs import DEMO, load_model
+    from autoprune.cost.latency.backends import Conditions, make_backend
+    from autoprune.cost.latency.kit import read_kit, write_kit
+    from autoprune.cost.latency.plots import plot as draw
+    from autoprune.errors import UsageError
+    from autoprune.latency import measure_table
+    from autoprune.memory import kept_memory
+    from autoprune.task import prunable_structure
+
+    path = Path(output)
+    if path.exists() and kit is None:
+        raise UsageError(f"{output!r} is there already: remove it or choose another --output.")
+    form = "channels_last" if channels_last else "contiguous"
+    if kit is not None and from_kit is not None:
+        raise UsageError("--kit writes a folder, --from-kit reads its results: give one.")
+    elsewhere = kit is not None or from_kit is not None
+    name = "onnxruntime" if elsewhere else backend
+    conditions = Conditions(name, device, threads, batch, dtype, form)
+    # A mistake is told before the network is loaded.
+    measuring = make_backend(conditions)
+    spec = model or DEMO
+    network = load_model(spec, weights).eval()
+    inputs = example_inputs(spec, network, input_shape, data, normalize)
+    with kept_memory(), listen(False) as progress:
+        structure = prunable_structure(network, inputs, [], progress)
+        if kit is not None:
+            count = write_kit(Path(kit), network, structure, inputs, conditions)
+            console().print(f"{kit}: {count} models; how to go on is in its README.txt")
+            return
+        if from_kit is not None:
+            table = read_kit(Path(from_kit), structure, measuring)
+            table.save(path)
+        else:
+            table = measure_table(network, structure, inputs, conditions, path, progress)
+    if plot is not None:
+        draw(table, Path(plot))
+    error = table.correction.relative_error
+    console().print(
+        f"{path}: {len(table.layers)} layers of {spec}, {table.origin.measurements} measurements "
+        f"in {table.origin.seconds:.0f} s, {table.about}; whole networks are foretold to "
+        f"{100 * (error or 0.0):.1f} %"
+    )

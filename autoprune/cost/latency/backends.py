@@ -1,0 +1,117 @@
+"""What runs a layer or a network to be measured: one small contract, and the backends by name."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from autoprune.cost.latency.signature import Signature
+from autoprune.cost.latency.stopwatch import Run, Timing, measure
+from autoprune.errors import UsageError
+from autoprune.plugin import load_plugin
+
+ENTRY_POINTS = "autoprune.backends"
+DEFAULT_BACKEND = "torch"
+MEMORY_FORMATS = ("contiguous", "channels_last")
+DTYPES = ("float32", "float16", "bfloat16")
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What all measurements of a table have in common.
+
+    Attributes:
+        backend: its name.
+        device: cpu, cuda, or the name of an ONNX Runtime provider.
+        threads: of one run.
+        batch: samples per run.
+        dtype: of weights and activations.
+        memory_format: contiguous or channels_last.
+    """
+
+    backend: str = DEFAULT_BACKEND
+    device: str = "cpu"
+    threads: int = 1
+    batch: int = 1
+    dtype: str = "float32"
+    memory_format: str = "contiguous"
+
+    def __post_init__(self) -> None:
+        for name, known in (("dtype", DTYPES), ("memory_format", MEMORY_FORMATS)):
+            if getattr(self, name) not in known:
+                raise UsageError(
+                    f"{name.replace('_', '-')} must be one of {', '.join(known)}, but got "
+                    f"{getattr(self, name)!r}."
+                )
+        for name in ("threads", "batch"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name} must be at least 1, but got {getattr(self, name)}.")
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON."""
+        return asdict(self)
+
+
+class Backend(ABC):
+    """Makes runs for the stopwatch, all under the same conditions.
+
+    Attributes:
+        name: the one in `--backend`.
+        conditions: of every run.
+    """
+
+    name: ClassVar[str]
+
+    def __init__(self, conditions: Conditions) -> None:
+        self.conditions = conditions
+
+    @abstractmethod
+    def layer(self, signature: Signature) -> Run:
+        """Return what runs one layer with any weights."""
+
+    @abstractmethod
+    def network(self, model: nn.Module, inputs: Tensor) -> Run:
+        """Return what runs a network on inputs, (batch, channels, …)."""
+
+    def measure(self, runs: Sequence[Run]) -> list[Timing]:
+        """Return how long each run takes; overridden where this process's clock cannot tell."""
+        return measure(runs)
+
+    @abstractmethod
+    def device_name(self) -> str:
+        """Return the name of the processor that runs it."""
+
+    @abstractmethod
+    def versions(self) -> Mapping[str, str]:
+        """Return the versions of the libraries that it measures with."""
+
+    @contextmanager
+    def session(self) -> Iterator[None]:
+        """Hold the conditions that are the process's own, as its number of threads."""
+        yield
+
+
+def make_backend(conditions: Conditions) -> Backend:
+    """Return the backend that the conditions name.
+
+    Raises:
+        UsageError: there is none of that name, or what it needs is missing here.
+    """
+    from autoprune.cost.latency.onnx_backend import OnnxBackend
+    from autoprune.cost.latency.torch_backend import CompiledBackend, TorchBackend
+
+    built_in = {kind.name: kind for kind in (TorchBackend, CompiledBackend, OnnxBackend)}
+    if conditions.backend in built_in:
+        return built_in[conditions.backend](conditions)
+    found = load_plugin(conditions.backend, "backend", ENTRY_POINTS, built_in)
+    if not (isinstance(found, type) and issubclass(found, Backend)):
+        raise UsageError(
+            f"backend {conditions.backend!r} is no subclass of "
+            "autoprune.cost.latency.backends.Backend."
+        )
+    return found(conditions)

@@ -1,0 +1,98 @@
+"""The record of a profile that is not finished: one line per measurement, added as it is made."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from autoprune.cost.latency.signature import Signature
+from autoprune.cost.latency.stopwatch import Timing
+from autoprune.errors import TableError, UsageError
+from autoprune.policy import Widths
+
+FORMAT, VERSION = "autoprune measurements", 1
+
+
+class Journal:
+    """Timings of layers and of whole networks, kept in a file.
+
+    A line that was cut short when the process died is dropped. `path` None keeps nothing.
+    """
+
+    def __init__(self, path: Path | None, conditions: Mapping[str, Any]) -> None:
+        """Begin a file, or go on with the one that is there.
+
+        Args:
+            path: of the file.
+            conditions: what all measurements have in common.
+
+        Raises:
+            UsageError: the file is there, and was begun under other conditions.
+            TableError: it is no such file.
+        """
+        self.path = path
+        self.layers: dict[Signature, Timing] = {}
+        self.networks: dict[Widths, Timing] = {}
+        header = {"format": FORMAT, "version": VERSION, "conditions": dict(conditions)}
+        if path is None:
+            return
+        if path.exists() and path.stat().st_size:
+            self._read(path, header)
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._write(header)
+
+    def __len__(self) -> int:
+        return len(self.layers) + len(self.networks)
+
+    @property
+    def noisy(self) -> int:
+        """How many layers' spreads exceed what they measure."""
+        return sum(timing.is_noisy for timing in self.layers.values())
+
+    def add_layer(self, signature: Signature, timing: Timing) -> None:
+        """Write down a layer's timing."""
+        self.layers[signature] = timing
+        self._write({"layer": signature.to_json(), **timing.to_json()})
+
+    def add_network(self, widths: Widths, timing: Timing) -> None:
+        """Write down a whole network's timing."""
+        self.networks[widths] = timing
+        self._write({"network": list(widths), **timing.to_json()})
+
+    def discard(self) -> None:
+        """Remove the file: what is in it is in a table by now."""
+        if self.path is not None:
+            self.path.unlink(missing_ok=True)
+
+    def _write(self, line: Mapping[str, Any]) -> None:
+        if self.path is not None:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+
+    def _read(self, path: Path, header: Mapping[str, Any]) -> None:
+        try:
+            text = path.read_text(encoding="utf-8")
+            lines = [json.loads(line) for line in text.splitlines()[: text.count("\n")]]
+            found = {key: lines[0].get(key) for key in header}
+            for line in lines[1:]:
+                self._take(line)
+        except (OSError, LookupError, TypeError, ValueError, AttributeError) as error:
+            raise TableError(
+                f"{str(path)!r} holds no measurements that can be read: remove it to begin anew."
+            ) from error
+        if found != json.loads(json.dumps(header)):
+            raise UsageError(
+                f"{str(path)!r} holds measurements begun under other conditions "
+                f"({found.get('conditions')}): remove it to begin anew, or choose another --output."
+            )
+        path.write_text("".join(f"{json.dumps(line)}\n" for line in lines), encoding="utf-8")
+
+    def _take(self, line: Mapping[str, Any]) -> None:
+        timing = Timing(line["ms"], line["spread_ms"], line["repeats"])
+        if "layer" in line:
+            self.layers[Signature.from_json(line["layer"])] = timing
+        else:
+            self.networks[tuple(line["network"])] = timing

@@ -1,0 +1,142 @@
+"""Measuring on a device that has no PyTorch: a folder to take there, and what comes back.
+
+The folder holds the ONNX models of all signatures and of some whole networks, all with weights that
+ONNX Runtime unfolds itself, and a runner that needs Python and ONNX Runtime alone. Nobody is there
+to refine curves while they are measured, so that every curve is measured at all steps.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from autoprune.cost.latency.backends import Backend, Conditions
+from autoprune.cost.latency.curves import LARGEST_STEP, coarse, wanted
+from autoprune.cost.latency.journal import Journal
+from autoprune.cost.latency.onnx_backend import exported, provider
+from autoprune.cost.latency.onnx_files import layer_model, with_light_weights
+from autoprune.cost.latency.profiler import build_table, cut_to, spread
+from autoprune.cost.latency.signature import Signature, families
+from autoprune.cost.latency.stopwatch import Timing
+from autoprune.cost.latency.table import LatencyTable, Origin
+from autoprune.errors import TableError, UsageError, first_line
+from autoprune.structure.groups import Structure
+from autoprune.structure.inputs import sample
+
+FORMAT, VERSION = "autoprune kit", 1
+TASKS, RESULTS, RUNNER = "tasks.json", "results.jsonl", "run.py"
+# At most so many steps along one width of a layer.
+MOST_STEPS = 16
+
+README = """What this folder is
+===================
+It measures how long the layers of a network take on this device. It needs Python 3.8 or newer and
+ONNX Runtime (pip install onnxruntime), nothing else.
+
+    python run.py
+
+writes results.jsonl, one line per measurement; interrupted, the same command goes on where it was.
+Let the device do nothing else meanwhile. Then bring results.jsonl back:
+
+    autoprune profile --model … --from-kit results.jsonl --output table.json
+"""
+
+
+def write_kit(
+    folder: Path, model: nn.Module, structure: Structure, inputs: Tensor, conditions: Conditions
+) -> int:
+    """Write the folder and return how many models are in it.
+
+    Raises:
+        UsageError: the folder holds something, or the data type is unknown to ONNX.
+    """
+    if folder.exists() and any(folder.iterdir()):
+        raise UsageError(f"--kit {str(folder)!r} is not empty: choose another folder.")
+    (folder / "models").mkdir(parents=True, exist_ok=True)
+    tasks: list[dict[str, Any]] = []
+
+    def add(content: bytes, shape: tuple[int, ...], key: Mapping[str, Any]) -> None:
+        name = f"models/{len(tasks):05d}.onnx"
+        (folder / name).write_bytes(content)
+        tasks.append({"file": name, "shape": list(shape), **key})
+
+    for signature in dict.fromkeys(
+        s for one in families(structure) for s in wanted(one, _unknown, steps)
+    ):
+        content = layer_model(signature, conditions.batch, conditions.dtype)
+        add(content, signature.input_shape(conditions.batch), {"layer": signature.to_json()})
+    inputs = sample(inputs, conditions.batch).cpu()
+    for widths in spread(structure):
+        small = cut_to(model, structure, widths).cpu().eval()
+        content = with_light_weights(exported(small, inputs))
+        add(content, tuple(inputs.shape), {"network": list(widths)})
+    head = {"format": FORMAT, "version": VERSION, "conditions": conditions.to_json()}
+    head["provider"] = provider(conditions.device)
+    (folder / TASKS).write_text(json.dumps({**head, "tasks": tasks}))
+    (folder / RUNNER).write_text(files(__package__).joinpath("kit_runner.py").read_text("utf-8"))
+    (folder / "README.txt").write_text(README)
+    return len(tasks)
+
+
+def read_kit(path: Path, structure: Structure, backend: Backend) -> LatencyTable:
+    """Return the table that a kit's results make.
+
+    Args:
+        path: of the results.
+        structure: of the network that the kit was written for.
+        backend: ONNX Runtime under the kit's conditions.
+
+    Raises:
+        TableError: the results are damaged, lack a layer, or are of another network or conditions.
+    """
+    journal = Journal(None, backend.conditions.to_json())
+    try:
+        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        head = lines[0]
+        if head["format"] != FORMAT or head["version"] != VERSION:
+            raise TableError(f"{str(path)!r} holds no results of a kit of version {VERSION}.")
+        if head["conditions"] != backend.conditions.to_json():
+            raise TableError(
+                f"the results in {str(path)!r} were measured with {head['conditions']}: give the "
+                "same options as to --kit."
+            )
+        for line in lines[1:]:
+            _take(journal, line)
+        origin = Origin(
+            head["device"], head["versions"], head["date"], journal.noisy, len(journal.layers)
+        )
+    except (OSError, LookupError, TypeError, ValueError, AttributeError) as error:
+        if isinstance(error, TableError):
+            raise
+        raise TableError(
+            f"cannot read the kit's results {str(path)!r}: {first_line(error)}."
+        ) from error
+    return build_table(structure, backend, origin, journal, steps)
+
+
+def _unknown(signature: Signature) -> None:
+    """Nothing is measured when a kit is written."""
+
+
+def _take(journal: Journal, line: Mapping[str, Any]) -> None:
+    timing = Timing(float(line["ms"]), float(line["spread_ms"]), int(line["repeats"]))
+    if not (timing.ms > 0 and math.isfinite(timing.ms)):
+        raise ValueError(f"a latency of {timing.ms} ms")
+    if "layer" in line:
+        journal.add_layer(Signature.from_json(line["layer"]), timing)
+    else:
+        journal.add_network(tuple(line["network"]), timing)
+
+
+def steps(length: int, varies: bool, timing: Callable[[int], Timing | None]) -> set[int]:
+    """Return both sides of every step that a curve may have: `curves.nodes` without looking."""
+    start = coarse(length, varies)
+    width = max(LARGEST_STEP, math.ceil(length / MOST_STEPS / LARGEST_STEP) * LARGEST_STEP)
+    edges = [*start, *(range(width, length, width) if varies else ())]
+    return {n for edge in edges for n in (edge, edge + 1) if n <= length}

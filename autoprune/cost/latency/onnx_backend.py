@@ -1,0 +1,109 @@
+"""ONNX Runtime."""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from autoprune.cost.latency.backends import Backend, Conditions
+from autoprune.cost.latency.host import processor_name
+from autoprune.cost.latency.onnx_files import INPUT, layer_model
+from autoprune.cost.latency.signature import Signature
+from autoprune.cost.latency.stopwatch import Run
+from autoprune.errors import UsageError
+
+CPU = "CPUExecutionProvider"
+
+
+class OnnxBackend(Backend):
+    """ONNX Runtime with one of its execution providers.
+
+    Idle threads of a session sleep: if they spun, as is ONNX Runtime's default, those of one
+    session would take the processors from the other sessions that are measured in turn.
+    """
+
+    name: ClassVar[str] = "onnxruntime"
+
+    def __init__(self, conditions: Conditions) -> None:
+        super().__init__(conditions)
+        try:
+            import onnx  # noqa: F401
+            import onnxruntime
+        except ImportError as error:
+            raise UsageError(
+                f"the backend 'onnxruntime' needs the package {error.name!r}: "
+                'pip install "autoprune[onnx]".'
+            ) from error
+        if conditions.memory_format != "contiguous":
+            raise UsageError("ONNX Runtime lays memory out itself: leave out --memory-format.")
+        self._library = onnxruntime
+        self._provider = provider(conditions.device)
+        known = onnxruntime.get_available_providers()
+        if self._provider not in known:
+            raise UsageError(
+                f"ONNX Runtime has no provider {self._provider!r} here; it has {', '.join(known)}."
+            )
+
+    def layer(self, signature: Signature) -> Run:
+        """Return what runs the layer's ONNX model."""
+        conditions = self.conditions
+        shape = signature.input_shape(conditions.batch)
+        return self._run(
+            layer_model(signature, conditions.batch, conditions.dtype), torch.ones(shape)
+        )
+
+    def network(self, model: nn.Module, inputs: Tensor) -> Run:
+        """Return what runs the exported network."""
+        dtype = getattr(torch, self.conditions.dtype)
+        model = copy.deepcopy(model).eval().to("cpu", dtype)
+        return self._run(exported(model, inputs.to("cpu", dtype)), inputs)
+
+    def _run(self, model: bytes, inputs: Tensor) -> Run:
+        session = self._library.InferenceSession(
+            model, session_options(self._library, self.conditions.threads), [self._provider]
+        )
+        feed = {INPUT: inputs.to("cpu", getattr(torch, self.conditions.dtype)).numpy()}
+        return lambda: session.run(None, feed)
+
+    def device_name(self) -> str:
+        """Return the CPU's name, with the provider where it is another."""
+        name = processor_name()
+        return name if self._provider == CPU else f"{self._provider} beside {name}"
+
+    def versions(self) -> Mapping[str, str]:
+        """Return ONNX Runtime's version."""
+        return {"onnxruntime": str(self._library.__version__)}
+
+
+def provider(device: str) -> str:
+    """Return the provider's full name: `cpu`, `cuda`, or as ONNX Runtime calls it."""
+    short = {"cpu": "CPU", "cuda": "CUDA"}
+    return f"{short[device]}ExecutionProvider" if device in short else device
+
+
+def session_options(library: Any, threads: int) -> Any:
+    """Return the options that every measured session has; the kit's runner has the same."""
+    options = library.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return options
+
+
+def exported(model: nn.Module, inputs: Tensor) -> bytes:
+    """Return a network as a serialised ONNX model whose input is named `INPUT`."""
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        file = Path(folder) / "network.onnx"
+        warnings.simplefilter("ignore")  # of the exporter's own making
+        torch.onnx.export(
+            model, (inputs,), file, input_names=[INPUT], dynamo=False, opset_version=17
+        )
+        return file.read_bytes()

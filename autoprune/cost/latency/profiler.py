@@ -1,0 +1,197 @@
+"""Measures the table of a network on one device."""
+
+from __future__ import annotations
+
+import datetime
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TypeVar
+
+import numpy as np
+from torch import Tensor, nn
+
+from autoprune.cost.latency.backends import Backend
+from autoprune.cost.latency.correction import Correction
+from autoprune.cost.latency.curves import Points, assemble, nodes, wanted
+from autoprune.cost.latency.journal import Journal
+from autoprune.cost.latency.model import Terms
+from autoprune.cost.latency.signature import Family, Signature, families
+from autoprune.cost.latency.stopwatch import Run, Timing
+from autoprune.cost.latency.table import LatencyTable, Origin
+from autoprune.errors import AutopruneError, MeasuringError, TableError, first_line
+from autoprune.policy import Widths
+from autoprune.structure.groups import Structure
+from autoprune.structure.inputs import sample
+from autoprune.structure.surgery import apply_policy
+
+Item = TypeVar("Item")
+Progress = Callable[[int, int], None]
+
+# Whole networks that the correction is fitted to; the dense one is the first.
+NETWORKS = 14
+# Measured in turn: enough to chase each other out of the caches, few enough to fit into memory.
+LAYERS_AT_ONCE, NETWORKS_AT_ONCE = 8, 4
+MOST_WEIGHTS_AT_ONCE = 50_000_000
+
+
+def profile(
+    model: nn.Module,
+    structure: Structure,
+    example_inputs: Tensor,
+    backend: Backend,
+    journal: Journal,
+    progress: Progress = lambda done, total: None,
+) -> LatencyTable:
+    """Measure every layer of a network over its widths, and some whole networks.
+
+    Args:
+        model: the dense network.
+        structure: of the model.
+        example_inputs: a batch of any size; (samples, channels, …).
+        backend: what runs it.
+        journal: what was measured before; every measurement is added at once.
+        progress: told the number of measurements made and, as far as it is known, to be made.
+
+    Raises:
+        MeasuringError: the device fails; what was measured until then is in the journal.
+    """
+    began = time.monotonic()
+    with backend.session():
+        measure_layers(families(structure), backend, journal, progress)
+        inputs = sample(example_inputs, backend.conditions.batch)
+        _measure_networks(model, structure, inputs, backend, journal, progress)
+    origin = Origin(
+        device=backend.device_name(),
+        versions=backend.versions(),
+        date=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        noisy=journal.noisy,
+        measurements=len(journal.layers),
+        seconds=round(time.monotonic() - began, 1),
+    )
+    return build_table(structure, backend, origin, journal)
+
+
+def build_table(
+    structure: Structure,
+    backend: Backend,
+    origin: Origin,
+    journal: Journal,
+    points: Points = nodes,
+) -> LatencyTable:
+    """Return the table that measurements make.
+
+    Raises:
+        TableError: one is missing.
+    """
+    try:
+        layers = tuple(assemble(one, journal.layers.get, points) for one in families(structure))
+    except KeyError as error:
+        raise TableError(f"the measurements lack the layer {error.args[0]}.") from error
+    plain = LatencyTable(backend.conditions, origin, layers, Correction())
+    terms = Terms(
+        structure,
+        [plain.find(Signature.of(layer, structure)) for layer in structure.layers],
+        backend.conditions.batch,
+    )
+    correction = Correction.fit(
+        [terms.at(widths) for widths in journal.networks],
+        [timing.ms for timing in journal.networks.values()],
+    )
+    return LatencyTable(backend.conditions, origin, layers, correction)
+
+
+def missing_layers(layers: Sequence[Family], known: Mapping[Signature, Timing]) -> list[Signature]:
+    """Return the signatures to be measured next, each once; none are left at the end."""
+    needed = dict.fromkeys(one for layer in layers for one in wanted(layer, known.get))
+    return [signature for signature in needed if signature not in known]
+
+
+def measure_layers(
+    layers: Sequence[Family], backend: Backend, journal: Journal, progress: Progress
+) -> None:
+    """Measure until no curve asks for more."""
+    while missing := missing_layers(layers, journal.layers):
+        total = len(journal) + len(missing) + NETWORKS
+        for some in _portions(missing, LAYERS_AT_ONCE, lambda one: one.weight_count):
+            timings = _measured(
+                [(str(one), _maker(backend, one)) for one in some], backend, journal
+            )
+            for signature, timing in zip(some, timings, strict=True):
+                journal.add_layer(signature, timing)
+            progress(len(journal), total)
+
+
+def _maker(backend: Backend, signature: Signature) -> Callable[[], Run]:
+    return lambda: backend.layer(signature)
+
+
+def _measure_networks(
+    model: nn.Module,
+    structure: Structure,
+    inputs: Tensor,
+    backend: Backend,
+    journal: Journal,
+    progress: Progress,
+) -> None:
+    def maker(widths: Widths) -> Callable[[], Run]:
+        return lambda: backend.network(cut_to(model, structure, widths), inputs)
+
+    dense = structure.dense_widths
+    missing = [widths for widths in spread(structure) if widths not in journal.networks]
+    total = len(journal) + len(missing)
+    for some in _portions(missing, NETWORKS_AT_ONCE, lambda _: 0):
+        # The dense network runs along: what the machine has slowed it down by is taken off all.
+        runs = [dense, *(widths for widths in some if widths != dense)]
+        found = _measured([("a cut network", maker(widths)) for widths in runs], backend, journal)
+        timings = dict(zip(runs, found, strict=True))
+        scale = journal.networks.get(dense, timings[dense]).ms / timings[dense].ms
+        for widths in some:
+            journal.add_network(widths, timings[widths].scaled(scale))
+        progress(len(journal), total)
+
+
+def cut_to(model: nn.Module, structure: Structure, widths: Widths) -> nn.Module:
+    """Return the network with the first so many units of every group."""
+    return apply_policy(model, structure.policy([range(width) for width in widths]))
+
+
+def spread(structure: Structure, count: int = NETWORKS, seed: int = 0) -> list[Widths]:
+    """Return widths from the whole network to a tenth of it, each group drawn around the rest."""
+    random = np.random.default_rng(seed)
+    sizes = np.array(structure.dense_widths)
+    drawn = [structure.dense_widths]
+    for keep in np.linspace(1.0, 0.1, count)[1:]:
+        ratios = np.clip(keep * np.exp(random.normal(0, 0.4, len(sizes))), 0.05, 1.0)
+        drawn.append(tuple(np.maximum(np.rint(ratios * sizes), 1).astype(int).tolist()))
+    return list(dict.fromkeys(drawn))
+
+
+def _portions(
+    items: Sequence[Item], most: int, weight: Callable[[Item], int]
+) -> Iterator[list[Item]]:
+    portion: list[Item] = []
+    for item in items:
+        heavy = sum(map(weight, [*portion, item])) > MOST_WEIGHTS_AT_ONCE
+        if portion and (len(portion) == most or heavy):
+            yield portion
+            portion = []
+        portion.append(item)
+    if portion:
+        yield portion
+
+
+def _measured(
+    makers: Sequence[tuple[str, Callable[[], Run]]], backend: Backend, journal: Journal
+) -> list[Timing]:
+    """Make runs, each with a name, and measure them."""
+    try:
+        return backend.measure([make() for _, make in makers])
+    except AutopruneError:
+        raise
+    except Exception as error:  # whatever a device or its library raises
+        kept = f"{len(journal)} measurements are kept in {str(journal.path)!r}"
+        raise MeasuringError(
+            f"the device fails while {makers[0][0]} and what comes with it are measured "
+            f"({type(error).__name__}: {first_line(error)}); {kept}: run the same command again "
+            "to go on."
+        ) from error

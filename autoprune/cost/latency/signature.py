@@ -1,0 +1,148 @@
+"""What a device sees of a layer: the operator with its sizes, without the network around it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from autoprune.structure.groups import LayerSpec, Structure
+
+
+@dataclass(frozen=True, order=True)
+class Signature:
+    """One layer; equal signatures take equal time, wherever they stand. It always has a bias.
+
+    Attributes:
+        operator: in ATen: conv1d, conv2d, conv3d, conv_transpose1d, …, linear.
+        channels_in, channels_out: or features of a linear layer.
+        kernel, stride, padding, dilation: as in `torch.nn.Conv2d`; empty for a linear layer.
+        groups: convolution groups.
+        spatial: size of the input behind its channels; the tokens before a linear layer's features.
+    """
+
+    operator: str
+    channels_in: int
+    channels_out: int
+    kernel: tuple[int, ...]
+    stride: tuple[int, ...]
+    padding: tuple[int, ...]
+    dilation: tuple[int, ...]
+    groups: int
+    spatial: tuple[int, ...]
+
+    @classmethod
+    def of(cls, layer: LayerSpec, structure: Structure) -> Signature:
+        """Return the signature of a layer of the dense network."""
+        lengths = structure.shapes[layer.weight][:2]
+        shape = layer.input_shape
+        return cls(
+            operator=layer.kind,
+            channels_in=lengths[layer.in_dim] * layer.groups,
+            channels_out=lengths[layer.out_dim],
+            kernel=layer.kernel_size,
+            stride=layer.stride,
+            padding=layer.padding,
+            dilation=layer.dilation,
+            groups=layer.groups,
+            spatial=shape[1:] if layer.kernel_size else shape[:-1],
+        )
+
+    @property
+    def is_transposed(self) -> bool:
+        """Whether the weight is (in, out, …)."""
+        return self.operator.startswith("conv_transpose")
+
+    @property
+    def weight_shape(self) -> tuple[int, ...]:
+        """Shape of the weight."""
+        lengths = (self.channels_out, self.inputs)
+        return (*(lengths[::-1] if self.is_transposed else lengths), *self.kernel)
+
+    @property
+    def inputs(self) -> int:
+        """Inputs that each output reads: the length of the weight's input dimension."""
+        return self.channels_in // self.groups
+
+    def input_shape(self, batch: int) -> tuple[int, ...]:
+        """Return the shape of the layer's input."""
+        if self.kernel:
+            return (batch, self.channels_in, *self.spatial)
+        return (batch, *self.spatial, self.channels_in)
+
+    def cut_to(self, inputs: int, outputs: int) -> Signature:
+        """Return the signature with other lengths of the weight.
+
+        A grouped convolution loses whole groups, so that its `inputs` stay.
+        """
+        if self.groups == 1:
+            return replace(self, channels_in=inputs, channels_out=outputs)
+        groups = max(outputs * self.groups // self.channels_out, 1)
+        return replace(self, channels_in=groups * self.inputs, channels_out=outputs, groups=groups)
+
+    def is_like(self, other: Signature) -> bool:
+        """Whether the two differ at most in how many channels there are."""
+        bare = [replace(one, channels_in=0, channels_out=0, groups=1) for one in (self, other)]
+        return bare[0] == bare[1] and self._group_shape == other._group_shape
+
+    @property
+    def _group_shape(self) -> tuple[int, int] | None:
+        return None if self.groups == 1 else (self.inputs, self.channels_out // self.groups)
+
+    @property
+    def weight_count(self) -> int:
+        """Elements of the weight."""
+        return math.prod(self.weight_shape)
+
+    def __str__(self) -> str:
+        size = "x".join(map(str, self.kernel))
+        parts = [self.operator, size, f"{self.channels_in} to {self.channels_out} channels"]
+        if self.groups > 1:
+            parts.append(f"in {self.groups} groups")
+        if any(step > 1 for step in self.stride):
+            parts.append(f"stride {'x'.join(map(str, self.stride))}")
+        if self.spatial:
+            parts.append(f"on {'x'.join(map(str, self.spatial))}")
+        return " ".join(filter(None, parts))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Signature:
+        """Inverse of `to_json`."""
+        values: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in data.items()
+        }
+        return cls(**values)
+
+
+@dataclass(frozen=True)
+class Family:
+    """A layer of a network in all its widths.
+
+    Attributes:
+        dense: its signature in the dense network.
+        inputs_vary, outputs_vary: whether these lengths of its weight can shrink.
+    """
+
+    dense: Signature
+    inputs_vary: bool
+    outputs_vary: bool
+
+
+def families(structure: Structure) -> list[Family]:
+    """Return the distinct layers of a network, in its order, each with all that can vary in it."""
+    dims = {(s.tensor, s.dim) for group in structure.groups for s in group.slices}
+    found: dict[Signature, Family] = {}
+    for layer in structure.layers:
+        dense = Signature.of(layer, structure)
+        before = found.get(dense, Family(dense, False, False))
+        found[dense] = Family(
+            dense,
+            before.inputs_vary or (layer.groups == 1 and (layer.weight, layer.in_dim) in dims),
+            before.outputs_vary or (layer.weight, layer.out_dim) in dims,
+        )
+    return list(found.values())

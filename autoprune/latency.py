@@ -1,0 +1,196 @@
+"""Latency in a search: the table that predicts it, and the winner measured for real."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from autoprune.budget import Budget, Limit
+from autoprune.config import AUTO, SearchConfig
+from autoprune.cost.latency.backends import Backend, Conditions, make_backend
+from autoprune.cost.latency.journal import Journal
+from autoprune.cost.latency.model import LatencyCost
+from autoprune.cost.latency.profiler import profile
+from autoprune.cost.latency.steps import favoured_step
+from autoprune.cost.latency.table import LatencyTable, describe_noise
+from autoprune.errors import UsageError
+from autoprune.memory import settled_memory
+from autoprune.progress import Progress
+from autoprune.search_spaces.projection import Projection
+from autoprune.structure.groups import Structure
+from autoprune.structure.inputs import device_of
+from autoprune.study.result import LatencyFigures
+
+# The winner may miss its bound by that share: two measurements of one network differ by as much.
+TOLERANCE = 0.01
+# A tightened bound aims that much below what the miss asks for.
+MARGIN = 0.99
+
+
+def measure_table(
+    model: nn.Module,
+    structure: Structure,
+    inputs: Tensor,
+    conditions: Conditions,
+    path: Path,
+    progress: Progress,
+) -> LatencyTable:
+    """Measure the latency table of a network on this host and write it.
+
+    Measurements are kept in `path` with ".part" behind it until the table is whole: an interrupted
+    one goes on there.
+
+    Raises:
+        UsageError: the backend or its device cannot be used.
+        MeasuringError: the device fails.
+    """
+    backend = make_backend(conditions)
+    journal = Journal(path.with_name(f"{path.name}.part"), conditions.to_json())
+    if len(journal):
+        progress.note(f"{len(journal)} measurements were made before")
+    with settled_memory():
+        table = profile(
+            model, structure, inputs, backend, journal,
+            lambda done, total: progress.step("latency", done, total),
+        )  # fmt: skip
+    table.save(path)
+    journal.discard()
+    if (noise := describe_noise(table.origin)) is not None:
+        progress.note(noise)
+    return table
+
+
+def host_conditions(model: nn.Module) -> Conditions:
+    """Return how a search measures where nobody says: eager PyTorch, as the network lies here."""
+    tensor = next(model.parameters())
+    return Conditions(
+        device=str(device_of(model)),
+        threads=torch.get_num_threads(),
+        dtype=str(tensor.dtype).removeprefix("torch."),
+    )
+
+
+def wants_latency(config: SearchConfig) -> bool:
+    """Whether a search asks for latencies."""
+    bounded = "latency" in Budget.parse(config.budget).limits
+    rewarded = config.reward == "accuracy_latency"
+    bounded = bounded or config.minimize == "latency"
+    return bounded or rewarded or config.latency_table is not None or config.round_to == AUTO
+
+
+def step_of_widths(config: SearchConfig, cost: LatencyCost | None, progress: Progress) -> int:
+    """Return what widths are multiples of."""
+    if config.round_to != AUTO or cost is None:
+        return int(config.round_to)
+    step = favoured_step(cost.table.layers)
+    progress.note(f"widths are multiples of {step}, as {cost.table.about} favours")
+    return step
+
+
+def latency_cost(
+    model: nn.Module,
+    structure: Structure,
+    inputs: Tensor,
+    config: SearchConfig,
+    path: Path,
+    progress: Progress,
+) -> LatencyCost | None:
+    """Return the latency that a search goes by, None if it asks for none.
+
+    Args:
+        model: the dense network.
+        structure: of the model.
+        inputs: example inputs.
+        config: names a table, or None: then this host's is measured.
+        path: where that one is kept, and read if it is there.
+        progress: told what is done.
+
+    Raises:
+        TableError: the table is damaged, lacks a layer or is of other conditions.
+    """
+    if not wants_latency(config):
+        return None
+    if config.latency_table is not None:
+        table = LatencyTable.load(Path(config.latency_table))
+    elif path.exists():
+        table = LatencyTable.load(path)
+    else:
+        progress.note(f"no latency table is given: this host is measured, into {path}")
+        table = measure_table(model, structure, inputs, host_conditions(model), path, progress)
+    table.check(batch=1, dtype=host_conditions(model).dtype)
+    return LatencyCost(structure, table)
+
+
+class Verifier:
+    """Measures networks beside the dense one, as the table's layers were measured."""
+
+    def __init__(self, model: nn.Module, inputs: Tensor, cost: LatencyCost) -> None:
+        """Take the dense network, one sample, and the predictions to be verified."""
+        self._model, self._inputs, self._cost = model, inputs[:1], cost
+        self._backend = _backend_here(cost.table)
+
+    def figures(
+        self, network: nn.Module | None, dense_ms: float, pruned_ms: float
+    ) -> LatencyFigures:
+        """Return predicted and, where the device is this host, measured latencies.
+
+        Args:
+            network: the cut network; None leaves it unmeasured.
+            dense_ms: predicted for the dense network.
+            pruned_ms: predicted for the cut one.
+        """
+        table = self._cost.table
+        measured = None
+        if self._backend is not None and network is not None:
+            with settled_memory(), self._backend.session():
+                runs = [self._backend.network(one, self._inputs) for one in (self._model, network)]
+                measured = tuple(timing.ms for timing in self._backend.measure(runs))
+        return LatencyFigures(
+            table.conditions.backend, table.origin.device, (dense_ms, pruned_ms), measured
+        )
+
+
+def _backend_here(table: LatencyTable) -> Backend | None:
+    """Return the table's backend if its device is this host's, else None."""
+    try:
+        backend = make_backend(table.conditions)
+    except UsageError:
+        return None
+    return backend if backend.device_name() == table.origin.device else None
+
+
+def overshoot(figures: LatencyFigures, limit: Limit) -> float:
+    """Return measured latency over its bound; a share is one of the measured dense network.
+
+    It is 0 where nothing was measured.
+    """
+    if figures.measured_ms is None:
+        return 0.0
+    dense, pruned = figures.measured_ms
+    return pruned / limit.resolve(dense)
+
+
+def tightened(projection: Projection, factor: float) -> Projection:
+    """Return the projection with the bound on latency lowered for a miss by a factor.
+
+    Raises:
+        BudgetError: no network is that quick.
+    """
+    return Projection(
+        projection.space,
+        [
+            replace(bound, limit=bound.limit * MARGIN / factor)
+            if bound.cost.name == LatencyCost.name
+            else bound
+            for bound in projection.constraints
+        ],
+    )
+
+
+def is_miss(factor: float) -> bool:
+    """Whether a measured latency exceeds its bound by more than measurements differ."""
+    return not math.isnan(factor) and factor > 1 + TOLERANCE

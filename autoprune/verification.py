@@ -1,0 +1,122 @@
+"""The search up to a winner that holds: what it is predicted to take is measured, and misses count.
+
+A winner whose measured latency misses its bound tightens the bound by as much, and the search goes
+on in another round: trials that meet the tighter bound stay in the running.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from autoprune.agents import make_strategy
+from autoprune.bench import Bench
+from autoprune.budget import Budget
+from autoprune.config import SearchConfig
+from autoprune.errors import BudgetError
+from autoprune.evaluation.evaluator import timed
+from autoprune.evaluation.reward import Reward
+from autoprune.exploration import explore
+from autoprune.finals import FINALISTS, Finalist, run_off
+from autoprune.latency import Verifier, is_miss, overshoot, tightened
+from autoprune.loop import LoopReport
+from autoprune.progress import Progress
+from autoprune.session import Session
+from autoprune.strategy import SearchProblem, Strategy
+from autoprune.study.ledger import FIRST_ROUND, Ledger
+from autoprune.study.result import LatencyFigures
+
+# How often a miss tightens the bound, and the part of the trials that goes on after each.
+MOST_ROUNDS = 4
+EXTRA_TRIALS = 0.25
+
+
+@dataclass(frozen=True, eq=False)
+class Contest:
+    """What a search, or a round of it, ended with.
+
+    Attributes:
+        strategy: who chose.
+        exploration: how the search went.
+        finalist: the winner.
+        latency: its predicted and measured latency; None without a latency table.
+    """
+
+    strategy: Strategy
+    exploration: LoopReport
+    finalist: Finalist
+    latency: LatencyFigures | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Arena:
+    """All that the rounds of one search have in common.
+
+    Attributes:
+        config: the options.
+        bench: who builds and judges candidates.
+        reward: values measurements.
+        ledger: every trial.
+        session: the time.
+        progress: told what happens.
+        verifier: measures latencies; None without a latency table.
+    """
+
+    config: SearchConfig
+    bench: Bench
+    reward: Reward
+    ledger: Ledger
+    session: Session
+    progress: Progress
+    verifier: Verifier | None
+
+    def hold(self, problem: SearchProblem, name: str = FIRST_ROUND, left: int = 1) -> Contest:
+        """Search until there is a winner that keeps to the budget as measured.
+
+        After `MOST_ROUNDS` a miss is handed over, and said to be one.
+
+        Args:
+            problem: what is searched.
+            name: of the round.
+            left: how many such searches the time must do for.
+        """
+        contest = self._round(problem, name, left)
+        limit = Budget.parse(self.config.budget).limits.get("latency")
+        for again in range(MOST_ROUNDS):
+            figures = contest.latency
+            factor = 0.0 if figures is None or limit is None else overshoot(figures, limit)
+            if not is_miss(factor):
+                return contest
+            self.progress.note(f"the winner's measured latency is {factor:.3f} of its bound")
+            try:
+                projection = tightened(contest.strategy.problem.projection, factor)
+            except BudgetError as error:
+                self.progress.note(f"the bound cannot be tightened any more: {error}")
+                return contest
+            more = max(round(EXTRA_TRIALS * problem.trials), FINALISTS)
+            tighter = replace(problem, projection=projection, trials=more)
+            contest = self._round(tighter, f"{name}.{again + 1}", left)
+        self.progress.note("the latency bound is still missed: see costs.latency of the result")
+        return contest
+
+    def _round(self, problem: SearchProblem, name: str, left: int) -> Contest:
+        config, session, ledger = self.config, self.session, self.ledger
+        stop, deadline = session.part(left)
+        strategy = make_strategy(config.strategy, problem, **config.strategy_options)
+        ledger.begin_round(name)
+        report = explore(strategy, self.bench, self.reward, ledger, stop, self.progress)
+        session.seconds["strategy"] += report.strategy_seconds
+        with timed(session.seconds, "finalists"):
+            best = ledger.best(FINALISTS, problem.projection.fits)
+            finalist = run_off(best, self.bench, self.reward, self.progress, deadline)
+        session.count(*(self.bench.final_forwards[kind] for kind in finalist.judged))
+        return Contest(strategy, report, finalist, self._figures(finalist))
+
+    def _figures(self, finalist: Finalist) -> LatencyFigures | None:
+        if self.verifier is None:
+            return None
+        one = finalist.measurement
+        return self.verifier.figures(
+            finalist.network if self.config.verify_latency else None,
+            one.dense_costs["latency"],
+            one.costs["latency"],
+        )

@@ -1,0 +1,89 @@
+"""How well a latency table foretells networks that it was not fitted to.
+
+Usage: python experiments/latency/accuracy.py MODEL BACKEND TABLE [POLICIES]
+
+MODEL is a torchvision name; TABLE is measured if the file is not there. Prints the median and 90th
+percentile of the absolute error and the rank correlation over random policies from 0.3 to 1.0 of
+the dense latency, and the rank correlation over policies of equal MACs.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy.stats import spearmanr
+
+from autoprune.cli.specs import load_model
+from autoprune.cost import cost_models
+from autoprune.cost.latency.backends import Conditions, make_backend
+from autoprune.cost.latency.model import LatencyCost
+from autoprune.cost.latency.profiler import cut_to
+from autoprune.cost.latency.table import LatencyTable
+from autoprune.latency import measure_table
+from autoprune.memory import kept_memory, settled_memory
+from autoprune.policy import Widths
+from autoprune.progress import PlainProgress
+from autoprune.search_spaces.keep_ratio import search_space
+from autoprune.search_spaces.projection import Constraint, Projection
+from autoprune.structure.trace import trace
+
+AT_ONCE = 4
+EQUAL_MACS = 0.5
+
+
+@kept_memory()
+def main(name: str, backend_name: str, path: Path, count: int = 30) -> None:
+    torch.set_num_threads(1)
+    model = load_model(f"torchvision:{name}", None).eval()
+    image = torch.randn(1, 3, 224, 224)
+    structure = trace(model, image)
+    conditions = Conditions(backend=backend_name)
+    if not path.exists():
+        measure_table(model, structure, image, conditions, path, PlainProgress())
+    table = LatencyTable.load(path)
+    cost, backend = LatencyCost(structure, table), make_backend(conditions)
+    space = search_space(structure, 0.1)
+    random, dense = np.random.default_rng(99), structure.dense_widths
+
+    def drawn(model_cost, share: float) -> Widths:
+        projection = Projection(space, [Constraint(model_cost, share * model_cost.total(dense))])
+        return projection.project(np.exp(random.normal(0, 0.4, len(space))))
+
+    spread = [drawn(cost, share) for share in np.linspace(0.3, 1.0, count)]
+    macs = cost_models(structure)["flops"]
+    equal = [drawn(macs, EQUAL_MACS) for _ in range(2 * count // 3)]
+
+    def measured(policies: list[Widths]) -> np.ndarray:
+        found: list[float] = []
+        with settled_memory(), backend.session():
+            for start in range(0, len(policies), AT_ONCE):
+                some = policies[start : start + AT_ONCE]
+                runs = [backend.network(cut_to(model, structure, w), image) for w in some]
+                found += [timing.ms for timing in backend.measure(runs)]
+        return np.array(found)
+
+    for kind, policies in (("spread", spread), ("equal MACs", equal)):
+        foretold, real = np.array([cost.total(w) for w in policies]), measured(policies)
+        error = np.abs(foretold / real - 1)
+        rank = spearmanr(foretold, real).statistic
+        print(f"{kind}: {len(policies)} policies, {real.min():.1f} to {real.max():.1f} ms")
+        median, most = np.quantile(error, [0.5, 0.9])
+        print(f"  median error {100 * median:.1f} %, p90 {100 * most:.1f} %")
+        print(f"  rank correlation {rank:.3f}")
+        for a, b in zip(foretold, real, strict=True):
+            print(f"    {a:8.2f} {b:8.2f}")
+    began = time.perf_counter()
+    for _ in range(1000):
+        cost.total(dense)
+    print(
+        f"one prediction {time.perf_counter() - began:.4f} ms; table {path.stat().st_size} bytes,"
+    )
+    print(f"  {table.origin.measurements} measurements, {table.origin.noisy} noisy")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], Path(sys.argv[3]), *map(int, sys.argv[4:]))

@@ -1,0 +1,113 @@
+"""`autoprune profile`, and searches that go by its table."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+# A device that takes 10 ns a weight. While the file "slow" is there, small networks are slower.
+DEVICE = """
+from pathlib import Path
+
+from autoprune.cost.latency.backends import Backend
+from autoprune.cost.latency.stopwatch import Timing
+
+DENSE = 184_042
+
+
+class Device(Backend):
+    name = "device"
+
+    def layer(self, signature):
+        if Path("gone").exists():
+            raise RuntimeError("the device is lost")
+        return lambda: 0.01 + 1e-5 * signature.weight_count
+
+    def network(self, model, inputs):
+        weights = sum(p.numel() for p in model.parameters())
+        extra = 0.3 * (DENSE - weights) if Path("slow").exists() else 0
+        return lambda: 0.05 + 1e-5 * (weights + extra)
+
+    def measure(self, runs):
+        return [Timing(float(run()), 0.0, 7) for run in runs]
+
+    def device_name(self):
+        return "elsewhere" if Path("elsewhere").exists() else "a device"
+
+    def versions(self):
+        return {"device": "1"}
+"""
+BACKEND = ("--backend", "device.py:Device")
+
+
+@pytest.fixture
+def table(cli) -> Path:
+    Path("device.py").write_text(DEVICE)
+    done = cli("profile", *BACKEND, "--output", "table.json")
+    assert done.status == 0, done.err
+    assert "a device" in done.out and "7 layers" in done.out
+    return Path("table.json")
+
+
+def latency_of(run: str) -> dict[str, float]:
+    return json.loads((Path(run) / "result.json").read_text())["costs"]["latency"]
+
+
+def test_a_search_meets_latency_beside_other_bounds(table: Path, search, cli) -> None:
+    done = search("--budget", "latency=0.6,flops=0.5,params=0.7", "--latency-table", str(table))
+    assert done.status == 0, done.err
+    found = latency_of("out")
+    assert found["verified"] and found["device"] == "a device"
+    assert found["measured_ms"] <= 0.6 * 1.01 * found["measured_dense_ms"]
+    assert found["predicted_ms"] == pytest.approx(found["measured_ms"], rel=0.1)
+
+
+def test_a_winner_that_misses_tightens_the_bound(table: Path, search) -> None:
+    Path("slow").touch()
+    done = search("--budget", "latency=0.6", "--latency-table", str(table))
+    assert done.status == 0, done.err
+    found = latency_of("out")
+    assert "measured latency is 1." in done.err
+    assert found["measured_ms"] <= 0.6 * 1.01 * found["measured_dense_ms"]
+    assert found["predicted_ms"] < 0.55 * found["predicted_dense_ms"]
+
+
+def test_nothing_is_measured_if_not_wanted_or_elsewhere(table: Path, search) -> None:
+    options = ("--budget", "latency=0.6", "--latency-table", str(table))
+    assert search(*options, "--no-verify-latency").status == 0
+    assert latency_of("out")["verified"] is False
+    Path("elsewhere").touch()
+    assert search(*options, "--output", "other").status == 0
+    found = latency_of("other")
+    assert (found["verified"], found["measured_ms"]) == (False, None)
+    assert found["predicted_ms"] <= 0.6 * found["predicted_dense_ms"]
+
+
+def test_a_device_that_disappears_and_comes_back(cli) -> None:
+    Path("device.py").write_text(DEVICE)
+    Path("gone").touch()
+    done = cli("profile", *BACKEND, "--output", "table.json")
+    assert done.status == 2 and "the device is lost" in done.err and "go on" in done.err
+    Path("gone").unlink()
+    assert cli("profile", *BACKEND, "--output", "table.json").status == 0
+    assert not Path("table.json.part").exists()
+
+
+def test_mistakes(table: Path, cli, search) -> None:
+    done = cli("profile", *BACKEND, "--output", "table.json")
+    assert done.status == 2 and "there already" in done.err
+    done = search("--budget", "latency=0.001ms", "--latency-table", str(table))
+    assert done.status == 2 and "latency=0.001 ms is out of reach" in done.err
+    done = search("--budget", "latency=0.6", "--latency-table", "device.py")
+    assert done.status == 2 and "cannot read latency table" in done.err
+    done = cli("profile", "--device", "nonsense", "--output", "x.json")
+    assert done.status == 2 and "'nonsense' cannot be used" in done.err
+
+
+def test_widths_are_rounded_as_the_device_favours(table: Path, search) -> None:
+    done = search("--round-to", "auto", "--latency-table", str(table))
+    assert done.status == 0 and "widths are multiples of" in done.err
+    done = search("--round-to", "often", "--output", "other")
+    assert done.status == 2 and "'often' is no whole number" in done.err

@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+from autoprune.cost.latency.backends import Conditions
+from autoprune.cost.latency.model import FIXED, OTHER, LatencyCost
+from autoprune.cost.latency.profiler import cut_to, spread
+from autoprune.errors import TableError
+from autoprune.structure.trace import trace
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2"])
+def test_a_known_device_is_predicted(name: str, stairs: Any, stair_table: Any) -> None:
+    """Sums of layers plus half a millisecond: what remains is between the measured widths."""
+    model = torchvision.models.get_model(name, weights=None).eval()
+    image = torch.randn(1, 3, 64, 64)
+    structure, table = trace(model, image), stair_table(model, image)
+    cost = LatencyCost(structure, table)
+    backend = stairs(Conditions(backend="stairs"))
+    errors = []
+    for widths in spread(structure, count=8, seed=7):
+        run = backend.network(cut_to(model, structure, widths), image)
+        errors.append(abs(cost.total(widths) / run() - 1))
+    assert np.median(errors) < 0.03
+    prediction = cost.predict(structure.dense_widths)
+    assert prediction.ms == cost.total(structure.dense_widths)
+    assert prediction.std_ms is not None and prediction.std_ms < 0.05 * prediction.ms
+
+
+def two_layers() -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(3, 32, 3), nn.ReLU(), nn.Conv2d(32, 10, 1))
+
+
+def test_layers_sum_up_to_the_network(stair_table: Any) -> None:
+    model, image = two_layers(), torch.randn(1, 3, 8, 8)
+    cost = LatencyCost(trace(model, image), stair_table(model, image))
+    for width in (32, 20, 1):
+        by_layer = cost.by_layer((width,))
+        assert by_layer.keys() == {"0", "2", OTHER, FIXED}
+        assert sum(by_layer.values()) == pytest.approx(cost.total((width,)))
+
+
+def test_a_layer_that_was_not_measured_is_refused(stair_table: Any) -> None:
+    table = stair_table(two_layers(), torch.randn(1, 3, 8, 8))
+    for model, image in (
+        (two_layers(), torch.randn(1, 3, 9, 9)),
+        (nn.Sequential(nn.Conv2d(3, 33, 3), nn.Conv2d(33, 10, 1)), torch.randn(1, 3, 8, 8)),
+    ):
+        with pytest.raises(TableError, match=r"no layer conv2d 3x3 3 to 3. channels on .x."):
+            LatencyCost(trace(model, image), table)
+
+
+def test_a_narrower_layer_of_the_same_kind_is_found(stair_table: Any) -> None:
+    table = stair_table(two_layers(), torch.randn(1, 3, 8, 8))
+    model, image = nn.Sequential(nn.Conv2d(3, 24, 3), nn.Conv2d(24, 10, 1)), torch.zeros(1, 3, 8, 8)
+    wide, narrow = (trace(m, image) for m in (two_layers(), model))
+    assert LatencyCost(narrow, table).by_layer((24,))["0"] == pytest.approx(
+        LatencyCost(wide, table).by_layer((24,))["0"]
+    )
+
+
+def test_another_batch_or_data_type_is_refused(stair_table: Any) -> None:
+    table = stair_table(two_layers(), torch.randn(1, 3, 8, 8))
+    table.check(batch=1, dtype="float32")
+    with pytest.raises(TableError, match=r"batch 1, not 8.*--batch 8"):
+        table.check(batch=8, dtype="float32")
+    with pytest.raises(TableError, match=r"float32.*float16.*--dtype float16"):
+        table.check(batch=1, dtype="float16")

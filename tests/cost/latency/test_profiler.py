@@ -1,0 +1,236 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from autoprune.cost.latency.backends import Backend, Conditions, make_backend
+from autoprune.cost.latency.correction import Correction
+from autoprune.cost.latency.journal import Journal
+from autoprune.cost.latency.model import LatencyCost
+from autoprune.cost.latency.profiler import profile
+from autoprune.cost.latency.table import LatencyTable, describe_noise
+from autoprune.errors import MeasuringError, TableError, UsageError
+from autoprune.structure.trace import trace
+
+IMAGE = torch.randn(1, 3, 8, 8)
+
+
+def model() -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(3, 24, 3, padding=1),
+        nn.Conv2d(24, 24, 3, padding=1, groups=24),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(24 * 64, 10),
+    )
+
+
+def profiled(backend: Backend, path: Path | None) -> LatencyTable:
+    network = model()
+    journal = Journal(path, backend.conditions.to_json())
+    return profile(network, trace(network, IMAGE), IMAGE, backend, journal)
+
+
+@pytest.fixture(scope="module")
+def table(stairs: Any) -> LatencyTable:
+    return profiled(stairs(Conditions(backend="stairs")), None)
+
+
+# ------------------------------------------------------------------------------------- interrupted
+
+
+def test_an_interrupted_profile_goes_on_where_it_was(
+    stairs: Any, table: LatencyTable, tmp_path: Path
+) -> None:
+    class Dying(stairs):  # type: ignore[misc]
+        left = 20
+
+        def layer(self, signature: Any) -> Callable[[], object]:
+            type(self).left -= 1
+            if not self.left:
+                raise RuntimeError("CUDA error: device lost")
+            made: Callable[[], object] = super().layer(signature)
+            return made
+
+    path, conditions = tmp_path / "table.part", Conditions(backend="stairs")
+    with pytest.raises(MeasuringError, match=r"device lost.*16 measurements are kept.*go on"):
+        profiled(Dying(conditions), path)
+    with path.open("a") as file:
+        file.write('{"layer": {"opera')  # the process died in the middle of a line
+    journal = Journal(path, conditions.to_json())
+    assert len(journal.layers) == 16
+    Dying.left = 10**6
+    again = profiled(Dying(conditions), path)
+    assert 10**6 - Dying.left == table.origin.measurements - 16
+    assert [one.to_json() for one in again.layers] == [one.to_json() for one in table.layers]
+
+
+def test_measurements_under_other_conditions_are_not_mixed(tmp_path: Path) -> None:
+    path = tmp_path / "part"
+    Journal(path, Conditions(threads=1).to_json())
+    with pytest.raises(UsageError, match="other conditions"):
+        Journal(path, Conditions(threads=2).to_json())
+    path.write_text("not a journal\n")
+    with pytest.raises(TableError, match="remove it to begin anew"):
+        Journal(path, Conditions().to_json())
+
+
+# ------------------------------------------------------------------------------------------ a file
+
+
+def test_a_table_is_the_same_after_a_file(table: LatencyTable, tmp_path: Path) -> None:
+    path = tmp_path / "new" / "table.json"
+    table.save(path)
+    again = LatencyTable.load(path)
+    structure = trace(model(), IMAGE)
+    for widths in ((24,), (11,), (1,)):
+        assert LatencyCost(structure, again).total(widths) == pytest.approx(
+            LatencyCost(structure, table).total(widths), rel=1e-4
+        )
+    assert (again.conditions, again.origin) == (table.conditions, table.origin)
+
+
+def broken(change: Callable[[dict[str, Any]], object]) -> Callable[[str], str]:
+    def edit(text: str) -> str:
+        data = json.loads(text)
+        change(data)
+        return json.dumps(data)
+
+    return edit
+
+
+@pytest.mark.parametrize(
+    ("edit", "words"),
+    [
+        (lambda text: text[: len(text) // 2], "cannot read"),
+        (lambda text: "", "cannot read"),
+        (lambda text: "[1, 2]", "is no latency table"),
+        (broken(lambda d: d.update(version=9)), "format version 9"),
+        (broken(lambda d: d.update(layers=[])), "is empty"),
+        (broken(lambda d: d["layers"][0].pop("grid")), "damaged.*grid"),
+        (broken(lambda d: d["layers"][0]["inputs"]["ms"].__setitem__(0, -1.0)), "damaged"),
+        (broken(lambda d: d["layers"][0]["outputs"]["lengths"].pop()), "damaged"),
+        (broken(lambda d: d["conditions"].update(threads=0)), "damaged.*threads"),
+        (broken(lambda d: d["conditions"].update(nonsense=0)), "damaged"),
+        (broken(lambda d: d.pop("correction")), "damaged"),
+    ],
+)
+def test_damaged_files(
+    table: LatencyTable, tmp_path: Path, edit: Callable[[str], str], words: str
+) -> None:
+    path = tmp_path / "table.json"
+    table.save(path)
+    path.write_text(edit(path.read_text()))
+    with pytest.raises(TableError, match=words):
+        LatencyTable.load(path)
+
+
+def test_no_file(tmp_path: Path) -> None:
+    with pytest.raises(TableError, match="cannot read latency table"):
+        LatencyTable.load(tmp_path / "none.json")
+
+
+# -------------------------------------------------------------------------------------- correction
+
+
+def test_the_correction_finds_the_coefficients() -> None:
+    rows = [torch.tensor([a, b, c, 1.0]).numpy() for a, b, c in
+            ((9, 3, 8), (8, 1, 5), (5, 5, 1), (3, 2, 4), (2, 1, 6), (1, 4, 2))]  # fmt: skip
+    measured = [0.8 * r[0] + 0.2 * r[1] + 0.1 * r[2] + 0.5 for r in rows]
+    fit = Correction.fit(rows, measured)
+    assert fit.coefficients == pytest.approx((0.8, 0.2, 0.1, 0.5), rel=0.05)
+    assert fit.relative_error is not None and fit.relative_error < 0.02
+
+
+def test_without_networks_layers_are_summed() -> None:
+    assert Correction.fit([], []) == Correction()
+    assert Correction().apply(torch.tensor([7.0, 5.0, 4.0, 1.0]).numpy()) == 7.0
+
+
+def test_a_noisy_machine_is_told(stairs: Any) -> None:
+    class Noisy(stairs):  # type: ignore[misc]
+        def measure(self, runs: Any) -> Any:
+            from autoprune.cost.latency.stopwatch import Timing
+
+            return [Timing(float(run()), 100.0, 7) for run in runs]
+
+    origin = profiled(Noisy(Conditions(backend="stairs")), None).origin
+    assert origin.noisy == origin.measurements > 0
+    assert "quieter machine" in (describe_noise(origin) or "")
+
+
+# ---------------------------------------------------------------------------------------- backends
+
+
+@pytest.mark.parametrize("name", ["torch", "onnxruntime"])
+def test_a_small_network_on_this_machine(name: str) -> None:
+    if name == "onnxruntime":
+        pytest.importorskip("onnxruntime")
+        pytest.importorskip("onnx")
+    backend = make_backend(Conditions(backend=name))
+    table = profiled(backend, None)
+    cost = LatencyCost(trace(model(), IMAGE), table)
+    assert 0 < cost.total((24,)) < 1000
+    assert table.origin.versions and table.origin.device
+
+
+@pytest.mark.parametrize("options", [{"dtype": "bfloat16"}, {"memory_format": "channels_last"}])
+def test_the_measured_network_stays_as_it_is(options: dict[str, Any]) -> None:
+    network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 4, 3))
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    make_backend(Conditions(**options)).network(network.train(), IMAGE)()
+    for name, tensor in network.state_dict().items():
+        assert tensor.dtype == torch.float32 and tensor.is_contiguous()
+        assert torch.equal(tensor, before[name])
+    assert network.training
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"backend": "torhc"}, "did you mean 'torch'"),
+        ({"device": "cuda:99"}, "device 'cuda:99' cannot be used"),
+        ({"device": "nonsense"}, "device 'nonsense' cannot be used"),
+        ({"threads": 0}, "threads must be at least 1"),
+        ({"dtype": "int8"}, "dtype must be one of"),
+        ({"memory_format": "nhwc"}, "memory-format must be one of"),
+    ],
+)
+def test_conditions_that_cannot_be(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        make_backend(Conditions(**options))
+
+
+def test_onnx_runs_every_kind_of_layer_as_torch_does() -> None:
+    ort = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnx")
+    from autoprune.cost.latency.onnx_files import WEIGHT, layer_model
+    from autoprune.cost.latency.signature import families
+
+    network = nn.Sequential(
+        nn.Conv2d(2, 6, 3, stride=2, padding=1),
+        nn.Conv2d(6, 6, 3, dilation=2, padding=2, groups=3),
+        nn.ConvTranspose2d(6, 4, 2, stride=2),
+        nn.Flatten(),
+        nn.Linear(4 * 64, 5),
+    )
+    for parameter in network.parameters():
+        nn.init.constant_(parameter, WEIGHT)
+    image = torch.ones(1, 2, 8, 8)
+    for family, layer in zip(
+        families(trace(network, image)), (m for m in network if list(m.parameters())), strict=True
+    ):
+        inputs = torch.ones(family.dense.input_shape(1))
+        session = ort.InferenceSession(
+            layer_model(family.dense, 1), providers=["CPUExecutionProvider"]
+        )
+        (found,) = session.run(None, {"x": inputs.numpy()})
+        with torch.no_grad():
+            expected = layer(inputs)
+        assert torch.allclose(torch.from_numpy(found), expected, atol=1e-5)
