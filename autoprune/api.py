@@ -248,7 +248,7 @@ def _begun(run: RunDirectory, settings: Mapping[str, Any], config: SearchConfig)
         search = run.load_result().get("search", {})
         limits = search.get("limits", {})
         most, longest = limits.get("trials", 0), limits.get("time") or math.inf
-        recovered = config.recover <= limits.get("recover", 0.0)
+        recovered = (config.recover or 0.0) <= (limits.get("recover") or 0.0)
         if (config.trials or 0) <= most and (config.time or math.inf) <= longest and recovered:
             raise RunError(
                 f"the search in {str(run.path)!r} is finished ({search.get('trials')} trials): "

@@ -37,6 +37,7 @@ class SearchConfig:
             one trial and one finalist are made in any case. None is no limit. A resumed search has
             it anew.
         recover: seconds in which the winner learns to do what the dense network does; 0 is off.
+            None is as long as the search took, two minutes at most.
         sampler: of the strategy "bayes".
         agent: of the strategy "ddpg": the run or file of one that learnt before.
         from_run: of the strategy "recall", which it implies: the run whose frontier is used.
@@ -59,7 +60,7 @@ class SearchConfig:
     max_drop: float | None = None
     minimize: str | None = None
     time: float | None = None
-    recover: float = 120.0
+    recover: float | None = None
     sampler: str | None = None
     agent: str | None = None
     from_run: str | None = None
@@ -79,7 +80,7 @@ class SearchConfig:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise UsageError(f"{name} must be above zero, but got {value}.")
-        if not 0 <= self.recover < math.inf:
+        if self.recover is not None and not 0 <= self.recover < math.inf:
             raise UsageError(f"recover must be seconds or off, but got {self.recover}.")
         if self.max_drop is not None and not 0 <= self.max_drop < math.inf:
             raise UsageError(f"max-drop must be points, 0 or more, but got {self.max_drop}.")

@@ -11,6 +11,8 @@ from autoprune.study.ledger import Ledger
 
 # Part of the user's time that recovery may take at most.
 RECOVERY_SHARE = 0.25
+# Seconds that it takes at most if nobody says.
+RECOVERY_SECONDS = 120.0
 # Part of the time before it that the search itself may take; the finalists get the rest.
 SEARCH_SHARE = 0.75
 STAGES = ("structure", "statistics", "paths", "judge", "strategy", "finalists", "recovery")
@@ -26,17 +28,20 @@ class Session:
         deadline: after which no finalist is begun.
     """
 
-    def __init__(self, began: float, limit: float | None, recovery: float = 0.0) -> None:
+    def __init__(self, began: float, limit: float | None, recovery: float | None = 0.0) -> None:
         """Take when it began, how long it may last, and how long recovery may.
 
         Args:
             began: `time.monotonic` seconds.
             limit: seconds in all; None is no limit.
-            recovery: seconds asked for; `RECOVERY_SHARE` of the limit at most are given.
+            recovery: seconds asked for; `RECOVERY_SHARE` of the limit at most are given. None is as
+                long as everything before it took, `RECOVERY_SECONDS` at most.
         """
         self._began = began
         self._end = began + (limit or math.inf)
-        self._recovery = min(recovery, RECOVERY_SHARE * (limit or math.inf))
+        self._modest = recovery is None
+        wanted = RECOVERY_SECONDS if recovery is None else recovery
+        self._recovery = min(wanted, RECOVERY_SHARE * (limit or math.inf))
         self.seconds = dict.fromkeys(STAGES, 0.0)
         self.evaluations = self.image_forwards = 0
         self.deadline = self._end - self._recovery
@@ -56,7 +61,8 @@ class Session:
     @property
     def recovery_seconds(self) -> float:
         """Seconds that recovery may take from now on."""
-        return min(self._recovery, self._end - time.monotonic())
+        most = min(self._recovery, self.total) if self._modest else self._recovery
+        return min(most, self._end - time.monotonic())
 
     @property
     def total(self) -> float:

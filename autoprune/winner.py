@@ -64,7 +64,7 @@ def recover_finalist(
     """
     seconds = session.recovery_seconds
     if seconds <= 0:
-        if config.recover:
+        if config.recover != 0:
             progress.note("no recovery: the time is over")
         return Winner(finalist)
     widths = finalist.measurement.widths

@@ -40,10 +40,20 @@ def test_plain_values_come_back() -> None:
         "search_samples": 2,
         "selection_samples": 3,
     }
-    assert values.keys() == {field.name for field in fields(SearchConfig)}
+    instead_of_a_budget = {"max_drop", "minimize"}
+    assert values.keys() == {field.name for field in fields(SearchConfig)} - instead_of_a_budget
     config = SearchConfig.from_mapping(values)
     assert config.to_mapping() == values
     assert SearchConfig.from_mapping(config.to_mapping()) == config
+    without = {key: value for key, value in values.items() if key != "budget"}
+    dropping = SearchConfig.from_mapping({**without, "max_drop": 1.5, "minimize": "params"})
+    assert dropping.to_mapping() == {
+        **values,
+        "budget": "none",
+        "max_drop": 1.5,
+        "minimize": "params",
+    }
+    assert SearchConfig.from_mapping(dropping.to_mapping()) == dropping
 
 
 def test_what_is_none_is_left_out() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from pathlib import Path
 
 from searches import FEW, TINY, classifier, dataset
@@ -11,7 +12,7 @@ from searches import FEW, TINY, classifier, dataset
 import autoprune
 from autoprune.data import Splits
 from autoprune.demo import load_demo
-from autoprune.session import Session
+from autoprune.session import RECOVERY_SECONDS, Session
 
 
 def test_time_ends_a_search(digits: Splits, tmp_path: Path) -> None:
@@ -40,3 +41,9 @@ def test_recovery_takes_a_quarter_of_the_time_at_most() -> None:
     assert unlimited.deadline == unlimited.search_deadline == math.inf
     assert unlimited.recovery_seconds == 60.0
     assert Session(began=-math.inf, limit=100.0, recovery=60.0).recovery_seconds <= 0
+
+
+def test_recovery_takes_no_longer_than_the_search_if_nobody_says() -> None:
+    began = time.monotonic()
+    assert 10 <= Session(began - 10, limit=None, recovery=None).recovery_seconds < 60
+    assert Session(began - 1000, limit=None, recovery=None).recovery_seconds == RECOVERY_SECONDS
