@@ -20,9 +20,10 @@ from torch import Tensor, nn
 from autoprune.evaluation.measurement import Scores
 
 # Shares of the images after which a candidate may be dropped.
-LOOKS = (0.25, 0.5)
-# Standard errors by which it must be worse. KL has long tails: two would drop winners.
-CERTAIN = 3.0
+LOOKS = (0.125, 0.25, 0.5, 0.75)
+# Standard errors by which it must be worse. In searches on ResNet-20 2.5 dropped 60 to 88 of 100
+# candidates after 0.33 to 0.65 of all images and nobody better; with 2 one was.
+CERTAIN = 2.5
 # Fewer images than this say nothing about their own spread.
 LEAST = 50
 
