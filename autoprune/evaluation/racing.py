@@ -36,37 +36,34 @@ class SampleScores:
     """How well a network does on each of some samples.
 
     Attributes:
-        kl: from the dense network's class probabilities, nats, (samples,).
-        loss: cross entropy on the labels, nats, (samples,); None without labels.
-        right: whether the label is the first choice, (samples,); None without labels.
+        rows: the KL from the dense network's class probabilities and, where there are labels, the
+            cross entropy and whether the label is the first choice: (1 or 3, samples).
     """
 
-    kl: Tensor
-    loss: Tensor | None = None
-    right: Tensor | None = None
+    rows: Tensor
 
     def __len__(self) -> int:
-        return len(self.kl)
+        return self.rows.shape[1]
+
+    @property
+    def kl(self) -> Tensor:
+        """KL of every sample, nats."""
+        return self.rows[0]
 
     @classmethod
     def of(cls, dense: Tensor, logits: Tensor, targets: Tensor | None) -> SampleScores:
         """Compare class scores (samples, classes) with the dense network's and the labels."""
         p, q = dense.log_softmax(1), logits.log_softmax(1)
-        kl = F.kl_div(q, p, reduction="none", log_target=True).sum(1)
-        if targets is None:
-            return cls(kl)
-        loss = F.nll_loss(q, targets, reduction="none")
-        return cls(kl, loss, (q.argmax(1) == targets).to(q.dtype))
+        rows = [F.kl_div(q, p, reduction="none", log_target=True).sum(1)]
+        if targets is not None:
+            right = (q.argmax(1) == targets).to(q.dtype)
+            rows += [F.nll_loss(q, targets, reduction="none"), right]
+        return cls(torch.stack(rows))
 
     @classmethod
     def join(cls, parts: Sequence[SampleScores]) -> SampleScores:
         """Put batches together."""
-        return cls(
-            *(
-                None if values[0] is None else torch.cat(values)
-                for values in zip(*((p.kl, p.loss, p.right) for p in parts), strict=True)
-            )
-        )
+        return cls(torch.cat([part.rows for part in parts], dim=1))
 
     def mean(self) -> Scores:
         """Return the scores on these samples."""
@@ -74,23 +71,18 @@ class SampleScores:
 
     def beside(self, rival: SampleScores) -> Scores:
         """Return the scores expected on all samples of a rival, of which these are the first."""
-        kl, loss, top1 = (
-            None if own is None or theirs is None else expected_mean(own, theirs)
-            for own, theirs in (
-                (self.kl, rival.kl),
-                (self.loss, rival.loss),
-                (self.right, rival.right),
-            )
-        )
+        means = expected_means(self.rows, rival.rows).tolist()
+        kl, loss, top1 = means if len(means) == 3 else (*means, None, None)
         return Scores(kl, loss, None if top1 is None else min(top1, 1.0), samples=len(self))
 
 
-def expected_mean(values: Tensor, others: Tensor) -> float:
-    """Return the mean of all values, of which the first are known beside all of others.
+def expected_means(rows: Tensor, others: Tensor) -> Tensor:
+    """Return the means of rows of which the first values are known beside all of others'.
 
     None of them is negative.
     """
-    return max(float(others.mean() + (values - others[: len(values)]).mean()), 0.0)
+    differences = rows - others[:, : rows.shape[1]]
+    return (others.mean(1) + differences.mean(1)).clamp_min(0.0)
 
 
 def race(batches: Iterable[SampleScores], rival: SampleScores) -> SampleScores:

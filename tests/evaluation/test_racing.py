@@ -9,14 +9,14 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from autoprune.data import Samples
-from autoprune.evaluation.racing import LEAST, LOOKS, SampleScores, expected_mean, race
+from autoprune.evaluation.racing import LEAST, LOOKS, SampleScores, expected_means, race
 from autoprune.evaluation.scoring import CPU_BATCH, ClassificationScorer
 
 
 def batches_of(kl: Tensor, size: int, taken: list[int]) -> Iterator[SampleScores]:
     for part in kl.split(size):
         taken.append(len(part))
-        yield SampleScores(part)
+        yield SampleScores(part[None])
 
 
 def noisy(mean: float, count: int = 400, seed: int = 0) -> Tensor:
@@ -26,20 +26,22 @@ def noisy(mean: float, count: int = 400, seed: int = 0) -> Tensor:
 
 
 def test_estimate_beside_a_rival_by_hand() -> None:
-    theirs = torch.tensor([1.0, 2.0, 3.0, 6.0])  # mean 3; own are 1 and 2 above the first two
-    assert expected_mean(torch.tensor([2.0, 4.0]), theirs) == pytest.approx(3 + 1.5)
-    assert expected_mean(torch.tensor([0.0, 0.0]), torch.tensor([3.0, 3.0, 0.0, 0.0])) == 0.0
+    theirs = torch.tensor([[1.0, 2.0, 3.0, 6.0], [3.0, 3.0, 0.0, 0.0]])
+    # 1 and 2 above the first two of mean 3; 3 and 3 below the first two of mean 1.5.
+    own = torch.tensor([[2.0, 4.0], [0.0, 0.0]])
+    assert expected_means(own, theirs).tolist() == pytest.approx([3 + 1.5, 0.0])
 
 
 def test_estimate_from_all_samples_is_the_mean() -> None:
     own, theirs = noisy(5.0, seed=1), noisy(4.0, seed=2)
-    assert expected_mean(own, theirs) == pytest.approx(float(own.mean()), rel=1e-6)
+    found = expected_means(own[None], theirs[None])
+    assert float(found) == pytest.approx(float(own.mean()), rel=1e-6)
 
 
 def test_what_is_far_behind_is_dropped_at_the_first_look() -> None:
     rival, taken = 10 + noisy(0.0), list[int]()
     # Behind by one standard deviation: seven standard errors of 50 samples.
-    found = race(batches_of(rival + noisy(1.0, seed=1), 50, taken), SampleScores(rival))
+    found = race(batches_of(rival + noisy(1.0, seed=1), 50, taken), SampleScores(rival[None]))
     assert len(found) == 50 == LOOKS[0] * len(rival)
     assert taken == [50]
 
@@ -48,19 +50,19 @@ def test_what_is_a_little_behind_is_scored_on_all() -> None:
     rival, taken = 10 + noisy(0.0), list[int]()
     # Behind by 0.02 standard deviations: far from certain after 200 samples.
     own = rival + noisy(0.02, seed=1)
-    assert len(race(batches_of(own, 50, taken), SampleScores(rival))) == 400
+    assert len(race(batches_of(own, 50, taken), SampleScores(rival[None]))) == 400
     assert sum(taken) == 400
 
 
 def test_a_later_look_sees_what_earlier_ones_could_not() -> None:
     rival = 10 + noisy(0.0)
     own = rival + torch.cat([noisy(0.0, 100, 1), noisy(1.0, 300, 2)])
-    assert len(race(batches_of(own, 50, []), SampleScores(rival))) == 200
+    assert len(race(batches_of(own, 50, []), SampleScores(rival[None]))) == 200
 
 
 def test_few_samples_are_no_reason_to_drop() -> None:
     count = int(LEAST / max(LOOKS)) - 2
-    rival = SampleScores(torch.zeros(count))
+    rival = SampleScores(torch.zeros(1, count))
     assert len(race(batches_of(noisy(9.0, count), 5, []), rival)) == count
 
 
@@ -68,7 +70,7 @@ def test_few_samples_are_no_reason_to_drop() -> None:
 def test_who_is_nowhere_worse_is_never_dropped(seed: int, margin: float) -> None:
     rival = 10 + noisy(0.0, seed=seed)
     better = rival - margin * torch.rand(400, generator=torch.Generator().manual_seed(seed))
-    assert len(race(batches_of(better, 50, []), SampleScores(rival))) == 400
+    assert len(race(batches_of(better, 50, []), SampleScores(rival[None]))) == 400
 
 
 class TestScorer:
