@@ -21,6 +21,8 @@ PROBES = 0.25
 DOUBT = 0.5
 # Standard deviation of what the sum of curves cannot explain, as a share of the loss.
 MISFIT = 0.05
+# The least loss counts as at least this share of the expected one: it may be zero.
+SMALLEST = 0.1
 # Draws that may lead to known widths, before the search ends.
 ATTEMPTS = 20
 
@@ -45,6 +47,8 @@ class KnapsackStrategy(CourseStrategy):
         # A search that is cut short among the probes has something to hand over.
         uniform = self.problem.projection.project(np.ones(len(self.problem.space)))
         yield Candidate(uniform)
+        # Losses are counted from here.
+        yield Candidate(self.problem.space.sizes, "probe")
         yield from plan_probes(self.problem, PROBES)
         curves = loss_curves(self.problem, self._values)
         start = by_greed(self.problem.projection, curves)
@@ -104,7 +108,10 @@ def learn(features: npt.NDArray[np.float64], losses: npt.NDArray[np.float64]) ->
     usual = float(losses.sum() / max(features.sum(), 1e-300)) if len(losses) else 1.0
     if not usual > 0:
         usual = 1.0
-    noise = MISFIT * max(float(losses.min(initial=np.inf)), 1e-12) if len(losses) else 1.0
+    noise = 1.0
+    if len(losses):
+        expected = usual * float(features.sum(1).mean())
+        noise = MISFIT * max(float(losses.min()), SMALLEST * expected, 1e-12)
     precision = np.eye(groups) / (DOUBT * usual) ** 2 + features.T @ features / noise**2
     covariance = np.linalg.inv(precision)
     mean = usual + covariance @ features.T @ (losses - usual * features.sum(1)) / noise**2

@@ -154,7 +154,17 @@ def search(
         if winner.recovered is not None:
             run.save_recovered(winner.network)
         result = Summary(
-            model, config, images, task, bench, ledger, contest, winner, session, smallest
+            model,
+            config,
+            images,
+            task,
+            bench,
+            ledger,
+            contest,
+            winner,
+            session,
+            problem.trials,
+            smallest,
         ).report()
         run.save_result(result)
     return Run(run.path, winner.network, policy, result)

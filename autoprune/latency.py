@@ -19,6 +19,7 @@ from autoprune.cost.latency.steps import favoured_step
 from autoprune.cost.latency.table import LatencyTable, describe_noise
 from autoprune.errors import UsageError
 from autoprune.memory import settled_memory
+from autoprune.policy import hash_shapes
 from autoprune.progress import Progress
 from autoprune.search_spaces.projection import Projection
 from autoprune.structure.groups import Structure
@@ -49,7 +50,9 @@ def measure_table(
         MeasuringError: the device fails.
     """
     backend = make_backend(conditions)
-    journal = Journal(path.with_name(f"{path.name}.part"), conditions.to_json())
+    # Layers could serve other networks; timings of whole networks cannot.
+    network = {"network": hash_shapes(structure.shapes), "input": list(inputs.shape[1:])}
+    journal = Journal(path.with_name(f"{path.name}.part"), {**conditions.to_json(), **network})
     if len(journal):
         progress.note(f"{len(journal)} measurements were made before")
     with settled_memory():
@@ -116,13 +119,23 @@ def latency_cost(
         return None
     if config.latency_table is not None:
         table = LatencyTable.load(Path(config.latency_table))
-    elif path.exists():
-        table = LatencyTable.load(path)
+    elif (kept := _kept_table(model, path)) is not None:
+        table = kept
     else:
         progress.note(f"no latency table is given: this host is measured, into {path}")
         table = measure_table(model, structure, inputs, host_conditions(model), path, progress)
     table.check(batch=1, dtype=host_conditions(model).dtype)
     return LatencyCost(structure, table)
+
+
+def _kept_table(model: nn.Module, path: Path) -> LatencyTable | None:
+    """Return this host's table if it was measured before, as it would be measured today."""
+    if not path.exists():
+        return None
+    table, today = LatencyTable.load(path), host_conditions(model)
+    if table.conditions != today or table.origin.device != make_backend(today).device_name():
+        return None
+    return table
 
 
 class Verifier:

@@ -24,10 +24,12 @@ class LoopReport:
     Attributes:
         failed: trials without a value.
         strategy_seconds: spent in `ask` and `tell`.
+        timed_out: whether it was the time that ended it.
     """
 
     failed: int
     strategy_seconds: float
+    timed_out: bool = False
 
 
 class SearchFailed(AutopruneError):
@@ -95,7 +97,8 @@ def run_loop(
         start = time.perf_counter()
         strategy.tell(trial)
         thinking += time.perf_counter() - start
-    return LoopReport(sum(t.value is None for t in ledger), thinking)
+    timed_out = made < trials and time.monotonic() >= deadline
+    return LoopReport(sum(t.value is None for t in ledger), thinking, timed_out)
 
 
 def _over_budget(strategy: Strategy, candidate: Candidate) -> Trial | None:

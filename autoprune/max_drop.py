@@ -42,7 +42,7 @@ class Smallest:
         contest: the round that won.
         share: its bound, of the dense cost.
         rounds: all of them.
-        trials: that all of them might take together.
+        trials: that all of them might take together, about.
     """
 
     points: float
@@ -99,8 +99,8 @@ def find_smallest(arena: Arena, problem: SearchProblem, points: float, cost: str
             "go on with more --trials."
         )
     share = rounds[best - 1].share
-    contest, trials = search.contest(best, share), ROUNDS * search.trials
-    return Smallest(points, cost, contest, share, tuple(rounds), trials)
+    contest = search.contest(best, share)
+    return Smallest(points, cost, contest, share, tuple(rounds), search.trials)
 
 
 def drop_of(measurement: Measurement) -> float:
@@ -127,20 +127,22 @@ class _Bisection:
         self._arena, self._cost = arena, problem.costs[cost]
         self._dense = self._cost.total(problem.space.sizes)
         trials = arena.config.trials or SEARCHES * problem.trials
+        self.trials = trials
         self._problem = replace(problem, trials=max(trials // ROUNDS, 1))
         self._held: dict[int, Contest] = {}
-        self.trials = self._problem.trials
         self.lowest = self._cost.total(problem.space.lowest) / self._dense
 
     def drop(self, number: int, share: float) -> float:
         """Return what the winner of a round loses."""
-        key = f"round {number}"
+        key, terms = f"round {number}", {"trials": self._problem.trials, "share": share}
         known = self._arena.ledger.remarked(key) or {}
-        if known.get("trials") != self._problem.trials:
-            lost = drop_of(self.contest(number, share).finalist.measurement)
-            known = {"trials": self._problem.trials, "lost": lost}
-            self._arena.ledger.remark(key, known)
-        return float(known["lost"])
+        if known.items() >= terms.items():
+            return float(known["lost"])
+        contest = self.contest(number, share)
+        lost = drop_of(contest.finalist.measurement)
+        if not contest.exploration.timed_out:  # with more time it may lose less
+            self._arena.ledger.remark(key, {**terms, "lost": lost})
+        return lost
 
     def contest(self, number: int, share: float) -> Contest:
         """Return a round, held now if it was not."""

@@ -47,12 +47,12 @@ class Session:
         self.deadline = self._end - self._recovery
         self.search_deadline = began + SEARCH_SHARE * (self.deadline - began)
 
-    def part(self, left: int) -> tuple[float, float]:
+    def part(self, left: int | None) -> tuple[float, float]:
         """Return when a round must stop searching, and begin no finalist, if so many are left.
 
-        What is left of the time is shared out equally.
+        What is left of the time is shared out equally. None is the only one.
         """
-        if left == 1:
+        if left is None:
             return self.search_deadline, self.deadline
         now = time.monotonic()
         length = (self.deadline - now) / left

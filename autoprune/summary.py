@@ -42,6 +42,7 @@ class Summary:
         contest: how the search went, and its winner.
         winner: right after the cut, and recovered.
         session: the time of this session, which still runs.
+        trials: that the search might take.
         smallest: the bisection that the contest was a round of; None where there was a budget.
     """
 
@@ -54,6 +55,7 @@ class Summary:
     contest: Contest
     winner: Winner
     session: Session
+    trials: int
     smallest: Smallest | None = None
 
     def report(self) -> dict[str, Any]:
@@ -116,9 +118,7 @@ class Summary:
             "failed": self.contest.exploration.failed,
             "best_value": best[0].value,
             "limits": {
-                "trials": self.contest.strategy.problem.trials
-                if self.smallest is None
-                else self.smallest.trials,
+                "trials": self.trials if self.smallest is None else self.smallest.trials,
                 "time": self.config.time,
                 "recover": self.config.recover,
             },

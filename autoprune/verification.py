@@ -12,7 +12,7 @@ from autoprune.agents import make_strategy
 from autoprune.bench import Bench
 from autoprune.budget import Budget
 from autoprune.config import SearchConfig
-from autoprune.errors import BudgetError
+from autoprune.errors import AutopruneError, first_line
 from autoprune.evaluation.evaluator import timed
 from autoprune.evaluation.reward import Reward
 from autoprune.exploration import explore
@@ -69,7 +69,9 @@ class Arena:
     progress: Progress
     verifier: Verifier | None
 
-    def hold(self, problem: SearchProblem, name: str = FIRST_ROUND, left: int = 1) -> Contest:
+    def hold(
+        self, problem: SearchProblem, name: str = FIRST_ROUND, left: int | None = None
+    ) -> Contest:
         """Search until there is a winner that keeps to the budget as measured.
 
         After `MOST_ROUNDS` a miss is handed over, and said to be one.
@@ -77,28 +79,32 @@ class Arena:
         Args:
             problem: what is searched.
             name: of the round.
-            left: how many such searches the time must do for.
+            left: how many such searches the time must do for; None for a search without others.
         """
         contest = self._round(problem, name, left)
-        limit = Budget.parse(self.config.budget).limits.get("latency")
+        more = max(round(EXTRA_TRIALS * problem.trials), FINALISTS)
         for again in range(MOST_ROUNDS):
-            figures = contest.latency
-            factor = 0.0 if figures is None or limit is None else overshoot(figures, limit)
+            factor = self._overshoot(contest)
             if not is_miss(factor):
                 return contest
             self.progress.note(f"the winner's measured latency is {factor:.3f} of its bound")
             try:
                 projection = tightened(contest.strategy.problem.projection, factor)
-            except BudgetError as error:
-                self.progress.note(f"the bound cannot be tightened any more: {error}")
+                tighter = replace(problem, projection=projection, trials=more)
+                contest = self._round(tighter, f"{name}.{again + 1}", left)
+            except AutopruneError as error:  # what there is, is handed over
+                self.progress.note(f"the bound cannot be tightened any more: {first_line(error)}")
                 return contest
-            more = max(round(EXTRA_TRIALS * problem.trials), FINALISTS)
-            tighter = replace(problem, projection=projection, trials=more)
-            contest = self._round(tighter, f"{name}.{again + 1}", left)
-        self.progress.note("the latency bound is still missed: see costs.latency of the result")
+        if is_miss(self._overshoot(contest)):
+            self.progress.note("the latency bound is still missed: see costs.latency of the result")
         return contest
 
-    def _round(self, problem: SearchProblem, name: str, left: int) -> Contest:
+    def _overshoot(self, contest: Contest) -> float:
+        limit = Budget.parse(self.config.budget).limits.get("latency")
+        figures = contest.latency
+        return 0.0 if figures is None or limit is None else overshoot(figures, limit)
+
+    def _round(self, problem: SearchProblem, name: str, left: int | None) -> Contest:
         config, session, ledger = self.config, self.session, self.ledger
         stop, deadline = session.part(left)
         strategy = make_strategy(config.strategy, problem, **config.strategy_options)
@@ -115,8 +121,10 @@ class Arena:
         if self.verifier is None:
             return None
         one = finalist.measurement
-        return self.verifier.figures(
-            finalist.network if self.config.verify_latency else None,
-            one.dense_costs["latency"],
-            one.costs["latency"],
-        )
+        predicted = one.dense_costs["latency"], one.costs["latency"]
+        try:
+            network = finalist.network if self.config.verify_latency else None
+            return self.verifier.figures(network, *predicted)
+        except Exception as error:  # a compiler, exporter or device that fails on this network
+            self.progress.note(f"the winner was not measured: {first_line(error)}")
+            return self.verifier.figures(None, *predicted)

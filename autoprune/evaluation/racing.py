@@ -53,7 +53,12 @@ class SampleScores:
     @classmethod
     def of(cls, dense: Tensor, logits: Tensor, targets: Tensor | None) -> SampleScores:
         """Compare class scores (samples, classes) with the dense network's and the labels."""
-        p, q = dense.log_softmax(1), logits.log_softmax(1)
+        # Half precision would round hits and misses when their mean is taken.
+        p, q = (
+            scores.to(torch.promote_types(scores.dtype, torch.float32))
+            for scores in (dense, logits)
+        )
+        p, q = p.log_softmax(1), q.log_softmax(1)
         rows = [F.kl_div(q, p, reduction="none", log_target=True).sum(1)]
         if targets is not None:
             right = (q.argmax(1) == targets).to(q.dtype)

@@ -108,11 +108,20 @@ class Ledger:
     def best(self, count: int, fits: Callable[[Widths], bool] = lambda widths: True) -> list[Trial]:
         """Return the candidates of highest value among those that fit, best first.
 
-        Probes never win.
+        Probes never win, nor do trials of rounds after this one: a resumed round ends as it did.
         """
-        able = [t for t in self if t.value is not None and t.candidate.kind == "candidate"]
+        able = [
+            t for t in self._so_far() if t.value is not None and t.candidate.kind == "candidate"
+        ]
         ranked = sorted(able, key=lambda t: -(t.value or 0.0))
         return list(itertools.islice((t for t in ranked if fits(t.candidate.widths)), count))
+
+    def _so_far(self) -> Iterator[Trial]:
+        rounds = list(dict.fromkeys([*self._rounds.values(), self._round]))
+        later = set(rounds[rounds.index(self._round) + 1 :])
+        return (
+            trial for widths, trial in self._trials.items() if self._rounds[widths] not in later
+        )
 
     @property
     def spent(self) -> dict[str, float]:

@@ -35,7 +35,8 @@ class RunDirectory:
         self.result_path = self.path / "result.json"
         self.agent_path = self.path / "agent"
         # Beside the run: it is measured before anything of the run is written, and outlives it.
-        self.latency_path = self.path.with_name(f"{self.path.name}.latency.json")
+        whole = self.path.absolute()
+        self.latency_path = whole.with_name(f"{whole.name}.latency.json")
 
     @property
     def storage(self) -> str:
@@ -88,7 +89,8 @@ class RunDirectory:
             raise RunError(f"cannot read {str(self.config_path)!r}: {first_line(error)}") from error
 
     def save_policy(self, policy: PruningPolicy) -> None:
-        """Write the policy."""
+        """Write the policy; the result of an earlier session is no longer true then."""
+        self.result_path.unlink(missing_ok=True)
         write_whole(self.policy_path, policy.save)
 
     def load_policy(self) -> PruningPolicy:

@@ -3,8 +3,10 @@
 Usage: python experiments/latency/accuracy.py MODEL BACKEND TABLE [POLICIES]
 
 MODEL is a torchvision name; TABLE is measured if the file is not there. Prints the median and 90th
-percentile of the absolute error and the rank correlation over random policies from 0.3 to 1.0 of
-the dense latency, and the rank correlation over policies of equal MACs.
+percentile of the error and the rank correlation over random policies from 0.3 to 1.0 of the dense
+latency, and the rank correlation over policies of equal MACs: of latencies as shares of the dense
+network's, which is measured in turn with every few policies, and of milliseconds. The latter
+contain what the machine's speed has changed since the table was made.
 """
 
 from __future__ import annotations
@@ -57,25 +59,34 @@ def main(name: str, backend_name: str, path: Path, count: int = 30) -> None:
     macs = cost_models(structure)["flops"]
     equal = [drawn(macs, EQUAL_MACS) for _ in range(2 * count // 3)]
 
-    def measured(policies: list[Widths]) -> np.ndarray:
+    def measured(policies: list[Widths]) -> tuple[np.ndarray, np.ndarray]:
+        """Return milliseconds, and shares of the dense network's."""
         found: list[float] = []
+        whole: list[float] = []
         with settled_memory(), backend.session():
             for start in range(0, len(policies), AT_ONCE):
                 some = policies[start : start + AT_ONCE]
-                runs = [backend.network(cut_to(model, structure, w), image) for w in some]
-                found += [timing.ms for timing in backend.measure(runs)]
-        return np.array(found)
+                networks = [model, *(cut_to(model, structure, widths) for widths in some)]
+                runs = [backend.network(network, image) for network in networks]
+                reference, *others = (timing.ms for timing in backend.measure(runs))
+                found += others
+                whole += [reference] * len(others)
+        return np.array(found), np.array(found) / np.array(whole)
 
     for kind, policies in (("spread", spread), ("equal MACs", equal)):
-        foretold, real = np.array([cost.total(w) for w in policies]), measured(policies)
-        error = np.abs(foretold / real - 1)
-        rank = spearmanr(foretold, real).statistic
-        print(f"{kind}: {len(policies)} policies, {real.min():.1f} to {real.max():.1f} ms")
-        median, most = np.quantile(error, [0.5, 0.9])
-        print(f"  median error {100 * median:.1f} %, p90 {100 * most:.1f} %")
-        print(f"  rank correlation {rank:.3f}")
-        for a, b in zip(foretold, real, strict=True):
-            print(f"    {a:8.2f} {b:8.2f}")
+        foretold = np.array([cost.total(widths) for widths in policies])
+        real_ms, shares = measured(policies)
+        print(f"{kind}: {len(policies)} policies, {real_ms.min():.1f} to {real_ms.max():.1f} ms")
+        for unit, own, real in (
+            ("share", foretold / cost.total(dense), shares),
+            ("ms", foretold, real_ms),
+        ):
+            median, most = np.quantile(np.abs(own / real - 1), [0.5, 0.9])
+            rank = spearmanr(own, real).statistic
+            print(
+                f"  {unit:5}: median error {100 * median:.1f} %, p90 {100 * most:.1f} %, ", end=""
+            )
+            print(f"rank correlation {rank:.3f}")
     began = time.perf_counter()
     for _ in range(1000):
         cost.total(dense)

@@ -126,7 +126,7 @@ class LatencyTable:
         """
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
             raise TableError(
                 f"cannot read latency table {str(path)!r}: {first_line(error)}."
             ) from (error)
@@ -144,7 +144,9 @@ class LatencyTable:
                 tuple(map(LayerLatency.from_json, data["layers"])),
                 Correction.from_json(data["correction"]),
             )
-        except (LookupError, TypeError, ValueError, AttributeError, UsageError) as error:
+        except (
+            LookupError, TypeError, ValueError, AttributeError, ArithmeticError, UsageError
+        ) as error:  # fmt: skip
             raise TableError(
                 f"latency table {str(path)!r} is damaged: {type(error).__name__}: "
                 f"{first_line(error)}."
