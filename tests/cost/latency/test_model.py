@@ -14,8 +14,10 @@ from autoprune.cost.latency.profiler import cut_to, spread
 from autoprune.errors import TableError
 from autoprune.structure.trace import trace
 
+SLOW = pytest.param("mobilenet_v2", marks=pytest.mark.slow)
 
-@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2"])
+
+@pytest.mark.parametrize("name", ["resnet18", SLOW])
 def test_a_known_device_is_predicted(name: str, stairs: Any, stair_table: Any) -> None:
     """Sums of layers plus half a millisecond: what remains is between the measured widths."""
     model = torchvision.models.get_model(name, weights=None).eval()
