@@ -37,7 +37,7 @@ class SearchConfig:
             one trial and one finalist are made in any case. None is no limit. A resumed search has
             it anew.
         recover: seconds in which the winner learns to do what the dense network does; 0 is off.
-            None is as long as the search took, two minutes at most.
+            None is half as long as the search took, two minutes at most.
         sampler: of the strategy "bayes".
         agent: of the strategy "ddpg": the run or file of one that learnt before.
         from_run: of the strategy "recall", which it implies: the run whose frontier is used.

@@ -11,7 +11,8 @@ from autoprune.study.ledger import Ledger
 
 # Part of the user's time that recovery may take at most.
 RECOVERY_SHARE = 0.25
-# Seconds that it takes at most if nobody says.
+# What it takes if nobody says: a part of the time before it, and so many seconds at most.
+RECOVERY_PART = 0.5
 RECOVERY_SECONDS = 120.0
 # Part of the time before it that the search itself may take; the finalists get the rest.
 SEARCH_SHARE = 0.75
@@ -34,8 +35,8 @@ class Session:
         Args:
             began: `time.monotonic` seconds.
             limit: seconds in all; None is no limit.
-            recovery: seconds asked for; `RECOVERY_SHARE` of the limit at most are given. None is as
-                long as everything before it took, `RECOVERY_SECONDS` at most.
+            recovery: seconds asked for; `RECOVERY_SHARE` of the limit at most are given. None is
+                `RECOVERY_PART` of what everything before it took, `RECOVERY_SECONDS` at most.
         """
         self._began = began
         self._end = began + (limit or math.inf)
@@ -61,7 +62,7 @@ class Session:
     @property
     def recovery_seconds(self) -> float:
         """Seconds that recovery may take from now on."""
-        most = min(self._recovery, self.total) if self._modest else self._recovery
+        most = min(self._recovery, RECOVERY_PART * self.total) if self._modest else self._recovery
         return min(most, self._end - time.monotonic())
 
     @property

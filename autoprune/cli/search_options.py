@@ -101,7 +101,7 @@ Recover = Annotated[
     typer.Option(
         metavar="SECONDS|off",
         help="How long the winner learns, without labels, to do what the dense network does: "
-        "60, 10m, off, … (default: as long as the search took, 2 minutes at most); a quarter of "
+        "60, 10m, off, … (default: half of what the search took, 2 minutes at most); a quarter of "
         "--time at most. Ctrl-C ends it early.",
         rich_help_panel=HOW,
     ),
