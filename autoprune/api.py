@@ -26,18 +26,19 @@ from autoprune.evaluation.evaluator import timed
 from autoprune.evaluation.reward import DEFAULT_REWARD, Reward, find_reward
 from autoprune.exploration import pose
 from autoprune.latency import Verifier
-from autoprune.max_drop import check_metric, find_smallest
+from autoprune.max_drop import Smallest, check_metric, find_smallest
 from autoprune.memory import kept_memory
 from autoprune.policy import PruningPolicy
 from autoprune.progress import PlainProgress, Progress
 from autoprune.session import Session
+from autoprune.strategy import SearchProblem
 from autoprune.structure import surgery
 from autoprune.structure.inputs import device_of
 from autoprune.study.ledger import Ledger
 from autoprune.study.run_directory import RunDirectory, next_free
 from autoprune.summary import Summary
 from autoprune.task import check_config, define_task
-from autoprune.verification import Arena
+from autoprune.verification import Arena, Contest
 from autoprune.version import __version__
 from autoprune.winner import recover_finalist
 
@@ -136,12 +137,7 @@ def search(
         verifier = Verifier(model, inputs, latency) if isinstance(latency, LatencyCost) else None
         arena = Arena(config, bench, valued, ledger, session, progress, verifier)
         problem = pose(task, bench, config)
-        smallest = None
-        if config.max_drop is None:
-            contest = arena.hold(problem)
-        else:
-            smallest = find_smallest(arena, problem, config.max_drop, config.minimize or "flops")
-            contest = smallest.contest
+        contest, smallest = _compete(arena, problem)
         strategy, finalist = contest.strategy, contest.finalist
         if strategy.save(run.agent_path):
             progress.note(f"what it learnt is in {run.agent_path}: use it with --agent {run.path}")
@@ -220,6 +216,15 @@ def draw_images(model: nn.Module, data: Any, config: SearchConfig, progress: Pro
     sizes = SplitSizes(config.calibration_samples, config.search_samples, config.selection_samples)
     images = partition(as_splits(data), sizes, config.seed, note=progress.note)
     return images.to(device_of(model))
+
+
+def _compete(arena: Arena, problem: SearchProblem) -> tuple[Contest, Smallest | None]:
+    """Search under the budget, or under ever narrower ones where a loss is given instead."""
+    config = arena.config
+    if config.max_drop is None:
+        return arena.hold(problem), None
+    smallest = find_smallest(arena, problem, config.max_drop, config.minimize or "flops")
+    return smallest.contest, smallest
 
 
 def _check_model(model: nn.Module) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 # Parameters of glibc's mallopt(3), values in bytes.
@@ -23,30 +23,30 @@ def kept_memory() -> Iterator[None]:
     the next layer: a fifth to a third of the time of a small network's forward pass on a CPU. With
     other C libraries this does nothing.
     """
-    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
-    mallopt = getattr(libc, "mallopt", None)
-    if libc is None or mallopt is None:
-        yield
-        return
-    for parameter, value in KEEP_ALL.items():
-        mallopt(parameter, value)
+    _treat(KEEP_ALL)
     try:
         yield
     finally:
-        for parameter, value in SETTLED.items():
-            mallopt(parameter, value)
-        libc.malloc_trim(0)
+        _treat(SETTLED, trim=True)
 
 
 @contextmanager
 def settled_memory() -> Iterator[None]:
     """Within `kept_memory`: treat memory as programs usually do, so that latencies are theirs."""
-    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
-    mallopt = getattr(libc, "mallopt", lambda parameter, value: None)
-    for parameter, value in SETTLED.items():
-        mallopt(parameter, value)
+    _treat(SETTLED)
     try:
         yield
     finally:
-        for parameter, value in KEEP_ALL.items():
-            mallopt(parameter, value)
+        _treat(KEEP_ALL)
+
+
+def _treat(thresholds: Mapping[int, int], trim: bool = False) -> None:
+    """Set glibc's thresholds and, if asked to, hand back what is free; nothing elsewhere."""
+    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+    mallopt = getattr(libc, "mallopt", None)
+    if libc is None or mallopt is None:
+        return
+    for parameter, value in thresholds.items():
+        mallopt(parameter, value)
+    if trim:
+        libc.malloc_trim(0)

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 from autoprune.cli.options import (
-    NETWORK,
     AsJson,
     Data,
     Exclude,
+    InputShape,
     MinKeep,
     Model,
     Normalize,
@@ -29,14 +27,7 @@ if TYPE_CHECKING:
 def inspect(
     model: Model = None,
     weights: Weights = None,
-    input_shape: Annotated[
-        str | None,
-        typer.Option(
-            metavar="CxHxW",
-            help="Shape of one input (default 3x224x224, or what the network says itself).",
-            rich_help_panel=NETWORK,
-        ),
-    ] = None,
+    input_shape: InputShape = None,
     data: Data = None,
     normalize: Normalize = None,
     exclude: Exclude = None,

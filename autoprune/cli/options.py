@@ -93,3 +93,11 @@ RoundTo = Annotated[
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+InputShape = Annotated[
+    str | None,
+    typer.Option(
+        metavar="CxHxW",
+        help="Shape of one input (default 3x224x224, or what the network says itself).",
+        rich_help_panel=NETWORK,
+    ),
+]

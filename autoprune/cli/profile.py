@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from autoprune.cli.options import NETWORK, Data, Model, Normalize, Weights, parse_count
+from autoprune.cli.options import Data, InputShape, Model, Normalize, Weights, parse_count
 
 HOW = "How to measure"
 
@@ -19,72 +19,71 @@ def _count(help: str) -> typer.models.OptionInfo:
     return option
 
 
+BackendName = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        help="torch (default), torch-compile, onnxruntime, an entry point of "
+        "autoprune.backends, or path/to/file.py:Class.",
+        rich_help_panel=HOW,
+    ),
+]
+DeviceName = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        help="cpu (default), cuda, cuda:1, … or an execution provider of ONNX Runtime.",
+        rich_help_panel=HOW,
+    ),
+]
+Threads = Annotated[int, _count("Threads of one run (default 1).")]
+Batch = Annotated[int, _count("Samples of one run (default 1).")]
+Dtype = Annotated[
+    str,
+    typer.Option(metavar="NAME", help="float32 (default), float16, bfloat16.", rich_help_panel=HOW),
+]
+ChannelsLast = Annotated[
+    bool, typer.Option("--channels-last", help="Lay images out so.", rich_help_panel=HOW)
+]
+Kit = Annotated[
+    str | None,
+    typer.Option(
+        metavar="DIR",
+        help="Measure elsewhere: write a folder for a device with Python and ONNX Runtime.",
+        rich_help_panel=HOW,
+    ),
+]
+FromKit = Annotated[
+    str | None,
+    typer.Option(metavar="FILE", help="Make the table of a kit's results.", rich_help_panel=HOW),
+]
+Plot = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE",
+        help="Draw the table: an HTML page with latency against width.",
+        rich_help_panel=HOW,
+    ),
+]
+Output = Annotated[str, typer.Option(metavar="FILE", help="The table.", rich_help_panel=HOW)]
+
+
 def profile(
     model: Model = None,
     weights: Weights = None,
-    input_shape: Annotated[
-        str | None,
-        typer.Option(
-            metavar="CxHxW",
-            help="Shape of one input (default 3x224x224, or what the network says itself).",
-            rich_help_panel=NETWORK,
-        ),
-    ] = None,
+    input_shape: InputShape = None,
     data: Data = None,
     normalize: Normalize = None,
-    backend: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME",
-            help="torch (default), torch-compile, onnxruntime, an entry point of "
-            "autoprune.backends, or path/to/file.py:Class.",
-            rich_help_panel=HOW,
-        ),
-    ] = "torch",
-    device: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME",
-            help="cpu (default), cuda, cuda:1, … or an execution provider of ONNX Runtime.",
-            rich_help_panel=HOW,
-        ),
-    ] = "cpu",
-    threads: Annotated[int, _count("Threads of one run (default 1).")] = 1,
-    batch: Annotated[int, _count("Samples of one run (default 1).")] = 1,
-    dtype: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME", help="float32 (default), float16, bfloat16.", rich_help_panel=HOW
-        ),
-    ] = "float32",
-    channels_last: Annotated[
-        bool, typer.Option("--channels-last", help="Lay images out so.", rich_help_panel=HOW)
-    ] = False,
-    kit: Annotated[
-        str | None,
-        typer.Option(
-            metavar="DIR",
-            help="Measure elsewhere: write a folder for a device with Python and ONNX Runtime.",
-            rich_help_panel=HOW,
-        ),
-    ] = None,
-    from_kit: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE", help="Make the table of a kit's results.", rich_help_panel=HOW
-        ),
-    ] = None,
-    plot: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE",
-            help="Draw the table: an HTML page with latency against width.",
-            rich_help_panel=HOW,
-        ),
-    ] = None,
-    output: Annotated[
-        str, typer.Option(metavar="FILE", help="The table.", rich_help_panel=HOW)
-    ] = "latency.json",
+    backend: BackendName = "torch",
+    device: DeviceName = "cpu",
+    threads: Threads = 1,
+    batch: Batch = 1,
+    dtype: Dtype = "float32",
+    channels_last: ChannelsLast = False,
+    kit: Kit = None,
+    from_kit: FromKit = None,
+    plot: Plot = None,
+    output: Output = "latency.json",
 ) -> None:
     """Measure how long every layer of a network takes at any width, and write a latency table.
 
