@@ -15,11 +15,9 @@ from autoprune.errors import DataError, ModelError, UsageError, first_line
 from autoprune.evaluation.measurement import Scores
 from autoprune.evaluation.prefix import PrefixCache
 from autoprune.evaluation.racing import Rival, SampleScores, race
+from autoprune.evaluation.streams import GPU_BATCH, Streams, in_turn
 from autoprune.structure.inputs import device_of
 
-# Larger batches measured no faster on a CPU and take more memory.
-CPU_BATCH = 125
-GPU_BATCH = 500
 # Networks whose scores by sample are remembered, for others to race against.
 RACERS = 16
 
@@ -67,12 +65,14 @@ class ClassificationScorer(Scorer):
         self._dense_logits = class_logits(dense, samples)
         check_labels(samples, self._dense_logits.shape[1])
         self.dense = self._compare(self._dense_logits)
-        self.prefix = PrefixCache([batch.inputs for batch in _batches(samples)])
+        self._streams = Streams(samples)
+        self._streams.check(dense, self._dense_logits)
+        self.prefix = PrefixCache([batch.inputs for batch in in_turn(samples)])
         self._racers: OrderedDict[Hashable, SampleScores] = OrderedDict()
 
     def score(self, model: nn.Module) -> Scores:
         """Return KL, loss and top-1."""
-        return self._compare(torch.cat(list(_logits(model, self._samples))))
+        return self._compare(torch.cat(list(self._streams.outputs(model))))
 
     def score_against(self, model: nn.Module, name: Hashable, rival: Rival) -> Scores:
         """Return the same scores, estimated on some of the samples where KL is surely worse."""
@@ -90,9 +90,8 @@ class ClassificationScorer(Scorer):
     def _by_sample(self, model: nn.Module) -> Iterator[SampleScores]:
         """Yield the scores of every batch of the samples."""
         start = 0
-        for logits, batch in zip(
-            _logits(model, self._samples), _batches(self._samples), strict=True
-        ):
+        batches = self._streams.batches()
+        for logits, batch in zip(self._streams.outputs(model), batches, strict=True):
             dense = self._dense_logits[start : start + len(batch)]
             start += len(batch)
             yield SampleScores.of(dense, logits, batch.targets)
@@ -191,9 +190,5 @@ def class_logits(model: nn.Module, samples: Samples) -> Tensor:
 
 def _logits(model: nn.Module, samples: Samples) -> Iterable[Tensor]:
     with torch.inference_mode():
-        for batch in _batches(samples):
+        for batch in in_turn(samples):
             yield model(batch.inputs)
-
-
-def _batches(samples: Samples) -> Iterable[Samples]:
-    return samples.batches_within(CPU_BATCH if samples.inputs.device.type == "cpu" else GPU_BATCH)

@@ -11,14 +11,13 @@ from torch import Tensor, nn
 from autoprune.data import ArraySplit, Normalization, Samples
 from autoprune.errors import DataError, ModelError
 from autoprune.evaluation.scoring import (
-    CPU_BATCH,
-    GPU_BATCH,
     ClassificationScorer,
     CustomScorer,
     class_logits,
     compare,
     score_split,
 )
+from autoprune.evaluation.streams import CPU_BATCH, GPU_BATCH
 
 
 def logits_of(seed: int, rows: int = 40, classes: int = 5) -> Tensor:
