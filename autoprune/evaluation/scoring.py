@@ -54,16 +54,26 @@ class Scorer(ABC):
 class ClassificationScorer(Scorer):
     """KL to the dense network; loss and top-1 where there are labels."""
 
-    def __init__(self, dense: nn.Module, samples: Samples) -> None:
-        """Run the dense network once.
+    def __init__(
+        self, dense: nn.Module, samples: Samples, unlabelled: Tensor | None = None
+    ) -> None:
+        """Run the dense network.
+
+        Args:
+            dense: the network that others are compared with.
+            samples: what they are compared on.
+            unlabelled: further inputs, which count for KL alone.
 
         Raises:
             ModelError: its output is no (samples, classes) tensor, or not finite.
             DataError: it cannot take the samples, or a label is outside its outputs.
         """
-        self._samples = samples
-        self._dense_logits = class_logits(dense, samples)
-        check_labels(samples, self._dense_logits.shape[1])
+        logits = class_logits(dense, samples)
+        check_labels(samples, logits.shape[1])
+        if unlabelled is not None:
+            samples = samples.with_unlabelled(unlabelled)
+            logits = torch.cat([logits, class_logits(dense, Samples(unlabelled, None))])
+        self._samples, self._dense_logits = samples, logits
         self.dense = self._compare(self._dense_logits)
         self._streams = Streams(samples)
         self._streams.check(dense, self._dense_logits)
