@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from autoprune.budget import Budget, Limit
 from autoprune.config import AUTO, SearchConfig
-from autoprune.cost.latency.backends import Backend, Conditions, make_backend
+from autoprune.cost.latency.backends import Backend, Conditions, is_installed, make_backend
 from autoprune.cost.latency.journal import Journal
 from autoprune.cost.latency.model import LatencyCost
 from autoprune.cost.latency.profiler import profile
@@ -141,22 +141,23 @@ def _kept_table(model: nn.Module, path: Path) -> LatencyTable | None:
 class Verifier:
     """Measures networks beside the dense one, as the table's layers were measured."""
 
-    def __init__(self, model: nn.Module, inputs: Tensor, cost: LatencyCost) -> None:
-        """Take the dense network, one sample, and the predictions to be verified."""
-        self._model, self._inputs, self._cost = model, inputs[:1], cost
-        self._backend = _backend_here(cost.table)
+    def __init__(
+        self, model: nn.Module, inputs: Tensor, table: LatencyTable, backend: Backend | None
+    ) -> None:
+        """Take the dense network, one sample, the table that predicts, and who measures, if any."""
+        self._model, self._inputs, self._table, self._backend = model, inputs[:1], table, backend
 
     def figures(
         self, network: nn.Module | None, dense_ms: float, pruned_ms: float
     ) -> LatencyFigures:
-        """Return predicted and, where the device is this host, measured latencies.
+        """Return predicted and, where somebody measures, measured latencies.
 
         Args:
             network: the cut network; None leaves it unmeasured.
             dense_ms: predicted for the dense network.
             pruned_ms: predicted for the cut one.
         """
-        table = self._cost.table
+        table = self._table
         measured = None
         if self._backend is not None and network is not None:
             with settled_memory(), self._backend.session():
@@ -167,13 +168,51 @@ class Verifier:
         )
 
 
-def _backend_here(table: LatencyTable) -> Backend | None:
-    """Return the table's backend if its device is this host's, else None."""
+def check_backend(config: SearchConfig) -> None:
+    """Refuse a latency table that cannot be read, and one that another backend measured.
+
+    Raises:
+        TableError: the table is damaged.
+        UsageError: the table is not of the backend that is named, or that cannot be loaded.
+    """
+    if config.latency_table is None:
+        return
+    table = LatencyTable.load(Path(config.latency_table))
+    if (name := config.latency_backend) is None:
+        return
+    if _object_name(name) != _object_name(table.conditions.backend):
+        raise UsageError(
+            f"the latency table was measured with the backend {table.conditions.backend!r}, but "
+            f"latency-backend is {name!r}."
+        )
+    make_backend(replace(table.conditions, backend=name))
+
+
+def backend_here(table: LatencyTable, config: SearchConfig, progress: Progress) -> Backend | None:
+    """Return what measures the winner as the table was measured, None if nothing does here.
+
+    A table may come from anybody: the code that it names is imported only if the user names it
+    too.
+    """
+    if not config.verify_latency:
+        return None
+    name = config.latency_backend or table.conditions.backend
+    if config.latency_backend is None and not is_installed(name):
+        progress.note(
+            f"the winner will not be measured: the latency table's backend {name!r} is not an "
+            f"installed one; if it is yours, give --latency-backend {name}"
+        )
+        return None
     try:
-        backend = make_backend(table.conditions)
+        backend = make_backend(replace(table.conditions, backend=name))
     except UsageError:
         return None
     return backend if backend.device_name() == table.origin.device else None
+
+
+def _object_name(backend: str) -> str:
+    """Return the class that a backend's name ends with: its file may lie elsewhere by now."""
+    return backend.rpartition(":")[2]
 
 
 def overshoot(figures: LatencyFigures, limit: Limit) -> float:

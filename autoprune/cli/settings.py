@@ -13,7 +13,7 @@ from autoprune.config import REMARKS, RENEWABLE, SearchConfig, read_option
 from autoprune.data import absolute_data
 from autoprune.errors import UsageError, did_you_mean, first_line
 from autoprune.evaluation.reward import DEFAULT_REWARD, find_reward, needs_no_budget
-from autoprune.plugin import absolute
+from autoprune.plugin import absolute, absolute_object
 from autoprune.study.run_directory import RunDirectory, next_free
 
 if sys.version_info >= (3, 11):
@@ -74,11 +74,9 @@ def gather(options: Mapping[str, Any]) -> Settings:
     else:
         merged = {**(read_config(Path(config)) if config else {}), **_read(given, "")}
         merged = {**merged, **_model_and_data(merged)}
-    merged |= {
-        key: absolute(merged[key])
-        for key in ("agent", "from_run", "latency_table")
-        if key in merged
-    }
+    lasting = dict.fromkeys(("agent", "from_run", "latency_table"), absolute)
+    lasting["latency_backend"] = absolute_object
+    merged |= {key: read(merged[key]) for key, read in lasting.items() if key in merged}
     reward = find_reward(merged.get("reward", DEFAULT_REWARD)).name
     if "budget" not in merged and "max_drop" not in merged and not needs_no_budget(reward):
         raise UsageError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,7 @@ class Device(Backend):
         return {"device": "1"}
 """
 BACKEND = ("--backend", "device.py:Device")
+MEASURED = ("--latency-table", "table.json", "--latency-backend", "device.py:Device")
 
 
 @pytest.fixture
@@ -56,7 +58,7 @@ def latency_of(run: str) -> dict[str, float]:
 
 
 def test_a_search_meets_latency_beside_other_bounds(table: Path, search, cli) -> None:
-    done = search("--budget", "latency=0.6,flops=0.5,params=0.7", "--latency-table", str(table))
+    done = search("--budget", "latency=0.6,flops=0.5,params=0.7", *MEASURED)
     assert done.status == 0, done.err
     found = latency_of("out")
     assert found["verified"] and found["device"] == "a device"
@@ -66,7 +68,7 @@ def test_a_search_meets_latency_beside_other_bounds(table: Path, search, cli) ->
 
 def test_a_winner_that_misses_tightens_the_bound(table: Path, search) -> None:
     Path("slow").touch()
-    done = search("--budget", "latency=0.6", "--latency-table", str(table))
+    done = search("--budget", "latency=0.6", *MEASURED)
     assert done.status == 0, done.err
     found = latency_of("out")
     assert "measured latency is 1." in done.err
@@ -75,7 +77,7 @@ def test_a_winner_that_misses_tightens_the_bound(table: Path, search) -> None:
 
 
 def test_nothing_is_measured_if_not_wanted_or_elsewhere(table: Path, search) -> None:
-    options = ("--budget", "latency=0.6", "--latency-table", str(table))
+    options = ("--budget", "latency=0.6", *MEASURED)
     assert search(*options, "--no-verify-latency").status == 0
     assert latency_of("out")["verified"] is False
     Path("elsewhere").touch()
@@ -83,6 +85,39 @@ def test_nothing_is_measured_if_not_wanted_or_elsewhere(table: Path, search) -> 
     found = latency_of("other")
     assert (found["verified"], found["measured_ms"]) == (False, None)
     assert found["predicted_ms"] <= 0.6 * found["predicted_dense_ms"]
+
+
+def test_no_code_is_imported_because_a_table_names_it(table: Path, search) -> None:
+    Path("device.py").write_text("import pathlib\npathlib.Path('ran').touch()\n")
+    named = json.loads(table.read_text())
+    for number, backend in enumerate(("device.py:Device", "device:Device", "not_installed")):
+        named["conditions"]["backend"] = backend
+        table.write_text(json.dumps(named))
+        options = ("--budget", "latency=0.6", "--latency-table", str(table))
+        done = search(*options, "--output", f"run{number}")
+        assert done.status == 0, done.err
+        assert f"--latency-backend {backend}" in done.err
+        assert latency_of(f"run{number}")["verified"] is False
+    done = search(*options, "--no-verify-latency")
+    assert done.status == 0 and "latency-backend" not in done.err
+    assert not Path("ran").exists() and "device" not in sys.modules
+
+
+def test_the_backend_that_is_named_is_the_tables(table: Path, search) -> None:
+    Path("moved").mkdir()
+    Path("device.py").rename("moved/device.py")
+    named = ("--latency-backend", "moved/device.py:Device")
+    options = ("--budget", "latency=0.6", "--latency-table", str(table))
+    done = search(*options, *named)
+    assert done.status == 0 and latency_of("out")["verified"], done.err
+    for given, words in (
+        ((*options, "--latency-backend", "torch"), "measured with the backend 'device.py:Device'"),
+        ((*options, "--latency-backend", "gone.py:Device"), "no such file"),
+        (named, "give --latency-table too"),
+    ):
+        done = search(*given, "--output", "other")
+        assert done.status == 2 and words in done.err
+        assert not Path("other").exists()
 
 
 def test_a_device_that_disappears_and_comes_back(cli) -> None:
