@@ -12,14 +12,13 @@ from torch import Tensor, nn
 from autoprune.budget import Budget, Limit
 from autoprune.config import AUTO, SearchConfig
 from autoprune.cost.latency.backends import Backend, Conditions, is_installed, make_backend
-from autoprune.cost.latency.journal import Journal
+from autoprune.cost.latency.journal import Journal, subject
 from autoprune.cost.latency.model import LatencyCost
 from autoprune.cost.latency.profiler import profile
 from autoprune.cost.latency.steps import favoured_step
 from autoprune.cost.latency.table import LatencyTable, describe_noise
 from autoprune.errors import UsageError
 from autoprune.memory import settled_memory
-from autoprune.policy import hash_shapes
 from autoprune.progress import Progress
 from autoprune.search_spaces.projection import Projection
 from autoprune.structure.groups import Structure
@@ -50,9 +49,8 @@ def measure_table(
         MeasuringError: the device fails.
     """
     backend = make_backend(conditions)
-    # Layers could serve other networks; timings of whole networks cannot.
-    network = {"network": hash_shapes(structure.shapes), "input": list(inputs.shape[1:])}
-    journal = Journal(path.with_name(f"{path.name}.part"), {**conditions.to_json(), **network})
+    about = {**conditions.to_json(), **subject(structure, inputs)}
+    journal = Journal(path.with_name(f"{path.name}.part"), about)
     if len(journal):
         progress.note(f"{len(journal)} measurements were made before")
     with settled_memory():

@@ -96,6 +96,7 @@ def profile(
     from autoprune.cli.specs import DEMO, load_model
     from autoprune.cost.latency.backends import Conditions, make_backend
     from autoprune.cost.latency.kit import read_kit, write_kit
+    from autoprune.cost.latency.onnx_backend import check_onnx
     from autoprune.cost.latency.plots import plot as draw
     from autoprune.errors import UsageError
     from autoprune.latency import measure_table
@@ -111,8 +112,11 @@ def profile(
     elsewhere = kit is not None or from_kit is not None
     name = "onnxruntime" if elsewhere else backend
     conditions = Conditions(name, device, threads, batch, dtype, form)
-    # A mistake is told before the network is loaded.
-    measuring = make_backend(conditions)
+    # A mistake is told before the network is loaded; a kit is for what another device has.
+    if elsewhere:
+        check_onnx(conditions)
+    else:
+        make_backend(conditions)
     spec = model or DEMO
     network = load_model(spec, weights).eval()
     inputs = example_inputs(spec, network, input_shape, data, normalize)
@@ -123,7 +127,7 @@ def profile(
             console().print(f"{kit}: {count} models; how to go on is in its README.txt")
             return
         if from_kit is not None:
-            table = read_kit(Path(from_kit), structure, measuring)
+            table = read_kit(Path(from_kit), structure, inputs, conditions)
             table.save(path)
         else:
             table = measure_table(network, structure, inputs, conditions, path, progress)

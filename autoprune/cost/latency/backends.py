@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from autoprune.cost.latency.signature import Signature
 from autoprune.cost.latency.stopwatch import Run, Timing, measure
+from autoprune.cost.latency.untrusted import extent, fields, text
 from autoprune.errors import UsageError
 from autoprune.plugin import call_factory, is_entry_point, load_plugin
 
@@ -55,6 +56,16 @@ class Conditions:
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON."""
         return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Any) -> Conditions:
+        """Inverse of `to_json`.
+
+        Raises:
+            ValueError: there are no such conditions.
+        """
+        texts = dict.fromkeys(("backend", "device", "dtype", "memory_format"), text)
+        return cls(**fields(data, {**texts, **dict.fromkeys(("threads", "batch"), extent)}))
 
 
 class Backend(ABC):

@@ -10,7 +10,8 @@ so that no prediction leaves the range of its neighbours.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import reprlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,7 @@ import numpy.typing as npt
 
 from autoprune.cost.latency.signature import Family, Signature
 from autoprune.cost.latency.stopwatch import Timing
+from autoprune.cost.latency.untrusted import amount, each, extent, fields, positive, significant
 
 Floats = npt.NDArray[np.float64]
 
@@ -142,19 +144,23 @@ def _input_nodes(family: Family, measured: Measured, points: Points) -> list[int
 def _output_nodes(family: Family, measured: Measured, points: Points) -> list[int]:
     """Return the outputs that the curve goes through: whole groups of a grouped convolution."""
     dense = family.dense
-    each = dense.channels_out // dense.groups if dense.groups > 1 else 1
+    unit = _unit(dense)
 
     def timing(units: int) -> Timing | None:
-        return measured(dense.cut_to(dense.inputs, units * each))
+        return measured(dense.cut_to(dense.inputs, units * unit))
 
-    found = points(dense.channels_out // each, family.outputs_vary, timing)
-    return [units * each for units in sorted(found)]
+    found = points(dense.channels_out // unit, family.outputs_vary, timing)
+    return [units * unit for units in sorted(found)]
 
 
 def _coarse_outputs(family: Family) -> list[int]:
-    dense = family.dense
-    each = dense.channels_out // dense.groups if dense.groups > 1 else 1
-    return [n * each for n in coarse(dense.channels_out // each, family.outputs_vary)]
+    unit = _unit(family.dense)
+    return [n * unit for n in coarse(family.dense.channels_out // unit, family.outputs_vary)]
+
+
+def _unit(dense: Signature) -> int:
+    """Return the outputs that go at once: a whole group of a grouped convolution."""
+    return dense.channels_out // dense.groups if dense.groups > 1 else 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,25 +180,36 @@ class Curve:
         """Return the latency at every length from 0 to the longest (0: as at the shortest)."""
         return np.interp(np.arange(self.lengths[-1] + 1), self.lengths, self.ms)
 
+    def reaches(self, length: int, varies: bool) -> bool:
+        """Whether it holds for a length, and for shorter ones if it varies."""
+        if len(self.lengths) == 1:
+            return self.lengths == (length,) and (not varies or length == 1)
+        return length <= self.lengths[-1]
+
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON."""
         return {name: list(getattr(self, name)) for name in ("lengths", "ms", "spread_ms")}
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Curve:
+    def from_json(cls, data: Any) -> Curve:
         """Inverse of `to_json`.
 
         Raises:
             ValueError: it is no curve.
         """
-        curve = cls(tuple(data["lengths"]), tuple(data["ms"]), tuple(data["spread_ms"]))
-        if not len(curve.lengths) == len(curve.ms) == len(curve.spread_ms) > 0:
+        curve = cls(
+            **fields(data, {"lengths": _rising, "ms": each(positive), "spread_ms": each(amount)})
+        )
+        if not len(curve.lengths) == len(curve.ms) == len(curve.spread_ms):
             raise ValueError("a curve's lengths and latencies are not equally many")
-        if any(a >= b for a, b in itertools.pairwise(curve.lengths)):
-            raise ValueError("a curve's lengths do not rise")
-        if not all(np.isfinite(ms) and ms > 0 for ms in curve.ms):
-            raise ValueError("a latency is not above zero and finite")
         return curve
+
+
+def _rising(values: Any) -> tuple[int, ...]:
+    lengths = each(extent)(values)
+    if not lengths or any(a >= b for a, b in itertools.pairwise(lengths)):
+        raise ValueError(f"the lengths {reprlib.repr(lengths)} do not rise")
+    return lengths
 
 
 @dataclass(frozen=True, eq=False)
@@ -219,6 +236,15 @@ class LayerLatency:
         """Latency of the whole layer."""
         return self.inputs.ms[-1]
 
+    def covers(self, family: Family) -> bool:
+        """Whether a layer is one of this one's widths, with all that can vary in it."""
+        own, other = self.dense, family.dense
+        return (
+            own.is_like(other)
+            and self.inputs.reaches(other.inputs, family.inputs_vary)
+            and self.outputs.reaches(other.channels_out, family.outputs_vary)
+        )
+
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON."""
         return {
@@ -227,33 +253,40 @@ class LayerLatency:
             "outputs": self.outputs.to_json(),
             "grid_inputs": list(self.grid_inputs),
             "grid_outputs": list(self.grid_outputs),
-            "grid": [[round(float(x), 5) for x in row] for row in self.grid],
+            "grid": [[significant(x) for x in row] for row in self.grid],
         }
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> LayerLatency:
+    def from_json(cls, data: Any) -> LayerLatency:
         """Inverse of `to_json`.
 
         Raises:
-            ValueError: the parts do not fit each other.
+            ValueError: the parts are damaged, or do not fit each other.
         """
-        layer = cls(
-            Signature.from_json(data["layer"]),
-            Curve.from_json(data["inputs"]),
-            Curve.from_json(data["outputs"]),
-            tuple(data["grid_inputs"]),
-            tuple(data["grid_outputs"]),
-            np.array(data["grid"], dtype=float),
+        found = fields(
+            data,
+            {
+                "layer": Signature.from_json,
+                "inputs": Curve.from_json,
+                "outputs": Curve.from_json,
+                "grid_inputs": _rising,
+                "grid_outputs": _rising,
+                "grid": each(each(positive)),
+            },
         )
-        ends = (layer.grid_inputs[-1], layer.grid_outputs[-1])
-        full = (layer.dense.inputs, layer.dense.channels_out)
-        if ends != full or (layer.inputs.lengths[-1], layer.outputs.lengths[-1]) != full:
-            raise ValueError(f"{layer.dense} is not measured up to its full widths")
-        if layer.grid.shape != (len(layer.grid_inputs), len(layer.grid_outputs)):
-            raise ValueError(f"the grid of {layer.dense} has the wrong shape")
-        if not (np.isfinite(layer.grid) & (layer.grid > 0)).all():
-            raise ValueError(f"the grid of {layer.dense} is not above zero and finite")
-        return layer
+        dense, grid = found.pop("layer"), found.pop("grid")
+        along, across = found["grid_inputs"], found["grid_outputs"]
+        for lengths, full, least in (
+            (found["inputs"].lengths, dense.inputs, 1),
+            (along, dense.inputs, 1),
+            (found["outputs"].lengths, dense.channels_out, _unit(dense)),
+            (across, dense.channels_out, _unit(dense)),
+        ):
+            if lengths[-1] != full or lengths[0] not in (least, full):
+                raise ValueError(f"{dense} is not measured from its least to its full widths")
+        if [len(row) for row in grid] != [len(across)] * len(along):
+            raise ValueError(f"the grid of {dense} has the wrong shape")
+        return cls(dense, **found, grid=np.array(grid))
 
 
 def assemble(family: Family, measured: Measured, points: Points = nodes) -> LayerLatency:
@@ -291,6 +324,6 @@ def assemble(family: Family, measured: Measured, points: Points = nodes) -> Laye
 def _curve(lengths: Sequence[int], timings: Sequence[Timing]) -> Curve:
     return Curve(
         tuple(lengths),
-        tuple(round(one.ms, 6) for one in timings),
-        tuple(round(one.spread_ms, 6) for one in timings),
+        tuple(significant(one.ms) for one in timings),
+        tuple(significant(one.spread_ms) for one in timings),
     )

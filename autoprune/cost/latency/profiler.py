@@ -10,7 +10,7 @@ from typing import TypeVar
 import numpy as np
 from torch import Tensor, nn
 
-from autoprune.cost.latency.backends import Backend
+from autoprune.cost.latency.backends import Backend, Conditions
 from autoprune.cost.latency.correction import Correction
 from autoprune.cost.latency.curves import Points, assemble, nodes, wanted
 from autoprune.cost.latency.journal import Journal
@@ -68,12 +68,12 @@ def profile(
         measurements=len(journal.layers),
         seconds=round(time.monotonic() - began, 1),
     )
-    return build_table(structure, backend, origin, journal)
+    return build_table(structure, backend.conditions, origin, journal)
 
 
 def build_table(
     structure: Structure,
-    backend: Backend,
+    conditions: Conditions,
     origin: Origin,
     journal: Journal,
     points: Points = nodes,
@@ -87,17 +87,13 @@ def build_table(
         layers = tuple(assemble(one, journal.layers.get, points) for one in families(structure))
     except KeyError as error:
         raise TableError(f"the measurements lack the layer {error.args[0]}.") from error
-    plain = LatencyTable(backend.conditions, origin, layers, Correction())
-    terms = Terms(
-        structure,
-        [plain.find(Signature.of(layer, structure)) for layer in structure.layers],
-        backend.conditions.batch,
-    )
+    plain = LatencyTable(conditions, origin, layers, Correction())
+    terms = Terms(structure, plain.of_layers(structure), conditions.batch)
     correction = Correction.fit(
         [terms.at(widths) for widths in journal.networks],
         [timing.ms for timing in journal.networks.values()],
     )
-    return LatencyTable(backend.conditions, origin, layers, correction)
+    return LatencyTable(conditions, origin, layers, correction)
 
 
 def missing_layers(layers: Sequence[Family], known: Mapping[Signature, Timing]) -> list[Signature]:

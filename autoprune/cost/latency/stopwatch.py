@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from autoprune.cost.latency.untrusted import amount, count, fields, positive
 from autoprune.errors import MeasuringError
 
 Run: TypeAlias = Callable[[], object]
@@ -57,6 +58,15 @@ class Timing:
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON."""
         return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Any) -> Timing:
+        """Inverse of `to_json`.
+
+        Raises:
+            ValueError: it is no duration above zero.
+        """
+        return cls(**fields(data, {"ms": positive, "spread_ms": amount, "repeats": count}))
 
     @classmethod
     def of(cls, durations_ms: Sequence[float]) -> Timing:

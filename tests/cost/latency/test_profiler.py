@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -79,61 +78,6 @@ def test_measurements_under_other_conditions_are_not_mixed(tmp_path: Path) -> No
     path.write_text("not a journal\n")
     with pytest.raises(TableError, match="remove it to begin anew"):
         Journal(path, Conditions().to_json())
-
-
-# ------------------------------------------------------------------------------------------ a file
-
-
-def test_a_table_is_the_same_after_a_file(table: LatencyTable, tmp_path: Path) -> None:
-    path = tmp_path / "new" / "table.json"
-    table.save(path)
-    again = LatencyTable.load(path)
-    structure = trace(model(), IMAGE)
-    for widths in ((24,), (11,), (1,)):
-        assert LatencyCost(structure, again).total(widths) == pytest.approx(
-            LatencyCost(structure, table).total(widths), rel=1e-4
-        )
-    assert (again.conditions, again.origin) == (table.conditions, table.origin)
-
-
-def broken(change: Callable[[dict[str, Any]], object]) -> Callable[[str], str]:
-    def edit(text: str) -> str:
-        data = json.loads(text)
-        change(data)
-        return json.dumps(data)
-
-    return edit
-
-
-@pytest.mark.parametrize(
-    ("edit", "words"),
-    [
-        (lambda text: text[: len(text) // 2], "cannot read"),
-        (lambda text: "", "cannot read"),
-        (lambda text: "[1, 2]", "is no latency table"),
-        (broken(lambda d: d.update(version=9)), "format version 9"),
-        (broken(lambda d: d.update(layers=[])), "is empty"),
-        (broken(lambda d: d["layers"][0].pop("grid")), "damaged.*grid"),
-        (broken(lambda d: d["layers"][0]["inputs"]["ms"].__setitem__(0, -1.0)), "damaged"),
-        (broken(lambda d: d["layers"][0]["outputs"]["lengths"].pop()), "damaged"),
-        (broken(lambda d: d["conditions"].update(threads=0)), "damaged.*threads"),
-        (broken(lambda d: d["conditions"].update(nonsense=0)), "damaged"),
-        (broken(lambda d: d.pop("correction")), "damaged"),
-    ],
-)
-def test_damaged_files(
-    table: LatencyTable, tmp_path: Path, edit: Callable[[str], str], words: str
-) -> None:
-    path = tmp_path / "table.json"
-    table.save(path)
-    path.write_text(edit(path.read_text()))
-    with pytest.raises(TableError, match=words):
-        LatencyTable.load(path)
-
-
-def test_no_file(tmp_path: Path) -> None:
-    with pytest.raises(TableError, match="cannot read latency table"):
-        LatencyTable.load(tmp_path / "none.json")
 
 
 # -------------------------------------------------------------------------------------- correction
