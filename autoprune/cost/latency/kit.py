@@ -17,11 +17,11 @@ from typing import Any
 from torch import Tensor, nn
 
 from autoprune.cost.latency.backends import Conditions
-from autoprune.cost.latency.curves import LARGEST_STEP, coarse, wanted
 from autoprune.cost.latency.journal import Journal, subject
 from autoprune.cost.latency.onnx_backend import exported, provider
 from autoprune.cost.latency.onnx_files import layer_model, with_light_weights
 from autoprune.cost.latency.profiler import build_table, cut_to, spread
+from autoprune.cost.latency.refinement import LARGEST_STEP, coarse, wanted
 from autoprune.cost.latency.signature import Signature, families
 from autoprune.cost.latency.stopwatch import Timing
 from autoprune.cost.latency.table import LatencyTable, Origin
@@ -156,7 +156,7 @@ def _unknown(signature: Signature) -> None:
 
 
 def steps(length: int, varies: bool, timing: Callable[[int], Timing | None]) -> set[int]:
-    """Return both sides of every step that a curve may have: `curves.nodes` without looking."""
+    """Return both sides of every step that a curve may have: `refinement.nodes` without looking."""
     start = coarse(length, varies)
     width = max(LARGEST_STEP, math.ceil(length / MOST_STEPS / LARGEST_STEP) * LARGEST_STEP)
     edges = [*start, *(range(width, length, width) if varies else ())]

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from autoprune.cost.latency.backends import Backend, Conditions
 from autoprune.cost.latency.correction import Correction
-from autoprune.cost.latency.curves import Points, assemble, nodes, wanted
 from autoprune.cost.latency.journal import Journal
 from autoprune.cost.latency.model import Terms
+from autoprune.cost.latency.refinement import Points, assemble, nodes, wanted
 from autoprune.cost.latency.signature import Family, Signature, families
 from autoprune.cost.latency.stopwatch import Run, Timing
 from autoprune.cost.latency.table import LatencyTable, Origin

@@ -65,6 +65,11 @@ class Signature:
         """Inputs that each output reads: the length of the weight's input dimension."""
         return self.channels_in // self.groups
 
+    @property
+    def outputs_at_once(self) -> int:
+        """Outputs that only go together: those of one group of a grouped convolution."""
+        return self.channels_out // self.groups if self.groups > 1 else 1
+
     def input_shape(self, batch: int) -> tuple[int, ...]:
         """Return the shape of the layer's input."""
         if self.kernel:
@@ -88,7 +93,7 @@ class Signature:
 
     @property
     def _group_shape(self) -> tuple[int, int] | None:
-        return None if self.groups == 1 else (self.inputs, self.channels_out // self.groups)
+        return None if self.groups == 1 else (self.inputs, self.outputs_at_once)
 
     @property
     def weight_count(self) -> int:

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autoprune.cost.latency.curves import Curve, LayerLatency, assemble, coarse, nodes, wanted
+from autoprune.cost.latency.curves import Curve, LayerLatency
+from autoprune.cost.latency.refinement import assemble, coarse, nodes, wanted
 from autoprune.cost.latency.signature import Family, Signature
 from autoprune.cost.latency.stopwatch import Timing
 
