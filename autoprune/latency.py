@@ -60,8 +60,6 @@ def measure_table(
         )  # fmt: skip
     table.save(path)
     journal.discard()
-    if (noise := describe_noise(table.origin)) is not None:
-        progress.note(noise)
     return table
 
 
@@ -122,6 +120,8 @@ def latency_cost(
     else:
         progress.note(f"no latency table is given: this host is measured, into {path}")
         table = measure_table(model, structure, inputs, host_conditions(model), path, progress)
+    if (noise := describe_noise(table.origin)) is not None:
+        progress.note(noise)
     table.check(batch=1, dtype=host_conditions(model).dtype)
     return LatencyCost(structure, table)
 

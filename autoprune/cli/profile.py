@@ -90,14 +90,16 @@ def profile(
     Every distinct layer is measured once, coarsely and then wherever the latency bends or steps;
     whole networks calibrate the sum. Interrupted, the same command goes on where it was.
     """
-    from autoprune.cli.display import console
+    from autoprune.cli.display import console, warn
     from autoprune.cli.inspect import example_inputs
     from autoprune.cli.progress import listen
+    from autoprune.cli.search import Interrupted
     from autoprune.cli.specs import DEMO, load_model
     from autoprune.cost.latency.backends import Conditions, make_backend
     from autoprune.cost.latency.kit import read_kit, write_kit
     from autoprune.cost.latency.onnx_backend import check_onnx
     from autoprune.cost.latency.plots import plot as draw
+    from autoprune.cost.latency.table import describe_noise
     from autoprune.errors import UsageError
     from autoprune.latency import measure_table
     from autoprune.memory import kept_memory
@@ -130,7 +132,15 @@ def profile(
             table = read_kit(Path(from_kit), structure, inputs, conditions)
             table.save(path)
         else:
-            table = measure_table(network, structure, inputs, conditions, path, progress)
+            try:
+                table = measure_table(network, structure, inputs, conditions, path, progress)
+            except KeyboardInterrupt as stop:
+                raise Interrupted(
+                    f"Interrupted: what was measured is kept in {path}.part: run the same command "
+                    "again to go on."
+                ) from stop
+    if (noise := describe_noise(table.origin)) is not None:
+        warn(noise)
     if plot is not None:
         draw(table, Path(plot))
     error = table.correction.relative_error

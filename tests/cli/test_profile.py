@@ -32,7 +32,9 @@ class Device(Backend):
         return lambda: 0.05 + 1e-5 * (weights + extra)
 
     def measure(self, runs):
-        return [Timing(float(run()), 0.0, 7) for run in runs]
+        if Path("stop").exists():
+            raise KeyboardInterrupt
+        return [Timing(float(run()), 9.0 if Path("noisy").exists() else 0.0, 7) for run in runs]
 
     def device_name(self):
         return "elsewhere" if Path("elsewhere").exists() else "a device"
@@ -126,8 +128,16 @@ def test_a_device_that_disappears_and_comes_back(cli) -> None:
     done = cli("profile", *BACKEND, "--output", "table.json")
     assert done.status == 2 and "the device is lost" in done.err and "go on" in done.err
     Path("gone").unlink()
-    assert cli("profile", *BACKEND, "--output", "table.json").status == 0
+    Path("stop").touch()
+    done = cli("profile", *BACKEND, "--output", "table.json")
+    assert done.status == 130 and "kept in table.json.part" in done.err and "go on" in done.err
+    Path("stop").unlink()
+    Path("noisy").touch()
+    done = cli("profile", *BACKEND, "--output", "table.json")
+    assert done.status == 0 and "measurements spread by more" in done.err
     assert not Path("table.json.part").exists()
+    origin = json.loads(Path("table.json").read_text())["origin"]
+    assert 0 < origin["noisy"] <= origin["measurements"]
 
 
 def test_mistakes(table: Path, cli, search) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from autoprune.cost.latency.correction import Correction
 from autoprune.cost.latency.journal import Journal
 from autoprune.cost.latency.model import LatencyCost
 from autoprune.cost.latency.profiler import profile
+from autoprune.cost.latency.stopwatch import Timing
 from autoprune.cost.latency.table import LatencyTable, describe_noise
 from autoprune.errors import MeasuringError, TableError, UsageError
 from autoprune.structure.trace import trace
@@ -80,6 +82,36 @@ def test_measurements_under_other_conditions_are_not_mixed(tmp_path: Path) -> No
         Journal(path, Conditions().to_json())
 
 
+@pytest.mark.parametrize("times", [(math.nan, 0.0), (-1.0, 0.0), (0.0, 0.0), (1.0, math.inf)])
+def test_times_that_cannot_be_are_measured_again(
+    stairs: Any, table: LatencyTable, times: tuple[float, float], tmp_path: Path
+) -> None:
+    class Jumping(stairs):  # type: ignore[misc]
+        calls, bad = 0, lambda call: call % 3  # two of three
+
+        def measure(self, runs: Any) -> Any:
+            kind = type(self)
+            kind.calls += 1
+            timings = super().measure(runs)
+            return [Timing(*times, 7), *timings[1:]] if kind.bad(kind.calls) else timings
+
+    conditions = Conditions(backend="stairs")
+    again = profiled(Jumping(conditions), None)
+    assert [one.to_json() for one in again.layers] == [one.to_json() for one in table.layers]
+    Jumping.calls, Jumping.bad = 0, lambda call: call > 1
+    with pytest.raises(MeasuringError, match=r"3 times in a row.*8 measurements are kept.*go on"):
+        profiled(Jumping(conditions), tmp_path / "part")
+
+
+def test_a_backend_that_loses_a_time(stairs: Any, tmp_path: Path) -> None:
+    class Losing(stairs):  # type: ignore[misc]
+        def measure(self, runs: Any) -> Any:
+            return super().measure(runs)[1:]
+
+    with pytest.raises(MeasuringError, match=r"times that cannot be: \["):
+        profiled(Losing(Conditions(backend="stairs")), tmp_path / "part")
+
+
 # -------------------------------------------------------------------------------------- correction
 
 
@@ -100,8 +132,6 @@ def test_without_networks_layers_are_summed() -> None:
 def test_a_noisy_machine_is_told(stairs: Any) -> None:
     class Noisy(stairs):  # type: ignore[misc]
         def measure(self, runs: Any) -> Any:
-            from autoprune.cost.latency.stopwatch import Timing
-
             return [Timing(float(run()), 100.0, 7) for run in runs]
 
     origin = profiled(Noisy(Conditions(backend="stairs")), None).origin
