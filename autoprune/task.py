@@ -103,7 +103,8 @@ def define_task(
     dense = {name: cost.total(structure.dense_widths) for name, cost in costs.items()}
     limits = budget.resolve(dense)
     constraints = [Constraint(costs[name], limit) for name, limit in limits.items()]
-    return Task(structure, costs, space, Projection(space, constraints))
+    projection = Projection(space, constraints)
+    return Task(structure, costs, projection.space, projection)
 
 
 def prunable_structure(

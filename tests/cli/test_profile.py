@@ -145,6 +145,12 @@ def test_mistakes(table: Path, cli, search) -> None:
     assert done.status == 2 and "there already" in done.err
     done = search("--budget", "latency=0.001ms", "--latency-table", str(table))
     assert done.status == 2 and "latency=0.001 ms is out of reach" in done.err
+    data = json.loads(table.read_text())
+    data["correction"]["coefficients"]["networks"] = 50.0  # ms that every pass takes
+    Path("fixed.json").write_text(json.dumps(data))
+    done = search("--budget", "latency=0.5", "--latency-table", "fixed.json")
+    assert done.status == 2 and "the smallest network that can be cut has 50." in done.err
+    assert len(done.err.splitlines()) <= 3 and "Traceback" not in done.err
     done = search("--budget", "latency=0.6", "--latency-table", "device.py")
     assert done.status == 2 and "cannot read latency table" in done.err
     done = cli("profile", "--device", "nonsense", "--output", "x.json")
