@@ -98,6 +98,7 @@ def profile(
     from autoprune.cost.latency.backends import Conditions, make_backend
     from autoprune.cost.latency.kit import read_kit, write_kit
     from autoprune.cost.latency.onnx_backend import check_onnx
+    from autoprune.cost.latency.plots import check_plotly
     from autoprune.cost.latency.plots import plot as draw
     from autoprune.cost.latency.table import describe_noise
     from autoprune.errors import UsageError
@@ -119,6 +120,8 @@ def profile(
         check_onnx(conditions)
     else:
         make_backend(conditions)
+    if plot is not None:
+        check_plotly()
     spec = model or DEMO
     network = load_model(spec, weights).eval()
     inputs = example_inputs(spec, network, input_shape, data, normalize)

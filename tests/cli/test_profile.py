@@ -157,6 +157,15 @@ def test_mistakes(table: Path, cli, search) -> None:
     assert done.status == 2 and "'nonsense' cannot be used" in done.err
 
 
+def test_a_page_that_cannot_be_drawn_is_told_before_measuring(
+    cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("autoprune.cost.latency.plots.find_spec", lambda name: None)
+    done = cli("profile", "--plot", "page.html", "--output", "table.json")
+    assert done.status == 2 and "needs Plotly" in done.err
+    assert not list(Path.cwd().glob("table.json*"))
+
+
 def test_widths_are_rounded_as_the_device_favours(table: Path, search) -> None:
     done = search("--round-to", "auto", "--latency-table", str(table))
     assert done.status == 0 and "widths are multiples of" in done.err
