@@ -157,6 +157,22 @@ def test_mistakes(table: Path, cli, search) -> None:
     assert done.status == 2 and "'nonsense' cannot be used" in done.err
 
 
+def test_a_kit_may_be_for_a_device_that_this_host_lacks(
+    cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnx")
+    written = []
+    monkeypatch.setattr("autoprune.cost.latency.kit.write_kit", lambda *a: written.append(a) or 3)
+    done = cli("profile", "--kit", "kit", "--device", "RoadExecutionProvider")
+    assert done.status == 0 and "kit: 3 models" in done.out, done.err
+    assert written[0][-1].device == "RoadExecutionProvider"
+    done = cli("profile", "--backend", "onnxruntime", "--device", "RoadExecutionProvider")
+    assert done.status == 2 and "no provider 'RoadExecutionProvider' here" in done.err
+    done = cli("profile", "--kit", "kit", "--device", "road")
+    assert done.status == 2 and "none of ONNX Runtime's" in done.err
+
+
 def test_a_page_that_cannot_be_drawn_is_told_before_measuring(
     cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -110,6 +111,23 @@ def test_a_backend_that_loses_a_time(stairs: Any, tmp_path: Path) -> None:
 
     with pytest.raises(MeasuringError, match=r"times that cannot be: \["):
         profiled(Losing(Conditions(backend="stairs")), tmp_path / "part")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"ms": math.nan}, {"ms": -1}, {"spread_ms": "0"}, {"repeats": 1.5}, {"layer": 3}, {"a": 1}],
+)
+def test_measurements_that_cannot_be_are_not_taken_up(
+    change: dict[str, Any], tmp_path: Path
+) -> None:
+    path, conditions = tmp_path / "part", Conditions().to_json()
+    line = {"network": [3], "ms": 1.0, "spread_ms": 0.0, "repeats": 7}
+    Journal(path, conditions).add_network((3,), Timing(1.0, 0.0, 7))
+    assert json.loads(path.read_text().splitlines()[1]) == line
+    with path.open("a") as file:
+        file.write(json.dumps(line | change) + "\n")
+    with pytest.raises(TableError, match="remove it to begin anew"):
+        Journal(path, conditions)
 
 
 # -------------------------------------------------------------------------------------- correction
