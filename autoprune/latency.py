@@ -85,7 +85,7 @@ def step_of_widths(config: SearchConfig, cost: LatencyCost | None, progress: Pro
     """Return what widths are multiples of."""
     if config.round_to != AUTO or cost is None:
         return int(config.round_to)
-    step = favoured_step(cost.table.layers)
+    step = favoured_step(cost.layers)
     progress.note(f"widths are multiples of {step}, as {cost.table.about} favours")
     return step
 
