@@ -25,7 +25,7 @@ from autoprune.errors import DataError, ModelError, RunError, UsageError, type_o
 from autoprune.evaluation.evaluator import timed
 from autoprune.evaluation.reward import DEFAULT_REWARD, Reward, find_reward
 from autoprune.exploration import pose
-from autoprune.latency import Verifier
+from autoprune.latency import Verifier, backend_here
 from autoprune.max_drop import Smallest, check_metric, find_smallest
 from autoprune.memory import kept_memory
 from autoprune.policy import PruningPolicy
@@ -134,7 +134,10 @@ def search(
     ledger = Ledger(task.space, run.storage)
     with session.recorded(ledger):
         latency = task.costs.get(LatencyCost.name)
-        verifier = Verifier(model, inputs, latency) if isinstance(latency, LatencyCost) else None
+        verifier = None
+        if isinstance(latency, LatencyCost):
+            backend = backend_here(latency.table, config, progress)
+            verifier = Verifier(model, inputs, latency.table, backend)
         arena = Arena(config, bench, valued, ledger, session, progress, verifier)
         problem = pose(task, bench, config)
         contest, smallest = _compete(arena, problem)

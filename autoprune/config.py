@@ -47,6 +47,8 @@ class SearchConfig:
         round_to: widths are multiples of it; "auto" takes what the latency table's device favours.
         latency_table: file of the table that predicts latency; None measures this host where
             latency is asked for.
+        latency_backend: the backend of one's own that the table was measured with; without it such
+            a table predicts, but nothing is imported to measure the winner.
         verify_latency: whether the winner's latency is measured, and the search goes on under a
             tighter bound if it misses the budget; it only says anything with a latency.
         seed: of all randomness.
@@ -69,6 +71,7 @@ class SearchConfig:
     min_keep: Mapping[str, float] = field(default_factory=dict)
     round_to: int | str = 1
     latency_table: str | None = None
+    latency_backend: str | None = None
     verify_latency: bool = True
     seed: int = 0
     calibration_samples: int = 2000
@@ -88,6 +91,11 @@ class SearchConfig:
             raise UsageError("max-drop stands instead of a budget: give one of them.")
         if self.minimize is not None and self.max_drop is None:
             raise UsageError("minimize says what is small at a given max-drop: give that too.")
+        if self.latency_backend is not None and self.latency_table is None:
+            raise UsageError(
+                "latency-backend says what a latency table was measured with: give --latency-table "
+                "too."
+            )
         if self.seed < 0:
             raise UsageError(f"seed must not be negative, but got {self.seed}.")
 
@@ -255,7 +263,7 @@ _TEXT, _WHOLE = (_text, "a text"), (_whole, "a whole number")
 _READERS: Mapping[str, tuple[Callable[[Any], Any], str]] = {
     **dict.fromkeys(("reward", "strategy", "sampler", "agent", "from_run", "importance"), _TEXT),
     "round_to": (_step, "a whole number or 'auto'"),
-    "latency_table": _TEXT,
+    **dict.fromkeys(("latency_table", "latency_backend"), _TEXT),
     "verify_latency": (_switch, "true or false"),
     "budget": (_budget, "a text such as 'flops=0.5' or a table of bounds by cost"),
     **dict.fromkeys(("trials", "seed"), _WHOLE),

@@ -11,15 +11,14 @@ from torch import Tensor, nn
 
 from autoprune.budget import Budget, Limit
 from autoprune.config import AUTO, SearchConfig
-from autoprune.cost.latency.backends import Backend, Conditions, make_backend
-from autoprune.cost.latency.journal import Journal
+from autoprune.cost.latency.backends import Backend, Conditions, is_installed, make_backend
+from autoprune.cost.latency.journal import Journal, subject
 from autoprune.cost.latency.model import LatencyCost
 from autoprune.cost.latency.profiler import profile
 from autoprune.cost.latency.steps import favoured_step
 from autoprune.cost.latency.table import LatencyTable, describe_noise
 from autoprune.errors import UsageError
 from autoprune.memory import settled_memory
-from autoprune.policy import hash_shapes
 from autoprune.progress import Progress
 from autoprune.search_spaces.projection import Projection
 from autoprune.structure.groups import Structure
@@ -50,9 +49,8 @@ def measure_table(
         MeasuringError: the device fails.
     """
     backend = make_backend(conditions)
-    # Layers could serve other networks; timings of whole networks cannot.
-    network = {"network": hash_shapes(structure.shapes), "input": list(inputs.shape[1:])}
-    journal = Journal(path.with_name(f"{path.name}.part"), {**conditions.to_json(), **network})
+    about = {**conditions.to_json(), **subject(structure, inputs)}
+    journal = Journal(path.with_name(f"{path.name}.part"), about)
     if len(journal):
         progress.note(f"{len(journal)} measurements were made before")
     with settled_memory():
@@ -62,8 +60,6 @@ def measure_table(
         )  # fmt: skip
     table.save(path)
     journal.discard()
-    if (noise := describe_noise(table.origin)) is not None:
-        progress.note(noise)
     return table
 
 
@@ -89,7 +85,7 @@ def step_of_widths(config: SearchConfig, cost: LatencyCost | None, progress: Pro
     """Return what widths are multiples of."""
     if config.round_to != AUTO or cost is None:
         return int(config.round_to)
-    step = favoured_step(cost.table.layers)
+    step = favoured_step(cost.layers)
     progress.note(f"widths are multiples of {step}, as {cost.table.about} favours")
     return step
 
@@ -124,6 +120,8 @@ def latency_cost(
     else:
         progress.note(f"no latency table is given: this host is measured, into {path}")
         table = measure_table(model, structure, inputs, host_conditions(model), path, progress)
+    if (noise := describe_noise(table.origin)) is not None:
+        progress.note(noise)
     table.check(batch=1, dtype=host_conditions(model).dtype)
     return LatencyCost(structure, table)
 
@@ -141,22 +139,23 @@ def _kept_table(model: nn.Module, path: Path) -> LatencyTable | None:
 class Verifier:
     """Measures networks beside the dense one, as the table's layers were measured."""
 
-    def __init__(self, model: nn.Module, inputs: Tensor, cost: LatencyCost) -> None:
-        """Take the dense network, one sample, and the predictions to be verified."""
-        self._model, self._inputs, self._cost = model, inputs[:1], cost
-        self._backend = _backend_here(cost.table)
+    def __init__(
+        self, model: nn.Module, inputs: Tensor, table: LatencyTable, backend: Backend | None
+    ) -> None:
+        """Take the dense network, one sample, the table that predicts, and who measures, if any."""
+        self._model, self._inputs, self._table, self._backend = model, inputs[:1], table, backend
 
     def figures(
         self, network: nn.Module | None, dense_ms: float, pruned_ms: float
     ) -> LatencyFigures:
-        """Return predicted and, where the device is this host, measured latencies.
+        """Return predicted and, where somebody measures, measured latencies.
 
         Args:
             network: the cut network; None leaves it unmeasured.
             dense_ms: predicted for the dense network.
             pruned_ms: predicted for the cut one.
         """
-        table = self._cost.table
+        table = self._table
         measured = None
         if self._backend is not None and network is not None:
             with settled_memory(), self._backend.session():
@@ -167,13 +166,51 @@ class Verifier:
         )
 
 
-def _backend_here(table: LatencyTable) -> Backend | None:
-    """Return the table's backend if its device is this host's, else None."""
+def check_backend(config: SearchConfig) -> None:
+    """Refuse a latency table that cannot be read, and one that another backend measured.
+
+    Raises:
+        TableError: the table is damaged.
+        UsageError: the table is not of the backend that is named, or that cannot be loaded.
+    """
+    if config.latency_table is None:
+        return
+    table = LatencyTable.load(Path(config.latency_table))
+    if (name := config.latency_backend) is None:
+        return
+    if _object_name(name) != _object_name(table.conditions.backend):
+        raise UsageError(
+            f"the latency table was measured with the backend {table.conditions.backend!r}, but "
+            f"latency-backend is {name!r}."
+        )
+    make_backend(replace(table.conditions, backend=name))
+
+
+def backend_here(table: LatencyTable, config: SearchConfig, progress: Progress) -> Backend | None:
+    """Return what measures the winner as the table was measured, None if nothing does here.
+
+    A table may come from anybody: the code that it names is imported only if the user names it
+    too.
+    """
+    if not config.verify_latency:
+        return None
+    name = config.latency_backend or table.conditions.backend
+    if config.latency_backend is None and not is_installed(name):
+        progress.note(
+            f"the winner will not be measured: the latency table's backend {name!r} is not an "
+            f"installed one; if it is yours, give --latency-backend {name}"
+        )
+        return None
     try:
-        backend = make_backend(table.conditions)
+        backend = make_backend(replace(table.conditions, backend=name))
     except UsageError:
         return None
     return backend if backend.device_name() == table.origin.device else None
+
+
+def _object_name(backend: str) -> str:
+    """Return the class that a backend's name ends with: its file may lie elsewhere by now."""
+    return backend.rpartition(":")[2]
 
 
 def overshoot(figures: LatencyFigures, limit: Limit) -> float:

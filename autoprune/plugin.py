@@ -57,6 +57,11 @@ def load_object(spec: str, what: str) -> Any:
     return getattr(module, name)
 
 
+def is_entry_point(name: str, group: str) -> bool:
+    """Return whether an installed package offers it."""
+    return name in entry_points(group=group).names
+
+
 def load_plugin(spec: str, what: str, group: str, built_in: Iterable[str]) -> Any:
     """Import what an entry point's name or an object's spec stands for.
 

@@ -48,6 +48,20 @@ class Progress:
         """Say something once."""
 
 
+class _Pace:
+    """How quickly a stage comes on since it was first heard of."""
+
+    def __init__(self, began: float, done: int) -> None:
+        self._began, self._first, self.done = began, done, done
+
+    def left(self, now: float, total: int) -> str:
+        """Return the time that is left in words; nothing as long as nobody knows."""
+        if not self._first < self.done < total:
+            return ""
+        seconds = (now - self._began) / (self.done - self._first) * (total - self.done)
+        return f", {seconds:.0f} s left" if seconds < 120 else f", {seconds / 60:.0f} min left"
+
+
 class PlainProgress(Progress):
     """A line now and then, and one at the end of every stage."""
 
@@ -62,10 +76,16 @@ class PlainProgress(Progress):
         self._interval = interval
         self._clock = clock
         self._told = clock()
+        self._paces: dict[str, _Pace] = {}
 
     def step(self, stage: str, done: int, total: int) -> None:
-        """Tell how far the stage is."""
-        self._tell(f"{stage}: {done} of {total}", done == total)
+        """Tell how far the stage is, and how long it will take."""
+        pace = self._paces.get(stage)
+        if pace is None or done < pace.done:  # another stage of this name
+            pace = self._paces[stage] = _Pace(self._clock(), done)
+        pace.done = done
+        left = pace.left(self._clock(), total)
+        self._tell(f"{stage}: {done} of {total}{left}", done == total)
 
     def searched(self, state: SearchState) -> None:
         """Tell the trial."""

@@ -12,12 +12,11 @@ from autoprune.agents import check_strategy, check_unbounded
 from autoprune.budget import COSTS, Budget
 from autoprune.config import SearchConfig
 from autoprune.cost import cost_models
-from autoprune.cost.latency.table import LatencyTable
 from autoprune.cost.model import CostModel
 from autoprune.errors import BudgetError, ModelError, UsageError, did_you_mean
 from autoprune.evaluation.reward import BUILT_IN, needs_no_budget
 from autoprune.importance import make_importance
-from autoprune.latency import latency_cost, step_of_widths
+from autoprune.latency import check_backend, latency_cost, step_of_widths
 from autoprune.progress import Progress
 from autoprune.search_spaces.keep_ratio import SearchSpace, match_groups, search_space
 from autoprune.search_spaces.projection import Constraint, Projection
@@ -36,8 +35,7 @@ def check_config(config: SearchConfig) -> None:
     limits = Budget.parse(config.budget).limits
     check_strategy(config.strategy, **config.strategy_options)
     make_importance(config.importance)
-    if config.latency_table is not None:
-        LatencyTable.load(Path(config.latency_table))
+    check_backend(config)
     if config.minimize is not None and config.minimize not in COSTS:
         hint = did_you_mean(config.minimize, COSTS)
         raise UsageError(f"unknown cost {config.minimize!r} to minimize; {hint}")
@@ -105,7 +103,8 @@ def define_task(
     dense = {name: cost.total(structure.dense_widths) for name, cost in costs.items()}
     limits = budget.resolve(dense)
     constraints = [Constraint(costs[name], limit) for name, limit in limits.items()]
-    return Task(structure, costs, space, Projection(space, constraints))
+    projection = Projection(space, constraints)
+    return Task(structure, costs, projection.space, projection)
 
 
 def prunable_structure(

@@ -123,8 +123,7 @@ class Arena:
         one = finalist.measurement
         predicted = one.dense_costs["latency"], one.costs["latency"]
         try:
-            network = finalist.network if self.config.verify_latency else None
-            return self.verifier.figures(network, *predicted)
+            return self.verifier.figures(finalist.network, *predicted)
         except Exception as error:  # a compiler, exporter or device that fails on this network
             self.progress.note(f"the winner was not measured: {first_line(error)}")
             return self.verifier.figures(None, *predicted)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +11,7 @@ import numpy.typing as npt
 from autoprune.cost.model import CostModel
 from autoprune.errors import BudgetError
 from autoprune.policy import Widths
-from autoprune.search_spaces.keep_ratio import SearchSpace
+from autoprune.search_spaces.keep_ratio import SearchSpace, with_width
 
 _BISECTIONS = 40
 # Where a cost goes up and down in steps, a wider group may fit again: so many levels are looked at.
@@ -39,6 +39,11 @@ class Projection:
     widths at which a cost that is not monotone (measured latency) is higher than behind them.
     Without any bound the ratios are taken as they are, and widths are only rounded to the nearest
     that are allowed.
+
+    Attributes:
+        space: allowed widths; where the narrowest exceed a bound on a cost that is not monotone,
+            those from the nearest on that were found to meet it.
+        constraints: the bounds.
     """
 
     def __init__(self, space: SearchSpace, constraints: Sequence[Constraint]) -> None:
@@ -50,9 +55,12 @@ class Projection:
         self.space = space
         self.constraints = tuple(constraints)
         self._is_monotone = all(one.cost.is_monotone for one in self.constraints)
+        least = space.lowest if self._is_monotone else self._raised(space.lowest)
         for constraint in self.constraints:
-            if not constraint.holds(space.lowest):
-                raise BudgetError(_unreachable(constraint, space))
+            if not constraint.holds(least):
+                raise BudgetError(_unreachable(constraint, space, least))
+        if least != space.lowest:
+            self.space = replace(space, lowest=least)
 
     def fits(self, widths: Widths) -> bool:
         """Whether every bound holds."""
@@ -97,6 +105,23 @@ class Projection:
                     widths, grew = wider, True
         return widths
 
+    def _raised(self, widths: Widths) -> Widths:
+        """Return widths with groups raised to cheaper levels, one by one, until every bound holds.
+
+        A layer of one channel may take longer than one of eight. If nothing helps any more, the
+        bounds are exceeded by what is returned.
+        """
+        raised = True
+        while raised and not self.fits(widths):
+            raised = False
+            for group, levels in enumerate(self.space.levels):
+                wider = [with_width(widths, group, int(w)) for w in levels if w > widths[group]]
+                best = min([widths, *wider], key=self.excess)
+                widths, raised = best, raised or best != widths
+                if self.fits(widths):
+                    break
+        return widths
+
     def _wider(self, widths: Widths, group: int) -> Widths | None:
         """Return the widths with one group at the next level that fits, None if there is none."""
         for _ in range(1 if self._is_monotone else _LOOK_AHEAD):
@@ -107,8 +132,8 @@ class Projection:
         return None
 
 
-def _unreachable(constraint: Constraint, space: SearchSpace) -> str:
-    cost, least = constraint.cost, constraint.cost.total(space.lowest)
+def _unreachable(constraint: Constraint, space: SearchSpace, widths: Widths) -> str:
+    cost, least = constraint.cost, constraint.cost.total(widths)
     dense = cost.total(space.sizes)
     return (
         f"budget {cost.name}={constraint.limit:.6g} {cost.unit} is out of reach: the smallest "

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -26,6 +27,10 @@ from autoprune.structure.surgery import apply_policy
 from autoprune.structure.trace import trace
 
 ROOT = Path(__file__).resolve().parents[1]
+
+# How long an example takes says nothing on a busy machine, nor with the first call's imports.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Tests already run side by side; threads of several processes would wait for each other.

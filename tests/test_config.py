@@ -34,6 +34,7 @@ def test_plain_values_come_back() -> None:
         "min_keep": {"*": 0.2, "head": 1.0},
         "round_to": 8,
         "latency_table": "table.json",
+        "latency_backend": "device.py:Device",
         "verify_latency": False,
         "seed": 3,
         "calibration_samples": 1,

@@ -90,13 +90,17 @@ def profile(
     Every distinct layer is measured once, coarsely and then wherever the latency bends or steps;
     whole networks calibrate the sum. Interrupted, the same command goes on where it was.
     """
-    from autoprune.cli.display import console
+    from autoprune.cli.display import console, warn
     from autoprune.cli.inspect import example_inputs
     from autoprune.cli.progress import listen
+    from autoprune.cli.search import Interrupted
     from autoprune.cli.specs import DEMO, load_model
     from autoprune.cost.latency.backends import Conditions, make_backend
     from autoprune.cost.latency.kit import read_kit, write_kit
+    from autoprune.cost.latency.onnx_backend import check_onnx
+    from autoprune.cost.latency.plots import check_plotly
     from autoprune.cost.latency.plots import plot as draw
+    from autoprune.cost.latency.table import describe_noise
     from autoprune.errors import UsageError
     from autoprune.latency import measure_table
     from autoprune.memory import kept_memory
@@ -111,8 +115,13 @@ def profile(
     elsewhere = kit is not None or from_kit is not None
     name = "onnxruntime" if elsewhere else backend
     conditions = Conditions(name, device, threads, batch, dtype, form)
-    # A mistake is told before the network is loaded.
-    measuring = make_backend(conditions)
+    # A mistake is told before the network is loaded; a kit is for what another device has.
+    if elsewhere:
+        check_onnx(conditions)
+    else:
+        make_backend(conditions)
+    if plot is not None:
+        check_plotly()
     spec = model or DEMO
     network = load_model(spec, weights).eval()
     inputs = example_inputs(spec, network, input_shape, data, normalize)
@@ -123,10 +132,18 @@ def profile(
             console().print(f"{kit}: {count} models; how to go on is in its README.txt")
             return
         if from_kit is not None:
-            table = read_kit(Path(from_kit), structure, measuring)
+            table = read_kit(Path(from_kit), structure, inputs, conditions)
             table.save(path)
         else:
-            table = measure_table(network, structure, inputs, conditions, path, progress)
+            try:
+                table = measure_table(network, structure, inputs, conditions, path, progress)
+            except KeyboardInterrupt as stop:
+                raise Interrupted(
+                    f"Interrupted: what was measured is kept in {path}.part: run the same command "
+                    "again to go on."
+                ) from stop
+    if (noise := describe_noise(table.origin)) is not None:
+        warn(noise)
     if plot is not None:
         draw(table, Path(plot))
     error = table.correction.relative_error

@@ -115,6 +115,15 @@ LatencyTable = Annotated[
         rich_help_panel=HOW,
     ),
 ]
+LatencyBackend = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE:CLASS",
+        help="A backend of your own that the latency table was measured with, to measure the "
+        "winner: no code is imported because a table names it.",
+        rich_help_panel=HOW,
+    ),
+]
 VerifyLatency = Annotated[
     bool | None,
     typer.Option(

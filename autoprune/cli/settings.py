@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from autoprune.config import REMARKS, RENEWABLE, SearchConfig, read_option
 from autoprune.data import absolute_data
 from autoprune.errors import UsageError, did_you_mean, first_line
 from autoprune.evaluation.reward import DEFAULT_REWARD, find_reward, needs_no_budget
-from autoprune.plugin import absolute
+from autoprune.plugin import absolute, absolute_object
 from autoprune.study.run_directory import RunDirectory, next_free
 
 if sys.version_info >= (3, 11):
@@ -28,6 +28,11 @@ _SEARCH = tuple(field.name for field in fields(SearchConfig))
 _SWITCHES = ("verbose", "quiet")
 # False says something here.
 _DELIBERATE = ("verify_latency",)
+# Read in words that mean the same in any folder.
+_LASTING: Mapping[str, Callable[[str], str]] = {
+    **dict.fromkeys(("agent", "from_run", "latency_table"), absolute),
+    "latency_backend": absolute_object,
+}
 _KEYS = (*_ORIGIN, *_SEARCH, *_SWITCHES, "output")
 
 
@@ -74,11 +79,7 @@ def gather(options: Mapping[str, Any]) -> Settings:
     else:
         merged = {**(read_config(Path(config)) if config else {}), **_read(given, "")}
         merged = {**merged, **_model_and_data(merged)}
-    merged |= {
-        key: absolute(merged[key])
-        for key in ("agent", "from_run", "latency_table")
-        if key in merged
-    }
+    merged |= {key: read(merged[key]) for key, read in _LASTING.items() if key in merged}
     reward = find_reward(merged.get("reward", DEFAULT_REWARD)).name
     if "budget" not in merged and "max_drop" not in merged and not needs_no_budget(reward):
         raise UsageError(

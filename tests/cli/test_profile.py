@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -31,7 +32,9 @@ class Device(Backend):
         return lambda: 0.05 + 1e-5 * (weights + extra)
 
     def measure(self, runs):
-        return [Timing(float(run()), 0.0, 7) for run in runs]
+        if Path("stop").exists():
+            raise KeyboardInterrupt
+        return [Timing(float(run()), 9.0 if Path("noisy").exists() else 0.0, 7) for run in runs]
 
     def device_name(self):
         return "elsewhere" if Path("elsewhere").exists() else "a device"
@@ -40,6 +43,7 @@ class Device(Backend):
         return {"device": "1"}
 """
 BACKEND = ("--backend", "device.py:Device")
+MEASURED = ("--latency-table", "table.json", "--latency-backend", "device.py:Device")
 
 
 @pytest.fixture
@@ -56,7 +60,7 @@ def latency_of(run: str) -> dict[str, float]:
 
 
 def test_a_search_meets_latency_beside_other_bounds(table: Path, search, cli) -> None:
-    done = search("--budget", "latency=0.6,flops=0.5,params=0.7", "--latency-table", str(table))
+    done = search("--budget", "latency=0.6,flops=0.5,params=0.7", *MEASURED)
     assert done.status == 0, done.err
     found = latency_of("out")
     assert found["verified"] and found["device"] == "a device"
@@ -66,7 +70,7 @@ def test_a_search_meets_latency_beside_other_bounds(table: Path, search, cli) ->
 
 def test_a_winner_that_misses_tightens_the_bound(table: Path, search) -> None:
     Path("slow").touch()
-    done = search("--budget", "latency=0.6", "--latency-table", str(table))
+    done = search("--budget", "latency=0.6", *MEASURED)
     assert done.status == 0, done.err
     found = latency_of("out")
     assert "measured latency is 1." in done.err
@@ -75,7 +79,7 @@ def test_a_winner_that_misses_tightens_the_bound(table: Path, search) -> None:
 
 
 def test_nothing_is_measured_if_not_wanted_or_elsewhere(table: Path, search) -> None:
-    options = ("--budget", "latency=0.6", "--latency-table", str(table))
+    options = ("--budget", "latency=0.6", *MEASURED)
     assert search(*options, "--no-verify-latency").status == 0
     assert latency_of("out")["verified"] is False
     Path("elsewhere").touch()
@@ -85,14 +89,55 @@ def test_nothing_is_measured_if_not_wanted_or_elsewhere(table: Path, search) -> 
     assert found["predicted_ms"] <= 0.6 * found["predicted_dense_ms"]
 
 
+def test_no_code_is_imported_because_a_table_names_it(table: Path, search) -> None:
+    Path("device.py").write_text("import pathlib\npathlib.Path('ran').touch()\n")
+    named = json.loads(table.read_text())
+    for number, backend in enumerate(("device.py:Device", "device:Device", "not_installed")):
+        named["conditions"]["backend"] = backend
+        table.write_text(json.dumps(named))
+        options = ("--budget", "latency=0.6", "--latency-table", str(table))
+        done = search(*options, "--output", f"run{number}")
+        assert done.status == 0, done.err
+        assert f"--latency-backend {backend}" in done.err
+        assert latency_of(f"run{number}")["verified"] is False
+    done = search(*options, "--no-verify-latency")
+    assert done.status == 0 and "latency-backend" not in done.err
+    assert not Path("ran").exists() and "device" not in sys.modules
+
+
+def test_the_backend_that_is_named_is_the_tables(table: Path, search) -> None:
+    Path("moved").mkdir()
+    Path("device.py").rename("moved/device.py")
+    named = ("--latency-backend", "moved/device.py:Device")
+    options = ("--budget", "latency=0.6", "--latency-table", str(table))
+    done = search(*options, *named)
+    assert done.status == 0 and latency_of("out")["verified"], done.err
+    for given, words in (
+        ((*options, "--latency-backend", "torch"), "measured with the backend 'device.py:Device'"),
+        ((*options, "--latency-backend", "gone.py:Device"), "no such file"),
+        (named, "give --latency-table too"),
+    ):
+        done = search(*given, "--output", "other")
+        assert done.status == 2 and words in done.err
+        assert not Path("other").exists()
+
+
 def test_a_device_that_disappears_and_comes_back(cli) -> None:
     Path("device.py").write_text(DEVICE)
     Path("gone").touch()
     done = cli("profile", *BACKEND, "--output", "table.json")
     assert done.status == 2 and "the device is lost" in done.err and "go on" in done.err
     Path("gone").unlink()
-    assert cli("profile", *BACKEND, "--output", "table.json").status == 0
+    Path("stop").touch()
+    done = cli("profile", *BACKEND, "--output", "table.json")
+    assert done.status == 130 and "kept in table.json.part" in done.err and "go on" in done.err
+    Path("stop").unlink()
+    Path("noisy").touch()
+    done = cli("profile", *BACKEND, "--output", "table.json")
+    assert done.status == 0 and "measurements spread by more" in done.err
     assert not Path("table.json.part").exists()
+    origin = json.loads(Path("table.json").read_text())["origin"]
+    assert 0 < origin["noisy"] <= origin["measurements"]
 
 
 def test_mistakes(table: Path, cli, search) -> None:
@@ -100,10 +145,41 @@ def test_mistakes(table: Path, cli, search) -> None:
     assert done.status == 2 and "there already" in done.err
     done = search("--budget", "latency=0.001ms", "--latency-table", str(table))
     assert done.status == 2 and "latency=0.001 ms is out of reach" in done.err
+    data = json.loads(table.read_text())
+    data["correction"]["coefficients"]["networks"] = 50.0  # ms that every pass takes
+    Path("fixed.json").write_text(json.dumps(data))
+    done = search("--budget", "latency=0.5", "--latency-table", "fixed.json")
+    assert done.status == 2 and "the smallest network that can be cut has 50." in done.err
+    assert len(done.err.splitlines()) <= 3 and "Traceback" not in done.err
     done = search("--budget", "latency=0.6", "--latency-table", "device.py")
     assert done.status == 2 and "cannot read latency table" in done.err
     done = cli("profile", "--device", "nonsense", "--output", "x.json")
     assert done.status == 2 and "'nonsense' cannot be used" in done.err
+
+
+def test_a_kit_may_be_for_a_device_that_this_host_lacks(
+    cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnx")
+    written = []
+    monkeypatch.setattr("autoprune.cost.latency.kit.write_kit", lambda *a: written.append(a) or 3)
+    done = cli("profile", "--kit", "kit", "--device", "RoadExecutionProvider")
+    assert done.status == 0 and "kit: 3 models" in done.out, done.err
+    assert written[0][-1].device == "RoadExecutionProvider"
+    done = cli("profile", "--backend", "onnxruntime", "--device", "RoadExecutionProvider")
+    assert done.status == 2 and "no provider 'RoadExecutionProvider' here" in done.err
+    done = cli("profile", "--kit", "kit", "--device", "road")
+    assert done.status == 2 and "none of ONNX Runtime's" in done.err
+
+
+def test_a_page_that_cannot_be_drawn_is_told_before_measuring(
+    cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("autoprune.cost.latency.plots.find_spec", lambda name: None)
+    done = cli("profile", "--plot", "page.html", "--output", "table.json")
+    assert done.status == 2 and "needs Plotly" in done.err
+    assert not list(Path.cwd().glob("table.json*"))
 
 
 def test_widths_are_rounded_as_the_device_favours(table: Path, search) -> None:

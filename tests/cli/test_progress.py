@@ -18,9 +18,26 @@ def test_plain_lines_are_few() -> None:
         now[0] += 0.125
         progress.step("statistics", done, 100)
     assert stream.getvalue().splitlines() == [
-        "statistics: 40 of 100",
-        "statistics: 80 of 100",
+        "statistics: 40 of 100, 8 s left",
+        "statistics: 80 of 100, 2 s left",
         "statistics: 100 of 100",
+    ]
+
+
+def test_the_time_left_is_that_of_what_is_measured_now() -> None:
+    stream, now = io.StringIO(), [0.0]
+    progress = PlainProgress(stream, interval=0.0, clock=lambda: now[0])
+    steps = [(90, 200), (100, 200), (120, 420), (120, 120), (0, 10), (5, 10)]
+    for seconds, (done, total) in enumerate(steps):
+        now[0] = 10.0 * seconds
+        progress.step("latency", done, total)
+    assert stream.getvalue().splitlines() == [
+        "latency: 90 of 200",  # of these, 90 were measured before
+        "latency: 100 of 200, 100 s left",
+        "latency: 120 of 420, 3 min left",
+        "latency: 120 of 120",
+        "latency: 0 of 10",
+        "latency: 5 of 10, 10 s left",
     ]
 
 

@@ -136,7 +136,7 @@ def prepared(name: str, net: Any, root: Any) -> tuple[nn.Module, Structure]:
 
 
 @pytest.mark.parametrize("name", ["functional", "resnet20"])
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(data=st.data())
 def test_any_sequence_of_changes(name: str, net: Any, root: Any, data: st.DataObject) -> None:
     """Several candidates on one base, each with any set of groups changed, in any order."""

@@ -102,6 +102,35 @@ def test_steps_up_are_stepped_over() -> None:
     assert Projection(space, [Constraint(Cost([]), 20.0)]).project([1.0]) == (20,)
 
 
+class ValleyCost(ChainCost):
+    """The narrowest layers are slow: 8 channels cost 8, and every one that is missing 4 more."""
+
+    is_monotone = False
+
+    def by_layer(self, widths: Widths) -> Mapping[str, float]:
+        return {str(i): float(max(w, 8) + 4 * max(8 - w, 0)) for i, w in enumerate(widths)}
+
+
+@pytest.mark.parametrize("limit", [17.0, 20.0, 60.0])
+def test_a_bound_that_only_wider_networks_meet_is_within_reach(limit: float) -> None:
+    space = SearchSpace(("a", "b"), (32, 32), (1, 1))
+    projection = Projection(space, [Constraint(ValleyCost([]), limit)])
+    for ratios in ([1.0, 1.0], [0.01, 1.0], [1.0, 0.2]):
+        widths = projection.project(ratios)
+        assert projection.fits(widths) and projection.space.contains(widths)
+        assert not any(
+            projection.fits(wider)
+            for wider in map(projection.space.next_up, [widths] * 2, range(2))
+            if wider is not None
+        )
+
+
+def test_a_bound_below_the_cheapest_network_is_out_of_reach() -> None:
+    space = SearchSpace(("a", "b"), (32, 32), (1, 1))
+    with pytest.raises(BudgetError, match="the smallest network that can be cut has 16 "):
+        Projection(space, [Constraint(ValleyCost([]), 15.0)])
+
+
 @given(projections(), st.data())
 def test_deterministic_and_idempotent(projection: Projection, data: st.DataObject) -> None:
     ratios = ratios_of(projection, data)

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from autoprune.cost.latency.signature import Signature
 from autoprune.cost.latency.stopwatch import Run, Timing, measure
+from autoprune.cost.latency.untrusted import extent, fields, text
 from autoprune.errors import UsageError
-from autoprune.plugin import load_plugin
+from autoprune.plugin import call_factory, is_entry_point, load_plugin
 
 ENTRY_POINTS = "autoprune.backends"
 DEFAULT_BACKEND = "torch"
@@ -56,6 +57,16 @@ class Conditions:
         """Return plain JSON."""
         return asdict(self)
 
+    @classmethod
+    def from_json(cls, data: Any) -> Conditions:
+        """Inverse of `to_json`.
+
+        Raises:
+            ValueError: there are no such conditions.
+        """
+        texts = dict.fromkeys(("backend", "device", "dtype", "memory_format"), text)
+        return cls(**fields(data, {**texts, **dict.fromkeys(("threads", "batch"), extent)}))
+
 
 class Backend(ABC):
     """Makes runs for the stopwatch, all under the same conditions.
@@ -97,15 +108,12 @@ class Backend(ABC):
 
 
 def make_backend(conditions: Conditions) -> Backend:
-    """Return the backend that the conditions name.
+    """Return the backend that the conditions name; a file or module that they name is imported.
 
     Raises:
         UsageError: there is none of that name, or what it needs is missing here.
     """
-    from autoprune.cost.latency.onnx_backend import OnnxBackend
-    from autoprune.cost.latency.torch_backend import CompiledBackend, TorchBackend
-
-    built_in = {kind.name: kind for kind in (TorchBackend, CompiledBackend, OnnxBackend)}
+    built_in = _built_in()
     if conditions.backend in built_in:
         return built_in[conditions.backend](conditions)
     found = load_plugin(conditions.backend, "backend", ENTRY_POINTS, built_in)
@@ -114,4 +122,17 @@ def make_backend(conditions: Conditions) -> Backend:
             f"backend {conditions.backend!r} is no subclass of "
             "autoprune.cost.latency.backends.Backend."
         )
-    return found(conditions)
+    made: Backend = call_factory(lambda: found(conditions), conditions.backend, "backend")
+    return made
+
+
+def is_installed(name: str) -> bool:
+    """Return whether a backend is built in or an installed package's: a table may choose these."""
+    return name in _built_in() or is_entry_point(name, ENTRY_POINTS)
+
+
+def _built_in() -> dict[str, type[Backend]]:
+    from autoprune.cost.latency.onnx_backend import OnnxBackend
+    from autoprune.cost.latency.torch_backend import CompiledBackend, TorchBackend
+
+    return {kind.name: kind for kind in (TorchBackend, CompiledBackend, OnnxBackend)}

@@ -13,13 +13,15 @@ fit is drawn to the plain sum of the layers, as strongly as leaving one network 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import nnls
+
+from autoprune.cost.latency.untrusted import amount, each, fields, positive, significant
 
 Floats = npt.NDArray[np.float64]
 
@@ -81,22 +83,33 @@ class Correction:
             "coefficients": dict(zip(TERMS, self.coefficients, strict=True)),
             "relative_error": self.relative_error,
             "networks": [
-                {"predicted_ms": round(a, 4), "measured_ms": round(b, 4)} for a, b in self.networks
+                {"predicted_ms": significant(a), "measured_ms": significant(b)}
+                for a, b in self.networks
             ],
         }
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Correction:
+    def from_json(cls, data: Any) -> Correction:
         """Inverse of `to_json`.
 
         Raises:
-            ValueError: the coefficients say nothing.
+            ValueError: it is damaged.
         """
-        coefficients = tuple(float(data["coefficients"][term]) for term in TERMS)
-        if not np.isfinite(coefficients).all() or sum(coefficients) <= 0:
-            raise ValueError(f"the correction's coefficients are {coefficients}")
-        networks = tuple((one["predicted_ms"], one["measured_ms"]) for one in data["networks"])
-        return cls(coefficients, data["relative_error"], networks)
+        found = fields(
+            data,
+            {
+                "coefficients": lambda some: fields(some, dict.fromkeys(TERMS, amount)),
+                "relative_error": lambda error: None if error is None else amount(error),
+                "networks": each(
+                    lambda one: fields(one, {"predicted_ms": amount, "measured_ms": positive})
+                ),
+            },
+        )
+        return cls(
+            tuple(found["coefficients"].values()),
+            found["relative_error"],
+            tuple((one["predicted_ms"], one["measured_ms"]) for one in found["networks"]),
+        )
 
 
 def _foretold(rows: Floats, measured: Floats, pull: float) -> Floats:

@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 import json
+import reprlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from autoprune.cost.latency.signature import Signature
 from autoprune.cost.latency.stopwatch import Timing
+from autoprune.cost.latency.untrusted import each, extent, read_text
 from autoprune.errors import TableError, UsageError
-from autoprune.policy import Widths
+from autoprune.policy import Widths, hash_shapes
+from autoprune.structure.groups import Structure
 
 FORMAT, VERSION = "autoprune measurements", 1
+SUBJECTS = ("layer", "network")
+
+
+def subject(structure: Structure, inputs: Tensor) -> dict[str, Any]:
+    """Return which network on which input whole networks are measured of.
+
+    Layers could serve other networks; timings of whole networks cannot.
+    """
+    return {"network": hash_shapes(structure.shapes), "input": list(inputs.shape[1:])}
 
 
 class Journal:
@@ -52,6 +66,20 @@ class Journal:
         """How many layers' spreads exceed what they measure."""
         return sum(timing.is_noisy for timing in self.layers.values())
 
+    def take(self, line: Any) -> None:
+        """Take a measurement as it was written down.
+
+        Raises:
+            ValueError: it is none.
+        """
+        if not isinstance(line, dict):
+            raise ValueError(f"{reprlib.repr(line)} is no measurement")
+        timing = Timing.from_json({k: v for k, v in line.items() if k not in SUBJECTS})
+        if "layer" in line:
+            self.layers[Signature.from_json(line["layer"])] = timing
+        else:
+            self.networks[each(extent)(line.get("network"))] = timing
+
     def add_layer(self, signature: Signature, timing: Timing) -> None:
         """Write down a layer's timing."""
         self.layers[signature] = timing
@@ -74,12 +102,12 @@ class Journal:
 
     def _read(self, path: Path, header: Mapping[str, Any]) -> None:
         try:
-            text = path.read_text(encoding="utf-8")
+            text = read_text(path)
             lines = [json.loads(line) for line in text.splitlines()[: text.count("\n")]]
             found = {key: lines[0].get(key) for key in header}
             for line in lines[1:]:
-                self._take(line)
-        except (OSError, LookupError, TypeError, ValueError, AttributeError) as error:
+                self.take(line)
+        except (OSError, LookupError, ValueError, AttributeError, RecursionError) as error:
             raise TableError(
                 f"{str(path)!r} holds no measurements that can be read: remove it to begin anew."
             ) from error
@@ -89,10 +117,3 @@ class Journal:
                 f"({found.get('conditions')}): remove it to begin anew, or choose another --output."
             )
         path.write_text("".join(f"{json.dumps(line)}\n" for line in lines), encoding="utf-8")
-
-    def _take(self, line: Mapping[str, Any]) -> None:
-        timing = Timing(line["ms"], line["spread_ms"], line["repeats"])
-        if "layer" in line:
-            self.layers[Signature.from_json(line["layer"])] = timing
-        else:
-            self.networks[tuple(line["network"])] = timing

@@ -16,15 +16,16 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from autoprune.cost.latency.backends import Backend, Conditions
-from autoprune.cost.latency.curves import LARGEST_STEP, coarse, wanted
-from autoprune.cost.latency.journal import Journal
+from autoprune.cost.latency.backends import Conditions
+from autoprune.cost.latency.journal import Journal, subject
 from autoprune.cost.latency.onnx_backend import exported, provider
 from autoprune.cost.latency.onnx_files import layer_model, with_light_weights
 from autoprune.cost.latency.profiler import build_table, cut_to, spread
+from autoprune.cost.latency.refinement import LARGEST_STEP, coarse, wanted
 from autoprune.cost.latency.signature import Signature, families
 from autoprune.cost.latency.stopwatch import Timing
 from autoprune.cost.latency.table import LatencyTable, Origin
+from autoprune.cost.latency.untrusted import read_text
 from autoprune.errors import TableError, UsageError, first_line
 from autoprune.structure.groups import Structure
 from autoprune.structure.inputs import sample
@@ -76,66 +77,86 @@ def write_kit(
         small = cut_to(model, structure, widths).cpu().eval()
         content = with_light_weights(exported(small, inputs))
         add(content, tuple(inputs.shape), {"network": list(widths)})
-    head = {"format": FORMAT, "version": VERSION, "conditions": conditions.to_json()}
-    head["provider"] = provider(conditions.device)
+    head = {**_head(structure, inputs, conditions), "provider": provider(conditions.device)}
     (folder / TASKS).write_text(json.dumps({**head, "tasks": tasks}))
     (folder / RUNNER).write_text(files(__package__).joinpath("kit_runner.py").read_text("utf-8"))
-    (folder / "README.txt").write_text(README)
+    (folder / "README.txt").write_text(README, encoding="utf-8")
     return len(tasks)
 
 
-def read_kit(path: Path, structure: Structure, backend: Backend) -> LatencyTable:
+def read_kit(
+    path: Path, structure: Structure, inputs: Tensor, conditions: Conditions
+) -> LatencyTable:
     """Return the table that a kit's results make.
 
     Args:
         path: of the results.
         structure: of the network that the kit was written for.
-        backend: ONNX Runtime under the kit's conditions.
+        inputs: as the kit was written with.
+        conditions: of the kit.
 
     Raises:
-        TableError: the results are damaged, lack a layer, or are of another network or conditions.
+        TableError: the results are damaged, lack a measurement, or are of another network or
+            conditions.
     """
-    journal = Journal(None, backend.conditions.to_json())
+    journal = Journal(None, conditions.to_json())
+    wanted_head = _head(structure, inputs, conditions)
     try:
-        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        lines = [json.loads(line) for line in read_text(path).splitlines()]
         head = lines[0]
-        if head["format"] != FORMAT or head["version"] != VERSION:
-            raise TableError(f"{str(path)!r} holds no results of a kit of version {VERSION}.")
-        if head["conditions"] != backend.conditions.to_json():
-            raise TableError(
-                f"the results in {str(path)!r} were measured with {head['conditions']}: give the "
-                "same options as to --kit."
-            )
+        _check_head({key: head.get(key) for key in wanted_head}, wanted_head, path)
         for line in lines[1:]:
-            _take(journal, line)
-        origin = Origin(
-            head["device"], head["versions"], head["date"], journal.noisy, len(journal.layers)
+            journal.take(line)
+        measured = {"noisy": journal.noisy, "measurements": len(journal.layers), "seconds": 0}
+        origin = Origin.from_json(
+            {**measured, **{key: head.get(key) for key in ("device", "versions", "date")}}
         )
-    except (OSError, LookupError, TypeError, ValueError, AttributeError) as error:
-        if isinstance(error, TableError):
-            raise
+    except TableError:
+        raise
+    except (OSError, LookupError, ValueError, AttributeError, RecursionError) as error:
         raise TableError(
             f"cannot read the kit's results {str(path)!r}: {first_line(error)}."
         ) from error
-    return build_table(structure, backend, origin, journal, steps)
+    lacking = sum(widths not in journal.networks for widths in spread(structure))
+    if lacking:
+        raise TableError(
+            f"the results in {str(path)!r} lack {lacking} whole networks: the kit has not measured "
+            "all yet; run it on the device again, it goes on where it was."
+        )
+    return build_table(structure, conditions, origin, journal, steps)
+
+
+def _head(structure: Structure, inputs: Tensor, conditions: Conditions) -> dict[str, Any]:
+    """Return what a kit and its results begin with."""
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "conditions": conditions.to_json(),
+        "subject": subject(structure, inputs),
+    }
+
+
+def _check_head(found: Mapping[str, Any], wanted: Mapping[str, Any], path: Path) -> None:
+    if (found["format"], found["version"]) != (FORMAT, VERSION):
+        raise TableError(f"{str(path)!r} holds no results of a kit of version {VERSION}.")
+    if found["conditions"] != wanted["conditions"]:
+        raise TableError(
+            f"the results in {str(path)!r} were measured with {str(found['conditions'])[:300]}: "
+            "give the same options as to --kit."
+        )
+    if found["subject"] != wanted["subject"]:
+        raise TableError(
+            f"the results in {str(path)!r} are of another network or input size: give the --model "
+            "and --input-shape that the kit was written for."
+        )
 
 
 def _unknown(signature: Signature) -> None:
     """Nothing is measured when a kit is written."""
 
 
-def _take(journal: Journal, line: Mapping[str, Any]) -> None:
-    timing = Timing(float(line["ms"]), float(line["spread_ms"]), int(line["repeats"]))
-    if not (timing.ms > 0 and math.isfinite(timing.ms)):
-        raise ValueError(f"a latency of {timing.ms} ms")
-    if "layer" in line:
-        journal.add_layer(Signature.from_json(line["layer"]), timing)
-    else:
-        journal.add_network(tuple(line["network"]), timing)
-
-
 def steps(length: int, varies: bool, timing: Callable[[int], Timing | None]) -> set[int]:
-    """Return both sides of every step that a curve may have: `curves.nodes` without looking."""
+    """Return both sides of every step that a curve may have: `refinement.nodes` without looking."""
     start = coarse(length, varies)
     width = max(LARGEST_STEP, math.ceil(length / MOST_STEPS / LARGEST_STEP) * LARGEST_STEP)
     edges = [*start, *(range(width, length, width) if varies else ())]

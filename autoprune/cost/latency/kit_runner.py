@@ -1,6 +1,7 @@
 """Measures the models of this folder; needs Python and ONNX Runtime alone.
 
-This file is copied into a kit. It imports nothing of autoprune.
+This file is copied into a kit. It imports nothing of autoprune, which takes from here whatever both
+must do alike.
 """
 
 from __future__ import annotations
@@ -16,12 +17,13 @@ from collections.abc import Callable
 from typing import Any
 
 WARM_UP, FEWEST, MOST, ENOUGH_MS, AT_ONCE = 2, 7, 40, 20.0, 8
+CPU = "CPUExecutionProvider"
 HERE = pathlib.Path(__file__).resolve().parent
 DTYPES = {"float32": "float32", "float16": "float16"}
 
 
-def processor() -> str:
-    """Return the processor's name."""
+def processor_name() -> str:
+    """Return the CPU's name, as the system knows it."""
     try:
         lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -30,23 +32,48 @@ def processor() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
+def device_name(provider: str) -> str:
+    """Return the CPU's name, with ONNX Runtime's provider where it is another."""
+    name = processor_name()
+    return name if provider == CPU else f"{provider} beside {name}"
+
+
+def open_session(library: Any, model: str | bytes, threads: int, provider: str) -> Any:
+    """Return ONNX Runtime's session of a model, as every one is that is measured.
+
+    Idle threads of a session sleep: if they spun, as is ONNX Runtime's default, those of one
+    session would take the processors from the other sessions that are measured in turn.
+
+    Raises:
+        RuntimeError: the provider does not start, so that the CPU would be measured in its place.
+    """
+    options = library.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    session = library.InferenceSession(model, options, [provider])
+    if session.get_providers()[0] != provider:
+        raise RuntimeError(f"{provider} does not start")
+    return session
+
+
 def runner(library: Any, task: dict[str, Any], kit: dict[str, Any]) -> Callable[[], object]:
     """Return what runs one model once."""
     import numpy
 
-    options = library.SessionOptions()
-    options.intra_op_num_threads = kit["conditions"]["threads"]
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    # Idle threads that spin would take the processors from the other models measured in turn.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    session = library.InferenceSession(str(HERE / task["file"]), options, [kit["provider"]])
+    threads, provider = kit["conditions"]["threads"], kit["provider"]
+    session = open_session(library, str(HERE / task["file"]), threads, provider)
     feed = {"x": numpy.ones(task["shape"], DTYPES[kit["conditions"]["dtype"]])}
     return lambda: session.run(None, feed)
 
 
 def measure(runs: list[Callable[[], object]]) -> list[tuple[float, float, int]]:
-    """Return (median, half the distance of the quartiles, repeats) of each run, in turn."""
+    """Return (median, half the distance of the quartiles, repeats) of each run, in turn.
+
+    Raises:
+        RuntimeError: too few repeats have a duration.
+    """
     for _ in range(WARM_UP):
         for run in runs:
             run()
@@ -61,9 +88,29 @@ def measure(runs: list[Callable[[], object]]) -> list[tuple[float, float, int]]:
                     own.append(took)
     timings = []
     for own in times:
+        if len(own) < FEWEST:
+            raise RuntimeError("the clock stands still or runs backwards")
         low, middle, high = statistics.quantiles(own, n=4, method="inclusive")
         timings.append((middle, (high - low) / 2, len(own)))
     return timings
+
+
+def resume(results: pathlib.Path, head: dict[str, Any], most: int) -> int:
+    """Begin the results, or take up those that are there; return how many there are."""
+    lines = results.read_text().splitlines(True) if results.exists() else []
+    whole = [line for line in lines if line.endswith("\n")]
+    if not whole:
+        results.write_text(json.dumps(head) + "\n")
+        return 0
+    try:
+        before = json.loads(whole[0])
+        same = all(before[key] == head[key] for key in head if key != "date")
+    except (ValueError, LookupError, TypeError):
+        same = False
+    if not same or len(whole) - 1 > most:
+        sys.exit(f"{results} is of another kit or another device: take it away, and begin anew")
+    results.write_text("".join(whole))  # a line that was cut short is measured again
+    return len(whole) - 1
 
 
 def main() -> None:
@@ -72,27 +119,27 @@ def main() -> None:
 
     kit = json.loads((HERE / "tasks.json").read_text())
     results = HERE / "results.jsonl"
-    if results.exists():
-        text = results.read_text()
-        lines = text.splitlines(True)
-        whole = [line for line in lines if line.endswith("\n")]
-        results.write_text("".join(whole))  # a line that was cut short is measured again
-        done = len(whole) - 1
-    else:
-        head = {
-            "format": kit["format"],
-            "version": kit["version"],
-            "conditions": kit["conditions"],
-            "device": processor(),
-            "versions": {"onnxruntime": onnxruntime.__version__},
-            "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        }
-        results.write_text(json.dumps(head) + "\n")
-        done = 0
-    tasks, began, first = kit["tasks"], time.monotonic(), done
+    known = onnxruntime.get_available_providers()
+    if kit["provider"] not in known:
+        sys.exit(f"ONNX Runtime has no {kit['provider']} here; it has {', '.join(known)}")
+    head = {
+        **{key: kit[key] for key in ("format", "version", "conditions", "subject")},
+        "device": device_name(kit["provider"]),
+        "versions": {"onnxruntime": onnxruntime.__version__},
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+    }
+    tasks, began = kit["tasks"], time.monotonic()
+    done = first = resume(results, head, len(tasks))
     while done < len(tasks):
         some = tasks[done : done + AT_ONCE]
-        timings = measure([runner(onnxruntime, task, kit) for task in some])
+        try:
+            timings = measure([runner(onnxruntime, task, kit) for task in some])
+        except Exception as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            sys.exit(
+                f"measuring {some[0]['file']} and what comes with it fails: {reason}; {done} of "
+                f"{len(tasks)} are kept, and the same command goes on there"
+            )
         with results.open("a") as file:
             for task, (ms, spread, repeats) in zip(some, timings):  # noqa: B905
                 key = {k: task[k] for k in ("layer", "network") if k in task}

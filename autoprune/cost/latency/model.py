@@ -13,10 +13,10 @@ from scipy.ndimage import map_coordinates
 
 from autoprune.cost.counts import Floats, Lengths
 from autoprune.cost.latency.curves import LayerLatency
-from autoprune.cost.latency.signature import Signature
 from autoprune.cost.latency.table import LatencyTable
 from autoprune.cost.memory import ActivationSizes
 from autoprune.cost.model import CostModel
+from autoprune.errors import TableError
 from autoprune.policy import Widths
 from autoprune.structure.groups import Structure
 
@@ -39,7 +39,12 @@ class Prediction:
 
 
 class LatencyCost(CostModel):
-    """Milliseconds of one forward pass on the table's device, at its batch size."""
+    """Milliseconds of one forward pass on the table's device, at its batch size.
+
+    Attributes:
+        table: what was measured.
+        layers: what holds for the network's layers, in its order.
+    """
 
     name: ClassVar[str] = "latency"
     unit: ClassVar[str] = "ms"
@@ -49,21 +54,22 @@ class LatencyCost(CostModel):
         """Look every layer of the network up.
 
         Raises:
-            TableError: one of them is not in the table.
+            TableError: one of them is not in the table, or the table says nothing of the network.
         """
         self.table = table
-        self._layers = [layer.name for layer in structure.layers]
-        self._terms = Terms(
-            structure, [table.find(Signature.of(one, structure)) for one in structure.layers],
-            table.conditions.batch,
-        )  # fmt: skip
+        self.layers = table.of_layers(structure)
+        self._names = [layer.name for layer in structure.layers]
+        self._terms = Terms(structure, self.layers, table.conditions.batch)
+        # Every coefficient is zero or more: what holds for the whole network holds for any widths.
+        if not self.total(structure.dense_widths) > 0:
+            raise TableError("the latency table predicts no time at all: measure another one.")
 
     def by_layer(self, widths: Widths) -> Mapping[str, float]:
         """Return the latency of every layer, of what stands between them, and what is fixed."""
         scale, traffic, per_mb, fixed = self.table.correction.coefficients
         layers = scale * self._terms.layers_ms(widths) + per_mb * self._terms.weights_mb(widths)
         return {
-            **dict(zip(self._layers, layers.tolist(), strict=True)),
+            **dict(zip(self._names, layers.tolist(), strict=True)),
             OTHER: traffic * self._terms.traffic_mb(widths),
             FIXED: fixed,
         }

@@ -7,42 +7,31 @@ import tempfile
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from autoprune.cost.latency.backends import Backend, Conditions
-from autoprune.cost.latency.host import processor_name
-from autoprune.cost.latency.onnx_files import INPUT, layer_model
+from autoprune.cost.latency.kit_runner import device_name, open_session
+from autoprune.cost.latency.onnx_files import INPUT, ONNX_DTYPES, layer_model
 from autoprune.cost.latency.signature import Signature
 from autoprune.cost.latency.stopwatch import Run
 from autoprune.errors import UsageError
 
-CPU = "CPUExecutionProvider"
+PROVIDER = "ExecutionProvider"
 
 
 class OnnxBackend(Backend):
-    """ONNX Runtime with one of its execution providers.
-
-    Idle threads of a session sleep: if they spun, as is ONNX Runtime's default, those of one
-    session would take the processors from the other sessions that are measured in turn.
-    """
+    """ONNX Runtime with one of its execution providers."""
 
     name: ClassVar[str] = "onnxruntime"
 
     def __init__(self, conditions: Conditions) -> None:
         super().__init__(conditions)
-        try:
-            import onnx  # noqa: F401
-            import onnxruntime
-        except ImportError as error:
-            raise UsageError(
-                f"the backend 'onnxruntime' needs the package {error.name!r}: "
-                'pip install "autoprune[onnx]".'
-            ) from error
-        if conditions.memory_format != "contiguous":
-            raise UsageError("ONNX Runtime lays memory out itself: leave out --memory-format.")
+        check_onnx(conditions)
+        import onnxruntime
+
         self._library = onnxruntime
         self._provider = provider(conditions.device)
         known = onnxruntime.get_available_providers()
@@ -66,36 +55,50 @@ class OnnxBackend(Backend):
         return self._run(exported(model, inputs.to("cpu", dtype)), inputs)
 
     def _run(self, model: bytes, inputs: Tensor) -> Run:
-        session = self._library.InferenceSession(
-            model, session_options(self._library, self.conditions.threads), [self._provider]
-        )
+        session = open_session(self._library, model, self.conditions.threads, self._provider)
         feed = {INPUT: inputs.to("cpu", getattr(torch, self.conditions.dtype)).numpy()}
         return lambda: session.run(None, feed)
 
     def device_name(self) -> str:
         """Return the CPU's name, with the provider where it is another."""
-        name = processor_name()
-        return name if self._provider == CPU else f"{self._provider} beside {name}"
+        return device_name(self._provider)
 
     def versions(self) -> Mapping[str, str]:
         """Return ONNX Runtime's version."""
         return {"onnxruntime": str(self._library.__version__)}
 
 
+def check_onnx(conditions: Conditions) -> None:
+    """Refuse what ONNX Runtime can do on no device.
+
+    Raises:
+        UsageError: a package is missing, or a condition is none of ONNX Runtime's.
+    """
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
+    except ImportError as error:
+        raise UsageError(
+            f"the backend 'onnxruntime' needs the package {error.name!r}: "
+            'pip install "autoprune[onnx]".'
+        ) from error
+    if conditions.memory_format != "contiguous":
+        raise UsageError("ONNX Runtime lays memory out itself: leave out --channels-last.")
+    if conditions.dtype not in ONNX_DTYPES:
+        raise UsageError(
+            f"dtype must be {' or '.join(ONNX_DTYPES)} with ONNX, but got {conditions.dtype!r}."
+        )
+    if not provider(conditions.device).endswith(PROVIDER):
+        raise UsageError(
+            f"device {conditions.device!r} is none of ONNX Runtime's: it must be cpu, cuda or a "
+            "provider's full name, e.g. CoreMLExecutionProvider."
+        )
+
+
 def provider(device: str) -> str:
     """Return the provider's full name: `cpu`, `cuda`, or as ONNX Runtime calls it."""
     short = {"cpu": "CPU", "cuda": "CUDA"}
-    return f"{short[device]}ExecutionProvider" if device in short else device
-
-
-def session_options(library: Any, threads: int) -> Any:
-    """Return the options that every measured session has; the kit's runner has the same."""
-    options = library.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return options
+    return f"{short[device]}{PROVIDER}" if device in short else device
 
 
 def exported(model: nn.Module, inputs: Tensor) -> bytes:

@@ -10,28 +10,21 @@ import math
 from typing import Any
 
 from autoprune.cost.latency.signature import Signature
-from autoprune.errors import UsageError
 
 INPUT, OUTPUT = "x", "y"
 WEIGHT = 0.01
 # Constants of at most so many elements stay as they are.
 LIGHT = 64
+ONNX_DTYPES = {"float32": "FLOAT", "float16": "FLOAT16"}
 # What every ONNX Runtime of the last years reads.
 OPSET, IR_VERSION = 17, 8
 
 
 def layer_model(signature: Signature, batch: int, dtype: str = "float32") -> bytes:
-    """Return the serialised ONNX model of one layer.
-
-    Raises:
-        UsageError: ONNX knows no such data type here.
-    """
+    """Return the serialised ONNX model of one layer; `dtype` is one of `ONNX_DTYPES`."""
     from onnx import TensorProto, helper
 
-    kinds = {"float32": TensorProto.FLOAT, "float16": TensorProto.FLOAT16}
-    if dtype not in kinds:
-        raise UsageError(f"dtype must be {' or '.join(kinds)} with ONNX, but got {dtype!r}.")
-    element = kinds[dtype]
+    element = getattr(TensorProto, ONNX_DTYPES[dtype])
     weight, bias = list(signature.weight_shape), [signature.channels_out]
     if not signature.kernel:
         weight.reverse()  # a product takes (in, out)

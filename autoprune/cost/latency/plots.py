@@ -2,55 +2,125 @@
 
 from __future__ import annotations
 
+import html
+from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
+from autoprune.cost.latency.correction import Correction
+from autoprune.cost.latency.curves import LayerLatency
 from autoprune.cost.latency.table import LatencyTable
 from autoprune.errors import UsageError
 
+# The slowest layers are shown; a click in the legend shows another one.
+SHOWN = 10
+# Seaborn's "deep" is told apart by the colour-blind too, and has as many colours as layers shown.
+COLOURS = (
+    "#4c72b0", "#dd8452", "#55a868", "#c44e52", "#8172b3",
+    "#937860", "#da8bc3", "#8c8c8c", "#ccb974", "#64b5cd",
+)  # fmt: skip
 
-def plot(table: LatencyTable, path: Path) -> None:
-    """Write a self-contained HTML page.
+
+def check_plotly() -> None:
+    """Refuse to draw without Plotly.
 
     Raises:
-        UsageError: Plotly is not installed.
+        UsageError: it is not installed.
     """
-    try:
-        from plotly import graph_objects as go
-        from plotly.subplots import make_subplots
-    except ImportError as error:
-        raise UsageError('--plot needs Plotly: pip install "autoprune[plots]".') from error
-    figure = make_subplots(
+    if find_spec("plotly") is None:
+        raise UsageError('--plot needs Plotly: pip install "autoprune[plots]".')
+
+
+def plot(table: LatencyTable, path: Path) -> None:
+    """Write a self-contained HTML page."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(figure(table).to_html(include_plotlyjs=True), encoding="utf-8")
+
+
+def figure(table: LatencyTable) -> Any:
+    """Return a Plotly figure: latency against both widths of every layer, and whole networks."""
+    from plotly.subplots import make_subplots
+
+    error = table.correction.relative_error
+    networks = "whole networks" if error is None else f"whole networks, off by {100 * error:.1f} %"
+    page = make_subplots(
         rows=1,
-        cols=2,
-        column_widths=[0.6, 0.4],
-        subplot_titles=["latency against output width", "whole networks"],
+        cols=3,
+        column_widths=[0.37, 0.37, 0.26],
+        horizontal_spacing=0.07,
+        subplot_titles=["fewer outputs", "fewer inputs", networks],
     )
-    for layer in table.layers:
-        if len(layer.outputs.lengths) > 1:
-            curve = layer.outputs
-            figure.add_trace(
-                go.Scatter(
-                    x=curve.lengths,
-                    y=curve.ms,
-                    error_y={"array": curve.spread_ms, "thickness": 0.5},
-                    mode="lines+markers",
-                    name=str(layer.dense),
-                ),
-                row=1,
-                col=1,
-            )
-    pairs = table.correction.networks
-    if pairs:
-        foretold, measured = zip(*pairs, strict=True)
-        most = max(*foretold, *measured)
-        for x, y, mode, name in (
-            (measured, foretold, "markers", "foretold without it"),
-            ((0, most), (0, most), "lines", "equal"),
-        ):
-            figure.add_trace(go.Scatter(x=x, y=y, mode=mode, name=name), row=1, col=2)
-    figure.update_xaxes(title="channels", row=1, col=1)
-    figure.update_yaxes(title="ms", row=1, col=1)
-    figure.update_xaxes(title="measured, ms", row=1, col=2)
-    figure.update_yaxes(title="predicted, ms", row=1, col=2)
-    figure.update_layout(title=f"{table.about}, {table.origin.date}", height=700)
-    path.write_text(figure.to_html(include_plotlyjs=True), encoding="utf-8")
+    slowest = sorted(table.layers, key=lambda one: -one.dense_ms)
+    for rank, layer in enumerate(slowest):
+        for column, curve in _curves(layer, rank):
+            page.add_trace(curve, row=1, col=column)
+    for trace in _networks(table.correction):
+        page.add_trace(trace, row=1, col=3)
+    for column, x, y in (
+        (1, "output channels", "latency of the layer, ms"),
+        (2, "input channels", ""),
+        (3, "measured, ms", "predicted from the others, ms"),
+    ):
+        page.update_xaxes(title=x, rangemode="tozero", row=1, col=column)
+        page.update_yaxes(title=y, rangemode="tozero", row=1, col=column)
+    page.update_yaxes(matches="y", row=1, col=2)
+    hidden = f", the {SHOWN} slowest of {len(slowest)}" if len(slowest) > SHOWN else ""
+    page.update_layout(
+        title=html.escape(f"{table.about}, {table.origin.date[:10]}"),
+        template="plotly_white",
+        height=650,
+        legend={
+            "title": f"Layers{hidden}<br><sup>click: show or hide; double click: alone</sup>",
+            "font": {"size": 10},
+        },
+    )
+    return page
+
+
+def _curves(layer: LayerLatency, rank: int) -> Iterator[tuple[int, Any]]:
+    """Yield (column, trace) of the widths of a layer that vary, under one entry of the legend."""
+    from plotly import graph_objects as go
+
+    curves = [(1, layer.outputs), (2, layer.inputs)]
+    varying = [(column, curve) for column, curve in curves if len(curve.lengths) > 1]
+    for column, curve in varying:
+        yield (
+            column,
+            go.Scatter(
+                x=curve.lengths,
+                y=curve.ms,
+                error_y={"array": curve.spread_ms, "thickness": 0.5, "width": 0},
+                mode="lines+markers",
+                marker={"size": 4},
+                line={"width": 1.5, "color": COLOURS[rank % len(COLOURS)]},
+                name=html.escape(str(layer.dense)),
+                legendgroup=str(rank),
+                showlegend=column == varying[0][0],
+                visible=True if rank < SHOWN else "legendonly",
+                hovertemplate="%{x} channels: %{y:.3g} ms",
+            ),
+        )
+
+
+def _networks(correction: Correction) -> Iterator[Any]:
+    """Yield whole networks, and the line on which predictions would be right."""
+    from plotly import graph_objects as go
+
+    if not correction.networks:
+        return
+    foretold, measured = zip(*correction.networks, strict=True)
+    ends = [0.0, 1.05 * max(*foretold, *measured)]
+    line = {"color": "grey", "width": 1, "dash": "dash"}
+    yield go.Scatter(
+        x=ends, y=ends, mode="lines", line=line, showlegend=False, hoverinfo="skip", name="equal"
+    )
+    yield go.Scatter(
+        x=measured,
+        y=foretold,
+        mode="markers",
+        marker={"color": "black", "size": 6},
+        showlegend=False,
+        name="network",
+        hovertemplate="measured %{x:.3g} ms, predicted %{y:.3g} ms",
+    )

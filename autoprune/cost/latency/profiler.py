@@ -10,15 +10,15 @@ from typing import TypeVar
 import numpy as np
 from torch import Tensor, nn
 
-from autoprune.cost.latency.backends import Backend
+from autoprune.cost.latency.backends import Backend, Conditions
 from autoprune.cost.latency.correction import Correction
-from autoprune.cost.latency.curves import Points, assemble, nodes, wanted
 from autoprune.cost.latency.journal import Journal
 from autoprune.cost.latency.model import Terms
+from autoprune.cost.latency.refinement import Points, assemble, nodes, wanted
 from autoprune.cost.latency.signature import Family, Signature, families
 from autoprune.cost.latency.stopwatch import Run, Timing
 from autoprune.cost.latency.table import LatencyTable, Origin
-from autoprune.errors import AutopruneError, MeasuringError, TableError, first_line
+from autoprune.errors import MeasuringError, TableError, UsageError, first_line
 from autoprune.policy import Widths
 from autoprune.structure.groups import Structure
 from autoprune.structure.inputs import sample
@@ -32,6 +32,8 @@ NETWORKS = 14
 # Measured in turn: enough to chase each other out of the caches, few enough to fit into memory.
 LAYERS_AT_ONCE, NETWORKS_AT_ONCE = 8, 4
 MOST_WEIGHTS_AT_ONCE = 50_000_000
+# How often runs are measured whose times cannot be: no finite ones above zero.
+ATTEMPTS = 3
 
 
 def profile(
@@ -68,12 +70,12 @@ def profile(
         measurements=len(journal.layers),
         seconds=round(time.monotonic() - began, 1),
     )
-    return build_table(structure, backend, origin, journal)
+    return build_table(structure, backend.conditions, origin, journal)
 
 
 def build_table(
     structure: Structure,
-    backend: Backend,
+    conditions: Conditions,
     origin: Origin,
     journal: Journal,
     points: Points = nodes,
@@ -87,17 +89,13 @@ def build_table(
         layers = tuple(assemble(one, journal.layers.get, points) for one in families(structure))
     except KeyError as error:
         raise TableError(f"the measurements lack the layer {error.args[0]}.") from error
-    plain = LatencyTable(backend.conditions, origin, layers, Correction())
-    terms = Terms(
-        structure,
-        [plain.find(Signature.of(layer, structure)) for layer in structure.layers],
-        backend.conditions.batch,
-    )
+    plain = LatencyTable(conditions, origin, layers, Correction())
+    terms = Terms(structure, plain.of_layers(structure), conditions.batch)
     correction = Correction.fit(
         [terms.at(widths) for widths in journal.networks],
         [timing.ms for timing in journal.networks.values()],
     )
-    return LatencyTable(backend.conditions, origin, layers, correction)
+    return LatencyTable(conditions, origin, layers, correction)
 
 
 def missing_layers(layers: Sequence[Family], known: Mapping[Signature, Timing]) -> list[Signature]:
@@ -112,6 +110,7 @@ def measure_layers(
     """Measure until no curve asks for more."""
     while missing := missing_layers(layers, journal.layers):
         total = len(journal) + len(missing) + NETWORKS
+        progress(len(journal), total)
         for some in _portions(missing, LAYERS_AT_ONCE, lambda one: one.weight_count):
             timings = _measured(
                 [(str(one), _maker(backend, one)) for one in some], backend, journal
@@ -183,15 +182,20 @@ def _portions(
 def _measured(
     makers: Sequence[tuple[str, Callable[[], Run]]], backend: Backend, journal: Journal
 ) -> list[Timing]:
-    """Make runs, each with a name, and measure them."""
+    """Make runs, each with a name, and measure them; times that cannot be are measured again."""
     try:
-        return backend.measure([make() for _, make in makers])
-    except AutopruneError:
+        runs = [make() for _, make in makers]
+        for _ in range(ATTEMPTS):
+            timings = backend.measure(runs)
+            if len(timings) == len(runs) and all(one.is_sound for one in timings):
+                return timings
+        raise MeasuringError(f"{ATTEMPTS} times in a row times that cannot be: {timings}")
+    except UsageError:
         raise
     except Exception as error:  # whatever a device or its library raises
         kept = f"{len(journal)} measurements are kept in {str(journal.path)!r}"
         raise MeasuringError(
             f"the device fails while {makers[0][0]} and what comes with it are measured "
-            f"({type(error).__name__}: {first_line(error)}); {kept}: run the same command again "
-            "to go on."
+            f"({type(error).__name__}: {first_line(error)[:300]}); {kept}: run the same command "
+            "again to go on."
         ) from error

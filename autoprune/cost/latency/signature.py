@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from autoprune.cost.latency.untrusted import count, each, extent, fields, text
 from autoprune.structure.groups import LayerSpec, Structure
 
 
@@ -65,6 +65,11 @@ class Signature:
         """Inputs that each output reads: the length of the weight's input dimension."""
         return self.channels_in // self.groups
 
+    @property
+    def outputs_at_once(self) -> int:
+        """Outputs that only go together: those of one group of a grouped convolution."""
+        return self.channels_out // self.groups if self.groups > 1 else 1
+
     def input_shape(self, batch: int) -> tuple[int, ...]:
         """Return the shape of the layer's input."""
         if self.kernel:
@@ -88,7 +93,7 @@ class Signature:
 
     @property
     def _group_shape(self) -> tuple[int, int] | None:
-        return None if self.groups == 1 else (self.inputs, self.channels_out // self.groups)
+        return None if self.groups == 1 else (self.inputs, self.outputs_at_once)
 
     @property
     def weight_count(self) -> int:
@@ -111,12 +116,32 @@ class Signature:
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Signature:
-        """Inverse of `to_json`."""
-        values: dict[str, Any] = {
-            k: tuple(v) if isinstance(v, list) else v for k, v in data.items()
-        }
-        return cls(**values)
+    def from_json(cls, data: Any) -> Signature:
+        """Inverse of `to_json`.
+
+        Raises:
+            ValueError: it is no layer's.
+        """
+        lengths, counts = each(extent), each(count)
+        signature = cls(
+            **fields(
+                data,
+                {
+                    "operator": text,
+                    "channels_in": extent,
+                    "channels_out": extent,
+                    "kernel": lengths,
+                    "stride": lengths,
+                    "padding": counts,
+                    "dilation": lengths,
+                    "groups": extent,
+                    "spatial": lengths,
+                },
+            )
+        )
+        if signature.channels_in % signature.groups or signature.channels_out % signature.groups:
+            raise ValueError(f"{signature}: channels do not come in whole groups")
+        return signature
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ Repeats of several runs alternate, so that whatever else the machine does hits a
 none finds the caches as it left them. On a busy machine the kernel takes the processor away in the
 middle of a repeat. Such repeats are left out as long as there are enough others; where there are
 not, the time that the calling thread stood waiting for a processor, as Linux counts it, is taken
-off.
+off. Repeats in which the clock jumps back are made again.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from autoprune.cost.latency.untrusted import LEAST, MOST, amount, count, fields, positive
 from autoprune.errors import MeasuringError
 
 Run: TypeAlias = Callable[[], object]
@@ -24,7 +25,7 @@ Run: TypeAlias = Callable[[], object]
 
 WARM_UP = 2
 # Repeats that count, of slow runs and of quick ones, and how long a quick one's take in all.
-FEWEST, MOST, ENOUGH_MS = 7, 40, 20.0
+FEWEST, MANY, ENOUGH_MS = 7, 40, 20.0
 # So many repeats are made for every one that should count.
 PATIENCE = 3
 # Nanoseconds on a processor, nanoseconds waiting for one, slices (Linux, proc_pid_schedstat(5)).
@@ -50,6 +51,11 @@ class Timing:
         """Whether the spread exceeds what is measured."""
         return self.spread_ms > self.ms
 
+    @property
+    def is_sound(self) -> bool:
+        """Whether it can be true: above zero and finite."""
+        return LEAST <= self.ms <= MOST and 0 <= self.spread_ms <= MOST
+
     def scaled(self, factor: float) -> Timing:
         """Return the timing of a machine that is slower by a factor."""
         return Timing(factor * self.ms, factor * self.spread_ms, self.repeats)
@@ -57,6 +63,15 @@ class Timing:
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON."""
         return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Any) -> Timing:
+        """Inverse of `to_json`.
+
+        Raises:
+            ValueError: it is no duration above zero.
+        """
+        return cls(**fields(data, {"ms": positive, "spread_ms": amount, "repeats": count}))
 
     @classmethod
     def of(cls, durations_ms: Sequence[float]) -> Timing:
@@ -91,7 +106,7 @@ def measure(runs: Sequence[Run], clock: Callable[[], float] = time.perf_counter)
             interruptions, waited, start = _interruptions(), _waited_ms(), clock()
             runs[place]()
             took = 1000 * (clock() - start)
-            if _interruptions() == interruptions:
+            if took > 0 and _interruptions() == interruptions:
                 whole[place].append(took)
             else:
                 torn[place].append(took - (_waited_ms() - waited))
@@ -104,7 +119,7 @@ def measure(runs: Sequence[Run], clock: Callable[[], float] = time.perf_counter)
 def _wants_more(whole: Sequence[float], torn: Sequence[float]) -> bool:
     if len(whole) < FEWEST:
         return len(whole) + len(torn) < PATIENCE * FEWEST
-    return len(whole) < MOST and sum(whole) < ENOUGH_MS
+    return len(whole) < MANY and sum(whole) < ENOUGH_MS
 
 
 def _interruptions() -> int:

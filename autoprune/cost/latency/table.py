@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from autoprune.cost.latency.backends import Conditions
 from autoprune.cost.latency.correction import Correction
 from autoprune.cost.latency.curves import LayerLatency
-from autoprune.cost.latency.signature import Signature
-from autoprune.errors import TableError, UsageError, first_line
+from autoprune.cost.latency.signature import Family, Signature, families
+from autoprune.cost.latency.untrusted import amount, count, each, fields, read_text, text
+from autoprune.errors import TableError, first_line
+from autoprune.structure.groups import Structure
 
 FORMAT, VERSION = "autoprune latency table", 1
 
@@ -37,6 +41,29 @@ class Origin:
     measurements: int = 0
     seconds: float = 0.0
 
+    @classmethod
+    def from_json(cls, data: Any) -> Origin:
+        """Inverse of `vars`.
+
+        Raises:
+            ValueError: it is damaged.
+        """
+        return cls(
+            **fields(
+                data,
+                {
+                    **dict.fromkeys(("device", "date"), text),
+                    "versions": _versions,
+                    **dict.fromkeys(("noisy", "measurements"), count),
+                    "seconds": amount,
+                },
+            )
+        )
+
+
+def _versions(data: Any) -> dict[str, str]:
+    return fields(data, dict.fromkeys(data if isinstance(data, dict) else (), text))
+
 
 @dataclass(frozen=True, eq=False)
 class LatencyTable:
@@ -54,25 +81,27 @@ class LatencyTable:
     layers: tuple[LayerLatency, ...] = field(repr=False)
     correction: Correction = field(repr=False)
 
-    def find(self, signature: Signature) -> LayerLatency:
+    def of_layers(self, structure: Structure) -> list[LayerLatency]:
+        """Return the latencies that hold for every layer of a network, in its order.
+
+        Raises:
+            TableError: one of them was not measured.
+        """
+        found = {family.dense: self.find(family) for family in families(structure)}
+        return [found[Signature.of(layer, structure)] for layer in structure.layers]
+
+    def find(self, family: Family) -> LayerLatency:
         """Return the latencies that hold for a layer: its own, or of a wider one of its kind.
 
         Raises:
-            TableError: it was not measured.
+            TableError: it was not measured, or not along a width that can shrink.
         """
-        like = [one for one in self.layers if one.dense.is_like(signature)]
-        wide = [
-            one
-            for one in like
-            if one.dense.inputs >= signature.inputs
-            and one.dense.channels_out >= signature.channels_out
-            and (len(one.inputs.lengths) > 1 or one.dense.inputs == signature.inputs)
-            and (len(one.outputs.lengths) > 1 or one.dense.channels_out == signature.channels_out)
-        ]
+        wide = [one for one in self.layers if one.covers(family)]
         if not wide:
             raise TableError(
-                f"the latency table has no layer {signature} for {self.about}: measure one for "
-                "this network and this input size with `autoprune profile`."
+                f"the latency table has no layer {family.dense} over all its widths for "
+                f"{self.about}: measure one for this network and this input size with "
+                "`autoprune profile`."
             )
         return min(wide, key=lambda one: one.dense.weight_count)
 
@@ -125,32 +154,35 @@ class LatencyTable:
             TableError: there is none, or it is truncated, altered, empty or of another version.
         """
         try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+            data = json.loads(read_text(path))
+        except (OSError, ValueError, RecursionError) as error:
             raise TableError(
                 f"cannot read latency table {str(path)!r}: {first_line(error)}."
-            ) from (error)
+            ) from error
         if not isinstance(data, dict) or data.get("format") != FORMAT:
             raise TableError(f"{str(path)!r} is no latency table: make one with autoprune profile.")
         if data.get("version") != VERSION:
             raise TableError(
-                f"latency table {str(path)!r} has format version {data.get('version')!r}; this "
-                f"autoprune reads version {VERSION}."
+                f"latency table {str(path)!r} has format version "
+                f"{reprlib.repr(data.get('version'))}; this autoprune reads version {VERSION}."
             )
         try:
-            table = cls(
-                Conditions(**data["conditions"]),
-                Origin(**data["origin"]),
-                tuple(map(LayerLatency.from_json, data["layers"])),
-                Correction.from_json(data["correction"]),
+            found = fields(
+                data,
+                {
+                    "format": text,
+                    "version": count,
+                    "conditions": Conditions.from_json,
+                    "origin": Origin.from_json,
+                    "correction": Correction.from_json,
+                    "layers": each(LayerLatency.from_json),
+                },
             )
-        except (
-            LookupError, TypeError, ValueError, AttributeError, ArithmeticError, UsageError
-        ) as error:  # fmt: skip
+        except ValueError as error:
             raise TableError(
-                f"latency table {str(path)!r} is damaged: {type(error).__name__}: "
-                f"{first_line(error)}."
+                f"latency table {str(path)!r} is damaged: {first_line(error).rstrip('.')}."
             ) from error
+        table = cls(**{key: found[key] for key in ("conditions", "origin", "layers", "correction")})
         if not table.layers:
             raise TableError(f"latency table {str(path)!r} is empty.")
         return table

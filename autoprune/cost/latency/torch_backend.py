@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from autoprune.cost.latency.backends import Backend, Conditions
-from autoprune.cost.latency.host import processor_name
+from autoprune.cost.latency.kit_runner import processor_name
 from autoprune.cost.latency.signature import Signature
 from autoprune.cost.latency.stopwatch import Run
 from autoprune.errors import UsageError, first_line

@@ -8,13 +8,15 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 import torch
 from torch import nn
 
-from autoprune.cost.latency.backends import Backend, Conditions, make_backend
+from autoprune.cost.latency.backends import Conditions, make_backend
 from autoprune.cost.latency.model import LatencyCost
 from autoprune.errors import TableError, UsageError
 from autoprune.structure.groups import Structure
@@ -24,6 +26,8 @@ pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
 from autoprune.cost.latency.kit import read_kit, write_kit
+from autoprune.cost.latency.kit_runner import open_session
+from autoprune.cost.latency.onnx_backend import check_onnx
 
 IMAGE = torch.randn(1, 3, 8, 8)
 CONDITIONS = Conditions(backend="onnxruntime")
@@ -32,11 +36,6 @@ CONDITIONS = Conditions(backend="onnxruntime")
 @pytest.fixture(scope="module")
 def structure() -> Structure:
     return trace(network(), IMAGE)
-
-
-@pytest.fixture(scope="module")
-def backend() -> Backend:
-    return make_backend(CONDITIONS)
 
 
 def network() -> nn.Sequential:
@@ -69,33 +68,105 @@ def results(tmp_path_factory: pytest.TempPathFactory, structure: Structure) -> P
     return folder / "results.jsonl"
 
 
-def test_a_table_comes_back(results: Path, structure: Structure, backend: Backend) -> None:
-    table = read_kit(results, structure, backend)
+def test_a_table_comes_back(results: Path, structure: Structure) -> None:
+    table = read_kit(results, structure, IMAGE, CONDITIONS)
     cost = LatencyCost(structure, table)
     assert 0 < cost.total((24,)) < 100
     assert table.conditions == CONDITIONS
     assert len(table.correction.networks) > 5
-    assert table.origin.device and table.origin.versions["onnxruntime"]
+    assert table.origin.device == make_backend(CONDITIONS).device_name()
+    assert table.origin.versions["onnxruntime"]
+
+
+def copied(results: Path, kit: Path, written: str) -> subprocess.CompletedProcess[str]:
+    """Run the kit in another folder, where there are some results."""
+    kit.mkdir()
+    for name in ("tasks.json", "models"):
+        (kit / name).symlink_to(results.parent / name)
+    # The runner looks beside itself: a copy, not a link, stands in the new folder.
+    (kit / "run.py").write_text((results.parent / "run.py").read_text())
+    (kit / "results.jsonl").write_text(written)
+    return ran(kit)
+
+
+def ran(kit: Path) -> subprocess.CompletedProcess[str]:
+    """Do what the kit's README says."""
+    command = [sys.executable, "run.py"]
+    return subprocess.run(command, cwd=kit, capture_output=True, text=True, check=False)
 
 
 def test_an_interrupted_runner_goes_on(results: Path, tmp_path: Path) -> None:
     kit = tmp_path / "kit"
-    kit.mkdir()
-    for name in ("run.py", "tasks.json", "models"):
-        (kit / name).symlink_to(results.parent / name)
     lines = results.read_text().splitlines(keepends=True)
-    (kit / "results.jsonl").write_text("".join(lines[:-3]) + lines[-3][:20])
-    # The runner looks beside itself: a copy, not a link, stands in the new folder.
-    code = (kit / "run.py").read_text()
-    (kit / "run.py").unlink()
-    (kit / "run.py").write_text(code)
-    subprocess.run([sys.executable, "run.py"], cwd=kit, capture_output=True, check=True)
+    done = copied(results, kit, "".join(lines[:-3]) + lines[-3][:20])
+    assert done.returncode == 0 and "s left" in done.stderr
     again = (kit / "results.jsonl").read_text().splitlines(keepends=True)
     assert again[:-3] == lines[:-3] and len(again) == len(lines)
 
 
+def test_results_of_another_kit_are_not_continued(results: Path, tmp_path: Path) -> None:
+    lines = results.read_text().splitlines(keepends=True)
+    other = edited(lambda head: head["subject"].update(network="0" * 16))(lines)
+    for number, written in enumerate(
+        ("\n".join(other), "[]\n", "text\n", "".join([*lines, "{}\n"]))
+    ):
+        done = copied(results, tmp_path / str(number), written)
+        assert done.returncode == 1 and "is of another kit" in done.stderr
+        assert (tmp_path / str(number) / "results.jsonl").read_text() == written
+
+
+def test_a_kit_for_a_device_that_this_host_lacks(structure: Structure, tmp_path: Path) -> None:
+    conditions = Conditions(backend="onnxruntime", device="RoadExecutionProvider")
+    check_onnx(conditions)
+    with pytest.raises(UsageError, match="no provider 'RoadExecutionProvider' here"):
+        make_backend(conditions)
+    write_kit(tmp_path / "kit", network(), structure, IMAGE, conditions)
+    done = subprocess.run(
+        [sys.executable, "run.py"],
+        cwd=tmp_path / "kit",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1 and len(done.stderr.splitlines()) == 1
+    assert "no RoadExecutionProvider here" in done.stderr
+    assert not (tmp_path / "kit" / "results.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"device": "road"}, "device 'road' is none of ONNX Runtime's"),
+        ({"dtype": "bfloat16"}, "float32 or float16 with ONNX"),
+        ({"memory_format": "channels_last"}, "leave out --channels-last"),
+    ],
+)
+def test_what_no_device_can_do(options: dict[str, str], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        check_onnx(Conditions(backend="onnxruntime", **options))
+
+
+def test_another_device_never_stands_in() -> None:
+    """ONNX Runtime falls back to the CPU where a provider does not start."""
+
+    class Session:
+        def __init__(self, model: bytes, options: object, providers: list[str]) -> None: ...
+
+        def get_providers(self) -> list[str]:
+            return ["CPUExecutionProvider"]
+
+    library = SimpleNamespace(SessionOptions=MagicMock, InferenceSession=Session)
+    assert open_session(library, b"", 1, "CPUExecutionProvider")
+    with pytest.raises(RuntimeError, match="CUDAExecutionProvider does not start"):
+        open_session(library, b"", 1, "CUDAExecutionProvider")
+
+
 def cut(count: int) -> Callable[[list[str]], list[str]]:
     return lambda lines: [*lines[:1], *lines[1 + count :]]
+
+
+def added(**line: Any) -> Callable[[list[str]], list[str]]:
+    return lambda lines: [*lines, json.dumps(line)]
 
 
 def edited(change: Callable[[dict[str, Any]], object]) -> Callable[[list[str]], list[str]]:
@@ -111,9 +182,18 @@ def edited(change: Callable[[dict[str, Any]], object]) -> Callable[[list[str]], 
     ("edit", "words"),
     [
         (cut(3), "lack the layer conv2d"),
+        (lambda lines: lines[:-2], "lack 2 whole networks.*goes on where it was"),
+        (edited(lambda head: head["subject"].update(network="0" * 16)), "another network or input"),
+        (edited(lambda head: head["subject"].update(input=[3, 9, 9])), "another network or input"),
+        (edited(lambda head: head.pop("subject")), "another network or input"),
+        (edited(lambda head: head.update(device=None)), "cannot read.*device"),
+        (lambda lines: [*lines, "[1]"], "cannot read.*no measurement"),
         (lambda lines: [], "cannot read the kit's results"),
         (lambda lines: [*lines, "{"], "cannot read the kit's results"),
-        (lambda lines: [*lines, '{"network": [1], "ms": -1, "spread_ms": 0, "repeats": 7}'], "-1"),
+        (
+            lambda lines: [*lines, '{"network": [1], "ms": -1, "spread_ms": 0, "repeats": 7}'],
+            "ms: -1",
+        ),
         (edited(lambda head: head.update(version=7)), "no results of a kit of version 1"),
         (edited(lambda head: head["conditions"].update(batch=4)), "same options as to --kit"),
     ],
@@ -121,7 +201,6 @@ def edited(change: Callable[[dict[str, Any]], object]) -> Callable[[list[str]], 
 def test_results_that_cannot_be_used(
     results: Path,
     structure: Structure,
-    backend: Backend,
     tmp_path: Path,
     edit: Callable[[list[str]], list[str]],
     words: str,
@@ -129,7 +208,7 @@ def test_results_that_cannot_be_used(
     path = tmp_path / "results.jsonl"
     path.write_text("\n".join(edit(results.read_text().splitlines())))
     with pytest.raises(TableError, match=words):
-        read_kit(path, structure, backend)
+        read_kit(path, structure, IMAGE, CONDITIONS)
 
 
 def test_a_kit_is_not_mixed_with_other_files(structure: Structure, tmp_path: Path) -> None:

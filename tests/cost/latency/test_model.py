@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,10 +9,15 @@ import torch
 import torchvision
 from torch import nn
 
+from autoprune.config import SearchConfig
 from autoprune.cost.latency.backends import Conditions
+from autoprune.cost.latency.curves import Curve, LayerLatency
 from autoprune.cost.latency.model import FIXED, OTHER, LatencyCost
 from autoprune.cost.latency.profiler import cut_to, spread
+from autoprune.cost.latency.signature import Signature
 from autoprune.errors import TableError
+from autoprune.latency import step_of_widths
+from autoprune.progress import Progress
 from autoprune.structure.trace import trace
 
 SLOW = pytest.param("mobilenet_v2", marks=pytest.mark.slow)
@@ -65,6 +71,22 @@ def test_a_narrower_layer_of_the_same_kind_is_found(stair_table: Any) -> None:
     assert LatencyCost(narrow, table).by_layer((24,))["0"] == pytest.approx(
         LatencyCost(wide, table).by_layer((24,))["0"]
     )
+
+
+def test_what_a_device_favours_is_asked_of_the_networks_own_layers(stair_table: Any) -> None:
+    model, image = two_layers(), torch.randn(1, 3, 8, 8)
+    table = stair_table(model, image)
+    every = tuple(float(n) for n in range(1, 513))
+    slope = Curve(tuple(range(1, 513)), every, (0.0,) * 512)
+    other = Signature("linear", 512, 512, (), (), (), (), 1, ())
+    foreign = LayerLatency(other, slope, slope, (512,), (512,), np.ones((1, 1)))
+    both = replace(table, layers=(*table.layers, foreign))
+    config, progress = SearchConfig("latency=0.5", round_to="auto"), Progress()
+    steps = [
+        step_of_widths(config, LatencyCost(trace(model, image), one), progress)
+        for one in (table, both)
+    ]
+    assert steps[0] == steps[1] > 1
 
 
 def test_another_batch_or_data_type_is_refused(stair_table: Any) -> None:

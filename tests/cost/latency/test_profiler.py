@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from autoprune.cost.latency.correction import Correction
 from autoprune.cost.latency.journal import Journal
 from autoprune.cost.latency.model import LatencyCost
 from autoprune.cost.latency.profiler import profile
+from autoprune.cost.latency.stopwatch import Timing
 from autoprune.cost.latency.table import LatencyTable, describe_noise
 from autoprune.errors import MeasuringError, TableError, UsageError
 from autoprune.structure.trace import trace
@@ -81,59 +83,51 @@ def test_measurements_under_other_conditions_are_not_mixed(tmp_path: Path) -> No
         Journal(path, Conditions().to_json())
 
 
-# ------------------------------------------------------------------------------------------ a file
+@pytest.mark.parametrize("times", [(math.nan, 0.0), (-1.0, 0.0), (0.0, 0.0), (1.0, math.inf)])
+def test_times_that_cannot_be_are_measured_again(
+    stairs: Any, table: LatencyTable, times: tuple[float, float], tmp_path: Path
+) -> None:
+    class Jumping(stairs):  # type: ignore[misc]
+        calls, bad = 0, lambda call: call % 3  # two of three
+
+        def measure(self, runs: Any) -> Any:
+            kind = type(self)
+            kind.calls += 1
+            timings = super().measure(runs)
+            return [Timing(*times, 7), *timings[1:]] if kind.bad(kind.calls) else timings
+
+    conditions = Conditions(backend="stairs")
+    again = profiled(Jumping(conditions), None)
+    assert [one.to_json() for one in again.layers] == [one.to_json() for one in table.layers]
+    Jumping.calls, Jumping.bad = 0, lambda call: call > 1
+    with pytest.raises(MeasuringError, match=r"3 times in a row.*8 measurements are kept.*go on"):
+        profiled(Jumping(conditions), tmp_path / "part")
 
 
-def test_a_table_is_the_same_after_a_file(table: LatencyTable, tmp_path: Path) -> None:
-    path = tmp_path / "new" / "table.json"
-    table.save(path)
-    again = LatencyTable.load(path)
-    structure = trace(model(), IMAGE)
-    for widths in ((24,), (11,), (1,)):
-        assert LatencyCost(structure, again).total(widths) == pytest.approx(
-            LatencyCost(structure, table).total(widths), rel=1e-4
-        )
-    assert (again.conditions, again.origin) == (table.conditions, table.origin)
+def test_a_backend_that_loses_a_time(stairs: Any, tmp_path: Path) -> None:
+    class Losing(stairs):  # type: ignore[misc]
+        def measure(self, runs: Any) -> Any:
+            return super().measure(runs)[1:]
 
-
-def broken(change: Callable[[dict[str, Any]], object]) -> Callable[[str], str]:
-    def edit(text: str) -> str:
-        data = json.loads(text)
-        change(data)
-        return json.dumps(data)
-
-    return edit
+    with pytest.raises(MeasuringError, match=r"times that cannot be: \["):
+        profiled(Losing(Conditions(backend="stairs")), tmp_path / "part")
 
 
 @pytest.mark.parametrize(
-    ("edit", "words"),
-    [
-        (lambda text: text[: len(text) // 2], "cannot read"),
-        (lambda text: "", "cannot read"),
-        (lambda text: "[1, 2]", "is no latency table"),
-        (broken(lambda d: d.update(version=9)), "format version 9"),
-        (broken(lambda d: d.update(layers=[])), "is empty"),
-        (broken(lambda d: d["layers"][0].pop("grid")), "damaged.*grid"),
-        (broken(lambda d: d["layers"][0]["inputs"]["ms"].__setitem__(0, -1.0)), "damaged"),
-        (broken(lambda d: d["layers"][0]["outputs"]["lengths"].pop()), "damaged"),
-        (broken(lambda d: d["conditions"].update(threads=0)), "damaged.*threads"),
-        (broken(lambda d: d["conditions"].update(nonsense=0)), "damaged"),
-        (broken(lambda d: d.pop("correction")), "damaged"),
-    ],
+    "change",
+    [{"ms": math.nan}, {"ms": -1}, {"spread_ms": "0"}, {"repeats": 1.5}, {"layer": 3}, {"a": 1}],
 )
-def test_damaged_files(
-    table: LatencyTable, tmp_path: Path, edit: Callable[[str], str], words: str
+def test_measurements_that_cannot_be_are_not_taken_up(
+    change: dict[str, Any], tmp_path: Path
 ) -> None:
-    path = tmp_path / "table.json"
-    table.save(path)
-    path.write_text(edit(path.read_text()))
-    with pytest.raises(TableError, match=words):
-        LatencyTable.load(path)
-
-
-def test_no_file(tmp_path: Path) -> None:
-    with pytest.raises(TableError, match="cannot read latency table"):
-        LatencyTable.load(tmp_path / "none.json")
+    path, conditions = tmp_path / "part", Conditions().to_json()
+    line = {"network": [3], "ms": 1.0, "spread_ms": 0.0, "repeats": 7}
+    Journal(path, conditions).add_network((3,), Timing(1.0, 0.0, 7))
+    assert json.loads(path.read_text().splitlines()[1]) == line
+    with path.open("a") as file:
+        file.write(json.dumps(line | change) + "\n")
+    with pytest.raises(TableError, match="remove it to begin anew"):
+        Journal(path, conditions)
 
 
 # -------------------------------------------------------------------------------------- correction
@@ -156,8 +150,6 @@ def test_without_networks_layers_are_summed() -> None:
 def test_a_noisy_machine_is_told(stairs: Any) -> None:
     class Noisy(stairs):  # type: ignore[misc]
         def measure(self, runs: Any) -> Any:
-            from autoprune.cost.latency.stopwatch import Timing
-
             return [Timing(float(run()), 100.0, 7) for run in runs]
 
     origin = profiled(Noisy(Conditions(backend="stairs")), None).origin

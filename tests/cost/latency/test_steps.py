@@ -1,13 +1,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from torch import nn
 
 from autoprune.cost.latency.curves import Curve, LayerLatency
 from autoprune.cost.latency.signature import Signature
@@ -33,14 +29,3 @@ def test_on_a_slope_every_channel_counts() -> None:
 def test_long_layers_decide() -> None:
     stairs = layer(lambda n: 100.0 * -(-n // 16))
     assert favoured_step([stairs, layer(lambda n: 0.001 * n)]) == 16
-
-
-def test_a_page_is_drawn(stair_table: Any, tmp_path: Path) -> None:
-    pytest.importorskip("plotly")
-    from autoprune.cost.latency.plots import plot
-
-    model = nn.Sequential(nn.Conv2d(3, 32, 3), nn.Conv2d(32, 10, 1))
-    plot(stair_table(model, torch.randn(1, 3, 8, 8)), tmp_path / "page.html")
-    page = (tmp_path / "page.html").read_text()
-    assert "conv2d 3x3 3 to 32 channels" in page and "foretold without it" in page
-    assert 'src="http' not in page

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 
 import pytest
@@ -32,7 +33,14 @@ def jumping() -> Iterator[float]:
 def test_repeats_during_which_the_clock_jumps_back_do_not_count() -> None:
     seconds = jumping()
     (timing,) = measure([lambda: None], clock=lambda: next(seconds))
-    assert timing.ms == 1000.0
+    assert timing.ms == 1000.0 and timing.repeats >= FEWEST
+
+
+def test_a_clock_that_jumps_far_ahead_does_not_move_the_median() -> None:
+    jumps = itertools.cycle([1.0] * 9 + [7200.0])
+    seconds = itertools.accumulate(jumps)
+    (timing,) = measure([lambda: None], clock=lambda: next(seconds))
+    assert (timing.ms, timing.spread_ms) == (1000.0, 0.0)
 
 
 def test_a_clock_that_stands_still_is_told() -> None:
