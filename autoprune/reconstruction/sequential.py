@@ -3,7 +3,10 @@
 The cut network runs once over all calibration samples. Just before a layer runs, its weights are
 refitted: inputs are what the already refitted prefix gives, targets what the dense network had at
 the same place. Where the output is added to a shortcut, the target is the dense sum minus the cut
-network's shortcut, so that errors are repaired instead of piling up.
+network's shortcut, so that errors are repaired instead of piling up. Where a ReLU follows, only
+what it lets through is wanted (Zhang et al. 2016, "Accelerating Very Deep Convolutional Networks",
+section 3.2, without their relaxation): an output that the dense network has below zero may be
+anything below zero.
 
 Memory: activations of one pass over all samples (`ACTIVATION_BYTES`, samples beyond are left out),
 the targets of every layer (`TARGET_BYTES` each, or a few rows per input where that is more), and
@@ -25,6 +28,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from autoprune.data import Samples
+from autoprune.reconstruction.ridge import Affine, RidgeToPrior, passing
 from autoprune.statistics.moments import draw_positions, outputs_at, patches
 from autoprune.structure.groups import LayerSpec, Structure
 from autoprune.structure.operators import OperatorMode, plain_arithmetic
@@ -40,8 +44,9 @@ ENOUGH = 2
 ACTIVATION_BYTES = 2_000_000_000
 # How many of the largest activations are alive at once.
 ALIVE = 4
-# Share of the mean input variance with which weights are pulled to what they were.
-RIDGE = 1e-3
+# Times that outputs behind a clamp are asked again what they may be. More fit the samples better
+# and other images worse.
+ROUNDS = 3
 # BN gains |γ|/σ below this share of the layer's largest do not amplify shortcut errors.
 SMALLEST_GAIN = 0.05
 
@@ -208,17 +213,18 @@ class _Refitting(_Walk):
         if layer.batchnorm is not None:
             # Targets are the dense network's raw outputs: its spread is wanted, too.
             self._set_statistic(layer, "running_var")
-        inputs = patches(layer, source, target.positions)
         wanted = self._wanted_outputs(layer, target, shortcut)
-        prior = weight.flatten(1)
-        mean_in, mean_out = inputs.mean(0), wanted.mean(0)
         shifts = layer.absorbs_mean or getattr(self._module(layer), "bias", None) is not None
+        inputs = patches(layer, source, target.positions)
+        problem = RidgeToPrior(inputs, weight.flatten(1), shifts)
+        problem.fit(wanted)
+        if layer.clamp is not None:
+            into = self._into_clamp(layer, target, shortcut)
+            for _ in range(ROUNDS):
+                problem.fit(passing(wanted, problem.outputs(), into, layer.clamp))
+        weight.copy_(problem.weight.reshape(weight.shape))
         if shifts:
-            inputs, wanted = inputs.sub_(mean_in), wanted - mean_out
-        fitted = _ridge_to_prior(inputs, wanted, prior)
-        weight.copy_(fitted.reshape(weight.shape))
-        if shifts:
-            self._place(layer, mean_out - fitted @ mean_in)
+            self._place(layer, problem.intercept)
         bias = self._module(layer).bias
         out: Tensor = func(source, weight, bias, *args[3:], **kwargs)
         return out
@@ -235,15 +241,29 @@ class _Refitting(_Walk):
         error = dense - outputs_at(layer, shortcut, target.positions)
         return wanted + error / self._gain(layer)
 
-    def _gain(self, layer: LayerSpec) -> Tensor | float:
+    def _gain(self, layer: LayerSpec) -> Tensor:
         """Return γ/σ of the BN behind a layer; infinite where it is too small to divide by."""
         if layer.batchnorm is None:
-            return 1.0
+            return torch.ones(())
         bn = self._model.get_submodule(layer.batchnorm)
         assert isinstance(bn, _BatchNorm) and bn.running_var is not None
         gain = (bn.running_var + bn.eps).rsqrt()
         gain = gain if bn.weight is None else gain * bn.weight
         return torch.where(gain.abs() <= SMALLEST_GAIN * gain.abs().max(), torch.inf, gain)
+
+    def _into_clamp(self, layer: LayerSpec, target: Target, shortcut: Tensor | None) -> Affine:
+        """Return how a layer's raw outputs are scaled and shifted on their way into its clamp."""
+        gain, shift = self._gain(layer), torch.zeros(())
+        if layer.batchnorm is not None:
+            name = f"{layer.batchnorm}.running_mean"
+            rows = self._keep.get(name, {}).get(0)
+            mean = self._dense.get_buffer(name)
+            bn = self._model.get_submodule(layer.batchnorm)
+            shift = -gain * (mean if rows is None else mean[rows])
+            shift = shift if bn.bias is None else shift + bn.bias
+        if target.shortcut is not None and shortcut is not None:
+            shift = shift + outputs_at(layer, shortcut, target.positions)
+        return gain, shift
 
     def _place(self, layer: LayerSpec, intercept: Tensor) -> None:
         """Put a layer's intercept into its bias, or into the BN behind it."""
@@ -261,14 +281,3 @@ class _Refitting(_Walk):
         rows = self._keep.get(name, {}).get(0)
         dense = self._dense.get_buffer(name)
         self._model.get_buffer(name).copy_((dense if rows is None else dense[rows]) + change)
-
-
-def _ridge_to_prior(inputs: Tensor, wanted: Tensor, prior: Tensor) -> Tensor:
-    """Return argmin ‖wanted − inputs Wᵀ‖² / n + λ‖W − prior‖²."""
-    n = len(inputs)
-    gram = (inputs.T @ inputs).double() / n
-    error = (inputs.T @ (wanted - inputs @ prior.T)).double() / n
-    ridge = RIDGE * float(gram.diagonal().mean()) or 1.0
-    gram.diagonal().add_(ridge)
-    change: Tensor = torch.linalg.solve(gram, error).T
-    return prior + change.to(prior.dtype)

@@ -63,6 +63,8 @@ class LayerSpec:
             weights can be refitted by least squares.
         shortcut: number of the operator (`operators.OperatorMode`) that made the activation which
             is added to this layer's output (behind its BN), if it runs before the layer; else None.
+        clamp: bounds to which what alone reads this layer's output (behind its BN and shortcut)
+            clamps it, (0, inf) for a ReLU; None if something else reads it.
     """
 
     name: str
@@ -82,6 +84,7 @@ class LayerSpec:
     output_shape: tuple[int, ...]
     refittable: bool
     shortcut: int | None
+    clamp: tuple[float, float] | None
 
     @property
     def out_dim(self) -> int:

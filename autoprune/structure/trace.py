@@ -9,8 +9,9 @@ touch the same dimensions equally often form one `ChannelGroup`. What this finds
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -37,6 +38,14 @@ from autoprune.structure.rules import find_rule
 LARGEST_LABELLED_TENSOR = 4_000_000
 
 
+# Bounds of an operator that clamps its input, by its call.
+_CLAMPS: Mapping[str, Callable[[Call], tuple[float, float]]] = {
+    "relu": lambda call: (0.0, math.inf),
+    "relu6": lambda call: (0.0, 6.0),
+    "hardtanh": lambda call: (call.arg(1, "min_val", -1.0), call.arg(2, "max_val", 1.0)),
+}
+
+
 class LabelTrace(OperatorMode):
     """Runs under a forward pass and records labels and layers (a `rules.Recorder`)."""
 
@@ -54,12 +63,14 @@ class LabelTrace(OperatorMode):
         self._uses: Counter[int] = Counter()
         self._batchnorms: dict[str, tuple[int, str]] = {}
         self._batchnorm_calls: Counter[str] = Counter()
-        # Numbers of the operators that made a tensor, a layer's output (behind its BN), a sum's
-        # terms.
+        # Numbers of the operators that made a tensor, a layer's output (behind its BN), a sum and
+        # its terms, the only input of a clamp; how many operators read what each of them made.
         self._made_at: dict[int, int] = {}
         self._runs_at: dict[str, int] = {}
         self._ends_at: dict[str, int] = {}
-        self._joins: list[tuple[int, ...]] = []
+        self._joins: list[tuple[int, tuple[int, ...]]] = []
+        self._clamps: dict[int, tuple[float, float]] = {}
+        self._reads: Counter[int] = Counter()
         # Results stay alive, or Python would give their ids to other tensors.
         self._alive: list[Any] = []
 
@@ -68,11 +79,14 @@ class LabelTrace(OperatorMode):
         out = func(*args, **kwargs)
         call = Call(name, func, args, kwargs, out)
         self._alive.append((args, out))
-        for tensor in call.inputs():
-            self._uses[id(tensor)] += 1
         terms = list(call.inputs())
+        made_at = tuple(self._made_at.get(id(tensor), -1) for tensor in terms)
+        self._uses.update(id(tensor) for tensor in terms)
+        self._reads.update(made_at)
         if name == "add" and call.kwargs.get("alpha", 1) == 1 and _alike(terms):
-            self._joins.append(tuple(self._made_at.get(id(t), -1) for t in terms))
+            self._joins.append((number, made_at))
+        elif name in _CLAMPS:
+            self._clamps[made_at[0]] = _CLAMPS[name](call)
         for tensor in call.outputs():
             self._made_at[id(tensor)] = number
         rule = find_rule(name, func)
@@ -130,6 +144,11 @@ class LabelTrace(OperatorMode):
             self._batchnorms[maker] = (id(source), path)
             self._ends_at[maker] = self._made_at[id(out)]
 
+    def returned(self, outputs: Sequence[Tensor]) -> None:
+        """Note the network's outputs."""
+        self.activations.returned(outputs)
+        self._reads.update(self._made_at.get(id(tensor), -1) for tensor in outputs)
+
     def finished_layers(self, model: nn.Module) -> tuple[LayerSpec, ...]:
         """Return the layers, each with the BN that alone reads it."""
         layers = []
@@ -137,24 +156,36 @@ class LabelTrace(OperatorMode):
             source, bn = self._batchnorms.get(weight, (None, None))
             alone = source is not None and self._uses[source] == 1 and layer.calls == 1
             shared = bn is not None and self._batchnorm_calls[bn] > 1
+            own_bn = bn if alone and not shared else None
+            total, shortcut = self._sum(weight)
             layers.append(
                 replace(
                     layer,
-                    batchnorm=bn if alone and not shared else None,
-                    shortcut=self._shortcut(weight),
+                    batchnorm=own_bn,
+                    shortcut=shortcut,
+                    clamp=self._clamp(total) if own_bn == bn and layer.calls == 1 else None,
                     refittable=_is_refittable(model, layer),
                 )
             )
         return tuple(layers)
 
-    def _shortcut(self, weight: str) -> int | None:
-        """Return which operator made what is added to a layer's output, if it ran before."""
+    def _sum(self, weight: str) -> tuple[int, int | None]:
+        """Return where a layer's output ends up, and which operator made what is added to it.
+
+        None where nothing is added, or nothing that was there before the layer ran.
+        """
         end, start = self._ends_at[weight], self._runs_at[weight]
-        for terms in self._joins:
+        for number, terms in self._joins:
             if len(terms) == 2 and end in terms:
                 other = terms[0] if terms[1] == end else terms[1]
-                return other if 0 <= other < start else None
-        return None
+                if 0 <= other < start:
+                    return (number if self._reads[end] == 1 else end), other
+                break
+        return end, None
+
+    def _clamp(self, number: int) -> tuple[float, float] | None:
+        """Return the bounds of the clamp that alone reads what an operator made."""
+        return self._clamps.get(number) if self._reads[number] == 1 else None
 
 
 def _alike(terms: Sequence[Tensor]) -> bool:
@@ -212,6 +243,7 @@ def _layer_spec(
         output_shape=tuple(out.shape[1:]),
         refittable=False,
         shortcut=None,
+        clamp=None,
     )
 
 
@@ -248,7 +280,7 @@ def trace(model: nn.Module, example_inputs: Inputs) -> Structure:
     returned = [leaf for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor)]
     for leaf in returned:
         tracer.atoms.block(tracer.labels(leaf), "the network's output")
-    tracer.activations.returned(returned)
+    tracer.returned(returned)
     shapes = {name: tuple(tensor.shape) for name, tensor in named.items()}
     layers = tracer.finished_layers(model)
     groups, frozen, owners = _assemble(tracer.atoms, layers, shapes)
