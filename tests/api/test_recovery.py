@@ -61,7 +61,7 @@ def test_both_networks_are_left_behind(recovered: autoprune.Run, digits: Splits)
     assert torch.equal(outputs(network, inputs), outputs(recovered.model, inputs))
     before = RunDirectory(recovered.path).unrecovered_path
     (recovered.path / "cut").mkdir()
-    for name in ("config.toml", "policy.json"):
+    for name in ("config.toml", "policy.json", "result.json"):
         (recovered.path / "cut" / name).write_bytes((recovered.path / name).read_bytes())
     (recovered.path / "cut" / "pruned.safetensors").write_bytes(before.read_bytes())
     unrecovered = autoprune.load_pruned(load_demo(), recovered.path / "cut")

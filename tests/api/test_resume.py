@@ -11,11 +11,12 @@ from searches import FEW, TINY, classifier, dataset
 from torch import nn
 
 import autoprune
-from autoprune import bench
+from autoprune import api, bench
 from autoprune.data import Splits
 from autoprune.demo import load_demo
 from autoprune.errors import RunError, UsageError
 from autoprune.evaluation.measurement import Measurement
+from autoprune.recovery import distillation
 
 
 def test_interrupted_search_is_resumed(tmp_path: Path) -> None:
@@ -35,11 +36,34 @@ def test_interrupted_search_is_resumed(tmp_path: Path) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         search("run", reward=reward)
-    with pytest.raises(RunError, match="finish it with --resume"):
+    with pytest.raises(RunError, match="finish it with: autoprune search --resume"):
         autoprune.load_pruned(classifier(), tmp_path / "run")
     resumed, whole = search("run", reward=reward, resume=True), search("whole")
     assert resumed.result["widths"] == whole.result["widths"]
     assert resumed.result["search"]["trials"] == 5
+
+
+def test_a_run_killed_in_recovery_is_refused_until_it_is_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*args: Any) -> None:
+        raise SystemExit
+
+    options = {**TINY, "output": tmp_path / "a run", "recover": 600}
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(api, "recover_finalist", killed)
+        autoprune.search(classifier(), data=dataset(), **options)
+    # All that evaluation needs is there but for the result, which it would miss at its end.
+    assert {"policy.json", "pruned.safetensors"} <= {p.name for p in options["output"].iterdir()}
+    with pytest.raises(RunError, match=r"is not finished: .* --resume --output '.*/a run' "):
+        autoprune.load_pruned(classifier(), options["output"])
+    with pytest.raises(RunError, match="is not finished"):
+        autoprune.search(
+            classifier(), data=dataset(), budget="flops=0.7", from_run=options["output"].as_posix()
+        )
+    monkeypatch.setattr(distillation, "EPOCHS", 1)
+    run = autoprune.search(classifier(), data=dataset(), resume=True, **options)
+    autoprune.load_pruned(classifier(), run.path)
 
 
 def test_a_resumed_search_keeps_its_options(demo: autoprune.Run, digits: Splits) -> None:
