@@ -64,9 +64,15 @@ class Ledger:
     def __iter__(self) -> Iterator[Trial]:
         return iter(self._trials.values())
 
-    def begin_round(self, name: str) -> None:
-        """Let all new trials belong to a round."""
+    def begin_round(self, name: str, trials: int) -> int:
+        """Let all new trials belong to a round; return how many it was to have when it first began.
+
+        A strategy that plans ahead is told these: a resumed search asks what it asked before.
+        """
         self._round = name
+        plans = {name: trials, **(self.remarked("plans") or {})}
+        self.remark("plans", plans)
+        return int(plans[name])
 
     @property
     def of_round(self) -> list[Trial]:

@@ -7,24 +7,15 @@ from typing import Any
 
 import pytest
 import torch
-from searches import FEW, TINY, classifier, dataset, inputs_of, outputs
+from searches import FEW, TINY, Notes, classifier, dataset, inputs_of, outputs
 from torch import nn
 
 import autoprune
 from autoprune.data import Splits
 from autoprune.demo import load_demo
 from autoprune.errors import RunError
-from autoprune.progress import Progress
 from autoprune.recovery import distillation
 from autoprune.study.run_directory import RunDirectory
-
-
-class Notes(Progress):
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
 
 
 @pytest.fixture(autouse=True)

@@ -6,8 +6,9 @@ import math
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
-from searches import FEW, TINY, classifier, dataset
+from searches import FEW, TINY, Notes, classifier, dataset
 from torch import nn
 
 import autoprune
@@ -17,6 +18,8 @@ from autoprune.demo import load_demo
 from autoprune.errors import RunError, UsageError
 from autoprune.evaluation.measurement import Measurement
 from autoprune.recovery import distillation
+from autoprune.study.ledger import STUDY_NAME
+from autoprune.study.run_directory import RunDirectory
 
 
 def test_interrupted_search_is_resumed(tmp_path: Path) -> None:
@@ -94,6 +97,27 @@ def test_a_finished_search_goes_on_only_with_higher_limits(tmp_path: Path) -> No
     with pytest.raises(RunError, match="is finished"):
         search(5, 600.0)
     assert search(5, 1200.0).result["search"]["trials"] == 5
+
+
+def test_more_trials_go_on_with_the_plan_that_was_begun(tmp_path: Path) -> None:
+    """NetAdapt plans its steps by the trials; what is added goes on where those end."""
+    told = Notes()
+    model = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 3, 1), *classifier())
+
+    def asked(folder: str, *limits: int) -> list[Any]:
+        options = {**TINY, "strategy": "netadapt", "output": tmp_path / folder, "progress": told}
+        for number, trials in enumerate(limits):
+            given = {**options, "trials": trials, "resume": number > 0}
+            run = autoprune.search(model, data=dataset(), **given)
+        assert run.result["search"]["limits"]["trials"] == trials
+        study = optuna.load_study(
+            study_name=STUDY_NAME, storage=RunDirectory(tmp_path / folder).storage
+        )
+        return [trial.user_attrs["widths"] for trial in study.trials]
+
+    at_once, in_two = asked("once", 6, 16), asked("twice", 6, 10, 16)
+    assert len(at_once) == 16 and at_once == in_two
+    assert any("up to 16 trials" in n and "begun for 6" in n for n in told.notes)
 
 
 def test_the_judge_of_the_run_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
