@@ -117,6 +117,7 @@ class Arena:
             best = ledger.best(FINALISTS, problem.projection.fits)
             finalist = run_off(best, self.bench, self.reward, self.progress, deadline)
         session.count(*(self.bench.final_forwards[kind] for kind in finalist.judged))
+        ledger.keep_session(session.took)
         return Contest(strategy, report, finalist, self._figures(finalist))
 
     def _figures(self, finalist: Finalist) -> LatencyFigures | None:

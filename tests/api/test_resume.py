@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -50,12 +51,14 @@ def test_a_run_killed_in_recovery_is_refused_until_it_is_finished(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def killed(*args: Any) -> None:
+        shutil.copytree(tmp_path / "run", tmp_path / "a run")  # what SIGKILL would leave
         raise SystemExit
 
-    options = {**TINY, "output": tmp_path / "a run", "recover": 600}
+    options = {**TINY, "output": tmp_path / "run", "recover": 600}
     with monkeypatch.context() as patch, pytest.raises(SystemExit):
         patch.setattr(api, "recover_finalist", killed)
         autoprune.search(classifier(), data=dataset(), **options)
+    options["output"] = tmp_path / "a run"
     # All that evaluation needs is there but for the result, which it would miss at its end.
     assert {"policy.json", "pruned.safetensors"} <= {p.name for p in options["output"].iterdir()}
     with pytest.raises(RunError, match=r"is not finished: .* --resume --output '.*/a run' "):
@@ -67,6 +70,8 @@ def test_a_run_killed_in_recovery_is_refused_until_it_is_finished(
     monkeypatch.setattr(distillation, "EPOCHS", 1)
     run = autoprune.search(classifier(), data=dataset(), resume=True, **options)
     autoprune.load_pruned(classifier(), run.path)
+    # A trial, two to choose the judge, two repairs in either session, and once after recovery.
+    assert run.result["search"]["evaluations"] == 1 + 2 + 2 * 2 + 1
 
 
 def test_a_resumed_search_keeps_its_options(demo: autoprune.Run, digits: Splits) -> None:
@@ -88,9 +93,10 @@ def test_a_finished_search_goes_on_only_with_higher_limits(tmp_path: Path) -> No
     second = search(5, 600.0).result
     assert (second["search"]["trials"], second["search"]["limits"]["trials"]) == (5, 5)
     assert second["search"]["seconds"] > first["search"]["seconds"]
-    # Two measurements chose the judge, once; three finalists are built in two ways each time.
-    assert first["search"]["evaluations"] == 3 + 2 + 6
-    assert second["search"]["evaluations"] == 5 + 2 + 2 * 6
+    # Two measurements chose the judge, once; three finalists are built in two ways each time; the
+    # best so far, which the next trial races against, is not at hand after a session's beginning.
+    assert first["search"]["evaluations"] == 3 + 1 + 2 + 6
+    assert second["search"]["evaluations"] == 5 + 2 + 2 + 2 * 6
     assert second["search"]["image_forwards"] > first["search"]["image_forwards"]
     for stage in ("structure", "statistics", "surgery", "scoring", "finalists"):
         assert second["seconds"][stage] > first["seconds"][stage], stage
