@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from autoprune.cli.specs import DEMO, DEMO_DATA, absolute_model
-from autoprune.config import REMARKS, RENEWABLE, SearchConfig, read_option
+from autoprune.config import ORIGIN, REMARKS, RENEWABLE, SearchConfig, read_option
 from autoprune.data import absolute_data
 from autoprune.errors import UsageError, did_you_mean, first_line
 from autoprune.evaluation.reward import DEFAULT_REWARD, find_reward, needs_no_budget
@@ -23,12 +23,11 @@ else:
 
 # Given anew when a search is resumed; all else comes from the run.
 _RENEWABLE = (*RENEWABLE, "output", "verbose", "quiet")
-_ORIGIN = ("model", "weights", "data", "normalize", "device")
 _SEARCH = tuple(field.name for field in fields(SearchConfig))
 _SWITCHES = ("verbose", "quiet")
 # False says something here.
 _DELIBERATE = ("verify_latency",)
-_KEYS = (*_ORIGIN, *_SEARCH, *_SWITCHES, "output")
+_KEYS = (*ORIGIN, *_SEARCH, *_SWITCHES, "output")
 
 
 @dataclass(frozen=True)
@@ -87,7 +86,7 @@ def gather(options: Mapping[str, Any]) -> Settings:
             "own that weighs the costs."
         )
     return Settings(
-        origin={key: merged[key] for key in _ORIGIN if key in merged},
+        origin={key: merged[key] for key in ORIGIN if key in merged},
         search={key: merged[key] for key in _SEARCH if key in merged},
         output=Path(merged["output"]) if "output" in merged else _free_output(merged["model"]),
         resume=resume,

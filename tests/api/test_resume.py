@@ -152,6 +152,36 @@ def test_an_option_left_out_on_resuming_is_a_change(tmp_path: Path) -> None:
         autoprune.search(classifier(), data=dataset(), resume=True, **options)
 
 
+def test_options_that_an_older_version_did_not_know_take_their_defaults(tmp_path: Path) -> None:
+    options = {**TINY, "strategy": "random", "output": tmp_path / "run"}
+    config = autoprune.search(classifier(), data=dataset(), **options).path / "config.toml"
+    newer = ("verify_latency", "recover", "device", "judge", "round_to")
+    lines = config.read_text().splitlines(keepends=True)
+    config.write_text("".join(line for line in lines if not line.startswith(newer)))
+
+    def resume(**changed: Any) -> autoprune.Run:
+        given = {**options, "trials": 2, **changed}
+        return autoprune.search(classifier(), data=dataset(), resume=True, **given)
+
+    with pytest.raises(UsageError, match="with round_to=2: it was begun with 1"):
+        resume(round_to=2)
+    assert resume().result["search"]["trials"] == 2
+    stored = RunDirectory(tmp_path / "run").load_config()
+    assert stored["verify_latency"] is True and stored["judge"] == "one-shot"
+
+
+def test_a_run_with_options_of_a_newer_version_is_refused(tmp_path: Path) -> None:
+    options = {**TINY, "output": tmp_path / "run"}
+    config = autoprune.search(classifier(), data=dataset(), **options).path / "config.toml"
+    config.write_text(
+        "workers = 3\n" + config.read_text().replace(f'"{autoprune.__version__}"', '"9.9"')
+    )
+    with pytest.raises(
+        UsageError, match=r"cannot resume .* '9.9' with workers=3, an option that version .* not"
+    ):
+        autoprune.search(classifier(), data=dataset(), resume=True, **{**options, "trials": 2})
+
+
 def test_taken_directories_are_refused(demo: autoprune.Run, digits: Splits, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").touch()
     for taken in (demo.path, tmp_path, tmp_path / "notes.txt"):
