@@ -89,14 +89,14 @@ def _teller(
     ledger: Ledger, fits: Callable[[Widths], bool], trials: int, progress: Progress
 ) -> Callable[[Trial], None]:
     def tell(trial: Trial) -> None:
+        done, detail = len(ledger.of_round), "failed"
         if trial.measurement is None or trial.value is None:
-            detail = f"failed: {trial.error}"
+            progress.note(f"trial {done} failed: {trial.error}")
         else:
             scores = trial.measurement.scores
             shown = {"kl": scores.kl, "top1": scores.top1, "score": scores.custom}
             detail = ", ".join(f"{k} {v:.4f}" for k, v in shown.items() if v is not None)
         best = [trial.value for trial in ledger.best(1, fits)]
-        done = len(ledger.of_round)
         progress.searched(SearchState(done, trials, best[0] if best else None, detail))
 
     return tell

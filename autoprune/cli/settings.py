@@ -13,7 +13,7 @@ from autoprune.config import ORIGIN, REMARKS, RENEWABLE, SearchConfig, read_opti
 from autoprune.data import absolute_data
 from autoprune.errors import UsageError, did_you_mean, first_line
 from autoprune.evaluation.reward import DEFAULT_REWARD, find_reward, needs_no_budget
-from autoprune.plugin import absolute
+from autoprune.plugin import absolute, absolute_object
 from autoprune.study.run_directory import RunDirectory, next_free
 
 if sys.version_info >= (3, 11):
@@ -73,6 +73,8 @@ def gather(options: Mapping[str, Any]) -> Settings:
     else:
         merged = {**(read_config(Path(config)) if config else {}), **_read(given, "")}
         merged = {**merged, **_model_and_data(merged)}
+        named = merged.keys() & {"reward", "importance"}
+        merged |= {key: absolute_object(merged[key]) for key in named}
     merged |= {
         key: absolute(merged[key])
         for key in ("agent", "from_run", "latency_table")
