@@ -87,8 +87,8 @@ class RunDirectory:
         Raises:
             RunError: there is no run, or it is not finished.
         """
-        self.load_config()
         if not self.is_finished:
+            self.load_config()
             raise RunError(
                 f"the run in {str(self.path)!r} is not finished: finish it with: "
                 f"{self.resume_command} (from Python: autoprune.search(…, resume=True))"
