@@ -56,6 +56,12 @@ class Settings:
         readers = {"model": absolute_model, "data": absolute_data, "weights": absolute}
         return {key: readers.get(key, str)(value) for key, value in self.origin.items()}
 
+    @property
+    def lasting_search(self) -> dict[str, Any]:
+        """The same of the search; what a run was begun with stays as it is."""
+        named = set() if self.resume else self.search.keys() & {"reward", "importance"}
+        return {**self.search, **{key: absolute_object(self.search[key]) for key in named}}
+
 
 def gather(options: Mapping[str, Any]) -> Settings:
     """Return the settings that a command line means.
@@ -73,8 +79,6 @@ def gather(options: Mapping[str, Any]) -> Settings:
     else:
         merged = {**(read_config(Path(config)) if config else {}), **_read(given, "")}
         merged = {**merged, **_model_and_data(merged)}
-        named = merged.keys() & {"reward", "importance"}
-        merged |= {key: absolute_object(merged[key]) for key in named}
     merged |= {
         key: absolute(merged[key])
         for key in ("agent", "from_run", "latency_table")
