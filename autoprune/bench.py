@@ -39,7 +39,8 @@ class Bench:
         builder: makes networks.
         judge: measures candidates on the search split.
         judge_name: how it repairs them, "one-shot" or "one-shot+batchnorm".
-        finals: measure finalists on the selection split, by the kind of repair, quickest first.
+        finals: measure networks on the selection split, by the kind of repair, quickest first.
+        contests: the same for comparing finalists: by KL, on mixed images besides.
         settling: samples that the judge's repair runs through a network, besides those scored.
         races: whether what is sure to have a larger KL than the best so far cannot win.
         judging: measurements that choosing the judge took; none where it was known.
@@ -51,6 +52,7 @@ class Bench:
     judge: Evaluator
     judge_name: str
     finals: Mapping[str, Evaluator]
+    contests: Mapping[str, Evaluator]
     settling: int
     races: bool
     judging: int
@@ -95,10 +97,8 @@ def set_up(
     """
     criterion = make_importance(config.importance)
     check_needs(criterion, images.calibration)
-    search, selection = (
-        ClassificationScorer(model, samples) if evaluate is None else CustomScorer(model, evaluate)
-        for samples in (images.search, images.selection)
-    )
+    by_kl = evaluate is None and config.reward == DEFAULT_REWARD
+    search, selection, contest = _scorers(model, images, evaluate, by_kl)
     check_labels(config.reward, search.dense)
     builder = gather(
         model, task.structure, images.calibration, criterion, config.seed, progress, seconds
@@ -109,21 +109,39 @@ def set_up(
     able = {name: quick[name] for name in ([judge_name] if judge_name else quick)}
     with timed(seconds, "judge"):
         name, judge = _choose_judge(_judges(able, search, task), task)
+    repairs = {name: quick[name], "sequential": builder.sequential}
+    finals = _judges(repairs, selection, task)
+    contests = finals if contest is selection else _judges(repairs, contest, task)
     settling = BATCHNORM_SAMPLES if "batchnorm" in name else 0
     return Bench(
         dense=search.dense,
         builder=builder,
         judge=judge,
         judge_name=name,
-        finals=_judges({name: quick[name], "sequential": builder.sequential}, selection, task),
+        finals=finals,
+        contests=contests,
         settling=settling,
-        races=config.reward == DEFAULT_REWARD,
+        races=by_kl,
         judging=len(able) if judge_name is None else 0,
         final_forwards={
-            name: selection.dense.samples + settling,
-            "sequential": selection.dense.samples + len(builder.repair.samples),
+            name: contest.dense.samples + settling,
+            "sequential": contest.dense.samples + len(builder.repair.samples),
         },
     )
+
+
+def _scorers(
+    model: nn.Module, images: Partition, evaluate: Evaluate | None, by_kl: bool
+) -> tuple[Scorer, Scorer, Scorer]:
+    """Return who scores candidates, the winner, and finalists beside each other."""
+    if evaluate is not None:
+        custom = CustomScorer(model, evaluate)
+        return custom, custom, custom
+    search = ClassificationScorer(model, images.search)
+    selection = ClassificationScorer(model, images.selection)
+    if not by_kl or images.mixed is None:
+        return search, selection, selection
+    return search, selection, ClassificationScorer(model, images.selection, images.mixed)
 
 
 def gather(

@@ -9,10 +9,11 @@ from autoprune.data.partition import (
     partition,
 )
 from autoprune.data.sources import absolute_data, load_splits
-from autoprune.data.splits import ArraySplit, DatasetSplit, Samples, Split, Splits
+from autoprune.data.splits import NO_LABEL, ArraySplit, DatasetSplit, Samples, Split, Splits
 from autoprune.data.user import as_splits
 
 __all__ = [
+    "NO_LABEL",
     "ArraySplit",
     "DatasetSplit",
     "Normalization",

@@ -13,6 +13,8 @@ from autoprune.data.splits import PartOfSplit, Samples, Split, Splits
 from autoprune.errors import DataError, UsageError
 
 MAX_BYTES = 600_000_000
+# Mixed images per image of the selection.
+MIXED = 3
 CHUNK = 64
 """Samples fetched at a time, so that images are not held twice while they are gathered."""
 
@@ -45,6 +47,8 @@ class Partition:
         recovery: all training images but those of search and selection; labels are not read.
         search: images that candidates are scored on.
         selection: images that finalists are scored on.
+        mixed: inputs of the same kind that nobody has labelled or learnt, `MIXED` times as many as
+            selection has: two training images each, mixed. None where inputs are not floats.
         test: for the final figure only.
         signal_split: where search and selection come from: "val", or "train" where there is no val.
     """
@@ -53,6 +57,7 @@ class Partition:
     recovery: Split
     search: Samples
     selection: Samples
+    mixed: torch.Tensor | None
     test: Split | None
     signal_split: str
 
@@ -63,6 +68,7 @@ class Partition:
             calibration=self.calibration.to(device),
             search=self.search.to(device),
             selection=self.selection.to(device),
+            mixed=None if self.mixed is None else Samples(self.mixed, None).to(device).inputs,
         )
 
 
@@ -115,9 +121,25 @@ def partition(
         recovery=recovery,
         search=parts[1],
         selection=parts[2],
+        mixed=mixed_pairs(recovery, min(MIXED * selection, limit), seed),
         test=splits.test,
         signal_split="train" if splits.val is None else "val",
     )
+
+
+def mixed_pairs(split: Split, count: int, seed: int) -> torch.Tensor | None:
+    """Return mixtures of two images each, (count, ...); None where inputs are not floats.
+
+    As in mixup (Zhang et al. 2018, section 2) with alpha 0.5: half of them are nearly one of the
+    two. A network has not learnt them by heart, so how far another one is from it there tells
+    more than on the images themselves.
+    """
+    rng = np.random.default_rng([seed, count])
+    first, second = (_gather(split, rng.integers(0, len(split), count)).inputs for _ in range(2))
+    if not first.is_floating_point():
+        return None
+    shares = torch.from_numpy(rng.beta(0.5, 0.5, count)).to(first)
+    return torch.lerp(first, second, shares.reshape(-1, *[1] * (first.dim() - 1)))
 
 
 def check_samples(samples: Samples, name: str) -> None:

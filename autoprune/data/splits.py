@@ -19,6 +19,9 @@ from autoprune.errors import DataError, first_line, type_of
 # Of the inputs of one batch: a network's activations take many times as much.
 BATCH_BYTES = 40_000_000
 
+# PyTorch's own mark of a sample without a label, among others that have one.
+NO_LABEL = -100
+
 Collate = Callable[[list[Any]], Any]
 
 
@@ -47,6 +50,13 @@ class Samples:
         """Whether the targets are class labels."""
         labels = self.targets
         return labels is not None and labels.dim() == 1 and labels.dtype == torch.int64
+
+    def with_unlabelled(self, inputs: Tensor) -> Samples:
+        """Return these samples and further inputs: `NO_LABEL` where these have labels."""
+        if self.targets is None:
+            return Samples(torch.cat([self.inputs, inputs]), None)
+        none = self.targets.new_full((len(inputs),), NO_LABEL)
+        return Samples(torch.cat([self.inputs, inputs]), torch.cat([self.targets, none]))
 
     def first(self, n: int) -> Samples:
         """Return the first n samples (all, where there are fewer), sharing memory."""

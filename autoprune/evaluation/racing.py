@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from autoprune.data import NO_LABEL
 from autoprune.evaluation.measurement import Scores
 
 # Shares of the images after which a candidate may be dropped.
@@ -37,7 +38,8 @@ class SampleScores:
 
     Attributes:
         rows: the KL from the dense network's class probabilities and, where there are labels, the
-            cross entropy and whether the label is the first choice: (1 or 3, samples).
+            cross entropy and whether the label is the first choice, NaN where a sample has no
+            label: (1 or 3, samples).
     """
 
     rows: Tensor
@@ -62,7 +64,8 @@ class SampleScores:
         rows = [F.kl_div(q, p, reduction="none", log_target=True).sum(1)]
         if targets is not None:
             right = (q.argmax(1) == targets).to(q.dtype)
-            rows += [F.nll_loss(q, targets, reduction="none"), right]
+            of_labels = [F.nll_loss(q, targets, ignore_index=NO_LABEL, reduction="none"), right]
+            rows += [row.masked_fill(targets == NO_LABEL, torch.nan) for row in of_labels]
         return cls(torch.stack(rows))
 
     @classmethod
@@ -87,7 +90,7 @@ def expected_means(rows: Tensor, others: Tensor) -> Tensor:
     None of them is negative.
     """
     differences = rows - others[:, : rows.shape[1]]
-    return (others.mean(1) + differences.mean(1)).clamp_min(0.0)
+    return (others.nanmean(1) + differences.nanmean(1)).clamp_min(0.0)
 
 
 def race(batches: Iterable[SampleScores], rival: SampleScores) -> SampleScores:

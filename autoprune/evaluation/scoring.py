@@ -15,11 +15,9 @@ from autoprune.errors import DataError, ModelError, UsageError, first_line
 from autoprune.evaluation.measurement import Scores
 from autoprune.evaluation.prefix import PrefixCache
 from autoprune.evaluation.racing import Rival, SampleScores, race
+from autoprune.evaluation.streams import GPU_BATCH, Streams, in_turn
 from autoprune.structure.inputs import device_of
 
-# Larger batches measured no faster on a CPU and take more memory.
-CPU_BATCH = 125
-GPU_BATCH = 500
 # Networks whose scores by sample are remembered, for others to race against.
 RACERS = 16
 
@@ -56,23 +54,35 @@ class Scorer(ABC):
 class ClassificationScorer(Scorer):
     """KL to the dense network; loss and top-1 where there are labels."""
 
-    def __init__(self, dense: nn.Module, samples: Samples) -> None:
-        """Run the dense network once.
+    def __init__(
+        self, dense: nn.Module, samples: Samples, unlabelled: Tensor | None = None
+    ) -> None:
+        """Run the dense network.
+
+        Args:
+            dense: the network that others are compared with.
+            samples: what they are compared on.
+            unlabelled: further inputs, which count for KL alone.
 
         Raises:
             ModelError: its output is no (samples, classes) tensor, or not finite.
             DataError: it cannot take the samples, or a label is outside its outputs.
         """
-        self._samples = samples
-        self._dense_logits = class_logits(dense, samples)
-        check_labels(samples, self._dense_logits.shape[1])
+        logits = class_logits(dense, samples)
+        check_labels(samples, logits.shape[1])
+        if unlabelled is not None:
+            samples = samples.with_unlabelled(unlabelled)
+            logits = torch.cat([logits, class_logits(dense, Samples(unlabelled, None))])
+        self._samples, self._dense_logits = samples, logits
         self.dense = self._compare(self._dense_logits)
-        self.prefix = PrefixCache([batch.inputs for batch in _batches(samples)])
+        self._streams = Streams(samples)
+        self._streams.check(dense, self._dense_logits)
+        self.prefix = PrefixCache([batch.inputs for batch in in_turn(samples)])
         self._racers: OrderedDict[Hashable, SampleScores] = OrderedDict()
 
     def score(self, model: nn.Module) -> Scores:
         """Return KL, loss and top-1."""
-        return self._compare(torch.cat(list(_logits(model, self._samples))))
+        return self._compare(torch.cat(list(self._streams.outputs(model))))
 
     def score_against(self, model: nn.Module, name: Hashable, rival: Rival) -> Scores:
         """Return the same scores, estimated on some of the samples where KL is surely worse."""
@@ -90,9 +100,8 @@ class ClassificationScorer(Scorer):
     def _by_sample(self, model: nn.Module) -> Iterator[SampleScores]:
         """Yield the scores of every batch of the samples."""
         start = 0
-        for logits, batch in zip(
-            _logits(model, self._samples), _batches(self._samples), strict=True
-        ):
+        batches = self._streams.batches()
+        for logits, batch in zip(self._streams.outputs(model), batches, strict=True):
             dense = self._dense_logits[start : start + len(batch)]
             start += len(batch)
             yield SampleScores.of(dense, logits, batch.targets)
@@ -191,9 +200,5 @@ def class_logits(model: nn.Module, samples: Samples) -> Tensor:
 
 def _logits(model: nn.Module, samples: Samples) -> Iterable[Tensor]:
     with torch.inference_mode():
-        for batch in _batches(samples):
+        for batch in in_turn(samples):
             yield model(batch.inputs)
-
-
-def _batches(samples: Samples) -> Iterable[Samples]:
-    return samples.batches_within(CPU_BATCH if samples.inputs.device.type == "cpu" else GPU_BATCH)

@@ -44,7 +44,8 @@ def reestimate_batchnorm(model: nn.Module, samples: Samples) -> None:
 def fold_batchnorm(model: nn.Module, structure: Structure) -> nn.Module:
     """Return a copy with every BN that alone reads a layer folded into that layer.
 
-    The outputs stay the same and a forward pass on a CPU takes about a third less time.
+    The outputs stay the same and a forward pass on a CPU takes about a third less time. Kernels are
+    stored channels last, as `Samples.to` stores images.
     """
     memo, biases = empty_dicts(model), {}
     for layer in structure.layers:
@@ -62,6 +63,8 @@ def fold_batchnorm(model: nn.Module, structure: Structure) -> nn.Module:
         shift = torch.zeros_like(bn.running_mean) if bn.bias is None else bn.bias
         statistics = (bn.running_mean, bn.running_var, bn.eps, gain, shift)
         weight, biases[layer.name] = fuse(module.weight, module.bias, *statistics)
+        if weight.dim() == 4:
+            weight.data = weight.data.contiguous(memory_format=torch.channels_last)
         # What is replaced need not be copied.
         memo |= {id(module.weight): weight, id(bn): nn.Identity()}
     folded = copy.deepcopy(model, memo)

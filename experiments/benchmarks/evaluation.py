@@ -18,7 +18,7 @@ from autoprune.bench import set_up
 from autoprune.cli.specs import load_model
 from autoprune.config import SearchConfig
 from autoprune.data import SplitSizes, load_splits, partition
-from autoprune.evaluation.scoring import CPU_BATCH
+from autoprune.evaluation.streams import in_turn
 from autoprune.memory import kept_memory
 from autoprune.progress import Progress
 from autoprune.reconstruction.batchnorm import fold_batchnorm
@@ -39,6 +39,7 @@ def main(shared: Path) -> None:
     seconds: dict[str, float] = {}
     bench = set_up(model, task, images, None, config, Progress(), seconds)
     print({stage: round(spent, 2) for stage, spent in seconds.items()})
+    search = images.search.to("cpu")  # channels last, as in a search
     rng = np.random.default_rng(0)
     rows = []
     for _ in range(REPEATS):
@@ -48,7 +49,7 @@ def main(shared: Path) -> None:
         small = fold_batchnorm(bench.builder.one_shot(widths, {}), task.structure)
         start = time.perf_counter()
         with torch.inference_mode():
-            for batch in images.search.batches(CPU_BATCH):
+            for batch in in_turn(search):
                 small(batch.inputs)
         rows.append({**stages, "bare forward": time.perf_counter() - start})
     for stage in rows[0]:

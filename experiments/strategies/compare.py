@@ -4,8 +4,9 @@ Usage: python experiments/strategies/compare.py SHARED resnet20 \
     --strategies random uniform knapsack --seeds 0 1 2 --trials 100
 
 SHARED holds data/ and checkpoints/ of CIFAR-10. Probes count as trials. Every strategy is given the
-same images, statistics and judge of a seed; its best candidate by −KL on the search images is then
-scored on the selection images twice: with the judge's repair, and with sequential reconstruction.
+same images, statistics and judge of a seed; the winner of its run-off, as in every search, is then
+scored on the test images, which nothing before has read: with the judge's repair, and as handed
+over.
 Weights that one strategy had solved are remembered for the next, so that those named first look a
 little slower.
 """
@@ -23,14 +24,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import optuna
+from torch import nn
 
 from autoprune.agents import make_strategy
 from autoprune.bench import Bench, set_up
 from autoprune.cli.specs import load_model
 from autoprune.config import SearchConfig
-from autoprune.data import SplitSizes, load_splits, partition
+from autoprune.data import Split, SplitSizes, load_splits, partition
 from autoprune.evaluation.reward import negative_kl
+from autoprune.evaluation.scoring import score_split
 from autoprune.exploration import explore, pose
+from autoprune.finals import FINALISTS, run_off
 from autoprune.memory import kept_memory
 from autoprune.progress import Progress
 from autoprune.strategy import SearchProblem
@@ -45,13 +49,13 @@ class Row:
     """One search: its best candidate's scores, and what it took.
 
     Attributes:
-        searched: KL on the search images, which it was chosen by.
-        kl, top1: on the selection images.
-        repaired_kl, repaired_top1: the same after sequential reconstruction.
+        searched: KL of its best candidate on the search images.
+        kl, top1: of the winner on the test images, with the judge's repair.
+        repaired_kl, repaired_top1: the same as it is handed over.
         trials: evaluations, probes included.
         forwards: images scored.
-        seconds: of the whole search.
-        widths: of the best candidate.
+        seconds: of the whole search, without the run-off.
+        widths: of the winner.
     """
 
     strategy: str
@@ -71,6 +75,8 @@ class Row:
 class Arena:
     """What the strategies of one seed share."""
 
+    model: nn.Module
+    test: Split
     task: Task
     problem: SearchProblem
     bench: Bench
@@ -88,34 +94,36 @@ def arena(
     inputs = images.calibration.inputs[:2]
     task = define_task(model, inputs, config, Path("unused"), Progress())
     bench = set_up(model, task, images, None, config, Progress(), {})
-    return Arena(task, pose(task, bench, config), bench)
+    if images.test is None:
+        raise SystemExit("no test images in SHARED")
+    return Arena(model, images.test, task, pose(task, bench, config), bench)
 
 
 def play(name: str, arena: Arena) -> Row:
-    """Run one search and score its best candidate."""
+    """Run one search and score its winner."""
     start, bench = time.perf_counter(), arena.bench
     with tempfile.TemporaryDirectory() as folder:
         ledger = Ledger(arena.task.space, f"sqlite:///{folder}/study.db")
         strategy = make_strategy(name, arena.problem)
         explore(strategy, strategy.problem.trials, bench, negative_kl, ledger, math.inf, Progress())
     seconds = time.perf_counter() - start
-    best = ledger.best(1)[0]
-    quick, repaired = (
-        bench.finals[kind].measure(best.candidate.widths).scores
-        for kind in (bench.judge_name, "sequential")
-    )
+    best = ledger.best(FINALISTS, arena.problem.projection.fits)
+    winner = run_off(best, bench, negative_kl, Progress())
+    widths = winner.measurement.widths
+    quick, _ = bench.finals[bench.judge_name].build(widths)
+    _, quick_scores, scores = score_split(arena.model, [quick, winner.network], arena.test)
     return Row(
         strategy=name,
         seed=arena.problem.seed,
-        searched=-(best.value or 0.0),
-        kl=quick.kl or 0.0,
-        top1=quick.top1 or 0.0,
-        repaired_kl=repaired.kl or 0.0,
-        repaired_top1=repaired.top1 or 0.0,
+        searched=-(best[0].value or 0.0),
+        kl=quick_scores.kl or 0.0,
+        top1=quick_scores.top1 or 0.0,
+        repaired_kl=scores.kl or 0.0,
+        repaired_top1=scores.top1 or 0.0,
         trials=len(ledger),
         forwards=sum(bench.forwards(trial.measurement) for trial in ledger),
         seconds=round(seconds, 1),
-        widths=best.candidate.widths,
+        widths=widths,
     )
 
 

@@ -17,6 +17,7 @@ from autoprune.data import (
     check_samples,
     partition,
 )
+from autoprune.data.partition import MIXED, mixed_pairs
 from autoprune.errors import DataError, UsageError
 
 
@@ -89,6 +90,24 @@ def test_fewer_samples_than_asked_for_are_told() -> None:
 def test_inputs_keep_their_targets() -> None:
     parts = partition(Splits(numbered(0, 300)), SplitSizes(150, 50, 50), seed=0)
     assert parts.calibration.inputs[:, 0].tolist() == drawn(parts)[0]
+
+
+def test_mixed_images_lie_between_two_training_images() -> None:
+    labels = torch.arange(40)
+    corners = DatasetSplit(TensorDataset(torch.eye(40)[labels], labels))
+    mixed = partition(Splits(corners, numbered(0, 60)), SplitSizes(20, 30, 20), seed=0).mixed
+    assert mixed is not None and mixed.shape == (MIXED * 20, 40)
+    assert torch.allclose(mixed.sum(1), torch.ones(len(mixed))) and (mixed >= 0).all()
+    assert ((mixed > 0).sum(1) <= 2).all()
+    # Half of them are nearly one of the two, and the others are not.
+    assert 0.3 < (mixed.amax(1) > 0.85).float().mean() < 0.8
+    again = mixed_pairs(corners, MIXED * 20, seed=0)
+    assert again is not None and torch.equal(mixed, again)
+
+
+def test_what_cannot_be_mixed_is_not() -> None:
+    whole = DatasetSplit(TensorDataset(torch.arange(30)[:, None], torch.arange(30)))
+    assert mixed_pairs(whole, 10, seed=0) is None
 
 
 @pytest.mark.parametrize(

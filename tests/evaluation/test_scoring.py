@@ -11,14 +11,13 @@ from torch import Tensor, nn
 from autoprune.data import ArraySplit, Normalization, Samples
 from autoprune.errors import DataError, ModelError
 from autoprune.evaluation.scoring import (
-    CPU_BATCH,
-    GPU_BATCH,
     ClassificationScorer,
     CustomScorer,
     class_logits,
     compare,
     score_split,
 )
+from autoprune.evaluation.streams import CPU_BATCH, GPU_BATCH
 
 
 def logits_of(seed: int, rows: int = 40, classes: int = 5) -> Tensor:
@@ -72,6 +71,20 @@ def test_batches_do_not_show(rows: int, model: nn.Module) -> None:
     found = scorer.score(other)
     assert found.samples == rows
     assert (found.kl, found.loss) == pytest.approx((expected.kl, expected.loss), rel=1e-5)
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_inputs_without_labels_count_for_kl_alone(labelled: bool, model: nn.Module) -> None:
+    torch.manual_seed(1)
+    inputs, more = torch.randn(30, 3, 2, 2), torch.randn(50, 3, 2, 2)
+    targets = torch.arange(30) % 5 if labelled else None
+    other = nn.Sequential(nn.Flatten(), nn.Linear(12, 5)).eval()
+    found = ClassificationScorer(model, Samples(inputs, targets), more).score(other)
+    alone = ClassificationScorer(model, Samples(inputs, targets)).score(other)
+    both = ClassificationScorer(model, Samples(torch.cat([inputs, more]), None)).score(other)
+    assert found.kl == pytest.approx(both.kl) and found.kl != pytest.approx(alone.kl)
+    assert found.loss == pytest.approx(alone.loss) and found.top1 == pytest.approx(alone.top1)
+    assert found.samples == 80
 
 
 class Odd(nn.Module):
