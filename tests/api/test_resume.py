@@ -70,8 +70,9 @@ def test_a_run_killed_in_recovery_is_refused_until_it_is_finished(
     monkeypatch.setattr(distillation, "EPOCHS", 1)
     run = autoprune.search(classifier(), data=dataset(), resume=True, **options)
     autoprune.load_pruned(classifier(), run.path)
-    # A trial, two to choose the judge, two repairs in either session, and once after recovery.
-    assert run.result["search"]["evaluations"] == 1 + 2 + 2 * 2 + 1
+    # A trial, two to choose the judge, in either session two repairs and the winner for the record,
+    # and once after recovery.
+    assert run.result["search"]["evaluations"] == 1 + 2 + 2 * (2 + 1) + 1
 
 
 def test_a_resumed_search_keeps_its_options(demo: autoprune.Run, digits: Splits) -> None:
@@ -93,10 +94,11 @@ def test_a_finished_search_goes_on_only_with_higher_limits(tmp_path: Path) -> No
     second = search(5, 600.0).result
     assert (second["search"]["trials"], second["search"]["limits"]["trials"]) == (5, 5)
     assert second["search"]["seconds"] > first["search"]["seconds"]
-    # Two measurements chose the judge, once; the first finalist is built in two ways each time; the
-    # best so far, which the next trial races against, is not at hand after a session's beginning.
-    assert first["search"]["evaluations"] == 3 + 1 + 2 + 4
-    assert second["search"]["evaluations"] == 5 + 2 + 2 + 4 + 6
+    # Two measurements chose the judge, once; the first finalist is built in two ways each time, and
+    # the winner is judged once more; the best so far, which the next trial races against, is not at
+    # hand after a session's beginning.
+    assert first["search"]["evaluations"] == 3 + 1 + 2 + (4 + 1)
+    assert second["search"]["evaluations"] == 5 + 2 + 2 + (4 + 1) + (6 + 1)
     assert second["search"]["image_forwards"] > first["search"]["image_forwards"]
     for stage in ("structure", "statistics", "surgery", "scoring", "finalists"):
         assert second["seconds"][stage] > first["seconds"][stage], stage
