@@ -7,7 +7,7 @@ import os
 import platform
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from autoprune.bench import Evaluate, set_up
-from autoprune.config import REMARKS, RENEWABLE, SearchConfig
+from autoprune.config import ORIGIN, REMARKS, RENEWABLE, SearchConfig
 from autoprune.cost.latency.model import LatencyCost
 from autoprune.data import Partition, SplitSizes, as_splits, partition
 from autoprune.errors import DataError, ModelError, RunError, UsageError, type_of
@@ -127,7 +127,7 @@ def search(
         progress.note(f"the dense network scores {dense:.4f} on the search images")
     if resume:
         renewed = {key: settings[key] for key in RENEWABLE if key in settings}
-        run.save_config({**before, **renewed})
+        run.save_config({**before, **renewed, "judge": bench.judge_name})
     else:
         run.create({**settings, "versions": _versions(), "judge": bench.judge_name})
 
@@ -251,11 +251,22 @@ def _check_example(example: Tensor, images: Partition) -> Tensor:
 def _begun(run: RunDirectory, settings: Mapping[str, Any], config: SearchConfig) -> dict[str, Any]:
     """Return the configuration that a run was begun with.
 
+    An older version wrote fewer options down: those do what they do by default.
+
     Raises:
         RunError: there is no run, or it is finished and no limit is raised.
         UsageError: it was begun with other options.
     """
-    before = run.load_config()
+    stored = run.load_config()
+    known = {*settings, *ORIGIN, *REMARKS, *(option.name for option in fields(SearchConfig))}
+    if unknown := sorted(stored.keys() - known):
+        raise UsageError(
+            f"cannot resume {str(run.path)!r}: it was begun by autoprune "
+            f"{stored.get('autoprune')!r} with {unknown[0]}={stored[unknown[0]]!r}, an option that "
+            f"version {__version__!r} does not have."
+        )
+    defaults = {**SearchConfig(config.budget).to_mapping(), "device": settings["device"]}
+    before = {**defaults, **stored}
     for key in sorted((settings.keys() | before.keys()) - {*RENEWABLE, *REMARKS}):
         if before.get(key) != settings.get(key):
             raise UsageError(

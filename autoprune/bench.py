@@ -60,8 +60,10 @@ class Bench:
 
     def forwards(self, measurement: Measurement | None = None) -> int:
         """Return how many samples a measurement by the judge ran through a network, or can run."""
-        scores = self.dense if measurement is None else measurement.scores
-        return self.settling + scores.samples
+        whole = self.settling + self.dense.samples
+        if measurement is None:
+            return whole
+        return self.settling + measurement.scores.samples + measurement.others_scored * whole
 
 
 def set_up(

@@ -17,7 +17,8 @@ from autoprune.evaluation.reward import DEFAULT_REWARD, needs_no_budget
 RENEWABLE = ("trials", "time", "recover")
 # A step of widths that the device chooses.
 AUTO = "auto"
-# Written into a run's config.toml besides the options.
+# Where model and data come from, and written into a run's config.toml besides the options.
+ORIGIN = ("model", "weights", "data", "normalize", "device")
 REMARKS = ("autoprune", "versions", "judge")
 
 

@@ -10,6 +10,7 @@ from autoprune.errors import RunError
 from autoprune.evaluation.measurement import Measurement
 from autoprune.evaluation.reward import Reward
 from autoprune.loop import LoopReport, run_loop
+from autoprune.policy import Widths
 from autoprune.progress import Progress, SearchState
 from autoprune.search_spaces.traits import describe
 from autoprune.strategy import Candidate, SearchProblem, Strategy, Trial
@@ -37,23 +38,34 @@ def pose(task: Task, bench: Bench, config: SearchConfig) -> SearchProblem:
 
 def explore(
     strategy: Strategy,
+    trials: int,
     bench: Bench,
     reward: Reward,
     ledger: Ledger,
     deadline: float,
     progress: Progress,
 ) -> LoopReport:
-    """Search until the limit of trials or time (`time.monotonic` seconds).
+    """Search until the limit of trials or time.
+
+    Args:
+        strategy: who asks.
+        trials: of the round at the end; the strategy may have planned for others.
+        bench: who builds and judges candidates.
+        reward: values measurements.
+        ledger: holds the trials.
+        deadline: in `time.monotonic` seconds.
+        progress: told what happens.
 
     Raises:
         RunError: no trial succeeded.
         SearchFailed: trial after trial failed.
     """
-    trials, fits = strategy.problem.trials, strategy.problem.projection.fits
+    planned, fits = strategy.problem.trials, strategy.problem.projection.fits
     before = len(ledger.of_round)
     progress.note(
         f"{strategy.name}: up to {trials} trials over {len(strategy.problem.space)} groups"
         + (f", {before} of them done before" if before else "")
+        + (f"; it was begun for {planned}, and keeps to that plan" if planned != trials else "")
     )
 
     def measure(candidate: Candidate) -> Measurement:
@@ -61,7 +73,7 @@ def explore(
         rival = leader[0].candidate.widths if leader else None
         return bench.judge.measure(candidate.widths, candidate.base, rival)
 
-    teller = _teller(ledger, strategy.problem, progress)
+    teller = _teller(ledger, fits, trials, progress)
     report = run_loop(strategy, measure, reward, ledger, trials, deadline, teller)
     if not ledger.best(1, fits):
         failed = [trial.error for trial in ledger if trial.error]
@@ -73,16 +85,18 @@ def explore(
     return report
 
 
-def _teller(ledger: Ledger, problem: SearchProblem, progress: Progress) -> Callable[[Trial], None]:
+def _teller(
+    ledger: Ledger, fits: Callable[[Widths], bool], trials: int, progress: Progress
+) -> Callable[[Trial], None]:
     def tell(trial: Trial) -> None:
+        done, detail = len(ledger.of_round), "failed"
         if trial.measurement is None or trial.value is None:
-            detail = f"failed: {trial.error}"
+            progress.note(f"trial {done} failed: {trial.error}")
         else:
             scores = trial.measurement.scores
             shown = {"kl": scores.kl, "top1": scores.top1, "score": scores.custom}
             detail = ", ".join(f"{k} {v:.4f}" for k, v in shown.items() if v is not None)
-        best = [trial.value for trial in ledger.best(1, problem.projection.fits)]
-        done = len(ledger.of_round)
-        progress.searched(SearchState(done, problem.trials, best[0] if best else None, detail))
+        best = [trial.value for trial in ledger.best(1, fits)]
+        progress.searched(SearchState(done, trials, best[0] if best else None, detail))
 
     return tell

@@ -24,7 +24,8 @@ class Session:
 
     Attributes:
         seconds: spent so far, by stage; added to.
-        evaluations, image_forwards: done besides the trials, to choose the judge and the winner.
+        evaluations, image_forwards: done besides the trials: to choose the judge and the winner,
+            and to judge that after recovery.
         search_deadline: when the search must stop, in `time.monotonic` seconds.
         deadline: after which no finalist is begun.
     """
@@ -87,8 +88,9 @@ class Session:
 
     @contextmanager
     def recorded(self, ledger: Ledger) -> Iterator[None]:
-        """Write down what the session took, however it ends."""
+        """Write down what the session took, however it ends, and at once, should it be killed."""
+        ledger.keep_session(self.took)
         try:
             yield
         finally:
-            ledger.end_session(self.took)
+            ledger.keep_session(self.took)

@@ -62,7 +62,8 @@ class SearchProblem:
         costs: every cost model, by name.
         rankings: of the groups' units, with error curves where the criterion has them.
         traits: what kind of layers the groups' channels come from and go to.
-        trials: how many evaluations there will be.
+        trials: how many evaluations there will be. A search resumed with others keeps to those that
+            it was begun with: what was asked stays true, and it goes on from there.
         seed: of all randomness.
     """
 

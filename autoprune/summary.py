@@ -111,9 +111,10 @@ class Summary:
         best = self.ledger.best(1, self.contest.strategy.problem.projection.fits)
         total = {key: spent.get(key, 0) + value for key, value in took.items()}
         forwards = sum(self.bench.forwards(trial.measurement) for trial in self.ledger)
+        rivals = sum(trial.measurement.others_scored for trial in self.ledger if trial.measurement)
         return {
             "trials": trials,
-            "evaluations": trials + int(total["evaluations"]),
+            "evaluations": trials + rivals + int(total["evaluations"]),
             "image_forwards": forwards + int(total["image_forwards"]),
             "failed": self.contest.exploration.failed,
             "best_value": best[0].value,

@@ -107,14 +107,19 @@ class Arena:
     def _round(self, problem: SearchProblem, name: str, left: int | None) -> Contest:
         config, session, ledger = self.config, self.session, self.ledger
         stop, deadline = session.part(left)
-        strategy = make_strategy(config.strategy, problem, **config.strategy_options)
-        ledger.begin_round(name)
-        report = explore(strategy, self.bench, self.reward, ledger, stop, self.progress)
+        plan = replace(problem, trials=ledger.begin_round(name, problem.trials))
+        strategy = make_strategy(config.strategy, plan, **config.strategy_options)
+        report = explore(
+            strategy, problem.trials, self.bench, self.reward, ledger, stop, self.progress
+        )
         session.seconds["strategy"] += report.strategy_seconds
         with timed(session.seconds, "finalists"):
             best = ledger.best(FINALISTS, problem.projection.fits)
             finalist = run_off(best, self.bench, self.reward, self.progress, deadline)
         session.count(*(self.bench.final_forwards[kind] for kind in finalist.judged))
+        if self.bench.contests is not self.bench.finals:  # the winner once more, for the record
+            session.count(finalist.measurement.scores.samples)
+        ledger.keep_session(session.took)
         return Contest(strategy, report, finalist, self._figures(finalist))
 
     def _figures(self, finalist: Finalist) -> LatencyFigures | None:

@@ -85,6 +85,7 @@ def recover_finalist(
         with timed(session.seconds, "recovery"):
             done = recover(finalist.network, lesson, pace, tell)
         measured = bench.finals[finalist.reconstruction].judge(done.network, widths)
+        session.count(measured.scores.samples)
         better = reward(measured) > reward(finalist.measurement)
     except Exception as error:  # out of memory, an image that cannot be read, the user's own code
         kind = "" if isinstance(error, AutopruneError) else f"{type(error).__name__}: "

@@ -114,9 +114,8 @@ def show_search(run: Run, verbose: bool = False, quiet: bool = False) -> None:
     samples = f"{score['split']} split, {score['samples']} samples"
     judge = "scored by your own evaluate" if score["samples"] is None else samples
     out.print(f"\n{judge}; latency measured at batch 1 on {escape(costs['latency']['device'])}")
-    out.print(
-        f"{done['trials']} trials, {done['evaluations']} evaluations, {done['seconds']:.1f} s"
-    )
+    trials = f"{done['trials']} trials" + (f" ({done['failed']} failed)" if done["failed"] else "")
+    out.print(f"{trials}, {done['evaluations']} evaluations, {done['seconds']:.1f} s")
     if verbose:
         out.print(_seconds_table(result["seconds"], done["seconds"]))
     out.print(f"files: {escape(str(run.path))}/ (pruned.safetensors, policy.json, result.json, …)")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -126,7 +125,7 @@ def run_search(settings: Settings) -> None:
                 resume=settings.resume,
                 progress=progress,
                 origin=settings.lasting_origin,
-                **settings.search,
+                **settings.lasting_search,
             )
     except KeyboardInterrupt as stop:
         raise Interrupted(_how_to_resume(settings.output)) from stop
@@ -145,8 +144,9 @@ def _check(settings: Settings) -> None:
 
 
 def _how_to_resume(output: Path) -> str:
-    if not (output / "config.toml").exists():
+    from autoprune.study.run_directory import RunDirectory
+
+    run = RunDirectory(output)
+    if not run.config_path.exists():
         return "Interrupted before the first trial: nothing was written."
-    return (
-        f"Interrupted: continue with: autoprune search --resume --output {shlex.quote(str(output))}"
-    )
+    return f"Interrupted: continue with: {run.resume_command}"

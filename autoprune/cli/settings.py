@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from autoprune.cli.specs import DEMO, DEMO_DATA, absolute_model
-from autoprune.config import REMARKS, RENEWABLE, SearchConfig, read_option
+from autoprune.config import ORIGIN, REMARKS, RENEWABLE, SearchConfig, read_option
 from autoprune.data import absolute_data
 from autoprune.errors import UsageError, did_you_mean, first_line
 from autoprune.evaluation.reward import DEFAULT_REWARD, find_reward, needs_no_budget
@@ -23,7 +23,6 @@ else:
 
 # Given anew when a search is resumed; all else comes from the run.
 _RENEWABLE = (*RENEWABLE, "output", "verbose", "quiet")
-_ORIGIN = ("model", "weights", "data", "normalize", "device")
 _SEARCH = tuple(field.name for field in fields(SearchConfig))
 _SWITCHES = ("verbose", "quiet")
 # False says something here.
@@ -33,7 +32,7 @@ _LASTING: Mapping[str, Callable[[str], str]] = {
     **dict.fromkeys(("agent", "from_run", "latency_table"), absolute),
     "latency_backend": absolute_object,
 }
-_KEYS = (*_ORIGIN, *_SEARCH, *_SWITCHES, "output")
+_KEYS = (*ORIGIN, *_SEARCH, *_SWITCHES, "output")
 
 
 @dataclass(frozen=True)
@@ -62,6 +61,12 @@ class Settings:
         readers = {"model": absolute_model, "data": absolute_data, "weights": absolute}
         return {key: readers.get(key, str)(value) for key, value in self.origin.items()}
 
+    @property
+    def lasting_search(self) -> dict[str, Any]:
+        """The same of the search; what a run was begun with stays as it is."""
+        named = set() if self.resume else self.search.keys() & {"reward", "importance"}
+        return {**self.search, **{key: absolute_object(self.search[key]) for key in named}}
+
 
 def gather(options: Mapping[str, Any]) -> Settings:
     """Return the settings that a command line means.
@@ -88,7 +93,7 @@ def gather(options: Mapping[str, Any]) -> Settings:
             "own that weighs the costs."
         )
     return Settings(
-        origin={key: merged[key] for key in _ORIGIN if key in merged},
+        origin={key: merged[key] for key in ORIGIN if key in merged},
         search={key: merged[key] for key in _SEARCH if key in merged},
         output=Path(merged["output"]) if "output" in merged else _free_output(merged["model"]),
         resume=resume,

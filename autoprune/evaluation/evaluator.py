@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import TypeAlias
 
@@ -108,14 +109,16 @@ class Evaluator:
             rival: widths of a better network: scoring may stop where this one is surely worse.
         """
         seconds: dict[str, float] = {}
+        others: list[Widths] = []
         small = self._build(widths, seconds)
         score = self._scorer.score
         if base is not None:
             score = partial(self._scorer.score_near, base=partial(self._base_network, base))
         elif rival is not None:
-            named = rival, partial(self._scored_network, rival)
+            named = rival, partial(self._noted_network, rival, others)
             score = partial(self._scorer.score_against, name=widths, rival=named)
-        return self._judge(small, widths, seconds, score)
+        measured = self._judge(small, widths, seconds, score)
+        return replace(measured, others_scored=len(others))
 
     def build(self, widths: Widths) -> tuple[nn.Module, Measurement]:
         """Return the network of these widths with its measurement."""
@@ -145,6 +148,10 @@ class Evaluator:
         if self._base is None or self._base[0] != widths:
             self._base = widths, self._scored_network(widths)
         return self._base[1]
+
+    def _noted_network(self, widths: Widths, others: list[Widths]) -> nn.Module:
+        others.append(widths)
+        return self._scored_network(widths)
 
     def _scored_network(self, widths: Widths) -> nn.Module:
         return fold_batchnorm(self._build(widths, {}), self._structure)

@@ -45,6 +45,7 @@ class Measurement:
         costs: of the cut network, by cost name.
         dense_costs: of the dense network.
         seconds: spent on this evaluation, by stage.
+        others_scored: networks scored besides: a rival whose scores were not at hand.
     """
 
     widths: Widths
@@ -54,6 +55,7 @@ class Measurement:
     costs: Mapping[str, float]
     dense_costs: Mapping[str, float]
     seconds: Mapping[str, float]
+    others_scored: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON."""
@@ -70,4 +72,5 @@ class Measurement:
             costs=dict(data["costs"]),
             dense_costs=dict(data["dense_costs"]),
             seconds=dict(data["seconds"]),
+            others_scored=data.get("others_scored", 0),
         )

@@ -64,9 +64,15 @@ class Ledger:
     def __iter__(self) -> Iterator[Trial]:
         return iter(self._trials.values())
 
-    def begin_round(self, name: str) -> None:
-        """Let all new trials belong to a round."""
+    def begin_round(self, name: str, trials: int) -> int:
+        """Let all new trials belong to a round; return how many it was to have when it first began.
+
+        A strategy that plans ahead is told these: a resumed search asks what it asked before.
+        """
         self._round = name
+        plans = {name: trials, **(self.remarked("plans") or {})}
+        self.remark("plans", plans)
+        return int(plans[name])
 
     @property
     def of_round(self) -> list[Trial]:
@@ -125,14 +131,13 @@ class Ledger:
 
     @property
     def spent(self) -> dict[str, float]:
-        """What the sessions that ended took, summed: seconds by stage, and counts."""
+        """What the sessions before this one took, summed: seconds by stage, and counts."""
         stages = {stage for session in self._sessions for stage in session}
         return {stage: sum(s.get(stage, 0.0) for s in self._sessions) for stage in stages}
 
-    def end_session(self, took: Mapping[str, float]) -> None:
-        """Write down what a session took."""
-        self._sessions = [*self._sessions, dict(took)]
-        self._study.set_user_attr("sessions", self._sessions)
+    def keep_session(self, took: Mapping[str, float]) -> None:
+        """Write down what this session took so far."""
+        self.remark("sessions", [*self._sessions, dict(took)])
 
     def remark(self, key: str, value: Any) -> None:
         """Write down something about the search, as JSON; it replaces what was there."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -75,6 +76,24 @@ class RunDirectory:
         """Whether a search ended here with a result."""
         return self.result_path.exists()
 
+    @property
+    def resume_command(self) -> str:
+        """The command line that goes on with the run."""
+        return f"autoprune search --resume --output {shlex.quote(str(self.path))}"
+
+    def check_finished(self) -> None:
+        """Refuse a run without a result: its other files may be missing, or of two sessions.
+
+        Raises:
+            RunError: there is no run, or it is not finished.
+        """
+        if not self.is_finished:
+            self.load_config()
+            raise RunError(
+                f"the run in {str(self.path)!r} is not finished: finish it with: "
+                f"{self.resume_command} (from Python: autoprune.search(…, resume=True))"
+            )
+
     def load_config(self) -> dict[str, Any]:
         """Return the configuration of a run that is there.
 
@@ -99,9 +118,7 @@ class RunDirectory:
         Raises:
             RunError: the run is not finished, or the file is damaged.
         """
-        self.load_config()
-        if not self.policy_path.exists():
-            raise RunError(f"{str(self.path)!r} holds no finished run: finish it with --resume.")
+        self.check_finished()
         return PruningPolicy.load(self.policy_path)
 
     def save_weights(self, model: nn.Module) -> None:
@@ -138,6 +155,7 @@ class RunDirectory:
         Raises:
             RunError: the run is not finished, or the file is damaged.
         """
+        self.check_finished()
         try:
             data = json.loads(self.result_path.read_text())
         except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:

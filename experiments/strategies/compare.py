@@ -105,7 +105,7 @@ def play(name: str, arena: Arena) -> Row:
     with tempfile.TemporaryDirectory() as folder:
         ledger = Ledger(arena.task.space, f"sqlite:///{folder}/study.db")
         strategy = make_strategy(name, arena.problem)
-        explore(strategy, bench, negative_kl, ledger, math.inf, Progress())
+        explore(strategy, strategy.problem.trials, bench, negative_kl, ledger, math.inf, Progress())
     seconds = time.perf_counter() - start
     best = ledger.best(FINALISTS, arena.problem.projection.fits)
     winner = run_off(best, bench, negative_kl, Progress())

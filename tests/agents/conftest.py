@@ -129,7 +129,8 @@ def chain() -> CostModel:
 
 
 @pytest.fixture(
-    params=["step 1", "step 4", "two bounds", "stairs", "one group", "nothing to choose"]
+    scope="module",
+    params=["step 1", "step 4", "two bounds", "stairs", "one group", "nothing to choose"],
 )
 def toy(request: pytest.FixtureRequest, make_toy: MakeToy) -> Toy:
     """Every kind of problem that a strategy has to get along with."""

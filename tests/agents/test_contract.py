@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -13,8 +14,10 @@ from autoprune.agents import (
     make_strategy,
     strategy_class,
 )
+from autoprune.agents.ddpg import agent
 from autoprune.errors import UsageError
 from autoprune.policy import Widths
+from autoprune.strategy import Trial
 
 ALL = [
     ("auto", None),
@@ -37,11 +40,26 @@ RULES = ("uniform", "deep", "shallow", "global")
 ROUNDS = 12
 
 
-@pytest.fixture(params=ALL, ids=lambda pair: pair[1] or pair[0])
+@pytest.fixture(scope="module", autouse=True)
+def _few_updates() -> Iterator[None]:
+    """What is promised here holds however much DDPG learns of an episode."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(agent, "UPDATES", 5)
+        yield
+
+
+@pytest.fixture(scope="module", params=ALL, ids=lambda pair: pair[1] or pair[0])
 def who(request: pytest.FixtureRequest) -> tuple[str, str | None]:
     """A strategy's name and sampler."""
     pair: tuple[str, str | None] = request.param
     return pair
+
+
+@pytest.fixture(scope="module")
+def trials(who: Any, toy: Any, play: Any) -> list[Trial]:
+    """A strategy's first questions about a problem, and their answers."""
+    asked: list[Trial] = play(make_strategy(who[0], toy.problem, sampler=who[1]), toy.value, ROUNDS)
+    return asked
 
 
 def test_every_strategy_is_tested() -> None:
@@ -49,9 +67,8 @@ def test_every_strategy_is_tested() -> None:
     assert {name for name, _ in ALL} == set(STRATEGIES) - needs_a_run
 
 
-def test_candidates_are_allowed_and_within_the_budget(who: Any, toy: Any, play: Any) -> None:
+def test_candidates_are_allowed_and_within_the_budget(toy: Any, trials: list[Trial]) -> None:
     problem = toy.problem
-    trials = play(make_strategy(who[0], problem, sampler=who[1]), toy.value, ROUNDS)
     assert trials[0].candidate.kind == "candidate"  # whatever comes, there is a best so far
     for trial in trials:
         widths = trial.candidate.widths
@@ -69,11 +86,8 @@ def test_probes_leave_trials_for_candidates(who: Any, toy: Any, play: Any) -> No
     pytest.fail("nothing that could win was proposed")
 
 
-def test_nothing_is_asked_twice_but_by_chance(who: Any, toy: Any, play: Any) -> None:
-    asked = [
-        trial.candidate
-        for trial in play(make_strategy(who[0], toy.problem, sampler=who[1]), toy.value, ROUNDS)
-    ]
+def test_nothing_is_asked_twice_but_by_chance(who: Any, trials: list[Trial]) -> None:
+    asked = [trial.candidate for trial in trials]
     if who[0] != "random":
         assert len(set(asked)) == len(asked)
 
@@ -92,12 +106,11 @@ def test_failed_trials_are_survived(who: Any, failing: str, make_toy: Any, play:
     assert len(trials) == (1 if who[0] in RULES else ROUNDS)
 
 
-def test_same_seed_and_answers_same_questions(who: Any, toy: Any, play: Any) -> None:
-    first, again = (
-        play(make_strategy(who[0], toy.problem, sampler=who[1]), toy.value, ROUNDS)
-        for _ in range(2)
-    )
-    assert [t.candidate for t in first] == [t.candidate for t in again]
+def test_same_seed_and_answers_same_questions(
+    who: Any, toy: Any, play: Any, trials: list[Trial]
+) -> None:
+    again = play(make_strategy(who[0], toy.problem, sampler=who[1]), toy.value, ROUNDS)
+    assert [t.candidate for t in trials] == [t.candidate for t in again]
 
 
 @pytest.mark.parametrize(
@@ -154,9 +167,9 @@ def test_without_a_budget(name: str, sampler: str | None, make_toy: Any, play: A
     def value(widths: Widths) -> float:
         return float(toy.value(widths) - 4 * cost.total(widths) / dense)
 
-    trials = play(make_strategy(name, problem, sampler=sampler), value, 30)
+    trials = play(make_strategy(name, problem, sampler=sampler), value, 15)
     asked = {trial.candidate.widths for trial in trials}
-    assert all(problem.space.contains(widths) for widths in asked) and len(asked) > 20
+    assert all(problem.space.contains(widths) for widths in asked) and len(asked) > 10
     reached = max(trial.value for trial in trials)
     assert reached > max(value(problem.space.sizes), value(problem.space.lowest))
 

@@ -7,24 +7,15 @@ from typing import Any
 
 import pytest
 import torch
-from searches import FEW, TINY, classifier, dataset, inputs_of, outputs
+from searches import FEW, TINY, Notes, classifier, dataset, inputs_of, outputs
 from torch import nn
 
 import autoprune
 from autoprune.data import Splits
 from autoprune.demo import load_demo
 from autoprune.errors import RunError
-from autoprune.progress import Progress
 from autoprune.recovery import distillation
 from autoprune.study.run_directory import RunDirectory
-
-
-class Notes(Progress):
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
 
 
 @pytest.fixture(autouse=True)
@@ -61,7 +52,7 @@ def test_both_networks_are_left_behind(recovered: autoprune.Run, digits: Splits)
     assert torch.equal(outputs(network, inputs), outputs(recovered.model, inputs))
     before = RunDirectory(recovered.path).unrecovered_path
     (recovered.path / "cut").mkdir()
-    for name in ("config.toml", "policy.json"):
+    for name in ("config.toml", "policy.json", "result.json"):
         (recovered.path / "cut" / name).write_bytes((recovered.path / name).read_bytes())
     (recovered.path / "cut" / "pruned.safetensors").write_bytes(before.read_bytes())
     unrecovered = autoprune.load_pruned(load_demo(), recovered.path / "cut")

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
-from searches import FEW, TINY, classifier, dataset
+from searches import FEW, TINY, Notes, classifier, dataset
 from torch import nn
 
 import autoprune
-from autoprune import bench
+from autoprune import api, bench
 from autoprune.data import Splits
 from autoprune.demo import load_demo
 from autoprune.errors import RunError, UsageError
 from autoprune.evaluation.measurement import Measurement
+from autoprune.recovery import distillation
+from autoprune.study.ledger import STUDY_NAME
+from autoprune.study.run_directory import RunDirectory
 
 
 def test_interrupted_search_is_resumed(tmp_path: Path) -> None:
@@ -35,11 +40,39 @@ def test_interrupted_search_is_resumed(tmp_path: Path) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         search("run", reward=reward)
-    with pytest.raises(RunError, match="finish it with --resume"):
+    with pytest.raises(RunError, match="finish it with: autoprune search --resume"):
         autoprune.load_pruned(classifier(), tmp_path / "run")
     resumed, whole = search("run", reward=reward, resume=True), search("whole")
     assert resumed.result["widths"] == whole.result["widths"]
     assert resumed.result["search"]["trials"] == 5
+
+
+def test_a_run_killed_in_recovery_is_refused_until_it_is_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*args: Any) -> None:
+        shutil.copytree(tmp_path / "run", tmp_path / "a run")  # what SIGKILL would leave
+        raise SystemExit
+
+    options = {**TINY, "output": tmp_path / "run", "recover": 600}
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(api, "recover_finalist", killed)
+        autoprune.search(classifier(), data=dataset(), **options)
+    options["output"] = tmp_path / "a run"
+    # All that evaluation needs is there but for the result, which it would miss at its end.
+    assert {"policy.json", "pruned.safetensors"} <= {p.name for p in options["output"].iterdir()}
+    with pytest.raises(RunError, match=r"is not finished: .* --resume --output '.*/a run' "):
+        autoprune.load_pruned(classifier(), options["output"])
+    with pytest.raises(RunError, match="is not finished"):
+        autoprune.search(
+            classifier(), data=dataset(), budget="flops=0.7", from_run=options["output"].as_posix()
+        )
+    monkeypatch.setattr(distillation, "EPOCHS", 1)
+    run = autoprune.search(classifier(), data=dataset(), resume=True, **options)
+    autoprune.load_pruned(classifier(), run.path)
+    # A trial, two to choose the judge, in either session two repairs and the winner for the record,
+    # and once after recovery.
+    assert run.result["search"]["evaluations"] == 1 + 2 + 2 * (2 + 1) + 1
 
 
 def test_a_resumed_search_keeps_its_options(demo: autoprune.Run, digits: Splits) -> None:
@@ -61,15 +94,38 @@ def test_a_finished_search_goes_on_only_with_higher_limits(tmp_path: Path) -> No
     second = search(5, 600.0).result
     assert (second["search"]["trials"], second["search"]["limits"]["trials"]) == (5, 5)
     assert second["search"]["seconds"] > first["search"]["seconds"]
-    # Two measurements chose the judge, once; the first finalist is built in two ways each time.
-    assert first["search"]["evaluations"] == 3 + 2 + 4
-    assert second["search"]["evaluations"] == 5 + 2 + 4 + 6
+    # Two measurements chose the judge, once; the first finalist is built in two ways each time, and
+    # the winner is judged once more; the best so far, which the next trial races against, is not at
+    # hand after a session's beginning.
+    assert first["search"]["evaluations"] == 3 + 1 + 2 + (4 + 1)
+    assert second["search"]["evaluations"] == 5 + 2 + 2 + (4 + 1) + (6 + 1)
     assert second["search"]["image_forwards"] > first["search"]["image_forwards"]
     for stage in ("structure", "statistics", "surgery", "scoring", "finalists"):
         assert second["seconds"][stage] > first["seconds"][stage], stage
     with pytest.raises(RunError, match="is finished"):
         search(5, 600.0)
     assert search(5, 1200.0).result["search"]["trials"] == 5
+
+
+def test_more_trials_go_on_with_the_plan_that_was_begun(tmp_path: Path) -> None:
+    """NetAdapt plans its steps by the trials; what is added goes on where those end."""
+    told = Notes()
+    model = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 3, 1), *classifier())
+
+    def asked(folder: str, *limits: int) -> list[Any]:
+        options = {**TINY, "strategy": "netadapt", "output": tmp_path / folder, "progress": told}
+        for number, trials in enumerate(limits):
+            given = {**options, "trials": trials, "resume": number > 0}
+            run = autoprune.search(model, data=dataset(), **given)
+        assert run.result["search"]["limits"]["trials"] == trials
+        study = optuna.load_study(
+            study_name=STUDY_NAME, storage=RunDirectory(tmp_path / folder).storage
+        )
+        return [trial.user_attrs["widths"] for trial in study.trials]
+
+    at_once, in_two = asked("once", 6, 16), asked("twice", 6, 10, 16)
+    assert len(at_once) == 16 and at_once == in_two
+    assert any("up to 16 trials" in n and "begun for 6" in n for n in told.notes)
 
 
 def test_the_judge_of_the_run_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,6 +152,36 @@ def test_an_option_left_out_on_resuming_is_a_change(tmp_path: Path) -> None:
     autoprune.search(classifier(), data=dataset(), sampler="cmaes", **options)
     with pytest.raises(UsageError, match=r"cannot resume .* sampler"):
         autoprune.search(classifier(), data=dataset(), resume=True, **options)
+
+
+def test_options_that_an_older_version_did_not_know_take_their_defaults(tmp_path: Path) -> None:
+    options = {**TINY, "strategy": "random", "output": tmp_path / "run"}
+    config = autoprune.search(classifier(), data=dataset(), **options).path / "config.toml"
+    newer = ("verify_latency", "recover", "device", "judge", "round_to")
+    lines = config.read_text().splitlines(keepends=True)
+    config.write_text("".join(line for line in lines if not line.startswith(newer)))
+
+    def resume(**changed: Any) -> autoprune.Run:
+        given = {**options, "trials": 2, **changed}
+        return autoprune.search(classifier(), data=dataset(), resume=True, **given)
+
+    with pytest.raises(UsageError, match="with round_to=2: it was begun with 1"):
+        resume(round_to=2)
+    assert resume().result["search"]["trials"] == 2
+    stored = RunDirectory(tmp_path / "run").load_config()
+    assert stored["verify_latency"] is True and stored["judge"] == "one-shot"
+
+
+def test_a_run_with_options_of_a_newer_version_is_refused(tmp_path: Path) -> None:
+    options = {**TINY, "output": tmp_path / "run"}
+    config = autoprune.search(classifier(), data=dataset(), **options).path / "config.toml"
+    config.write_text(
+        "workers = 3\n" + config.read_text().replace(f'"{autoprune.__version__}"', '"9.9"')
+    )
+    with pytest.raises(
+        UsageError, match=r"cannot resume .* '9.9' with workers=3, an option that version .* not"
+    ):
+        autoprune.search(classifier(), data=dataset(), resume=True, **{**options, "trials": 2})
 
 
 def test_taken_directories_are_refused(demo: autoprune.Run, digits: Splits, tmp_path: Path) -> None:

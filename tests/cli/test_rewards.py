@@ -19,9 +19,10 @@ def test_the_documented_example(cli, root: Path) -> None:
     words = command.replace("--trials 40", "--trials 4 --config small.toml").split()
     assert words[0] == "autoprune" and cli(*words[1:]).status == 0
     result = json.loads(Path("runs/lean/result.json").read_text())
-    assert (result["budget"], result["reward"]) == (None, "my_reward.py:lean")
+    name = f"{Path('my_reward.py').absolute()}:lean"
+    assert (result["budget"], result["reward"]) == (None, name)
     stored = tomllib.loads(Path("runs/lean/config.toml").read_text())
-    assert (stored["budget"], stored["reward"]) == ("none", "my_reward.py:lean")
+    assert (stored["budget"], stored["reward"]) == ("none", name)
     costs = result["costs"]
     assert costs["pruned"]["params"] < 0.5 * costs["dense"]["params"]
 
@@ -51,24 +52,31 @@ def lean(found):
 """
 
 
-def test_a_mended_reward_is_resumed(search, cli) -> None:
+def test_a_mended_reward_is_resumed_from_any_folder(search, cli, tmp_path, monkeypatch) -> None:
     Path("faulty.py").write_text(FAULTY)
     Path("broken").touch()
     done = search("--reward", "faulty.py:lean", "--trials", "9", "--strategy", "random")
     assert done.status == 2 and done.out == ""
     error = done.err.splitlines()[-1]
     assert re.match(
-        r"Error: 5 trials in a row failed, the last one because the reward 'faulty\.py:lean' raised"
-        r" KeyError: 'latency' for a network of flops=\d+, params=\d+, memory=\d+; "
+        r"Error: 5 trials in a row failed, the last one because "
+        r"the reward '\S+/faulty\.py:lean' raised KeyError: 'latency' "
+        r"for a network of flops=\d+, params=\d+, memory=\d+; "
         r"every earlier trial is kept",
         error,
     )
     assert "Traceback" not in done.err and not Path("out/result.json").exists()
 
+    failed = [line for line in done.err.splitlines() if re.match(r"trial \d failed: ", line)]
+    assert [line.partition(" failed")[0] for line in failed] == [f"trial {n}" for n in range(3, 8)]
+    assert all("raised KeyError: 'latency' for a network of flops=" in line for line in failed)
+
     refused = cli("search", "--resume", "--output", "out", "--reward", "accuracy")
     assert refused.status == 2 and "--reward" in refused.err
     Path("broken").unlink()
-    done = cli("search", "--resume", "--output", "out")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    done = cli("search", "--resume", "--output", "../out")
     assert done.status == 0 and "2 of them done before" in done.err
-    found = json.loads(Path("out/result.json").read_text())["search"]
+    found = json.loads(Path("../out/result.json").read_text())["search"]
     assert (found["trials"], found["failed"]) == (9, 0)

@@ -189,6 +189,14 @@ def test_a_base_changes_no_score(build: str, bench: Bench) -> None:
     assert skipped == sorted(skipped) and skipped[-1] > 0
 
 
+def test_a_rival_that_is_not_at_hand_is_counted(bench: Bench) -> None:
+    judge, least = bench.judge(), (1,) * len(bench.half)
+    found = [judge.measure(least, rival=bench.half) for _ in range(2)]
+    assert [one.others_scored for one in found] == [1, 0]
+    assert judge.measure(bench.structure.dense_widths).others_scored == 0
+    assert Measurement.from_json(found[0].to_json()) == found[0]
+
+
 def test_a_base_is_built_once(bench: Bench) -> None:
     built: list[Widths] = []
 

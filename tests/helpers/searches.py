@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from autoprune.data import Splits
+from autoprune.progress import Progress
 
 FEW: dict[str, Any] = {
     "calibration_samples": 64,
@@ -45,3 +46,13 @@ def outputs(model: nn.Module, inputs: Tensor) -> Tensor:
     with torch.no_grad():
         result: Tensor = model(inputs)
     return result
+
+
+class Notes(Progress):
+    """What was said once."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)

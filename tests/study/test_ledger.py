@@ -60,7 +60,7 @@ def test_trials_come_back_in_order_and_whole(full: Ledger, storage: str) -> None
 def test_seconds_of_all_sessions_are_kept(storage: str) -> None:
     assert Ledger(SPACE, storage).spent == {}
     for seconds in ({"paths": 1.0, "total": 2.0}, {"total": 0.5}):
-        Ledger(SPACE, storage).end_session(seconds)
+        Ledger(SPACE, storage).keep_session(seconds)
     assert Ledger(SPACE, storage).spent == {"paths": 1.0, "total": 2.5}
 
 

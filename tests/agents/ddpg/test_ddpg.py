@@ -13,11 +13,18 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from autoprune.agents import check_strategy
+from autoprune.agents.ddpg import agent
 from autoprune.agents.ddpg.agent import DdpgStrategy
 from autoprune.agents.ddpg.exploration import TruncatedNormal
 from autoprune.agents.ddpg.networks import HIGH, LOW
 from autoprune.errors import RunError, UsageError
 from autoprune.search_spaces.episode import FEATURES, Step
+
+
+@pytest.fixture
+def few_updates(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For what holds however much is learnt of an episode."""
+    monkeypatch.setattr(agent, "UPDATES", 5)
 
 
 def test_exploration_is_normal_between_its_bounds() -> None:
@@ -81,6 +88,7 @@ def test_actions_lie_within_the_wall(model: Any) -> None:
     assert bool((ratios >= 0.3 - 1e-6).all()) and bool((ratios <= 0.45 + 1e-6).all())
 
 
+@pytest.mark.usefixtures("few_updates")
 def test_an_agent_goes_on_where_it_was_saved(make_toy: Any, play: Any, tmp_path: Path) -> None:
     first = make_toy([12, 7, 9])
     teacher = DdpgStrategy(first.problem)
@@ -164,6 +172,7 @@ def test_only_agents_take_an_agent(tmp_path: Path) -> None:
         check_strategy("ddpg", agent=str(tmp_path))
 
 
+@pytest.mark.usefixtures("few_updates")
 def test_the_same_episodes_whatever_the_global_randomness(make_toy: Any, play: Any) -> None:
     toy = make_toy([6, 6])
     asked = []
