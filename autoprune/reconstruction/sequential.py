@@ -259,6 +259,7 @@ class _Refitting(_Walk):
             rows = self._keep.get(name, {}).get(0)
             mean = self._dense.get_buffer(name)
             bn = self._model.get_submodule(layer.batchnorm)
+            assert isinstance(bn, _BatchNorm)
             shift = -gain * (mean if rows is None else mean[rows])
             shift = shift if bn.bias is None else shift + bn.bias
         if target.shortcut is not None and shortcut is not None:
