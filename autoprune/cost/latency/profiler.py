@@ -107,16 +107,23 @@ def missing_layers(layers: Sequence[Family], known: Mapping[Signature, Timing]) 
 def measure_layers(
     layers: Sequence[Family], backend: Backend, journal: Journal, progress: Progress
 ) -> None:
-    """Measure until no curve asks for more."""
+    """Measure until no curve asks for more.
+
+    The layer with the most work runs along with all others: what the machine has become slower or
+    quicker by since it was measured first is taken off them.
+    """
     while missing := missing_layers(layers, journal.layers):
+        reference = max((one.dense for one in layers), key=lambda one: one.work)
+        missing.sort(key=lambda one: one != reference)
         total = len(journal) + len(missing) + NETWORKS
         progress(len(journal), total)
         for some in _portions(missing, LAYERS_AT_ONCE, lambda one: one.weight_count):
-            timings = _measured(
-                [(str(one), _maker(backend, one)) for one in some], backend, journal
-            )
-            for signature, timing in zip(some, timings, strict=True):
-                journal.add_layer(signature, timing)
+            runs = list(dict.fromkeys([reference, *some]))
+            found = _measured([(str(one), _maker(backend, one)) for one in runs], backend, journal)
+            timings = dict(zip(runs, found, strict=True))
+            scale = journal.layers.get(reference, timings[reference]).ms / timings[reference].ms
+            for signature in some:
+                journal.add_layer(signature, timings[signature].scaled(scale))
             progress(len(journal), total)
 
 

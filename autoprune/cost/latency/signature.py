@@ -100,6 +100,11 @@ class Signature:
         """Elements of the weight."""
         return math.prod(self.weight_shape)
 
+    @property
+    def work(self) -> int:
+        """Multiply-accumulates on one sample, but for padding and stride."""
+        return self.weight_count * math.prod(self.spatial)
+
     def __str__(self) -> str:
         size = "x".join(map(str, self.kernel))
         parts = [self.operator, size, f"{self.channels_in} to {self.channels_out} channels"]

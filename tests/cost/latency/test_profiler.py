@@ -14,7 +14,7 @@ from autoprune.cost.latency.backends import Backend, Conditions, make_backend
 from autoprune.cost.latency.correction import Correction
 from autoprune.cost.latency.journal import Journal
 from autoprune.cost.latency.model import LatencyCost
-from autoprune.cost.latency.profiler import profile
+from autoprune.cost.latency.profiler import LAYERS_AT_ONCE, profile
 from autoprune.cost.latency.stopwatch import Timing
 from autoprune.cost.latency.table import LatencyTable, describe_noise
 from autoprune.errors import MeasuringError, TableError, UsageError
@@ -69,8 +69,28 @@ def test_an_interrupted_profile_goes_on_where_it_was(
     assert len(journal.layers) == 16
     Dying.left = 10**6
     again = profiled(Dying(conditions), path)
-    assert 10**6 - Dying.left == table.origin.measurements - 16
+    assert again.origin.measurements == table.origin.measurements
+    # One layer runs along with all portions, so that they can be compared.
+    portions = math.ceil((table.origin.measurements - 16) / LAYERS_AT_ONCE)
+    asked = 10**6 - Dying.left - (table.origin.measurements - 16)
+    assert 1 <= asked <= portions + 2
     assert [one.to_json() for one in again.layers] == [one.to_json() for one in table.layers]
+
+
+def test_a_machine_that_changes_its_speed(stairs: Any, table: LatencyTable) -> None:
+    """Every portion is measured at another speed; only the first one's is in the table."""
+
+    class Drifting(stairs):  # type: ignore[misc]
+        portions = 0
+
+        def measure(self, runs: Any) -> Any:
+            type(self).portions += 1
+            return [one.scaled(1 + self.portions % 5) for one in super().measure(runs)]
+
+    slower = profiled(Drifting(Conditions(backend="stairs")), None)
+    assert Drifting.portions > 5
+    for mine, theirs in zip(slower.layers, table.layers, strict=True):
+        assert mine.outputs.ms == pytest.approx([2 * value for value in theirs.outputs.ms])
 
 
 def test_measurements_under_other_conditions_are_not_mixed(tmp_path: Path) -> None:
