@@ -32,11 +32,11 @@ def search(
 
 @pytest.fixture(scope="module")
 def recovered(digits: Splits, tmp_path_factory: pytest.TempPathFactory) -> autoprune.Run:
-    """The demo cut to a tenth and recovered, not to be changed."""
+    """The demo cut to a twentieth and recovered, not to be changed."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(distillation, "EPOCHS", 2)
         output = tmp_path_factory.mktemp("runs") / "demo"
-        return search(output, digits, load_demo(), budget="flops=0.1")
+        return search(output, digits, load_demo(), budget="flops=0.05")
 
 
 def test_recovery_is_reported_apart(recovered: autoprune.Run) -> None:
@@ -84,7 +84,7 @@ def test_what_does_not_help_is_not_handed_over(
 
 
 def test_a_finished_run_is_recovered_later(digits: Splits, tmp_path: Path) -> None:
-    how: dict[str, Any] = {"model": load_demo(), "budget": "flops=0.1"}
+    how: dict[str, Any] = {"model": load_demo(), "budget": "flops=0.05"}
     first = search(tmp_path / "run", digits, recover="off", **how)
     with pytest.raises(RunError, match="--recover"):
         search(tmp_path / "run", digits, recover="off", resume=True, **how)
