@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from autoprune.config import SearchConfig
-from autoprune.data import Partition, Samples
+from autoprune.data import Partition, Samples, mixed_pairs
 from autoprune.errors import RunError
 from autoprune.evaluation.evaluator import Build, Builder, Evaluator, timed
 from autoprune.evaluation.measurement import Measurement, Scores
@@ -98,7 +98,7 @@ def set_up(
     criterion = make_importance(config.importance)
     check_needs(criterion, images.calibration)
     by_kl = evaluate is None and config.reward == DEFAULT_REWARD
-    search, selection, contest = _scorers(model, images, evaluate, by_kl)
+    search, selection, contest = _scorers(model, images, evaluate, by_kl, config.seed)
     check_labels(config.reward, search.dense)
     builder = gather(
         model, task.structure, images.calibration, criterion, config.seed, progress, seconds
@@ -131,7 +131,7 @@ def set_up(
 
 
 def _scorers(
-    model: nn.Module, images: Partition, evaluate: Evaluate | None, by_kl: bool
+    model: nn.Module, images: Partition, evaluate: Evaluate | None, by_kl: bool, seed: int
 ) -> tuple[Scorer, Scorer, Scorer]:
     """Return who scores candidates, the winner, and finalists beside each other."""
     if evaluate is not None:
@@ -139,9 +139,10 @@ def _scorers(
         return custom, custom, custom
     search = ClassificationScorer(model, images.search)
     selection = ClassificationScorer(model, images.selection)
-    if not by_kl or images.mixed is None:
+    mixed = mixed_pairs(images.unread, images.selection, seed) if by_kl else None
+    if mixed is None:
         return search, selection, selection
-    return search, selection, ClassificationScorer(model, images.selection, images.mixed)
+    return search, selection, ClassificationScorer(model, images.selection, mixed)
 
 
 def gather(

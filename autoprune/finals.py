@@ -92,4 +92,10 @@ def _on_selection(finalist: Finalist, bench: Bench) -> Measurement:
     if bench.contests is bench.finals:
         return finalist.measurement
     evaluator = bench.finals[finalist.reconstruction]
-    return evaluator.judge(finalist.network, finalist.measurement.widths)
+    try:
+        return evaluator.judge(finalist.network, finalist.measurement.widths)
+    except Exception as error:  # out of memory
+        raise ModelError(
+            f"the winner cannot be scored on the selection images ({type(error).__name__}: "
+            f"{first_line(error)}); the trials are kept: resume the run when the cause is mended."
+        ) from error

@@ -6,6 +6,7 @@ from autoprune.data.partition import (
     SplitSizes,
     check_labels,
     check_samples,
+    mixed_pairs,
     partition,
 )
 from autoprune.data.sources import absolute_data, load_splits
@@ -27,6 +28,7 @@ __all__ = [
     "check_labels",
     "check_samples",
     "load_splits",
+    "mixed_pairs",
     "parse_normalization",
     "partition",
 ]

@@ -47,8 +47,7 @@ class Partition:
         recovery: all training images but those of search and selection; labels are not read.
         search: images that candidates are scored on.
         selection: images that finalists are scored on.
-        mixed: inputs of the same kind that nobody has labelled or learnt, `MIXED` times as many as
-            selection has: two training images each, mixed. None where inputs are not floats.
+        unread: the training images that are in none of the three.
         test: for the final figure only.
         signal_split: where search and selection come from: "val", or "train" where there is no val.
     """
@@ -57,7 +56,7 @@ class Partition:
     recovery: Split
     search: Samples
     selection: Samples
-    mixed: torch.Tensor | None
+    unread: Split
     test: Split | None
     signal_split: str
 
@@ -68,7 +67,6 @@ class Partition:
             calibration=self.calibration.to(device),
             search=self.search.to(device),
             selection=self.selection.to(device),
-            mixed=None if self.mixed is None else Samples(self.mixed, None).to(device).inputs,
         )
 
 
@@ -100,10 +98,12 @@ def partition(
     if splits.val is None:
         first, *others = _draw(splits.train, "train", [calibration, search, selection], rng)
         judging, recovery = splits.train, _without(splits.train, others)
+        unread = _without(splits.train, [first, *others])
     else:
         (first,) = _draw(splits.train, "train", [calibration], rng)
         others = _draw(splits.val, "val", [search, selection], rng)
         judging, recovery = splits.val, splits.train
+        unread = _without(splits.train, [first])
     parts = [_gather(splits.train, first), *(_gather(judging, indices) for indices in others)]
     trimmed = []
     for samples, name, size in zip(
@@ -121,25 +121,43 @@ def partition(
         recovery=recovery,
         search=parts[1],
         selection=parts[2],
-        mixed=mixed_pairs(recovery, min(MIXED * selection, limit), seed),
+        unread=unread,
         test=splits.test,
         signal_split="train" if splits.val is None else "val",
     )
 
 
-def mixed_pairs(split: Split, count: int, seed: int) -> torch.Tensor | None:
-    """Return mixtures of two images each, (count, ...); None where inputs are not floats.
+def mixed_pairs(
+    split: Split, like: Samples, seed: int, max_bytes: int = MAX_BYTES
+) -> torch.Tensor | None:
+    """Return mixtures of two images each, `MIXED` times as many as there are samples.
 
     As in mixup (Zhang et al. 2018, section 2) with alpha 0.5: half of them are nearly one of the
     two. A network has not learnt them by heart, so how far another one is from it there tells
     more than on the images themselves.
+
+    Args:
+        split: the images; there are no more mixtures than of them.
+        like: samples that the mixtures are to stand beside.
+        seed: of the pairs and their shares.
+        max_bytes: limit on the mixtures, in bytes.
+
+    Returns:
+        (mixtures, ...) on the samples' device; None where there is nothing to mix, or inputs are
+        not floats of the samples' shape.
     """
+    each = max(1, like.inputs[:1].nbytes)
+    count = min(MIXED * len(like), len(split), max_bytes // each)
+    if not count or not like.inputs.is_floating_point():
+        return None
     rng = np.random.default_rng([seed, count])
     first, second = (_gather(split, rng.integers(0, len(split), count)).inputs for _ in range(2))
-    if not first.is_floating_point():
+    if first.shape[1:] != like.inputs.shape[1:]:
         return None
     shares = torch.from_numpy(rng.beta(0.5, 0.5, count)).to(first)
-    return torch.lerp(first, second, shares.reshape(-1, *[1] * (first.dim() - 1)))
+    mixed = first.lerp_(second, shares.reshape(-1, *[1] * (first.dim() - 1)))
+    finite = torch.isfinite(mixed).reshape(count, -1).all(1)
+    return Samples(mixed[finite], None).to(like.inputs.device).inputs if finite.any() else None
 
 
 def check_samples(samples: Samples, name: str) -> None:

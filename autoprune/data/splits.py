@@ -67,14 +67,17 @@ class Samples:
         for start in range(0, len(self), size):
             yield self[start : start + size]
 
-    def parts(self, size: int) -> int:
-        """Return how many batches the samples make, of at most `size` and `BATCH_BYTES` each."""
-        each = max(1, self.inputs[:1].nbytes)
+    def parts(self, size: int, at_once: int = 1) -> int:
+        """Return how many batches the samples make, of at most `size` samples each.
+
+        So many of them at once take `BATCH_BYTES` at most.
+        """
+        each = at_once * max(1, self.inputs[:1].nbytes)
         return -(-len(self) // max(1, min(size, BATCH_BYTES // each)))
 
-    def batches_within(self, size: int) -> Iterator[Samples]:
-        """Yield all samples in order, in `parts(size)` batches of nearly equal size."""
-        return self.batches(-(-len(self) // self.parts(size)))
+    def batches_within(self, size: int, at_once: int = 1) -> Iterator[Samples]:
+        """Yield all samples in order, in `parts` batches of nearly equal size."""
+        return self.batches(-(-len(self) // self.parts(size, at_once)))
 
     def to(self, device: torch.device | str) -> Samples:
         """Return the samples on a device, images channels last: convolutions run faster on them."""

@@ -87,10 +87,13 @@ class SampleScores:
 def expected_means(rows: Tensor, others: Tensor) -> Tensor:
     """Return the means of rows of which the first values are known beside all of others'.
 
-    None of them is negative.
+    None of them is negative. A KL that is no number makes its mean none; in the rows behind it,
+    samples without a label are left out.
     """
     differences = rows - others[:, : rows.shape[1]]
-    return (others.nanmean(1) + differences.nanmean(1)).clamp_min(0.0)
+    means = others.nanmean(1) + differences.nanmean(1)
+    means[0] = others[0].mean() + differences[0].mean()
+    return means.clamp_min(0.0)
 
 
 def race(batches: Iterable[SampleScores], rival: SampleScores) -> SampleScores:

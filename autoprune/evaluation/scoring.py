@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Hashable, Iterable, Sequence
+from contextlib import closing
 
 import torch
 from torch import Tensor, nn
@@ -91,20 +92,21 @@ class ClassificationScorer(Scorer):
             self._remember(rival_name, SampleScores.join(list(self._by_sample(rival_network()))))
         theirs = self._racers[rival_name]
         self._racers.move_to_end(rival_name)
-        own = race(self._by_sample(model), theirs)
+        with closing(self._by_sample(model)) as batches:
+            own = race(batches, theirs)
         if len(own) < len(theirs):
             return own.beside(theirs)
         self._remember(name, own)
         return own.mean()
 
-    def _by_sample(self, model: nn.Module) -> Iterator[SampleScores]:
+    def _by_sample(self, model: nn.Module) -> Generator[SampleScores, None, None]:
         """Yield the scores of every batch of the samples."""
         start = 0
-        batches = self._streams.batches()
-        for logits, batch in zip(self._streams.outputs(model), batches, strict=True):
-            dense = self._dense_logits[start : start + len(batch)]
-            start += len(batch)
-            yield SampleScores.of(dense, logits, batch.targets)
+        with closing(self._streams.outputs(model)) as outputs:
+            for logits, batch in zip(outputs, self._streams.batches(), strict=True):
+                dense = self._dense_logits[start : start + len(batch)]
+                start += len(batch)
+                yield SampleScores.of(dense, logits, batch.targets)
 
     def _remember(self, name: Hashable, scores: SampleScores) -> None:
         self._racers[name] = scores

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TypeAlias
 
 import torch
@@ -26,24 +27,27 @@ class RidgeToPrior:
         """Factorise.
 
         Args:
-            inputs: (rows, inputs); they are written to.
+            inputs: (rows, inputs); they may be written to.
             prior: (outputs, inputs).
             shifts: whether outputs can be shifted.
         """
+        # Sums over many rows in half precision would leave nothing that can be factorised.
+        inputs, prior = _at_least_single(inputs), _at_least_single(prior)
         self._mean = inputs.mean(0) if shifts else None
         self._inputs = inputs if self._mean is None else inputs.sub_(self._mean)
         self._prior = self.weight = prior
         self.intercept = prior.new_zeros(len(prior))
         gram = (self._inputs.T @ self._inputs).double() / len(inputs)
+        self._prior_moment = gram @ prior.T.double()
         gram.diagonal().add_(RIDGE * float(gram.diagonal().mean()) or 1.0)
         self._factor = torch.linalg.cholesky(gram)
 
     def fit(self, wanted: Tensor) -> None:
         """Fit targets (rows, outputs)."""
+        wanted = _at_least_single(wanted)
         middle = torch.zeros_like(self.intercept) if self._mean is None else wanted.mean(0)
-        error = wanted - middle - self._inputs @ self._prior.T
-        moment = (self._inputs.T @ error).double() / len(wanted)
-        change = torch.cholesky_solve(moment, self._factor).T
+        moment = (self._inputs.T @ (wanted - middle)).double() / len(wanted)
+        change = torch.cholesky_solve(moment - self._prior_moment, self._factor).T
         self.weight = self._prior + change.to(self._prior.dtype)
         self.intercept = middle
         if self._mean is not None:
@@ -55,25 +59,36 @@ class RidgeToPrior:
         return self._inputs @ self.weight.T + (self.intercept + shift)
 
 
-def passing(wanted: Tensor, given: Tensor, into: Affine, clamp: tuple[float, float]) -> Tensor:
-    """Return the targets that the given outputs come nearest to among all that a clamp sees alike.
+def passing(wanted: Tensor, into: Affine, clamp: tuple[float, float]) -> Callable[[Tensor], Tensor]:
+    """Return what gives, for the outputs of a fit, the nearest targets that a clamp sees alike.
 
-    Fitting them anew and anew minimises the convex one-sided loss: plain squares where the wanted
+    Fitting these anew and anew minimises the convex one-sided loss: plain squares where the wanted
     output lies within the bounds, else squares of how far an output is within them.
 
     Args:
         wanted: targets, (rows, outputs).
-        given: outputs of a fit, of the same shape.
         into: how outputs are scaled and shifted on their way into the clamp; where the scale is
             infinite or zero, the target stays.
         clamp: the bounds.
     """
     scale, shift = into
     able = scale.isfinite() & (scale != 0)
-    scale = torch.where(able, scale, 1.0)
-    shift = torch.where(able, shift, 0.0)
-    low, high = ((bound - shift) / scale for bound in clamp)
-    low, high = torch.minimum(low, high), torch.maximum(low, high)
-    free = torch.where(wanted <= low, given.minimum(low), wanted)
-    free = torch.where(wanted >= high, given.maximum(high), free)
-    return torch.where(able, free, wanted)
+    ends = [(bound - shift) / torch.where(able, scale, 1.0) for bound in clamp]
+    low, high = torch.minimum(*ends), torch.maximum(*ends)
+    sides = (
+        (wanted.le(low) & able, low, torch.minimum),
+        (wanted.ge(high) & able, high, torch.maximum),
+    )
+    hidden = [side for side in sides if side[0].any()]
+
+    def targets(given: Tensor) -> Tensor:
+        free = wanted
+        for where, end, nearest in hidden:
+            free = torch.where(where, nearest(given, end), free)
+        return free
+
+    return targets
+
+
+def _at_least_single(values: Tensor) -> Tensor:
+    return values.to(torch.promote_types(values.dtype, torch.float32))

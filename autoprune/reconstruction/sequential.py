@@ -211,7 +211,8 @@ class _Refitting(_Walk):
             kept: Tensor = func(*args, **kwargs)
             return kept
         if layer.batchnorm is not None:
-            # Targets are the dense network's raw outputs: its spread is wanted, too.
+            # Targets are the dense network's raw outputs: its statistics are wanted, too.
+            self._set_statistic(layer, "running_mean")
             self._set_statistic(layer, "running_var")
         wanted = self._wanted_outputs(layer, target, shortcut)
         shifts = layer.absorbs_mean or getattr(self._module(layer), "bias", None) is not None
@@ -219,9 +220,9 @@ class _Refitting(_Walk):
         problem = RidgeToPrior(inputs, weight.flatten(1), shifts)
         problem.fit(wanted)
         if layer.clamp is not None:
-            into = self._into_clamp(layer, target, shortcut)
+            targets = passing(wanted, self._into_clamp(layer, target, shortcut), layer.clamp)
             for _ in range(ROUNDS):
-                problem.fit(passing(wanted, problem.outputs(), into, layer.clamp))
+                problem.fit(targets(problem.outputs()))
         weight.copy_(problem.weight.reshape(weight.shape))
         if shifts:
             self._place(layer, problem.intercept)

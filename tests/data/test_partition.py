@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -18,6 +19,7 @@ from autoprune.data import (
     partition,
 )
 from autoprune.data.partition import MIXED, mixed_pairs
+from autoprune.data.splits import PartOfSplit
 from autoprune.errors import DataError, UsageError
 
 
@@ -51,6 +53,9 @@ def test_disjoint_clamped_and_reproducible(
     assert (min(search + selection) >= 1000) == (val is not None)
     assert parts.signal_split == ("train" if val is None else "val")
     assert drawn(partition(splits, sizes, seed)) == drawn(parts)
+    rows = range(len(parts.unread))
+    unread = parts.unread.take(rows).targets.tolist() if rows else []  # type: ignore[union-attr]
+    assert sorted(unread) == sorted(set(range(train)) - set(everything))
     left = parts.recovery.take(range(len(parts.recovery))).targets.tolist()  # type: ignore[union-attr]
     assert sorted(left) == sorted(set(range(train)) - {*search, *selection})
 
@@ -92,22 +97,44 @@ def test_inputs_keep_their_targets() -> None:
     assert parts.calibration.inputs[:, 0].tolist() == drawn(parts)[0]
 
 
-def test_mixed_images_lie_between_two_training_images() -> None:
-    labels = torch.arange(40)
-    corners = DatasetSplit(TensorDataset(torch.eye(40)[labels], labels))
-    mixed = partition(Splits(corners, numbered(0, 60)), SplitSizes(20, 30, 20), seed=0).mixed
-    assert mixed is not None and mixed.shape == (MIXED * 20, 40)
+def corners(count: int, size: int = 40) -> Split:
+    """Images that no two others' mixture can be taken for."""
+    labels = torch.arange(count)
+    return DatasetSplit(TensorDataset(torch.eye(size)[labels], labels))
+
+
+def test_mixed_images_lie_between_two_images() -> None:
+    like = Samples(torch.zeros(10, 40), None)
+    mixed = mixed_pairs(corners(40), like, seed=0)
+    assert mixed is not None and mixed.shape == (MIXED * 10, 40)
     assert torch.allclose(mixed.sum(1), torch.ones(len(mixed))) and (mixed >= 0).all()
     assert ((mixed > 0).sum(1) <= 2).all()
     # Half of them are nearly one of the two, and the others are not.
     assert 0.3 < (mixed.amax(1) > 0.85).float().mean() < 0.8
-    again = mixed_pairs(corners, MIXED * 20, seed=0)
+    again = mixed_pairs(corners(40), like, seed=0)
     assert again is not None and torch.equal(mixed, again)
+    few = mixed_pairs(corners(7), like, seed=0)
+    assert few is not None and len(few) == 7
+    bounded = mixed_pairs(corners(40), like, seed=0, max_bytes=4 * 40 * 5)
+    assert bounded is not None and len(bounded) == 5
 
 
 def test_what_cannot_be_mixed_is_not() -> None:
-    whole = DatasetSplit(TensorDataset(torch.arange(30)[:, None], torch.arange(30)))
-    assert mixed_pairs(whole, 10, seed=0) is None
+    like = Samples(torch.zeros(10, 40), None)
+    nothing = PartOfSplit(corners(40), np.arange(0))
+    whole = Samples(torch.zeros(10, 40, dtype=torch.int64), None)
+    other = Samples(torch.zeros(10, 41), None)
+    assert mixed_pairs(nothing, like, 0) is None
+    assert mixed_pairs(corners(40), whole, 0) is None
+    assert mixed_pairs(corners(40), other, 0) is None
+
+
+def test_mixtures_that_are_not_finite_are_left_out() -> None:
+    inputs = torch.eye(40)
+    inputs[:20] = torch.nan
+    split = DatasetSplit(TensorDataset(inputs, torch.arange(40)))
+    mixed = mixed_pairs(split, Samples(torch.zeros(10, 40), None), seed=0)
+    assert mixed is not None and 0 < len(mixed) < 25 and mixed.isfinite().all()
 
 
 @pytest.mark.parametrize(

@@ -87,6 +87,16 @@ def test_inputs_without_labels_count_for_kl_alone(labelled: bool, model: nn.Modu
     assert found.samples == 80
 
 
+def test_a_network_that_gives_no_numbers_anywhere_has_no_kl(model: nn.Module) -> None:
+    class Broken(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.where(x.flatten(1)[:, :1] > 1, torch.nan, torch.zeros(len(x), 5))
+
+    inputs = torch.randn(60, 3, 2, 2)
+    scorer = ClassificationScorer(model, Samples(inputs, torch.zeros(60, dtype=torch.int64)))
+    assert math.isnan(scorer.score(Broken()).kl or 0.0)
+
+
 class Odd(nn.Module):
     """A network with any output."""
 

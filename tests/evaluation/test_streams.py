@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from autoprune.data import Samples
 from autoprune.evaluation.scoring import ClassificationScorer
-from autoprune.evaluation.streams import STREAM_BATCH, Streams, in_turn
+from autoprune.evaluation.streams import STREAM_BATCH, WIDEST, Streams, in_turn
 
 ROWS = 5 * STREAM_BATCH + 3
 
@@ -87,6 +87,31 @@ def test_one_thread_computes_in_turn(samples: Samples) -> None:
     torch.set_num_threads(2)
     assert [len(b) for b in streams.batches()] == [len(b) for b in in_turn(samples)]
     assert torch.equal(torch.cat(list(streams.outputs(nn.Identity()))), samples.inputs)
+
+
+def test_a_network_that_keeps_something_is_run_in_turn_though_nothing_went_wrong(
+    samples: Samples,
+) -> None:
+    class Counting(nn.Identity):
+        calls = 0
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.calls += 1
+            return x
+
+    streams = Streams(samples)
+    streams.check(Counting(), samples.inputs)
+    assert streams.width == 1
+    streams = Streams(samples)
+    streams.check(nn.Identity(), samples.inputs)
+    assert streams.width == 2
+
+
+def test_few_are_computed_at_once(samples: Samples) -> None:
+    torch.set_num_threads(2 * WIDEST)
+    streams = Streams(samples)
+    torch.set_num_threads(2)
+    assert streams.width == WIDEST
 
 
 def test_a_network_whose_batches_disturb_each_other_is_run_in_turn(samples: Samples) -> None:

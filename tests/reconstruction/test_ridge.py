@@ -37,17 +37,24 @@ def test_the_fit_has_no_gradient_left(shifts: bool) -> None:
     assert torch.allclose(problem.outputs(), expected, atol=1e-4)
 
 
+def test_half_precision_is_summed_in_single() -> None:
+    inputs = (100 * draw(0, 5000, 1)).expand(-1, 30).to(torch.float16)  # all alike, and large
+    problem = RidgeToPrior(inputs, torch.zeros(2, 30, dtype=torch.float16), True)
+    problem.fit(draw(1, 5000, 2).to(torch.float16))
+    assert problem.weight.dtype == torch.float32 and problem.outputs().isfinite().all()
+
+
 def test_what_passes_by_hand() -> None:
     wanted = torch.tensor([[-1.0], [-1.0], [2.0], [-1.0]])
     given_ = torch.tensor([[-5.0], [3.0], [-4.0], [0.5]])
     plain = torch.ones(1), torch.zeros(1)
-    assert passing(wanted, given_, plain, RELU).flatten().tolist() == [-5.0, 0.0, 2.0, 0.0]
+    assert passing(wanted, plain, RELU)(given_).flatten().tolist() == [-5.0, 0.0, 2.0, 0.0]
     # Turned round, below zero is above: 2 is hidden now, and -1 is wanted.
     turned = -torch.ones(1), torch.zeros(1)
-    assert passing(wanted, given_, turned, RELU).flatten().tolist() == [-1.0, -1.0, 0.0, -1.0]
+    assert passing(wanted, turned, RELU)(given_).flatten().tolist() == [-1.0, -1.0, 0.0, -1.0]
     for scale in (math.inf, -math.inf, 0.0):
         unknown = torch.tensor([scale]), torch.zeros(1)
-        assert torch.equal(passing(wanted, given_, unknown, RELU), wanted)
+        assert torch.equal(passing(wanted, unknown, RELU)(given_), wanted)
 
 
 @given(st.integers(0, 10**6), st.sampled_from(CLAMPS), st.booleans())
@@ -57,7 +64,7 @@ def test_the_clamp_sees_no_difference_and_nothing_nearer_does(
     wanted, have = 4 * draw(seed, 20, 3), 4 * draw(seed + 1, 20, 3)
     scale = draw(seed + 2, 3)
     shift = draw(seed + 3, *((20, 3) if by_row else (3,)))
-    found = passing(wanted, have, (scale, shift), clamp)
+    found = passing(wanted, (scale, shift), clamp)(have)
 
     def seen(outputs: Tensor) -> Tensor:
         return (scale * outputs + shift).clamp(*clamp)
@@ -87,7 +94,7 @@ def test_every_round_comes_nearer_to_what_the_clamp_lets_through(seed: int) -> N
 
     losses = [loss()]
     for _ in range(5):
-        problem.fit(passing(wanted, problem.outputs(), identity, RELU))
+        problem.fit(passing(wanted, identity, RELU)(problem.outputs()))
         losses.append(loss())
     assert all(after <= before * (1 + 1e-4) for before, after in pairwise(losses))
     assert losses[-1] < losses[0]

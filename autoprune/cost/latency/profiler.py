@@ -109,11 +109,11 @@ def measure_layers(
 ) -> None:
     """Measure until no curve asks for more.
 
-    The layer with the most work runs along with all others: what the machine has become slower or
-    quicker by since it was measured first is taken off them.
+    A layer with much work runs along with all others: what the machine has become slower or quicker
+    by since it was measured first is taken off them.
     """
     while missing := missing_layers(layers, journal.layers):
-        reference = max((one.dense for one in layers), key=lambda one: one.work)
+        reference = max((one.dense for one in layers), key=lambda one: (one.is_light, one.work))
         missing.sort(key=lambda one: one != reference)
         total = len(journal) + len(missing) + NETWORKS
         progress(len(journal), total)
@@ -202,7 +202,7 @@ def _measured(
     except Exception as error:  # whatever a device or its library raises
         kept = f"{len(journal)} measurements are kept in {str(journal.path)!r}"
         raise MeasuringError(
-            f"the device fails while {makers[0][0]} and what comes with it are measured "
+            f"the device fails while {makers[-1][0]} and what comes with it are measured "
             f"({type(error).__name__}: {first_line(error)[:300]}); {kept}: run the same command "
             "again to go on."
         ) from error

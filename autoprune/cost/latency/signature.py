@@ -9,6 +9,9 @@ from typing import Any
 from autoprune.cost.latency.untrusted import count, each, extent, fields, text
 from autoprune.structure.groups import LayerSpec, Structure
 
+# Elements of a weight that may be in memory beside any others.
+LIGHT = 5_000_000
+
 
 @dataclass(frozen=True, order=True)
 class Signature:
@@ -99,6 +102,11 @@ class Signature:
     def weight_count(self) -> int:
         """Elements of the weight."""
         return math.prod(self.weight_shape)
+
+    @property
+    def is_light(self) -> bool:
+        """Whether its weight takes little of the memory that layers take which are run in turn."""
+        return self.weight_count <= LIGHT
 
     @property
     def work(self) -> int:
