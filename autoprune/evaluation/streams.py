@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from itertools import islice
 from typing import Any
 
 import torch
@@ -23,6 +24,8 @@ GPU_BATCH = 500
 STREAM_BATCH = 50
 # More batches at once would take much memory, and be on their way when racing stops.
 WIDEST = 4
+# Batches in each thread on which it is tried whether they disturb each other.
+TRIED = 2
 
 
 def in_turn(samples: Samples) -> Iterator[Samples]:
@@ -63,11 +66,11 @@ class Streams:
         """
         try:
             before = _attributes(model)
-            found = torch.cat(list(self.outputs(model)))
-            alike = torch.allclose(found, expected, rtol=1e-3, atol=1e-3)
-            kept = any(
-                before.get(place) is not value for place, value in _attributes(model).items()
-            )
+            with closing(self.outputs(model)) as outputs:
+                found = torch.cat(list(islice(outputs, TRIED * self.width)))
+            alike = torch.allclose(found, expected[: len(found)], rtol=1e-3, atol=1e-3)
+            after = _attributes(model)
+            kept = any(before.get(place) is not value for place, value in after.items())
         except Exception:
             alike, kept = False, True
         if kept or not alike:
