@@ -108,7 +108,8 @@ class NetAdaptStrategy(CourseStrategy):
             centre = good[used_up]
             promising = self._swap(centre)
             used_up = 0 if promising else used_up + 1
-            yield from self._candidates(promising, centre)
+            # Without a base, so that it races: what swaps share is less than what races save.
+            yield from self._candidates(promising)
 
     def _swap(self, centre: Widths) -> list[Widths]:
         """Return the swap that promises most, or nothing if all that were drawn are known."""
