@@ -37,7 +37,7 @@ from autoprune.structure.inputs import device_of
 from autoprune.study.ledger import Ledger
 from autoprune.study.run_directory import RunDirectory, next_free
 from autoprune.summary import Summary
-from autoprune.task import check_config, define_task
+from autoprune.task import Task, check_config, define_task
 from autoprune.verification import Arena, Contest
 from autoprune.version import __version__
 from autoprune.winner import recover_finalist
@@ -133,11 +133,7 @@ def search(
 
     ledger = Ledger(task.space, run.storage)
     with session.recorded(ledger):
-        latency = task.costs.get(LatencyCost.name)
-        verifier = None
-        if isinstance(latency, LatencyCost):
-            backend = backend_here(latency.table, config, progress)
-            verifier = Verifier(model, inputs, latency.table, backend)
+        verifier = _verifier(model, inputs, task, config, progress)
         arena = Arena(config, bench, valued, ledger, session, progress, verifier)
         problem = pose(task, bench, config)
         contest, smallest = _compete(arena, problem)
@@ -219,6 +215,17 @@ def draw_images(model: nn.Module, data: Any, config: SearchConfig, progress: Pro
     sizes = SplitSizes(config.calibration_samples, config.search_samples, config.selection_samples)
     images = partition(as_splits(data), sizes, config.seed, note=progress.note)
     return images.to(device_of(model))
+
+
+def _verifier(
+    model: nn.Module, inputs: Tensor, task: Task, config: SearchConfig, progress: Progress
+) -> Verifier | None:
+    """Return what measures the winner; None where no latency is predicted."""
+    latency = task.costs.get(LatencyCost.name)
+    if not isinstance(latency, LatencyCost):
+        return None
+    backend = backend_here(latency.table, config, progress)
+    return Verifier(model, inputs, latency.table, backend)
 
 
 def _compete(arena: Arena, problem: SearchProblem) -> tuple[Contest, Smallest | None]:

@@ -103,12 +103,9 @@ def set_up(
     builder = gather(
         model, task.structure, images.calibration, criterion, config.seed, progress, seconds
     )
-    quick = {"one-shot": builder.one_shot, "one-shot+batchnorm": builder.settled}
-    if judge_name is not None and judge_name not in quick:
-        raise RunError(f"the run was begun with the judge {judge_name!r}, which is not known.")
-    able = {name: quick[name] for name in ([judge_name] if judge_name else quick)}
+    quick = _quick_builds(builder, judge_name)
     with timed(seconds, "judge"):
-        name, judge = _choose_judge(_judges(able, search, task), task)
+        name, judge = _choose_judge(_judges(quick, search, task), task)
     repairs = {name: quick[name], "sequential": builder.sequential}
     finals = _judges(repairs, selection, task)
     contests = finals if contest is selection else _judges(repairs, contest, task)
@@ -122,7 +119,7 @@ def set_up(
         contests=contests,
         settling=settling,
         races=by_kl,
-        judging=len(able) if judge_name is None else 0,
+        judging=len(quick) if judge_name is None else 0,
         final_forwards={
             name: contest.dense.samples + settling,
             "sequential": contest.dense.samples + len(builder.repair.samples),
@@ -191,6 +188,16 @@ def gather(
     settling = calibration.first(BATCHNORM_SAMPLES)
     refitter = Refitter(model, structure, moments)
     return Builder(model, structure, rankings, refitter, settling, repair)
+
+
+def _quick_builds(builder: Builder, judge_name: str | None) -> dict[str, Build]:
+    """Return how the judge may repair candidates, by its name: in one way where it is known."""
+    builds: dict[str, Build] = {"one-shot": builder.one_shot, "one-shot+batchnorm": builder.settled}
+    if judge_name is None:
+        return builds
+    if judge_name not in builds:
+        raise RunError(f"the run was begun with the judge {judge_name!r}, which is not known.")
+    return {judge_name: builds[judge_name]}
 
 
 def _judges(builds: Mapping[str, Build], scorer: Scorer, task: Task) -> dict[str, Evaluator]:

@@ -30,13 +30,13 @@ class Finalist:
         measurement: on the selection split.
         network: the pruned network.
         reconstruction: how it was repaired, "sequential" or the judge's name.
-        judged: how every network was repaired that it was compared with, itself included.
+        forwards: samples that each judging of it and of those beside it ran through networks.
     """
 
     measurement: Measurement
     network: nn.Module
     reconstruction: str
-    judged: tuple[str, ...] = ()
+    forwards: tuple[int, ...] = ()
 
 
 def run_off(
@@ -58,13 +58,13 @@ def run_off(
     """
     best: Finalist | None = None
     highest, reason = -math.inf, ""
-    kinds, judged = tuple(bench.contests), list[str]()
+    kinds, forwards = tuple(bench.contests), list[int]()
     most = len(trials) + len(kinds) - 1
     for trial in trials:
         for kind in kinds:
             if best is not None and time.monotonic() >= deadline:
                 continue
-            judged.append(kind)
+            forwards.append(bench.final_forwards[kind])
             try:
                 network, measurement = bench.contests[kind].build(trial.candidate.widths)
                 value = reward(measurement)
@@ -75,27 +75,29 @@ def run_off(
                 continue
             if value > highest:
                 best, highest = Finalist(measurement, network, kind), value
-            progress.step("finalists", len(judged), max(most, len(judged)))
+            progress.step("finalists", len(forwards), max(most, len(forwards)))
         kinds = kinds if best is None else (best.reconstruction,)
     if best is None:
         raise ModelError(
             f"every finalist failed on the selection images, the last one because {reason}; the "
             "trials are kept: resume the run when the cause is mended."
         )
-    if time.monotonic() >= deadline and len(judged) < most:
-        progress.note(f"the time is over: {len(judged)} of {most} finalists judged")
-    return replace(best, measurement=_on_selection(best, bench), judged=tuple(judged))
+    if time.monotonic() >= deadline and len(forwards) < most:
+        progress.note(f"the time is over: {len(forwards)} of {most} finalists judged")
+    return _on_selection(replace(best, forwards=tuple(forwards)), bench)
 
 
-def _on_selection(finalist: Finalist, bench: Bench) -> Measurement:
-    """Return the measurement on the selection split alone."""
+def _on_selection(finalist: Finalist, bench: Bench) -> Finalist:
+    """Return the finalist with its measurement on the selection split alone."""
     if bench.contests is bench.finals:
-        return finalist.measurement
+        return finalist
     evaluator = bench.finals[finalist.reconstruction]
     try:
-        return evaluator.judge(finalist.network, finalist.measurement.widths)
+        alone = evaluator.judge(finalist.network, finalist.measurement.widths)
     except Exception as error:  # out of memory
         raise ModelError(
             f"the winner cannot be scored on the selection images ({type(error).__name__}: "
             f"{first_line(error)}); the trials are kept: resume the run when the cause is mended."
         ) from error
+    forwards = (*finalist.forwards, alone.scores.samples)
+    return replace(finalist, measurement=alone, forwards=forwards)

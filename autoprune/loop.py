@@ -82,23 +82,32 @@ def run_loop(
         else:
             repeats += candidate.widths not in replayed
             replayed.discard(candidate.widths)
-            trial = replace(known, candidate=candidate)
-            if candidate.kind == "candidate" and known.candidate.kind == "probe":
-                # Proposed in earnest, a probe's widths can win.
-                trial = _over_budget(strategy, candidate) or trial
-                if trial.value is not None:
-                    ledger.record(trial)
-        if ledger.failures >= MOST_FAILURES:
-            raise SearchFailed(
-                f"{ledger.failures} trials in a row failed, the last one because "
-                f"{str(trial.error).rstrip('.')}; every earlier trial is kept: resume the run "
-                "when the cause is mended."
-            )
+            trial = _again(strategy, candidate, known, ledger)
+        _check_failures(ledger, trial)
         start = time.perf_counter()
         strategy.tell(trial)
         thinking += time.perf_counter() - start
     timed_out = made < trials and time.monotonic() >= deadline
     return LoopReport(sum(t.value is None for t in ledger), thinking, timed_out)
+
+
+def _again(strategy: Strategy, candidate: Candidate, known: Trial, ledger: Ledger) -> Trial:
+    """Return what is known of a candidate; proposed in earnest, a probe's widths can win."""
+    trial = replace(known, candidate=candidate)
+    if candidate.kind == "candidate" and known.candidate.kind == "probe":
+        trial = _over_budget(strategy, candidate) or trial
+        if trial.value is not None:
+            ledger.record(trial)
+    return trial
+
+
+def _check_failures(ledger: Ledger, last: Trial) -> None:
+    if ledger.failures >= MOST_FAILURES:
+        raise SearchFailed(
+            f"{ledger.failures} trials in a row failed, the last one because "
+            f"{str(last.error).rstrip('.')}; every earlier trial is kept: resume the run "
+            "when the cause is mended."
+        )
 
 
 def _over_budget(strategy: Strategy, candidate: Candidate) -> Trial | None:

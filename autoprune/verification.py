@@ -116,9 +116,7 @@ class Arena:
         with timed(session.seconds, "finalists"):
             best = ledger.best(FINALISTS, problem.projection.fits)
             finalist = run_off(best, self.bench, self.reward, self.progress, deadline)
-        session.count(*(self.bench.final_forwards[kind] for kind in finalist.judged))
-        if self.bench.contests is not self.bench.finals:  # the winner once more, for the record
-            session.count(finalist.measurement.scores.samples)
+        session.count(*finalist.forwards)
         ledger.keep_session(session.took)
         return Contest(strategy, report, finalist, self._figures(finalist))
 

@@ -48,7 +48,8 @@ def value(measurement: Measurement) -> float:
 
 def play(contests: Mapping[str, Known], finals: Mapping[str, Known] | None = None) -> Any:
     trials = [Trial(Candidate((w,)), value=0.0) for w in (1, 2, 3)]
-    bench = SimpleNamespace(contests=contests, finals=finals or contests)
+    forwards = {"one-shot": 10, "sequential": 20}
+    bench = SimpleNamespace(contests=contests, finals=finals or contests, final_forwards=forwards)
     return lambda deadline=math.inf: run_off(trials, bench, value, Progress(), deadline)  # type: ignore[arg-type]
 
 
@@ -56,7 +57,7 @@ def test_only_the_first_is_repaired_in_every_way() -> None:
     quick, slow = Known({1: 0.5}), Known({1: 0.4, 2: 0.6, 3: 0.3})
     finalist = play({"one-shot": quick, "sequential": slow})()
     assert (quick.built, slow.built) == ([1], [1, 2, 3])
-    assert finalist.judged == ("one-shot", "sequential", "sequential", "sequential")
+    assert finalist.forwards == (10, 20, 20, 20)
     assert (finalist.measurement.widths, finalist.reconstruction) == ((3,), "sequential")
     assert finalist.measurement.scores.kl == 0.3
 
@@ -75,6 +76,7 @@ def test_the_winner_is_reported_on_the_selection_images_alone() -> None:
     contests = {"sequential": Known({1: 0.2, 2: 0.1, 3: 0.3})}
     finalist = play(contests, {"sequential": Known({})})()
     assert finalist.measurement == measured((2,), 102.0)
+    assert finalist.forwards == (20, 20, 20, finalist.measurement.scores.samples)
 
 
 def test_none_is_begun_after_the_deadline_once_there_is_one() -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from autoprune.cli.options import Data, InputShape, Model, Normalize, Weights, parse_count
+
+if TYPE_CHECKING:
+    from autoprune.cost.latency.table import LatencyTable
 
 HOW = "How to measure"
 
@@ -90,7 +93,7 @@ def profile(
     Every distinct layer is measured once, coarsely and then wherever the latency bends or steps;
     whole networks calibrate the sum. Interrupted, the same command goes on where it was.
     """
-    from autoprune.cli.display import console, warn
+    from autoprune.cli.display import console
     from autoprune.cli.inspect import example_inputs
     from autoprune.cli.progress import listen
     from autoprune.cli.search import Interrupted
@@ -100,7 +103,6 @@ def profile(
     from autoprune.cost.latency.onnx_backend import check_onnx
     from autoprune.cost.latency.plots import check_plotly
     from autoprune.cost.latency.plots import plot as draw
-    from autoprune.cost.latency.table import describe_noise
     from autoprune.errors import UsageError
     from autoprune.latency import measure_table
     from autoprune.memory import kept_memory
@@ -109,17 +111,14 @@ def profile(
     path = Path(output)
     if path.exists() and kit is None:
         raise UsageError(f"{output!r} is there already: remove it or choose another --output.")
-    form = "channels_last" if channels_last else "contiguous"
     if kit is not None and from_kit is not None:
         raise UsageError("--kit writes a folder, --from-kit reads its results: give one.")
     elsewhere = kit is not None or from_kit is not None
     name = "onnxruntime" if elsewhere else backend
+    form = "channels_last" if channels_last else "contiguous"
     conditions = Conditions(name, device, threads, batch, dtype, form)
     # A mistake is told before the network is loaded; a kit is for what another device has.
-    if elsewhere:
-        check_onnx(conditions)
-    else:
-        make_backend(conditions)
+    (check_onnx if elsewhere else make_backend)(conditions)
     if plot is not None:
         check_plotly()
     spec = model or DEMO
@@ -142,10 +141,18 @@ def profile(
                     f"Interrupted: what was measured is kept in {path}.part: run the same command "
                     "again to go on."
                 ) from stop
-    if (noise := describe_noise(table.origin)) is not None:
-        warn(noise)
     if plot is not None:
         draw(table, Path(plot))
+    _show(table, path, spec)
+
+
+def _show(table: LatencyTable, path: Path, spec: str) -> None:
+    """Print what a table holds, and whether it can be trusted."""
+    from autoprune.cli.display import console, warn
+    from autoprune.cost.latency.table import describe_noise
+
+    if (noise := describe_noise(table.origin)) is not None:
+        warn(noise)
     error = table.correction.relative_error
     console().print(
         f"{path}: {len(table.layers)} layers of {spec}, {table.origin.measurements} measurements "

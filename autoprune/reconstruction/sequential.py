@@ -256,12 +256,9 @@ class _Refitting(_Walk):
         """Return how a layer's raw outputs are scaled and shifted on their way into its clamp."""
         gain, shift = self._gain(layer), torch.zeros(())
         if layer.batchnorm is not None:
-            name = f"{layer.batchnorm}.running_mean"
-            rows = self._keep.get(name, {}).get(0)
-            mean = self._dense.get_buffer(name)
             bn = self._model.get_submodule(layer.batchnorm)
-            assert isinstance(bn, _BatchNorm)
-            shift = -gain * (mean if rows is None else mean[rows])
+            assert isinstance(bn, _BatchNorm) and bn.running_mean is not None
+            shift = -gain * bn.running_mean
             shift = shift if bn.bias is None else shift + bn.bias
         if target.shortcut is not None and shortcut is not None:
             shift = shift + outputs_at(layer, shortcut, target.positions)

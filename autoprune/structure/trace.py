@@ -3,32 +3,29 @@
 The network runs once under a dispatch mode that sees every ATen operator; `rules` carries channel
 labels through them. Labels that meet in element-wise arithmetic, in a BN or in a convolution group
 are linked; the connected components are the units that must be cut together, and components that
-touch the same dimensions equally often form one `ChannelGroup`. What this finds is a hypothesis:
-`verify` tests it by numbers.
+touch the same dimensions equally often form one `ChannelGroup` (`assembly`). `flow` follows every
+layer's output to its BN, sum and clamp. What this finds is a hypothesis: `verify` tests it by
+numbers.
 """
 
 from __future__ import annotations
 
-import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from autoprune.errors import ModelError, first_line
-from autoprune.policy import Role, Slice
 from autoprune.structure.activations import ActivationLog
+from autoprune.structure.assembly import assemble
 from autoprune.structure.call import Call, unknown
-from autoprune.structure.groups import ChannelGroup, FrozenGroup, LayerSpec, Structure
+from autoprune.structure.flow import Flow
+from autoprune.structure.groups import LayerSpec, Structure
 from autoprune.structure.inputs import Inputs, run, sample
 from autoprune.structure.labels import Atoms, along, canonical, constant
 from autoprune.structure.operators import OperatorMode
@@ -36,14 +33,6 @@ from autoprune.structure.rules import find_rule
 
 # Beyond this many elements a tensor in element-wise arithmetic is taken as fixed.
 LARGEST_LABELLED_TENSOR = 4_000_000
-
-
-# Bounds of an operator that clamps its input, by its call.
-_CLAMPS: Mapping[str, Callable[[Call], tuple[float, float]]] = {
-    "relu": lambda call: (0.0, math.inf),
-    "relu6": lambda call: (0.0, 6.0),
-    "hardtanh": lambda call: (call.arg(1, "min_val", -1.0), call.arg(2, "max_val", 1.0)),
-}
 
 
 class LabelTrace(OperatorMode):
@@ -59,18 +48,7 @@ class LabelTrace(OperatorMode):
         for name, tensor in named.items():
             self._names.setdefault(id(tensor), name)
         self._labels: dict[int, Tensor] = {}
-        self._made_by: dict[int, str] = {}
-        self._uses: Counter[int] = Counter()
-        self._batchnorms: dict[str, tuple[int, str]] = {}
-        self._batchnorm_calls: Counter[str] = Counter()
-        # Numbers of the operators that made a tensor, a layer's output (behind its BN), a sum and
-        # its terms, the only input of a clamp; how many operators read what each of them made.
-        self._made_at: dict[int, int] = {}
-        self._runs_at: dict[str, int] = {}
-        self._ends_at: dict[str, int] = {}
-        self._joins: list[tuple[int, tuple[int, ...]]] = []
-        self._clamps: dict[int, tuple[float, float]] = {}
-        self._reads: Counter[int] = Counter()
+        self._flow = Flow()
         # Results stay alive, or Python would give their ids to other tensors.
         self._alive: list[Any] = []
 
@@ -79,16 +57,7 @@ class LabelTrace(OperatorMode):
         out = func(*args, **kwargs)
         call = Call(name, func, args, kwargs, out)
         self._alive.append((args, out))
-        terms = list(call.inputs())
-        made_at = tuple(self._made_at.get(id(tensor), -1) for tensor in terms)
-        self._uses.update(id(tensor) for tensor in terms)
-        self._reads.update(made_at)
-        if name == "add" and call.kwargs.get("alpha", 1) == 1 and _alike(terms):
-            self._joins.append((number, made_at))
-        elif name in _CLAMPS:
-            self._clamps[made_at[0]] = _CLAMPS[name](call)
-        for tensor in call.outputs():
-            self._made_at[id(tensor)] = number
+        self._flow.record(number, call)
         rule = find_rule(name, func)
         if rule is None and func.overloadpacket in flop_registry:
             flops = flop_registry[func.overloadpacket](*args, **kwargs, out_val=out)
@@ -128,68 +97,35 @@ class LabelTrace(OperatorMode):
         before = self.layers.get(weight)
         if before is None:
             self.layers[weight] = _layer_spec(self, call, weight, in_dim, positions, groups)
-            self._made_by[id(call.out)] = weight
-            self._runs_at[weight] = self._ends_at[weight] = self._made_at[id(call.out)]
         else:
             self.layers[weight] = replace(
                 before, positions=before.positions + positions, calls=before.calls + 1
             )
+        self._flow.layer(weight, call.out)
 
     def batchnorm(self, source: Tensor, path: str, out: Tensor) -> None:
         """Record that a BN with running statistics reads a tensor."""
-        self._batchnorm_calls[path] += 1
-        maker = self._made_by.get(id(source))
+        maker = self._flow.maker(source)
         # A BN normalises dimension 1; a linear layer's outputs are the last.
-        if maker is not None and (self.layers[maker].kind != "linear" or source.dim() == 2):
-            self._batchnorms[maker] = (id(source), path)
-            self._ends_at[maker] = self._made_at[id(out)]
+        if maker is not None and self.layers[maker].kind == "linear" and source.dim() != 2:
+            maker = None
+        self._flow.batchnorm(path, maker, out)
 
     def returned(self, outputs: Sequence[Tensor]) -> None:
         """Note the network's outputs."""
         self.activations.returned(outputs)
-        self._reads.update(self._made_at.get(id(tensor), -1) for tensor in outputs)
+        self._flow.returned(outputs)
 
     def finished_layers(self, model: nn.Module) -> tuple[LayerSpec, ...]:
-        """Return the layers, each with the BN that alone reads it."""
-        layers = []
-        for weight, layer in self.layers.items():
-            source, bn = self._batchnorms.get(weight, (None, None))
-            alone = source is not None and self._uses[source] == 1 and layer.calls == 1
-            shared = bn is not None and self._batchnorm_calls[bn] > 1
-            own_bn = bn if alone and not shared else None
-            total, shortcut = self._sum(weight)
-            layers.append(
-                replace(
-                    layer,
-                    batchnorm=own_bn,
-                    shortcut=shortcut,
-                    clamp=self._clamp(total) if own_bn == bn and layer.calls == 1 else None,
-                    refittable=_is_refittable(model, layer),
-                )
+        """Return the layers, each with what follows it."""
+        return tuple(
+            replace(
+                layer,
+                **self._flow.behind(weight)._asdict(),
+                refittable=_is_refittable(model, layer),
             )
-        return tuple(layers)
-
-    def _sum(self, weight: str) -> tuple[int, int | None]:
-        """Return where a layer's output ends up, and which operator made what is added to it.
-
-        None where nothing is added, or nothing that was there before the layer ran.
-        """
-        end, start = self._ends_at[weight], self._runs_at[weight]
-        for number, terms in self._joins:
-            if len(terms) == 2 and end in terms:
-                other = terms[0] if terms[1] == end else terms[1]
-                if 0 <= other < start:
-                    return (number if self._reads[end] == 1 else end), other
-                break
-        return end, None
-
-    def _clamp(self, number: int) -> tuple[float, float] | None:
-        """Return the bounds of the clamp that alone reads what an operator made."""
-        return self._clamps.get(number) if self._reads[number] == 1 else None
-
-
-def _alike(terms: Sequence[Tensor]) -> bool:
-    return len(terms) == 2 and terms[0].shape == terms[1].shape
+            for weight, layer in self.layers.items()
+        )
 
 
 def _is_refittable(model: nn.Module, layer: LayerSpec) -> bool:
@@ -283,7 +219,7 @@ def trace(model: nn.Module, example_inputs: Inputs) -> Structure:
     tracer.returned(returned)
     shapes = {name: tuple(tensor.shape) for name, tensor in named.items()}
     layers = tracer.finished_layers(model)
-    groups, frozen, owners = _assemble(tracer.atoms, layers, shapes)
+    groups, frozen, owners = assemble(tracer.atoms, layers, shapes)
     return Structure(
         groups=groups,
         frozen=frozen,
@@ -305,136 +241,3 @@ def _first_layer(model: nn.Module) -> str:
         if isinstance(module, nn.Linear):
             return f", while its layer {name!r} takes {module.in_features} features"
     return ""
-
-
-@dataclass
-class _Axis:
-    """One tensor dimension with the component that each of its entries belongs to."""
-
-    tensor: str
-    dim: int
-    role: Role
-    components: npt.NDArray[np.int64]
-
-
-@dataclass
-class _Unit:
-    """One component: the entries it owns on each axis."""
-
-    entries: dict[int, list[int]] = field(default_factory=dict)
-
-    @property
-    def signature(self) -> tuple[tuple[int, int], ...]:
-        return tuple((axis, len(positions)) for axis, positions in sorted(self.entries.items()))
-
-
-def _assemble(
-    atoms: Atoms, layers: Sequence[LayerSpec], shapes: Mapping[str, tuple[int, ...]]
-) -> tuple[tuple[ChannelGroup, ...], tuple[FrozenGroup, ...], npt.NDArray[np.int64]]:
-    """Return the groups, what is frozen, and the place of each atom's group (-1: of none)."""
-    component = _components(atoms)
-    reasons: dict[int, str] = {}
-    for labels, reason in atoms.blocked:
-        for c in np.unique(component[labels]):
-            reasons.setdefault(int(c), reason)
-    axes = _axes(atoms, layers, shapes, component, reasons)
-    made = _member(axes, "producer")
-    cuttable = made & _member(axes, "consumer")
-    for c in made - cuttable:
-        reasons.setdefault(c, "no layer reads it")
-    units = _units(axes, made)
-    groups, frozen = _group(axes, units, reasons)
-    return groups, frozen, _owners(atoms, component, groups)
-
-
-def _owners(
-    atoms: Atoms, component: npt.NDArray[np.int64], groups: Sequence[ChannelGroup]
-) -> npt.NDArray[np.int64]:
-    owners = np.full(len(component), -1)
-    for place, group in enumerate(groups):
-        made = next(s for s in group.slices if s.role == "producer")
-        start, _ = atoms.axes[made.tensor, made.dim]
-        owners[component[start + made.positions[:, 0]]] = place
-    return owners[component]
-
-
-def _components(atoms: Atoms) -> npt.NDArray[np.int64]:
-    pairs = np.concatenate([np.zeros((2, 0), np.int64), *atoms.links], axis=1)
-    graph = coo_array((np.ones(pairs.shape[1], bool), (pairs[0], pairs[1])), (atoms.count,) * 2)
-    _, component = connected_components(graph, directed=False)
-    return component.astype(np.int64)
-
-
-def _axes(
-    atoms: Atoms,
-    layers: Sequence[LayerSpec],
-    shapes: Mapping[str, tuple[int, ...]],
-    component: npt.NDArray[np.int64],
-    reasons: dict[int, str],
-) -> list[_Axis]:
-    roles: dict[tuple[str, int], Role] = {}
-    for layer in layers:
-        if layer.groups == 1:
-            roles[layer.weight, layer.out_dim] = "producer"
-            roles[layer.weight, layer.in_dim] = "consumer"
-    axes = []
-    for (tensor, dim), (start, length) in atoms.axes.items():
-        own = component[start : start + length]
-        if tensor not in shapes:
-            continue
-        if dim is None:
-            shape = shapes[tensor]
-            grid = own.reshape(shape)
-            moving = [d for d in range(len(shape)) if (grid != grid.take([0], d)).any()]
-            if len(moving) != 1:
-                for c in np.unique(own):
-                    reasons.setdefault(int(c), f"tied along several dimensions of {tensor}")
-                continue
-            dim = moving[0]
-            own = np.moveaxis(grid, dim, 0).reshape(shape[dim], -1)[:, 0]
-        axes.append(_Axis(tensor, dim, roles.get((tensor, dim), "carried"), own))
-    return axes
-
-
-def _member(axes: Sequence[_Axis], role: Role) -> set[int]:
-    return {int(c) for axis in axes if axis.role == role for c in np.unique(axis.components)}
-
-
-def _units(axes: Sequence[_Axis], wanted: set[int]) -> dict[int, _Unit]:
-    units: dict[int, _Unit] = {}
-    for number, axis in enumerate(axes):
-        for position, c in enumerate(axis.components.tolist()):
-            if c in wanted:
-                unit = units.setdefault(c, _Unit())
-                unit.entries.setdefault(number, []).append(position)
-    return units
-
-
-def _group(
-    axes: Sequence[_Axis], units: Mapping[int, _Unit], reasons: Mapping[int, str]
-) -> tuple[tuple[ChannelGroup, ...], tuple[FrozenGroup, ...]]:
-    alike: dict[tuple[tuple[tuple[int, int], ...], str | None], list[_Unit]] = {}
-    for c, unit in units.items():
-        alike.setdefault((unit.signature, reasons.get(c)), []).append(unit)
-    groups, frozen, taken = [], [], Counter[str]()
-    for (signature, reason), members in alike.items():
-        first = next(axes[a].tensor for a, _ in signature if axes[a].role == "producer")
-        name = first.removesuffix(".weight")
-        taken[name] += 1
-        name = name if taken[name] == 1 else f"{name}#{taken[name]}"
-        if reason is None and len(members) == 1:
-            reason = "it has a single unit"
-        if reason is not None:
-            frozen.append(FrozenGroup(name, len(members), reason))
-            continue
-        slices = tuple(
-            Slice(
-                axes[a].tensor,
-                axes[a].dim,
-                axes[a].role,
-                np.asarray([unit.entries[a] for unit in members], dtype=np.int64),
-            )
-            for a, _ in signature
-        )
-        groups.append(ChannelGroup(name, len(members), slices))
-    return tuple(groups), tuple(frozen)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from tables import IMAGE, layers
 from torch import nn
 
 from autoprune.cost.latency.backends import Backend, Conditions, make_backend
@@ -20,21 +21,9 @@ from autoprune.cost.latency.table import LatencyTable, describe_noise
 from autoprune.errors import MeasuringError, TableError, UsageError
 from autoprune.structure.trace import trace
 
-IMAGE = torch.randn(1, 3, 8, 8)
-
-
-def model() -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(3, 24, 3, padding=1),
-        nn.Conv2d(24, 24, 3, padding=1, groups=24),
-        nn.ReLU(),
-        nn.Flatten(),
-        nn.Linear(24 * 64, 10),
-    )
-
 
 def profiled(backend: Backend, path: Path | None) -> LatencyTable:
-    network = model()
+    network = layers()
     journal = Journal(path, backend.conditions.to_json())
     return profile(network, trace(network, IMAGE), IMAGE, backend, journal)
 
@@ -187,7 +176,7 @@ def test_a_small_network_on_this_machine(name: str) -> None:
         pytest.importorskip("onnx")
     backend = make_backend(Conditions(backend=name))
     table = profiled(backend, None)
-    cost = LatencyCost(trace(model(), IMAGE), table)
+    cost = LatencyCost(trace(layers(), IMAGE), table)
     assert 0 < cost.total((24,)) < 1000
     assert table.origin.versions and table.origin.device
 

@@ -13,6 +13,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tables import IMAGE, layers
 from torch import nn
 
 from autoprune.cost.latency.model import LatencyCost
@@ -22,27 +23,15 @@ from autoprune.errors import TableError
 from autoprune.structure.groups import Structure
 from autoprune.structure.trace import trace
 
-IMAGE = torch.randn(1, 3, 8, 8)
-
-
-def model() -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(3, 24, 3, padding=1),
-        nn.Conv2d(24, 24, 3, padding=1, groups=24),
-        nn.ReLU(),
-        nn.Flatten(),
-        nn.Linear(24 * 64, 10),
-    )
-
 
 @pytest.fixture(scope="module")
 def structure() -> Structure:
-    return trace(model(), IMAGE)
+    return trace(layers(), IMAGE)
 
 
 @pytest.fixture(scope="module")
 def table(stair_table: Any) -> LatencyTable:
-    found: LatencyTable = stair_table(model(), IMAGE)
+    found: LatencyTable = stair_table(layers(), IMAGE)
     return found
 
 
