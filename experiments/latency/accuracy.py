@@ -3,10 +3,10 @@
 Usage: python experiments/latency/accuracy.py MODEL BACKEND TABLE [POLICIES]
 
 MODEL is a torchvision name; TABLE is measured if the file is not there. Prints the median and 90th
-percentile of the error and the rank correlation over random policies from 0.3 to 1.0 of the dense
-latency, and the rank correlation over policies of equal MACs: of latencies as shares of the dense
-network's, which is measured in turn with every few policies, and of milliseconds. The latter
-contain what the machine's speed has changed since the table was made.
+percentile of the error and the rank correlation over random policies from 0.3 (or as near as there
+are any) to 1.0 of the dense latency, and the rank correlation over policies of equal MACs: of
+latencies as shares of the dense network's, which is measured in turn with every few policies, and
+of milliseconds. The latter contain what the machine's speed has changed since the table was made.
 """
 
 from __future__ import annotations
@@ -55,7 +55,8 @@ def main(name: str, backend_name: str, path: Path, count: int = 30) -> None:
         projection = Projection(space, [Constraint(model_cost, share * model_cost.total(dense))])
         return projection.project(np.exp(random.normal(0, 0.4, len(space))))
 
-    spread = [drawn(cost, share) for share in np.linspace(0.3, 1.0, count)]
+    lowest = max(0.3, 1.2 * cost.total(space.lowest) / cost.total(dense))
+    spread = [drawn(cost, share) for share in np.linspace(lowest, 1.0, count)]
     macs = cost_models(structure)["flops"]
     equal = [drawn(macs, EQUAL_MACS) for _ in range(2 * count // 3)]
 

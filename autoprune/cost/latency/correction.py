@@ -1,10 +1,12 @@
 """From the sum of a network's layers to the network: one correction, fitted to whole networks.
 
 Layers are measured alone. What stands between them (BN and activations that no backend fused,
-pooling, residual sums, concatenations) mostly moves memory; weights of a whole network do not stay
-in the caches as those of one layer do; every pass has a fixed cost. So
+pooling, residual sums, concatenations) mostly moves memory; layers on a library's quick path hand
+each other their results in its own layout, which others have to convert; weights of a whole network
+do not stay in the caches as those of one layer do; every pass has a fixed cost. So
 
-    latency = a * layers + b * memory moved by other operators + c * weights + d,
+    latency = a * aligned layers + b * odd layers + c * memory moved by odd layers
+              + d * weights + e * memory moved by other operators + f,
 
 with coefficients of zero or more that fit the measured latencies of some cut networks with the
 least relative squared error. Few networks cannot tell terms apart that rise and fall together: the
@@ -25,11 +27,11 @@ from autoprune.cost.latency.untrusted import amount, each, fields, positive, sig
 
 Floats = npt.NDArray[np.float64]
 
-TERMS = ("layers_ms", "traffic_mb", "weights_mb", "networks")
-"""Sum of the layers, ms; megabytes (10^6) read and written by other operators; megabytes of the
-layers' weights; 1."""
+TERMS = ("aligned_ms", "odd_ms", "odd_mb", "weights_mb", "other_mb", "networks")
+"""Sums of the layers on either lattice, ms, without what it takes to call them; megabytes (10^6)
+read and written by odd layers; of the layers' weights; read and written by other operators; 1."""
 
-PLAIN = (1.0, 0.0, 0.0, 0.0)
+PLAIN = (1.0, 1.0, 0.0, 0.0, 0.0, 0.0)
 # How strongly the fit is drawn to `PLAIN`: the strength is taken that foretells best.
 PULLS = (1.0, 0.1, 0.01, 0.001)
 

@@ -1,4 +1,4 @@
-"""The latency of one layer of any widths: two curves and a coarse grid.
+"""The latency of one layer of any widths: two curves and a coarse grid, on each of its lattices.
 
 Latency against width bends and goes up in steps, at multiples that the device favours, and along
 both widths of a layer in much the same manner. So each width has a curve of its own, with the other
@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import itertools
 import reprlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from autoprune.cost.latency.lattice import Lattice, lattices
 from autoprune.cost.latency.signature import Family, Signature
 from autoprune.cost.latency.untrusted import amount, each, extent, fields, positive, significant
 
@@ -35,15 +37,14 @@ class Curve:
     ms: tuple[float, ...]
     spread_ms: tuple[float, ...]
 
-    def at_all(self) -> Floats:
-        """Return the latency at every length from 0 to the longest (0: as at the shortest)."""
-        return np.interp(np.arange(self.lengths[-1] + 1), self.lengths, self.ms)
+    def at_all(self, full: int) -> Floats:
+        """Return the latency at every length from 0 to a full one; at the ends as next to them."""
+        return np.interp(np.arange(full + 1), self.lengths, self.ms)
 
-    def reaches(self, length: int, varies: bool) -> bool:
-        """Whether it holds for a length, and for shorter ones if it varies."""
-        if len(self.lengths) == 1:
-            return self.lengths == (length,) and (not varies or length == 1)
-        return length <= self.lengths[-1]
+    @property
+    def varies(self) -> bool:
+        """Whether it holds for more than one length."""
+        return len(self.lengths) > 1 or self.lengths == (1,)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON."""
@@ -72,18 +73,16 @@ def _rising(values: Any) -> tuple[int, ...]:
 
 
 @dataclass(frozen=True, eq=False)
-class LayerLatency:
-    """The latency of one layer of any widths.
+class Surface:
+    """The latency of a layer over both of its widths, on one lattice.
 
     Attributes:
-        dense: the layer at its widest.
-        inputs, outputs: the curves of both widths.
+        inputs, outputs: the curves of both widths, each where the other one ends.
         grid_inputs, grid_outputs: lengths of the coarse grid, rising.
-        grid: what the layer takes there, as a multiple of the two curves' product over the dense
-            latency, (inputs, outputs).
+        grid: what the layer takes there, as a multiple of the two curves' product over the latency
+            where both end, (inputs, outputs).
     """
 
-    dense: Signature
     inputs: Curve
     outputs: Curve
     grid_inputs: tuple[int, ...]
@@ -91,28 +90,102 @@ class LayerLatency:
     grid: Floats
 
     @property
+    def top_ms(self) -> float:
+        """Latency where both curves end."""
+        return self.inputs.ms[-1]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON."""
+        return {
+            "inputs": self.inputs.to_json(),
+            "outputs": self.outputs.to_json(),
+            "grid_inputs": list(self.grid_inputs),
+            "grid_outputs": list(self.grid_outputs),
+            "grid": [[significant(x) for x in row] for row in self.grid],
+        }
+
+    @classmethod
+    def from_json(cls, data: Any) -> Surface:
+        """Inverse of `to_json`.
+
+        Raises:
+            ValueError: the parts are damaged, or do not fit each other.
+        """
+        found = fields(
+            data,
+            {
+                "inputs": Curve.from_json,
+                "outputs": Curve.from_json,
+                "grid_inputs": _rising,
+                "grid_outputs": _rising,
+                "grid": each(each(positive)),
+            },
+        )
+        grid = found.pop("grid")
+        if [len(row) for row in grid] != [len(found["grid_outputs"])] * len(found["grid_inputs"]):
+            raise ValueError("the grid has the wrong shape")
+        return cls(**found, grid=np.array(grid))
+
+
+@dataclass(frozen=True, eq=False)
+class LayerLatency:
+    """The latency of one layer of any widths.
+
+    Attributes:
+        dense: the layer at its widest.
+        alignment: what its lanes are multiples of where it is quick; 1 if that is all the same.
+        surfaces: one for each of `lattices(alignment)`.
+    """
+
+    dense: Signature
+    alignment: int
+    surfaces: tuple[Surface, ...]
+
+    @property
     def dense_ms(self) -> float:
         """Latency of the whole layer."""
-        return self.inputs.ms[-1]
+        return self.surfaces[bool(self.dense.lanes % self.alignment)].top_ms
+
+    def over_inputs(self) -> Floats:
+        """Return the latency at every number of inputs from 1, the outputs whole.
+
+        Empty where there is no other number than all of them.
+        """
+        curves = [surface.inputs for surface in self.surfaces]
+        return self._over(curves, self.dense.inputs, 1 if self.dense.groups == 1 else None)
+
+    def over_outputs(self) -> Floats:
+        """Return the latency at every number of outputs from 1, the inputs whole; or empty."""
+        curves, dense = [surface.outputs for surface in self.surfaces], self.dense
+        return self._over(
+            curves, dense.channels_out, None if dense.groups == 1 else dense.outputs_at_once
+        )
+
+    def _over(self, curves: Sequence[Curve], full: int, unit: int | None) -> Floats:
+        """Return a width's latencies; lanes are counted by it in units, or it leaves them whole."""
+        if not curves[0].varies:
+            return np.zeros(0)
+        lengths = np.arange(1, full + 1)
+        lanes = lengths // unit if unit else np.full(full, self.dense.lanes)
+        ms = np.stack([curve.at_all(full)[1:] for curve in curves])
+        found: Floats = ms[np.where(lanes % self.alignment, len(curves) - 1, 0), lengths - 1]
+        return found
 
     def covers(self, family: Family) -> bool:
         """Whether a layer is one of this one's widths, with all that can vary in it."""
-        own, other = self.dense, family.dense
+        own, other, surface = self.dense, family.dense, self.surfaces[0]
         return (
             own.is_like(other)
-            and self.inputs.reaches(other.inputs, family.inputs_vary)
-            and self.outputs.reaches(other.channels_out, family.outputs_vary)
+            and _reaches(surface.inputs, own.inputs, other.inputs, family.inputs_vary)
+            and _reaches(surface.outputs, own.channels_out, other.channels_out, family.outputs_vary)
         )
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON."""
         return {
             "layer": self.dense.to_json(),
-            "inputs": self.inputs.to_json(),
-            "outputs": self.outputs.to_json(),
-            "grid_inputs": list(self.grid_inputs),
-            "grid_outputs": list(self.grid_outputs),
-            "grid": [[significant(x) for x in row] for row in self.grid],
+            "alignment": self.alignment,
+            "surfaces": [surface.to_json() for surface in self.surfaces],
         }
 
     @classmethod
@@ -126,23 +199,34 @@ class LayerLatency:
             data,
             {
                 "layer": Signature.from_json,
-                "inputs": Curve.from_json,
-                "outputs": Curve.from_json,
-                "grid_inputs": _rising,
-                "grid_outputs": _rising,
-                "grid": each(each(positive)),
+                "alignment": extent,
+                "surfaces": each(Surface.from_json),
             },
         )
-        dense, grid = found.pop("layer"), found.pop("grid")
-        along, across = found["grid_inputs"], found["grid_outputs"]
-        for lengths, full, least in (
-            (found["inputs"].lengths, dense.inputs, 1),
-            (along, dense.inputs, 1),
-            (found["outputs"].lengths, dense.channels_out, dense.outputs_at_once),
-            (across, dense.channels_out, dense.outputs_at_once),
-        ):
-            if lengths[-1] != full or lengths[0] not in (least, full):
+        layer = cls(found["layer"], found["alignment"], tuple(found["surfaces"]))
+        expected = lattices(layer.alignment)
+        if len(layer.surfaces) != len(expected):
+            raise ValueError(f"{layer.dense} has the wrong number of surfaces")
+        for surface, lattice in zip(layer.surfaces, expected, strict=True):
+            _check_ends(surface, layer.dense, lattice)
+        return layer
+
+
+def _reaches(curve: Curve, full: int, wanted: int, varies: bool) -> bool:
+    """Whether a curve of a full length holds for a length, and for shorter ones if it varies."""
+    return wanted <= full if curve.varies else wanted == full and not varies
+
+
+def _check_ends(surface: Surface, dense: Signature, lattice: Lattice) -> None:
+    """Refuse curves and a grid that do not go from the least to the full width of a lattice.
+
+    Raises:
+        ValueError: one of them does not.
+    """
+    for axis, curve, grid in (
+        (dense.input_axis(lattice), surface.inputs, surface.grid_inputs),
+        (dense.output_axis(lattice), surface.outputs, surface.grid_outputs),
+    ):
+        for lengths in (curve.lengths, grid):
+            if lengths[-1] != axis.top or lengths[0] not in (axis.least, axis.top):
                 raise ValueError(f"{dense} is not measured from its least to its full widths")
-        if [len(row) for row in grid] != [len(across)] * len(along):
-            raise ValueError(f"the grid of {dense} has the wrong shape")
-        return cls(dense, **found, grid=np.array(grid))

@@ -1,24 +1,54 @@
-"""The record of a profile that is not finished: one line per measurement, added as it is made."""
+"""The record of a profile that is not finished: one line per measurement, added as it is made.
+
+Processors change their speed within seconds. So every measurement is made beside the same run, a
+layer or the dense network, and is read as if that one had taken then what it usually takes.
+"""
 
 from __future__ import annotations
 
 import json
 import reprlib
-from collections.abc import Mapping
+import statistics
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor
 
 from autoprune.cost.latency.signature import Signature
 from autoprune.cost.latency.stopwatch import Timing
-from autoprune.cost.latency.untrusted import each, extent, read_text
+from autoprune.cost.latency.untrusted import each, extent, positive, read_text
 from autoprune.errors import TableError, UsageError
 from autoprune.policy import Widths, hash_shapes
 from autoprune.structure.groups import Structure
 
-FORMAT, VERSION = "autoprune measurements", 1
-SUBJECTS = ("layer", "network")
+FORMAT, VERSION = "autoprune measurements", 2
+SUBJECTS, BESIDE = ("layer", "network"), "beside_ms"
+
+Key = TypeVar("Key", bound=Hashable)
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A timing, and what the run beside it took, ms."""
+
+    timing: Timing
+    beside_ms: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON."""
+        return {**self.timing.to_json(), BESIDE: self.beside_ms}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Measurement:
+        """Inverse of `to_json`.
+
+        Raises:
+            ValueError: it is none.
+        """
+        timing = {key: value for key, value in data.items() if key != BESIDE}
+        return cls(Timing.from_json(timing), positive(data.get(BESIDE)))
 
 
 def subject(structure: Structure, inputs: Tensor) -> dict[str, Any]:
@@ -47,8 +77,8 @@ class Journal:
             TableError: it is no such file.
         """
         self.path = path
-        self.layers: dict[Signature, Timing] = {}
-        self.networks: dict[Widths, Timing] = {}
+        self._layers: dict[Signature, Measurement] = {}
+        self._networks: dict[Widths, Measurement] = {}
         header = {"format": FORMAT, "version": VERSION, "conditions": dict(conditions)}
         if path is None:
             return
@@ -59,12 +89,22 @@ class Journal:
             self._write(header)
 
     def __len__(self) -> int:
-        return len(self.layers) + len(self.networks)
+        return len(self._layers) + len(self._networks)
+
+    @property
+    def layers(self) -> dict[Signature, Timing]:
+        """Timings of layers, at one speed of the machine."""
+        return _at_one_speed(self._layers)
+
+    @property
+    def networks(self) -> dict[Widths, Timing]:
+        """Timings of whole networks, at one speed of the machine."""
+        return _at_one_speed(self._networks)
 
     @property
     def noisy(self) -> int:
         """How many layers' spreads exceed what they measure."""
-        return sum(timing.is_noisy for timing in self.layers.values())
+        return sum(one.timing.is_noisy for one in self._layers.values())
 
     def take(self, line: Any) -> None:
         """Take a measurement as it was written down.
@@ -74,21 +114,21 @@ class Journal:
         """
         if not isinstance(line, dict):
             raise ValueError(f"{reprlib.repr(line)} is no measurement")
-        timing = Timing.from_json({k: v for k, v in line.items() if k not in SUBJECTS})
+        measurement = Measurement.from_json({k: v for k, v in line.items() if k not in SUBJECTS})
         if "layer" in line:
-            self.layers[Signature.from_json(line["layer"])] = timing
+            self._layers[Signature.from_json(line["layer"])] = measurement
         else:
-            self.networks[each(extent)(line.get("network"))] = timing
+            self._networks[each(extent)(line.get("network"))] = measurement
 
-    def add_layer(self, signature: Signature, timing: Timing) -> None:
-        """Write down a layer's timing."""
-        self.layers[signature] = timing
-        self._write({"layer": signature.to_json(), **timing.to_json()})
+    def add_layer(self, signature: Signature, measurement: Measurement) -> None:
+        """Write down a layer's; beside all of them runs the same layer."""
+        self._layers[signature] = measurement
+        self._write({"layer": signature.to_json(), **measurement.to_json()})
 
-    def add_network(self, widths: Widths, timing: Timing) -> None:
-        """Write down a whole network's timing."""
-        self.networks[widths] = timing
-        self._write({"network": list(widths), **timing.to_json()})
+    def add_network(self, widths: Widths, measurement: Measurement) -> None:
+        """Write down a whole network's; beside all of them runs the same network."""
+        self._networks[widths] = measurement
+        self._write({"network": list(widths), **measurement.to_json()})
 
     def discard(self) -> None:
         """Remove the file: what is in it is in a table by now."""
@@ -117,3 +157,11 @@ class Journal:
                 f"({found.get('conditions')}): remove it to begin anew, or choose another --output."
             )
         path.write_text("".join(f"{json.dumps(line)}\n" for line in lines), encoding="utf-8")
+
+
+def _at_one_speed(measurements: Mapping[Key, Measurement]) -> dict[Key, Timing]:
+    """Return timings as on a machine where the run beside them always takes its median."""
+    if not measurements:
+        return {}
+    usual = statistics.median(one.beside_ms for one in measurements.values())
+    return {key: one.timing.scaled(usual / one.beside_ms) for key, one in measurements.items()}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -18,22 +18,55 @@ from torch import Tensor, nn
 
 from autoprune.cost.latency.backends import Conditions
 from autoprune.cost.latency.journal import Journal, subject
+from autoprune.cost.latency.lattice import Axis
 from autoprune.cost.latency.onnx_backend import exported, provider
 from autoprune.cost.latency.onnx_files import layer_model, with_light_weights
-from autoprune.cost.latency.profiler import build_table, cut_to, spread
-from autoprune.cost.latency.refinement import LARGEST_STEP, coarse, wanted
-from autoprune.cost.latency.signature import Signature, families
-from autoprune.cost.latency.stopwatch import Timing
+from autoprune.cost.latency.profiler import build_table, cut_to, layer_beside, spread
+from autoprune.cost.latency.refinement import (
+    Alignments,
+    Measured,
+    Sampling,
+    TimingAt,
+    coarse,
+    largest_step,
+    wanted,
+)
+from autoprune.cost.latency.signature import Family, Signature, families
 from autoprune.cost.latency.table import LatencyTable, Origin
 from autoprune.cost.latency.untrusted import read_text
 from autoprune.errors import TableError, UsageError, first_line
 from autoprune.structure.groups import Structure
 from autoprune.structure.inputs import sample
 
-FORMAT, VERSION = "autoprune kit", 1
+FORMAT, VERSION = "autoprune kit", 2
 TASKS, RESULTS, RUNNER = "tasks.json", "results.jsonl", "run.py"
 # At most so many steps along one width of a layer.
 MOST_STEPS = 16
+
+# What layers are taken to be quick at multiples of, as ONNX Runtime's are on CPUs.
+ALIGNMENT = 4
+
+
+class Everywhere(Sampling):
+    """Measures both sides of every step that a curve may have."""
+
+    def probes(self, family: Family) -> Sequence[Signature]:
+        """Ask nothing: the answer would come too late."""
+        return ()
+
+    def alignments(self, layers: Sequence[Family], measured: Measured) -> Alignments:
+        """Take every layer that is wide enough for one with a quick path."""
+        return {one: ALIGNMENT if one.may_align_to(ALIGNMENT) else 1 for one in layers}
+
+    def places(self, axis: Axis, varies: bool, timing: TimingAt) -> set[int]:
+        """Return both sides of every step."""
+        last, step = axis.places, largest_step(axis)
+        width = max(step, math.ceil(last / MOST_STEPS / step) * step)
+        edges = [*coarse(last, varies, step), *(range(width, last, width) if varies else ())]
+        return {place for edge in edges for place in (edge, edge + 1) if place <= last}
+
+
+EVERYWHERE = Everywhere()
 
 README = """What this folder is
 ===================
@@ -67,9 +100,9 @@ def write_kit(
         (folder / name).write_bytes(content)
         tasks.append({"file": name, "shape": list(shape), **key})
 
-    for signature in dict.fromkeys(
-        s for one in families(structure) for s in wanted(one, _unknown, steps)
-    ):
+    layers = families(structure)
+    # What all others of a kind are measured beside comes first.
+    for signature in dict.fromkeys([layer_beside(layers), *wanted(layers, _unknown, EVERYWHERE)]):
         content = layer_model(signature, conditions.batch, conditions.dtype)
         add(content, signature.input_shape(conditions.batch), {"layer": signature.to_json()})
     inputs = sample(inputs, conditions.batch).cpu()
@@ -123,7 +156,7 @@ def read_kit(
             f"the results in {str(path)!r} lack {lacking} whole networks: the kit has not measured "
             "all yet; run it on the device again, it goes on where it was."
         )
-    return build_table(structure, conditions, origin, journal, steps)
+    return build_table(structure, conditions, origin, journal, EVERYWHERE)
 
 
 def _head(structure: Structure, inputs: Tensor, conditions: Conditions) -> dict[str, Any]:
@@ -153,11 +186,3 @@ def _check_head(found: Mapping[str, Any], wanted: Mapping[str, Any], path: Path)
 
 def _unknown(signature: Signature) -> None:
     """Nothing is measured when a kit is written."""
-
-
-def steps(length: int, varies: bool, timing: Callable[[int], Timing | None]) -> set[int]:
-    """Return both sides of every step that a curve may have: `refinement.nodes` without looking."""
-    start = coarse(length, varies)
-    width = max(LARGEST_STEP, math.ceil(length / MOST_STEPS / LARGEST_STEP) * LARGEST_STEP)
-    edges = [*start, *(range(width, length, width) if varies else ())]
-    return {n for edge in edges for n in (edge, edge + 1) if n <= length}

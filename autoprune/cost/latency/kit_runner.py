@@ -95,6 +95,14 @@ def measure(runs: list[Callable[[], object]]) -> list[tuple[float, float, int]]:
     return timings
 
 
+def portion(tasks: list[dict[str, Any]], done: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Return the next tasks of one kind, and the first of that kind, which runs beside them."""
+    kind = "layer" if "layer" in tasks[done] else "network"
+    same = [task for task in tasks if kind in task]
+    start = done - tasks.index(same[0])
+    return same[0], same[start : start + AT_ONCE]
+
+
 def resume(results: pathlib.Path, head: dict[str, Any], most: int) -> int:
     """Begin the results, or take up those that are there; return how many there are."""
     lines = results.read_text().splitlines(True) if results.exists() else []
@@ -131,9 +139,10 @@ def main() -> None:
     tasks, began = kit["tasks"], time.monotonic()
     done = first = resume(results, head, len(tasks))
     while done < len(tasks):
-        some = tasks[done : done + AT_ONCE]
+        beside, some = portion(tasks, done)
+        runs = some if beside in some else [beside, *some]
         try:
-            timings = measure([runner(onnxruntime, task, kit) for task in some])
+            timings = measure([runner(onnxruntime, task, kit) for task in runs])
         except Exception as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             sys.exit(
@@ -141,9 +150,9 @@ def main() -> None:
                 f"{len(tasks)} are kept, and the same command goes on there"
             )
         with results.open("a") as file:
-            for task, (ms, spread, repeats) in zip(some, timings):  # noqa: B905
-                key = {k: task[k] for k in ("layer", "network") if k in task}
-                line = {**key, "ms": ms, "spread_ms": spread, "repeats": repeats}
+            for task, (ms, spread, repeats) in zip(some, timings[-len(some) :]):  # noqa: B905
+                line: dict[str, Any] = {k: task[k] for k in ("layer", "network") if k in task}
+                line.update(ms=ms, spread_ms=spread, repeats=repeats, beside_ms=timings[0][0])
                 file.write(json.dumps(line) + "\n")
         done += len(some)
         left = (time.monotonic() - began) / (done - first) * (len(tasks) - done)

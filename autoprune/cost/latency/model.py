@@ -14,15 +14,18 @@ from scipy.ndimage import map_coordinates
 from autoprune.cost.counts import Floats, Lengths
 from autoprune.cost.latency.curves import LayerLatency
 from autoprune.cost.latency.table import LatencyTable
-from autoprune.cost.memory import ActivationSizes
+from autoprune.cost.latency.traffic import MEGA, Traffic
 from autoprune.cost.model import CostModel
 from autoprune.errors import TableError
 from autoprune.policy import Widths
 from autoprune.structure.groups import Structure
 
+Integers = npt.NDArray[np.int64]
+
 OTHER = "other operators"
 FIXED = "fixed"
-MEGA = 1e6
+# A layer's latency is not all call: of what it takes alone, that share is its own at least.
+LEAST_OWN = 0.1
 
 
 @dataclass(frozen=True)
@@ -59,18 +62,20 @@ class LatencyCost(CostModel):
         self.table = table
         self.layers = table.of_layers(structure)
         self._names = [layer.name for layer in structure.layers]
-        self._terms = Terms(structure, self.layers, table.conditions.batch)
-        # Every coefficient is zero or more: what holds for the whole network holds for any widths.
-        if not self.total(structure.dense_widths) > 0:
+        self._terms = Terms(structure, self.layers, table.call_ms, table.conditions.batch)
+        # Every coefficient is zero or more: what holds for these holds for any widths.
+        ends = (structure.dense_widths, (1,) * len(structure.dense_widths))
+        if not all(self.total(widths) > 0 for widths in ends):
             raise TableError("the latency table predicts no time at all: measure another one.")
 
     def by_layer(self, widths: Widths) -> Mapping[str, float]:
         """Return the latency of every layer, of what stands between them, and what is fixed."""
-        scale, traffic, per_mb, fixed = self.table.correction.coefficients
-        layers = scale * self._terms.layers_ms(widths) + per_mb * self._terms.weights_mb(widths)
+        *of_layers, of_others, fixed = self.table.correction.coefficients
+        *terms, others = self._terms.by_layer(widths)
+        layers = np.array(of_layers) @ np.array(terms)
         return {
             **dict(zip(self._names, layers.tolist(), strict=True)),
-            OTHER: traffic * self._terms.traffic_mb(widths),
+            OTHER: of_others * others,
             FIXED: fixed,
         }
 
@@ -87,69 +92,84 @@ class LatencyCost(CostModel):
 class Terms:
     """The terms of the correction (`correction.TERMS`) for any widths of a network.
 
-    Every layer's two curves are written out over all lengths, one layer behind the other, so that
-    a network costs a few array operations.
+    Both curves of every surface are written out over all lengths, one behind the other, so that a
+    network costs a few array operations.
     """
 
     def __init__(
-        self, structure: Structure, layers: Sequence[LayerLatency], batch: int = 1
+        self,
+        structure: Structure,
+        layers: Sequence[LayerLatency],
+        call_ms: float = 0.0,
+        batch: int = 1,
     ) -> None:
-        """Take the network and its layers' latencies, in its order."""
+        """Take the network, its layers' latencies in its order, and what a bare call takes."""
         specs = structure.layers
         dims = [(s.weight, s.in_dim) for s in specs] + [(s.weight, s.out_dim) for s in specs]
         self._lengths = Lengths(structure, dims)
-        self._curves = _Tables(
-            [
-                *(one.inputs.at_all() / one.dense_ms for one in layers),
-                *(one.outputs.at_all() for one in layers),
-            ]
+        self._lanes = _Lanes(layers)
+        self._first = np.cumsum([0, *(len(one.surfaces) for one in layers)])[:-1]
+        surfaces = [(one.dense, surface) for one in layers for surface in one.surfaces]
+        self._curves = (
+            _Tables([s.inputs.at_all(dense.inputs) / s.top_ms for dense, s in surfaces]),
+            _Tables([s.outputs.at_all(dense.channels_out) for dense, s in surfaces]),
         )
-        self._places = _Tables(
-            [
-                *(_places(one.grid_inputs) for one in layers),
-                *(_places(one.grid_outputs) for one in layers),
-            ]
+        self._in_grid = (
+            _Tables([_places(s.grid_inputs, dense.inputs) for dense, s in surfaces]),
+            _Tables([_places(s.grid_outputs, dense.channels_out) for dense, s in surfaces]),
         )
-        self._numbers = np.arange(len(specs), dtype=float)
-        self._grid = _padded([one.grid for one in layers])
+        self._grid = _padded([surface.grid for _, surface in surfaces])
         self._calls = np.array([spec.calls for spec in specs], dtype=float)
         self._element_mb = np.array(
             [math.prod(s.kernel_size) * structure.itemsizes[s.weight] / MEGA for s in specs]
         )
-        self._between, self._between_per_unit = _traffic(structure, batch)
-        self._sizes = np.array(structure.dense_widths, dtype=float)
+        self._traffic = Traffic(structure, batch)
+        self._call_ms = call_ms
 
     def at(self, widths: Widths) -> Floats:
         """Return all terms, (terms,)."""
+        *by_layer, other = self.by_layer(widths)
+        aligned, odd, converted, weights = (part.sum() for part in by_layer)
+        return np.array([aligned, odd, converted, weights, other, 1.0])
+
+    def by_layer(self, widths: Widths) -> tuple[Floats, Floats, Floats, Floats, float]:
+        """Return the terms that are sums over layers, each (layers,), and the traffic of others."""
         lengths = self._lengths.at(widths)
-        layers, weights = self._layers_ms(lengths).sum(), self._weights_mb(lengths).sum()
-        return np.array([layers, self.traffic_mb(widths), weights, 1.0])
+        inputs, outputs = np.rint(lengths).astype(np.int64).reshape(2, -1)
+        odd = self._lanes.odd(inputs, outputs)
+        ms = self._layers_ms(inputs, outputs, odd)
+        moved, other = self._traffic.at(widths)
+        return ms * ~odd, ms * odd, moved * odd, self._weights_mb(lengths), other
 
-    def layers_ms(self, widths: Widths) -> Floats:
-        """Return what every layer takes alone, (layers,)."""
-        return self._layers_ms(self._lengths.at(widths))
-
-    def weights_mb(self, widths: Widths) -> Floats:
-        """Return the megabytes of every layer's weight, (layers,)."""
-        return self._weights_mb(self._lengths.at(widths))
-
-    def traffic_mb(self, widths: Widths) -> float:
-        """Return the megabytes that other operators read and write."""
-        gone = self._sizes - np.asarray(widths, dtype=float)
-        return float(self._between - self._between_per_unit @ gone)
-
-    def _layers_ms(self, lengths: Floats) -> Floats:
-        whole = np.rint(lengths).astype(np.int64)
-        along, across = self._curves.at(whole).reshape(2, -1)
-        points = np.vstack([self._numbers, self._places.at(whole).reshape(2, -1)])
+    def _layers_ms(self, inputs: Integers, outputs: Integers, odd: npt.NDArray[np.bool_]) -> Floats:
+        rows = self._first + odd
+        points = np.vstack(
+            [rows, self._in_grid[0].at(rows, inputs), self._in_grid[1].at(rows, outputs)]
+        )
         interplay = map_coordinates(self._grid, points, order=1, mode="nearest", prefilter=False)
-        latencies: Floats = along * across * interplay * self._calls
+        curves = self._curves[0].at(rows, inputs) * self._curves[1].at(rows, outputs)
+        alone = curves * interplay
+        latencies: Floats = np.maximum(alone - self._call_ms, LEAST_OWN * alone) * self._calls
         return latencies
 
     def _weights_mb(self, lengths: Floats) -> Floats:
         inputs, outputs = lengths.reshape(2, -1)
         sizes: Floats = inputs * outputs * self._element_mb
         return sizes
+
+
+class _Lanes:
+    """Which layers are odd at some lengths of their weights."""
+
+    def __init__(self, layers: Sequence[LayerLatency]) -> None:
+        self._alignment = np.array([one.alignment for one in layers], dtype=np.int64)
+        self._by_group = np.array([one.dense.groups > 1 for one in layers], dtype=bool)
+        self._unit = np.array([one.dense.outputs_at_once for one in layers], dtype=np.int64)
+
+    def odd(self, inputs: Integers, outputs: Integers) -> npt.NDArray[np.bool_]:
+        lanes = np.where(self._by_group, outputs // self._unit, inputs)
+        found: npt.NDArray[np.bool_] = lanes % self._alignment > 0
+        return found
 
 
 class _Tables:
@@ -159,14 +179,14 @@ class _Tables:
         self._starts = np.cumsum([0, *map(len, tables)])[:-1].astype(np.int64)
         self._values = np.concatenate([*tables, np.zeros(0)])
 
-    def at(self, lengths: npt.NDArray[np.int64]) -> Floats:
-        found: Floats = self._values[self._starts + lengths]
+    def at(self, tables: Integers, lengths: Integers) -> Floats:
+        found: Floats = self._values[self._starts[tables] + lengths]
         return found
 
 
-def _places(grid: Sequence[int]) -> Floats:
+def _places(grid: Sequence[int], full: int) -> Floats:
     """Return where every length from 0 lies among the grid's, in fractions of places."""
-    return np.interp(np.arange(grid[-1] + 1), grid, np.arange(len(grid)))
+    return np.interp(np.arange(full + 1), grid, np.arange(len(grid)))
 
 
 def _padded(grids: Sequence[Floats]) -> Floats:
@@ -177,14 +197,3 @@ def _padded(grids: Sequence[Floats]) -> Floats:
     return np.stack(
         [np.pad(g, ((0, rows - g.shape[0]), (0, columns - g.shape[1])), mode="edge") for g in grids]
     )
-
-
-def _traffic(structure: Structure, batch: int) -> tuple[float, Floats]:
-    """Return the megabytes moved by operators without a layer's weight: dense, and per unit."""
-    sizes = ActivationSizes(structure)
-    moved = np.zeros(len(structure.activations))
-    for operator in structure.operators:
-        if not any(name in structure.layer_of_weight for name in operator.tensors):
-            for place in (*operator.reads, *operator.writes):
-                moved[place] += batch / MEGA
-    return float(moved @ sizes.dense), moved @ sizes.per_unit

@@ -79,12 +79,19 @@ def figure(table: LatencyTable) -> Any:
 
 
 def _curves(layer: LayerLatency, rank: int) -> Iterator[tuple[int, Any]]:
-    """Yield (column, trace) of the widths of a layer that vary, under one entry of the legend."""
+    """Yield (column, trace) of the widths of a layer that vary, under one entry of the legend.
+
+    Solid lines are of multiples of the layer's alignment, dotted ones of all other widths.
+    """
     from plotly import graph_objects as go
 
-    curves = [(1, layer.outputs), (2, layer.inputs)]
-    varying = [(column, curve) for column, curve in curves if len(curve.lengths) > 1]
-    for column, curve in varying:
+    curves = [
+        (column, curve, dash)
+        for surface, dash in zip(layer.surfaces, ("solid", "dot"), strict=False)
+        for column, curve in ((1, surface.outputs), (2, surface.inputs))
+        if len(curve.lengths) > 1
+    ]
+    for place, (column, curve, dash) in enumerate(curves):
         yield (
             column,
             go.Scatter(
@@ -93,10 +100,10 @@ def _curves(layer: LayerLatency, rank: int) -> Iterator[tuple[int, Any]]:
                 error_y={"array": curve.spread_ms, "thickness": 0.5, "width": 0},
                 mode="lines+markers",
                 marker={"size": 4},
-                line={"width": 1.5, "color": COLOURS[rank % len(COLOURS)]},
+                line={"width": 1.5, "color": COLOURS[rank % len(COLOURS)], "dash": dash},
                 name=html.escape(str(layer.dense)),
                 legendgroup=str(rank),
-                showlegend=column == varying[0][0],
+                showlegend=not place,
                 visible=True if rank < SHOWN else "legendonly",
                 hovertemplate="%{x} channels: %{y:.3g} ms",
             ),

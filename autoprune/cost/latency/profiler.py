@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 import numpy as np
@@ -12,12 +13,13 @@ from torch import Tensor, nn
 
 from autoprune.cost.latency.backends import Backend, Conditions
 from autoprune.cost.latency.correction import Correction
-from autoprune.cost.latency.journal import Journal
+from autoprune.cost.latency.journal import Journal, Measurement
 from autoprune.cost.latency.model import Terms
-from autoprune.cost.latency.refinement import Points, assemble, nodes, wanted
-from autoprune.cost.latency.signature import Family, Signature, families
+from autoprune.cost.latency.refinement import Refined, Sampling, assemble, wanted
+from autoprune.cost.latency.signature import BARE, Family, Signature, families
 from autoprune.cost.latency.stopwatch import Run, Timing
 from autoprune.cost.latency.table import LatencyTable, Origin
+from autoprune.cost.latency.untrusted import significant
 from autoprune.errors import MeasuringError, TableError, UsageError, first_line
 from autoprune.policy import Widths
 from autoprune.structure.groups import Structure
@@ -27,8 +29,11 @@ from autoprune.structure.surgery import apply_policy
 Item = TypeVar("Item")
 Progress = Callable[[int, int], None]
 
+REFINED = Refined()
+
 # Whole networks that the correction is fitted to; the dense one is the first.
-NETWORKS = 14
+NETWORKS = 24
+ROUND = 8
 # Measured in turn: enough to chase each other out of the caches, few enough to fit into memory.
 LAYERS_AT_ONCE, NETWORKS_AT_ONCE = 8, 4
 MOST_WEIGHTS_AT_ONCE = 50_000_000
@@ -78,7 +83,7 @@ def build_table(
     conditions: Conditions,
     origin: Origin,
     journal: Journal,
-    points: Points = nodes,
+    sampling: Sampling = REFINED,
 ) -> LatencyTable:
     """Return the table that measurements make.
 
@@ -86,44 +91,45 @@ def build_table(
         TableError: one is missing.
     """
     try:
-        layers = tuple(assemble(one, journal.layers.get, points) for one in families(structure))
+        known = journal.layers
+        layers, call_ms = assemble(families(structure), known.get, sampling), known[BARE].ms
     except KeyError as error:
         raise TableError(f"the measurements lack the layer {error.args[0]}.") from error
-    plain = LatencyTable(conditions, origin, layers, Correction())
-    terms = Terms(structure, plain.of_layers(structure), conditions.batch)
+    table = LatencyTable(conditions, origin, significant(call_ms), layers, Correction())
+    terms = Terms(structure, table.of_layers(structure), table.call_ms, conditions.batch)
+    networks = journal.networks
     correction = Correction.fit(
-        [terms.at(widths) for widths in journal.networks],
-        [timing.ms for timing in journal.networks.values()],
+        [terms.at(widths) for widths in networks], [timing.ms for timing in networks.values()]
     )
-    return LatencyTable(conditions, origin, layers, correction)
+    return replace(table, correction=correction)
 
 
 def missing_layers(layers: Sequence[Family], known: Mapping[Signature, Timing]) -> list[Signature]:
     """Return the signatures to be measured next, each once; none are left at the end."""
-    needed = dict.fromkeys(one for layer in layers for one in wanted(layer, known.get))
+    needed = dict.fromkeys(wanted(layers, known.get, REFINED))
     return [signature for signature in needed if signature not in known]
+
+
+def layer_beside(layers: Sequence[Family]) -> Signature:
+    """Return the layer that all others are measured beside: one with much work."""
+    return max((one.dense for one in layers), key=lambda one: (one.is_light, one.work))
 
 
 def measure_layers(
     layers: Sequence[Family], backend: Backend, journal: Journal, progress: Progress
 ) -> None:
-    """Measure until no curve asks for more.
-
-    A layer with much work runs along with all others: what the machine has become slower or quicker
-    by since it was measured first is taken off them.
-    """
+    """Measure until no curve asks for more."""
     while missing := missing_layers(layers, journal.layers):
-        reference = max((one.dense for one in layers), key=lambda one: (one.is_light, one.work))
-        missing.sort(key=lambda one: one != reference)
+        reference = layer_beside(layers)
         total = len(journal) + len(missing) + NETWORKS
         progress(len(journal), total)
         for some in _portions(missing, LAYERS_AT_ONCE, lambda one: one.weight_count):
             runs = list(dict.fromkeys([reference, *some]))
             found = _measured([(str(one), _maker(backend, one)) for one in runs], backend, journal)
             timings = dict(zip(runs, found, strict=True))
-            scale = journal.layers.get(reference, timings[reference]).ms / timings[reference].ms
+            beside = timings[reference].ms
             for signature in some:
-                journal.add_layer(signature, timings[signature].scaled(scale))
+                journal.add_layer(signature, Measurement(timings[signature], beside))
             progress(len(journal), total)
 
 
@@ -146,13 +152,11 @@ def _measure_networks(
     missing = [widths for widths in spread(structure) if widths not in journal.networks]
     total = len(journal) + len(missing)
     for some in _portions(missing, NETWORKS_AT_ONCE, lambda _: 0):
-        # The dense network runs along: what the machine has slowed it down by is taken off all.
         runs = [dense, *(widths for widths in some if widths != dense)]
         found = _measured([("a cut network", maker(widths)) for widths in runs], backend, journal)
         timings = dict(zip(runs, found, strict=True))
-        scale = journal.networks.get(dense, timings[dense]).ms / timings[dense].ms
         for widths in some:
-            journal.add_network(widths, timings[widths].scaled(scale))
+            journal.add_network(widths, Measurement(timings[widths], timings[dense].ms))
         progress(len(journal), total)
 
 
@@ -162,13 +166,20 @@ def cut_to(model: nn.Module, structure: Structure, widths: Widths) -> nn.Module:
 
 
 def spread(structure: Structure, count: int = NETWORKS, seed: int = 0) -> list[Widths]:
-    """Return widths from the whole network to a tenth of it, each group drawn around the rest."""
+    """Return widths from the whole network to a tenth of it, each group drawn around the rest.
+
+    Every other one is in multiples of `ROUND`, as searches often round widths: networks on a quick
+    path are told from others.
+    """
     random = np.random.default_rng(seed)
     sizes = np.array(structure.dense_widths)
     drawn = [structure.dense_widths]
-    for keep in np.linspace(1.0, 0.1, count)[1:]:
+    for place, keep in enumerate(np.linspace(1.0, 0.1, count)[1:]):
         ratios = np.clip(keep * np.exp(random.normal(0, 0.4, len(sizes))), 0.05, 1.0)
-        drawn.append(tuple(np.maximum(np.rint(ratios * sizes), 1).astype(int).tolist()))
+        step = np.where(sizes % ROUND, 1, ROUND) if place % 2 else np.ones_like(sizes)
+        drawn.append(
+            tuple((np.maximum(np.rint(ratios * sizes / step), 1) * step).astype(int).tolist())
+        )
     return list(dict.fromkeys(drawn))
 
 

@@ -6,6 +6,7 @@ import math
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from autoprune.cost.latency.lattice import Axis, Lattice
 from autoprune.cost.latency.untrusted import count, each, extent, fields, text
 from autoprune.structure.groups import LayerSpec, Structure
 
@@ -72,6 +73,20 @@ class Signature:
     def outputs_at_once(self) -> int:
         """Outputs that only go together: those of one group of a grouped convolution."""
         return self.channels_out // self.groups if self.groups > 1 else 1
+
+    @property
+    def lanes(self) -> int:
+        """What quick paths are counted by: the inputs, or the groups of a grouped convolution."""
+        return self.inputs if self.groups == 1 else self.groups
+
+    def input_axis(self, lattice: Lattice) -> Axis:
+        """Return the lengths of the weight's input dimension whose lanes lie on a lattice."""
+        return Axis(self.inputs, lattice=lattice if self.groups == 1 else Lattice())
+
+    def output_axis(self, lattice: Lattice) -> Axis:
+        """Return the lengths of the weight's output dimension whose lanes lie on a lattice."""
+        unit = self.outputs_at_once
+        return Axis(self.channels_out, unit, Lattice() if self.groups == 1 else lattice)
 
     def input_shape(self, batch: int) -> tuple[int, ...]:
         """Return the shape of the layer's input."""
@@ -157,6 +172,10 @@ class Signature:
         return signature
 
 
+BARE = Signature("linear", 1, 1, (), (), (), (), 1, ())
+"""A layer that computes next to nothing: what it takes is the call."""
+
+
 @dataclass(frozen=True)
 class Family:
     """A layer of a network in all its widths.
@@ -169,6 +188,28 @@ class Family:
     dense: Signature
     inputs_vary: bool
     outputs_vary: bool
+
+    @property
+    def lanes_vary(self) -> bool:
+        """Whether its lanes can become fewer."""
+        return self.inputs_vary if self.dense.groups == 1 else self.outputs_vary
+
+    @property
+    def kind(self) -> tuple[str, bool, bool]:
+        """What libraries choose their paths by: the operator, pointwise or not, grouped or not."""
+        dense = self.dense
+        return dense.operator, all(size == 1 for size in dense.kernel), dense.groups > 1
+
+    def may_align_to(self, step: int) -> bool:
+        """Whether it has widths at multiples of a number, and others."""
+        return self.lanes_vary and self.dense.lanes >= 2 * step
+
+    def with_lanes(self, lanes: int) -> Signature:
+        """Return the layer with so many lanes, and all else whole."""
+        dense = self.dense
+        if dense.groups == 1:
+            return dense.cut_to(lanes, dense.channels_out)
+        return dense.cut_to(dense.inputs, lanes * dense.outputs_at_once)
 
 
 def families(structure: Structure) -> list[Family]:

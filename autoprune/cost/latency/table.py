@@ -18,7 +18,7 @@ from autoprune.cost.latency.untrusted import amount, count, each, fields, read_t
 from autoprune.errors import TableError, first_line
 from autoprune.structure.groups import Structure
 
-FORMAT, VERSION = "autoprune latency table", 1
+FORMAT, VERSION = "autoprune latency table", 2
 
 
 @dataclass(frozen=True)
@@ -72,12 +72,14 @@ class LatencyTable:
     Attributes:
         conditions: under which all of it was measured.
         origin: where and when.
+        call_ms: what a call takes that computes next to nothing; layers contain it.
         layers: measured.
         correction: from sums of layers to networks.
     """
 
     conditions: Conditions
     origin: Origin
+    call_ms: float
     layers: tuple[LayerLatency, ...] = field(repr=False)
     correction: Correction = field(repr=False)
 
@@ -137,6 +139,7 @@ class LatencyTable:
             "version": VERSION,
             "conditions": self.conditions.to_json(),
             "origin": vars(self.origin) | {"versions": dict(self.origin.versions)},
+            "call_ms": self.call_ms,
             "correction": self.correction.to_json(),
         }
         head = json.dumps(data, indent=1, ensure_ascii=False).removesuffix("\n}")
@@ -174,6 +177,7 @@ class LatencyTable:
                     "version": count,
                     "conditions": Conditions.from_json,
                     "origin": Origin.from_json,
+                    "call_ms": amount,
                     "correction": Correction.from_json,
                     "layers": each(LayerLatency.from_json),
                 },
@@ -182,7 +186,7 @@ class LatencyTable:
             raise TableError(
                 f"latency table {str(path)!r} is damaged: {first_line(error).rstrip('.')}."
             ) from error
-        table = cls(**{key: found[key] for key in ("conditions", "origin", "layers", "correction")})
+        table = cls(**{key: found[key] for key in found.keys() - {"format", "version"}})
         if not table.layers:
             raise TableError(f"latency table {str(path)!r} is empty.")
         return table

@@ -3,6 +3,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,9 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autoprune.cost.latency.curves import Curve, LayerLatency
-from autoprune.cost.latency.refinement import assemble, coarse, nodes, wanted
-from autoprune.cost.latency.signature import Family, Signature
+from autoprune.cost.latency.lattice import Axis, lattices
+from autoprune.cost.latency.refinement import Refined, assemble, coarse, nodes, wanted
+from autoprune.cost.latency.signature import BARE, Family, Signature
 from autoprune.cost.latency.stopwatch import Timing
+
+REFINED = Refined()
 
 
 def conv(inputs: int, outputs: int, groups: int = 1) -> Signature:
@@ -26,7 +30,7 @@ def timing(ms: float, spread: float = 0.0) -> Timing:
 def measured(family: Family, ms: Callable[[Signature], float]) -> dict[Signature, Timing]:
     """Measure until nothing is wanted any more."""
     known: dict[Signature, Timing] = {}
-    while missing := set(wanted(family, known.get)) - known.keys():
+    while missing := set(wanted([family], known.get, REFINED)) - known.keys():
         known |= {one: timing(ms(one)) for one in missing}
     return known
 
@@ -59,7 +63,7 @@ def test_noise_is_not_taken_for_steps() -> None:
 def test_duplicates_are_wanted_once_and_everything_is_measured_once() -> None:
     family = Family(conv(64, 64), True, True)
     known = measured(family, lambda one: one.inputs * one.channels_out * 1e-3)
-    assert not set(wanted(family, known.get)) - known.keys()
+    assert not set(wanted([family], known.get, REFINED)) - known.keys()
 
 
 def test_a_product_of_two_staircases_is_told_at_every_width() -> None:
@@ -68,22 +72,25 @@ def test_a_product_of_two_staircases_is_told_at_every_width() -> None:
 
     family = Family(conv(64, 96), True, True)
     known = measured(family, ms)
-    layer = assemble(family, known.get)
-    along, across = layer.inputs.at_all(), layer.outputs.at_all()
+    (layer,) = assemble([family], known.get, REFINED)
+    (surface,) = layer.surfaces
+    along, across = surface.inputs.at_all(64), surface.outputs.at_all(96)
     for inputs in (16, 17, 31, 32, 33, 64):
         for outputs in (16, 17, 48, 49, 95, 96):
             exact = ms(conv(inputs, outputs))
             assert along[inputs] * across[outputs] / layer.dense_ms == pytest.approx(exact)
-    assert layer.grid == pytest.approx(np.ones_like(layer.grid), abs=1e-4)
+    assert surface.grid == pytest.approx(np.ones_like(surface.grid), abs=1e-4)
 
 
 def test_grouped_convolutions_lose_whole_groups() -> None:
     family = Family(conv(24, 48, groups=12), False, True)
     known = measured(family, lambda one: 1.0 + one.groups)
-    assert all(one.inputs == 2 and one.channels_out == 4 * one.groups for one in known)
-    layer = assemble(family, known.get)
-    assert layer.outputs.lengths[0] == 4 and layer.outputs.lengths[-1] == 48
-    assert layer.inputs.lengths == (2,)
+    of_layer = known.keys() - {BARE}
+    assert all(one.inputs == 2 and one.channels_out == 4 * one.groups for one in of_layer)
+    (layer,) = assemble([family], known.get, REFINED)
+    (surface,) = layer.surfaces
+    assert surface.outputs.lengths[0] == 4 and surface.outputs.lengths[-1] == 48
+    assert surface.inputs.lengths == (2,)
 
 
 @given(st.lists(st.floats(0.1, 10), min_size=2, max_size=8), st.data())
@@ -92,7 +99,7 @@ def test_between_two_lengths_lies_between_their_latencies(
 ) -> None:
     steps = data.draw(st.lists(st.integers(1, 20), min_size=len(ms), max_size=len(ms)))
     lengths = tuple(np.cumsum(steps).tolist())
-    every = Curve(lengths, tuple(ms), (0.0,) * len(ms)).at_all()
+    every = Curve(lengths, tuple(ms), (0.0,) * len(ms)).at_all(lengths[-1])
     for (low, high), (a, b) in zip(
         itertools.pairwise(lengths), itertools.pairwise(ms), strict=True
     ):
@@ -102,14 +109,84 @@ def test_between_two_lengths_lies_between_their_latencies(
 
 def test_json_round_trip() -> None:
     family = Family(conv(32, 64), True, True)
-    layer = assemble(family, measured(family, lambda one: one.channels_out / 7).get)
+    (layer,) = assemble([family], measured(family, lambda one: one.channels_out / 7).get, REFINED)
     again = LayerLatency.from_json(layer.to_json())
-    assert (again.dense, again.inputs.ms, again.outputs.lengths) == (
-        layer.dense,
-        layer.inputs.ms,
-        layer.outputs.lengths,
-    )
-    assert again.grid == pytest.approx(layer.grid, abs=1e-5)
+    assert (again.dense, again.alignment) == (layer.dense, layer.alignment)
+    for mine, own in zip(again.surfaces, layer.surfaces, strict=True):
+        assert (mine.inputs.ms, mine.outputs.lengths) == (own.inputs.ms, own.outputs.lengths)
+        assert mine.grid == pytest.approx(own.grid, abs=1e-5)
+
+
+# ------------------------------------------------------------------------------------- alignment
+
+
+@given(st.integers(1, 300), st.sampled_from([1, 2, 4, 8]))
+def test_lattices_hold_every_length_once(full: int, step: int) -> None:
+    """The aligned one all multiples, the odd one the last length before each, or the full one."""
+    axes = [Axis(full, lattice=lattice) for lattice in lattices(step)]
+    found = [[axis.at(place) for place in range(1, axis.places + 1)] for axis in axes]
+    assert found[0] == [n for n in range(1, full + 1) if n % step == 0]
+    for odd in found[1:]:
+        assert odd == sorted(set(odd))
+        ends = range(step, full + step, step)
+        assert odd == [min(n - 1, full) for n in ends]
+
+
+def quick_at(step: int) -> Callable[[Signature], float]:
+    """A device with steps of 16 that is slow at other lanes than multiples."""
+
+    def ms(one: Signature) -> float:
+        if one.lanes % step:
+            return 0.02 + 3e-4 * one.inputs * one.channels_out
+        return 0.02 + 1e-4 * 16 * math.ceil(one.inputs / 16) * one.channels_out
+
+    return ms
+
+
+@pytest.mark.parametrize("step", [1, 2, 4, 8])
+@pytest.mark.parametrize("groups", [1, 64])
+def test_what_a_layer_is_quick_at_multiples_of(step: int, groups: int) -> None:
+    family = Family(conv(64, 64, groups=groups), groups == 1, True)
+    known = measured(family, quick_at(step))
+    (layer,) = assemble([family], known.get, REFINED)
+    assert layer.alignment == step
+
+
+@pytest.mark.parametrize("ms", [lambda n: 1e-3 * n, lambda n: 1.0 + n // 8])
+def test_neither_slopes_nor_steps_are_taken_for_alignment(ms: Callable[[int], float]) -> None:
+    family = Family(conv(64, 64), True, True)
+    known = measured(family, lambda one: ms(one.inputs))
+    (layer,) = assemble([family], known.get, REFINED)
+    assert layer.alignment == 1
+
+
+def test_layers_of_a_kind_agree_on_what_noise_hides_in_some() -> None:
+    random = np.random.default_rng(0)
+    layers = [Family(conv(size, 64), True, True) for size in range(32, 80, 4)]
+    layers.append(Family(conv(7, 64), True, True))  # too narrow to be asked
+    other = Family(replace(conv(64, 64), kernel=(1, 1)), True, True)
+    known: dict[Signature, Timing] = {}
+    while missing := set(wanted([*layers, other], known.get, REFINED)) - known.keys():
+        for one in sorted(missing):
+            is_noisy = one.kernel == (3, 3)
+            noise = math.exp(random.normal(0, 0.05 * is_noisy))
+            known[one] = timing(noise * quick_at(4 if is_noisy else 1)(one))
+    found = REFINED.alignments([*layers, other], known.get)
+    assert [found[one] for one in layers] == [4] * (len(layers) - 1) + [1]
+    assert found[other] == 1
+
+
+def test_odd_widths_have_latencies_of_their_own() -> None:
+    ms, family = quick_at(4), Family(conv(64, 64), True, True)
+    (layer,) = assemble([family], measured(family, ms).get, REFINED)
+    exact = [ms(conv(n, 64)) for n in range(1, 65)]
+    told = layer.over_inputs()
+    assert told[7:] == pytest.approx(exact[7:], rel=0.08)
+    assert len(layer.over_outputs()) == 64
+    with pytest.raises(ValueError, match="wrong number of surfaces"):
+        LayerLatency.from_json(layer.to_json() | {"alignment": 1})
+    with pytest.raises(ValueError, match="least to its full widths"):
+        LayerLatency.from_json(layer.to_json() | {"alignment": 2})
 
 
 @pytest.mark.parametrize(

@@ -194,7 +194,7 @@ def edited(change: Callable[[dict[str, Any]], object]) -> Callable[[list[str]], 
             lambda lines: [*lines, '{"network": [1], "ms": -1, "spread_ms": 0, "repeats": 7}'],
             "ms: -1",
         ),
-        (edited(lambda head: head.update(version=7)), "no results of a kit of version 1"),
+        (edited(lambda head: head.update(version=7)), "no results of a kit of version 2"),
         (edited(lambda head: head["conditions"].update(batch=4)), "same options as to --kit"),
     ],
 )

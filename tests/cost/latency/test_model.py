@@ -11,7 +11,7 @@ from torch import nn
 
 from autoprune.config import SearchConfig
 from autoprune.cost.latency.backends import Conditions
-from autoprune.cost.latency.curves import Curve, LayerLatency
+from autoprune.cost.latency.curves import Curve, LayerLatency, Surface
 from autoprune.cost.latency.model import FIXED, OTHER, LatencyCost
 from autoprune.cost.latency.profiler import cut_to, spread
 from autoprune.cost.latency.signature import Signature
@@ -79,7 +79,7 @@ def test_what_a_device_favours_is_asked_of_the_networks_own_layers(stair_table: 
     every = tuple(float(n) for n in range(1, 513))
     slope = Curve(tuple(range(1, 513)), every, (0.0,) * 512)
     other = Signature("linear", 512, 512, (), (), (), (), 1, ())
-    foreign = LayerLatency(other, slope, slope, (512,), (512,), np.ones((1, 1)))
+    foreign = LayerLatency(other, 1, (Surface(slope, slope, (512,), (512,), np.ones((1, 1))),))
     both = replace(table, layers=(*table.layers, foreign))
     config, progress = SearchConfig("latency=0.5", round_to="auto"), Progress()
     steps = [

@@ -37,7 +37,8 @@ def test_both_widths_of_a_layer_stand_under_one_name(table: LatencyTable) -> Non
     assert sorted(names) == sorted(str(layer.dense) for layer in table.layers)
     for trace in layers:
         (layer,) = (one for one in table.layers if str(one.dense) == trace.name)
-        curve = layer.outputs if trace.xaxis == "x" else layer.inputs
+        (surface,) = layer.surfaces
+        curve = surface.outputs if trace.xaxis == "x" else surface.inputs
         assert (trace.x, trace.y) == (curve.lengths, curve.ms)
         assert trace.error_y.array == curve.spread_ms
     # The image's channels and the classes cannot be cut.

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from tables import IMAGE, layers
 from torch import nn
 
+from autoprune.cost.latency.correction import TERMS
 from autoprune.cost.latency.model import LatencyCost
 from autoprune.cost.latency.table import LatencyTable
 from autoprune.cost.latency.untrusted import LARGEST_FILE
@@ -57,12 +58,16 @@ def broken(change: Callable[[dict[str, Any]], object]) -> Callable[[str], str]:
     return edit
 
 
+def surface(data: Any) -> Any:
+    return data["layers"][0]["surfaces"][0]
+
+
 def coefficients(**values: Any) -> Callable[[str], str]:
     return broken(lambda data: data["correction"]["coefficients"].update(values))
 
 
 def curve(part: str, change: Callable[[list[Any]], object]) -> Callable[[str], str]:
-    return broken(lambda data: change(data["layers"][0]["outputs"][part]))
+    return broken(lambda data: change(surface(data)["outputs"][part]))
 
 
 @pytest.mark.parametrize(
@@ -73,16 +78,20 @@ def curve(part: str, change: Callable[[list[Any]], object]) -> Callable[[str], s
         (lambda text: "[1, 2]", "is no latency table"),
         (broken(lambda d: d.update(version=9)), "format version 9"),
         (broken(lambda d: d.update(layers=[])), "is empty"),
-        (broken(lambda d: d["layers"][0].pop("grid")), "damaged.*grid"),
-        (broken(lambda d: d["layers"][0]["inputs"]["ms"].__setitem__(0, -1.0)), "damaged"),
-        (broken(lambda d: d["layers"][0]["outputs"]["lengths"].pop()), "damaged"),
+        (broken(lambda d: surface(d).pop("grid")), "damaged.*grid"),
+        (
+            broken(lambda d: surface(d)["inputs"]["ms"].__setitem__(0, -1.0)),
+            "damaged",
+        ),
+        (broken(lambda d: surface(d)["outputs"]["lengths"].pop()), "damaged"),
         (broken(lambda d: d["conditions"].update(threads=0)), "damaged.*threads"),
         (broken(lambda d: d["conditions"].update(nonsense=0)), "damaged"),
         (broken(lambda d: d.pop("correction")), "damaged"),
-        (coefficients(layers_ms=-0.5), "damaged.*layers_ms: -0.5"),
+        (broken(lambda d: d.update(call_ms=-1.0)), "damaged.*call_ms: -1.0"),
+        (coefficients(odd_ms=-0.5), "damaged.*odd_ms: -0.5"),
         (coefficients(networks=math.nan), "damaged.*networks: nan"),
         (coefficients(weights_mb="1"), "damaged.*weights_mb: '1'"),
-        (coefficients(traffic_mb=math.inf), "damaged.*traffic_mb: inf"),
+        (coefficients(other_mb=math.inf), "damaged.*other_mb: inf"),
         (curve("ms", lambda ms: ms.clear()), "damaged.*not equally many"),
         (curve("lengths", lambda lengths: lengths.reverse()), "damaged.*do not rise"),
         (curve("lengths", lambda lengths: lengths.__setitem__(-1, 10**12)), "damaged.*lengths"),
@@ -90,7 +99,7 @@ def curve(part: str, change: Callable[[list[Any]], object]) -> Callable[[str], s
         (curve("spread_ms", lambda spread: spread.__setitem__(0, math.nan)), "damaged.*spread"),
         (broken(lambda d: d["origin"].update(device="a\x1b[2Jb")), "damaged.*device"),
         (broken(lambda d: d["origin"].update(versions=[])), "damaged.*versions"),
-        (lambda text: text.replace('"version": 1', f'"version": {"1" * 5000}'), "cannot read"),
+        (lambda text: text.replace('"version": 2', f'"version": {"1" * 5000}'), "cannot read"),
         (lambda text: "[" * 100_000, "cannot read"),
         (lambda text: text + " " * LARGEST_FILE, "cannot read.*larger than 64 MB"),
     ],
@@ -114,7 +123,7 @@ def test_a_table_that_predicts_nothing_is_refused(
     table: LatencyTable, structure: Structure, tmp_path: Path
 ) -> None:
     table.save(path := tmp_path / "table.json")
-    nothing = coefficients(layers_ms=0.0, traffic_mb=0.0, weights_mb=0.0, networks=0.0)
+    nothing = coefficients(**dict.fromkeys(TERMS, 0.0))
     path.write_text(nothing(path.read_text()))
     with pytest.raises(TableError, match="predicts no time at all"):
         LatencyCost(structure, LatencyTable.load(path))
