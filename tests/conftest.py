@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from autoprune.cost.latency.backends import Backend, Conditions
 from autoprune.cost.latency.journal import Journal
 from autoprune.cost.latency.profiler import profile
-from autoprune.cost.latency.signature import Signature
+from autoprune.cost.latency.signature import BARE, Signature
 from autoprune.cost.latency.stopwatch import Run, Timing
 from autoprune.cost.latency.table import LatencyTable
 from autoprune.policy import Widths
@@ -110,9 +110,38 @@ class StairBackend(Backend):
         return {"stairs": "1"}
 
 
+STAIRS = StairBackend(Conditions(backend="stairs"))
+
+
 def stair_ms(signature: Signature) -> float:
     inputs, outputs = (16 * -(-n // 16) for n in (signature.inputs, signature.channels_out))
     return 0.02 + 1e-7 * inputs * outputs * math.prod((*signature.kernel, *signature.spatial))
+
+
+class LaneBackend(StairBackend):
+    """The same, but slower wherever a layer's lanes are no multiple of 4; and calls cost."""
+
+    call_ms = 0.01
+
+    def layer(self, signature: Signature) -> Run:
+        return lambda: self.call_ms + lane_ms(signature)
+
+    def network(self, model: nn.Module, inputs: torch.Tensor) -> Run:
+        structure = trace(model, inputs)
+        layers = [Signature.of(layer, structure) for layer in structure.layers]
+        return lambda: sum(map(lane_ms, layers)) + 0.5
+
+
+def lane_ms(signature: Signature) -> float:
+    if signature == BARE:
+        return 0.0
+    return stair_ms(signature) * (1.7 if signature.lanes % 4 else 1.0)
+
+
+@pytest.fixture(scope="session")
+def lane_backend() -> LaneBackend:
+    """A backend whose latencies are known, in steps, and slow at odd widths."""
+    return LaneBackend(Conditions(backend="lanes"))
 
 
 @pytest.fixture(scope="session")
@@ -123,10 +152,11 @@ def stairs() -> type[StairBackend]:
 
 @pytest.fixture(scope="session")
 def stair_table() -> Callable[[nn.Module, torch.Tensor], LatencyTable]:
-    """Profile a network on the device with steps."""
+    """Profile a network, on the device with steps if no other is named."""
 
-    def table(model: nn.Module, inputs: torch.Tensor) -> LatencyTable:
-        backend = StairBackend(Conditions(backend="stairs"))
+    def table(
+        model: nn.Module, inputs: torch.Tensor, backend: StairBackend = STAIRS
+    ) -> LatencyTable:
         journal = Journal(None, backend.conditions.to_json())
         return profile(model, trace(model, inputs), inputs, backend, journal)
 

@@ -114,12 +114,24 @@ def show_search(run: Run, verbose: bool = False, quiet: bool = False) -> None:
     samples = f"{score['split']} split, {score['samples']} samples"
     judge = "scored by your own evaluate" if score["samples"] is None else samples
     out.print(f"\n{judge}; latency measured at batch 1 on {escape(costs['latency']['device'])}")
+    if not _latency_fell(costs["dense"], costs["pruned"]):
+        out.print(
+            "MACs fell further than latency: bound that (--budget latency=0.6, --round-to auto)"
+        )
     trials = f"{done['trials']} trials" + (f" ({done['failed']} failed)" if done["failed"] else "")
     out.print(f"{trials}, {done['evaluations']} evaluations, {done['seconds']:.1f} s")
     if verbose:
         out.print(_seconds_table(result["seconds"], done["seconds"]))
     out.print(f"files: {escape(str(run.path))}/ (pruned.safetensors, policy.json, result.json, …)")
     out.print(f"next:  autoprune evaluate {escape(str(run.path))}")
+
+
+def _latency_fell(dense: Mapping[str, Any], pruned: Mapping[str, Any]) -> bool:
+    """Whether latency fell by at least half as large a share as MACs did, where it is known."""
+    if not (dense["latency_ms"] and pruned["latency_ms"]):
+        return True
+    latency, macs = (1 - pruned[key] / max(dense[key], 1e-9) for key in ("latency_ms", "flops"))
+    return bool(latency >= macs / 2)
 
 
 def show_evaluation(report: Mapping[str, Any]) -> None:

@@ -153,9 +153,9 @@ def _show(table: LatencyTable, path: Path, spec: str) -> None:
 
     if (noise := describe_noise(table.origin)) is not None:
         warn(noise)
-    error = table.correction.relative_error
+    error, seconds = table.correction.relative_error, table.origin.seconds
+    took = f" in {seconds:.0f} s" if seconds else ""  # a kit does not say
     console().print(
-        f"{path}: {len(table.layers)} layers of {spec}, {table.origin.measurements} measurements "
-        f"in {table.origin.seconds:.0f} s, {table.about}; whole networks are foretold to "
-        f"{100 * (error or 0.0):.1f} %"
+        f"{path}: {len(table.layers)} layers of {spec}, {table.origin.measurements} measurements"
+        f"{took}, {table.about}; whole networks are foretold to {100 * (error or 0.0):.1f} %"
     )

@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 import torch
 
+from autoprune.cli.display import show_search
 from autoprune.cli.settings import tomllib
 from autoprune.demo.network import load_demo
 
@@ -36,6 +37,20 @@ def test_demo(demo_run) -> None:
     assert "\x1b" not in done.out + done.err
     costs = result(run)["costs"]
     assert costs["pruned"]["flops"] <= 0.5 * costs["dense"]["flops"]
+
+
+@pytest.mark.parametrize(("pruned_ms", "is_told"), [(8.0, True), (7.0, False), (None, False)])
+def test_fewer_macs_that_save_no_time_are_told(
+    demo_run, capsys, pruned_ms: float | None, is_told: bool
+) -> None:
+    costs = {
+        "dense": {"flops": 1000, "params": 10, "latency_ms": 10.0},
+        "pruned": {"flops": 500, "params": 5, "latency_ms": pruned_ms},
+        "latency": {"device": "cpu"},
+    }
+    run, _ = demo_run
+    show_search(SimpleNamespace(path=run, result={**result(run), "costs": costs}))
+    assert ("--budget latency=0.6" in capsys.readouterr().out) == is_told
 
 
 def test_default_output_counts_up(cli) -> None:

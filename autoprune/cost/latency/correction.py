@@ -137,5 +137,6 @@ def _fitted(rows: Floats, measured: Floats, pull: float) -> Floats:
     left, right = np.vstack([shares, drawn]), np.append(np.ones(len(rows)), drawn @ plain)
     size = np.maximum(left.max(axis=0), 1e-12)  # terms of very different size
     found, _ = nnls(left / size, right)
-    coefficients: Floats = found / size
+    # What none of the networks has, they say nothing about.
+    coefficients: Floats = np.where(shares.any(axis=0), found / size, plain)
     return coefficients

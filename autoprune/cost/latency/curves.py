@@ -23,6 +23,9 @@ from autoprune.cost.latency.untrusted import amount, each, extent, fields, posit
 
 Floats = npt.NDArray[np.float64]
 
+# Lengths along one side of a coarse grid.
+MOST_GRID = 16
+
 
 @dataclass(frozen=True, eq=False)
 class Curve:
@@ -43,7 +46,7 @@ class Curve:
 
     @property
     def varies(self) -> bool:
-        """Whether it holds for more than one length."""
+        """Whether it was measured at all lengths there are, not at the full one alone."""
         return len(self.lengths) > 1 or self.lengths == (1,)
 
     def to_json(self) -> dict[str, Any]:
@@ -122,6 +125,8 @@ class Surface:
             },
         )
         grid = found.pop("grid")
+        if max(len(found["grid_inputs"]), len(found["grid_outputs"])) > MOST_GRID:
+            raise ValueError("the grid is no coarse one")
         if [len(row) for row in grid] != [len(found["grid_outputs"])] * len(found["grid_inputs"]):
             raise ValueError("the grid has the wrong shape")
         return cls(**found, grid=np.array(grid))
@@ -133,7 +138,7 @@ class LayerLatency:
 
     Attributes:
         dense: the layer at its widest.
-        alignment: what its lanes are multiples of where it is quick; 1 if that is all the same.
+        alignment: the multiples of it stand out among the numbers of lanes; 1 if none do.
         surfaces: one for each of `lattices(alignment)`.
     """
 
@@ -155,29 +160,29 @@ class LayerLatency:
         return self._over(curves, self.dense.inputs, 1 if self.dense.groups == 1 else None)
 
     def over_outputs(self) -> Floats:
-        """Return the latency at every number of outputs from 1, the inputs whole; or empty."""
+        """Return the latency at every number of outputs or groups, the inputs whole; or empty."""
         curves, dense = [surface.outputs for surface in self.surfaces], self.dense
         return self._over(
             curves, dense.channels_out, None if dense.groups == 1 else dense.outputs_at_once
         )
 
     def _over(self, curves: Sequence[Curve], full: int, unit: int | None) -> Floats:
-        """Return a width's latencies; lanes are counted by it in units, or it leaves them whole."""
+        """Return a width's latencies; it counts lanes in units, or leaves them whole (None)."""
         if not curves[0].varies:
             return np.zeros(0)
-        lengths = np.arange(1, full + 1)
+        lengths = np.arange(unit or 1, full + 1, unit or 1)
         lanes = lengths // unit if unit else np.full(full, self.dense.lanes)
-        ms = np.stack([curve.at_all(full)[1:] for curve in curves])
-        found: Floats = ms[np.where(lanes % self.alignment, len(curves) - 1, 0), lengths - 1]
+        ms = np.stack([curve.at_all(full)[lengths] for curve in curves])
+        found: Floats = np.where(lanes % self.alignment, ms[-1], ms[0])
         return found
 
     def covers(self, family: Family) -> bool:
         """Whether a layer is one of this one's widths, with all that can vary in it."""
-        own, other, surface = self.dense, family.dense, self.surfaces[0]
-        return (
-            own.is_like(other)
-            and _reaches(surface.inputs, own.inputs, other.inputs, family.inputs_vary)
-            and _reaches(surface.outputs, own.channels_out, other.channels_out, family.outputs_vary)
+        own, other = self.dense, family.dense
+        return own.is_like(other) and all(
+            _reaches(one.inputs, own.inputs, other.inputs, family.inputs_vary)
+            and _reaches(one.outputs, own.channels_out, other.channels_out, family.outputs_vary)
+            for one in self.surfaces
         )
 
     def to_json(self) -> dict[str, Any]:

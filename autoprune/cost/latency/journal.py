@@ -18,7 +18,7 @@ from torch import Tensor
 
 from autoprune.cost.latency.signature import Signature
 from autoprune.cost.latency.stopwatch import Timing
-from autoprune.cost.latency.untrusted import each, extent, positive, read_text
+from autoprune.cost.latency.untrusted import each, extent, fields, positive, read_text
 from autoprune.errors import TableError, UsageError
 from autoprune.policy import Widths, hash_shapes
 from autoprune.structure.groups import Structure
@@ -47,8 +47,9 @@ class Measurement:
         Raises:
             ValueError: it is none.
         """
-        timing = {key: value for key, value in data.items() if key != BESIDE}
-        return cls(Timing.from_json(timing), positive(data.get(BESIDE)))
+        timing = Timing.from_json({key: value for key, value in data.items() if key != BESIDE})
+        beside = fields({BESIDE: data.get(BESIDE)}, {BESIDE: positive})
+        return cls(timing, beside[BESIDE])
 
 
 def subject(structure: Structure, inputs: Tensor) -> dict[str, Any]:

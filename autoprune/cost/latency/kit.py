@@ -150,7 +150,8 @@ def read_kit(
         raise TableError(
             f"cannot read the kit's results {str(path)!r}: {first_line(error)}."
         ) from error
-    lacking = sum(widths not in journal.networks for widths in spread(structure))
+    known = journal.networks
+    lacking = sum(widths not in known for widths in spread(structure))
     if lacking:
         raise TableError(
             f"the results in {str(path)!r} lack {lacking} whole networks: the kit has not measured "

@@ -63,9 +63,11 @@ class LatencyCost(CostModel):
         self.layers = table.of_layers(structure)
         self._names = [layer.name for layer in structure.layers]
         self._terms = Terms(structure, self.layers, table.call_ms, table.conditions.batch)
-        # Every coefficient is zero or more: what holds for these holds for any widths.
+        # Every coefficient is zero or more, and layers are on either lattice: this is the least.
+        scale = min(table.correction.coefficients[:2])
+        least = np.array([scale, scale, 0.0, *table.correction.coefficients[3:]])
         ends = (structure.dense_widths, (1,) * len(structure.dense_widths))
-        if not all(self.total(widths) > 0 for widths in ends):
+        if not all(least @ self._terms.at(widths) > 0 for widths in ends):
             raise TableError("the latency table predicts no time at all: measure another one.")
 
     def by_layer(self, widths: Widths) -> Mapping[str, float]:
@@ -100,8 +102,8 @@ class Terms:
         self,
         structure: Structure,
         layers: Sequence[LayerLatency],
-        call_ms: float = 0.0,
-        batch: int = 1,
+        call_ms: float,
+        batch: int,
     ) -> None:
         """Take the network, its layers' latencies in its order, and what a bare call takes."""
         specs = structure.layers
@@ -109,16 +111,20 @@ class Terms:
         self._lengths = Lengths(structure, dims)
         self._lanes = _Lanes(layers)
         self._first = np.cumsum([0, *(len(one.surfaces) for one in layers)])[:-1]
-        surfaces = [(one.dense, surface) for one in layers for surface in one.surfaces]
+        # Only up to the network's own lengths: a table may be of far wider layers.
+        full = np.rint(self._lengths.at(structure.dense_widths)).astype(int).reshape(2, -1).T
+        surfaces = [
+            (s, *ends) for one, ends in zip(layers, full, strict=True) for s in one.surfaces
+        ]
         self._curves = (
-            _Tables([s.inputs.at_all(dense.inputs) / s.top_ms for dense, s in surfaces]),
-            _Tables([s.outputs.at_all(dense.channels_out) for dense, s in surfaces]),
+            _Tables([s.inputs.at_all(inputs) / s.top_ms for s, inputs, _ in surfaces]),
+            _Tables([s.outputs.at_all(outputs) for s, _, outputs in surfaces]),
         )
         self._in_grid = (
-            _Tables([_places(s.grid_inputs, dense.inputs) for dense, s in surfaces]),
-            _Tables([_places(s.grid_outputs, dense.channels_out) for dense, s in surfaces]),
+            _Tables([_places(s.grid_inputs, inputs) for s, inputs, _ in surfaces]),
+            _Tables([_places(s.grid_outputs, outputs) for s, _, outputs in surfaces]),
         )
-        self._grid = _padded([surface.grid for _, surface in surfaces])
+        self._grid = _padded([surface.grid for surface, *_ in surfaces])
         self._calls = np.array([spec.calls for spec in specs], dtype=float)
         self._element_mb = np.array(
             [math.prod(s.kernel_size) * structure.itemsizes[s.weight] / MEGA for s in specs]

@@ -71,7 +71,8 @@ def figure(table: LatencyTable) -> Any:
         template="plotly_white",
         height=650,
         legend={
-            "title": f"Layers{hidden}<br><sup>click: show or hide; double click: alone</sup>",
+            "title": f"Layers{hidden}<br><sup>click: show or hide; double click: "
+            "alone<br>dotted: widths off the multiples that are quick</sup>",
             "font": {"size": 10},
         },
     )
@@ -81,16 +82,19 @@ def figure(table: LatencyTable) -> Any:
 def _curves(layer: LayerLatency, rank: int) -> Iterator[tuple[int, Any]]:
     """Yield (column, trace) of the widths of a layer that vary, under one entry of the legend.
 
-    Solid lines are of multiples of the layer's alignment, dotted ones of all other widths.
+    Solid lines are of multiples of the layer's alignment, dotted ones of all other widths along
+    which its lanes are counted.
     """
     from plotly import graph_objects as go
 
-    curves = [
-        (column, curve, dash)
-        for surface, dash in zip(layer.surfaces, ("solid", "dot"), strict=False)
-        for column, curve in ((1, surface.outputs), (2, surface.inputs))
-        if len(curve.lengths) > 1
+    aligned, *odd = layer.surfaces
+    by_group = layer.dense.groups > 1
+    drawn = [
+        (1, aligned.outputs, "solid"),
+        (2, aligned.inputs, "solid"),
+        *((1, one.outputs, "dot") if by_group else (2, one.inputs, "dot") for one in odd),
     ]
+    curves = [one for one in drawn if len(one[1].lengths) > 1]
     for place, (column, curve, dash) in enumerate(curves):
         yield (
             column,

@@ -91,13 +91,15 @@ def build_table(
         TableError: one is missing.
     """
     try:
-        known = journal.layers
+        known, measured = journal.layers, journal.networks
         layers, call_ms = assemble(families(structure), known.get, sampling), known[BARE].ms
+        networks = {widths: measured[widths] for widths in spread(structure)}
     except KeyError as error:
-        raise TableError(f"the measurements lack the layer {error.args[0]}.") from error
+        raise TableError(f"the measurements lack {error.args[0]}.") from error
+    if not all(one.is_sound for one in (*known.values(), *networks.values())):
+        raise TableError("the measurements differ by more than any device's speed.")
     table = LatencyTable(conditions, origin, significant(call_ms), layers, Correction())
     terms = Terms(structure, table.of_layers(structure), table.call_ms, conditions.batch)
-    networks = journal.networks
     correction = Correction.fit(
         [terms.at(widths) for widths in networks], [timing.ms for timing in networks.values()]
     )
@@ -149,7 +151,8 @@ def _measure_networks(
         return lambda: backend.network(cut_to(model, structure, widths), inputs)
 
     dense = structure.dense_widths
-    missing = [widths for widths in spread(structure) if widths not in journal.networks]
+    known = journal.networks
+    missing = [widths for widths in spread(structure) if widths not in known]
     total = len(journal) + len(missing)
     for some in _portions(missing, NETWORKS_AT_ONCE, lambda _: 0):
         runs = [dense, *(widths for widths in some if widths != dense)]

@@ -10,7 +10,7 @@ import itertools
 import math
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -178,7 +178,7 @@ def _runs_straight(
     high: int,
     b: Timing,
     inner: Sequence[int],
-    timing: Callable[[int], Timing | None],
+    timing: TimingAt,
 ) -> bool:
     for length in inner:
         seen = timing(length)
@@ -231,16 +231,21 @@ class Sheet:
         self, axis: Axis, varies: bool, at: Callable[[int], Signature], measured: Measured
     ) -> dict[int, Signature]:
         found = self.sampling.places(axis, varies, lambda place: measured(at(axis.at(place))))
-        return {length: at(length) for length in map(axis.at, sorted(found))}
+        return {length: at(length) for length in _lengths(axis, varies, found)}
 
     def grid(self) -> tuple[list[int], list[int]]:
         """Return the lengths of the coarse grid, of inputs and of outputs."""
         varying = (self.inputs, self.family.inputs_vary), (self.outputs, self.family.outputs_vary)
         inputs, outputs = (
-            [axis.at(one) for one in coarse(axis.places, varies, largest_step(axis))]
+            _lengths(axis, varies, coarse(axis.places, varies, largest_step(axis)))
             for axis, varies in varying
         )
         return inputs, outputs
+
+
+def _lengths(axis: Axis, varies: bool, places: Iterable[int]) -> list[int]:
+    """Return the lengths at some places and, if there are others, the least one; rising."""
+    return sorted({*map(axis.at, places), *([axis.least] if varies else [])})
 
 
 def wanted(layers: Sequence[Family], measured: Measured, sampling: Sampling) -> Iterator[Signature]:

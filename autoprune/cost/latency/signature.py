@@ -201,7 +201,7 @@ class Family:
         return dense.operator, all(size == 1 for size in dense.kernel), dense.groups > 1
 
     def may_align_to(self, step: int) -> bool:
-        """Whether it has widths at multiples of a number, and others."""
+        """Whether it has widths at two multiples of a number, and others."""
         return self.lanes_vary and self.dense.lanes >= 2 * step
 
     def with_lanes(self, lanes: int) -> Signature:

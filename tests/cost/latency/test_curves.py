@@ -121,8 +121,8 @@ def test_json_round_trip() -> None:
 
 
 @given(st.integers(1, 300), st.sampled_from([1, 2, 4, 8]))
-def test_lattices_hold_every_length_once(full: int, step: int) -> None:
-    """The aligned one all multiples, the odd one the last length before each, or the full one."""
+def test_lattices_stand_for_every_length(full: int, step: int) -> None:
+    """The aligned one holds all multiples, the odd one the last length before each, or the full."""
     axes = [Axis(full, lattice=lattice) for lattice in lattices(step)]
     found = [[axis.at(place) for place in range(1, axis.places + 1)] for axis in axes]
     assert found[0] == [n for n in range(1, full + 1) if n % step == 0]
@@ -180,8 +180,7 @@ def test_odd_widths_have_latencies_of_their_own() -> None:
     ms, family = quick_at(4), Family(conv(64, 64), True, True)
     (layer,) = assemble([family], measured(family, ms).get, REFINED)
     exact = [ms(conv(n, 64)) for n in range(1, 65)]
-    told = layer.over_inputs()
-    assert told[7:] == pytest.approx(exact[7:], rel=0.08)
+    assert layer.over_inputs() == pytest.approx(exact, rel=0.08)
     assert len(layer.over_outputs()) == 64
     with pytest.raises(ValueError, match="wrong number of surfaces"):
         LayerLatency.from_json(layer.to_json() | {"alignment": 1})

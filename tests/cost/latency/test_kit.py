@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
@@ -26,7 +27,7 @@ pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
 from autoprune.cost.latency.kit import read_kit, write_kit
-from autoprune.cost.latency.kit_runner import open_session
+from autoprune.cost.latency.kit_runner import open_session, portion
 from autoprune.cost.latency.onnx_backend import check_onnx
 
 IMAGE = torch.randn(1, 3, 8, 8)
@@ -102,6 +103,39 @@ def test_an_interrupted_runner_goes_on(results: Path, tmp_path: Path) -> None:
     assert done.returncode == 0 and "s left" in done.stderr
     again = (kit / "results.jsonl").read_text().splitlines(keepends=True)
     assert again[:-3] == lines[:-3] and len(again) == len(lines)
+
+
+def test_networks_of_other_widths_do_not_count(
+    results: Path, structure: Structure, tmp_path: Path
+) -> None:
+    lines = results.read_text().splitlines()
+    (other := tmp_path / "results.jsonl").write_text(
+        "\n".join([*lines, *(lines[-1].replace("[2]", text) for text in ("[1, 2]", "[]", "[999]"))])
+    )
+    assert "[2]" in lines[-1]
+    tables = [read_kit(path, structure, IMAGE, CONDITIONS) for path in (results, other)]
+    assert tables[0].correction == tables[1].correction
+
+
+def test_layers_and_networks_have_references_of_their_own(results: Path) -> None:
+    tasks = [
+        *({"file": f"{i}", "layer": {}} for i in range(19)),
+        *({"file": f"n{i}", "network": []} for i in range(10)),
+    ]
+    found, done = [], 0
+    while done < len(tasks):
+        beside, some = portion(tasks, done)
+        assert beside["file"] == ("0" if "layer" in some[0] else "n0")
+        found.append([task["file"] for task in some])
+        done += len(some)
+    assert list(itertools.chain(*found)) == [task["file"] for task in tasks]
+    assert list(map(len, found)) == [8, 8, 3, 8, 2]
+    beside, some = portion(tasks, 5)  # a portion that was interrupted
+    assert (beside["file"], some[0]["file"], len(some)) == ("0", "5", 8)
+    lines = [json.loads(line) for line in results.read_text().splitlines()[1:]]
+    for kind in ("layer", "network"):
+        first, *rest = (line for line in lines if kind in line)
+        assert first["ms"] == first["beside_ms"] and all(line["beside_ms"] > 0 for line in rest)
 
 
 def test_results_of_another_kit_are_not_continued(results: Path, tmp_path: Path) -> None:
@@ -181,7 +215,10 @@ def edited(change: Callable[[dict[str, Any]], object]) -> Callable[[list[str]], 
 @pytest.mark.parametrize(
     ("edit", "words"),
     [
-        (cut(3), "lack the layer conv2d"),
+        (cut(3), "lack conv2d"),
+        (cut(1), "lack "),
+        (added(network=[1, 2, 3], ms=1, spread_ms=0, repeats=7), "cannot read.*beside_ms"),
+        (added(network=[24], ms=9e9, spread_ms=0, repeats=7, beside_ms=1e-9), "any device's speed"),
         (lambda lines: lines[:-2], "lack 2 whole networks.*goes on where it was"),
         (edited(lambda head: head["subject"].update(network="0" * 16)), "another network or input"),
         (edited(lambda head: head["subject"].update(input=[3, 9, 9])), "another network or input"),

@@ -41,6 +41,52 @@ def test_a_known_device_is_predicted(name: str, stairs: Any, stair_table: Any) -
     assert prediction.std_ms is not None and prediction.std_ms < 0.05 * prediction.ms
 
 
+def kinds() -> nn.Sequential:
+    """Layers that read their lanes in every way there is."""
+    return nn.Sequential(
+        nn.Conv2d(3, 48, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(48, 48, 3, padding=1, groups=48),
+        nn.Conv2d(48, 40, 1),
+        nn.ConvTranspose2d(40, 32, 2, stride=2),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(32, 10),
+    )
+
+
+def test_a_device_that_is_slow_at_odd_widths_is_predicted(
+    stair_table: Any, lane_backend: Any
+) -> None:
+    model, image = kinds().eval(), torch.randn(1, 3, 16, 16)
+    structure, table = trace(model, image), stair_table(model, image, lane_backend)
+    assert [one.alignment for one in table.layers] == [1, 4, 4, 4, 4]
+    assert table.call_ms == lane_backend.call_ms
+    cost, random = LatencyCost(structure, table), np.random.default_rng(0)
+    for _ in range(20):
+        widths = tuple(int(random.integers(4, size + 1)) for size in structure.dense_widths)
+        for some in (widths, tuple(width // 4 * 4 for width in widths)):
+            real = lane_backend.network(cut_to(model, structure, some), image)()
+            assert cost.total(some) == pytest.approx(real, rel=0.03)
+            assert sum(cost.by_layer(some).values()) == pytest.approx(cost.total(some))
+
+
+def test_networks_of_the_fit_without_odd_layers_do_not_make_these_free(
+    stair_table: Any, lane_backend: Any
+) -> None:
+    """Features behind a flattened image come in 64s: always aligned."""
+    image = torch.randn(1, 3, 8, 8)
+    flat = nn.Sequential(nn.Conv2d(3, 24, 3, padding=1), nn.Flatten(), nn.Linear(24 * 64, 10))
+    table = stair_table(flat, image, lane_backend)
+    assert table.correction.coefficients[1] == 1.0
+    pooled = nn.Sequential(
+        nn.Conv2d(3, 24, 3, padding=1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(24, 10)
+    )
+    by_layer = LatencyCost(trace(pooled, image), table).by_layer
+    assert by_layer((23,))["3"] > by_layer((24,))["3"]
+
+
 def two_layers() -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(3, 32, 3), nn.ReLU(), nn.Conv2d(32, 10, 1))
 

@@ -48,6 +48,17 @@ def test_both_widths_of_a_layer_stand_under_one_name(table: LatencyTable) -> Non
     assert len(drawn) == 2 * len(table.layers) - 2
 
 
+def test_odd_widths_are_dotted_along_the_lanes(stair_table: Any, lane_backend: Any) -> None:
+    pytest.importorskip("plotly")
+    model = nn.Sequential(nn.Conv2d(3, 24, 3), nn.Conv2d(24, 24, 3, groups=24), nn.Conv2d(24, 9, 1))
+    table = stair_table(model, torch.randn(1, 3, 8, 8), lane_backend)
+    dotted = [one for one in plots.figure(table).data if one.line.dash == "dot"]
+    assert sorted((one.name.split(" in ")[0].split(" on ")[0], one.xaxis) for one in dotted) == [
+        ("conv2d 1x1 24 to 9 channels", "x2"),
+        ("conv2d 3x3 24 to 24 channels", "x"),
+    ]
+
+
 def test_the_slowest_layers_are_shown(table: LatencyTable) -> None:
     visible = {trace.name for trace in plots.figure(table).data if trace.visible is True}
     slowest = sorted(table.layers, key=lambda one: -one.dense_ms)

@@ -31,6 +31,21 @@ def test_long_layers_decide() -> None:
     assert favoured_step([stairs, layer(lambda n: 0.001 * n)]) == 16
 
 
+def test_groups_are_counted_not_their_outputs() -> None:
+    """A convolution of 32 groups of 4 outputs that is quick at multiples of 4 groups."""
+
+    def surface(ms: Callable[[int], float], groups: range) -> Surface:
+        lengths = tuple(4 * n for n in groups)
+        curve = Curve(lengths, tuple(map(ms, groups)), (0.0,) * len(lengths))
+        return Surface(
+            Curve((4,), curve.ms[-1:], (0.0,)), curve, (4,), lengths[-1:], np.ones((1, 1))
+        )
+
+    dense = Signature("conv2d", 128, 128, (3, 3), (1, 1), (1, 1), (1, 1), 32, (8, 8))
+    quick, slow = surface(float, range(4, 33, 4)), surface(lambda n: 2.0 * n, range(3, 33, 4))
+    assert favoured_step([LayerLatency(dense, 4, (quick, slow))]) == 4
+
+
 def test_where_odd_widths_are_slow_multiples_are_favoured() -> None:
     def curve(ms: Callable[[int], float], lengths: range) -> Curve:
         return Curve(tuple(lengths), tuple(map(ms, lengths)), (0.0,) * len(lengths))

@@ -31,8 +31,9 @@ def structure() -> Structure:
 
 
 @pytest.fixture(scope="module")
-def table(stair_table: Any) -> LatencyTable:
-    found: LatencyTable = stair_table(layers(), IMAGE)
+def table(stair_table: Any, lane_backend: Any) -> LatencyTable:
+    found: LatencyTable = stair_table(layers(), IMAGE, lane_backend)
+    assert [len(one.surfaces) for one in found.layers] == [1, 2, 2]
     return found
 
 
@@ -126,6 +127,34 @@ def test_a_table_that_predicts_nothing_is_refused(
     nothing = coefficients(**dict.fromkeys(TERMS, 0.0))
     path.write_text(nothing(path.read_text()))
     with pytest.raises(TableError, match="predicts no time at all"):
+        LatencyCost(structure, LatencyTable.load(path))
+
+
+def test_odd_widths_that_cost_nothing_are_refused(
+    table: LatencyTable, structure: Structure, tmp_path: Path
+) -> None:
+    """All of the network is aligned in between, and neither at its ends."""
+    table.save(path := tmp_path / "table.json")
+    for lattice in ("aligned_ms", "odd_ms"):
+        only = coefficients(**dict.fromkeys(TERMS, 0.0) | {lattice: 1.0})
+        path.write_text(only(path.read_text()))
+        with pytest.raises(TableError, match="predicts no time at all"):
+            LatencyCost(structure, LatencyTable.load(path))
+
+
+@pytest.mark.parametrize("surface", [0, 1])
+def test_a_surface_that_ends_early_is_not_used(
+    table: LatencyTable, structure: Structure, tmp_path: Path, surface: int
+) -> None:
+    table.save(path := tmp_path / "table.json")
+
+    def stump(data: dict[str, Any]) -> None:
+        curve = data["layers"][1]["surfaces"][surface]["outputs"]
+        for part in curve.values():
+            del part[:-1]
+
+    path.write_text(broken(stump)(path.read_text()))
+    with pytest.raises(TableError, match="over all its widths"):
         LatencyCost(structure, LatencyTable.load(path))
 
 
