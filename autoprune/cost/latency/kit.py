@@ -19,18 +19,12 @@ from torch import Tensor, nn
 from autoprune.cost.latency.backends import Conditions
 from autoprune.cost.latency.journal import Journal, subject
 from autoprune.cost.latency.lattice import Axis
+from autoprune.cost.latency.nodes import TimingAt, coarse, largest_step
 from autoprune.cost.latency.onnx_backend import exported, provider
 from autoprune.cost.latency.onnx_files import layer_model, with_light_weights
 from autoprune.cost.latency.profiler import build_table, cut_to, layer_beside, spread
-from autoprune.cost.latency.refinement import (
-    Alignments,
-    Measured,
-    Sampling,
-    TimingAt,
-    coarse,
-    largest_step,
-    wanted,
-)
+from autoprune.cost.latency.sampling import Alignments, Measured, Sampling
+from autoprune.cost.latency.sheets import wanted
 from autoprune.cost.latency.signature import Family, Signature, families
 from autoprune.cost.latency.table import LatencyTable, Origin
 from autoprune.cost.latency.untrusted import read_text

@@ -15,7 +15,8 @@ from autoprune.cost.latency.backends import Backend, Conditions
 from autoprune.cost.latency.correction import Correction
 from autoprune.cost.latency.journal import Journal, Measurement
 from autoprune.cost.latency.model import Terms
-from autoprune.cost.latency.refinement import Refined, Sampling, assemble, wanted
+from autoprune.cost.latency.sampling import Refined, Sampling
+from autoprune.cost.latency.sheets import assemble, wanted
 from autoprune.cost.latency.signature import BARE, Family, Signature, families
 from autoprune.cost.latency.stopwatch import Run, Timing
 from autoprune.cost.latency.table import LatencyTable, Origin

@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 
 from autoprune.cost.latency.curves import Curve, LayerLatency
 from autoprune.cost.latency.lattice import Axis, lattices
-from autoprune.cost.latency.refinement import Refined, assemble, coarse, nodes, wanted
+from autoprune.cost.latency.nodes import coarse, nodes
+from autoprune.cost.latency.sampling import Refined
+from autoprune.cost.latency.sheets import assemble, wanted
 from autoprune.cost.latency.signature import BARE, Family, Signature
 from autoprune.cost.latency.stopwatch import Timing
 
