@@ -17,6 +17,8 @@ from autoprune.evaluation.reward import DEFAULT_REWARD, needs_no_budget
 RENEWABLE = ("trials", "time", "recover")
 # A step of widths that the device chooses.
 AUTO = "auto"
+# The agent that comes with autoprune.
+BUILT_IN = "built-in"
 # Where model and data come from, and written into a run's config.toml besides the options.
 ORIGIN = ("model", "weights", "data", "normalize", "device")
 REMARKS = ("autoprune", "versions", "judge")
@@ -40,7 +42,7 @@ class SearchConfig:
         recover: seconds in which the winner learns to do what the dense network does; 0 is off.
             None is half as long as the search took, two minutes at most.
         sampler: of the strategy "bayes".
-        agent: of the strategy "ddpg": the run or file of one that learnt before.
+        agent: of the strategy "ddpg": the run or file of one that learnt before, or "built-in".
         from_run: of the strategy "recall", which it implies: the run whose frontier is used.
         importance: which channels stay.
         exclude: layer-name patterns that stay as they are.

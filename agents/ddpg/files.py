@@ -11,6 +11,7 @@ from typing import Any
 from safetensors.torch import load_file
 from torch import Tensor
 
+from autoprune.config import BUILT_IN
 from autoprune.errors import RunError, first_line
 from autoprune.search_spaces.episode import FEATURES
 from autoprune.study.files import save_tensors, write_whole
@@ -53,7 +54,7 @@ def load_agent(
     """Return an agent that fits networks with the given hidden layers.
 
     Args:
-        path: a run directory, its `agent` folder, or one of the two files in that.
+        path: a run directory, its `agent` folder, one of the two files in that, or `BUILT_IN`.
         hidden: units of the hidden layers.
         shapes: of the tensors that are wanted, by name; not checked without.
 
@@ -87,13 +88,15 @@ def load_agent(
 
 
 def _folder(path: Path) -> Path:
+    if str(path) == BUILT_IN:
+        return Path(__file__).with_name("built_in")
     folder = path.parent if path.is_file() else path
     inner = folder / "agent"
     found = inner if (inner / "agent.json").exists() else folder
     if not (found / "agent.json").exists():
         raise RunError(
             f"there is no agent in {str(path)!r}: name the run of a strategy that learns one "
-            "(ddpg), or its agent folder."
+            f"(ddpg), its agent folder, or {BUILT_IN}."
         )
     return found
 

@@ -64,7 +64,7 @@ Agent = Annotated[
     str | None,
     typer.Option(
         metavar="RUN",
-        help="Of ddpg: a run whose agent, learnt there, is used here (any network).",
+        help="Of ddpg: a run whose agent, learnt there, is used here (any network), or built-in.",
         rich_help_panel=HOW,
     ),
 ]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from autoprune.cli.specs import DEMO, DEMO_DATA, absolute_model
-from autoprune.config import ORIGIN, REMARKS, RENEWABLE, SearchConfig, read_option
+from autoprune.config import BUILT_IN, ORIGIN, REMARKS, RENEWABLE, SearchConfig, read_option
 from autoprune.data import absolute_data
 from autoprune.errors import UsageError, did_you_mean, first_line
 from autoprune.evaluation.reward import DEFAULT_REWARD, find_reward, needs_no_budget
@@ -29,7 +29,8 @@ _SWITCHES = ("verbose", "quiet")
 _DELIBERATE = ("verify_latency",)
 # Read in words that mean the same in any folder.
 _LASTING: Mapping[str, Callable[[str], str]] = {
-    **dict.fromkeys(("agent", "from_run", "latency_table"), absolute),
+    **dict.fromkeys(("from_run", "latency_table"), absolute),
+    "agent": lambda agent: agent if agent == BUILT_IN else absolute(agent),
     "latency_backend": absolute_object,
 }
 _KEYS = (*ORIGIN, *_SEARCH, *_SWITCHES, "output")

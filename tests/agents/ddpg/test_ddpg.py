@@ -17,6 +17,7 @@ from autoprune.agents.ddpg import agent
 from autoprune.agents.ddpg.agent import DdpgStrategy
 from autoprune.agents.ddpg.exploration import TruncatedNormal
 from autoprune.agents.ddpg.networks import HIGH, LOW
+from autoprune.config import BUILT_IN
 from autoprune.errors import RunError, UsageError
 from autoprune.search_spaces.episode import FEATURES, Step
 
@@ -163,6 +164,12 @@ def test_an_agent_is_never_half_written(
     with pytest.raises(OSError, match="no space left"):
         agent.save(tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_the_built_in_agent_fits_any_network(make_toy: Any) -> None:
+    pupil = DdpgStrategy(make_toy([8, 6, 10]).problem, agent=BUILT_IN)
+    assert pupil.agent_from == {"path": BUILT_IN, "networks": [10], "episodes": 200}
+    assert pupil.ask() is not None
 
 
 def test_only_agents_take_an_agent(tmp_path: Path) -> None:

@@ -201,7 +201,9 @@ def test_a_noisy_machine_is_told(stairs: Any) -> None:
 # ---------------------------------------------------------------------------------------- backends
 
 
-@pytest.mark.parametrize("name", ["torch", "onnxruntime"])
+@pytest.mark.parametrize(
+    "name", ["torch", "onnxruntime", pytest.param("torch-compile", marks=pytest.mark.slow)]
+)
 def test_a_small_network_on_this_machine(name: str) -> None:
     if name == "onnxruntime":
         pytest.importorskip("onnxruntime")
