@@ -24,6 +24,9 @@ _PLACES = {
     "uniform": "autoprune.agents.uniform:UniformStrategy",
 }
 AUTO = "bayes"
+# The agent that comes with autoprune.
+BUILT_IN = "built-in"
+
 STRATEGIES = ("auto", *sorted(_PLACES))
 
 
@@ -88,6 +91,7 @@ def make_strategy(name: str, problem: SearchProblem, **options: Any) -> Strategy
 
 __all__ = [
     "AUTO",
+    "BUILT_IN",
     "STRATEGIES",
     "check_strategy",
     "check_unbounded",

@@ -17,8 +17,6 @@ from autoprune.evaluation.reward import DEFAULT_REWARD, needs_no_budget
 RENEWABLE = ("trials", "time", "recover")
 # A step of widths that the device chooses.
 AUTO = "auto"
-# The agent that comes with autoprune.
-BUILT_IN = "built-in"
 # Where model and data come from, and written into a run's config.toml besides the options.
 ORIGIN = ("model", "weights", "data", "normalize", "device")
 REMARKS = ("autoprune", "versions", "judge")

@@ -11,7 +11,7 @@ from typing import Any
 from safetensors.torch import load_file
 from torch import Tensor
 
-from autoprune.config import BUILT_IN
+from autoprune.agents import BUILT_IN
 from autoprune.errors import RunError, first_line
 from autoprune.search_spaces.episode import FEATURES
 from autoprune.study.files import save_tensors, write_whole

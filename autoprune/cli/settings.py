@@ -8,8 +8,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from autoprune.agents import BUILT_IN
 from autoprune.cli.specs import DEMO, DEMO_DATA, absolute_model
-from autoprune.config import BUILT_IN, ORIGIN, REMARKS, RENEWABLE, SearchConfig, read_option
+from autoprune.config import ORIGIN, REMARKS, RENEWABLE, SearchConfig, read_option
 from autoprune.data import absolute_data
 from autoprune.errors import UsageError, did_you_mean, first_line
 from autoprune.evaluation.reward import DEFAULT_REWARD, find_reward, needs_no_budget

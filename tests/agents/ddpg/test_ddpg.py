@@ -12,12 +12,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from autoprune.agents import check_strategy
+from autoprune.agents import BUILT_IN, check_strategy
 from autoprune.agents.ddpg import agent
 from autoprune.agents.ddpg.agent import DdpgStrategy
 from autoprune.agents.ddpg.exploration import TruncatedNormal
 from autoprune.agents.ddpg.networks import HIGH, LOW
-from autoprune.config import BUILT_IN
 from autoprune.errors import RunError, UsageError
 from autoprune.search_spaces.episode import FEATURES, Step
 
