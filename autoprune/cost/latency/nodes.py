@@ -30,33 +30,39 @@ def largest_step(axis: Axis) -> int:
     return max(LARGEST_STEP // axis.lattice.step, 1)
 
 
-def coarse(length: int, varies: bool, largest: int = LARGEST_STEP) -> list[int]:
-    """Return the places that are measured in any case, rising."""
+def coarse(last: int, varies: bool, largest: int) -> list[int]:
+    """Return the places that are measured in any case, rising.
+
+    Args:
+        last: of the axis.
+        varies: whether there are others.
+        largest: places between two steps, at most.
+    """
     if not varies:
-        return [length]
-    shares = {_aligned(share * length, length, largest) for share in COARSE}
-    return sorted({1, length} | {one for one in shares if 1 < one < length})
+        return [last]
+    shares = {_aligned(share * last, last, largest) for share in COARSE}
+    return sorted({1, last} | {one for one in shares if 1 < one < last})
 
 
-def _aligned(wanted: float, length: int, step: int) -> int:
-    """Return the multiple nearest to a length of the largest power of two that fits into it."""
-    while step > 1 and 2 * step > min(wanted, length):
+def _aligned(wanted: float, last: int, step: int) -> int:
+    """Return the multiple nearest to a place of the largest power of two that fits into it."""
+    while step > 1 and 2 * step > min(wanted, last):
         step //= 2
     return max(round(wanted / step) * step, 1)
 
 
-def nodes(length: int, varies: bool, timing: TimingAt, largest: int = LARGEST_STEP) -> set[int]:
+def nodes(last: int, varies: bool, timing: TimingAt, largest: int) -> set[int]:
     """Return the places that a curve goes through, as far as they can be told.
 
     Args:
-        length: the last one.
+        last: of the axis.
         varies: whether there are others.
         timing: of a place; the nodes hold those to be measured next, whose timing is None.
         largest: places between two steps, at most.
     """
     # A step up lies right behind a multiple.
-    always = coarse(length, varies, largest)
-    start = sorted({*always, *(n + 1 for n in always if n < length)})
+    always = coarse(last, varies, largest)
+    start = sorted({*always, *(n + 1 for n in always if n < last)})
     found = set(start)
     pending = list(itertools.pairwise(start))
     while pending:
@@ -83,18 +89,13 @@ def _middle(low: int, high: int, step: int) -> list[int]:
 
 
 def _runs_straight(
-    low: int,
-    a: Timing,
-    high: int,
-    b: Timing,
-    inner: Sequence[int],
-    timing: TimingAt,
+    low: int, a: Timing, high: int, b: Timing, inner: Sequence[int], timing: TimingAt
 ) -> bool:
-    for length in inner:
-        seen = timing(length)
+    for place in inner:
+        seen = timing(place)
         if seen is None:
             return True  # nothing more can be told before it is measured
-        chord = a.ms + (b.ms - a.ms) * (length - low) / (high - low)
+        chord = a.ms + (b.ms - a.ms) * (place - low) / (high - low)
         noise = max(seen.spread_ms, a.spread_ms, b.spread_ms)
         if abs(seen.ms - chord) > max(STRAIGHT * seen.ms, noise):
             return False

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from autoprune.cost.latency.curves import Curve, LayerLatency
 from autoprune.cost.latency.lattice import Axis, lattices
-from autoprune.cost.latency.nodes import coarse, nodes
+from autoprune.cost.latency.nodes import LARGEST_STEP, coarse, nodes
 from autoprune.cost.latency.sampling import Refined
 from autoprune.cost.latency.sheets import assemble, wanted
 from autoprune.cost.latency.signature import BARE, Family, Signature
@@ -39,26 +39,28 @@ def measured(family: Family, ms: Callable[[Signature], float]) -> dict[Signature
 
 @given(st.integers(1, 3000), st.booleans())
 def test_coarse_lengths_rise_from_one_to_the_full_width(length: int, varies: bool) -> None:
-    found = coarse(length, varies)
+    found = coarse(length, varies, LARGEST_STEP)
     assert found == sorted(set(found))
     assert found[-1] == length
     assert found[0] == (1 if varies else length)
 
 
 def test_a_straight_curve_is_measured_coarsely() -> None:
-    found = nodes(512, True, lambda n: timing(1.0 + 0.01 * n))
+    found = nodes(512, True, lambda n: timing(1.0 + 0.01 * n), LARGEST_STEP)
     assert {1, 64, 128, 256, 512} <= found
     assert len(found) <= 9 + 2 * 4  # one look into every stretch
 
 
 def test_a_step_is_found_from_both_sides() -> None:
-    found = nodes(256, True, lambda n: timing(1.0 if n <= 176 else 2.0))
+    found = nodes(256, True, lambda n: timing(1.0 if n <= 176 else 2.0), LARGEST_STEP)
     assert {176, 177} <= found
 
 
 def test_noise_is_not_taken_for_steps() -> None:
     random = np.random.default_rng(0)
-    found = nodes(512, True, lambda n: timing(float(random.uniform(1, 2)), spread=1.0))
+    found = nodes(
+        512, True, lambda n: timing(float(random.uniform(1, 2)), spread=1.0), LARGEST_STEP
+    )
     assert len(found) <= 9 + 2 * 4
 
 
