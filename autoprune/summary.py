@@ -111,6 +111,8 @@ class Summary:
         best = self.ledger.best(1, self.contest.strategy.problem.projection.fits)
         total = {key: spent.get(key, 0) + value for key, value in took.items()}
         forwards = sum(self.bench.forwards(trial.measurement) for trial in self.ledger)
+        # A session that was killed has left the seconds of its trials alone.
+        seconds = max(total["total"], sum(filter(None, self._seconds().values())))
         rivals = sum(trial.measurement.others_scored for trial in self.ledger if trial.measurement)
         return {
             "trials": trials,
@@ -124,7 +126,7 @@ class Summary:
                 "recover": self.config.recover,
             },
             "signal_split": self.images.signal_split,
-            "seconds": round(total["total"], 3),
+            "seconds": round(seconds, 3),
         }
 
     def _seconds(self) -> dict[str, float | None]:

@@ -13,7 +13,7 @@ from searches import FEW, TINY, Notes, classifier, dataset
 from torch import nn
 
 import autoprune
-from autoprune import api, bench
+from autoprune import api, bench, summary
 from autoprune.data import Splits
 from autoprune.demo import load_demo
 from autoprune.errors import RunError, UsageError
@@ -68,8 +68,12 @@ def test_a_run_killed_in_recovery_is_refused_until_it_is_finished(
             classifier(), data=dataset(), budget="flops=0.7", from_run=options["output"].as_posix()
         )
     monkeypatch.setattr(distillation, "EPOCHS", 1)
+    long = {"surgery": 1.0, "batchnorm": None, "scoring": 999.0}
+    monkeypatch.setattr(summary, "stage_seconds", lambda ledger: long)
     run = autoprune.search(classifier(), data=dataset(), resume=True, **options)
     autoprune.load_pruned(classifier(), run.path)
+    # The session that was killed could not write down what it took in all.
+    assert run.result["search"]["seconds"] >= 1000
     # A trial, two to choose the judge, in either session two repairs and the winner for the record,
     # and once after recovery.
     assert run.result["search"]["evaluations"] == 1 + 2 + 2 * (2 + 1) + 1
