@@ -25,6 +25,7 @@ FLOORS = (
         "api",
         "bench",
         "config",
+        "elsewhere",
         "exploration",
         "finals",
         "progress",

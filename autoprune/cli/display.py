@@ -113,7 +113,7 @@ def show_search(run: Run, verbose: bool = False, quiet: bool = False) -> None:
         out.print(f"\n{show(score['pruned'])} right after the cut, before recovery", end="")
     samples = f"{score['split']} split, {score['samples']} samples"
     judge = "scored by your own evaluate" if score["samples"] is None else samples
-    out.print(f"\n{judge}; latency measured at batch 1 on {escape(costs['latency']['device'])}")
+    out.print(f"\n{judge}; {escape(_about_latency(costs['latency'], str(run.path)))}")
     if not _latency_fell(costs["dense"], costs["pruned"]):
         out.print(
             "MACs fell further than latency: bound that (--budget latency=0.6, --round-to auto)"
@@ -124,6 +124,18 @@ def show_search(run: Run, verbose: bool = False, quiet: bool = False) -> None:
         out.print(_seconds_table(result["seconds"], done["seconds"]))
     out.print(f"files: {escape(str(run.path))}/ (pruned.safetensors, policy.json, result.json, …)")
     out.print(f"next:  autoprune evaluate {escape(str(run.path))}")
+
+
+def _about_latency(latency: Mapping[str, Any], run: str) -> str:
+    """Return in words where latency was measured, or how it can be."""
+    if latency["measured_ms"] is not None:
+        return f"latency measured at batch 1 on {latency['device']}"
+    if latency["predicted_ms"] is None:
+        return "latency was not measured"
+    foretold = percent(latency["predicted_ms"] / latency["predicted_dense_ms"])
+    text = f"latency foretold for {latency['device']}: {foretold} of dense"
+    there = f"; to measure it there: autoprune evaluate {run} --kit DIR"
+    return text + (there if latency["backend"] == "onnxruntime" else "")
 
 
 def _latency_fell(dense: Mapping[str, Any], pruned: Mapping[str, Any]) -> bool:
@@ -142,6 +154,26 @@ def show_evaluation(report: Mapping[str, Any]) -> None:
         f"\n{escape(report['data'])}, {report['split']} split, {report['samples']} samples; "
         f"KL to dense {report['kl']:.4f}; latency measured at batch 1 on {report['device']}"
     )
+
+
+def show_measured(report: Mapping[str, Any]) -> None:
+    """Print what a winner's kit measured."""
+    from autoprune.latency import is_miss
+
+    out, dense, pruned = console(), report["measured_dense_ms"], report["measured_ms"]
+    out.print(comparison({"latency_ms": dense}, {"latency_ms": pruned}))
+    foretold = ""
+    if report["predicted_ms"] is not None:
+        share = percent(report["predicted_ms"] / report["predicted_dense_ms"])
+        foretold = f", {share} foretold"
+    out.print(
+        f"\n{percent(pruned / dense)} of dense{foretold}; "
+        f"{escape(report['backend'])} on {escape(report['device'])}, batch 1"
+    )
+    if report["budget"] is not None:
+        factor = report["overshoot"]
+        missed = f"missed, by a factor of {factor:.3f}: search again with a tighter bound"
+        out.print(f"{report['budget']} is {missed if is_miss(factor) else 'met'}")
 
 
 def show_inspection(report: Mapping[str, Any]) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -10,9 +12,25 @@ import typer
 from autoprune.cli.options import AsJson, Data, Device, Model, Normalize, Weights
 
 if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
     from autoprune.data import Split, Splits
+    from autoprune.study.run_directory import RunDirectory
 
 SPLITS = ("test", "val", "train")
+
+Kit = Annotated[
+    str | None,
+    typer.Option(
+        metavar="DIR",
+        help="Write a folder that measures both networks on a device with Python and ONNX Runtime.",
+    ),
+]
+FromKit = Annotated[
+    str | None,
+    typer.Option(metavar="FILE", help="Put what that kit measured into the run's result."),
+]
 
 
 def evaluate(
@@ -28,15 +46,26 @@ def evaluate(
     weights: Weights = None,
     normalize: Normalize = None,
     device: Device = None,
+    kit: Kit = None,
+    from_kit: FromKit = None,
     as_json: AsJson = False,
 ) -> None:
     """Compare the pruned network of a run with the dense one: accuracy, loss, cost, latency.
 
     Model and data are taken from the run's config.toml where they are not given. Latency is
-    measured at batch 1, the two networks in turn.
+    measured at batch 1, the two networks in turn; on another device by a kit.
     """
-    from autoprune.cli.display import print_json, show_evaluation
+    from autoprune.cli.display import console, print_json, show_evaluation, show_measured
+    from autoprune.elsewhere import take_measured
+    from autoprune.errors import UsageError
+    from autoprune.study.run_directory import RunDirectory
 
+    if kit is not None and from_kit is not None:
+        raise UsageError("--kit writes a folder, --from-kit reads its results: give one.")
+    if from_kit is not None:
+        measured = take_measured(Path(from_kit), RunDirectory(run))
+        (print_json if as_json else show_measured)(measured)
+        return
     given = {
         "model": model,
         "weights": weights,
@@ -44,12 +73,76 @@ def evaluate(
         "normalize": normalize,
         "device": device,
     }
-    report = compare(run, {k: v for k, v in given.items() if v is not None}, split)
+    subjects = load_subjects(run, {k: v for k, v in given.items() if v is not None}, split)
+    if kit is not None:
+        subjects.pack(Path(kit))
+        console().print(f"{kit}: how to measure the winner elsewhere is in its README.txt")
+        return
+    report = subjects.compare()
     (print_json if as_json else show_evaluation)(report)
 
 
-def compare(run: str, given: Mapping[str, str], split_name: str | None) -> dict[str, Any]:
-    """Return what `autoprune evaluate --json` prints.
+@dataclass(frozen=True, eq=False)
+class Subjects:
+    """The networks of a run and the images that they are compared on.
+
+    Attributes:
+        run: the directory.
+        dense, pruned: the networks, on `device`.
+        data: where the images are from.
+        split_name, split: the images.
+        device: of the networks.
+    """
+
+    run: RunDirectory
+    dense: nn.Module
+    pruned: nn.Module
+    data: str
+    split_name: str
+    split: Split
+    device: torch.device
+
+    def compare(self) -> dict[str, Any]:
+        """Return what `autoprune evaluate --json` prints."""
+        from autoprune.evaluation.scoring import score_split
+        from autoprune.evaluation.stopwatch import paired_latency_ms
+
+        networks = [self.dense, self.pruned]
+        dense_scores, scores = score_split(self.dense, [self.pruned], self.split)
+        latencies = paired_latency_ms(networks, self.split.take([0]).inputs.to(self.device))
+        costs = self.run.load_result()["costs"]
+        rows = {
+            kind: {
+                "top1": own.top1,
+                "loss": own.loss,
+                "flops": costs[kind]["flops"],
+                "params": costs[kind]["params"],
+                "latency_ms": latency,
+            }
+            for kind, own, latency in zip(
+                ("dense", "pruned"), (dense_scores, scores), latencies, strict=True
+            )
+        }
+        return {
+            "run": str(self.run.path),
+            "data": self.data,
+            "split": self.split_name,
+            "samples": scores.samples,
+            "device": str(self.device),
+            **rows,
+            "kl": scores.kl,
+        }
+
+    def pack(self, folder: Path) -> None:
+        """Write a kit that measures the networks on another device."""
+        from autoprune.elsewhere import write_winner_kit
+
+        inputs = self.split.take([0]).inputs
+        write_winner_kit(folder, self.run, self.dense, self.pruned, inputs)
+
+
+def load_subjects(run: str, given: Mapping[str, str], split_name: str | None) -> Subjects:
+    """Return what is compared.
 
     Args:
         run: a run directory.
@@ -62,8 +155,6 @@ def compare(run: str, given: Mapping[str, str], split_name: str | None) -> dict[
     from autoprune.api import load_pruned
     from autoprune.cli.specs import find_device, load_model
     from autoprune.data import load_splits
-    from autoprune.evaluation.scoring import score_split
-    from autoprune.evaluation.stopwatch import paired_latency_ms
     from autoprune.study.run_directory import RunDirectory
 
     directory = RunDirectory(run)
@@ -74,31 +165,8 @@ def compare(run: str, given: Mapping[str, str], split_name: str | None) -> dict[
         load_splits(origin["data"], origin.get("normalize")), split_name, origin["data"]
     )
     dense = load_model(origin["model"], origin.get("weights")).to(device)
-    small = load_pruned(dense, run).to(device)
-    dense_scores, scores = score_split(dense, [small], split)
-    latencies = paired_latency_ms([dense, small], split.take([0]).inputs.to(device))
-    costs = directory.load_result()["costs"]
-    rows = {
-        kind: {
-            "top1": own.top1,
-            "loss": own.loss,
-            "flops": costs[kind]["flops"],
-            "params": costs[kind]["params"],
-            "latency_ms": latency,
-        }
-        for kind, own, latency in zip(
-            ("dense", "pruned"), (dense_scores, scores), latencies, strict=True
-        )
-    }
-    return {
-        "run": run,
-        "data": origin["data"],
-        "split": name,
-        "samples": scores.samples,
-        "device": str(device),
-        **rows,
-        "kl": scores.kl,
-    }
+    pruned = load_pruned(dense, run).to(device)
+    return Subjects(directory, dense.eval(), pruned, origin["data"], name, split, device)
 
 
 def _origin(stored: Mapping[str, Any], given: Mapping[str, str], run: str) -> dict[str, str]:

@@ -84,21 +84,28 @@ class Outcome:
         }
 
     def _costs(self) -> dict[str, Any]:
-        dense_ms, pruned_ms = self.latency.measured_ms or (None, None)
-        return {
-            "dense": _cost_row(self.winner.dense_costs, dense_ms),
-            "pruned": _cost_row(self.winner.costs, pruned_ms),
-            "latency": self.latency.report(),
-        }
+        rows = {"dense": self.winner.dense_costs, "pruned": self.winner.costs}
+        return _with_latency({kind: _cost_row(row) for kind, row in rows.items()}, self.latency)
 
 
-def _cost_row(
-    costs: Mapping[str, float], latency_ms: float | None
-) -> dict[str, float | int | None]:
+def with_latency(result: Mapping[str, Any], figures: LatencyFigures) -> dict[str, Any]:
+    """Return a result whose latencies are other ones."""
+    return {**result, "costs": _with_latency(result["costs"], figures)}
+
+
+def _with_latency(costs: Mapping[str, Any], figures: LatencyFigures) -> dict[str, Any]:
+    dense_ms, pruned_ms = figures.measured_ms or (None, None)
+    return {
+        "dense": {**costs["dense"], "latency_ms": dense_ms},
+        "pruned": {**costs["pruned"], "latency_ms": pruned_ms},
+        "latency": figures.report(),
+    }
+
+
+def _cost_row(costs: Mapping[str, float]) -> dict[str, int]:
     return {
         "flops": round(costs["flops"]),
         "params": round(costs["params"]),
-        "latency_ms": latency_ms,
         "memory_bytes": round(costs["memory"]),
     }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -87,6 +88,100 @@ def test_nothing_is_measured_if_not_wanted_or_elsewhere(table: Path, search) -> 
     found = latency_of("other")
     assert (found["verified"], found["measured_ms"]) == (False, None)
     assert found["predicted_ms"] <= 0.6 * found["predicted_dense_ms"]
+
+
+@pytest.fixture
+def phone(table: Path, search) -> Path:
+    """A run by a table of ONNX Runtime on a device that is not here."""
+    pytest.importorskip("onnxruntime")
+    named = json.loads(table.read_text())
+    named["conditions"]["backend"] = "onnxruntime"
+    named["origin"]["device"] = "a phone"
+    table.write_text(json.dumps(named))
+    done = search("--budget", "latency=0.6", "--latency-table", str(table))
+    assert done.status == 0, done.err
+    assert "foretold for a phone" in done.out and "autoprune evaluate out --kit DIR" in done.out
+    return Path("out")
+
+
+def measured_by_kit(folder: str, **figures: float) -> Path:
+    """Run a kit; its results are then said to be of a phone, and of other milliseconds."""
+    command = [sys.executable, "run.py"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    path = Path(folder, "results.jsonl")
+    head, *lines = map(json.loads, path.read_text().splitlines())
+    head["device"] = "a phone"
+    for line, ms in zip(lines, figures.values(), strict=bool(figures)):
+        line |= {"ms": ms, "beside_ms": figures["dense"]}
+    path.write_text("".join(json.dumps(line) + "\n" for line in (head, *lines)))
+    return path
+
+
+def test_the_winner_is_measured_on_another_device(phone: Path, cli) -> None:
+    before = latency_of("out")
+    assert before["verified"] is False
+    done = cli("evaluate", "out", "--kit", "kit")
+    assert done.status == 0, done.err
+    assert len(list(Path("kit/models").iterdir())) == 2
+    results = measured_by_kit("kit", dense=8.0, pruned=4.6)
+    done = cli("evaluate", "out", "--from-kit", str(results))
+    assert done.status == 0, done.err
+    assert "57.50 % of dense" in done.out and "latency=0.6 is met" in done.out
+    result = json.loads((phone / "result.json").read_text())
+    found = result["costs"]["latency"]
+    assert found["verified"] and found["device"] == "a phone"
+    assert (found["measured_dense_ms"], found["measured_ms"]) == (8.0, 4.6)
+    assert found["predicted_ms"] == before["predicted_ms"]
+    assert result["costs"]["pruned"]["latency_ms"] == 4.6
+    results.write_text(results.read_text().replace("4.6", "5.2"))
+    done = cli("evaluate", "out", "--from-kit", str(results))
+    assert "latency=0.6 is missed, by a factor of 1.083" in done.out
+    report = json.loads(cli("evaluate", "out", "--from-kit", str(results), "--json").out)
+    assert (report["measured_ms"], report["budget"]) == (5.2, "latency=0.6")
+
+
+def test_a_winner_without_a_table_is_measured_elsewhere(search, cli) -> None:
+    pytest.importorskip("onnxruntime")
+    assert search().status == 0
+    assert cli("evaluate", "out", "--kit", "kit").status == 0
+    done = cli("evaluate", "out", "--from-kit", str(measured_by_kit("kit")))
+    assert done.status == 0 and "foretold" not in done.out and "latency=" not in done.out
+    found = latency_of("out")
+    assert (found["device"], found["predicted_ms"], found["verified"]) == ("a phone", None, None)
+    assert 0 < found["measured_ms"] and 0 < found["measured_dense_ms"]
+
+
+def test_mistakes_with_the_kit_of_a_winner(phone: Path, cli, search) -> None:
+    assert cli("evaluate", "out", "--kit", "kit").status == 0
+    results = measured_by_kit("kit")
+    good, result = results.read_text(), (phone / "result.json").read_text()
+    head, *lines = good.splitlines()
+    for text, words in (
+        (good.replace("a phone", "a fridge"), "of 'a fridge', but"),
+        ("\n".join([head, lines[0]]), "lack 1 whole networks"),
+        (good.replace('"threads": 1', '"threads": 9'), "the same latency table, as for --kit"),
+        (good.replace('"policy"', '"network"'), "of another kit"),
+        ("{", "cannot read the kit's results"),
+    ):
+        results.write_text(text)
+        done = cli("evaluate", "out", "--from-kit", str(results))
+        assert done.status == 2 and words in done.err and len(done.err.splitlines()) == 1
+    assert (phone / "result.json").read_text() == result
+    for options, words in (
+        (("--kit", "kit"), "is not empty"),
+        (("--kit", "new", "--from-kit", "results.jsonl"), "give one"),
+        (("--from-kit", "nowhere"), "cannot read the kit's results 'nowhere'"),
+    ):
+        done = cli("evaluate", "out", *options)
+        assert done.status == 2 and words in done.err and len(done.err.splitlines()) == 1
+    table = Path("table.json")
+    table.write_text(table.read_text().replace('"onnxruntime"', '"torch"'))
+    done = cli("evaluate", "out", "--kit", "new")
+    assert done.status == 2 and "was measured with the backend 'torch'" in done.err
+    table.unlink()
+    assert cli("evaluate", "out", "--kit", "new").status == 2
+    assert not Path("new").exists()
 
 
 def test_no_code_is_imported_because_a_table_names_it(table: Path, search) -> None:

@@ -1,16 +1,19 @@
 """Measuring on a device that has no PyTorch: a folder to take there, and what comes back.
 
-The folder holds the ONNX models of all signatures and of some whole networks, all with weights that
-ONNX Runtime unfolds itself, and a runner that needs Python and ONNX Runtime alone. Nobody is there
-to refine curves while they are measured, so that every curve is measured at all steps.
+The folder holds ONNX models, all with weights that ONNX Runtime unfolds itself, and a runner that
+needs Python and ONNX Runtime alone. For a table these are all signatures and some whole networks:
+nobody is there to refine curves while they are measured, so that every curve is measured at all
+steps. For the winner of a search they are the dense network and the pruned one.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from importlib.resources import files
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +29,11 @@ from autoprune.cost.latency.profiler import build_table, cut_to, layer_beside, s
 from autoprune.cost.latency.sampling import Alignments, Measured, Sampling
 from autoprune.cost.latency.sheets import wanted
 from autoprune.cost.latency.signature import Family, Signature, families
+from autoprune.cost.latency.stopwatch import Timing
 from autoprune.cost.latency.table import LatencyTable, Origin
 from autoprune.cost.latency.untrusted import read_text
 from autoprune.errors import TableError, UsageError, first_line
+from autoprune.policy import Widths
 from autoprune.structure.groups import Structure
 from autoprune.structure.inputs import sample
 
@@ -64,51 +69,70 @@ EVERYWHERE = Everywhere()
 
 README = """What this folder is
 ===================
-It measures how long the layers of a network take on this device. It needs Python 3.8 or newer and
-ONNX Runtime (pip install onnxruntime), nothing else.
+It measures how long {what} on this device. It needs
+Python 3.8 or newer and ONNX Runtime (pip install onnxruntime), nothing else.
 
     python run.py
 
 writes results.jsonl, one line per measurement; interrupted, the same command goes on where it was.
 Let the device do nothing else meanwhile. Then bring results.jsonl back:
 
-    autoprune profile --model … --from-kit results.jsonl --output table.json
+    {back}
 """
+OF_LAYERS = README.format(
+    what="the layers of a network take",
+    back="autoprune profile --model … --from-kit results.jsonl --output table.json",
+)
+OF_WINNER = README.format(
+    what="a network and its pruned version take",
+    back="autoprune evaluate RUN --from-kit results.jsonl",
+)
+
+
+@dataclass(frozen=True, eq=False)
+class KitTask:
+    """A model that a kit measures: ONNX, the shape of its input, and what it is in the results."""
+
+    content: bytes
+    shape: tuple[int, ...]
+    key: Mapping[str, Any]
 
 
 def write_kit(
     folder: Path, model: nn.Module, structure: Structure, inputs: Tensor, conditions: Conditions
 ) -> int:
-    """Write the folder and return how many models are in it.
+    """Write a kit for a latency table and return how many models are in it.
 
     Raises:
         UsageError: the folder holds something, or the data type is unknown to ONNX.
     """
-    if folder.exists() and any(folder.iterdir()):
-        raise UsageError(f"--kit {str(folder)!r} is not empty: choose another folder.")
-    (folder / "models").mkdir(parents=True, exist_ok=True)
-    tasks: list[dict[str, Any]] = []
+    inputs = sample(inputs, conditions.batch)
+    networks = ((cut_to(model, structure, widths), widths) for widths in spread(structure))
+    tasks = chain(_layers(structure, conditions), _networks(networks, inputs, conditions))
+    return _write(folder, tasks, subject(structure, inputs), conditions, OF_LAYERS)
 
-    def add(content: bytes, shape: tuple[int, ...], key: Mapping[str, Any]) -> None:
-        name = f"models/{len(tasks):05d}.onnx"
-        (folder / name).write_bytes(content)
-        tasks.append({"file": name, "shape": list(shape), **key})
 
-    layers = families(structure)
-    # What all others of a kind are measured beside comes first.
-    for signature in dict.fromkeys([layer_beside(layers), *wanted(layers, _unknown, EVERYWHERE)]):
-        content = layer_model(signature, conditions.batch, conditions.dtype)
-        add(content, signature.input_shape(conditions.batch), {"layer": signature.to_json()})
-    inputs = sample(inputs, conditions.batch).cpu()
-    for widths in spread(structure):
-        small = cut_to(model, structure, widths).cpu().eval()
-        content = with_light_weights(exported(small, inputs))
-        add(content, tuple(inputs.shape), {"network": list(widths)})
-    head = {**_head(structure, inputs, conditions), "provider": provider(conditions.device)}
-    (folder / TASKS).write_text(json.dumps({**head, "tasks": tasks}))
-    (folder / RUNNER).write_text(files(__package__).joinpath("kit_runner.py").read_text("utf-8"))
-    (folder / "README.txt").write_text(README, encoding="utf-8")
-    return len(tasks)
+def write_winner(
+    folder: Path,
+    networks: Sequence[tuple[nn.Module, Widths]],
+    inputs: Tensor,
+    about: Mapping[str, Any],
+    conditions: Conditions,
+) -> None:
+    """Write a kit that measures networks in turn.
+
+    Args:
+        folder: to be written.
+        networks: and their widths, the dense one first.
+        inputs: of one sample or more.
+        about: what tells the run from all others.
+        conditions: to measure under.
+
+    Raises:
+        UsageError: the folder holds something, or the data type is unknown to ONNX.
+    """
+    tasks = _networks(networks, sample(inputs, conditions.batch), conditions)
+    _write(folder, tasks, about, conditions, OF_WINNER)
 
 
 def read_kit(
@@ -126,8 +150,69 @@ def read_kit(
         TableError: the results are damaged, lack a measurement, or are of another network or
             conditions.
     """
+    journal, origin = _read(path, subject(structure, inputs), conditions)
+    _check_networks(journal, spread(structure), path)
+    return build_table(structure, conditions, origin, journal, EVERYWHERE)
+
+
+def read_winner(
+    path: Path, widths: Sequence[Widths], about: Mapping[str, Any], conditions: Conditions
+) -> tuple[Origin, list[Timing]]:
+    """Return where a winner's kit was run, and how long networks of some widths took there.
+
+    Raises:
+        TableError: the results are damaged, lack a network, or are of another run or conditions.
+    """
+    journal, origin = _read(path, about, conditions)
+    _check_networks(journal, widths, path)
+    known = journal.networks
+    return origin, [known[one] for one in widths]
+
+
+def _layers(structure: Structure, conditions: Conditions) -> Iterator[KitTask]:
+    layers = families(structure)
+    # What all others of a kind are measured beside comes first.
+    for signature in dict.fromkeys([layer_beside(layers), *wanted(layers, _unknown, EVERYWHERE)]):
+        content = layer_model(signature, conditions.batch, conditions.dtype)
+        shape = signature.input_shape(conditions.batch)
+        yield KitTask(content, shape, {"layer": signature.to_json()})
+
+
+def _networks(
+    networks: Iterable[tuple[nn.Module, Widths]], inputs: Tensor, conditions: Conditions
+) -> Iterator[KitTask]:
+    for network, widths in networks:
+        content = with_light_weights(exported(network, inputs, conditions.dtype))
+        yield KitTask(content, tuple(inputs.shape), {"network": list(widths)})
+
+
+def _write(
+    folder: Path,
+    models: Iterable[KitTask],
+    about: Mapping[str, Any],
+    conditions: Conditions,
+    readme: str,
+) -> int:
+    """Write a kit and return how many models are in it."""
+    if folder.exists() and any(folder.iterdir()):
+        raise UsageError(f"--kit {str(folder)!r} is not empty: choose another folder.")
+    (folder / "models").mkdir(parents=True, exist_ok=True)
+    tasks: list[dict[str, Any]] = []
+    for model in models:
+        name = f"models/{len(tasks):05d}.onnx"
+        (folder / name).write_bytes(model.content)
+        tasks.append({"file": name, "shape": list(model.shape), **model.key})
+    head = {**_head(about, conditions), "provider": provider(conditions.device)}
+    (folder / TASKS).write_text(json.dumps({**head, "tasks": tasks}))
+    (folder / RUNNER).write_text(files(__package__).joinpath("kit_runner.py").read_text("utf-8"))
+    (folder / "README.txt").write_text(readme, encoding="utf-8")
+    return len(tasks)
+
+
+def _read(path: Path, about: Mapping[str, Any], conditions: Conditions) -> tuple[Journal, Origin]:
+    """Return what a kit's results hold, and where they were measured."""
     journal = Journal(None, conditions.to_json())
-    wanted_head = _head(structure, inputs, conditions)
+    wanted_head = _head(about, conditions)
     try:
         lines = [json.loads(line) for line in read_text(path).splitlines()]
         head = lines[0]
@@ -144,38 +229,40 @@ def read_kit(
         raise TableError(
             f"cannot read the kit's results {str(path)!r}: {first_line(error)}."
         ) from error
+    return journal, origin
+
+
+def _check_networks(journal: Journal, widths: Iterable[Widths], path: Path) -> None:
     known = journal.networks
-    lacking = sum(widths not in known for widths in spread(structure))
-    if lacking:
+    if lacking := sum(one not in known for one in widths):
         raise TableError(
             f"the results in {str(path)!r} lack {lacking} whole networks: the kit has not measured "
             "all yet; run it on the device again, it goes on where it was."
         )
-    return build_table(structure, conditions, origin, journal, EVERYWHERE)
 
 
-def _head(structure: Structure, inputs: Tensor, conditions: Conditions) -> dict[str, Any]:
+def _head(about: Mapping[str, Any], conditions: Conditions) -> dict[str, Any]:
     """Return what a kit and its results begin with."""
     return {
         "format": FORMAT,
         "version": VERSION,
         "conditions": conditions.to_json(),
-        "subject": subject(structure, inputs),
+        "subject": dict(about),
     }
 
 
 def _check_head(found: Mapping[str, Any], wanted: Mapping[str, Any], path: Path) -> None:
     if (found["format"], found["version"]) != (FORMAT, VERSION):
         raise TableError(f"{str(path)!r} holds no results of a kit of version {VERSION}.")
+    if found["subject"] != wanted["subject"]:
+        raise TableError(
+            f"the results in {str(path)!r} are of another kit: of another network, input size or "
+            "run than is named here."
+        )
     if found["conditions"] != wanted["conditions"]:
         raise TableError(
             f"the results in {str(path)!r} were measured with {str(found['conditions'])[:300]}: "
-            "give the same options as to --kit."
-        )
-    if found["subject"] != wanted["subject"]:
-        raise TableError(
-            f"the results in {str(path)!r} are of another network or input size: give the --model "
-            "and --input-shape that the kit was written for."
+            "name the same options, or the same latency table, as for --kit."
         )
 
 

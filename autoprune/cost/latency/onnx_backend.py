@@ -50,9 +50,7 @@ class OnnxBackend(Backend):
 
     def network(self, model: nn.Module, inputs: Tensor) -> Run:
         """Return what runs the exported network."""
-        dtype = getattr(torch, self.conditions.dtype)
-        model = copy.deepcopy(model).eval().to("cpu", dtype)
-        return self._run(exported(model, inputs.to("cpu", dtype)), inputs)
+        return self._run(exported(model, inputs, self.conditions.dtype), inputs)
 
     def _run(self, model: bytes, inputs: Tensor) -> Run:
         session = open_session(self._library, model, self.conditions.threads, self._provider)
@@ -101,12 +99,25 @@ def provider(device: str) -> str:
     return f"{short[device]}{PROVIDER}" if device in short else device
 
 
-def exported(model: nn.Module, inputs: Tensor) -> bytes:
-    """Return a network as a serialised ONNX model whose input is named `INPUT`."""
+def exported(model: nn.Module, inputs: Tensor, dtype: str) -> bytes:
+    """Return a network as a serialised ONNX model whose input is named `INPUT`.
+
+    Args:
+        model: is not changed.
+        inputs: (batch, channels, …).
+        dtype: one of `ONNX_DTYPES`, of the ONNX model.
+    """
+    kind = getattr(torch, dtype)
+    model = copy.deepcopy(model).eval().to("cpu", kind)
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         file = Path(folder) / "network.onnx"
         warnings.simplefilter("ignore")  # of the exporter's own making
         torch.onnx.export(
-            model, (inputs,), file, input_names=[INPUT], dynamo=False, opset_version=17
+            model,
+            (inputs.to("cpu", kind),),
+            file,
+            input_names=[INPUT],
+            dynamo=False,
+            opset_version=17,
         )
         return file.read_bytes()

@@ -79,6 +79,15 @@ def test_a_table_comes_back(results: Path, structure: Structure) -> None:
     assert table.origin.versions["onnxruntime"]
 
 
+def test_a_kit_in_half_precision(structure: Structure, tmp_path: Path) -> None:
+    conditions = Conditions(backend="onnxruntime", dtype="float16")
+    write_kit(tmp_path / "kit", network(), structure, IMAGE, conditions)
+    done = ran(tmp_path / "kit")
+    assert done.returncode == 0, done.stderr
+    table = read_kit(tmp_path / "kit" / "results.jsonl", structure, IMAGE, conditions)
+    assert table.conditions.dtype == "float16"
+
+
 def copied(results: Path, kit: Path, written: str) -> subprocess.CompletedProcess[str]:
     """Run the kit in another folder, where there are some results."""
     kit.mkdir()
@@ -220,9 +229,15 @@ def edited(change: Callable[[dict[str, Any]], object]) -> Callable[[list[str]], 
         (added(network=[1, 2, 3], ms=1, spread_ms=0, repeats=7), "cannot read.*beside_ms"),
         (added(network=[24], ms=9e9, spread_ms=0, repeats=7, beside_ms=1e-9), "any device's speed"),
         (lambda lines: lines[:-2], "lack 2 whole networks.*goes on where it was"),
-        (edited(lambda head: head["subject"].update(network="0" * 16)), "another network or input"),
-        (edited(lambda head: head["subject"].update(input=[3, 9, 9])), "another network or input"),
-        (edited(lambda head: head.pop("subject")), "another network or input"),
+        (
+            edited(lambda head: head["subject"].update(network="0" * 16)),
+            "another network, input size",
+        ),
+        (
+            edited(lambda head: head["subject"].update(input=[3, 9, 9])),
+            "another network, input size",
+        ),
+        (edited(lambda head: head.pop("subject")), "another network, input size"),
         (edited(lambda head: head.update(device=None)), "cannot read.*device"),
         (lambda lines: [*lines, "[1]"], "cannot read.*no measurement"),
         (lambda lines: [], "cannot read the kit's results"),
@@ -232,7 +247,7 @@ def edited(change: Callable[[dict[str, Any]], object]) -> Callable[[list[str]], 
             "ms: -1",
         ),
         (edited(lambda head: head.update(version=7)), "no results of a kit of version 2"),
-        (edited(lambda head: head["conditions"].update(batch=4)), "same options as to --kit"),
+        (edited(lambda head: head["conditions"].update(batch=4)), "the same options, or the same"),
     ],
 )
 def test_results_that_cannot_be_used(

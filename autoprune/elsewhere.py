@@ -1,0 +1,111 @@
+"""The winner of a search measured on the device that its latency table is of.
+
+A kit takes the dense network and the pruned one there; what comes back goes into the run's result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from autoprune.budget import Budget
+from autoprune.cost.latency.backends import Conditions
+from autoprune.cost.latency.kit import read_winner, write_winner
+from autoprune.cost.latency.onnx_backend import OnnxBackend, check_onnx
+from autoprune.cost.latency.table import LatencyTable
+from autoprune.errors import TableError, UsageError
+from autoprune.latency import overshoot
+from autoprune.policy import PruningPolicy, Widths
+from autoprune.study.result import LatencyFigures, with_latency
+from autoprune.study.run_directory import RunDirectory
+
+
+def write_winner_kit(
+    folder: Path, run: RunDirectory, dense: nn.Module, pruned: nn.Module, inputs: Tensor
+) -> None:
+    """Write a folder that measures the dense network and the pruned one in turn.
+
+    Args:
+        folder: to be written.
+        run: whose winner it is.
+        dense: the network before.
+        pruned: the network after.
+        inputs: of one sample or more.
+
+    Raises:
+        UsageError: the folder holds something, or the run's latency table is none of ONNX Runtime.
+        TableError: the table cannot be read.
+    """
+    conditions, _ = _measured_by(run)
+    check_onnx(conditions)
+    policy = run.load_policy()
+    networks = list(zip((dense, pruned), _widths(policy), strict=True))
+    write_winner(folder, networks, inputs, _about(policy), conditions)
+
+
+def take_measured(path: Path, run: RunDirectory) -> dict[str, Any]:
+    """Put what a winner's kit measured into the run's result, and return it.
+
+    Returns:
+        `costs.latency` of the result, with "budget" as the run's bound on latency ("latency=0.6")
+        and "overshoot" as measured latency over it; both None without such a bound.
+
+    Raises:
+        TableError: the results are damaged, of another run, or of another device than the table.
+        RunError: the run is unfinished or damaged.
+    """
+    conditions, device = _measured_by(run)
+    policy, result = run.load_policy(), run.load_result()
+    origin, timings = read_winner(path, _widths(policy), _about(policy), conditions)
+    if device is not None and origin.device != device:
+        raise TableError(
+            f"the results in {str(path)!r} are of {origin.device!r}, but the run's latency table "
+            f"predicts {device!r}: run the kit there."
+        )
+    before = result["costs"]["latency"]
+    predicted = before["predicted_dense_ms"], before["predicted_ms"]
+    figures = LatencyFigures(
+        conditions.backend,
+        origin.device,
+        predicted if device is not None else None,
+        tuple(timing.ms for timing in timings),
+    )
+    run.save_result(with_latency(result, figures))
+    return {**figures.report(), **_bound(run.load_config(), figures)}
+
+
+def _measured_by(run: RunDirectory) -> tuple[Conditions, str | None]:
+    """Return how the run's latency table was measured, and on what; without one, the defaults."""
+    named = run.load_config().get("latency_table")
+    path = run.latency_path if named is None else Path(named)
+    if named is None and not path.exists():
+        return Conditions(OnnxBackend.name), None
+    table = LatencyTable.load(path)
+    if table.conditions.backend != OnnxBackend.name:
+        raise UsageError(
+            f"a kit measures with ONNX Runtime, but the run's latency table {str(path)!r} was "
+            f"measured with the backend {table.conditions.backend!r}."
+        )
+    return table.conditions, table.origin.device
+
+
+def _widths(policy: PruningPolicy) -> tuple[Widths, Widths]:
+    """Return the widths of the dense network and of the pruned one."""
+    groups = policy.groups.values()
+    return tuple(group.size for group in groups), tuple(len(group.kept) for group in groups)
+
+
+def _about(policy: PruningPolicy) -> dict[str, Any]:
+    return {"policy": policy.fingerprint}
+
+
+def _bound(config: Mapping[str, Any], figures: LatencyFigures) -> dict[str, Any]:
+    """Return the run's bound on latency, and measured latency over it."""
+    limits = Budget.parse(config.get("budget") or "none").limits
+    limit = limits.get("latency")
+    if limit is None:
+        return {"budget": None, "overshoot": None}
+    return {"budget": str(Budget({"latency": limit})), "overshoot": overshoot(figures, limit)}
