@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import nn
@@ -14,6 +16,8 @@ from autoprune.structure.groups import Structure
 from autoprune.structure.surgery import empty_dicts
 
 BATCH = 250
+# BN gains |γ|/σ below this share of the layer's largest are none to divide by.
+SMALLEST_GAIN = 1e-3
 
 
 def reestimate_batchnorm(model: nn.Module, samples: Samples) -> None:
@@ -48,6 +52,63 @@ def fold_batchnorm(model: nn.Module, structure: Structure) -> nn.Module:
     stored channels last, as `Samples.to` stores images.
     """
     memo, biases = empty_dicts(model), {}
+    for name, module, bn in _foldable(model, structure):
+        fuse = fuse_linear_bn_weights if isinstance(module, nn.Linear) else fuse_conv_bn_weights
+        gain = torch.ones_like(bn.running_var) if bn.weight is None else bn.weight
+        shift = torch.zeros_like(bn.running_mean) if bn.bias is None else bn.bias
+        statistics = (bn.running_mean, bn.running_var, bn.eps, gain, shift)
+        weight, biases[name] = fuse(module.weight, module.bias, *statistics)
+        if weight.dim() == 4:
+            weight.data = weight.data.contiguous(memory_format=torch.channels_last)
+        # What is replaced need not be copied.
+        memo |= {id(module.weight): weight, id(bn): nn.Identity()}
+    folded = copy.deepcopy(model, memo)
+    for name, bias in biases.items():
+        folded.get_submodule(name).bias = bias
+    return folded
+
+
+@torch.no_grad()
+def unfold_batchnorm(folded: nn.Module, model: nn.Module, structure: Structure) -> nn.Module:
+    """Return a copy of a network that computes what a folded copy of it computes by now.
+
+    Where a BN all but cuts a channel off, its gain becomes one that does not; what it subtracts is
+    changed only if it has no shift of its own.
+
+    Args:
+        folded: what `fold_batchnorm` made of the network, with parameters changed since.
+        model: the network; it is not changed.
+        structure: as for `fold_batchnorm`.
+    """
+    unfolded = copy.deepcopy(model)
+    values, own = dict(folded.named_parameters()), dict(unfolded.named_parameters())
+    for name in own.keys() & values.keys():
+        own[name].copy_(values[name])
+    before = dict(model.named_parameters())
+    for name, module, bn in _foldable(unfolded, structure):
+        deviation = (bn.running_var + bn.eps).sqrt()
+        gain = 1 / deviation
+        if bn.weight is not None:
+            gain = bn.weight / deviation
+            gain = torch.where(gain.abs() < SMALLEST_GAIN * gain.abs().max(), 1.0, gain)
+            bn.weight.copy_(gain * deviation)
+        module.weight.copy_(
+            values[f"{name}.weight"] / gain.reshape(-1, *[1] * (module.weight.dim() - 1))
+        )
+        bias = torch.zeros_like(bn.running_mean)
+        if module.bias is not None:
+            module.bias.copy_(before[f"{name}.bias"])
+            bias = module.bias
+        shift = values[f"{name}.bias"]
+        if bn.bias is not None:
+            bn.bias.copy_(shift + gain * (bn.running_mean - bias))
+        else:
+            bn.running_mean.copy_(bias - shift / gain)
+    return unfolded
+
+
+def _foldable(model: nn.Module, structure: Structure) -> Iterator[tuple[str, Any, Any]]:
+    """Yield the name of every layer whose BN can be folded into it, the layer and the BN."""
     for layer in structure.layers:
         if layer.batchnorm is None or layer.in_dim == 0 or layer.calls > 1:
             continue
@@ -58,16 +119,4 @@ def fold_batchnorm(model: nn.Module, structure: Structure) -> nn.Module:
             continue
         if type(bn).forward is not _BatchNorm.forward:
             continue  # it does more than normalise
-        fuse = fuse_linear_bn_weights if isinstance(module, nn.Linear) else fuse_conv_bn_weights
-        gain = torch.ones_like(bn.running_var) if bn.weight is None else bn.weight
-        shift = torch.zeros_like(bn.running_mean) if bn.bias is None else bn.bias
-        statistics = (bn.running_mean, bn.running_var, bn.eps, gain, shift)
-        weight, biases[layer.name] = fuse(module.weight, module.bias, *statistics)
-        if weight.dim() == 4:
-            weight.data = weight.data.contiguous(memory_format=torch.channels_last)
-        # What is replaced need not be copied.
-        memo |= {id(module.weight): weight, id(bn): nn.Identity()}
-    folded = copy.deepcopy(model, memo)
-    for name, bias in biases.items():
-        folded.get_submodule(name).bias = bias
-    return folded
+        yield layer.name, module, bn

@@ -16,9 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from autoprune.data import Samples, Split
-from autoprune.reconstruction.batchnorm import fold_batchnorm
+from autoprune.reconstruction.batchnorm import fold_batchnorm, unfold_batchnorm
 from autoprune.recovery.imitation import Imitation
 from autoprune.recovery.schedule import Pace, by_clock, by_steps, first_of, rate
+from autoprune.recovery.whitening import WhitenedAdam
 from autoprune.statistics.consumers import batch_within
 from autoprune.structure.groups import Structure
 from autoprune.structure.inputs import device_of
@@ -28,12 +29,13 @@ from autoprune.structure.surgery import Keep
 CPU_BATCH, GPU_BATCH = 32, 128
 # Of activations that are kept for the backward pass.
 ACTIVATION_BYTES = 1_000_000_000
-# Of AdamW at its peak; a run that goes astray falls back and goes on with a quarter of it.
-RATE = 4e-3
+# A run that goes astray falls back and goes on with a quarter of the rate.
 BACK_OFF = 0.25
 # Images that runs are checked on, and how often; the last check is at the end.
 CHECK_SAMPLES = 250
 CHECKS = 8
+# Images that the learner's coordinates are found on.
+SEEN = 128
 # Times that every image is seen at most.
 EPOCHS = 10
 
@@ -118,8 +120,7 @@ def recover(
             steps += 1
     except KeyboardInterrupt:
         interrupted = True
-    best = training.best
-    return Recovery(best or small, training.before, training.least, steps, interrupted)
+    return Recovery(training.best, training.before, training.least, steps, interrupted)
 
 
 class _Training:
@@ -128,23 +129,31 @@ class _Training:
     Attributes:
         before: distance of the given network on the check images.
         least: distance of the best.
-        best: the best network; None while it is the given one.
     """
 
     def __init__(self, small: nn.Module, lesson: Lesson) -> None:
-        self._given = small
+        self._small = small
         self._lesson = lesson
-        self._teacher = fold_batchnorm(lesson.dense, lesson.structure)
+        self._teacher, self._given = (
+            fold_batchnorm(one, lesson.structure) for one in (lesson.dense, small)
+        )
         self._device = device_of(small)
         limit = CPU_BATCH if self._device.type == "cpu" else GPU_BATCH
         self._size = batch_within(lesson.structure, lesson.check, limit, ACTIVATION_BYTES)
         self._imitation = Imitation(
             self._teacher, lesson.structure, lesson.keep, lesson.check.inputs[: self._size]
         )
-        self._peak = RATE
-        self.best: nn.Module | None = None
-        self._start_from(small)
+        self._peak = 1.0
+        self._best: nn.Module | None = None
+        self._start_from(self._given)
         self.before = self.least = self._distance()
+
+    @property
+    def best(self) -> nn.Module:
+        """The best network that was met, with BN as in the one that was given."""
+        if self._best is None:
+            return self._small
+        return unfold_batchnorm(self._best, self._small, self._lesson.structure)
 
     def batches(self) -> Iterator[Tensor]:
         """Yield inputs without end, every image once before any comes again."""
@@ -164,22 +173,16 @@ class _Training:
         with torch.enable_grad():
             small = self._imitation.read(self._student, inputs)
             distance = self._imitation.distance(small, dense)
-            self._optimizer.zero_grad()
-            distance.backward()
         if not distance.isfinite():
             self._fall_back()
             return
-        for group in self._optimizer.param_groups:
-            group["lr"] = self._peak * rate
-        self._optimizer.step()
+        self._optimizer.step(distance, self._peak * rate)
 
     def check(self) -> None:
         """Keep the network if it is the best so far; leave it if it is worse than the given one."""
         distance = self._distance()
         if distance < self.least:
-            self.least, self.best = distance, copy.deepcopy(self._student)
-            for own, given in zip(self.best.parameters(), self._given.parameters(), strict=True):
-                own.requires_grad_(given.requires_grad)
+            self.least, self._best = distance, copy.deepcopy(self._student)
         elif not distance <= self.before:
             self._fall_back()
 
@@ -195,11 +198,12 @@ class _Training:
 
     def _fall_back(self) -> None:
         self._peak *= BACK_OFF
-        self._start_from(self.best or self._given)
+        self._start_from(self._given if self._best is None else self._best)
 
     def _start_from(self, network: nn.Module) -> None:
         self._student = copy.deepcopy(network)
-        learning = [p for p in self._student.parameters() if p.is_floating_point()]
-        for parameter in learning:
-            parameter.requires_grad_(True)  # also what the user froze
-        self._optimizer = torch.optim.AdamW(learning, RATE, weight_decay=0.0)
+        for parameter in self._student.parameters():
+            # Also what the user froze.
+            parameter.requires_grad_(parameter.is_floating_point())
+        check, structure = self._lesson.check, self._lesson.structure
+        self._optimizer = WhitenedAdam(self._student, structure, check.inputs[:SEEN])

@@ -14,7 +14,7 @@ import autoprune
 from autoprune.data import Splits
 from autoprune.demo import load_demo
 from autoprune.errors import RunError
-from autoprune.recovery import distillation
+from autoprune.recovery import distillation, whitening
 from autoprune.study.run_directory import RunDirectory
 
 
@@ -73,7 +73,7 @@ def test_off(tmp_path: Path) -> None:
 def test_what_does_not_help_is_not_handed_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(distillation, "RATE", 1e3)
+    monkeypatch.setattr(whitening, "RATE", 1e3)
     told = Notes()
     run = search(tmp_path / "run", dataset(), progress=told)
     plain = search(tmp_path / "plain", dataset(), recover=0)

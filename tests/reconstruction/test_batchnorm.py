@@ -9,7 +9,12 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from autoprune.data import Samples
-from autoprune.reconstruction.batchnorm import BATCH, fold_batchnorm, reestimate_batchnorm
+from autoprune.reconstruction.batchnorm import (
+    BATCH,
+    fold_batchnorm,
+    reestimate_batchnorm,
+    unfold_batchnorm,
+)
 from autoprune.structure.trace import trace
 
 
@@ -107,6 +112,28 @@ def test_folding_keeps_the_outputs(kind: str) -> None:
     assert any(isinstance(module, _BatchNorm) for module in model.modules())
 
 
+@pytest.mark.parametrize("dead", [False, True])
+@pytest.mark.parametrize("kind", LAYERS)
+def test_unfolding_keeps_what_was_learnt(kind: str, dead: bool) -> None:
+    torch.manual_seed(0)
+    layers, shape = LAYERS[kind]
+    model = copy.deepcopy(nn.Sequential(*layers, nn.ReLU(), nn.Flatten(), nn.LazyLinear(2))).eval()
+    inputs = torch.randn(5, *shape)
+    with torch.no_grad():
+        model(inputs)
+        if dead and model[1].weight is not None:
+            model[1].weight[1] = 1e-9
+        structure = trace(model, inputs)
+        folded = fold_batchnorm(model, structure)
+        for parameter in folded.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+        before = copy.deepcopy(model.state_dict())
+        unfolded = unfold_batchnorm(folded, model, structure)
+        torch.testing.assert_close(unfolded(inputs), folded(inputs), rtol=1e-4, atol=1e-5)
+    assert unfolded.state_dict().keys() == before.keys()
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+
+
 def two_readers(m: Any, x: Tensor) -> Tensor:
     h = m.conv(x)
     return m.head((m.bn(h) + h).mean((2, 3)))  # type: ignore[no-any-return]
@@ -168,3 +195,7 @@ def test_what_cannot_be_folded_keeps_its_outputs(forward: Any, net: Any) -> None
         dense = model(inputs)
         folded = fold_batchnorm(model, trace(model, inputs))
         torch.testing.assert_close(folded(inputs), dense, rtol=1e-5, atol=1e-5)
+        for parameter in folded.parameters():
+            parameter.mul_(1.1)
+        unfolded = unfold_batchnorm(folded, model, trace(model, inputs))
+        torch.testing.assert_close(unfolded(inputs), folded(inputs), rtol=1e-4, atol=1e-5)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from autoprune.data import Samples, Split, load_splits
 from autoprune.demo import load_demo
 from autoprune.errors import ModelError
-from autoprune.recovery import distillation
+from autoprune.recovery import distillation, whitening
 from autoprune.recovery.distillation import Lesson, Recovery, recover
 from autoprune.recovery.schedule import by_steps
 from autoprune.structure.groups import Structure
@@ -133,7 +133,7 @@ def test_every_image_is_seen_once_before_any_comes_again(course: Course) -> None
 def test_a_run_that_goes_astray_gives_nothing_worse(
     course: Course, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(distillation, "RATE", 1e3)
+    monkeypatch.setattr(whitening, "RATE", 1e3)
     _, found = train(course.lesson(0.5), 8)
     assert found.after <= found.before
     assert all(bool(p.isfinite().all()) for p in found.network.parameters())
@@ -142,8 +142,8 @@ def test_a_run_that_goes_astray_gives_nothing_worse(
 def test_a_smaller_rate_saves_a_run_that_went_astray(
     course: Course, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(distillation, "RATE", 1.0)
-    monkeypatch.setattr(distillation, "BACK_OFF", 1e-3)
+    monkeypatch.setattr(whitening, "RATE", 1.0)
+    monkeypatch.setattr(distillation, "BACK_OFF", 0.01)
     small, found = train(course.lesson(0.5), 80)
     assert found.after < 0.8 * found.before
     assert found.network is not small
