@@ -41,8 +41,8 @@ class DdpgStrategy(Strategy):
     The first episodes are the known warm starts, and the actor begins as a clone of the better one;
     then it explores around itself with a spread that decays until the last trial. What is stored is
     the executed episode: walked again with the widths that were evaluated, after rounding, wall and
-    the spending of what was left of the budget. With an agent that learnt before, the first
-    candidate is what that one does, at once.
+    the spending of what was left of the budget. An agent that learnt before shows what it does
+    first, at once; it stays what it is unless a warm start is better.
     """
 
     name: ClassVar[str] = "ddpg"
@@ -59,9 +59,12 @@ class DdpgStrategy(Strategy):
         self._before = self._load(agent) if agent else None
         first = FIRST_SPREAD if self._before is None else REUSED_SPREAD
         self._noise = TruncatedNormal(first, LAST_SPREAD, problem.trials, problem.seed)
-        self._warm_starts = [] if self._before else warm_starts(problem)
+        self._warm_starts = warm_starts(problem)
+        if self._before is not None:
+            self._warm_starts = list(dict.fromkeys([self._play(0.0), *self._warm_starts]))
+        self._own = None if self._before is None else self._warm_starts[0]
         self._values: dict[Widths, float | None] = {}
-        self._is_cloned = self._before is not None
+        self._is_cloned = False
 
     @classmethod
     def check_options(cls, agent: str | None = None, **options: Any) -> None:
@@ -128,14 +131,15 @@ class DdpgStrategy(Strategy):
             return (float(self._model.actor(seen)) + 1) / 2
 
     def _clone_the_best(self) -> None:
-        """Let the actor begin as the best of the warm starts, before it first acts."""
+        """Let the actor begin as the best of the warm starts, before it first explores."""
         if self._is_cloned:
             return
         self._is_cloned = True
         valued = {w: v for w, v in self._values.items() if v is not None}
         if valued:
             best = max(valued, key=lambda widths: valued[widths])
-            _clone(self._model, self._episode.walk(best))
+            if best != self._own:
+                _clone(self._model, self._episode.walk(best))
 
     def _load(self, agent: str) -> AgentInfo:
         shapes = {name: t.shape for name, t in self._model.policy.state_dict().items()}

@@ -178,3 +178,11 @@ def test_without_a_budget(name: str, sampler: str | None, make_toy: Any, play: A
 def test_what_needs_a_budget_is_refused_without_one(name: str) -> None:
     with pytest.raises(UsageError, match=f"{name!r} needs a budget.*'bayes' or 'ddpg' or 'random'"):
         check_unbounded(name)
+
+
+def test_auto_takes_what_is_best_for_the_size(make_toy: Any) -> None:
+    for groups, bounded, name in ((4, True, "bayes"), (12, True, "ddpg"), (12, False, "bayes")):
+        problem = make_toy([8] * groups, bounded=bounded).problem
+        assert make_strategy("auto", problem).name == name
+    assert make_strategy("auto", make_toy([8] * 12).problem).agent_from["path"] == "built-in"
+    assert make_strategy("auto", make_toy([8] * 12).problem, sampler="gp").name == "bayes"

@@ -171,6 +171,22 @@ def test_the_built_in_agent_fits_any_network(make_toy: Any) -> None:
     assert pupil.ask() is not None
 
 
+@pytest.mark.usefixtures("few_updates")
+def test_an_agent_that_is_no_use_begins_as_the_best_warm_start(make_toy: Any) -> None:
+    """Its own candidate comes first, then the warm starts; the best one of all is what it does."""
+    for own_is_best in (True, False):
+        pupil = DdpgStrategy(make_toy([16, 12, 10, 14]).problem, agent=BUILT_IN)
+        before = {k: v.clone() for k, v in pupil._model.actor.state_dict().items()}
+        own, *others = (pupil.ask() for _ in range(len(pupil._warm_starts)))
+        assert own is not None and own.widths == pupil._play(0.0) and others
+        for number, candidate in enumerate([own, *others]):
+            assert candidate is not None
+            pupil._values[candidate.widths] = -number if own_is_best else number
+        pupil._clone_the_best()
+        after = pupil._model.actor.state_dict()
+        assert all(torch.equal(after[k], v) for k, v in before.items()) == own_is_best
+
+
 def test_only_agents_take_an_agent(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--agent is for the strategy 'ddpg'; 'random' has none"):
         check_strategy("random", agent="somewhere")
