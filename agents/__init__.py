@@ -23,25 +23,26 @@ _PLACES = {
     "shallow": "autoprune.agents.uniform:ShallowStrategy",
     "uniform": "autoprune.agents.uniform:UniformStrategy",
 }
-AUTO = "auto"
+AUTO, FALLBACK = "auto", "bayes"
 # The agent that comes with autoprune.
 BUILT_IN = "built-in"
-# With so many groups under a budget an agent that learnt on another network finds better widths in
-# as many trials than anything else; with fewer it does, too, but takes longer than they do.
+# From so many groups on, an agent that learnt on another network finds better widths under a budget
+# than any other strategy in as many trials; with fewer it does, too, but its own steps take longer
+# than a small network's evaluations.
 MANY_GROUPS = 10
 
 STRATEGIES = (AUTO, *sorted(_PLACES))
 
 
 def strategy_class(name: str) -> type[Strategy]:
-    """Return the strategy of that name; for "auto", which depends on the network, the simplest.
+    """Return the strategy of that name; for "auto" the one whose options it takes.
 
     Raises:
         UsageError: there is none.
     """
     if name not in STRATEGIES:
         raise UsageError(f"unknown strategy {name!r}; {did_you_mean(name, STRATEGIES)}")
-    module, _, attribute = _PLACES["bayes" if name == AUTO else name].partition(":")
+    module, _, attribute = _PLACES[FALLBACK if name == AUTO else name].partition(":")
     found: type[Strategy] = getattr(importlib.import_module(module), attribute)
     return found
 
@@ -88,25 +89,31 @@ def make_strategy(name: str, problem: SearchProblem, **options: Any) -> Strategy
         UsageError: see `check_strategy`.
     """
     check_strategy(name, **options)
-    given = {key: value for key, value in options.items() if value is not None}
-    if name == AUTO and not given:
-        name, given = automatic(problem)
+    name, given = resolve(name, problem, **options)
     return strategy_class(name)(problem, **given)
 
 
-def automatic(problem: SearchProblem) -> tuple[str, dict[str, Any]]:
-    """Return the strategy that is best for a problem by our measurements, and its options."""
-    if problem.projection.constraints and len(problem.space) >= MANY_GROUPS:
-        return "ddpg", {"agent": BUILT_IN}
-    return "bayes", {}
+def resolve(name: str, problem: SearchProblem, **options: Any) -> tuple[str, dict[str, Any]]:
+    """Return what is meant by a strategy's name and options.
+
+    That is, for "auto", the one that is best for the problem by our measurements (docs/results.md).
+    """
+    given = {key: value for key, value in options.items() if value is not None}
+    if name != AUTO:
+        return name, given
+    if given or not problem.projection.constraints or len(problem.space) < MANY_GROUPS:
+        return FALLBACK, given
+    return "ddpg", {"agent": BUILT_IN}
 
 
 __all__ = [
     "AUTO",
     "BUILT_IN",
+    "FALLBACK",
     "STRATEGIES",
     "check_strategy",
     "check_unbounded",
     "make_strategy",
+    "resolve",
     "strategy_class",
 ]

@@ -11,12 +11,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from autoprune.budget import Budget
+from autoprune.budget import UNBOUNDED, Budget
 from autoprune.cost.latency.backends import Conditions
 from autoprune.cost.latency.kit import read_winner, write_winner
 from autoprune.cost.latency.onnx_backend import OnnxBackend, check_onnx
 from autoprune.cost.latency.table import LatencyTable
-from autoprune.errors import TableError, UsageError
+from autoprune.errors import RunError, TableError, UsageError
 from autoprune.latency import overshoot
 from autoprune.policy import PruningPolicy, Widths
 from autoprune.study.result import LatencyFigures, with_latency
@@ -57,15 +57,15 @@ def take_measured(path: Path, run: RunDirectory) -> dict[str, Any]:
         TableError: the results are damaged, of another run, or of another device than the table.
         RunError: the run is unfinished or damaged.
     """
-    conditions, device = _measured_by(run)
     policy, result = run.load_policy(), run.load_result()
+    conditions, device = _measured_by(run)
     origin, timings = read_winner(path, _widths(policy), _about(policy), conditions)
     if device is not None and origin.device != device:
         raise TableError(
             f"the results in {str(path)!r} are of {origin.device!r}, but the run's latency table "
             f"predicts {device!r}: run the kit there."
         )
-    before = result["costs"]["latency"]
+    before = _figures_of(result)
     predicted = before["predicted_dense_ms"], before["predicted_ms"]
     figures = LatencyFigures(
         conditions.backend,
@@ -74,15 +74,15 @@ def take_measured(path: Path, run: RunDirectory) -> dict[str, Any]:
         tuple(timing.ms for timing in timings),
     )
     run.save_result(with_latency(result, figures))
-    return {**figures.report(), **_bound(run.load_config(), figures)}
+    return {**figures.report(), **_bound(result.get("budget"), figures)}
 
 
 def _measured_by(run: RunDirectory) -> tuple[Conditions, str | None]:
     """Return how the run's latency table was measured, and on what; without one, the defaults."""
+    if _figures_of(run.load_result())["predicted_ms"] is None:
+        return Conditions(OnnxBackend.name), None
     named = run.load_config().get("latency_table")
     path = run.latency_path if named is None else Path(named)
-    if named is None and not path.exists():
-        return Conditions(OnnxBackend.name), None
     table = LatencyTable.load(path)
     if table.conditions.backend != OnnxBackend.name:
         raise UsageError(
@@ -99,13 +99,28 @@ def _widths(policy: PruningPolicy) -> tuple[Widths, Widths]:
 
 
 def _about(policy: PruningPolicy) -> dict[str, Any]:
-    return {"policy": policy.fingerprint}
+    return {"policy": policy.fingerprint, "kept": [len(g.kept) for g in policy.groups.values()]}
 
 
-def _bound(config: Mapping[str, Any], figures: LatencyFigures) -> dict[str, Any]:
+def _figures_of(result: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a result says of latency.
+
+    Raises:
+        RunError: nothing that can be read.
+    """
+    try:
+        found = result["costs"]["latency"]
+        return {key: found[key] for key in ("predicted_ms", "predicted_dense_ms")}
+    except (LookupError, TypeError) as error:
+        raise RunError(
+            "the run's result does not say what was predicted: it was altered, or is of an older "
+            "version; search again."
+        ) from error
+
+
+def _bound(budget: str | None, figures: LatencyFigures) -> dict[str, Any]:
     """Return the run's bound on latency, and measured latency over it."""
-    limits = Budget.parse(config.get("budget") or "none").limits
-    limit = limits.get("latency")
+    limit = Budget.parse(budget or UNBOUNDED).limits.get("latency")
     if limit is None:
         return {"budget": None, "overshoot": None}
     return {"budget": str(Budget({"latency": limit})), "overshoot": overshoot(figures, limit)}

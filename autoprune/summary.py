@@ -64,6 +64,7 @@ class Summary:
         return {
             "version": 1,
             "strategy": config.strategy,
+            "searched_by": self.contest.strategy.name,
             "budget": self._budget(),
             "reward": config.reward,
             "seed": config.seed,

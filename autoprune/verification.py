@@ -6,9 +6,11 @@ on in another round: trials that meet the tighter bound stay in the running.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
-from autoprune.agents import make_strategy
+from autoprune.agents import AUTO, FALLBACK, make_strategy, resolve
 from autoprune.bench import Bench
 from autoprune.budget import Budget
 from autoprune.config import SearchConfig
@@ -28,6 +30,8 @@ from autoprune.study.result import LatencyFigures
 # How often a miss tightens the bound, and the part of the trials that goes on after each.
 MOST_ROUNDS = 4
 EXTRA_TRIALS = 0.25
+# What the record calls the strategy that "auto" stands for.
+CHOSEN = "strategy"
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,10 +109,10 @@ class Arena:
         return 0.0 if figures is None or limit is None else overshoot(figures, limit)
 
     def _round(self, problem: SearchProblem, name: str, left: int | None) -> Contest:
-        config, session, ledger = self.config, self.session, self.ledger
+        session, ledger = self.session, self.ledger
         stop, deadline = session.part(left)
         plan = replace(problem, trials=ledger.begin_round(name, problem.trials))
-        strategy = make_strategy(config.strategy, plan, **config.strategy_options)
+        strategy = self._strategy(plan)
         report = explore(
             strategy, problem.trials, self.bench, self.reward, ledger, stop, self.progress
         )
@@ -119,6 +123,18 @@ class Arena:
         session.count(*finalist.forwards)
         ledger.keep_session(session.took)
         return Contest(strategy, report, finalist, self._figures(finalist))
+
+    def _strategy(self, problem: SearchProblem) -> Strategy:
+        """Return the strategy that the search was begun with, or begins with now."""
+        config, ledger = self.config, self.ledger
+        chosen: Sequence[Any] = config.strategy, config.strategy_options
+        if config.strategy == AUTO:
+            # A run from before this was written down had the only one that there was.
+            first = [FALLBACK, {}] if len(ledger) else resolve(AUTO, problem, **chosen[1])
+            chosen = ledger.remarked(CHOSEN) or first
+            ledger.remark(CHOSEN, chosen)
+        name, options = chosen
+        return make_strategy(name, problem, **options)
 
     def _figures(self, finalist: Finalist) -> LatencyFigures | None:
         if self.verifier is None:

@@ -55,6 +55,8 @@ def evaluate(
     Model and data are taken from the run's config.toml where they are not given. Latency is
     measured at batch 1, the two networks in turn; on another device by a kit.
     """
+    from rich.markup import escape
+
     from autoprune.cli.display import console, print_json, show_evaluation, show_measured
     from autoprune.elsewhere import take_measured
     from autoprune.errors import UsageError
@@ -62,10 +64,6 @@ def evaluate(
 
     if kit is not None and from_kit is not None:
         raise UsageError("--kit writes a folder, --from-kit reads its results: give one.")
-    if from_kit is not None:
-        measured = take_measured(Path(from_kit), RunDirectory(run))
-        (print_json if as_json else show_measured)(measured)
-        return
     given = {
         "model": model,
         "weights": weights,
@@ -73,10 +71,17 @@ def evaluate(
         "normalize": normalize,
         "device": device,
     }
+    if from_kit is not None:
+        extra = [name for name, value in {**given, "split": split}.items() if value is not None]
+        if extra:
+            raise UsageError(f"--from-kit reads results: leave out --{extra[0]}.")
+        measured = take_measured(Path(from_kit), RunDirectory(run))
+        (print_json if as_json else show_measured)(measured)
+        return
     subjects = load_subjects(run, {k: v for k, v in given.items() if v is not None}, split)
     if kit is not None:
         subjects.pack(Path(kit))
-        console().print(f"{kit}: how to measure the winner elsewhere is in its README.txt")
+        console().print(escape(f"{kit}: how to measure the winner elsewhere is in its README.txt"))
         return
     report = subjects.compare()
     (print_json if as_json else show_evaluation)(report)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_weights, fuse_linear_bn_weights
 
@@ -82,29 +82,36 @@ def unfold_batchnorm(folded: nn.Module, model: nn.Module, structure: Structure) 
     """
     unfolded = copy.deepcopy(model)
     values, own = dict(folded.named_parameters()), dict(unfolded.named_parameters())
+    # A bias in front of a BN stays what it was: the BN's own shift takes up what was learnt.
+    before = {name: _bias(module).clone() for name, module, _ in _foldable(unfolded, structure)}
     for name in own.keys() & values.keys():
         own[name].copy_(values[name])
-    before = dict(model.named_parameters())
     for name, module, bn in _foldable(unfolded, structure):
+        learnt, bias = folded.get_submodule(name), before[name]
         deviation = (bn.running_var + bn.eps).sqrt()
         gain = 1 / deviation
         if bn.weight is not None:
             gain = bn.weight / deviation
-            gain = torch.where(gain.abs() < SMALLEST_GAIN * gain.abs().max(), 1.0, gain)
+            # Not less than, only: all of them may be zero.
+            gain = torch.where(gain.abs() <= SMALLEST_GAIN * gain.abs().max(), 1.0, gain)
             bn.weight.copy_(gain * deviation)
-        module.weight.copy_(
-            values[f"{name}.weight"] / gain.reshape(-1, *[1] * (module.weight.dim() - 1))
-        )
-        bias = torch.zeros_like(bn.running_mean)
+        by_output = (-1, *[1] * (module.weight.dim() - 1))
+        module.weight.copy_(learnt.weight / gain.reshape(by_output))
         if module.bias is not None:
-            module.bias.copy_(before[f"{name}.bias"])
-            bias = module.bias
-        shift = values[f"{name}.bias"]
+            module.bias.copy_(bias)
         if bn.bias is not None:
-            bn.bias.copy_(shift + gain * (bn.running_mean - bias))
+            bn.bias.copy_(learnt.bias + gain * (bn.running_mean - bias))
         else:
-            bn.running_mean.copy_(bias - shift / gain)
+            bn.running_mean.copy_(bias - learnt.bias / gain)
     return unfolded
+
+
+def _bias(module: Any) -> Tensor:
+    """Return a layer's bias, zeros where it has none."""
+    bias: Tensor = (
+        module.weight.new_zeros(len(module.weight)) if module.bias is None else module.bias
+    )
+    return bias
 
 
 def _foldable(model: nn.Module, structure: Structure) -> Iterator[tuple[str, Any, Any]]:
@@ -112,9 +119,13 @@ def _foldable(model: nn.Module, structure: Structure) -> Iterator[tuple[str, Any
     for layer in structure.layers:
         if layer.batchnorm is None or layer.in_dim == 0 or layer.calls > 1:
             continue
+        if layer.weight != f"{layer.name}.weight":
+            continue  # no module of PyTorch's own
         module, bn = model.get_submodule(layer.name), model.get_submodule(layer.batchnorm)
         if not isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Linear)):
             continue
+        if (module.bias is None) != (layer.bias is None):
+            continue  # its weight is used without it
         if not isinstance(bn, _BatchNorm) or bn.running_mean is None or bn.running_var is None:
             continue
         if type(bn).forward is not _BatchNorm.forward:

@@ -8,6 +8,7 @@ keeps its statistics and dropout stays off: a run is too short to learn statisti
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -19,7 +20,7 @@ from autoprune.data import Samples, Split
 from autoprune.reconstruction.batchnorm import fold_batchnorm, unfold_batchnorm
 from autoprune.recovery.imitation import Imitation
 from autoprune.recovery.schedule import Pace, by_clock, by_steps, first_of, rate
-from autoprune.recovery.whitening import WhitenedAdam
+from autoprune.recovery.whitening import WhitenedAdam, find_bases
 from autoprune.statistics.consumers import batch_within
 from autoprune.structure.groups import Structure
 from autoprune.structure.inputs import device_of
@@ -46,7 +47,8 @@ class Recovery:
 
     Attributes:
         network: the best one met; the given one itself where nothing was better.
-        before, after: distance of the given and the best network on the check images.
+        before, after: distance of the given and the best network on the check images; NaN if the
+            user ended it before there was any.
         steps: made.
         interrupted: whether the user ended it.
     """
@@ -105,8 +107,11 @@ def recover(
         ModelError: the dense network does not return a tensor.
         DataError: an image cannot be read.
     """
-    training = _Training(small, lesson)
     steps, checks, interrupted = 0, 0, False
+    try:
+        training = _Training(small, lesson)
+    except KeyboardInterrupt:
+        return Recovery(small, math.nan, math.nan, 0, True)
     try:
         for inputs in training.batches():
             share = pace(steps)
@@ -143,6 +148,8 @@ class _Training:
         self._imitation = Imitation(
             self._teacher, lesson.structure, lesson.keep, lesson.check.inputs[: self._size]
         )
+        seen = lesson.check.first(SEEN)
+        self._bases = find_bases(self._given, lesson.structure, seen, self._size)
         self._peak = 1.0
         self._best: nn.Module | None = None
         self._start_from(self._given)
@@ -205,5 +212,4 @@ class _Training:
         for parameter in self._student.parameters():
             # Also what the user froze.
             parameter.requires_grad_(parameter.is_floating_point())
-        check, structure = self._lesson.check, self._lesson.structure
-        self._optimizer = WhitenedAdam(self._student, structure, check.inputs[:SEEN])
+        self._optimizer = WhitenedAdam(self._student, self._lesson.structure, self._bases)

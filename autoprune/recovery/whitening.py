@@ -9,11 +9,13 @@ it takes, so that few steps do what takes AdamW itself many.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from autoprune.data import Samples
 from autoprune.statistics.consumers import LayerMode
 from autoprune.statistics.moments import Moments, MomentSum
 from autoprune.structure.groups import LayerSpec, Structure
@@ -24,32 +26,76 @@ RATE = 0.03
 PLAIN_RATE = 4e-3
 # Share of the mean variance that is added to every direction's.
 DAMPING = 0.1
-# A 3x3 convolution of 256 channels has 2,304 inputs: factorising its covariance takes a second.
-MOST_INPUTS = 2500
-# Rows per input that a covariance is estimated from.
+# A 3x3 convolution of 128 channels has 1,152 inputs: its covariance's root takes a second. Of wider
+# layers, and of those whose inputs are no rows of patches, only the inputs' power is known.
+MOST_INPUTS = 1200
+# Rows per input that a covariance is estimated from; with fewer than one it is not.
 ROWS = 8
+# Outputs whose weights are shorter than that share of the usual are learnt as if they were so long.
+SHORTEST = 0.1
 # Smaller powers are as good as zero.
 TINY = 1e-6
+
+
+@dataclass(frozen=True, eq=False)
+class Basis:
+    """What the inputs of one layer are like.
+
+    Attributes:
+        mean: E[x], (d,); None where only the power is known, and where no bias can undo it.
+        inverse: R⁻¹, (d, d), or () where only the power is known.
+    """
+
+    mean: Tensor | None
+    inverse: Tensor
+
+
+def find_bases(
+    network: nn.Module, structure: Structure, samples: Samples, size: int
+) -> dict[str, Basis]:
+    """Return what the layers of a network read, by the name of their weight.
+
+    Args:
+        network: in evaluation mode, perhaps with BN folded.
+        structure: of the network that it was cut from.
+        samples: to look at.
+        size: of the batches that they are run in.
+    """
+    seen = _Seen(network, structure, len(samples))
+    with torch.no_grad(), seen:
+        for batch in samples.batches(size):
+            seen.share = len(batch) / len(samples)
+            network(batch.inputs)
+    weights = dict(network.named_parameters())
+    return {
+        layer.weight: seen.basis(layer, weights[layer.weight], _bias(network, layer) is not None)
+        for layer in structure.layers
+        if layer.weight in seen.powers  # else it does not run, or is no parameter
+    }
 
 
 class WhitenedAdam:
     """Changes a network's parameters by their gradients."""
 
-    def __init__(self, network: nn.Module, structure: Structure, inputs: Tensor) -> None:
-        """Take a network whose parameters all learn, and inputs to learn its layers' inputs from.
+    def __init__(
+        self, network: nn.Module, structure: Structure, bases: Mapping[str, Basis]
+    ) -> None:
+        """Take a network whose parameters all learn.
 
         Args:
-            network: in evaluation mode, perhaps with BN folded.
+            network: to be changed.
             structure: of the network that it was cut from.
-            inputs: (samples, channels, …).
+            bases: of the network's layers, now or earlier; the others are learnt as they are.
         """
         self._network = network
-        seen = _Seen(network, structure, len(inputs))
-        with torch.no_grad(), seen:
-            network(inputs)
-        self._layers = list(_coordinates(network, structure, seen))
+        weights = dict(network.named_parameters())
+        self._layers = [
+            _Coordinates(weights[layer.weight], _bias(network, layer), bases[layer.weight])
+            for layer in structure.layers
+            if layer.weight in bases
+        ]
         inside = {id(one) for layer in self._layers for one in layer.parameters}
-        plain = [one for one in network.parameters() if one.requires_grad and id(one) not in inside]
+        plain = [p for p in network.parameters() if p.requires_grad and id(p) not in inside]
         groups = [{"params": layer.learnt, "peak": layer.rate} for layer in self._layers]
         groups += [{"params": plain, "peak": PLAIN_RATE}] if plain else []
         self._adam = torch.optim.AdamW(groups, weight_decay=0.0)
@@ -72,26 +118,56 @@ class WhitenedAdam:
             layer.write()
 
 
+def _bias(network: nn.Module, layer: LayerSpec) -> nn.Parameter | None:
+    """Return the parameter that shifts a layer's outputs, one value for each, if there is one."""
+    if layer.in_dim == 0 or layer.weight != f"{layer.name}.weight":
+        return None  # the outputs of a transposed layer are no rows of its weight
+    weight = network.get_parameter(layer.weight)
+    bias = getattr(network.get_submodule(layer.name), "bias", None)
+    if not isinstance(bias, nn.Parameter) or bias.shape != weight.shape[:1]:
+        return None
+    owners = sum(getattr(module, "bias", None) is bias for module in network.modules())
+    return bias if owners == 1 else None
+
+
 class _Seen(LayerMode):
-    """Gathers the moments of what layers read, or its power alone."""
+    """Gathers the moments of what layers read, or its power alone.
+
+    Attributes:
+        share: of all samples that are in the batch.
+        powers: mean squares, summed over the batches.
+    """
 
     def __init__(self, model: nn.Module, structure: Structure, samples: int) -> None:
         super().__init__(model, structure)
         self._weights = dict(model.named_parameters())
-        self._samples = samples
         self._generator = torch.Generator().manual_seed(0)
-        self.moments: dict[str, Moments] = {}
+        self._sums: dict[str, MomentSum] = {}
+        self.share = 1.0
         self.powers: dict[str, float] = {}
 
     def visit(self, layer: LayerSpec, source: Tensor) -> Tensor:
         """Look at a layer's input."""
-        self.powers[layer.weight] = float(source.float().square().mean())
+        power = self.share * float(source.float().square().mean())
+        self.powers[layer.weight] = self.powers.get(layer.weight, 0.0) + power
         inputs = self._weights[layer.weight][0].numel()
         if layer.refittable and layer.calls == 1 and inputs <= MOST_INPUTS:
-            total = MomentSum(layer, inputs, source.device)
-            total.add(source, -(-ROWS * inputs // self._samples), self._generator)
-            self.moments[layer.weight] = total.moments()
+            total = self._sums.setdefault(layer.weight, MomentSum(layer, inputs, source.device))
+            positions = math.ceil(ROWS * inputs * self.share / len(source))
+            total.add(source, positions, self._generator)
         return source
+
+    def basis(self, layer: LayerSpec, weight: Tensor, has_bias: bool) -> Basis:
+        """Return what a layer's inputs are like, in the precision that it is learnt in."""
+        dtype = torch.promote_types(weight.dtype, torch.float32)
+        total = self._sums.get(layer.weight)
+        if total is None or total.count < weight[0].numel():
+            root = math.sqrt(max(self.powers[layer.weight], TINY))
+            return Basis(None, torch.tensor(1 / root, dtype=dtype, device=weight.device))
+        moments = total.moments()
+        if has_bias:
+            return Basis(moments.mean.to(dtype), _inverse_root(moments.covariance).to(dtype))
+        return Basis(None, _inverse_root(_second(moments)).to(dtype))
 
 
 class _Coordinates:
@@ -103,34 +179,34 @@ class _Coordinates:
         rate: of both at its peak.
     """
 
-    def __init__(
-        self, weight: nn.Parameter, bias: nn.Parameter | None, mean: Tensor | None, inverse: Tensor
-    ) -> None:
-        """Take the parameters, the inputs' mean if a bias can undo it, and R⁻¹, () or (d, d)."""
+    def __init__(self, weight: nn.Parameter, bias: nn.Parameter | None, basis: Basis) -> None:
         self.parameters = [weight] if bias is None else [weight, bias]
-        self._mean, self._inverse = mean, inverse
-        rows = weight.detach().flatten(1).to(inverse.dtype)
-        whitened = (
-            torch.linalg.solve(inverse, rows, left=False) if inverse.dim() else rows / inverse
-        )
-        self._scale = whitened.norm(dim=1, keepdim=True).clamp_min(TINY)
+        self._mean, self._inverse = basis.mean, basis.inverse
+        rows = weight.detach().flatten(1).to(self._inverse.dtype)
+        if self._inverse.dim():
+            whitened = torch.linalg.solve(self._inverse, rows, left=False)
+        else:
+            whitened = rows / self._inverse
+        length = whitened.norm(dim=1, keepdim=True)
+        self._scale = length.clamp_min(max(SHORTEST * float(length.mean()), TINY))
         self.learnt = [whitened / self._scale]
         if bias is not None:
-            shift = 0.0 if mean is None else rows @ mean
-            self.learnt.append((bias.detach() + shift) / self._scale[:, 0])
+            shifted = bias.detach().to(rows.dtype) + self._shift(rows)
+            self.learnt.append(shifted / self._scale[:, 0])
         self.rate = RATE / math.sqrt(rows.shape[1])
 
     def take_gradient(self) -> None:
         """Turn the parameters' gradients into those of what is learnt."""
-        given = [one.grad for one in self.parameters if one.grad is not None]
-        if len(given) < len(self.parameters):
-            return  # nothing that is compared depends on this layer
-        slopes = [one.reshape(len(one), -1).to(self._inverse.dtype) for one in given]
+        slopes = [
+            torch.zeros_like(learnt) if own.grad is None else own.grad.reshape(learnt.shape)
+            for own, learnt in zip(self.parameters, self.learnt, strict=True)
+        ]
+        slopes = [slope.to(self._inverse.dtype) for slope in slopes]
         if self._mean is not None:
-            slopes[0] = slopes[0] - slopes[1] * self._mean
+            slopes[0] = slopes[0] - torch.outer(slopes[1], self._mean)
         self.learnt[0].grad = _times(slopes[0], self._inverse) * self._scale
         for learnt, slope in zip(self.learnt[1:], slopes[1:], strict=True):
-            learnt.grad = (slope * self._scale)[:, 0]
+            learnt.grad = slope * self._scale[:, 0]
 
     @torch.no_grad()
     def write(self) -> None:
@@ -138,38 +214,25 @@ class _Coordinates:
         rows = _times(self.learnt[0] * self._scale, self._inverse)
         self.parameters[0].copy_(rows.reshape(self.parameters[0].shape))
         for parameter, learnt in zip(self.parameters[1:], self.learnt[1:], strict=True):
-            shift = 0.0 if self._mean is None else rows @ self._mean
-            parameter.copy_(learnt * self._scale[:, 0] - shift)
+            parameter.copy_(learnt * self._scale[:, 0] - self._shift(rows))
+
+    def _shift(self, rows: Tensor) -> Tensor | float:
+        """Return what the inputs' mean adds to the outputs."""
+        return 0.0 if self._mean is None else rows @ self._mean
 
 
 def _times(rows: Tensor, inverse: Tensor) -> Tensor:
     return rows @ inverse if inverse.dim() else rows * inverse
 
 
-def _coordinates(network: nn.Module, structure: Structure, seen: _Seen) -> Iterator[_Coordinates]:
-    weights = dict(network.named_parameters())
-    for layer in structure.layers:
-        if layer.weight not in seen.powers:
-            continue  # it is not the network's own parameter, or does not run
-        weight, bias = weights[layer.weight], weights.get(f"{layer.name}.bias")
-        moments = seen.moments.get(layer.weight)
-        if moments is None:
-            power = max(seen.powers[layer.weight], TINY) ** 0.5
-            # The outputs of a transposed layer are no rows: its bias is learnt as it is.
-            own = bias if layer.in_dim else None
-            yield _Coordinates(weight, own, None, torch.tensor(1 / power, device=weight.device))
-            continue
-        mean = None if bias is None else moments.mean
-        second = moments.covariance
-        if mean is None:
-            second = second + torch.outer(moments.mean, moments.mean)
-        yield _Coordinates(weight, bias, None if mean is None else mean.float(), _root(second))
+def _second(moments: Moments) -> Tensor:
+    return moments.covariance + torch.outer(moments.mean, moments.mean)
 
 
-def _root(second: Tensor) -> Tensor:
-    """Return the inverse of a damped matrix's square root."""
-    second = second.clone()
-    second.diagonal().add_(max(DAMPING * float(second.diagonal().mean()), TINY))
-    values, vectors = torch.linalg.eigh(second)
-    root: Tensor = (vectors / values.sqrt()) @ vectors.T
-    return root.float()
+def _inverse_root(second: Tensor) -> Tensor:
+    """Return the inverse of a damped matrix's symmetric square root."""
+    damped = second.clone()
+    damped.diagonal().add_(max(DAMPING * float(second.diagonal().mean()), TINY))
+    values, vectors = torch.linalg.eigh(damped)
+    inverse: Tensor = (vectors / values.sqrt()) @ vectors.T
+    return inverse

@@ -13,7 +13,7 @@ from searches import FEW, TINY, Notes, classifier, dataset
 from torch import nn
 
 import autoprune
-from autoprune import api, bench, summary
+from autoprune import agents, api, bench, summary
 from autoprune.data import Splits
 from autoprune.demo import load_demo
 from autoprune.errors import RunError, UsageError
@@ -130,6 +130,24 @@ def test_more_trials_go_on_with_the_plan_that_was_begun(tmp_path: Path) -> None:
     at_once, in_two = asked("once", 6, 16), asked("twice", 6, 10, 16)
     assert len(at_once) == 16 and at_once == in_two
     assert any("up to 16 trials" in n and "begun for 6" in n for n in told.notes)
+
+
+def test_what_auto_stood_for_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = {**TINY, "strategy": "auto", "output": tmp_path / "run"}
+
+    def searched_by(trials: int) -> str:
+        given = {**options, "trials": trials, "resume": trials > 1}
+        return str(autoprune.search(classifier(), data=dataset(), **given).result["searched_by"])
+
+    monkeypatch.setattr(agents, "MANY_GROUPS", 1)
+    assert searched_by(1) == "ddpg"
+    monkeypatch.setattr(agents, "MANY_GROUPS", 99)
+    assert searched_by(2) == "ddpg"
+    # A run of a version that knew one strategy alone, and did not write it down.
+    storage = RunDirectory(tmp_path / "run").storage
+    optuna.load_study(study_name=STUDY_NAME, storage=storage).set_user_attr("strategy", None)
+    monkeypatch.setattr(agents, "MANY_GROUPS", 1)
+    assert searched_by(3) == "bayes"
 
 
 def test_the_judge_of_the_run_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,6 +35,7 @@ SHAPE: dict[str, Any] = {
     "budget": str,
     "reward": str,
     "seed": int,
+    "searched_by": str,
     "agent_from": NOTHING,
     "costs": {
         "dense": {"flops": int, "params": int, "latency_ms": float, "memory_bytes": int},

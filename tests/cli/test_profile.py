@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -144,6 +146,7 @@ def test_the_winner_is_measured_on_another_device(phone: Path, cli) -> None:
 def test_a_winner_without_a_table_is_measured_elsewhere(search, cli) -> None:
     pytest.importorskip("onnxruntime")
     assert search().status == 0
+    Path("out.latency.json").write_text("of a run that had this name before")
     assert cli("evaluate", "out", "--kit", "kit").status == 0
     done = cli("evaluate", "out", "--from-kit", str(measured_by_kit("kit")))
     assert done.status == 0 and "foretold" not in done.out and "latency=" not in done.out
@@ -162,6 +165,7 @@ def test_mistakes_with_the_kit_of_a_winner(phone: Path, cli, search) -> None:
         ("\n".join([head, lines[0]]), "lack 1 whole networks"),
         (good.replace('"threads": 1', '"threads": 9'), "the same latency table, as for --kit"),
         (good.replace('"policy"', '"network"'), "of another kit"),
+        (re.sub(r'("kept": \[)\d+', r"\g<1>99", good), "or of its winner at other widths"),
         ("{", "cannot read the kit's results"),
     ):
         results.write_text(text)
@@ -172,6 +176,7 @@ def test_mistakes_with_the_kit_of_a_winner(phone: Path, cli, search) -> None:
         (("--kit", "kit"), "is not empty"),
         (("--kit", "new", "--from-kit", "results.jsonl"), "give one"),
         (("--from-kit", "nowhere"), "cannot read the kit's results 'nowhere'"),
+        (("--from-kit", str(results), "--split", "val"), "leave out --split"),
     ):
         done = cli("evaluate", "out", *options)
         assert done.status == 2 and words in done.err and len(done.err.splitlines()) == 1
@@ -181,6 +186,14 @@ def test_mistakes_with_the_kit_of_a_winner(phone: Path, cli, search) -> None:
     assert done.status == 2 and "was measured with the backend 'torch'" in done.err
     table.unlink()
     assert cli("evaluate", "out", "--kit", "new").status == 2
+    altered = json.loads(result)
+    for path, words in ((("costs",), "was altered"), (("costs", "latency"), "was altered")):
+        *way, last = path
+        functools.reduce(lambda at, key: at[key], way, altered).pop(last)
+        (phone / "result.json").write_text(json.dumps(altered))
+        altered = json.loads(result)
+        done = cli("evaluate", "out", "--from-kit", str(results))
+        assert done.status == 2 and words in done.err and len(done.err.splitlines()) == 1
     assert not Path("new").exists()
 
 

@@ -112,17 +112,17 @@ def test_folding_keeps_the_outputs(kind: str) -> None:
     assert any(isinstance(module, _BatchNorm) for module in model.modules())
 
 
-@pytest.mark.parametrize("dead", [False, True])
+@pytest.mark.parametrize("dead", ["none", "one", "all"])
 @pytest.mark.parametrize("kind", LAYERS)
-def test_unfolding_keeps_what_was_learnt(kind: str, dead: bool) -> None:
+def test_unfolding_keeps_what_was_learnt(kind: str, dead: str) -> None:
     torch.manual_seed(0)
     layers, shape = LAYERS[kind]
     model = copy.deepcopy(nn.Sequential(*layers, nn.ReLU(), nn.Flatten(), nn.LazyLinear(2))).eval()
     inputs = torch.randn(5, *shape)
     with torch.no_grad():
         model(inputs)
-        if dead and model[1].weight is not None:
-            model[1].weight[1] = 1e-9
+        if dead != "none" and model[1].weight is not None:
+            model[1].weight[slice(1, 2) if dead == "one" else slice(None)] = 1e-9 * (dead == "one")
         structure = trace(model, inputs)
         folded = fold_batchnorm(model, structure)
         for parameter in folded.parameters():
@@ -132,6 +132,46 @@ def test_unfolding_keeps_what_was_learnt(kind: str, dead: bool) -> None:
         torch.testing.assert_close(unfolded(inputs), folded(inputs), rtol=1e-4, atol=1e-5)
     assert unfolded.state_dict().keys() == before.keys()
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+
+
+def test_a_bias_that_layers_share_or_that_is_no_parameter(net: Any) -> None:
+    torch.manual_seed(0)
+    parts = {"a": nn.Conv2d(3, 4, 3), "b": nn.Conv2d(4, 4, 3), "c": nn.Conv2d(4, 4, 1, bias=False)}
+    parts |= {f"bn{name}": normalised(parts[name], nn.BatchNorm2d(4))[1] for name in "abc"}
+    parts["b"].bias = parts["a"].bias
+    del parts["c"].bias
+    parts["c"].register_buffer("bias", torch.ones(4))
+    model = net(
+        lambda m, x: m.bnc(m.c(m.bnb(m.b(m.bna(m.a(x)).relu())).relu())).mean((2, 3)), **parts
+    ).eval()
+    inputs = torch.randn(5, 3, 8, 8)
+    structure = trace(model, inputs)
+    with torch.no_grad():
+        folded = fold_batchnorm(model, structure)
+        torch.testing.assert_close(folded(inputs), model(inputs), rtol=1e-4, atol=1e-5)
+        for parameter in folded.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+        unfolded = unfold_batchnorm(folded, model, structure)
+        torch.testing.assert_close(unfolded(inputs), folded(inputs), rtol=1e-4, atol=1e-5)
+
+
+class Kernel(nn.Module):
+    """A convolution whose weight is called otherwise."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kernel = nn.Parameter(torch.randn(3, 3, 3, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.conv2d(x, self.kernel)
+
+
+def otherwise(m: Any, x: Tensor) -> Tensor:
+    return m.head(m.bn(m.kernel(x)).mean((2, 3)))  # type: ignore[no-any-return]
+
+
+def without_its_bias(m: Any, x: Tensor) -> Tensor:
+    return m.head(m.bn(nn.functional.conv2d(x, m.conv.weight)).mean((2, 3)))  # type: ignore[no-any-return]
 
 
 def two_readers(m: Any, x: Tensor) -> Tensor:
@@ -179,14 +219,14 @@ def tokens(m: Any, x: Tensor) -> Tensor:
     "forward",
     [
         *(two_readers, one_norm_for_two, one_norm_for_a_sum_too, acting, twice),
-        *(activation_between, transposed, tokens),
+        *(activation_between, transposed, tokens, otherwise, without_its_bias),
     ],
 )
 def test_what_cannot_be_folded_keeps_its_outputs(forward: Any, net: Any) -> None:
     torch.manual_seed(0)
     parts = {"conv": nn.Conv2d(3, 3, 3, padding=1), "other": nn.Conv2d(3, 3, 3, padding=1)}
     parts |= {"bn": nn.BatchNorm2d(3), "over_tokens": nn.BatchNorm1d(3), "head": nn.Linear(3, 2)}
-    parts |= {"acting": NormWithActivation(3)}
+    parts |= {"acting": NormWithActivation(3), "kernel": Kernel()}
     parts |= {"linear": nn.Linear(16, 3), "up": nn.ConvTranspose2d(3, 3, 2)}
     normalised(parts["conv"], parts["bn"])
     normalised(parts["conv"], parts["over_tokens"])

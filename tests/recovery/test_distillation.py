@@ -170,6 +170,17 @@ def test_an_interrupt_keeps_the_best_so_far(course: Course) -> None:
     assert found.after < found.before
 
 
+def test_an_interrupt_before_the_first_step(
+    course: Course, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(distillation, "find_bases", interrupt)
+    small, found = train(course.lesson(0.5), 8)
+    assert found.network is small and found.interrupted and found.steps == 0
+
+
 def test_time_over_at_once_hands_back_what_was_given(course: Course) -> None:
     lesson = course.lesson(0.5)
     small = cut(course.dense, lesson.keep)

@@ -5,13 +5,21 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+import numpy as np
 import pytest
+import scipy
 import torch
 from torch import Tensor, nn
 
+from autoprune.data import Samples
 from autoprune.recovery import whitening
-from autoprune.recovery.whitening import WhitenedAdam
+from autoprune.recovery.whitening import WhitenedAdam, find_bases
 from autoprune.structure.trace import trace
+
+
+def learner(model: nn.Module, inputs: Tensor, size: int = 50) -> WhitenedAdam:
+    structure = trace(model, inputs[:2])
+    return WhitenedAdam(model, structure, find_bases(model, structure, Samples(inputs, None), size))
 
 
 def layers() -> dict[str, tuple[nn.Module, tuple[int, ...]]]:
@@ -45,7 +53,7 @@ def test_a_step_of_no_length_changes_nothing(
     monkeypatch.setattr(whitening, "MOST_INPUTS", most)
     model, inputs = posed(kind)
     before = copy.deepcopy(model.state_dict())
-    WhitenedAdam(model, trace(model, inputs[:2]), inputs).step(model(inputs).square().mean(), 0.0)
+    learner(model, inputs).step(model(inputs).square().mean(), 0.0)
     for name, tensor in model.state_dict().items():
         torch.testing.assert_close(tensor, before[name], rtol=1e-3, atol=1e-4)
 
@@ -57,7 +65,7 @@ def test_every_parameter_learns(kind: str, most: int, monkeypatch: pytest.Monkey
     model, inputs = posed(kind)
     goal = 2 * model(inputs).detach() + 1
     before = {name: one.detach().clone() for name, one in model.named_parameters()}
-    adam = WhitenedAdam(model, trace(model, inputs[:2]), inputs)
+    adam = learner(model, inputs)
     losses = []
     for _ in range(40):
         losses.append((model(inputs) - goal).square().mean())
@@ -69,10 +77,12 @@ def test_every_parameter_learns(kind: str, most: int, monkeypatch: pytest.Monkey
 def test_gradients_are_those_of_the_coordinates() -> None:
     """One step of plain Adam moves every coordinate by the rate, whatever its gradient's size."""
     model, inputs = posed("linear")
-    layer, structure = model[0], trace(model, inputs[:2])
+    layer = model[0]
     assert isinstance(layer, nn.Linear)
-    adam = WhitenedAdam(model, structure, inputs)
-    root = torch.linalg.inv(whitening._root(inputs.double().T.cov(correction=0)))
+    adam = learner(model, inputs)
+    covariance = inputs.double().T.cov(correction=0)
+    damped = covariance + whitening.DAMPING * covariance.diagonal().mean() * torch.eye(5)
+    root = torch.from_numpy(np.real(scipy.linalg.sqrtm(damped.numpy()))).float()
     mean = inputs.mean(0)
     scale = (layer.weight @ root).norm(dim=1, keepdim=True).detach()
     learnt = [((layer.weight @ root) / scale).detach().requires_grad_()]
@@ -118,7 +128,7 @@ def test_correlated_inputs_do_not_slow_it_down() -> None:
             adam.step()
 
         plain.append(after(own, step))
-    whitened = WhitenedAdam(model, trace(model, inputs[:2]), inputs)
+    whitened = learner(model, inputs)
     assert after(model, lambda value: whitened.step(value, 10.0)) < 0.8 * min(plain)
 
 
@@ -128,7 +138,7 @@ def test_a_layer_that_nothing_depends_on_stays(net: Any) -> None:
     ).eval()
     inputs = torch.randn(32, 5)
     before = model.unused.weight.detach().clone()
-    adam = WhitenedAdam(model, trace(model, inputs[:2]), inputs)
+    adam = learner(model, inputs)
     used = model.used.weight.detach().clone()
     adam.step(model(inputs)[0].square().mean(), 1.0)
     torch.testing.assert_close(model.unused.weight, before)
@@ -140,7 +150,103 @@ def test_inputs_that_are_always_zero(net: Any) -> None:
     with torch.no_grad():
         model.first.bias.fill_(-100.0)
     inputs = torch.randn(32, 5)
-    adam = WhitenedAdam(model.eval(), trace(model, inputs[:2]), inputs)
+    adam = learner(model.eval(), inputs)
     for _ in range(3):
         adam.step(model(inputs).square().mean(), 1.0)
     assert all(bool(one.isfinite().all()) for one in model.parameters())
+
+
+def test_batches_are_no_larger_than_allowed_and_find_the_same(net: Any) -> None:
+    seen = []
+    model, inputs = posed("conv")
+    structure = trace(model, inputs[:2])
+    model.register_forward_pre_hook(lambda module, given: seen.append(len(given[0])))
+    whole, parts = (
+        find_bases(model, structure, Samples(inputs, None), size)["0.weight"] for size in (64, 10)
+    )
+    assert seen == [64, *[10] * 6, 4]
+    assert whole.mean is not None and parts.mean is not None
+    torch.testing.assert_close(whole.mean, parts.mean, rtol=0.2, atol=0.2)
+
+
+def test_frames_in_the_batch_are_positions_like_others(
+    net: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = []
+    monkeypatch.setattr(
+        whitening.MomentSum,
+        "add",
+        lambda self, source, positions, generator: rows.append(len(source) * positions),
+    )
+    monkeypatch.setattr(whitening.MomentSum, "count", 0, raising=False)
+    model = net(
+        lambda m, x: m.last(m.conv(x.flatten(0, 1)).mean((2, 3)).unflatten(0, (-1, 6)).mean(1)),
+        conv=nn.Conv2d(3, 4, 3),
+        last=nn.Linear(4, 2),
+    ).eval()
+    inputs = torch.randn(16, 6, 3, 12, 12)
+    learner(model, inputs, 16)
+    assert whitening.ROWS * 27 <= rows[0] < 2 * whitening.ROWS * 27
+
+
+class Shifted(nn.Conv2d):
+    """Its bias is no row of values."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        super().__init__(3, 4, 3, bias=False)
+        self.bias = nn.Parameter(torch.zeros(shape))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.conv2d(x, self.weight) + self.bias
+
+
+@pytest.mark.parametrize("shape", [(1, 4, 1, 1), (1,), ()])
+def test_a_bias_of_another_shape_is_learnt_as_it_is(shape: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    model, inputs = (
+        nn.Sequential(Shifted(shape), nn.Flatten(), nn.LazyLinear(2)),
+        torch.randn(40, 3, 6, 6),
+    )
+    model.eval()(inputs)
+    adam = learner(model, inputs)
+    before = [one.detach().clone() for one in model[0].parameters()]
+    adam.step(model(inputs).square().mean(), 1.0)
+    assert not any(map(torch.equal, before, model[0].parameters()))
+
+
+def test_a_bias_of_two_layers(net: Any) -> None:
+    torch.manual_seed(0)
+    first, second = nn.Linear(5, 5), nn.Linear(5, 5)
+    second.bias = first.bias
+    model = net(lambda m, x: m.second(m.first(x).relu()), first=first, second=second).eval()
+    inputs = 2 + torch.randn(40, 5)
+    adam, losses = learner(model, inputs), []
+    for _ in range(100):
+        losses.append((model(inputs) - 3).square().mean())
+        adam.step(losses[-1], 1.0)
+    assert model.first.bias is model.second.bias
+    assert losses[-1] < 0.5 * losses[0]
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_other_precisions(dtype: torch.dtype) -> None:
+    model, inputs = posed("linear")
+    model, inputs = model.to(dtype), inputs.to(dtype)
+    adam, losses = learner(model, inputs), []
+    for _ in range(30):
+        losses.append(model(inputs).square().mean())
+        adam.step(losses[-1], 1.0)
+    assert losses[-1] < 0.5 * losses[0]
+    assert all(one.dtype == dtype for one in model.parameters())
+
+
+def test_outputs_whose_weights_are_zero_learn() -> None:
+    model, inputs = posed("linear")
+    with torch.no_grad():
+        model[0].weight[2] = 0
+    adam = learner(model, inputs)
+    bias = float(model[0].bias[2].detach())
+    for _ in range(30):
+        adam.step((model(inputs) - 5).square().mean(), 1.0)
+    assert abs(float(model[0].bias[2].detach()) - bias) > 1e-3
+    assert model[0].weight[2].abs().max() > 1e-3

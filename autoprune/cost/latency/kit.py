@@ -196,6 +196,7 @@ def _write(
     """Write a kit and return how many models are in it."""
     if folder.exists() and any(folder.iterdir()):
         raise UsageError(f"--kit {str(folder)!r} is not empty: choose another folder.")
+    models = list(models)  # a network that cannot be exported leaves no folder behind
     (folder / "models").mkdir(parents=True, exist_ok=True)
     tasks: list[dict[str, Any]] = []
     for model in models:
@@ -257,7 +258,7 @@ def _check_head(found: Mapping[str, Any], wanted: Mapping[str, Any], path: Path)
     if found["subject"] != wanted["subject"]:
         raise TableError(
             f"the results in {str(path)!r} are of another kit: of another network, input size or "
-            "run than is named here."
+            "run than is named here, or of its winner at other widths."
         )
     if found["conditions"] != wanted["conditions"]:
         raise TableError(

@@ -17,7 +17,7 @@ from autoprune.cost.latency.kit_runner import device_name, open_session
 from autoprune.cost.latency.onnx_files import INPUT, ONNX_DTYPES, layer_model
 from autoprune.cost.latency.signature import Signature
 from autoprune.cost.latency.stopwatch import Run
-from autoprune.errors import UsageError
+from autoprune.errors import ModelError, UsageError, first_line
 
 PROVIDER = "ExecutionProvider"
 
@@ -106,18 +106,24 @@ def exported(model: nn.Module, inputs: Tensor, dtype: str) -> bytes:
         model: is not changed.
         inputs: (batch, channels, …).
         dtype: one of `ONNX_DTYPES`, of the ONNX model.
+
+    Raises:
+        ModelError: the network cannot be exported.
     """
+    if not inputs.is_floating_point():
+        raise ModelError(f"ONNX models are measured on numbers, but inputs are {inputs.dtype}.")
     kind = getattr(torch, dtype)
     model = copy.deepcopy(model).eval().to("cpu", kind)
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         file = Path(folder) / "network.onnx"
         warnings.simplefilter("ignore")  # of the exporter's own making
-        torch.onnx.export(
-            model,
-            (inputs.to("cpu", kind),),
-            file,
-            input_names=[INPUT],
-            dynamo=False,
-            opset_version=17,
-        )
+        try:
+            torch.onnx.export(
+                model, (inputs.to("cpu", kind),), file, input_names=[INPUT], dynamo=False,
+                opset_version=17,
+            )  # fmt: skip
+        except Exception as error:  # the exporter's own, of many kinds
+            raise ModelError(
+                f"the network cannot be exported to ONNX: {first_line(error)}"
+            ) from error
         return file.read_bytes()

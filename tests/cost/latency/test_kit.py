@@ -19,7 +19,7 @@ from torch import nn
 
 from autoprune.cost.latency.backends import Conditions, make_backend
 from autoprune.cost.latency.model import LatencyCost
-from autoprune.errors import TableError, UsageError
+from autoprune.errors import ModelError, TableError, UsageError
 from autoprune.structure.groups import Structure
 from autoprune.structure.trace import trace
 
@@ -86,6 +86,19 @@ def test_a_kit_in_half_precision(structure: Structure, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     table = read_kit(tmp_path / "kit" / "results.jsonl", structure, IMAGE, conditions)
     assert table.conditions.dtype == "float16"
+
+
+def test_a_network_that_cannot_be_exported_leaves_nothing_behind(
+    structure: Structure, tmp_path: Path
+) -> None:
+    class Bessel(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.special.bessel_j0(x)
+
+    broken = nn.Sequential(*network(), Bessel()).eval()
+    with pytest.raises(ModelError, match="cannot be exported to ONNX"):
+        write_kit(tmp_path / "kit", broken, trace(broken, IMAGE), IMAGE, CONDITIONS)
+    assert not (tmp_path / "kit").exists()
 
 
 def copied(results: Path, kit: Path, written: str) -> subprocess.CompletedProcess[str]:
