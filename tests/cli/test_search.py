@@ -46,7 +46,12 @@ def test_fewer_macs_that_save_no_time_are_told(
     costs = {
         "dense": {"flops": 1000, "params": 10, "latency_ms": 10.0},
         "pruned": {"flops": 500, "params": 5, "latency_ms": pruned_ms},
-        "latency": {"device": "cpu"},
+        "latency": {
+            "device": "cpu",
+            "backend": "torch",
+            "measured_ms": pruned_ms,
+            "predicted_ms": None,
+        },
     }
     run, _ = demo_run
     show_search(SimpleNamespace(path=run, result={**result(run), "costs": costs}))
