@@ -152,9 +152,10 @@ class _Seen(LayerMode):
         self.powers[layer.weight] = self.powers.get(layer.weight, 0.0) + power
         inputs = self._weights[layer.weight][0].numel()
         if layer.refittable and layer.calls == 1 and inputs <= MOST_INPUTS:
-            total = self._sums.setdefault(layer.weight, MomentSum(layer, inputs, source.device))
+            if layer.weight not in self._sums:
+                self._sums[layer.weight] = MomentSum(layer, inputs, source.device)
             positions = math.ceil(ROWS * inputs * self.share / len(source))
-            total.add(source, positions, self._generator)
+            self._sums[layer.weight].add(source, positions, self._generator)
         return source
 
     def basis(self, layer: LayerSpec, weight: Tensor, has_bias: bool) -> Basis:

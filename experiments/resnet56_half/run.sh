@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# ResNet-56 on CIFAR-10 at half the MACs: a search, then 120 s of recovery. Usage: run.sh SHARED [STRATEGY] [SEED] [TRIALS] [BUDGET]
+# ResNet-56 on CIFAR-10, at half the MACs by default: a search, then 120 s of recovery.
+# Usage: run.sh SHARED [STRATEGY] [SEED] [TRIALS] [BUDGET]
 # SHARED holds checkpoints/cifar_resnet56.th and data/cifar10_*.npz.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/../.." && pwd)
