@@ -18,7 +18,7 @@ from autoprune.errors import AutopruneError, first_line
 from autoprune.evaluation.evaluator import timed
 from autoprune.evaluation.reward import Reward
 from autoprune.exploration import explore
-from autoprune.finals import FINALISTS, Finalist, run_off
+from autoprune.finals import CONTENDERS, UNSIFTED, Finalist, run_off
 from autoprune.latency import Verifier, is_miss, overshoot, tightened
 from autoprune.loop import LoopReport
 from autoprune.progress import Progress
@@ -86,7 +86,7 @@ class Arena:
             left: how many such searches the time must do for; None for a search without others.
         """
         contest = self._round(problem, name, left)
-        more = max(round(EXTRA_TRIALS * problem.trials), FINALISTS)
+        more = max(round(EXTRA_TRIALS * problem.trials), UNSIFTED)
         for again in range(MOST_ROUNDS):
             factor = self._overshoot(contest)
             if not is_miss(factor):
@@ -118,7 +118,7 @@ class Arena:
         )
         session.seconds["strategy"] += report.strategy_seconds
         with timed(session.seconds, "finalists"):
-            best = ledger.best(FINALISTS, problem.projection.fits)
+            best = ledger.best(CONTENDERS, problem.projection.fits)
             finalist = run_off(best, self.bench, self.reward, self.progress, deadline)
         session.count(*finalist.forwards)
         ledger.keep_session(session.took)

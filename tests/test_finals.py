@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 from torch import nn
 
+from autoprune.bench import QUICK
 from autoprune.errors import ModelError
 from autoprune.evaluation.measurement import Measurement, Scores
-from autoprune.finals import run_off
+from autoprune.finals import SIFTED, UNSIFTED, run_off
 from autoprune.policy import Widths
 from autoprune.progress import Progress
 from autoprune.strategy import Candidate, Trial
@@ -46,11 +47,13 @@ def value(measurement: Measurement) -> float:
     return -(measurement.scores.kl or 0.0)
 
 
-def play(contests: Mapping[str, Known], finals: Mapping[str, Known] | None = None) -> Any:
-    trials = [Trial(Candidate((w,)), value=0.0) for w in (1, 2, 3)]
-    forwards = {"one-shot": 10, "sequential": 20}
+def play(
+    contests: Mapping[str, Known], finals: Mapping[str, Known] | None = None, trials: int = 3
+) -> Any:
+    asked = [Trial(Candidate((w,)), value=0.0) for w in range(1, trials + 1)]
+    forwards = {"one-shot": 10, QUICK: 15, "sequential": 20}
     bench = SimpleNamespace(contests=contests, finals=finals or contests, final_forwards=forwards)
-    return lambda deadline=math.inf: run_off(trials, bench, value, Progress(), deadline)  # type: ignore[arg-type]
+    return lambda deadline=math.inf: run_off(asked, bench, value, Progress(), deadline)  # type: ignore[arg-type]
 
 
 def test_only_the_first_is_repaired_in_every_way() -> None:
@@ -83,3 +86,40 @@ def test_none_is_begun_after_the_deadline_once_there_is_one() -> None:
     quick, slow = Known({1: None}), Known({1: 0.4, 2: 0.1})
     finalist = play({"one-shot": quick, "sequential": slow})(time.monotonic() - 1)
     assert (quick.built, slow.built) == ([1], [1]) and finalist.measurement.widths == (1,)
+
+
+def test_the_best_of_many_after_a_quick_repair_are_the_finalists() -> None:
+    many = UNSIFTED + 3
+    own = Known(dict.fromkeys(range(1, many + 1), 0.9))
+    quick = Known({w: 0.8 - 0.01 * w for w in range(1, many + 1)})
+    quick.kl[4] = None  # fails, and drops out
+    slow = Known({many: 0.5, many - 1: 0.3, many - 2: 0.4, many - 3: 0.6})
+    finalist = play({"one-shot": own, "sequential": slow, QUICK: quick}, trials=many)()
+    assert (own.built, quick.built) == ([1], [*range(1, many + 1), many])
+    assert slow.built == list(range(many, many - SIFTED, -1))
+    assert (finalist.measurement.widths, finalist.reconstruction) == ((many - 1,), "sequential")
+    assert finalist.forwards == (10, *[15] * (many + 1), *[20] * SIFTED)
+
+
+def test_a_quick_repair_that_is_no_better_than_the_judges_sifts_nothing() -> None:
+    own, quick, slow = (Known(dict.fromkeys(range(1, 12), kl)) for kl in (0.5, 0.5, 0.6))
+    finalist = play({"one-shot": own, "sequential": slow, QUICK: quick}, trials=11)()
+    assert (quick.built, slow.built) == ([1], [1])
+    assert own.built == [1, *range(1, UNSIFTED + 1)]
+    assert finalist.reconstruction == "one-shot"
+
+
+def test_few_trials_need_no_sifting() -> None:
+    own, quick, slow = (Known(dict.fromkeys(range(1, 5), kl)) for kl in (0.5, 0.4, 0.3))
+    play({"one-shot": own, "sequential": slow, QUICK: quick}, trials=SIFTED)()
+    assert quick.built == [] and len(slow.built) == SIFTED
+
+
+def test_sifting_ends_with_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    own, slow = (Known(dict.fromkeys(range(1, 12), kl)) for kl in (0.5, 0.3))
+    quick = Known(dict.fromkeys(range(1, 12), 0.4))
+    now = iter([0.0, 0.0, 0.0, *[9.0] * 99])  # over after three of eleven
+    monkeypatch.setattr(time, "monotonic", lambda: next(now))
+    finalist = play({"one-shot": own, "sequential": slow, QUICK: quick}, trials=11)(5.0)
+    assert quick.built == [1, 2, 3, 1] and own.built == [1] and slow.built == []
+    assert (finalist.measurement.widths, finalist.reconstruction) == ((1,), QUICK)

@@ -9,7 +9,7 @@ section 3.2, without their relaxation): an output that the dense network has bel
 anything below zero.
 
 Memory: activations of one pass over all samples (`ACTIVATION_BYTES`, samples beyond are left out),
-the targets of every layer (`TARGET_BYTES` each, or a few rows per input where that is more), and
+the targets of every layer (`ROW_BYTES` per row, or a few rows per input where that is more), and
 the patches of one layer, rows x inputs in float32: 2.2 GB in all for torchvision's ResNet-50 at
 224x224, of which 155 samples fit. Layers with too few rows for their inputs keep
 the weights that they have.
@@ -34,21 +34,37 @@ from autoprune.structure.groups import LayerSpec, Structure
 from autoprune.structure.operators import OperatorMode, plain_arithmetic
 from autoprune.structure.surgery import Keep
 
-# Rows of every layer's least-squares problem, where there are so many positions.
-ROWS = 64_000
-# Of the targets of a layer's rows, unless the layer needs more rows than that.
-TARGET_BYTES = 16_384_000
+# Of a row's targets on average: layers of more outputs get fewer rows, unless they need them.
+ROW_BYTES = 256
 # Rows per input that a fit needs so as not to learn the samples by heart; twice as many are drawn.
 ENOUGH = 2
 # Of activations alive at once in the one pass over all samples; samples beyond are left out.
 ACTIVATION_BYTES = 2_000_000_000
 # How many of the largest activations are alive at once.
 ALIVE = 4
-# Times that outputs behind a clamp are asked again what they may be. More fit the samples better
-# and other images worse.
-ROUNDS = 3
 # BN gains |γ|/σ below this share of the layer's largest do not amplify shortcut errors.
 SMALLEST_GAIN = 0.05
+
+
+@dataclass(frozen=True)
+class Effort:
+    """What a repair may take.
+
+    Attributes:
+        samples: most that it runs on; None for all that fit.
+        rows: of every layer's least-squares problem, where there are so many positions.
+        rounds: times that outputs behind a clamp are asked again what they may be. More fit the
+            samples better and other images worse.
+    """
+
+    samples: int | None
+    rows: int
+    rounds: int
+
+
+THOROUGH = Effort(samples=None, rows=64_000, rounds=3)
+# A tenth of the time, and tells good cut networks apart that look alike without repair.
+QUICK = Effort(samples=500, rows=8_000, rounds=0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,14 +139,37 @@ class SequentialRepair:
     """
 
     def __init__(
-        self, dense: nn.Module, structure: Structure, calibration: Samples, seed: int
+        self,
+        dense: nn.Module,
+        structure: Structure,
+        calibration: Samples,
+        seed: int,
+        effort: Effort = THOROUGH,
     ) -> None:
         """Take the calibration samples, as many as one pass can hold."""
         self._dense = dense
         self._structure = structure
-        self.samples = calibration.first(_most_samples(structure))
+        most = _most_samples(structure)
+        self.samples = calibration.first(min(most, effort.samples or most))
         self._seed = seed
+        self._effort = effort
         self._targets: Mapping[str, Target] | None = None
+
+    def with_effort(self, effort: Effort) -> SequentialRepair:
+        """Return the same on no more samples, at another effort."""
+        return SequentialRepair(self._dense, self._structure, self.samples, self._seed, effort)
+
+    def work(self) -> int:
+        """Return the multiply-accumulates that repairing an uncut network takes."""
+        return sum(
+            self._work(layer, *self._dense.get_parameter(layer.weight).flatten(1).shape)
+            for layer in self._structure.layers
+        )
+
+    def _work(self, layer: LayerSpec, outputs: int, inputs: int) -> int:
+        """Return those of one layer: forward pass, normal equations and their solution."""
+        rows = min(_rows(self._effort.rows, outputs, inputs), len(self.samples) * layer.positions)
+        return len(self.samples) * layer.positions * outputs * inputs + (rows + inputs) * inputs**2
 
     def repair(self, small: nn.Module, keep: Keep) -> None:
         """Refit every layer of a cut network in network order, in place.
@@ -140,10 +179,13 @@ class SequentialRepair:
             keep: the entries that stayed.
         """
         if self._targets is None:
-            recording = _Recording(self._dense, self._structure, self._seed)
+            recording = _Recording(self._dense, self._structure, self._seed, self._effort.rows)
             recording.run(self.samples)
             self._targets = recording.targets
-        _Refitting(small, self._dense, self._structure, keep, self._targets).run(self.samples)
+        refitting = _Refitting(
+            small, self._dense, self._structure, keep, self._targets, self._effort.rounds
+        )
+        refitting.run(self.samples)
 
 
 def _most_samples(structure: Structure) -> int:
@@ -156,14 +198,15 @@ def _most_samples(structure: Structure) -> int:
     return max(1, ACTIVATION_BYTES // (ALIVE * 4 * largest))
 
 
-def _rows(outputs: int, inputs: int) -> int:
+def _rows(most: int, outputs: int, inputs: int) -> int:
     """Return how many rows to draw for a layer."""
-    return max(min(ROWS, TARGET_BYTES // (4 * outputs)), 2 * ENOUGH * inputs)
+    return max(min(most, most * ROW_BYTES // (4 * outputs)), 2 * ENOUGH * inputs)
 
 
 class _Recording(_Walk):
-    def __init__(self, dense: nn.Module, structure: Structure, seed: int) -> None:
+    def __init__(self, dense: nn.Module, structure: Structure, seed: int, rows: int) -> None:
         super().__init__(dense, structure)
+        self._rows = rows
         self._generator = torch.Generator().manual_seed(seed)
         self.targets: dict[str, Target] = {}
 
@@ -176,7 +219,7 @@ class _Recording(_Walk):
         shortcut: Tensor | None,
     ) -> Tensor:
         out: Tensor = func(*args, **kwargs)
-        per_sample = -(-_rows(*args[1].flatten(1).shape) // len(out))
+        per_sample = -(-_rows(self._rows, *args[1].flatten(1).shape) // len(out))
         chosen = draw_positions(layer, len(out), per_sample, self._generator)
         added = None if shortcut is None else outputs_at(layer, shortcut, chosen)
         self.targets[layer.weight] = Target(chosen, outputs_at(layer, out, chosen), added)
@@ -191,11 +234,13 @@ class _Refitting(_Walk):
         structure: Structure,
         keep: Keep,
         targets: Mapping[str, Target],
+        rounds: int,
     ) -> None:
         super().__init__(small, structure)
         self._dense = dense
         self._keep = keep
         self._targets = targets
+        self._rounds = rounds
 
     def visit(
         self,
@@ -219,9 +264,9 @@ class _Refitting(_Walk):
         inputs = patches(layer, source, target.positions)
         problem = RidgeToPrior(inputs, weight.flatten(1), shifts)
         problem.fit(wanted)
-        if layer.clamp is not None:
+        if layer.clamp is not None and self._rounds:
             targets = passing(wanted, self._into_clamp(layer, target, shortcut), layer.clamp)
-            for _ in range(ROUNDS):
+            for _ in range(self._rounds):
                 problem.fit(targets(problem.outputs()))
         weight.copy_(problem.weight.reshape(weight.shape))
         if shifts:

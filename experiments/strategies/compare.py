@@ -34,7 +34,7 @@ from autoprune.data import Split, SplitSizes, load_splits, partition
 from autoprune.evaluation.reward import negative_kl
 from autoprune.evaluation.scoring import score_split
 from autoprune.exploration import explore, pose
-from autoprune.finals import FINALISTS, run_off
+from autoprune.finals import CONTENDERS, run_off
 from autoprune.memory import kept_memory
 from autoprune.progress import Progress
 from autoprune.strategy import SearchProblem
@@ -107,7 +107,7 @@ def play(name: str, arena: Arena) -> Row:
         strategy = make_strategy(name, arena.problem)
         explore(strategy, strategy.problem.trials, bench, negative_kl, ledger, math.inf, Progress())
     seconds = time.perf_counter() - start
-    best = ledger.best(FINALISTS, arena.problem.projection.fits)
+    best = ledger.best(CONTENDERS, arena.problem.projection.fits)
     winner = run_off(best, bench, negative_kl, Progress())
     widths = winner.measurement.widths
     quick, _ = bench.finals[bench.judge_name].build(widths)

@@ -90,11 +90,11 @@ def bench(net: Any) -> Bench:
     return Bench(model, structure, builder, ClassificationScorer(model, labelled))
 
 
-BUILDS = ("one_shot", "settled", "sequential")
+BUILDS = ("one_shot", "settled", "quick_sequential", "sequential")
 
 
 @pytest.mark.parametrize(
-    ("build", "bound"), [("one_shot", 1e-6), ("settled", 1e-3), ("sequential", 1e-4)]
+    ("build", "bound"), list(zip(BUILDS, (1e-6, 1e-3, 1e-4, 1e-4), strict=True))
 )
 def test_full_width_loses_nothing(build: str, bound: float, bench: Bench) -> None:
     found = bench.judge(build).measure(bench.structure.dense_widths)
@@ -121,13 +121,15 @@ def test_the_same_widths_measure_the_same(build: str, bench: Bench) -> None:
     again = judge.measure(bench.half)
     # Sequential fits amplify rounding, which depends on where tensors lie in memory.
     assert again.scores.kl == pytest.approx(first.scores.kl, rel=1e-2)
-    assert build == "sequential" or again.scores == first.scores
+    assert "sequential" in build or again.scores == first.scores
 
 
 def test_every_repair_helps(bench: Bench) -> None:
     """Refit beats slicing, the sequential refit beats the one-shot one."""
     sliced = apply_policy(bench.model, bench.builder.policy(bench.half))
-    one_shot, sequential = (bench.judge(b).measure(bench.half).scores.kl for b in BUILDS[::2])
+    one_shot, sequential = (
+        bench.judge(b).measure(bench.half).scores.kl for b in (BUILDS[0], BUILDS[-1])
+    )
     assert sequential is not None and one_shot is not None
     assert sequential < one_shot < (bench.scorer.score(sliced).kl or 0)
 
@@ -159,7 +161,7 @@ def test_policies_keep_the_best_units(bench: Bench) -> None:
 
 @pytest.mark.parametrize("build", BUILDS)
 def test_stages_are_timed(build: str, bench: Bench) -> None:
-    extra = {"one_shot": set(), "settled": {"batchnorm"}, "sequential": {"sequential"}}[build]
+    extra = {"one_shot": set(), "settled": {"batchnorm"}}.get(build, {"sequential"})
     seconds = bench.judge(build).measure(bench.half).seconds
     assert seconds.keys() == {"surgery", "scoring"} | extra
     assert all(spent > 0 for spent in seconds.values())

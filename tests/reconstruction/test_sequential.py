@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from autoprune.data import Samples
 from autoprune.reconstruction import sequential as sequential_module
 from autoprune.reconstruction.refit import Refitter
-from autoprune.reconstruction.sequential import SequentialRepair
+from autoprune.reconstruction.sequential import QUICK, THOROUGH, Effort, SequentialRepair
 from autoprune.statistics.collect import collect_moments
 from autoprune.structure.groups import Structure
 from autoprune.structure.surgery import Keep, cut, kept_positions
@@ -126,10 +127,10 @@ def one_shot(model: nn.Module, structure: Structure, keep: Keep) -> nn.Module:
     return cut(model, keep, Refitter(model, structure, moments).tensors(keep))
 
 
-def repaired(model: nn.Module, keep: Keep) -> nn.Module:
+def repaired(model: nn.Module, keep: Keep, effort: Effort = THOROUGH) -> nn.Module:
     structure = trace(model, IMAGES)
     small = one_shot(model, structure, keep)
-    SequentialRepair(model, structure, Samples(IMAGES, None), 0).repair(small, keep)
+    SequentialRepair(model, structure, Samples(IMAGES, None), 0, effort).repair(small, keep)
     return small
 
 
@@ -292,19 +293,47 @@ def test_layers_with_too_few_rows_keep_their_weights(net: Any) -> None:
 
 def test_rows_are_bounded_by_memory_but_never_too_few() -> None:
     rows = sequential_module._rows
-    assert rows(16, 144) == rows(64, 576) == 64_000
-    assert rows(256, 64) == 16_000
-    assert rows(512, 4608) == 4 * 4608
+    assert rows(64_000, 16, 144) == rows(64_000, 64, 576) == 64_000
+    assert rows(64_000, 256, 64) == 16_000
+    assert rows(64_000, 512, 4608) == rows(8_000, 512, 4608) == 4 * 4608
 
 
-def test_only_what_a_relu_lets_through_is_wanted(net: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_quick_repair_takes_fewer_samples_and_rows(net: Any) -> None:
+    model = make(net, residual, residual_parts)
+    structure = trace(model, IMAGES)
+    repair = SequentialRepair(model, structure, Samples(IMAGES[:10], None), 0)
+    quick = repair.with_effort(Effort(samples=4, rows=50, rounds=0))
+    assert torch.equal(quick.samples.inputs, IMAGES[:4])
+    keep = random_keep(model, structure, 0.5)
+    quick.repair(one_shot(model, structure, keep), keep)
+    assert quick._targets is not None
+    # A stem of 27 inputs needs more rows than it may have: four per input, over four samples.
+    assert quick._targets["stem.weight"].positions.numel() == 4 * 27
+    assert len(repair.with_effort(QUICK).samples) == 10  # no more than it has itself
+
+
+def test_work_counts_forward_passes_and_normal_equations() -> None:
+    """A 1x1 convolution of 3 into 4 channels on 6 x 6 pixels, and a linear layer of 4 inputs."""
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)
+    )
+    images = torch.randn(10, 3, 6, 6)
+    structure = trace(model.eval(), images)
+    repair = SequentialRepair(
+        model, structure, Samples(images, None), 0, Effort(samples=5, rows=100, rounds=0)
+    )
+    convolution = 5 * 36 * 4 * 3 + (100 + 3) * 3**2  # 100 of 180 rows
+    linear = 5 * 2 * 4 + (5 + 4) * 4**2  # all 5 rows
+    assert repair.work() == convolution + linear
+
+
+def test_only_what_a_relu_lets_through_is_wanted(net: Any) -> None:
     """Fits that leave open what a ReLU hides come nearer behind it than plain ones."""
     model = make(net, residual, residual_parts)
     structure = trace(model, IMAGES)
     assert sum(layer.clamp is not None for layer in structure.layers) == len(structure.layers) - 1
     target, errors = outputs(model), []
-    for rounds in (0, sequential_module.ROUNDS):
-        monkeypatch.setattr(sequential_module, "ROUNDS", rounds)
+    for effort in (replace(THOROUGH, rounds=0), THOROUGH):
         keep = random_keep(model, structure, 0.5)
-        errors.append(float(F.mse_loss(outputs(repaired(model, keep)), target)))
+        errors.append(float(F.mse_loss(outputs(repaired(model, keep, effort)), target)))
     assert errors[1] < 0.97 * errors[0]
