@@ -27,9 +27,10 @@ BATCHNORM_SAMPLES = 500
 # The KL that a slower judge must reach, as a share of the quicker one's, to be preferred.
 CLEARLY = 0.9
 
-# The kind of repair that finalists are chosen by, and how much less work than the thorough one it
-# must be for that.
-QUICK = "quick-sequential"
+# Kinds of repair besides the judge's: that by which finalists are chosen, and theirs.
+QUICK, THOROUGH = "quick-sequential", "sequential"
+# How many times less work the quick one must be than the thorough one. Scoring, which is as much
+# for both, is left out: where forward passes are most of the work, the ratio does not come so far.
 PAYS = 4
 
 Evaluate = Callable[[nn.Module], float]
@@ -111,7 +112,7 @@ def set_up(
     quick = _quick_builds(builder, judge_name)
     with timed(seconds, "judge"):
         name, judge = _choose_judge(_judges(quick, search, task), task)
-    repairs = {name: quick[name], "sequential": builder.sequential}
+    repairs = {name: quick[name], THOROUGH: builder.sequential}
     if evaluate is None and PAYS * builder.quick_repair.work() <= builder.repair.work():
         repairs[QUICK] = builder.quick_sequential
     finals = _judges(repairs, selection, task)
@@ -130,7 +131,7 @@ def set_up(
         final_forwards={
             name: contest.dense.samples + settling,
             QUICK: contest.dense.samples + len(builder.quick_repair.samples),
-            "sequential": contest.dense.samples + len(builder.repair.samples),
+            THOROUGH: contest.dense.samples + len(builder.repair.samples),
         },
     )
 

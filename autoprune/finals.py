@@ -9,10 +9,11 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
-from autoprune.bench import QUICK, Bench
+from autoprune.bench import QUICK, THOROUGH, Bench
 from autoprune.errors import ModelError, RewardError, first_line
 from autoprune.evaluation.measurement import Measurement
 from autoprune.evaluation.reward import Reward
+from autoprune.policy import Widths
 from autoprune.progress import Progress
 from autoprune.strategy import Trial
 
@@ -20,9 +21,9 @@ from autoprune.strategy import Trial
 # of a search tell the best few apart badly: among good candidates for ResNet-20 their KL goes
 # together with that after sequential repair on other images by 0.5 only.
 CONTENDERS = 24
-# Of those that a quick sequential repair has sifted, so many are repaired thoroughly.
+# Of those that a quick repair has sifted, so many are repaired thoroughly.
 SIFTED = 4
-# Finalists where there is no such repair, or it is no better than the judge's.
+# Finalists where there is no quick repair, or it is no better than the judge's.
 UNSIFTED = 8
 
 
@@ -33,7 +34,7 @@ class Finalist:
     Attributes:
         measurement: on the selection split.
         network: the pruned network.
-        reconstruction: how it was repaired, "sequential" or the judge's name.
+        reconstruction: how it was repaired, one of the bench's kinds.
         forwards: samples that each judging of it and of those beside it ran through networks.
     """
 
@@ -44,43 +45,64 @@ class Finalist:
 
 
 class _Jury:
-    """Builds and judges contenders one after the other, and counts what that takes.
+    """Builds and judges candidates one after the other; each kind of repair of one only once.
 
     Attributes:
+        best: of those judged; None while there is none. No other network is kept.
         forwards: samples that each judging ran through networks.
+        planned: judgings there will be if all goes well.
         reason: why the last one failed, if one did.
     """
 
-    def __init__(
-        self, bench: Bench, reward: Reward, progress: Progress, deadline: float, most: int
-    ) -> None:
+    def __init__(self, bench: Bench, reward: Reward, progress: Progress, deadline: float) -> None:
         self._bench = bench
         self._reward = reward
         self._progress = progress
         self._deadline = deadline
-        self._most = most
+        self._halfway = (time.monotonic() + deadline) / 2
+        self._values: dict[tuple[Widths, str], float | None] = {}
+        self.best: Finalist | None = None
         self.forwards: list[int] = []
+        self.planned = 0
         self.reason = ""
 
     @property
     def late(self) -> bool:
-        """Whether the time is over."""
-        return time.monotonic() >= self._deadline
+        """Whether the time is over, and there is something to hand over."""
+        return self.best is not None and time.monotonic() >= self._deadline
 
-    def judge(self, trial: Trial, kind: str) -> tuple[float, Finalist] | None:
-        """Return a contender of one kind of repair and its value; None if it fails."""
-        self.forwards.append(self._bench.final_forwards[kind])
+    @property
+    def half_over(self) -> bool:
+        """Whether half of the time that there was at the beginning is over."""
+        return time.monotonic() >= self._halfway
+
+    def note(self, text: str) -> None:
+        """Tell the user."""
+        self._progress.note(text)
+
+    def judge(self, trial: Trial, kind: str) -> float | None:
+        """Return a candidate's value after one kind of repair; None if it fails."""
+        key = trial.candidate.widths, kind
+        if key not in self._values:
+            self.forwards.append(self._bench.final_forwards[kind])
+            self._values[key] = self._judged(*key)
+            done = len(self.forwards)
+            self._progress.step("finalists", done, max(self.planned, done))
+        return self._values[key]
+
+    def _judged(self, widths: Widths, kind: str) -> float | None:
         try:
-            network, measurement = self._bench.contests[kind].build(trial.candidate.widths)
+            network, measurement = self._bench.contests[kind].build(widths)
             value = self._reward(measurement)
         except Exception as error:  # out of memory, or the user's own code
             name = "" if isinstance(error, RewardError) else f"{type(error).__name__}: "
             self.reason = f"{name}{first_line(error)}"
-            self._progress.note(f"a finalist drops out: {self.reason}")
+            self.note(f"a finalist drops out: {self.reason}")
             return None
-        done = len(self.forwards)
-        self._progress.step("finalists", done, max(self._most, done))
-        return value, Finalist(measurement, network, kind)
+        known = [other for other in self._values.values() if other is not None]
+        if self.best is None or value > max(known):
+            self.best = Finalist(measurement, network, kind)
+        return value
 
 
 def run_off(
@@ -93,58 +115,60 @@ def run_off(
     """Return the best of the best trials, judged on images that the search did not see.
 
     Many are repaired quickly, and the best of them thoroughly; where a quick repair is no better
-    than the judge's, the first few thoroughly at once. Of the first finalist the quicker repair is
-    judged as well, and all others get the way that was better: sequential reconstruction is better
-    by far with enough calibration data, and can be worse with little. One that fails drops out, and
-    none is begun after the deadline (`time.monotonic` seconds) once there is a best.
+    than the judge's, the first few thoroughly at once. The first finalist shows which of its
+    repairs is the better one, and the others get that: sequential reconstruction is better by far
+    with enough calibration data, and can be worse with little. One that fails drops out, and none
+    is begun after the deadline (`time.monotonic` seconds) once there is a best.
 
     Raises:
         ModelError: all fail.
     """
-    jury = _Jury(bench, reward, progress, deadline, len(trials) + SIFTED + 2)
+    jury = _Jury(bench, reward, progress, deadline)
     finalists, kinds = _sift(trials, bench, jury)
-    best: Finalist | None = None
-    highest = -math.inf
+    jury.planned = len(jury.forwards) + len(finalists)
     for number, trial in enumerate(finalists):
-        for kind in kinds:
-            if best is not None and jury.late:
-                progress.note(f"the time is over: {number} of {len(finalists)} finalists judged")
-                return _on_selection(replace(best, forwards=tuple(jury.forwards)), bench)
-            found = jury.judge(trial, kind)
-            if found is not None and found[0] > highest:
-                highest, best = found
-        kinds = kinds if best is None else (best.reconstruction,)
-    if best is None:
+        values = {kind: jury.judge(trial, kind) for kind in kinds if not jury.late}
+        known = {kind: value for kind, value in values.items() if value is not None}
+        if jury.late:
+            jury.note(
+                f"the time is over: {number + bool(known)} of {len(finalists)} finalists judged"
+            )
+            break
+        kinds = (max(known, key=known.__getitem__),) if known else kinds
+    if jury.best is None:
         raise ModelError(
             f"every finalist failed on the selection images, the last one because {jury.reason}; "
             "the trials are kept: resume the run when the cause is mended."
         )
-    return _on_selection(replace(best, forwards=tuple(jury.forwards)), bench)
+    return _on_selection(replace(jury.best, forwards=tuple(jury.forwards)), bench)
 
 
 def _sift(
     trials: Sequence[Trial], bench: Bench, jury: _Jury
 ) -> tuple[Sequence[Trial], tuple[str, ...]]:
-    """Return the finalists, best first, and how they are repaired.
+    """Return the finalists, best first, and how they may be repaired.
 
-    Where a quick repair beats the judge's own, these are the best few after it.
+    Where a quick repair beats the judge's own, these are the best few after it, of as many as half
+    of the time allows.
     """
-    judges, *_ = bench.contests
-    unsifted = trials[:UNSIFTED], tuple(kind for kind in bench.contests if kind != QUICK)
-    if QUICK not in bench.contests or len(trials) <= SIFTED or jury.late:
+    own, *others = bench.contests
+    unsifted = trials[:UNSIFTED], (own, THOROUGH)
+    if QUICK not in others or len(trials) <= SIFTED or jury.half_over:
         return unsifted
-    own, quick = jury.judge(trials[0], judges), jury.judge(trials[0], QUICK)
-    if own is None or quick is None or quick[0] <= own[0]:
+    jury.planned = 1 + len(trials) + SIFTED
+    before, after = jury.judge(trials[0], own), jury.judge(trials[0], QUICK)
+    if after is None or (before is not None and after <= before):
         return unsifted
-    values = {0: quick[0]}
+    values = {0: after}
     for number, trial in enumerate(trials[1:], start=1):
-        if jury.late:
+        if jury.half_over:
+            jury.note(f"half of the time is over: {number} of {len(trials)} candidates sifted")
             break
-        found = jury.judge(trial, QUICK)
-        if found is not None:
-            values[number] = found[0]
+        value = jury.judge(trial, QUICK)
+        if value is not None:
+            values[number] = value
     ranked = sorted(values, key=lambda number: -values[number])
-    return [trials[number] for number in ranked[:SIFTED]], (QUICK, "sequential")
+    return [trials[number] for number in ranked[:SIFTED]], (QUICK, THOROUGH)
 
 
 def _on_selection(finalist: Finalist, bench: Bench) -> Finalist:

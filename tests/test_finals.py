@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Mapping
@@ -95,18 +96,33 @@ def test_the_best_of_many_after_a_quick_repair_are_the_finalists() -> None:
     quick.kl[4] = None  # fails, and drops out
     slow = Known({many: 0.5, many - 1: 0.3, many - 2: 0.4, many - 3: 0.6})
     finalist = play({"one-shot": own, "sequential": slow, QUICK: quick}, trials=many)()
-    assert (own.built, quick.built) == ([1], [*range(1, many + 1), many])
+    assert (own.built, quick.built) == ([1], list(range(1, many + 1)))
     assert slow.built == list(range(many, many - SIFTED, -1))
     assert (finalist.measurement.widths, finalist.reconstruction) == ((many - 1,), "sequential")
-    assert finalist.forwards == (10, *[15] * (many + 1), *[20] * SIFTED)
+    assert finalist.forwards == (10, *[15] * many, *[20] * SIFTED)
 
 
 def test_a_quick_repair_that_is_no_better_than_the_judges_sifts_nothing() -> None:
     own, quick, slow = (Known(dict.fromkeys(range(1, 12), kl)) for kl in (0.5, 0.5, 0.6))
     finalist = play({"one-shot": own, "sequential": slow, QUICK: quick}, trials=11)()
     assert (quick.built, slow.built) == ([1], [1])
-    assert own.built == [1, *range(1, UNSIFTED + 1)]
+    assert own.built == list(range(1, UNSIFTED + 1))
     assert finalist.reconstruction == "one-shot"
+
+
+def test_finalists_keep_the_quick_repair_where_the_thorough_one_is_worse() -> None:
+    own, slow = (Known(dict.fromkeys(range(1, 12), kl)) for kl in (0.5, 0.6))
+    quick = Known({w: 0.4 + 0.001 * w for w in range(1, 12)})
+    finalist = play({"one-shot": own, "sequential": slow, QUICK: quick}, trials=11)()
+    assert (own.built, quick.built, slow.built) == ([1], list(range(1, 12)), [1])
+    assert (finalist.measurement.widths, finalist.reconstruction) == ((1,), QUICK)
+
+
+def test_a_first_trial_that_the_judge_cannot_build_does_not_end_sifting() -> None:
+    own, slow = Known({1: None}), Known(dict.fromkeys(range(1, 12), 0.3))
+    quick = Known({w: 0.9 - 0.01 * w for w in range(1, 12)})
+    play({"one-shot": own, "sequential": slow, QUICK: quick}, trials=11)()
+    assert slow.built == list(range(11, 11 - SIFTED, -1))
 
 
 def test_few_trials_need_no_sifting() -> None:
@@ -115,11 +131,12 @@ def test_few_trials_need_no_sifting() -> None:
     assert quick.built == [] and len(slow.built) == SIFTED
 
 
-def test_sifting_ends_with_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sifting_takes_half_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
     own, slow = (Known(dict.fromkeys(range(1, 12), kl)) for kl in (0.5, 0.3))
     quick = Known(dict.fromkeys(range(1, 12), 0.4))
-    now = iter([0.0, 0.0, 0.0, *[9.0] * 99])  # over after three of eleven
+    # Half over after three of eleven, wholly after the first thorough repair.
+    now = itertools.chain([0.0] * 4, [9.0] * 3, itertools.repeat(11.0))
     monkeypatch.setattr(time, "monotonic", lambda: next(now))
-    finalist = play({"one-shot": own, "sequential": slow, QUICK: quick}, trials=11)(5.0)
-    assert quick.built == [1, 2, 3, 1] and own.built == [1] and slow.built == []
-    assert (finalist.measurement.widths, finalist.reconstruction) == ((1,), QUICK)
+    finalist = play({"one-shot": own, "sequential": slow, QUICK: quick}, trials=11)(10.0)
+    assert (own.built, quick.built, slow.built) == ([1], [1, 2, 3], [1])
+    assert (finalist.measurement.widths, finalist.reconstruction) == ((1,), "sequential")

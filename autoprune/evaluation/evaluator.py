@@ -33,7 +33,7 @@ class Builder:
     Attributes:
         rankings: which units stay at every width.
         repair: sequential reconstruction, for the finalists.
-        quick_repair: the same at a tenth of the effort, to choose the finalists.
+        quick_repair: the same at less effort, to choose the finalists.
     """
 
     def __init__(

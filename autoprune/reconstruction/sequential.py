@@ -9,10 +9,10 @@ section 3.2, without their relaxation): an output that the dense network has bel
 anything below zero.
 
 Memory: activations of one pass over all samples (`ACTIVATION_BYTES`, samples beyond are left out),
-the targets of every layer (`ROW_BYTES` per row, or a few rows per input where that is more), and
-the patches of one layer, rows x inputs in float32: 2.2 GB in all for torchvision's ResNet-50 at
-224x224, of which 155 samples fit. Layers with too few rows for their inputs keep
-the weights that they have.
+the targets of every layer (`ROW_BYTES` per row, or a few rows per input where that is more; each
+effort has its own), and the patches of one layer, rows x inputs in float32: 2.2 GB in all for
+torchvision's ResNet-50 at 224x224, of which 155 samples fit. Layers with too few rows for their
+inputs keep the weights that they have.
 """
 
 from __future__ import annotations
@@ -160,7 +160,7 @@ class SequentialRepair:
         return SequentialRepair(self._dense, self._structure, self.samples, self._seed, effort)
 
     def work(self) -> int:
-        """Return the multiply-accumulates that repairing an uncut network takes."""
+        """Return about how many multiply-accumulates the repair of an uncut network takes."""
         return sum(
             self._work(layer, *self._dense.get_parameter(layer.weight).flatten(1).shape)
             for layer in self._structure.layers
@@ -168,8 +168,10 @@ class SequentialRepair:
 
     def _work(self, layer: LayerSpec, outputs: int, inputs: int) -> int:
         """Return those of one layer: forward pass, normal equations and their solution."""
-        rows = min(_rows(self._effort.rows, outputs, inputs), len(self.samples) * layer.positions)
-        return len(self.samples) * layer.positions * outputs * inputs + (rows + inputs) * inputs**2
+        positions = len(self.samples) * layer.positions
+        rows = min(_rows(self._effort.rows, outputs, inputs), positions)
+        fitted = _can_refit(layer) and rows >= ENOUGH * inputs
+        return positions * outputs * inputs + fitted * (rows + inputs) * inputs**2
 
     def repair(self, small: nn.Module, keep: Keep) -> None:
         """Refit every layer of a cut network in network order, in place.

@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 import torch
-from searches import TINY, classifier, dataset, inputs_of, outputs
+from searches import FEW, TINY, Notes, classifier, dataset, inputs_of, outputs
 from torch import Tensor, nn
 
 import autoprune
+from autoprune import bench
 from autoprune.data import Splits
 from autoprune.demo import digits_cnn, load_demo
 from autoprune.errors import ModelError, RunError
@@ -179,3 +180,20 @@ def test_what_an_agent_learnt_is_told_and_used_again(tmp_path: Path) -> None:
     assert f"what it learnt is in {run.path}/agent: use it with --agent {run.path}" in notes
     again = search("again", strategy="ddpg", agent=str(run.path))
     assert again.result["agent_from"]["episodes"] == 2
+
+
+def test_the_best_of_many_are_sifted_by_a_quick_repair(
+    digits: Splits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench, "PAYS", 0)  # whatever it saves
+    told = Notes()
+    steps: list[tuple[int, int]] = []
+    monkeypatch.setattr(told, "step", lambda stage, *at: steps.append((stage, *at)), raising=False)
+    options = {**FEW, "strategy": "random", "trials": 6, "calibration_samples": 256}
+    run = autoprune.search(
+        load_demo(), data=digits, output=tmp_path / "run", progress=told, **options
+    )
+    assert run.result["reconstruction"] in ("quick-sequential", "sequential")
+    # The judge's own repair of the first, all six quickly repaired, four of them thoroughly at most.
+    done, planned = [step[1:] for step in steps if step[0] == "finalists"][-1]
+    assert 1 + 6 < done <= planned == 1 + 6 + 4

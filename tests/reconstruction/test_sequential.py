@@ -323,7 +323,7 @@ def test_work_counts_forward_passes_and_normal_equations() -> None:
         model, structure, Samples(images, None), 0, Effort(samples=5, rows=100, rounds=0)
     )
     convolution = 5 * 36 * 4 * 3 + (100 + 3) * 3**2  # 100 of 180 rows
-    linear = 5 * 2 * 4 + (5 + 4) * 4**2  # all 5 rows
+    linear = 5 * 2 * 4  # 5 rows are too few to fit 4 inputs
     assert repair.work() == convolution + linear
 
 
