@@ -194,6 +194,6 @@ def test_the_best_of_many_are_sifted_by_a_quick_repair(
         load_demo(), data=digits, output=tmp_path / "run", progress=told, **options
     )
     assert run.result["reconstruction"] in ("quick-sequential", "sequential")
-    # The judge's own repair of the first, all six quickly repaired, four of them thoroughly at most.
+    # The judge's own repair of the first, all six quickly repaired, four thoroughly at most.
     done, planned = [step[1:] for step in steps if step[0] == "finalists"][-1]
     assert 1 + 6 < done <= planned == 1 + 6 + 4
