@@ -112,9 +112,7 @@ def set_up(
     quick = _quick_builds(builder, judge_name)
     with timed(seconds, "judge"):
         name, judge = _choose_judge(_judges(quick, search, task), task)
-    repairs = {name: quick[name], THOROUGH: builder.sequential}
-    if evaluate is None and PAYS * builder.quick_repair.work() <= builder.repair.work():
-        repairs[QUICK] = builder.quick_sequential
+    repairs = {name: quick[name], **_careful_builds(builder, evaluate)}
     finals = _judges(repairs, selection, task)
     contests = finals if contest is selection else _judges(repairs, contest, task)
     settling = BATCHNORM_SAMPLES if "batchnorm" in name else 0
@@ -207,6 +205,14 @@ def _quick_builds(builder: Builder, judge_name: str | None) -> dict[str, Build]:
     if judge_name not in builds:
         raise RunError(f"the run was begun with the judge {judge_name!r}, which is not known.")
     return {judge_name: builds[judge_name]}
+
+
+def _careful_builds(builder: Builder, evaluate: Evaluate | None) -> dict[str, Build]:
+    """Return how finalists may be repaired besides; quickly, too, where that saves enough."""
+    builds: dict[str, Build] = {THOROUGH: builder.sequential}
+    if evaluate is None and PAYS * builder.quick_repair.work() <= builder.repair.work():
+        builds[QUICK] = builder.quick_sequential
+    return builds
 
 
 def _judges(builds: Mapping[str, Build], scorer: Scorer, task: Task) -> dict[str, Evaluator]:

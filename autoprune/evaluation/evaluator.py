@@ -19,7 +19,7 @@ from autoprune.importance.base import Ranking
 from autoprune.policy import PruningPolicy, Widths
 from autoprune.reconstruction.batchnorm import fold_batchnorm, reestimate_batchnorm
 from autoprune.reconstruction.refit import Refitter
-from autoprune.reconstruction.sequential import QUICK, SequentialRepair
+from autoprune.reconstruction.sequential import QUICK_EFFORT, SequentialRepair
 from autoprune.structure.groups import Structure
 from autoprune.structure.surgery import Keep, cut, kept_positions
 
@@ -51,7 +51,7 @@ class Builder:
         self._refitter = refitter
         self._batchnorm_samples = batchnorm_samples
         self.repair = repair
-        self.quick_repair = repair.with_effort(QUICK)
+        self.quick_repair = repair.with_effort(QUICK_EFFORT)
 
     def policy(self, widths: Widths) -> PruningPolicy:
         """Return which units stay."""

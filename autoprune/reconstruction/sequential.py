@@ -62,9 +62,9 @@ class Effort:
     rounds: int
 
 
-THOROUGH = Effort(samples=None, rows=64_000, rounds=3)
+THOROUGH_EFFORT = Effort(samples=None, rows=64_000, rounds=3)
 # A tenth of the time, and tells good cut networks apart that look alike without repair.
-QUICK = Effort(samples=500, rows=8_000, rounds=0)
+QUICK_EFFORT = Effort(samples=500, rows=8_000, rounds=0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,7 +144,7 @@ class SequentialRepair:
         structure: Structure,
         calibration: Samples,
         seed: int,
-        effort: Effort = THOROUGH,
+        effort: Effort = THOROUGH_EFFORT,
     ) -> None:
         """Take the calibration samples, as many as one pass can hold."""
         self._dense = dense

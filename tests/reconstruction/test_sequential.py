@@ -14,7 +14,12 @@ from torch import Tensor, nn
 from autoprune.data import Samples
 from autoprune.reconstruction import sequential as sequential_module
 from autoprune.reconstruction.refit import Refitter
-from autoprune.reconstruction.sequential import QUICK, THOROUGH, Effort, SequentialRepair
+from autoprune.reconstruction.sequential import (
+    QUICK_EFFORT,
+    THOROUGH_EFFORT,
+    Effort,
+    SequentialRepair,
+)
 from autoprune.statistics.collect import collect_moments
 from autoprune.structure.groups import Structure
 from autoprune.structure.surgery import Keep, cut, kept_positions
@@ -127,7 +132,7 @@ def one_shot(model: nn.Module, structure: Structure, keep: Keep) -> nn.Module:
     return cut(model, keep, Refitter(model, structure, moments).tensors(keep))
 
 
-def repaired(model: nn.Module, keep: Keep, effort: Effort = THOROUGH) -> nn.Module:
+def repaired(model: nn.Module, keep: Keep, effort: Effort = THOROUGH_EFFORT) -> nn.Module:
     structure = trace(model, IMAGES)
     small = one_shot(model, structure, keep)
     SequentialRepair(model, structure, Samples(IMAGES, None), 0, effort).repair(small, keep)
@@ -309,7 +314,7 @@ def test_a_quick_repair_takes_fewer_samples_and_rows(net: Any) -> None:
     assert quick._targets is not None
     # A stem of 27 inputs needs more rows than it may have: four per input, over four samples.
     assert quick._targets["stem.weight"].positions.numel() == 4 * 27
-    assert len(repair.with_effort(QUICK).samples) == 10  # no more than it has itself
+    assert len(repair.with_effort(QUICK_EFFORT).samples) == 10  # no more than it has itself
 
 
 def test_work_counts_forward_passes_and_normal_equations() -> None:
@@ -333,7 +338,7 @@ def test_only_what_a_relu_lets_through_is_wanted(net: Any) -> None:
     structure = trace(model, IMAGES)
     assert sum(layer.clamp is not None for layer in structure.layers) == len(structure.layers) - 1
     target, errors = outputs(model), []
-    for effort in (replace(THOROUGH, rounds=0), THOROUGH):
+    for effort in (replace(THOROUGH_EFFORT, rounds=0), THOROUGH_EFFORT):
         keep = random_keep(model, structure, 0.5)
         errors.append(float(F.mse_loss(outputs(repaired(model, keep, effort)), target)))
     assert errors[1] < 0.97 * errors[0]
