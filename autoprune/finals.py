@@ -20,7 +20,7 @@ from autoprune.strategy import Trial
 # Best trials that are looked at again, on images that the search did not see. The thousand images
 # of a search tell the best few apart badly: among good candidates for ResNet-20 their KL goes
 # together with that after sequential repair on other images by 0.5 only.
-CONTENDERS = 16
+CONTENDERS = 24
 # Of those that a quick repair has sifted, so many are repaired thoroughly.
 SIFTED = 4
 # Finalists where there is no quick repair, or it is no better than the judge's.

@@ -27,6 +27,7 @@ agent that learnt on one network fits any other:
 
 from __future__ import annotations
 
+import bisect
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -98,22 +99,34 @@ class Episode:
     def allowed(self, decided: Widths) -> npt.NDArray[np.int64]:
         """Return the widths of the next group with which the budget can be met and spent.
 
-        This is the wall. Every width is tried with the exact cost models, for a measured cost need
-        not fall with the width: it is too wide if the groups after it exceed the budget even at
-        their narrowest, and too narrow if a wider one would fit with all of them whole.
+        This is the wall, found with the exact cost models: a width is too wide if the groups after
+        it exceed the budget even at their narrowest, and too narrow if a wider one would fit with
+        all of them whole.
         """
         group = len(decided)
         levels = self._space.levels[group]
         if not self._projection.constraints:
             return levels
         narrow, whole = self._space.lowest[group + 1 :], self._space.sizes[group + 1 :]
-        fits = self._projection.fits
-        reachable = np.array([fits((*decided, int(width), *narrow)) for width in levels])
-        spare = [width for width in levels if fits((*decided, int(width), *whole))]
+        reachable, spare = self._fitting(decided, narrow), self._fitting(decided, whole)
         # Something is always reachable: every width before was chosen so that the lowest is.
-        able = levels[reachable] if reachable.any() else levels[:1]
-        worthy = able[able >= max(spare, default=0)]
+        able = reachable if len(reachable) else levels[:1]
+        worthy = able[able >= spare.max(initial=0)]
         return worthy if len(worthy) else able[-1:]
+
+    def _fitting(self, decided: Widths, rest: Widths) -> npt.NDArray[np.int64]:
+        """Return the widths of the next group that fit with the given rest.
+
+        A measured cost need not fall with the width, so that every width has to be tried.
+        """
+        levels = self._space.levels[len(decided)]
+
+        def exceeds(width: int) -> bool:
+            return not self._projection.fits((*decided, int(width), *rest))
+
+        if self._projection.is_monotone:
+            return levels[: bisect.bisect_left(levels, True, key=exceeds)]
+        return levels[[not exceeds(width) for width in levels]]
 
     def execute(self, decided: Widths, ratio: float) -> Widths:
         """Decide the next group: the allowed width nearest to the wanted keep ratio."""

@@ -47,11 +47,10 @@ class SearchSpace:
 
     def round_down(self, wanted: npt.NDArray[np.float64]) -> Widths:
         """Return the widest allowed widths that exceed the wanted ones nowhere (or the lowest)."""
-        places = (
-            max(int(np.searchsorted(levels, w + 1e-9, side="right")) - 1, 0)
-            for levels, w in zip(self.levels, wanted, strict=True)
-        )
-        return tuple(int(levels[p]) for levels, p in zip(self.levels, places, strict=True))
+        lowest, sizes = np.array(self.lowest), np.array(self.sizes)
+        wanted = wanted + 1e-9
+        steps = np.maximum((wanted - lowest) // self.step, 0).astype(int)
+        return tuple(np.where(wanted >= sizes, sizes, lowest + self.step * steps).tolist())
 
     def nearest(self, wanted: npt.NDArray[np.float64]) -> Widths:
         """Return the allowed widths nearest to the wanted ones, the narrower of two."""

@@ -43,6 +43,7 @@ class Projection:
     Attributes:
         space: allowed widths; where the narrowest exceed a bound on a cost that is not monotone,
             those from the nearest on that were found to meet it.
+        is_monotone: whether no group that grows can make any bounded cost fall.
         constraints: the bounds.
     """
 
@@ -54,8 +55,8 @@ class Projection:
         """
         self.space = space
         self.constraints = tuple(constraints)
-        self._is_monotone = all(one.cost.is_monotone for one in self.constraints)
-        least = space.lowest if self._is_monotone else self._raised(space.lowest)
+        self.is_monotone = all(one.cost.is_monotone for one in self.constraints)
+        least = space.lowest if self.is_monotone else self._raised(space.lowest)
         for constraint in self.constraints:
             if not constraint.holds(least):
                 raise BudgetError(_unreachable(constraint, space, least))
@@ -124,7 +125,7 @@ class Projection:
 
     def _wider(self, widths: Widths, group: int) -> Widths | None:
         """Return the widths with one group at the next level that fits, None if there is none."""
-        for _ in range(1 if self._is_monotone else _LOOK_AHEAD):
+        for _ in range(1 if self.is_monotone else _LOOK_AHEAD):
             wider = self.space.next_up(widths, group)
             if wider is None or self.fits(wider):
                 return wider

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
-import torch
 from stable_baselines3 import DDPG
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.td3.policies import Actor, TD3Policy
 from torch import Tensor
 
 from autoprune.agents.ddpg.replay import EpisodeReplay
+from autoprune.agents.randomness import OwnRandomness
 from autoprune.search_spaces.env import PruningEnv
 from autoprune.search_spaces.episode import FEATURES, Episode
 
@@ -57,19 +53,9 @@ class TwoRateDdpg(DDPG):
         """Leave the optimizers the rates that they were made with."""
 
 
-@contextmanager
-def _own_randomness() -> Iterator[None]:
-    """SB3 seeds every global generator: give them back as they were."""
-    states = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(devices=[]):
-        yield
-    random.setstate(states[0])
-    np.random.set_state(states[1])
-
-
 def make_ddpg(episode: Episode, seed: int) -> TwoRateDdpg:
     """Return an untrained model; global random states stay as they are."""
-    with _own_randomness():
+    with OwnRandomness().lent():  # SB3 seeds every global generator
         model = TwoRateDdpg(
             WalledPolicy,
             PruningEnv(episode, lambda widths: 0.0),  # the strategy plays the episodes itself

@@ -52,7 +52,8 @@ Strategy = Annotated[
     typer.Option(
         metavar="NAME",
         help="Who chooses the widths: auto (default), ddpg, netadapt, bayes, knapsack, "
-        "evolution, sensitivity, global, random, uniform, deep, shallow or recall (--from).",
+        "evolution, sensitivity, global, random, uniform, deep, shallow, rl:ppo, rl:sac, rl:td3 "
+        "or recall (--from).",
         rich_help_panel=HOW,
     ),
 ]

@@ -12,6 +12,7 @@ from autoprune.agents import (
     check_strategy,
     check_unbounded,
     make_strategy,
+    reinforcement,
     strategy_class,
 )
 from autoprune.agents.ddpg import agent
@@ -34,6 +35,9 @@ ALL = [
     ("bayes", "cmaes"),
     ("ddpg", None),
     ("netadapt", None),
+    ("rl:ppo", None),
+    ("rl:sac", None),
+    ("rl:td3", None),
 ]
 # They have one answer.
 RULES = ("uniform", "deep", "shallow", "global")
@@ -42,9 +46,10 @@ ROUNDS = 12
 
 @pytest.fixture(scope="module", autouse=True)
 def _few_updates() -> Iterator[None]:
-    """What is promised here holds however much DDPG learns of an episode."""
+    """What is promised here holds however much is learnt of an episode."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(agent, "UPDATES", 5)
+        patch.setattr(reinforcement, "UPDATES", 5)
         yield
 
 
@@ -138,7 +143,7 @@ def test_rewards_of_any_size_are_learnt(who: Any, make_toy: Any, play: Any) -> N
     ("name", "sampler", "message"),
     [
         ("baies", None, "unknown strategy 'baies'; did you mean 'bayes'?"),
-        ("ppo!", None, f"choose one of: {', '.join(STRATEGIES)}"),
+        ("none of them", None, f"choose one of: {', '.join(STRATEGIES)}"),
         ("bayes", "tpa", "unknown sampler 'tpa'; did you mean 'tpe'?"),
         ("auto", "nsga", "unknown sampler 'nsga'"),
         ("uniform", "tpe", "--sampler is for the strategy 'bayes'; 'uniform' has none"),

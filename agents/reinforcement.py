@@ -1,0 +1,203 @@
+"""Stable-Baselines3's algorithms as they come, on the same episodes as AMC's agent.
+
+An algorithm wants to call its environment, a strategy to be asked. So the algorithm learns in a
+thread of its own that stands still but for the moments in which the strategy is asked: it hands
+over the widths that an episode ends at, and waits there until it is asked again.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import weakref
+from abc import abstractmethod
+from queue import SimpleQueue
+from typing import Any, ClassVar
+
+import gymnasium
+import numpy as np
+from stable_baselines3 import PPO, SAC, TD3
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.logger import Logger
+from stable_baselines3.common.noise import NormalActionNoise
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
+
+from autoprune.agents.randomness import OwnRandomness
+from autoprune.errors import AutopruneError
+from autoprune.policy import Widths
+from autoprune.search_spaces.env import PruningEnv
+from autoprune.search_spaces.episode import Episode
+from autoprune.strategy import Candidate, SearchProblem, Strategy, Trial
+
+# Episodes in a row that may end at known widths: an algorithm that has made up its mind is done.
+MOST_FOLDED = 40
+# Updates after an episode, as for AMC's agent.
+UPDATES = 60
+HIDDEN = (64, 64)
+BATCH = 64
+MEMORY = 100_000
+# Share of the trials that are random, and the spread of TD3's noise behind them (actions: -1 to 1).
+WARM_UP = 0.1
+SPREAD = 0.5
+# Episodes that PPO plays before each update.
+ROLLOUT = 4
+# More than any search makes.
+_STEPS = 10**9
+
+
+class _Over(Exception):
+    """The strategy is gone."""
+
+
+class _Line:
+    """Carries widths from the learning thread to the strategy, and their values back."""
+
+    def __init__(self) -> None:
+        self.asked: SimpleQueue[Widths | Exception] = SimpleQueue()
+        self.told: SimpleQueue[float | None] = SimpleQueue()
+
+    def value(self, widths: Widths) -> float:
+        """Ask for a value, and wait for it."""
+        self.asked.put(widths)
+        value = self.told.get()
+        if value is None:
+            raise _Over
+        return value
+
+
+class ReinforcementStrategy(Strategy):
+    """Asks for what the episodes of one algorithm end at.
+
+    The algorithm learns from the actions that it wanted, not from those that the wall left of them:
+    it is no rival to `ddpg`, but a reference, and whoever writes an algorithm finds here how it
+    meets the search. What is rewarded is the gain over the first value, divided by the running
+    spread. A failed trial counts as the worst so far.
+    """
+
+    needs_budget: ClassVar[bool] = False
+
+    def __init__(self, problem: SearchProblem) -> None:
+        super().__init__(problem)
+        self._line = _Line()
+        self._rewards: dict[Widths, float] = {}
+        self._first: float | None = None
+        self._answer: float | None = None
+        self._randomness = OwnRandomness()
+        costs = list(problem.costs.values())
+        episode = Episode(
+            problem.space, problem.projection, costs, problem.traits, problem.rankings
+        )
+        env = PruningEnv(episode, self._line.value)
+        with self._randomness.lent():
+            model = self._model(_scaled(env), len(episode))
+        model.set_logger(Logger(None, []))
+        self._thread = threading.Thread(target=_learn, args=(model, self._line), daemon=True)
+        weakref.finalize(self, self._line.told.put, None)
+
+    @abstractmethod
+    def _model(self, env: VecEnv, groups: int) -> BaseAlgorithm:
+        """Return the untrained algorithm; an episode has so many steps."""
+
+    def ask(self) -> Candidate | None:
+        """Let the algorithm learn until an episode ends at new widths.
+
+        Raises:
+            AutopruneError: it failed.
+        """
+        for _ in range(MOST_FOLDED):
+            widths = self._next()
+            if widths not in self._rewards:
+                return Candidate(widths)
+            self._answer = self._rewards[widths]
+        return None
+
+    def tell(self, trial: Trial) -> None:
+        """Keep the value until the algorithm runs again."""
+        if self._first is None:
+            self._first = trial.value
+        if trial.value is None or self._first is None:
+            reward = min(self._rewards.values(), default=0.0)
+        else:
+            reward = trial.value - self._first
+        self._answer = self._rewards[trial.candidate.widths] = reward
+
+    def _next(self) -> Widths:
+        with self._randomness.lent():
+            if self._answer is None:
+                self._thread.start()
+            else:
+                self._line.told.put(self._answer)
+            found = self._line.asked.get()
+        if isinstance(found, Exception):
+            raise AutopruneError(f"{self.name} failed: {found}") from found
+        return found
+
+
+class PpoStrategy(ReinforcementStrategy):
+    """Proximal policy optimization (Schulman et al. 2017)."""
+
+    name: ClassVar[str] = "rl:ppo"
+
+    def _model(self, env: VecEnv, groups: int) -> BaseAlgorithm:
+        steps = max(ROLLOUT * groups, 2)
+        return PPO(
+            "MlpPolicy", env, n_steps=steps, batch_size=steps, gamma=1.0, **_common(self.problem)
+        )
+
+
+class SacStrategy(ReinforcementStrategy):
+    """Soft actor-critic (Haarnoja et al. 2018)."""
+
+    name: ClassVar[str] = "rl:sac"
+
+    def _model(self, env: VecEnv, groups: int) -> BaseAlgorithm:
+        return SAC("MlpPolicy", env, **_off_policy(self.problem), **_common(self.problem))
+
+
+class Td3Strategy(ReinforcementStrategy):
+    """Twin delayed DDPG (Fujimoto et al. 2018)."""
+
+    name: ClassVar[str] = "rl:td3"
+
+    def _model(self, env: VecEnv, groups: int) -> BaseAlgorithm:
+        noise = NormalActionNoise(np.zeros(1), np.full(1, SPREAD))
+        return TD3(
+            "MlpPolicy",
+            env,
+            action_noise=noise,
+            **_off_policy(self.problem),
+            **_common(self.problem),
+        )
+
+
+def _common(problem: SearchProblem) -> dict[str, Any]:
+    networks = {"net_arch": list(HIDDEN)}
+    return {"policy_kwargs": networks, "seed": problem.seed, "device": "cpu"}
+
+
+def _off_policy(problem: SearchProblem) -> dict[str, Any]:
+    return {
+        "gamma": 1.0,
+        "buffer_size": MEMORY,
+        "batch_size": BATCH,
+        "learning_starts": math.ceil(WARM_UP * problem.trials) * len(problem.space),
+        "train_freq": (1, "episode"),
+        "gradient_steps": UPDATES,
+    }
+
+
+def _scaled(env: PruningEnv) -> VecEnv:
+    """Return the environment with actions from -1 to 1 and rewards of about unit spread."""
+    rescaled: gymnasium.Env[Any, Any] = gymnasium.wrappers.RescaleAction(
+        env, np.float32(-1.0), np.float32(1.0)
+    )
+    return VecNormalize(DummyVecEnv([lambda: rescaled]), norm_obs=False, gamma=1.0)
+
+
+def _learn(model: BaseAlgorithm, line: _Line) -> None:
+    try:
+        model.learn(_STEPS)
+    except _Over:
+        return
+    except Exception as error:  # whatever it is, the strategy waits for an answer
+        line.asked.put(error)
