@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import ClassVar
 
 import numpy as np
 
-from autoprune.agents.calibration import Calibration
-from autoprune.agents.course import CourseStrategy
 from autoprune.agents.global_ranking import least_error
-from autoprune.agents.moves import Curves, descend, error, narrow, swap
+from autoprune.agents.local_search import LocalSearchStrategy
+from autoprune.agents.moves import descend, error, narrow
 from autoprune.policy import Widths
 from autoprune.search_spaces.projection import Constraint, Projection
-from autoprune.strategy import Candidate, SearchProblem
+from autoprune.strategy import Candidate
 
 # Part of the evaluations that the way down takes; refinement at the budget has the rest.
 DESCENT = 0.3
@@ -23,11 +21,9 @@ DESCENT = 0.3
 DECAY = 0.9
 # Proposals of each step for every step that there is: 8 steps with 4 proposals at 100 trials.
 PROPOSALS_PER_STEP = 0.5
-# Swaps that are looked at, by calibrated curves, for one that is measured.
-SWAPS = 64
 
 
-class NetAdaptStrategy(CourseStrategy):
+class NetAdaptStrategy(LocalSearchStrategy):
     """Cuts to ever lower bounds, keeps what loses least at each, then trades units at the budget.
 
     A step's proposals narrow one group each until the step's bounds just hold, plus one that
@@ -36,19 +32,11 @@ class NetAdaptStrategy(CourseStrategy):
     that is a maximum). Only the groups that promise the least loss per cost are proposed. The
     proposal that loses least reward per cost saved is kept. Bounds of all costs fall together.
 
-    At the budget, one group at a time grows and another pays: of many such swaps around the best
-    candidate, the one is measured that promises most. Every answer calibrates the curves.
+    At the budget, a local search goes on from there. Every answer calibrates the curves.
     """
 
     name: ClassVar[str] = "netadapt"
-
-    def __init__(self, problem: SearchProblem) -> None:
-        super().__init__(problem)
-        self._random = np.random.default_rng(problem.seed)
-        self._calibration = Calibration(problem)
-        # Drawn scales give groups their turn while no curve tells them apart.
-        blind = any(ranking.errors is None for ranking in problem.rankings)
-        self._draws = self._random if blind else None
+    options: ClassVar[tuple[str, ...]] = ()  # it begins with the dense network, not with advice
 
     def _course(self) -> Iterator[Candidate]:
         # A search that is cut short has a candidate; losses are counted from the dense network.
@@ -94,30 +82,6 @@ class NetAdaptStrategy(CourseStrategy):
     def _saved(self, current: Widths, widths: Widths) -> float:
         excess = self.problem.projection.excess
         return max(excess(current) - excess(widths), 1e-12)
-
-    def _curves(self, centre: Widths) -> Curves:
-        return self._calibration.curves(centre, self._values, self._draws)
-
-    def _refine(self, start: Widths) -> Iterator[Candidate]:
-        """Measure the most promising swap around the best; the next best once there is none."""
-        fits, used_up = self.problem.projection.fits, 0
-        while True:
-            good = sorted(filter(fits, self._values), key=lambda w: -self._values[w]) or [start]
-            if used_up == len(good):
-                return
-            centre = good[used_up]
-            promising = self._swap(centre)
-            used_up = 0 if promising else used_up + 1
-            # Without a base, so that it races: what swaps share is less than what races save.
-            yield from self._candidates(promising)
-
-    def _swap(self, centre: Widths) -> list[Widths]:
-        """Return the swap that promises most, or nothing if all that were drawn are known."""
-        projection, curves = self.problem.projection, self._curves(centre)
-        drawn = {swap(centre, projection, self._random) for _ in range(SWAPS)} - {None}
-        swaps = sorted((error(curves, w), w) for w in drawn if w is not None)
-        filled = (projection.fill(widths) for _, widths in swaps)
-        return list(itertools.islice((w for w in filled if Candidate(w) not in self._asked), 1))
 
 
 def plan(trials: int, groups: int) -> tuple[int, int]:

@@ -51,7 +51,7 @@ Strategy = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="Who chooses the widths: auto (default), ddpg, netadapt, bayes, knapsack, "
+        help="Who chooses the widths: auto (default), local, ddpg, netadapt, bayes, knapsack, "
         "evolution, sensitivity, global, random, uniform, deep, shallow, rl:ppo, rl:sac, rl:td3 "
         "or recall (--from).",
         rich_help_panel=HOW,
@@ -65,7 +65,8 @@ Agent = Annotated[
     str | None,
     typer.Option(
         metavar="RUN",
-        help="Of ddpg: a run whose agent, learnt there, is used here (any network), or built-in.",
+        help="Of ddpg and local: a run whose agent, learnt there, is used here (any network), or "
+        "built-in.",
         rich_help_panel=HOW,
     ),
 ]

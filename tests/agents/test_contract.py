@@ -34,6 +34,7 @@ ALL = [
     ("bayes", "gp"),
     ("bayes", "cmaes"),
     ("ddpg", None),
+    ("local", None),
     ("netadapt", None),
     ("rl:ppo", None),
     ("rl:sac", None),
@@ -186,7 +187,7 @@ def test_what_needs_a_budget_is_refused_without_one(name: str) -> None:
 
 
 def test_auto_takes_what_is_best_for_the_size(make_toy: Any) -> None:
-    for groups, bounded, name in ((9, True, "bayes"), (10, True, "ddpg"), (10, False, "bayes")):
+    for groups, bounded, name in ((9, True, "bayes"), (10, True, "local"), (10, False, "bayes")):
         problem = make_toy([8] * groups, bounded=bounded).problem
         assert make_strategy("auto", problem).name == name
     assert make_strategy("auto", make_toy([8] * 12).problem).agent_from["path"] == "built-in"

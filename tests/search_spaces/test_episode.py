@@ -85,6 +85,27 @@ def test_any_actions_end_within_the_budget(case: tuple) -> None:  # type: ignore
     assert projection.fits(widths) and space.contains(widths)
 
 
+@given(cases)
+def test_the_wall_is_what_trying_every_width_finds(case: tuple) -> None:  # type: ignore[type-arg]
+    sizes, keep, cost, step, random = case
+    try:
+        rules, projection, space = episode(sizes, keep, cost, step)
+    except BudgetError:
+        return
+    decided: Widths = ()
+    while len(decided) < len(sizes):
+        group = len(decided)
+        narrow, whole = space.lowest[group + 1 :], sizes[group + 1 :]
+        levels = [int(width) for width in space.levels[group]]
+        able = [w for w in levels if projection.fits((*decided, w, *narrow))]
+        most_with_all = max(
+            (w for w in levels if projection.fits((*decided, w, *whole))), default=0
+        )
+        worthy = [w for w in able if w >= most_with_all]
+        assert rules.allowed(decided).tolist() == (worthy or able[-1:])
+        decided = rules.execute(decided, random.random())
+
+
 def test_the_wall_counts_rounding_and_what_is_still_to_come() -> None:
     # Cost a + b with the second group at its lowest, 4 of 8: a may keep 8 of 12 - 4.
     class Sum(CostModel):

@@ -107,6 +107,9 @@ def test_rounding_down_is_allowed_and_exceeds_nothing_but_the_lowest(
     assert all(
         w <= max(x + 1e-6, low) for w, x, low in zip(widths, wanted, space.lowest, strict=True)
     )
+    for group, wish in enumerate(wanted):  # and nothing wider would do
+        wider = space.next_up(widths, group)
+        assert wider is None or wider[group] > wish
     assert space.round_down(np.array(widths, dtype=float)) == widths
 
 

@@ -1,0 +1,51 @@
+"""Swaps by calibrated curves: where they begin, and what they find."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from autoprune.agents import BUILT_IN, check_strategy, make_strategy
+from autoprune.agents.ddpg.agent import DdpgStrategy
+from autoprune.agents.global_ranking import warm_starts
+from autoprune.agents.local_search import LocalSearchStrategy
+from autoprune.errors import RunError
+
+
+def test_it_begins_with_the_agents_advice_and_the_warm_starts(make_toy: Any, play: Any) -> None:
+    toy = make_toy([16, 12, 10, 14])
+    advice = DdpgStrategy(toy.problem, agent=BUILT_IN)._play(0.0)
+    starts = warm_starts(toy.problem)
+    assert advice not in starts
+    strategy = make_strategy("local", toy.problem, agent=BUILT_IN)
+    asked = [t.candidate.widths for t in play(strategy, toy.value, 1 + len(starts))]
+    assert asked == [advice, *starts]
+    assert strategy.agent_from["path"] == BUILT_IN
+    assert make_strategy("local", toy.problem).agent_from is None
+
+
+def test_swaps_are_around_the_best(make_toy: Any, play: Any) -> None:
+    """One group grows, another pays; what is left of the budget may widen others."""
+    toy = make_toy([16, 12, 10, 14], trials=60)
+    trials = play(LocalSearchStrategy(toy.problem), toy.value, 20)
+    first = len(warm_starts(toy.problem))
+    for number in range(first, len(trials)):
+        before = trials[:number]
+        best = max(before, key=lambda trial: trial.value).candidate.widths
+        changes = [b - a for a, b in zip(best, trials[number].candidate.widths, strict=True)]
+        assert sum(change < 0 for change in changes) <= 1 <= sum(change > 0 for change in changes)
+
+
+@pytest.mark.parametrize("has_errors", [True, False])
+def test_it_finds_a_known_optimum(has_errors: bool, make_toy: Any, play: Any) -> None:
+    toy = make_toy([12, 8, 10, 12], has_errors=has_errors, trials=120)
+    best = max(t.value for t in play(LocalSearchStrategy(toy.problem), toy.value, 120))
+    uniform = toy.value(toy.problem.projection.project([1.0] * 4))
+    assert (toy.optimum() - best) / (toy.optimum() - uniform) <= 0.02
+
+
+def test_a_missing_agent_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="there is no agent in"):
+        check_strategy("local", agent=str(tmp_path))
