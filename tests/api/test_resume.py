@@ -140,9 +140,9 @@ def test_what_auto_stood_for_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         return str(autoprune.search(classifier(), data=dataset(), **given).result["searched_by"])
 
     monkeypatch.setattr(agents, "MANY_GROUPS", 1)
-    assert searched_by(1) == "ddpg"
+    assert searched_by(1) == "local"
     monkeypatch.setattr(agents, "MANY_GROUPS", 99)
-    assert searched_by(2) == "ddpg"
+    assert searched_by(2) == "local"
     # A run of a version that knew one strategy alone, and did not write it down.
     storage = RunDirectory(tmp_path / "run").storage
     optuna.load_study(study_name=STUDY_NAME, storage=storage).set_user_attr("strategy", None)
