@@ -64,7 +64,7 @@ def check_strategy(name: str, **options: Any) -> None:
     for option, value in options.items():
         if value is not None and option not in chosen.options:
             able = [n for n in sorted(_PLACES) if option in strategy_class(n).options]
-            takers = " and ".join(map(repr, able))
+            takers = " or ".join(map(repr, able))
             raise UsageError(
                 f"--{option.removesuffix('_run')} is for the strategy {takers}; {name!r} has none."
             )

@@ -51,7 +51,7 @@ class LocalSearchStrategy(CourseStrategy):
         Raises:
             RunError: with the reason.
         """
-        super().check_options(**options)
+        super().check_options(**options, **({} if agent is None else {"agent": agent}))
         if agent is not None:
             _ddpg().check_options(agent=agent)
 
@@ -65,7 +65,8 @@ class LocalSearchStrategy(CourseStrategy):
         advisor = _ddpg()(self.problem, agent)
         self.agent_from = advisor.agent_from
         advice = advisor.ask()
-        return [] if advice is None else [advice.widths]
+        assert advice is not None  # a reused agent begins with what it would do itself
+        return [advice.widths]
 
     def _refine(self, start: Widths) -> Iterator[Candidate]:
         """Measure the most promising swap around the best; the next best once there is none."""

@@ -76,10 +76,14 @@ def _cut(
 def narrow(widths: Widths, group: int, projection: Projection) -> Widths | None:
     """Return the widths with one group as wide as the bounds allow, None if it alone cannot help.
 
-    The other groups stay as they are. Costs are taken to rise with a group's width.
+    The other groups stay as they are. Where costs need not rise with a group's width, every
+    narrower one is tried.
     """
     levels = projection.space.levels[group]
     low, high = 0, int(np.searchsorted(levels, widths[group]))
+    if not projection.is_monotone:
+        narrower = (with_width(widths, group, int(level)) for level in levels[:high][::-1])
+        return next(filter(projection.fits, narrower), None)
     if not high or not projection.fits(with_width(widths, group, int(levels[0]))):
         return None
     while high - low > 1:

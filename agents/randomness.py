@@ -12,7 +12,10 @@ import torch
 
 
 class OwnRandomness:
-    """Random states that a library finds again whenever it runs; everybody else's stay theirs."""
+    """Random states that a library finds again whenever it runs; everybody else's stay theirs.
+
+    Those of CUDA count where it is in use.
+    """
 
     def __init__(self) -> None:
         """Begin with the states as they are."""
@@ -31,10 +34,13 @@ class OwnRandomness:
 
 
 def _states() -> tuple[Any, ...]:
-    return random.getstate(), np.random.get_state(), torch.get_rng_state()
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    return random.getstate(), np.random.get_state(), torch.get_rng_state(), cuda
 
 
 def _place(states: tuple[Any, ...]) -> None:
     random.setstate(states[0])
     np.random.set_state(states[1])
     torch.set_rng_state(states[2])
+    if states[3]:
+        torch.cuda.set_rng_state_all(states[3])

@@ -23,7 +23,7 @@ from stable_baselines3.common.noise import NormalActionNoise
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
 
 from autoprune.agents.randomness import OwnRandomness
-from autoprune.errors import AutopruneError
+from autoprune.errors import AutopruneError, first_line
 from autoprune.policy import Widths
 from autoprune.search_spaces.env import PruningEnv
 from autoprune.search_spaces.episode import Episode
@@ -41,6 +41,8 @@ WARM_UP = 0.1
 SPREAD = 0.5
 # Episodes that PPO plays before each update.
 ROLLOUT = 4
+# Reward of what fails before anything succeeds.
+FAILED = -1.0
 # More than any search makes.
 _STEPS = 10**9
 
@@ -79,8 +81,7 @@ class ReinforcementStrategy(Strategy):
     def __init__(self, problem: SearchProblem) -> None:
         super().__init__(problem)
         self._line = _Line()
-        self._rewards: dict[Widths, float] = {}
-        self._first: float | None = None
+        self._values: dict[Widths, float | None] = {}
         self._answer: float | None = None
         self._randomness = OwnRandomness()
         costs = list(problem.costs.values())
@@ -106,20 +107,23 @@ class ReinforcementStrategy(Strategy):
         """
         for _ in range(MOST_FOLDED):
             widths = self._next()
-            if widths not in self._rewards:
+            if widths not in self._values:
                 return Candidate(widths)
-            self._answer = self._rewards[widths]
+            self._answer = self._reward(widths)
         return None
 
     def tell(self, trial: Trial) -> None:
         """Keep the value until the algorithm runs again."""
-        if self._first is None:
-            self._first = trial.value
-        if trial.value is None or self._first is None:
-            reward = min(self._rewards.values(), default=0.0)
-        else:
-            reward = trial.value - self._first
-        self._answer = self._rewards[trial.candidate.widths] = reward
+        self._values[trial.candidate.widths] = trial.value
+        self._answer = self._reward(trial.candidate.widths)
+
+    def _reward(self, widths: Widths) -> float:
+        """Return the gain over the first value; the worst so far for what failed."""
+        known = [value for value in self._values.values() if value is not None]
+        if not known:
+            return FAILED
+        value = self._values[widths]
+        return (min(known) if value is None else value) - known[0]
 
     def _next(self) -> Widths:
         with self._randomness.lent():
@@ -129,7 +133,8 @@ class ReinforcementStrategy(Strategy):
                 self._line.told.put(self._answer)
             found = self._line.asked.get()
         if isinstance(found, Exception):
-            raise AutopruneError(f"{self.name} failed: {found}") from found
+            reason = f"{type(found).__name__}: {first_line(found)}"
+            raise AutopruneError(f"{self.name} failed: {reason}") from found
         return found
 
 
@@ -139,7 +144,7 @@ class PpoStrategy(ReinforcementStrategy):
     name: ClassVar[str] = "rl:ppo"
 
     def _model(self, env: VecEnv, groups: int) -> BaseAlgorithm:
-        steps = max(ROLLOUT * groups, 2)
+        steps = ROLLOUT * groups
         return PPO(
             "MlpPolicy", env, n_steps=steps, batch_size=steps, gamma=1.0, **_common(self.problem)
         )
@@ -201,3 +206,5 @@ def _learn(model: BaseAlgorithm, line: _Line) -> None:
         return
     except Exception as error:  # whatever it is, the strategy waits for an answer
         line.asked.put(error)
+    else:
+        line.asked.put(RuntimeError("it has stopped learning"))

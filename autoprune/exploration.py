@@ -75,6 +75,9 @@ def explore(
 
     teller = _teller(ledger, fits, trials, progress)
     report = run_loop(strategy, measure, reward, ledger, trials, deadline, teller)
+    made = len(ledger.of_round)
+    if made < trials and not report.timed_out:
+        progress.note(f"{strategy.name} has nothing else to try after {made} of {trials} trials")
     if not ledger.best(1, fits):
         failed = [trial.error for trial in ledger if trial.error]
         raise RunError(

@@ -117,7 +117,7 @@ class Episode:
     def _fitting(self, decided: Widths, rest: Widths) -> npt.NDArray[np.int64]:
         """Return the widths of the next group that fit with the given rest.
 
-        A measured cost need not fall with the width, so that every width has to be tried.
+        A measured cost need not fall with the width: then every width has to be tried.
         """
         levels = self._space.levels[len(decided)]
 

@@ -128,6 +128,11 @@ def chain() -> CostModel:
     return ChainCost()
 
 
+@pytest.fixture(scope="session")
+def stairs() -> CostModel:
+    return StairCost()
+
+
 @pytest.fixture(
     scope="module",
     params=["step 1", "step 4", "two bounds", "stairs", "one group", "nothing to choose"],

@@ -11,6 +11,7 @@ from autoprune.agents import BUILT_IN, check_strategy, make_strategy
 from autoprune.agents.ddpg.agent import DdpgStrategy
 from autoprune.agents.global_ranking import warm_starts
 from autoprune.agents.local_search import LocalSearchStrategy
+from autoprune.agents.moves import narrow
 from autoprune.errors import RunError
 
 
@@ -49,3 +50,20 @@ def test_it_finds_a_known_optimum(has_errors: bool, make_toy: Any, play: Any) ->
 def test_a_missing_agent_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="there is no agent in"):
         check_strategy("local", agent=str(tmp_path))
+
+
+def test_a_group_pays_at_a_quick_width_where_its_narrowest_is_slow(
+    make_toy: Any, stairs: Any
+) -> None:
+    """An odd width costs three more: 8 + 2 meets a bound of 11, 8 + 1 + 3 does not."""
+    projection = make_toy([8, 8], costs=[stairs], keep=11 / 16).problem.projection
+    assert narrow((8, 8), 1, projection) == (8, 2)
+    assert narrow((8, 2), 1, projection) is None
+
+
+def test_it_goes_on_where_costs_go_up_and_down(make_toy: Any, stairs: Any, play: Any) -> None:
+    toy = make_toy([16, 10, 8, 12], costs=[stairs], keep=0.6, trials=40)
+    trials = play(LocalSearchStrategy(toy.problem), toy.value, 40)
+    assert len(trials) == 40
+    best = max(t.value for t in trials)
+    assert best > max(trial.value for trial in trials[:2])

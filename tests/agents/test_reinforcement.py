@@ -47,8 +47,22 @@ def test_an_algorithm_that_fails_says_so(make_toy: Any, monkeypatch: pytest.Monk
         raise ValueError("its weights are nan")
 
     monkeypatch.setattr("stable_baselines3.TD3.learn", learn)
-    with pytest.raises(AutopruneError, match="rl:td3 failed: its weights are nan"):
+    with pytest.raises(AutopruneError, match="rl:td3 failed: ValueError: its weights are nan"):
         make_strategy("rl:td3", make_toy([12, 7]).problem).ask()
+
+
+def test_what_failed_is_never_worth_more_than_what_did_not(make_toy: Any) -> None:
+    strategy, failed = Td3Strategy(make_toy([12, 7, 9]).problem), None
+    for value in (None, -2.0, -1.0, None, -5.0):
+        candidate = strategy.ask()
+        assert candidate is not None
+        strategy.tell(Trial(candidate, value))
+        if value is None:
+            failed = candidate.widths
+            assert strategy._answer == (-1.0 if len(strategy._values) == 1 else 0.0)
+        else:
+            assert strategy._answer == value + 2.0
+    assert failed is not None and strategy._reward(failed) == -3.0
 
 
 def test_an_algorithm_that_has_made_up_its_mind_is_done(make_toy: Any) -> None:

@@ -35,7 +35,7 @@ class ChainCost(CostModel):
 class StairCost(CostModel):
     """As latency is measured: an odd width is slower than the next even one."""
 
-    name, unit = "latency", "ms"
+    name, unit, is_monotone = "latency", "ms", False
 
     def by_layer(self, widths: Widths) -> Mapping[str, float]:
         return {str(i): w + 3.0 * (w % 2) for i, w in enumerate(widths)}
@@ -52,6 +52,7 @@ def episode(
     space = SearchSpace(names, sizes, tuple(min(step, s) for s in sizes), step)
     cost = cost or ChainCost()
     projection = Projection(space, [Constraint(cost, keep * cost.total(sizes))])
+    space = projection.space  # the narrowest widths are those that were found to fit
     rankings = [
         Ranking(tuple(range(s)), tuple((1 - w / s) ** 2 for w in range(s + 1))) for s in sizes
     ]

@@ -188,7 +188,7 @@ def test_an_agent_that_is_no_use_begins_as_the_best_warm_start(make_toy: Any) ->
 
 
 def test_only_agents_take_an_agent(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="for the strategy 'ddpg' and 'local'; 'random' has none"):
+    with pytest.raises(UsageError, match="for the strategy 'ddpg' or 'local'; 'random' has none"):
         check_strategy("random", agent="somewhere")
     with pytest.raises(RunError, match="there is no agent in"):
         check_strategy("ddpg", agent=str(tmp_path))
