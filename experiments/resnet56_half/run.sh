@@ -4,7 +4,7 @@
 # SHARED holds checkpoints/cifar_resnet56.th and data/cifar10_*.npz.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/../.." && pwd)
-shared=$1 strategy=${2:-auto} seed=${3:-0} trials=${4:-60} budget=${5:-flops=0.5}
+shared=$1 strategy=${2:-auto} seed=${3:-0} trials=${4:-100} budget=${5:-flops=0.5}
 autoprune search --model "$root/experiments/models/cifar_resnet.py:resnet56" \
     --weights "$shared/checkpoints/cifar_resnet56.th" --data "cifar10:$shared/data" \
     --budget "$budget" --strategy "$strategy" --trials "$trials" --seed "$seed" --verbose \
