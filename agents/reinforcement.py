@@ -26,7 +26,6 @@ from autoprune.agents.randomness import OwnRandomness
 from autoprune.errors import AutopruneError, first_line
 from autoprune.policy import Widths
 from autoprune.search_spaces.env import PruningEnv
-from autoprune.search_spaces.episode import Episode
 from autoprune.strategy import Candidate, SearchProblem, Strategy, Trial
 
 # Episodes in a row that may end at known widths: an algorithm that has made up its mind is done.
@@ -84,10 +83,7 @@ class ReinforcementStrategy(Strategy):
         self._values: dict[Widths, float | None] = {}
         self._answer: float | None = None
         self._randomness = OwnRandomness()
-        costs = list(problem.costs.values())
-        episode = Episode(
-            problem.space, problem.projection, costs, problem.traits, problem.rankings
-        )
+        episode = problem.episode()
         env = PruningEnv(episode, self._line.value)
         with self._randomness.lent():
             model = self._model(_scaled(env), len(episode))

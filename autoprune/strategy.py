@@ -13,6 +13,7 @@ from autoprune.errors import UsageError
 from autoprune.evaluation.measurement import Measurement
 from autoprune.importance.base import Ranking
 from autoprune.policy import Widths
+from autoprune.search_spaces.episode import Episode
 from autoprune.search_spaces.keep_ratio import SearchSpace
 from autoprune.search_spaces.projection import Projection
 from autoprune.search_spaces.traits import GroupTraits
@@ -74,6 +75,11 @@ class SearchProblem:
     traits: Sequence[GroupTraits]
     trials: int
     seed: int
+
+    def episode(self) -> Episode:
+        """Return the rules of deciding group after group."""
+        costs = list(self.costs.values())
+        return Episode(self.space, self.projection, costs, self.traits, self.rankings)
 
 
 class Strategy(ABC):

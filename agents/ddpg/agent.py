@@ -15,7 +15,7 @@ from autoprune.agents.ddpg.networks import HIDDEN, HIGH, LOW, make_ddpg
 from autoprune.agents.ddpg.replay import EpisodeReplay
 from autoprune.agents.global_ranking import warm_starts
 from autoprune.policy import Widths
-from autoprune.search_spaces.episode import Episode, Step
+from autoprune.search_spaces.episode import Step
 from autoprune.strategy import Candidate, SearchProblem, Strategy, Trial
 
 # Spread of the exploration at the first and the last trial, in keep ratios.
@@ -51,10 +51,7 @@ class DdpgStrategy(Strategy):
 
     def __init__(self, problem: SearchProblem, agent: str | None = None) -> None:
         super().__init__(problem)
-        costs = list(problem.costs.values())
-        self._episode = Episode(
-            problem.space, problem.projection, costs, problem.traits, problem.rankings
-        )
+        self._episode = problem.episode()
         self._model = make_ddpg(self._episode, problem.seed)
         self._before = self._load(agent) if agent else None
         first = FIRST_SPREAD if self._before is None else REUSED_SPREAD
