@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from autoprune.errors import UsageError, did_you_mean
@@ -33,12 +34,14 @@ BUILT_IN = "built-in"
 # From so many groups on, swaps around what an agent that learnt on another network advises find
 # better widths under a budget than any other strategy in as many trials; with fewer they do not.
 MANY_GROUPS = 10
+# What "auto" stands for, with few groups and with many: the first that has the options given.
+_FEW, _MANY = (FALLBACK, "ddpg"), ("local", FALLBACK)
 
 STRATEGIES = (AUTO, *sorted(_PLACES))
 
 
 def strategy_class(name: str) -> type[Strategy]:
-    """Return the strategy of that name; for "auto" the one whose options it takes.
+    """Return the strategy of that name; for "auto" the usual one.
 
     Raises:
         UsageError: there is none.
@@ -60,15 +63,31 @@ def check_strategy(name: str, **options: Any) -> None:
     Raises:
         UsageError: no such strategy, an option that it does not have, or a bad value.
     """
-    chosen = strategy_class(name)
-    for option, value in options.items():
-        if value is not None and option not in chosen.options:
-            able = [n for n in sorted(_PLACES) if option in strategy_class(n).options]
-            takers = " or ".join(map(repr, able))
-            raise UsageError(
-                f"--{option.removesuffix('_run')} is for the strategy {takers}; {name!r} has none."
-            )
-    chosen.check_options(**{k: v for k, v in options.items() if v is not None})
+    given = _given(options)
+    strategy_class(name)
+    stands_for = _FEW if name == AUTO else (name,)
+    for option in given:
+        if not any(_takers(stands_for, (option,))):
+            able = " or ".join(map(repr, _takers(sorted(_PLACES), (option,))))
+            raise UsageError(f"{_flag(option)} is for the strategy {able}; {name!r} has none.")
+    taker = next(_takers(stands_for, given), None)
+    if taker is None:
+        flags = " and ".join(map(_flag, given))
+        raise UsageError(f"no strategy has both {flags}: give one of them.")
+    strategy_class(taker).check_options(**given)
+
+
+def _given(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in options.items() if value is not None}
+
+
+def _takers(names: Iterable[str], options: Collection[str]) -> Iterator[str]:
+    """Yield those of some strategies that have all of these options; no more are imported."""
+    return (name for name in names if set(options) <= set(strategy_class(name).options))
+
+
+def _flag(option: str) -> str:
+    return f"--{option.removesuffix('_run')}"
 
 
 def check_unbounded(name: str) -> None:
@@ -101,12 +120,12 @@ def resolve(name: str, problem: SearchProblem, **options: Any) -> tuple[str, dic
 
     That is, for "auto", the one that is best for the problem by our measurements (docs/results.md).
     """
-    given = {key: value for key, value in options.items() if value is not None}
+    given = _given(options)
     if name != AUTO:
         return name, given
-    if given or not problem.projection.constraints or len(problem.space) < MANY_GROUPS:
-        return FALLBACK, given
-    return "local", {"agent": BUILT_IN}
+    many = problem.projection.constraints and len(problem.space) >= MANY_GROUPS
+    chosen = next(_takers(_MANY if many else _FEW, given))
+    return chosen, {"agent": BUILT_IN, **given} if chosen == "local" else given
 
 
 __all__ = [

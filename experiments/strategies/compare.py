@@ -4,9 +4,9 @@ Usage: python experiments/strategies/compare.py SHARED resnet20 \
     --strategies random uniform knapsack --seeds 0 1 2 --trials 100
 
 SHARED holds data/ and checkpoints/ of CIFAR-10. Probes count as trials. Every strategy is given the
-same images, statistics and judge of a seed; the winner of its run-off, as in every search, is then
-scored on the test images, which nothing before has read: with the judge's repair, and as handed
-over.
+same images, statistics and judge of a seed; the winner of its run-off, as in every search, or with
+`--contenders 1` its best candidate, is then scored on the test images, which nothing before has
+read: with the judge's repair, and as handed over.
 Weights that one strategy had solved are remembered for the next, so that those named first look a
 little slower.
 """
@@ -99,15 +99,15 @@ def arena(
     return Arena(model, images.test, task, pose(task, bench, config), bench)
 
 
-def play(name: str, arena: Arena) -> Row:
-    """Run one search and score its winner."""
+def play(name: str, arena: Arena, contenders: int = CONTENDERS) -> Row:
+    """Run one search and score its winner, the best of so many trials that are looked at again."""
     start, bench = time.perf_counter(), arena.bench
     with tempfile.TemporaryDirectory() as folder:
         ledger = Ledger(arena.task.space, f"sqlite:///{folder}/study.db")
         strategy = make_strategy(name, arena.problem)
         explore(strategy, strategy.problem.trials, bench, negative_kl, ledger, math.inf, Progress())
     seconds = time.perf_counter() - start
-    best = ledger.best(CONTENDERS, arena.problem.projection.fits)
+    best = ledger.best(contenders, arena.problem.projection.fits)
     winner = run_off(best, bench, negative_kl, Progress())
     widths = winner.measurement.widths
     quick, _ = bench.finals[bench.judge_name].build(widths)
@@ -153,6 +153,7 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--trials", type=int, default=100)
     parser.add_argument("--budget", default="flops=0.5")
+    parser.add_argument("--contenders", type=int, default=CONTENDERS, help="1: no run-off")
     parser.add_argument("--output", type=Path, help="JSON; strategies-NETWORK.json by default")
     args = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -161,7 +162,7 @@ def main() -> None:
     for seed in args.seeds:
         shared = arena(args.shared, args.network, args.budget, args.trials, seed)
         for name in args.strategies:
-            rows.append(play(name, shared))
+            rows.append(play(name, shared, args.contenders))
             print(rows[-1], flush=True)
             output.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
     print(f"{args.network}, {args.budget}, seeds {args.seeds}\n{summary(rows)}\n{output}")

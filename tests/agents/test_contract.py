@@ -16,7 +16,7 @@ from autoprune.agents import (
     strategy_class,
 )
 from autoprune.agents.ddpg import agent
-from autoprune.errors import UsageError
+from autoprune.errors import RunError, UsageError
 from autoprune.policy import Widths
 from autoprune.strategy import Trial
 
@@ -192,3 +192,17 @@ def test_auto_takes_what_is_best_for_the_size(make_toy: Any) -> None:
         assert make_strategy("auto", problem).name == name
     assert make_strategy("auto", make_toy([8] * 12).problem).agent_from["path"] == "built-in"
     assert make_strategy("auto", make_toy([8] * 12).problem, sampler="gp").name == "bayes"
+
+
+@pytest.mark.parametrize(("groups", "name"), [(4, "ddpg"), (12, "local")])
+def test_auto_takes_a_strategy_that_can_use_an_agent(groups: int, name: str, make_toy: Any) -> None:
+    check_strategy("auto", agent="built-in")
+    strategy = make_strategy("auto", make_toy([8] * groups).problem, agent="built-in")
+    assert (strategy.name, strategy.agent_from["path"]) == (name, "built-in")
+    with pytest.raises(RunError, match="no-such-run"):
+        check_strategy("auto", agent="no-such-run")
+
+
+def test_options_that_no_strategy_has_together_are_refused() -> None:
+    with pytest.raises(UsageError, match="no strategy has both --sampler and --agent"):
+        check_strategy("auto", sampler="gp", agent="built-in")
