@@ -187,14 +187,14 @@ def test_what_needs_a_budget_is_refused_without_one(name: str) -> None:
 
 
 def test_auto_takes_what_is_best_for_the_size(make_toy: Any) -> None:
-    for groups, bounded, name in ((9, True, "bayes"), (10, True, "local"), (10, False, "bayes")):
+    for groups, bounded, name in ((15, True, "bayes"), (16, True, "local"), (16, False, "bayes")):
         problem = make_toy([8] * groups, bounded=bounded).problem
         assert make_strategy("auto", problem).name == name
-    assert make_strategy("auto", make_toy([8] * 12).problem).agent_from["path"] == "built-in"
-    assert make_strategy("auto", make_toy([8] * 12).problem, sampler="gp").name == "bayes"
+    assert make_strategy("auto", make_toy([8] * 16).problem).agent_from["path"] == "built-in"
+    assert make_strategy("auto", make_toy([8] * 16).problem, sampler="gp").name == "bayes"
 
 
-@pytest.mark.parametrize(("groups", "name"), [(4, "ddpg"), (12, "local")])
+@pytest.mark.parametrize(("groups", "name"), [(4, "ddpg"), (16, "local")])
 def test_auto_takes_a_strategy_that_can_use_an_agent(groups: int, name: str, make_toy: Any) -> None:
     check_strategy("auto", agent="built-in")
     strategy = make_strategy("auto", make_toy([8] * groups).problem, agent="built-in")
