@@ -12,6 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_weights, fuse_linear_bn_weights
 
 from autoprune.data import Samples
+from autoprune.structure.biases import PLAIN_LAYERS
 from autoprune.structure.groups import Structure
 from autoprune.structure.surgery import empty_dicts
 
@@ -122,10 +123,10 @@ def _foldable(model: nn.Module, structure: Structure) -> Iterator[tuple[str, Any
         if layer.weight != f"{layer.name}.weight":
             continue  # no module of PyTorch's own
         module, bn = model.get_submodule(layer.name), model.get_submodule(layer.batchnorm)
-        if not isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Linear)):
+        if not isinstance(module, PLAIN_LAYERS):
             continue
-        if (module.bias is None) != (layer.bias is None):
-            continue  # its weight is used without it
+        if not layer.takes_bias:
+            continue  # its weight is used alone
         if not isinstance(bn, _BatchNorm) or bn.running_mean is None or bn.running_var is None:
             continue
         if type(bn).forward is not _BatchNorm.forward:

@@ -11,7 +11,7 @@ numbers.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -23,6 +23,7 @@ from torch.utils.flop_counter import flop_registry
 from autoprune.errors import ModelError, first_line
 from autoprune.structure.activations import ActivationLog
 from autoprune.structure.assembly import assemble
+from autoprune.structure.biases import PLAIN_LAYERS, bias_takers
 from autoprune.structure.call import Call, unknown
 from autoprune.structure.flow import Flow
 from autoprune.structure.groups import LayerSpec, Structure
@@ -116,22 +117,29 @@ class LabelTrace(OperatorMode):
         self.activations.returned(outputs)
         self._flow.returned(outputs)
 
-    def finished_layers(self, model: nn.Module) -> tuple[LayerSpec, ...]:
-        """Return the layers, each with what follows it."""
+    def finished_layers(self, model: nn.Module, takers: Collection[str]) -> tuple[LayerSpec, ...]:
+        """Return the layers, each with what follows it; `takers` would add a bias."""
         return tuple(
             replace(
                 layer,
                 **self._flow.behind(weight)._asdict(),
-                refittable=_is_refittable(model, layer),
+                takes_bias=(takes_bias := _takes_bias(model, layer, takers)),
+                refittable=takes_bias and _is_plain(model, layer),
             )
             for weight, layer in self.layers.items()
         )
 
 
-def _is_refittable(model: nn.Module, layer: LayerSpec) -> bool:
+def _takes_bias(model: nn.Module, layer: LayerSpec, takers: Collection[str]) -> bool:
+    module = model.get_submodule(layer.weight.rpartition(".")[0])
+    has_one = getattr(module, "bias", None) is not None
+    return layer.bias is not None if has_one else layer.name in takers
+
+
+def _is_plain(model: nn.Module, layer: LayerSpec) -> bool:
     path, _, leaf = layer.weight.rpartition(".")
     module = model.get_submodule(path)
-    plain = isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Linear))
+    plain = isinstance(module, PLAIN_LAYERS)
     # Patches are cut from the module's input under symmetric zero padding.
     mirrored = getattr(module, "padding_mode", "zeros") != "zeros"
     is_even = any(size % 2 == 0 for size in layer.kernel_size)
@@ -177,6 +185,7 @@ def _layer_spec(
         groups=groups,
         input_shape=tuple(source.shape[1:]),
         output_shape=tuple(out.shape[1:]),
+        takes_bias=False,
         refittable=False,
         shortcut=None,
         clamp=None,
@@ -218,7 +227,7 @@ def trace(model: nn.Module, example_inputs: Inputs) -> Structure:
         tracer.atoms.block(tracer.labels(leaf), "the network's output")
     tracer.returned(returned)
     shapes = {name: tuple(tensor.shape) for name, tensor in named.items()}
-    layers = tracer.finished_layers(model)
+    layers = tracer.finished_layers(model, bias_takers(model, inputs))
     groups, frozen, owners = assemble(tracer.atoms, layers, shapes)
     return Structure(
         groups=groups,

@@ -174,6 +174,10 @@ def without_its_bias(m: Any, x: Tensor) -> Tensor:
     return m.head(m.bn(nn.functional.conv2d(x, m.conv.weight)).mean((2, 3)))  # type: ignore[no-any-return]
 
 
+def weight_alone(m: Any, x: Tensor) -> Tensor:
+    return m.head(m.bn(nn.functional.conv2d(x, m.bare.weight)).mean((2, 3)))  # type: ignore[no-any-return]
+
+
 def two_readers(m: Any, x: Tensor) -> Tensor:
     h = m.conv(x)
     return m.head((m.bn(h) + h).mean((2, 3)))  # type: ignore[no-any-return]
@@ -219,7 +223,7 @@ def tokens(m: Any, x: Tensor) -> Tensor:
     "forward",
     [
         *(two_readers, one_norm_for_two, one_norm_for_a_sum_too, acting, twice),
-        *(activation_between, transposed, tokens, otherwise, without_its_bias),
+        *(activation_between, transposed, tokens, otherwise, without_its_bias, weight_alone),
     ],
 )
 def test_what_cannot_be_folded_keeps_its_outputs(forward: Any, net: Any) -> None:
@@ -228,6 +232,7 @@ def test_what_cannot_be_folded_keeps_its_outputs(forward: Any, net: Any) -> None
     parts |= {"bn": nn.BatchNorm2d(3), "over_tokens": nn.BatchNorm1d(3), "head": nn.Linear(3, 2)}
     parts |= {"acting": NormWithActivation(3), "kernel": Kernel()}
     parts |= {"linear": nn.Linear(16, 3), "up": nn.ConvTranspose2d(3, 3, 2)}
+    parts |= {"bare": nn.Conv2d(3, 3, 3, bias=False)}
     normalised(parts["conv"], parts["bn"])
     normalised(parts["conv"], parts["over_tokens"])
     model, inputs = net(forward, **parts).eval(), torch.randn(5, 3, 4, 4)
