@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from autoprune.errors import UsageError, did_you_mean
@@ -32,9 +32,10 @@ AUTO, FALLBACK = "auto", "bayes"
 # The agent that comes with autoprune.
 BUILT_IN = "built-in"
 # From so many groups on, swaps around what an agent that learnt on another network advises are
-# what is best under a budget: they are for ResNet-56 with 28, and are not for ResNet-20 with 10.
+# taken for the best under a budget: they are with 28 (ResNet-56), and are not with 10 (ResNet-20).
 MANY_GROUPS = 16
-# What "auto" stands for, with few groups and with many: the first that has the options given.
+# What "auto" stands for, with few groups and with many: the first that has the options given. The
+# few have all that the many have.
 _FEW, _MANY = (FALLBACK, "ddpg"), ("local", FALLBACK)
 
 STRATEGIES = (AUTO, *sorted(_PLACES))
@@ -70,11 +71,14 @@ def check_strategy(name: str, **options: Any) -> None:
         if not any(_takers(stands_for, (option,))):
             able = " or ".join(map(repr, _takers(sorted(_PLACES), (option,))))
             raise UsageError(f"{_flag(option)} is for the strategy {able}; {name!r} has none.")
-    taker = next(_takers(stands_for, given), None)
-    if taker is None:
-        flags = " and ".join(map(_flag, given))
-        raise UsageError(f"no strategy has both {flags}: give one of them.")
-    strategy_class(taker).check_options(**given)
+    strategy_class(_taker(stands_for, given)).check_options(**given)
+
+
+def _taker(names: Sequence[str], given: Mapping[str, Any]) -> str:
+    """Return the first of some strategies that has all of the options given."""
+    for taker in _takers(names, given):
+        return taker
+    raise UsageError(f"no strategy has both {' and '.join(map(_flag, given))}: give one of them.")
 
 
 def _given(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -124,7 +128,7 @@ def resolve(name: str, problem: SearchProblem, **options: Any) -> tuple[str, dic
     if name != AUTO:
         return name, given
     many = problem.projection.constraints and len(problem.space) >= MANY_GROUPS
-    chosen = next(_takers(_MANY if many else _FEW, given))
+    chosen = _taker(_MANY if many else _FEW, given)
     return chosen, {"agent": BUILT_IN, **given} if chosen == "local" else given
 
 

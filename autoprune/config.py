@@ -39,9 +39,9 @@ class SearchConfig:
             it anew.
         recover: seconds in which the winner learns to do what the dense network does; 0 is off.
             None is half as long as the search took, two minutes at most.
-        sampler: of the strategy "bayes".
-        agent: of the strategies "ddpg" and "local": the run or file of one that learnt before, or
-            "built-in".
+        sampler: of the strategy "bayes", which "auto" then is.
+        agent: of the strategies "ddpg" and "local", one of which "auto" then is: the run or file of
+            one that learnt before, or "built-in".
         from_run: of the strategy "recall", which it implies: the run whose frontier is used.
         importance: which channels stay.
         exclude: layer-name patterns that stay as they are.

@@ -1,4 +1,4 @@
-"""Which layers without a bias would add one if they had it.
+"""Which layers add the bias of their module, or would if it had one.
 
 A network may use a module's weight alone (`F.conv2d(x, module.weight)`): a bias that is given to
 the module later, by a refit or by folding its BN, would be left out silently.
@@ -6,13 +6,15 @@ the module later, by a refit or by folding its BN, would be left out silently.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
-from torch.utils._pytree import tree_leaves
+from torch import Tensor, nn
 
+from autoprune.structure.call import Call
+from autoprune.structure.groups import LayerSpec
 from autoprune.structure.inputs import Inputs, run
 from autoprune.structure.operators import OperatorMode
 
@@ -20,40 +22,53 @@ PLAIN_LAYERS = (nn.Conv1d, nn.Conv2d, nn.Linear)
 
 
 class _Watch(OperatorMode):
-    """Notes which of the tensors that are offered an operator reads."""
+    """Notes the weights that an operator uses with another bias than that of their module."""
 
-    def __init__(self, offered: Mapping[int, str]) -> None:
+    def __init__(self, modules: Mapping[str, nn.Module]) -> None:
         super().__init__()
-        self._offered = offered
-        self.taken: set[str] = set()
+        self._places = {id(module.weight): (name, module) for name, module in modules.items()}
+        self.apart: set[str] = set()
 
     def operate(self, number: int, name: str, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
-        read = map(id, tree_leaves((args, kwargs)))
-        self.taken |= {self._offered[leaf] for leaf in read if leaf in self._offered}
-        return func(*args, **kwargs)
+        out = func(*args, **kwargs)
+        if name == "linear" or name.startswith("conv"):
+            bias = Call(name, func, args, kwargs, out).arg(2, "bias")
+            place = self._places.get(id(args[1]))
+            if place is not None and bias is not place[1].bias:
+                self.apart.add(place[0])
+        return out
 
 
-def bias_takers(model: nn.Module, inputs: Inputs) -> frozenset[str]:
-    """Return the paths of plain layers without a bias that read it once they have one.
+def bias_takers(model: nn.Module, layers: Iterable[LayerSpec], inputs: Inputs) -> frozenset[str]:
+    """Return the weights of the plain layers that add their module's bias at every call.
 
-    The network has zeros for biases during one forward pass, and is as it was afterwards.
+    Modules without one are lent zeros for a forward pass; the network is as it was afterwards.
+    Where that pass fails, since a module insists on having none, nothing is known of any layer.
     """
-    bare = {
-        path: module
-        for path, module in model.named_modules()
-        if isinstance(module, PLAIN_LAYERS) and module._parameters.get("bias", ...) is None
+    places = {layer.weight: layer.name for layer in layers}
+    modules = {
+        weight: model.get_submodule(path)
+        for weight, path in places.items()
+        if weight == f"{path}.weight" and isinstance(model.get_submodule(path), PLAIN_LAYERS)
     }
-    zeros = {
-        path: nn.Parameter(module.weight.new_zeros(len(module.weight)), requires_grad=False)
-        for path, module in bare.items()
-    }
-    watch = _Watch({id(bias): path for path, bias in zeros.items()})
+    watch = _Watch(modules)
     try:
-        for path, module in bare.items():
-            module.bias = zeros[path]
-        with torch.inference_mode(), watch:
+        with _lent_biases(modules.values()), torch.inference_mode(), watch:
             run(model, inputs)
+    except Exception:
+        return frozenset()
+    return frozenset(modules.keys() - watch.apart)
+
+
+@contextmanager
+def _lent_biases(modules: Iterable[Any]) -> Iterator[None]:
+    bare = [module for module in modules if module.bias is None]
+    try:
+        for module in bare:
+            weight: Tensor = module.weight
+            zeros = torch.zeros(len(weight), dtype=weight.dtype, device=weight.device)
+            module.bias = nn.Parameter(zeros, requires_grad=False)
+        yield
     finally:
-        for module in bare.values():
+        for module in bare:
             module.bias = None
-    return frozenset(watch.taken)

@@ -59,7 +59,8 @@ class LayerSpec:
         calls: times the layer runs in one forward pass.
         kernel_size, stride, padding, dilation, groups: as in `torch.nn.Conv2d`.
         input_shape, output_shape: of its first call, without the batch.
-        takes_bias: whether its module's bias is added to the output, or would be if it had one.
+        takes_bias: whether it is a plain convolution or linear module whose own bias is added to
+            the output at every call, or would be if it had one.
         refittable: whether it is a plain convolution or linear module with one dense weight, whose
             weights can be refitted by least squares.
         shortcut: number of the operator (`operators.OperatorMode`) that made the activation which

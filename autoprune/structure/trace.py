@@ -1,17 +1,17 @@
 """From a network and one sample to its `Structure`.
 
-The network runs once under a dispatch mode that sees every ATen operator; `rules` carries channel
+The network runs under a dispatch mode that sees every ATen operator; `rules` carries channel
 labels through them. Labels that meet in element-wise arithmetic, in a BN or in a convolution group
 are linked; the connected components are the units that must be cut together, and components that
 touch the same dimensions equally often form one `ChannelGroup` (`assembly`). `flow` follows every
-layer's output to its BN, sum and clamp. What this finds is a hypothesis: `verify` tests it by
-numbers.
+layer's output to its BN, sum and clamp; a second pass tells which layers add a bias (`biases`).
+What this finds is a hypothesis: `verify` tests it by numbers.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -117,35 +117,28 @@ class LabelTrace(OperatorMode):
         self.activations.returned(outputs)
         self._flow.returned(outputs)
 
-    def finished_layers(self, model: nn.Module, takers: Collection[str]) -> tuple[LayerSpec, ...]:
-        """Return the layers, each with what follows it; `takers` would add a bias."""
-        return tuple(
-            replace(
-                layer,
-                **self._flow.behind(weight)._asdict(),
-                takes_bias=(takes_bias := _takes_bias(model, layer, takers)),
-                refittable=takes_bias and _is_plain(model, layer),
-            )
+    def finished_layers(self, model: nn.Module, inputs: Inputs) -> tuple[LayerSpec, ...]:
+        """Return the layers, each with what follows it and what can be done with it."""
+        takers = bias_takers(model, self.layers.values(), inputs)
+        found = (
+            replace(layer, **self._flow.behind(weight)._asdict(), takes_bias=weight in takers)
             for weight, layer in self.layers.items()
         )
+        return tuple(replace(layer, refittable=_is_refittable(model, layer)) for layer in found)
 
 
-def _takes_bias(model: nn.Module, layer: LayerSpec, takers: Collection[str]) -> bool:
-    module = model.get_submodule(layer.weight.rpartition(".")[0])
-    has_one = getattr(module, "bias", None) is not None
-    return layer.bias is not None if has_one else layer.name in takers
-
-
-def _is_plain(model: nn.Module, layer: LayerSpec) -> bool:
+def _is_refittable(model: nn.Module, layer: LayerSpec) -> bool:
     path, _, leaf = layer.weight.rpartition(".")
     module = model.get_submodule(path)
-    plain = isinstance(module, PLAIN_LAYERS)
+    if leaf != "weight" or not isinstance(module, PLAIN_LAYERS) or layer.groups != 1:
+        return False
     # Patches are cut from the module's input under symmetric zero padding.
     mirrored = getattr(module, "padding_mode", "zeros") != "zeros"
     is_even = any(size % 2 == 0 for size in layer.kernel_size)
     one_sided = is_even and getattr(module, "padding", 0) == "same"
-    usual = plain and not mirrored and not one_sided
-    return usual and leaf == "weight" and layer.groups == 1
+    # The mean of what was cut goes into a bias, or into the BN of a layer that has none.
+    shifts = layer.takes_bias or (module.bias is None and layer.batchnorm is not None)
+    return shifts and not mirrored and not one_sided
 
 
 def _layer_spec(
@@ -196,7 +189,7 @@ def trace(model: nn.Module, example_inputs: Inputs) -> Structure:
     """Return what one forward pass shows of the network's channels; nothing is verified.
 
     Args:
-        model: any network in evaluation mode; it is not changed.
+        model: any network in evaluation mode; it is as it was afterwards.
         example_inputs: a tensor, or a tuple or mapping of tensors, batch first.
 
     Raises:
@@ -227,7 +220,7 @@ def trace(model: nn.Module, example_inputs: Inputs) -> Structure:
         tracer.atoms.block(tracer.labels(leaf), "the network's output")
     tracer.returned(returned)
     shapes = {name: tuple(tensor.shape) for name, tensor in named.items()}
-    layers = tracer.finished_layers(model, bias_takers(model, inputs))
+    layers = tracer.finished_layers(model, sample(example_inputs, 1))
     groups, frozen, owners = assemble(tracer.atoms, layers, shapes)
     return Structure(
         groups=groups,

@@ -153,7 +153,12 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--trials", type=int, default=100)
     parser.add_argument("--budget", default="flops=0.5")
-    parser.add_argument("--contenders", type=int, default=CONTENDERS, help="1: no run-off")
+    parser.add_argument(
+        "--contenders",
+        type=int,
+        default=CONTENDERS,
+        help="for the run-off; 1: the best candidate wins",
+    )
     parser.add_argument("--output", type=Path, help="JSON; strategies-NETWORK.json by default")
     args = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -165,7 +170,8 @@ def main() -> None:
             rows.append(play(name, shared, args.contenders))
             print(rows[-1], flush=True)
             output.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
-    print(f"{args.network}, {args.budget}, seeds {args.seeds}\n{summary(rows)}\n{output}")
+    print(f"{args.network}, {args.budget}, {args.contenders} contenders, seeds {args.seeds}")
+    print(f"{summary(rows)}\n{output}")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from autoprune.agents import (
     check_unbounded,
     make_strategy,
     reinforcement,
+    resolve,
     strategy_class,
 )
 from autoprune.agents.ddpg import agent
@@ -203,6 +204,8 @@ def test_auto_takes_a_strategy_that_can_use_an_agent(groups: int, name: str, mak
         check_strategy("auto", agent="no-such-run")
 
 
-def test_options_that_no_strategy_has_together_are_refused() -> None:
+def test_options_that_no_strategy_has_together_are_refused(make_toy: Any) -> None:
     with pytest.raises(UsageError, match="no strategy has both --sampler and --agent"):
         check_strategy("auto", sampler="gp", agent="built-in")
+    with pytest.raises(UsageError, match="no strategy has both"):
+        resolve("auto", make_toy([8] * 16).problem, sampler="gp", agent="built-in")
