@@ -195,10 +195,15 @@ def test_auto_takes_what_is_best_for_the_size(make_toy: Any) -> None:
     assert make_strategy("auto", make_toy([8] * 16).problem, sampler="gp").name == "bayes"
 
 
-@pytest.mark.parametrize(("groups", "name"), [(4, "ddpg"), (16, "local")])
-def test_auto_takes_a_strategy_that_can_use_an_agent(groups: int, name: str, make_toy: Any) -> None:
+@pytest.mark.parametrize(
+    ("groups", "bounded", "name"), [(4, True, "ddpg"), (16, True, "local"), (16, False, "ddpg")]
+)
+def test_auto_takes_a_strategy_that_can_use_an_agent(
+    groups: int, bounded: bool, name: str, make_toy: Any
+) -> None:
     check_strategy("auto", agent="built-in")
-    strategy = make_strategy("auto", make_toy([8] * groups).problem, agent="built-in")
+    problem = make_toy([8] * groups, bounded=bounded).problem
+    strategy = make_strategy("auto", problem, agent="built-in")
     assert (strategy.name, strategy.agent_from["path"]) == (name, "built-in")
     with pytest.raises(RunError, match="no-such-run"):
         check_strategy("auto", agent="no-such-run")
