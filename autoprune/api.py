@@ -158,6 +158,7 @@ def search(
             contest,
             winner,
             session,
+            progress,
             problem.trials,
             smallest,
         ).report()

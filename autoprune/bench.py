@@ -19,6 +19,7 @@ from autoprune.progress import Progress
 from autoprune.reconstruction.refit import Refitter
 from autoprune.reconstruction.sequential import ACTIVATION_BYTES, SequentialRepair
 from autoprune.statistics.collect import collect_moments
+from autoprune.statistics.moments import LARGEST_PATCH, Moments
 from autoprune.structure.groups import Structure
 from autoprune.task import Task
 
@@ -26,6 +27,8 @@ from autoprune.task import Task
 BATCHNORM_SAMPLES = 500
 # The KL that a slower judge must reach, as a share of the quicker one's, to be preferred.
 CLEARLY = 0.9
+# Layers that a note names.
+MOST_NAMED = 4
 
 # Kinds of repair besides the judge's: that by which finalists are chosen, and theirs.
 QUICK, THOROUGH = "quick-sequential", "sequential"
@@ -186,6 +189,7 @@ def gather(
             Evidence(model, structure, moments, calibration, seed),
             lambda d, t: progress.step("paths", d, t),
         )
+    _tell_sliced(structure, moments, progress)
     repair = SequentialRepair(model, structure, calibration, seed)
     if len(repair.samples) < len(calibration):
         progress.note(
@@ -195,6 +199,19 @@ def gather(
     settling = calibration.first(BATCHNORM_SAMPLES)
     refitter = Refitter(model, structure, moments)
     return Builder(model, structure, rankings, refitter, settling, repair)
+
+
+def _tell_sliced(structure: Structure, moments: Mapping[str, Moments], progress: Progress) -> None:
+    """Say which layers lose inputs without least squares for those that stay."""
+    full = {weight for weight, own in moments.items() if own.is_full}
+    rest = [structure.layer_of_weight[w].name for w in structure.feeds if w not in full]
+    if rest:
+        shown = ", ".join([*rest[:MOST_NAMED], *["…"] * (len(rest) > MOST_NAMED)])
+        progress.note(
+            f"{len(rest)} of {len(structure.feeds)} layers that read what is cut are sliced, not "
+            f"refitted: {shown} (grouped or transposed convolutions, layers of more than "
+            f"{LARGEST_PATCH:,} inputs, or weights that are used without their module)"
+        )
 
 
 def _quick_builds(builder: Builder, judge_name: str | None) -> dict[str, Build]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -165,6 +166,10 @@ def _text(value: Any) -> str:
     return value
 
 
+def _place(value: Any) -> str:
+    return _text(os.fspath(value))
+
+
 def _budget(value: Any) -> str:
     if isinstance(value, Mapping):
         return ",".join(f"{cost}={_bound(limit)}" for cost, limit in value.items())
@@ -263,9 +268,10 @@ _TEXT, _WHOLE = (_text, "a text"), (_whole, "a whole number")
 
 # How every field is read from a plain value, and what it takes, in words.
 _READERS: Mapping[str, tuple[Callable[[Any], Any], str]] = {
-    **dict.fromkeys(("reward", "strategy", "sampler", "agent", "from_run", "importance"), _TEXT),
+    **dict.fromkeys(("reward", "strategy", "sampler", "importance"), _TEXT),
     "round_to": (_step, "a whole number or 'auto'"),
-    **dict.fromkeys(("latency_table", "latency_backend"), _TEXT),
+    **dict.fromkeys(("agent", "from_run", "latency_table"), (_place, "a path")),
+    "latency_backend": _TEXT,
     "verify_latency": (_switch, "true or false"),
     "budget": (_budget, "a text such as 'flops=0.5' or a table of bounds by cost"),
     **dict.fromkeys(("trials", "seed"), _WHOLE),

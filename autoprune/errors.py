@@ -6,6 +6,7 @@ AutopruneError
 │   ├── RunError       a run directory that is taken, missing or damaged
 │   └── TableError     a latency table that is damaged, or of other layers or conditions
 ├── RewardError        a reward that raises, or gives no finite number
+├── EvaluateError      the user's own score of a network that raises, or is no number
 ├── MeasuringError     a device or a clock that fails while latency is measured
 ├── ModelError         a network that cannot be loaded, run, traced or pruned
 └── DataError          images or labels that do not fit the network
@@ -45,6 +46,10 @@ class MeasuringError(AutopruneError):
 
 class RewardError(AutopruneError):
     """A reward that raises, or gives no finite number."""
+
+
+class EvaluateError(AutopruneError):
+    """The user's own score of a network that raises, or is no number."""
 
 
 class ModelError(AutopruneError):

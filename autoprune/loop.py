@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from autoprune.errors import AutopruneError, RewardError, first_line
+from autoprune.errors import AutopruneError, EvaluateError, RewardError, first_line
 from autoprune.evaluation.measurement import Measurement
 from autoprune.evaluation.reward import Reward
 from autoprune.strategy import Candidate, Strategy, Trial
@@ -22,12 +22,10 @@ class LoopReport:
     """How a search went.
 
     Attributes:
-        failed: trials without a value.
         strategy_seconds: spent in `ask` and `tell`.
         timed_out: whether it was the time that ended it.
     """
 
-    failed: int
     strategy_seconds: float
     timed_out: bool = False
 
@@ -47,7 +45,8 @@ def run_loop(
 ) -> LoopReport:
     """Search until there are so many trials, the time is over, or the strategy is done.
 
-    One trial is made in any case: there is always a best so far.
+    One trial is made in any case: there is always a best so far. What an interrupted search had
+    asked is replayed to its end, however late it is: a strategy would forget it otherwise.
 
     Args:
         strategy: who asks.
@@ -64,7 +63,10 @@ def run_loop(
     thinking, repeats = 0.0, 0
     replayed = {trial.candidate.widths for trial in ledger.of_round}
     made = len(replayed)
-    while (made < trials or replayed) and (time.monotonic() < deadline or not made):
+    while made < trials or replayed:
+        late = made > 0 and time.monotonic() >= deadline
+        if late and not replayed:
+            break
         start = time.perf_counter()
         candidate = strategy.ask()
         thinking += time.perf_counter() - start
@@ -72,7 +74,7 @@ def run_loop(
             break
         known = ledger.find(candidate.widths)
         if known is None:
-            if made >= trials:
+            if made >= trials or late:
                 break
             trial = _over_budget(strategy, candidate) or _evaluate(candidate, measure, reward)
             ledger.record(trial)
@@ -88,7 +90,7 @@ def run_loop(
         strategy.tell(trial)
         thinking += time.perf_counter() - start
     timed_out = made < trials and time.monotonic() >= deadline
-    return LoopReport(sum(t.value is None for t in ledger), thinking, timed_out)
+    return LoopReport(thinking, timed_out)
 
 
 def _again(strategy: Strategy, candidate: Candidate, known: Trial, ledger: Ledger) -> Trial:
@@ -122,6 +124,8 @@ def _evaluate(
 ) -> Trial:
     try:
         measurement = measure(candidate)
+    except EvaluateError as error:
+        return Trial(candidate, None, error=str(error))
     except (RuntimeError, ArithmeticError, MemoryError) as error:
         reason = f"the evaluation failed: {type(error).__name__}: {first_line(error)}"
         return Trial(candidate, None, error=reason)

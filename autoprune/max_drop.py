@@ -9,7 +9,7 @@ from typing import Any
 
 from autoprune.errors import RunError, UsageError
 from autoprune.evaluation.measurement import Measurement, Scores
-from autoprune.search_spaces.projection import Constraint, Projection
+from autoprune.search_spaces.projection import Constraint, Projection, cheapened
 from autoprune.strategy import SearchProblem
 from autoprune.verification import Arena, Contest
 
@@ -130,7 +130,10 @@ class _Bisection:
         self.trials = trials
         self._problem = replace(problem, trials=max(trials // ROUNDS, 1))
         self._held: dict[int, Contest] = {}
-        self.lowest = self._cost.total(problem.space.lowest) / self._dense
+        least = problem.space.lowest
+        if not self._cost.is_monotone:
+            least = cheapened(problem.space, self._cost.total)
+        self.lowest = min(self._cost.total(least) / self._dense, 1.0)
 
     def drop(self, number: int, share: float) -> float:
         """Return what the winner of a round loses."""

@@ -13,10 +13,12 @@ from torch import Tensor, nn
 from autoprune.bench import Bench
 from autoprune.config import SearchConfig
 from autoprune.data import Partition
+from autoprune.errors import first_line
 from autoprune.evaluation.scoring import score_split
 from autoprune.evaluation.stopwatch import paired_latency_ms
 from autoprune.finals import Finalist
 from autoprune.max_drop import Smallest
+from autoprune.progress import Progress
 from autoprune.session import Session
 from autoprune.study.ledger import Ledger
 from autoprune.study.result import LatencyFigures, Outcome, frontier, stage_seconds
@@ -42,6 +44,7 @@ class Summary:
         contest: how the search went, and its winner.
         winner: right after the cut, and recovered.
         session: the time of this session, which still runs.
+        progress: told where the test split cannot be scored.
         trials: that the search might take.
         smallest: the bisection that the contest was a round of; None where there was a budget.
     """
@@ -55,6 +58,7 @@ class Summary:
     contest: Contest
     winner: Winner
     session: Session
+    progress: Progress
     trials: int
     smallest: Smallest | None = None
 
@@ -84,7 +88,10 @@ class Summary:
         return self.config.budget if self.task.projection.constraints else None
 
     def _outcome(self) -> Outcome:
-        """Score on the test split (without one, or with the user's own score, as selected)."""
+        """Score on the test split; without one, or with the user's own score, as selected.
+
+        The same where the test split turns out to be damaged: the search is not lost for that.
+        """
         winner, chosen = self.winner, self.winner.finalist.measurement
         stages: list[Finalist | Recovered] = [winner.finalist]
         stages += [winner.recovered] if winner.recovered else []
@@ -94,7 +101,14 @@ class Summary:
             split = "user"
         elif self.images.test is not None:
             networks = [stage.network for stage in stages]
-            (dense, *scores), split = score_split(self.model, networks, self.images.test), "test"
+            try:
+                dense, *scores = score_split(self.model, networks, self.images.test)
+                split = "test"
+            except Exception as error:  # labels, values or files, first read here
+                self.progress.note(
+                    f"the test split cannot be scored: {first_line(error).rstrip('.')}; the scores "
+                    "are those of the selection images"
+                )
         one = self.images.calibration.inputs[:1]
         return Outcome(
             winner=chosen,
@@ -119,7 +133,7 @@ class Summary:
             "trials": trials,
             "evaluations": trials + rivals + int(total["evaluations"]),
             "image_forwards": forwards + int(total["image_forwards"]),
-            "failed": self.contest.exploration.failed,
+            "failed": sum(trial.value is None for trial in self.ledger),
             "best_value": best[0].value,
             "limits": {
                 "trials": self.trials if self.smallest is None else self.smallest.trials,

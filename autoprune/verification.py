@@ -20,7 +20,7 @@ from autoprune.evaluation.reward import Reward
 from autoprune.exploration import explore
 from autoprune.finals import CONTENDERS, UNSIFTED, Finalist, run_off
 from autoprune.latency import Verifier, is_miss, overshoot, tightened
-from autoprune.loop import LoopReport
+from autoprune.loop import LoopReport, SearchFailed
 from autoprune.progress import Progress
 from autoprune.session import Session
 from autoprune.strategy import SearchProblem, Strategy
@@ -96,6 +96,8 @@ class Arena:
                 projection = tightened(contest.strategy.problem.projection, factor)
                 tighter = replace(problem, projection=projection, trials=more)
                 contest = self._round(tighter, f"{name}.{again + 1}", left)
+            except SearchFailed:
+                raise
             except AutopruneError as error:  # what there is, is handed over
                 self.progress.note(f"the bound cannot be tightened any more: {first_line(error)}")
                 return contest

@@ -15,7 +15,8 @@ from autoprune.evaluation.measurement import Measurement
 from autoprune.evaluation.reward import Reward
 from autoprune.finals import Finalist
 from autoprune.progress import Progress
-from autoprune.recovery.distillation import Lesson, Recovery, lasting, recover
+from autoprune.recovery.distillation import Lesson, Recovery, recover
+from autoprune.recovery.schedule import by_clock
 from autoprune.session import Session
 from autoprune.structure.surgery import kept_positions
 from autoprune.task import Task
@@ -76,7 +77,7 @@ def recover_finalist(
         check=images.search,
         seed=config.seed,
     )
-    pace = lasting(seconds, len(images.recovery))
+    pace = by_clock(seconds)
 
     def tell(share: float) -> None:
         progress.step("recovery", round(100 * share), 100)

@@ -68,7 +68,11 @@ class Step:
 
 
 class Episode:
-    """The rules of deciding one group after the other, first to last."""
+    """The rules of deciding one group after the other, first to last.
+
+    Attributes:
+        savings: cost that each group alone can save, as a share of the largest, (groups,).
+    """
 
     def __init__(
         self,
@@ -91,6 +95,8 @@ class Episode:
         self._projection = projection
         self._costs = [bound.cost for bound in projection.constraints] or list(costs)
         self._dense = [cost.total(space.sizes) for cost in self._costs]
+        savings = np.array([self._saving(group) for group in range(len(space))])
+        self.savings: Floats = savings / max(savings.max(initial=0.0), 1e-12)
         self._fixed = self._describe(traits, rankings)
 
     def __len__(self) -> int:
@@ -187,8 +193,6 @@ class Episode:
 
     def _describe(self, traits: Sequence[GroupTraits], rankings: Sequence[Ranking]) -> Floats:
         last = max(len(self) - 1, 1)
-        savings = np.array([self._saving(group) for group in range(len(self))])
-        savings = savings / max(savings.max(initial=0.0), 1e-12)
         rows = [
             [
                 group / last,
@@ -200,7 +204,7 @@ class Episode:
                 math.log2(one.kernel) / 6,
                 math.log2(one.stride) / 4,
                 math.sqrt(one.positions),
-                savings[group],
+                self.savings[group],
                 *_errors(rankings[group]),
             ]
             for group, one in enumerate(traits)

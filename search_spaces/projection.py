@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -56,7 +56,9 @@ class Projection:
         self.space = space
         self.constraints = tuple(constraints)
         self.is_monotone = all(one.cost.is_monotone for one in self.constraints)
-        least = space.lowest if self.is_monotone else self._raised(space.lowest)
+        least = space.lowest
+        if not self.is_monotone:
+            least = cheapened(space, lambda w: 0.0 if self.fits(w) else self.excess(w))
         for constraint in self.constraints:
             if not constraint.holds(least):
                 raise BudgetError(_unreachable(constraint, space, least))
@@ -106,23 +108,6 @@ class Projection:
                     widths, grew = wider, True
         return widths
 
-    def _raised(self, widths: Widths) -> Widths:
-        """Return widths with groups raised to cheaper levels, one by one, until every bound holds.
-
-        A layer of one channel may take longer than one of eight. If nothing helps any more, the
-        bounds are exceeded by what is returned.
-        """
-        raised = True
-        while raised and not self.fits(widths):
-            raised = False
-            for group, levels in enumerate(self.space.levels):
-                wider = [with_width(widths, group, int(w)) for w in levels if w > widths[group]]
-                best = min([widths, *wider], key=self.excess)
-                widths, raised = best, raised or best != widths
-                if self.fits(widths):
-                    break
-        return widths
-
     def _wider(self, widths: Widths, group: int) -> Widths | None:
         """Return the widths with one group at the next level that fits, None if there is none."""
         for _ in range(1 if self.is_monotone else _LOOK_AHEAD):
@@ -131,6 +116,27 @@ class Projection:
                 return wider
             widths = wider
         return None
+
+
+def cheapened(space: SearchSpace, excess: Callable[[Widths], float]) -> Widths:
+    """Return the narrowest widths, with groups raised to cheaper levels until that gains nothing.
+
+    A layer of one channel may take longer than one of eight.
+
+    Args:
+        space: allowed widths.
+        excess: what widths cost too much; nothing is raised any more where that is zero.
+    """
+    widths, raised = space.lowest, True
+    while raised:
+        raised = False
+        for group, levels in enumerate(space.levels):
+            if excess(widths) == 0:
+                return widths
+            wider = [with_width(widths, group, int(w)) for w in levels if w > widths[group]]
+            best = min([widths, *wider], key=excess)
+            widths, raised = best, raised or best != widths
+    return widths
 
 
 def _unreachable(constraint: Constraint, space: SearchSpace, widths: Widths) -> str:

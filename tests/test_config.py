@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -55,6 +56,14 @@ def test_plain_values_come_back() -> None:
         "minimize": "params",
     }
     assert SearchConfig.from_mapping(dropping.to_mapping()) == dropping
+
+
+def test_paths_may_be_paths() -> None:
+    given = {"agent": Path("runs/a"), "from_run": Path("b"), "latency_table": Path("t.json")}
+    config = SearchConfig.from_mapping({"budget": "flops=0.5", **given})
+    assert {key: str(path) for key, path in given.items()}.items() <= config.to_mapping().items()
+    with pytest.raises(UsageError, match="agent must be a path, but got 3"):
+        SearchConfig.from_mapping({"budget": "flops=0.5", "agent": 3})
 
 
 def test_what_is_none_is_left_out() -> None:

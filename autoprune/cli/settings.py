@@ -22,6 +22,9 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+# What is searched, and what a bound on its latency goes by: a search that recalls the policies of a
+# run takes over what is not said.
+_SUBJECT = ("exclude", "min_keep", "round_to", "importance", "latency_table", "latency_backend")
 # Given anew when a search is resumed; all else comes from the run.
 _RENEWABLE = (*RENEWABLE, "output", "verbose", "quiet")
 _SEARCH = tuple(field.name for field in fields(SearchConfig))
@@ -85,6 +88,7 @@ def gather(options: Mapping[str, Any]) -> Settings:
         merged = _of_run(given, config)
     else:
         merged = {**(read_config(Path(config)) if config else {}), **_read(given, "")}
+        merged = {**_recalled(merged), **merged}
         merged = {**merged, **_model_and_data(merged)}
     merged |= {key: read(merged[key]) for key, read in _LASTING.items() if key in merged}
     reward = find_reward(merged.get("reward", DEFAULT_REWARD)).name
@@ -161,14 +165,36 @@ def _of_run(given: Mapping[str, Any], config: str | None) -> dict[str, Any]:
             f"--resume takes everything from the run in {given['output']!r}: leave out {names} "
             "(only --trials, --time and --recover may be given anew)."
         )
-    run = RunDirectory(given["output"])
-    stored = _read(run.load_config(), f"{str(run.config_path)!r}: ")
+    stored = _stored(given["output"])
     if "model" not in stored:
         raise UsageError(
             f"the run in {given['output']!r} was begun from Python: resume it there, with "
             "autoprune.search(…, resume=True)."
         )
     return {**stored, **_read(given, "")}
+
+
+def _recalled(merged: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the run searched whose policies are recalled, if any are.
+
+    Its model and data are taken unless others are given.
+    """
+    if "from_run" not in merged:
+        return {}
+    stored = _stored(merged["from_run"])
+    named = merged.keys() & {"model", "data"}
+    if not named and "model" not in stored:
+        raise UsageError(
+            f"the run in {merged['from_run']!r} was begun from Python: give --model and --data, or "
+            "recall it there, with autoprune.search(…, from_run=…)."
+        )
+    return {key: stored[key] for key in (*_SUBJECT, *(() if named else ORIGIN)) if key in stored}
+
+
+def _stored(path: str) -> dict[str, Any]:
+    """Return the options that a run was begun with."""
+    run = RunDirectory(path)
+    return _read(run.load_config(), f"{str(run.config_path)!r}: ")
 
 
 def _model_and_data(merged: Mapping[str, Any]) -> dict[str, str]:

@@ -12,7 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from autoprune.data import Samples, Split, check_labels, check_samples
-from autoprune.errors import DataError, ModelError, UsageError, first_line
+from autoprune.errors import (
+    DataError,
+    EvaluateError,
+    ModelError,
+    UsageError,
+    first_line,
+    type_of,
+)
 from autoprune.evaluation.measurement import Scores
 from autoprune.evaluation.prefix import PrefixCache
 from autoprune.evaluation.racing import Rival, SampleScores, race
@@ -129,21 +136,35 @@ class CustomScorer(Scorer):
         """Run it on the dense network once.
 
         Raises:
+            EvaluateError: it raises.
             UsageError: it returns no finite number there.
         """
         self._evaluate = evaluate
-        try:
-            self.dense = self.score(dense)
-            finite = math.isfinite(self.dense.custom or 0.0)
-        except (TypeError, ValueError):
-            finite = False
-        if not finite:
-            raise UsageError("evaluate(model) must return a finite number for the dense network.")
+        self.dense = self.score(dense)
+        if not math.isfinite(self.dense.custom or 0.0):
+            raise UsageError(
+                "evaluate(model) must return a finite number for the dense network, but it "
+                f"returned {self.dense.custom}."
+            )
 
     def score(self, model: nn.Module) -> Scores:
-        """Return what the user's function says."""
-        with torch.no_grad():
-            return Scores(custom=float(self._evaluate(model)))
+        """Return what the user's function says.
+
+        Raises:
+            EvaluateError: it raises, or returns no number.
+        """
+        try:
+            with torch.no_grad():
+                value = self._evaluate(model)
+        except Exception as error:
+            reason = f"{type(error).__name__}: {first_line(error)}"
+            raise EvaluateError(f"evaluate(model) raised {reason}") from error
+        try:
+            return Scores(custom=float(value))
+        except (TypeError, ValueError) as error:
+            raise EvaluateError(
+                f"evaluate(model) must return a number, but it returned {type_of(value)}."
+            ) from error
 
 
 def compare(dense: Tensor, logits: Tensor, targets: Tensor | None) -> Scores:

@@ -29,7 +29,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from autoprune.data import Samples
 from autoprune.reconstruction.ridge import Affine, RidgeToPrior, passing
-from autoprune.statistics.moments import draw_positions, outputs_at, patches
+from autoprune.statistics.moments import draw_positions, is_laid_out, outputs_at, patches
 from autoprune.structure.groups import LayerSpec, Structure
 from autoprune.structure.operators import OperatorMode, plain_arithmetic
 from autoprune.structure.surgery import Keep
@@ -102,7 +102,10 @@ class _Walk(OperatorMode):
             out = func(*args, **kwargs)
         else:
             shortcut = self._shortcuts.get(layer.shortcut)
-            out = self.visit(layer, func, args, kwargs, shortcut)
+            if is_laid_out(layer, args[0]):
+                out = self.visit(layer, func, args, kwargs, shortcut)
+            else:
+                out = func(*args, **kwargs)
             self._readers[layer.shortcut] -= 1
             if not self._readers[layer.shortcut]:
                 self._shortcuts.pop(layer.shortcut, None)
@@ -193,11 +196,11 @@ class SequentialRepair:
 def _most_samples(structure: Structure) -> int:
     """Return how many samples' activations fit: `ALIVE` of the largest are alive at once."""
     largest = max(
-        math.prod(shape)
+        layer.runs * math.prod(shape)
         for layer in structure.layers
         for shape in (layer.input_shape, layer.output_shape)
     )
-    return max(1, ACTIVATION_BYTES // (ALIVE * 4 * largest))
+    return max(1, int(ACTIVATION_BYTES / (ALIVE * 4 * largest)))
 
 
 def _rows(most: int, outputs: int, inputs: int) -> int:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from autoprune.data import Samples, Split
 from autoprune.reconstruction.batchnorm import fold_batchnorm, unfold_batchnorm
 from autoprune.recovery.imitation import Imitation
-from autoprune.recovery.schedule import Pace, by_clock, by_steps, first_of, rate
+from autoprune.recovery.schedule import Pace, by_steps, first_of, rate
 from autoprune.recovery.whitening import WhitenedAdam, find_bases
 from autoprune.statistics.consumers import batch_within
 from autoprune.structure.groups import Structure
@@ -81,18 +81,13 @@ class Lesson:
     seed: int
 
 
-def lasting(seconds: float, images: int) -> Pace:
-    """Return the pace of a run of so many seconds from now, or `EPOCHS` of so many images."""
-    return first_of(by_clock(seconds), by_steps(-(-EPOCHS * images // CPU_BATCH)))
-
-
 def recover(
     small: nn.Module,
     lesson: Lesson,
     pace: Pace,
     progress: Callable[[float], None] = lambda share: None,
 ) -> Recovery:
-    """Train a copy of a cut network; the network itself is not changed.
+    """Train a copy of a cut network, for `EPOCHS` at most; the network itself is not changed.
 
     What is handed back is never farther from the dense network on the check images than what was
     given. A keyboard interrupt ends the run early: the best network so far is kept.
@@ -112,6 +107,7 @@ def recover(
         training = _Training(small, lesson)
     except KeyboardInterrupt:
         return Recovery(small, math.nan, math.nan, 0, True)
+    pace = first_of(pace, by_steps(training.steps_of(EPOCHS)))
     try:
         for inputs in training.batches():
             share = pace(steps)
@@ -161,6 +157,10 @@ class _Training:
         if self._best is None:
             return self._small
         return unfold_batchnorm(self._best, self._small, self._lesson.structure)
+
+    def steps_of(self, epochs: int) -> int:
+        """Return the steps in which every image is seen so many times."""
+        return math.ceil(epochs * len(self._lesson.images) / self._size)
 
     def batches(self) -> Iterator[Tensor]:
         """Yield inputs without end, every image once before any comes again."""

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from autoprune.data import Samples
 from autoprune.statistics.consumers import LayerMode
-from autoprune.statistics.moments import Moments, MomentSum
+from autoprune.statistics.moments import Moments, MomentSum, is_laid_out
 from autoprune.structure.groups import LayerSpec, Structure
 
 # Of the step's length in these coordinates, at its peak: what the outputs change by, as a share.
@@ -151,7 +151,8 @@ class _Seen(LayerMode):
         power = self.share * float(source.float().square().mean())
         self.powers[layer.weight] = self.powers.get(layer.weight, 0.0) + power
         inputs = self._weights[layer.weight][0].numel()
-        if layer.refittable and layer.calls == 1 and inputs <= MOST_INPUTS:
+        able = layer.refittable and layer.calls == 1 and is_laid_out(layer, source)
+        if able and inputs <= MOST_INPUTS:
             if layer.weight not in self._sums:
                 self._sums[layer.weight] = MomentSum(layer, inputs, source.device)
             positions = math.ceil(ROWS * inputs * self.share / len(source))

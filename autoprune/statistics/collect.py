@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from autoprune.data import Samples
-from autoprune.statistics.moments import Moments, MomentSum
+from autoprune.statistics.moments import Moments, MomentSum, is_laid_out
 from autoprune.structure.groups import LayerSpec, Structure
 
 POSITIONS_PER_SAMPLE = 32
@@ -63,7 +63,7 @@ def _hook(
     def add(module: nn.Module, args: tuple[Tensor, ...], kwargs: Mapping[str, Tensor]) -> None:
         source = args[0] if args else kwargs["input"]
         # A shared layer may run at other resolutions too; its first one stands for all.
-        if source.shape[1:] == layer.input_shape:
+        if is_laid_out(layer, source):
             sums[layer.weight].add(source, positions, generator)
 
     return add

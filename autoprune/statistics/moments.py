@@ -76,6 +76,16 @@ class MomentSum:
         return Moments(self.count, mean + self._origin, second - square)
 
 
+def is_laid_out(layer: LayerSpec, source: Tensor) -> bool:
+    """Whether a layer's input has the positions that its first traced call had in a sample.
+
+    It has not at another resolution, nor where the first dimension is not the samples.
+    """
+    if layer.kernel_size:
+        return source.shape[2:] == layer.input_shape[1:]
+    return source.shape[1:-1] == layer.input_shape[:-1]
+
+
 def draw_positions(
     layer: LayerSpec, samples: int, count: int, generator: torch.Generator
 ) -> Tensor:

@@ -18,7 +18,7 @@ from autoprune.structure.groups import LayerSpec
 from autoprune.structure.inputs import Inputs, run
 from autoprune.structure.operators import OperatorMode
 
-PLAIN_LAYERS = (nn.Conv1d, nn.Conv2d, nn.Linear)
+PLAIN_LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 
 
 class _Watch(OperatorMode):

@@ -8,6 +8,7 @@ flattened linear layer, is one unit too.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -93,6 +94,15 @@ class LayerSpec:
     def out_dim(self) -> int:
         """Dimension of the weight that holds the outputs."""
         return 1 - self.in_dim
+
+    @property
+    def runs(self) -> float:
+        """Inputs of one sample that a call reads: frames or windows folded into the batch."""
+        if self.in_dim == 0:
+            space = self.input_shape[1:] if self.kernel_size else self.input_shape[:-1]
+        else:
+            space = self.output_shape[1:] if self.kernel_size else self.output_shape[:-1]
+        return self.positions / (self.calls * math.prod(space))
 
     @property
     def absorbs_mean(self) -> bool:

@@ -13,7 +13,7 @@ from autoprune.errors import RunError, first_line
 from autoprune.evaluation.measurement import Measurement
 from autoprune.policy import Widths
 from autoprune.search_spaces.keep_ratio import SearchSpace
-from autoprune.search_spaces.optuna_view import distributions, parameters
+from autoprune.search_spaces.optuna_view import GroupView
 from autoprune.strategy import Candidate, Trial
 
 STUDY_NAME = "autoprune"
@@ -42,7 +42,7 @@ class Ledger:
             RunError: the storage cannot be opened or holds another search.
         """
         self._space = space
-        self._distributions = distributions(space)
+        self._view = GroupView(space)
         try:
             self._study = optuna.create_study(
                 storage=storage, study_name=STUDY_NAME, direction="maximize", load_if_exists=True
@@ -99,8 +99,8 @@ class Ledger:
             optuna.create_trial(
                 state=TrialState.FAIL if trial.value is None else TrialState.COMPLETE,
                 value=trial.value,
-                params=parameters(self._space, trial.candidate.widths),
-                distributions=self._distributions,
+                params=self._view.parameters(trial.candidate.widths),
+                distributions=dict(self._view.distributions),
                 user_attrs=attributes,
             )
         )

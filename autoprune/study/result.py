@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from autoprune.evaluation.measurement import Measurement, Scores
+from autoprune.policy import Widths
 from autoprune.strategy import Trial
 
 
@@ -74,6 +76,8 @@ class Outcome:
                 "samples": self.pruned.samples or None,  # `evaluate` does not say how many
                 "kl": self.pruned.kl,
                 "loss": self.pruned.loss,
+                "recovered_kl": None if self.recovered is None else self.recovered.kl,
+                "recovered_loss": None if self.recovered is None else self.recovered.loss,
             },
             "widths": {
                 name: [kept, size]
@@ -111,18 +115,36 @@ def _cost_row(costs: Mapping[str, float]) -> dict[str, int]:
 
 
 def frontier(trials: Iterable[Trial]) -> list[dict[str, Any]]:
-    """Return the trials that no other beats in both MACs and KL, by rising MACs."""
+    """Return the trials that no other beats in their score and one of the costs, by rising MACs.
+
+    The score is the KL, or what the user's `evaluate` said.
+    """
     seen = [
-        (t.measurement.costs["flops"], t.measurement.scores.kl, t.measurement)
+        (loss, t.measurement)
         for t in trials
-        if t.measurement is not None and t.measurement.scores.kl is not None
+        if t.measurement is not None and (loss := _loss(t.measurement.scores)) is not None
     ]
-    front: list[dict[str, Any]] = []
-    for _, kl, one in sorted(seen, key=lambda row: row[:2]):
-        if not front or kl < front[-1]["kl"]:
-            widths = dict(zip(one.names, one.widths, strict=True))
-            front.append({"costs": dict(one.costs), "kl": kl, "widths": widths})
-    return front
+    seen.sort(key=lambda row: (row[0], row[1].costs["flops"]))
+    front: dict[Widths, Measurement] = {}
+    for cost in seen[0][1].costs if seen else ():
+        least = math.inf
+        for loss, one in sorted(seen, key=lambda row: row[1].costs[cost]):
+            if loss < least:
+                least = loss
+                front.setdefault(one.widths, one)
+    return [
+        {
+            "costs": dict(one.costs),
+            "kl": one.scores.kl,
+            "custom": one.scores.custom,
+            "widths": dict(zip(one.names, one.widths, strict=True)),
+        }
+        for one in sorted(front.values(), key=lambda one: one.costs["flops"])
+    ]
+
+
+def _loss(scores: Scores) -> float | None:
+    return scores.kl if scores.custom is None else -scores.custom
 
 
 def stage_seconds(trials: Iterable[Trial]) -> dict[str, float]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from statistics import median
 from typing import Any
 
@@ -8,7 +9,7 @@ import optuna
 import pytest
 
 from autoprune.agents import make_strategy
-from autoprune.agents.bayesian import BayesianStrategy
+from autoprune.agents.bayesian import MOST_COORDINATES, BayesianStrategy, scopes
 from autoprune.agents.global_ranking import least_error, warm_starts
 from autoprune.errors import UsageError
 from autoprune.policy import Widths
@@ -97,6 +98,51 @@ def test_warns_of_nothing(
     warnings = [r.message for r in caplog.records if r.levelno >= logging.WARNING]
     # Without the package `greenlet` Optuna says once that its GP is slower.
     assert not [message for message in warnings if "greenlet" not in message]
+
+
+def test_scopes_double_up_to_what_the_trials_can_tell_apart() -> None:
+    assert scopes(MOST_COORDINATES, 400) == (MOST_COORDINATES,)
+    assert scopes(28, 400) == (2, 4, 8, 16, 28)
+    assert scopes(150, 400) == (2, 4, 8, 16, 32, 50)
+    assert scopes(150, 5) == (2,)
+
+
+def test_many_groups_are_searched_in_bins(make_toy: Any, play: Any) -> None:
+    """Where neighbours are alike, forty of them are found as quickly as a few."""
+    gains = []
+    for seed in range(3):
+        toy = make_toy([12] * 40, has_errors=False, seed=seed, trials=60)
+        # The first half of the network hardly matters, and nothing says so.
+        curves = [[(1.0 if g < 20 else 9.0) * (1 - w / 12) ** 2 for w in range(13)]
+                  for g in range(40)]  # fmt: skip
+        toy = replace(toy, curves=curves)
+        whole = replace(toy.problem, trials=10**6)  # all of it is played in two bins
+        uniform, *found = (
+            max(t.value for t in play(BayesianStrategy(problem), toy.value, count))
+            for problem, count in ((toy.problem, 1), (toy.problem, 60), (whole, 60))
+        )
+        blind = max(t.value for t in play(make_strategy("random", toy.problem), toy.value, 60))
+        assert min(found) > max(uniform, blind)
+        gains.append(found[0] - uniform)
+    assert median(gains) > 1.0
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_bins_are_split_around_the_best(sampler: str, make_toy: Any, play: Any) -> None:
+    toy = make_toy([8] * 20, trials=48)
+    strategy = BayesianStrategy(toy.problem, sampler=sampler)
+    seen = []
+    for _ in range(48):
+        (trial,) = play(strategy, toy.value, 1)
+        seen.append(trial.candidate.widths)
+        if len(seen) > 2:
+            assert strategy._bins == (2, 4, 6)[(len(seen) - 1) // 16]
+    assert len(set(seen)) == 48
+    best = max(seen[:32], key=toy.value)
+    view = strategy._view
+    assert view.ratios(dict.fromkeys(view.distributions, 0.0)) == pytest.approx(
+        toy.problem.space.ratios(best)
+    )
 
 
 def test_unknown_sampler(make_toy: Any) -> None:

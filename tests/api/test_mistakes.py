@@ -6,10 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from searches import TINY, classifier, dataset
+from torch import Tensor
+from torch.utils.data import Dataset
 
 import autoprune
-from autoprune.errors import BudgetError, DataError, ModelError, UsageError
+from autoprune.errors import BudgetError, DataError, EvaluateError, ModelError, UsageError
 
 
 @pytest.mark.parametrize(
@@ -53,6 +56,42 @@ def test_swapped_arguments_and_images_of_another_kind(demo: autoprune.Run, tmp_p
         data = dataset(shape=(1, 8, 8))
         autoprune.search(classifier(), data=data, output=tmp_path / "run", **TINY)
     assert "\n" not in str(caught.value)
+
+
+class Broken(Dataset[tuple[Tensor, int]]):
+    """Images, the last with a label that there is no class for."""
+
+    def __len__(self) -> int:
+        return 30
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return torch.zeros(3, 8, 8), -1 if index == 29 else 0
+
+
+def test_a_damaged_test_split_costs_no_search(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = {"train": dataset(), "test": Broken()}
+    run = autoprune.search(classifier(), data=data, output=tmp_path / "run", progress=True, **TINY)
+    assert "the test split cannot be scored: label -1 is outside" in capsys.readouterr().err
+    assert run.result["score"]["split"] == "selection" and run.result["score"]["kl"] > 0
+    autoprune.load_pruned(classifier(), run.path)
+
+
+@pytest.mark.parametrize(
+    ("score", "message"),
+    [
+        (lambda model: {}["top5"], r"evaluate\(model\) raised KeyError: 'top5'"),
+        (lambda model: None, r"evaluate\(model\) must return a number, but it returned a NoneType"),
+        (lambda model: float("nan"), "finite number for the dense network, but it returned nan"),
+    ],
+)
+def test_a_score_of_ones_own_that_is_none(score: Any, message: str, tmp_path: Path) -> None:
+    with pytest.raises((EvaluateError, UsageError), match=message):
+        autoprune.search(
+            classifier(), data=dataset(), evaluate=score, output=tmp_path / "run", **TINY
+        )
+    assert not (tmp_path / "run").exists()
 
 
 def test_progress_is_printed_on_demand(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

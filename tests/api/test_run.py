@@ -94,7 +94,7 @@ def test_result_is_as_documented(demo: autoprune.Run) -> None:
     for kept, size in demo.result["widths"].values():
         assert 1 <= kept <= size
     for entry in demo.result["frontier"]:
-        assert entry.keys() == {"costs", "kl", "widths"}
+        assert entry.keys() == {"costs", "kl", "custom", "widths"}
         assert entry["widths"].keys() == demo.result["widths"].keys()
 
 

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from autoprune.cli.display import show_search
 from autoprune.cli.settings import tomllib
@@ -72,6 +73,32 @@ def test_equal_seeds_give_equal_widths(demo_run, cli) -> None:
     assert result("again")["widths"] == result(run)["widths"]
 
 
+def test_a_recalled_run_says_what_is_searched(cli) -> None:
+    """Its network, images, and the groups that were left alone, unless others are given."""
+    Path("net.py").write_text("from autoprune.demo import digits_cnn\n")
+    save_file(load_demo().state_dict(), "demo.safetensors")
+    given = "--model net.py:digits_cnn --weights demo.safetensors --data digits"
+    search = f"search {given} --exclude stem.0 --config small.toml --budget flops=0.5 --trials 4"
+    assert cli(*search.split(), "--strategy", "netadapt", "--output", "out").status == 0
+    again = ("search", "--from", "out", "--budget", "flops=0.7", "--recover", "off")
+    recalled = cli(*again, "--output", "recalled")
+    assert recalled.status == 0, recalled.err
+    assert result("recalled")["widths"].keys() == result("out")["widths"].keys()
+    config = tomllib.loads(Path("recalled", "config.toml").read_text())
+    assert config["exclude"] == ["stem.0"] and config["model"].endswith("net.py:digits_cnn")
+    assert cli(*again, "--model", "demo", "--output", "other").status == 0
+    assert 'model = "demo"' in Path("other", "config.toml").read_text()
+
+
+def test_a_run_that_was_begun_from_python_is_recalled_with_its_model(cli) -> None:
+    Path("begun").mkdir()
+    Path("begun", "config.toml").write_text('budget = "flops=0.5"\n')
+    done = cli("search", "--from", "begun", "--budget", "flops=0.7")
+    assert done.status == 2 and "begun from Python: give --model and --data" in done.err
+    done = cli("search", "--from", "nowhere", "--budget", "flops=0.7")
+    assert done.status == 2 and "holds no run" in done.err
+
+
 def test_the_built_in_agent_is_no_path(search) -> None:
     done = search("--strategy", "ddpg", "--agent", "built-in", "--trials", "1")
     assert done.status == 0
@@ -113,7 +140,7 @@ def test_time_stops_early_with_a_result(search, monkeypatch: pytest.MonkeyPatch)
     clock = SimpleNamespace(monotonic=lambda: next(hours), perf_counter=time.perf_counter)
     monkeypatch.setattr("autoprune.loop.time", clock)
     assert search("--time", "1h", "--trials", "100000", "--strategy", "random").status == 0
-    assert 0 < result("out")["search"]["trials"] <= 4
+    assert 0 < result("out")["search"]["trials"] <= 5
 
 
 def test_interrupted_and_resumed(search, cli) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from autoprune.data import Samples
 from autoprune.reconstruction import refit as refit_module
-from autoprune.reconstruction.refit import LeastSquares, Refitter
+from autoprune.reconstruction.refit import RIDGE, LeastSquares, Refitter, ridge_of
 from autoprune.statistics.collect import collect_moments
 from autoprune.statistics.moments import Moments
 from autoprune.structure.surgery import cut, kept_positions
@@ -27,8 +27,12 @@ def inputs_of(kind: str, rows: int = 300, width: int = 12) -> Tensor:
     return x.relu()
 
 
+# As of so many rows that their covariance is taken for what it is.
+MANY = 10**12
+
+
 def moments_of(x: Tensor) -> Moments:
-    return Moments(len(x), x.mean(0), torch.cov(x.T, correction=0))
+    return Moments(MANY, x.mean(0), torch.cov(x.T, correction=0))
 
 
 @pytest.mark.parametrize("kind", ["usual", "singular", "dead"])
@@ -66,6 +70,24 @@ def test_equals_least_squares_on_the_rows(monkeypatch: pytest.MonkeyPatch) -> No
     best = torch.linalg.lstsq(with_one, x @ weight.T).solution.T
     torch.testing.assert_close(fit.weight, best[:, :-1], rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(fit.shift, best[:, -1], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("rows", "share"), [(4, 1.0), (8, 1.0), (100, 0.08), (MANY, RIDGE)])
+def test_fewer_rows_are_trusted_less(rows: int, share: float) -> None:
+    """(0 · 10 + 16) / (rows · (10 − 8)) of the mean variance, by hand."""
+    moments = Moments(rows, torch.zeros(2).double(), torch.diag(torch.tensor([3.0, 1.0]).double()))
+    assert ridge_of(moments) == pytest.approx(share * 2)
+
+
+def test_what_few_rows_seem_to_foretell_is_not_believed() -> None:
+    """Of independent inputs nothing can be rebuilt, though so few rows of them seem to agree."""
+    torch.manual_seed(0)
+    seen, others = torch.randn(40, 60).double(), torch.randn(4000, 60).double()
+    weight, kept = torch.randn(5, 60).double(), torch.arange(45)
+    moments = Moments(len(seen), seen.mean(0), torch.cov(seen.T, correction=0))
+    fit = LeastSquares(weight, moments).refit(kept)
+    lost = (others @ weight.T - others[:, kept] @ fit.weight.T - fit.shift).square().mean()
+    assert lost < 1.3 * weight[:, 45:].square().sum(1).mean()
 
 
 def test_diagonal_moments_slice_and_keep_the_mean() -> None:

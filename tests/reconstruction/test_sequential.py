@@ -75,6 +75,29 @@ def reused(m: Any, x: Tensor) -> Tensor:
     return m.head(F.relu(m.b(F.relu(m.b(h)))).mean((2, 3)))  # type: ignore[no-any-return]
 
 
+def volumes(m: Any, x: Tensor) -> Tensor:
+    h = F.relu(m.norm(m.a(x[:, None])))
+    return m.head(F.relu(m.b(h)).mean((2, 3, 4)))  # type: ignore[no-any-return]
+
+
+def concatenated(m: Any, x: Tensor) -> Tensor:
+    first = F.relu6(m.a(x))
+    second = F.relu6(m.norm(m.b(first)))
+    return m.head(m.c(torch.cat([first, second], 1)).mean((2, 3)))  # type: ignore[no-any-return]
+
+
+def gated(m: Any, x: Tensor) -> Tensor:
+    h = F.relu(m.a(x))
+    gate = m.up(F.relu(m.down(h.mean((2, 3), keepdim=True)))).sigmoid()
+    return m.head(m.b(h * gate).mean((2, 3)))  # type: ignore[no-any-return]
+
+
+def attended(m: Any, x: Tensor) -> Tensor:
+    tokens = x.flatten(2).transpose(1, 2)
+    inner = F.gelu(m.a(m.norm(tokens)))
+    return m.head((tokens + m.b(inner)).mean(1))  # type: ignore[no-any-return]
+
+
 NETS: dict[str, Any] = {
     "residual": (residual, residual_parts),
     "no bias, no BN": (bare, lambda: {
@@ -91,6 +114,18 @@ NETS: dict[str, Any] = {
         "a": nn.Conv2d(3, 12, 3, stride=2, padding=1),
         "dw": nn.Conv2d(12, 12, 3, padding=1, groups=12),
         "b": nn.Conv2d(12, 6, 2, dilation=2, padding=(1, 0)), "head": nn.Linear(18, 4)}),
+    "3d": (volumes, lambda: {
+        "a": nn.Conv3d(1, 8, (2, 3, 3), padding=1, bias=False), "norm": nn.BatchNorm3d(8),
+        "b": nn.Conv3d(8, 6, 3, stride=(1, 2, 2)), "head": nn.Linear(6, 4)}),
+    "concatenated": (concatenated, lambda: {
+        "a": nn.Conv2d(3, 8, 3, padding=1), "b": nn.Conv2d(8, 6, 3, padding=1, bias=False),
+        "norm": nn.BatchNorm2d(6), "c": nn.Conv2d(14, 8, 3), "head": nn.Linear(8, 4)}),
+    "a gate": (gated, lambda: {
+        "a": nn.Conv2d(3, 8, 3), "down": nn.Conv2d(8, 4, 1), "up": nn.Conv2d(4, 8, 1),
+        "b": nn.Conv2d(8, 6, 3), "head": nn.Linear(6, 4)}),
+    "tokens behind LayerNorm": (attended, lambda: {
+        "norm": nn.LayerNorm(3), "a": nn.Linear(3, 12), "b": nn.Linear(12, 3),
+        "head": nn.Linear(3, 4)}),
     "a layer used twice": (reused, lambda: {
         "a": nn.Conv2d(3, 8, 3), "b": nn.Conv2d(8, 8, 3, padding=1), "head": nn.Linear(8, 4)}),
 }  # fmt: skip
@@ -155,6 +190,36 @@ def test_beats_the_one_shot_refit_on_what_it_saw(dense: nn.Module) -> None:
     before = F.mse_loss(outputs(one_shot(dense, structure, keep)), target)
     after = F.mse_loss(outputs(repaired(dense, keep)), target)
     assert after < before
+
+
+def test_samples_that_are_not_the_first_dimension_are_let_be(net: Any) -> None:
+    """Rows of one sample alone would be fitted, for all."""
+
+    def by_position(m: Any, x: Tensor) -> Tensor:
+        tokens = x.flatten(2).permute(2, 0, 1)
+        return m.head(F.relu(m.a(tokens)).mean(0))  # type: ignore[no-any-return]
+
+    model = make(net, by_position, lambda: {"a": nn.Linear(3, 12), "head": nn.Linear(12, 4)})
+    structure = trace(model, IMAGES[:1])
+    keep = random_keep(model, structure, 0.5)
+    small = cut(model, keep)
+    before = small.get_parameter("a.weight").clone()
+    SequentialRepair(model, structure, Samples(IMAGES, None), 0).repair(small, keep)
+    assert torch.equal(small.get_parameter("a.weight"), before)
+
+
+def test_frames_in_the_batch_count_as_memory(net: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four frames of an image are run at once wherever one is."""
+
+    def framed(m: Any, x: Tensor) -> Tensor:
+        frames = x.reshape(-1, 3, 3, 3)
+        return m.head(F.relu(m.a(frames)).mean((2, 3)).reshape(-1, 4, 8).mean(1))  # type: ignore[no-any-return]
+
+    parts = {"a": nn.Conv2d(3, 8, 3, padding=1), "head": nn.Linear(8, 4)}
+    structure = trace(net(framed, **parts).eval(), IMAGES)
+    monkeypatch.setattr(sequential_module, "ACTIVATION_BYTES", 50 * 4 * 4 * (8 * 3 * 3 * 4))
+    model = net(framed, **parts).eval()
+    assert len(SequentialRepair(model, structure, Samples(IMAGES, None), 0).samples) == 50
 
 
 def test_inner_groups_of_blocks(net: Any) -> None:

@@ -14,7 +14,7 @@ from autoprune.cost.model import CostModel
 from autoprune.errors import BudgetError
 from autoprune.policy import Widths
 from autoprune.search_spaces.keep_ratio import SearchSpace, search_space
-from autoprune.search_spaces.projection import Constraint, Projection
+from autoprune.search_spaces.projection import Constraint, Projection, cheapened
 from autoprune.structure.trace import trace
 
 
@@ -123,6 +123,13 @@ def test_a_bound_that_only_wider_networks_meet_is_within_reach(limit: float) -> 
             for wider in map(projection.space.next_up, [widths] * 2, range(2))
             if wider is not None
         )
+
+
+def test_the_cheapest_widths_need_not_be_the_narrowest() -> None:
+    space = SearchSpace(("a", "b"), (32, 6), (1, 1))
+    assert cheapened(space, ValleyCost([]).total) == (8, 6)
+    assert cheapened(space, lambda widths: float(sum(widths))) == space.lowest
+    assert cheapened(space, lambda widths: 0.0) == space.lowest
 
 
 def test_a_bound_below_the_cheapest_network_is_out_of_reach() -> None:

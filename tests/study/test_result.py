@@ -37,7 +37,7 @@ def test_report_has_the_documented_keys_and_figures() -> None:
     assert report["widths"] == {"a": [3, 4], "b": [5, 5]}
     assert report["score"] == {
         "metric": "top1", "dense": 0.75, "pruned": 0.5, "recovered": None, "split": "test",
-        "samples": 300, "kl": 0.125, "loss": 0.5,
+        "samples": 300, "kl": 0.125, "loss": 0.5, "recovered_kl": None, "recovered_loss": None,
     }  # fmt: skip
     costs = report["costs"]
     assert costs.keys() == {"dense", "pruned", "latency"}
@@ -54,7 +54,8 @@ def test_report_has_the_documented_keys_and_figures() -> None:
 def test_report_tells_recovery_apart() -> None:
     recovered = replace(OUTCOME, recovered=Scores(kl=0.1, loss=0.4, top1=0.625, samples=300))
     score = recovered.report()["score"]
-    assert score == {**OUTCOME.report()["score"], "recovered": 0.625}
+    known = {"recovered": 0.625, "recovered_kl": 0.1, "recovered_loss": 0.4}
+    assert score == {**OUTCOME.report()["score"], **known}
 
 
 def test_report_of_another_task_than_classification() -> None:
@@ -70,9 +71,12 @@ def test_report_without_labels() -> None:
     assert (score["metric"], score["dense"], score["pruned"]) == ("top1", None, None)
 
 
-def trial_of(flops: float, kl: float | None) -> Trial:
-    costs = {"flops": flops, "params": 1.0}
-    found = replace(WINNER, widths=(int(flops), 5), costs=costs, scores=Scores(kl=kl))
+def trial_of(
+    flops: float, kl: float | None, params: float = 1.0, custom: float | None = None
+) -> Trial:
+    costs = {"flops": flops, "params": params}
+    scores = Scores(kl=kl, custom=custom)
+    found = replace(WINNER, widths=(int(flops), int(params)), costs=costs, scores=scores)
     return Trial(Candidate(found.widths), None if kl is None else -kl, found)
 
 
@@ -90,9 +94,23 @@ def test_frontier_is_the_pareto_front(seed: int) -> None:
 def test_frontier_passes_over_trials_without_kl() -> None:
     failed = Trial(Candidate((1, 1)), None, error="out of memory")
     assert frontier([failed, trial_of(5.0, None)]) == []
+    costs, widths = {"flops": 5.0, "params": 1.0}, {"a": 5, "b": 1}
     assert frontier([trial_of(5.0, 0.5), failed]) == [
-        {"costs": {"flops": 5.0, "params": 1.0}, "kl": 0.5, "widths": {"a": 5, "b": 5}}
+        {"costs": costs, "kl": 0.5, "custom": None, "widths": widths}
     ]
+
+
+def test_frontier_holds_the_best_at_every_cost() -> None:
+    few_macs, few_params = trial_of(2.0, 0.5, params=9.0), trial_of(8.0, 0.5, params=2.0)
+    worse, best = trial_of(8.0, 0.6, params=9.0), trial_of(9.0, 0.1, params=9.0)
+    front = frontier([worse, best, few_params, few_macs])
+    assert [entry["costs"]["params"] for entry in front] == [9.0, 2.0, 9.0]
+    assert [entry["kl"] for entry in front] == [0.5, 0.5, 0.1]
+
+
+def test_frontier_goes_by_the_score_of_the_users_own() -> None:
+    front = frontier([trial_of(5.0, None, custom=0.5), trial_of(6.0, None, custom=0.4)])
+    assert [(entry["kl"], entry["custom"]) for entry in front] == [(None, 0.5)]
 
 
 def test_seconds_add_up_over_trials() -> None:
