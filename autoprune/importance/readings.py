@@ -22,7 +22,7 @@ from autoprune.reconstruction.obs_path import (
     obs_path,
 )
 from autoprune.reconstruction.refit import regularized
-from autoprune.statistics.moments import Moments
+from autoprune.statistics.moments import Moments, matrix_of
 from autoprune.structure.groups import ChannelGroup, LayerSpec
 
 TINY = 1e-30
@@ -33,7 +33,7 @@ class Reading:
     """One consumer's view of a group.
 
     Attributes:
-        rows: its weights as (out, in x taps), float64, rows scaled by the BN that follows.
+        rows: its weights as `matrix_of` them, float64, rows scaled by the BN that follows.
         columns: those of every unit, (units, inputs x taps).
         moments: of its inputs; None (or a diagonal alone) where only single inputs are known, which
             are then taken as independent.
@@ -128,15 +128,14 @@ def error_curve(group: ChannelGroup, evidence: Evidence, order: Sequence[int]) -
 
 
 def _columns(consumer: Slice, taps: int) -> Tensor:
-    """Return the columns of `weight.reshape(out, -1)` of every unit, (units, inputs x taps)."""
+    """Return the columns of the rows of every unit, (units, inputs x taps)."""
     positions = torch.from_numpy(consumer.positions)
     return (positions[..., None] * taps + torch.arange(taps)).flatten(1)
 
 
 def _output_rows(layer: LayerSpec, model: nn.Module) -> Tensor:
-    """Return the weights as (out, in x taps), float64, rows scaled by the BN that follows."""
-    weight = model.get_parameter(layer.weight).detach().double()
-    rows = weight.movedim(layer.out_dim, 0).flatten(1)
+    """Return the weights as `matrix_of` them, float64, rows scaled by the BN that follows."""
+    rows = matrix_of(layer, model.get_parameter(layer.weight).detach().double())
     if layer.batchnorm is None:
         return rows
     bn = model.get_submodule(layer.batchnorm)
@@ -145,4 +144,4 @@ def _output_rows(layer: LayerSpec, model: nn.Module) -> Tensor:
     gain = (bn.running_var.double() + bn.eps).rsqrt()
     if bn.weight is not None:
         gain = gain * bn.weight.detach().double().abs()
-    return rows * gain[:, None]
+    return rows * gain.repeat_interleave(len(rows) // len(gain))[:, None]

@@ -118,7 +118,7 @@ def _bias(module: Any) -> Tensor:
 def _foldable(model: nn.Module, structure: Structure) -> Iterator[tuple[str, Any, Any]]:
     """Yield the name of every layer whose BN can be folded into it, the layer and the BN."""
     for layer in structure.layers:
-        if layer.batchnorm is None or layer.in_dim == 0 or layer.calls > 1:
+        if layer.batchnorm is None or layer.is_transposed or layer.calls > 1:
             continue
         if layer.weight != f"{layer.name}.weight":
             continue  # no module of PyTorch's own

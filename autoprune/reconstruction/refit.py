@@ -9,6 +9,7 @@ every candidate a pass over data: on ResNet-56 it judges as well as re-estimated
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from autoprune.statistics.moments import Moments
+from autoprune.statistics.moments import Moments, matrix_of
 from autoprune.structure.groups import LayerSpec, Structure
 from autoprune.structure.surgery import Keep
 
@@ -122,6 +123,20 @@ class LeastSquares:
         return by_input.index_select(dim, kept).flatten(dim, dim + 1)
 
 
+def _of_outputs(layer: LayerSpec, fit: Refit) -> Refit:
+    """Return the refit of a transposed layer, fitted tap by tap.
+
+    What an output gets on average is what its taps add, of which so many more there are than
+    outputs as the stride says. Their variances are taken to change alike.
+    """
+    taps, strides = math.prod(layer.kernel_size), math.prod(layer.stride)
+    mean, shift, spread = (
+        value.unflatten(0, (-1, taps)) for value in (fit.mean, fit.shift, fit.spread)
+    )
+    weight = fit.weight.T.reshape(fit.weight.shape[1], -1, *layer.kernel_size)
+    return Refit(weight, mean.sum(1) / strides, shift.sum(1) / strides, spread.mean(1))
+
+
 class Refitter:
     """Refits consumers of one dense network, remembering what was solved.
 
@@ -133,12 +148,13 @@ class Refitter:
     ) -> None:
         self._model = model
         self._structure = structure
-        self._problems = {
-            weight: LeastSquares(model.get_parameter(weight), own)
-            for weight, own in moments.items()
-        }
+        self._problems = {weight: self._problem(weight, own) for weight, own in moments.items()}
         self._solved: OrderedDict[tuple[str, tuple[int, ...]], Refit] = OrderedDict()
         self._bytes = 0
+
+    def _problem(self, weight: str, moments: Moments) -> LeastSquares:
+        layer, value = self._structure.layer_of_weight[weight], self._model.get_parameter(weight)
+        return LeastSquares(matrix_of(layer, value) if layer.is_transposed else value, moments)
 
     def tensors(self, keep: Keep) -> dict[str, Tensor]:
         """Return the tensors of the cut network that change, already sliced.
@@ -160,6 +176,9 @@ class Refitter:
             self._solved.move_to_end(key)
             return self._solved[key]
         fit = self._problems[weight].refit(kept_inputs)
+        layer = self._structure.layer_of_weight[weight]
+        if layer.is_transposed:
+            fit = _of_outputs(layer, fit)
         self._solved[key] = fit
         self._bytes += fit.weight.nbytes
         while self._bytes > CACHE_BYTES and len(self._solved) > 1:
@@ -177,7 +196,10 @@ class Refitter:
             placed |= self._statistics(layer, fit, lost)
         elif layer.bias is None:
             placed[f"{layer.name}.bias"] = fit.shift
-        return placed if rows is None else {name: value[rows] for name, value in placed.items()}
+        if rows is None:
+            return placed
+        dims = {layer.weight: layer.out_dim}
+        return {name: v.index_select(dims.get(name, 0), rows) for name, v in placed.items()}
 
     def _statistics(self, layer: LayerSpec, fit: Refit, lost: Tensor) -> dict[str, Tensor]:
         """Return statistics with which the BN's output keeps its mean and variance."""

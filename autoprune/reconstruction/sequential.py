@@ -131,7 +131,7 @@ class _Walk(OperatorMode):
 
 
 def _can_refit(layer: LayerSpec) -> bool:
-    return layer.refittable and layer.calls == 1
+    return layer.refittable and layer.calls == 1 and not layer.is_transposed
 
 
 class SequentialRepair:

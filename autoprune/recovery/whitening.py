@@ -120,7 +120,7 @@ class WhitenedAdam:
 
 def _bias(network: nn.Module, layer: LayerSpec) -> nn.Parameter | None:
     """Return the parameter that shifts a layer's outputs, one value for each, if there is one."""
-    if layer.in_dim == 0 or layer.weight != f"{layer.name}.weight":
+    if layer.is_transposed or layer.weight != f"{layer.name}.weight":
         return None  # the outputs of a transposed layer are no rows of its weight
     weight = network.get_parameter(layer.weight)
     bias = getattr(network.get_submodule(layer.name), "bias", None)
@@ -151,8 +151,8 @@ class _Seen(LayerMode):
         power = self.share * float(source.float().square().mean())
         self.powers[layer.weight] = self.powers.get(layer.weight, 0.0) + power
         inputs = self._weights[layer.weight][0].numel()
-        able = layer.refittable and layer.calls == 1 and is_laid_out(layer, source)
-        if able and inputs <= MOST_INPUTS:
+        able = layer.refittable and not layer.is_transposed and layer.calls == 1
+        if able and is_laid_out(layer, source) and inputs <= MOST_INPUTS:
             if layer.weight not in self._sums:
                 self._sums[layer.weight] = MomentSum(layer, inputs, source.device)
             positions = math.ceil(ROWS * inputs * self.share / len(source))

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
-from typing import Any
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 from autoprune.data import Samples
-from autoprune.statistics.moments import Moments, MomentSum, is_laid_out
+from autoprune.statistics.consumers import LayerMode
+from autoprune.statistics.moments import Moments, MomentSum, is_laid_out, matrix_of
 from autoprune.structure.groups import LayerSpec, Structure
 
 POSITIONS_PER_SAMPLE = 32
@@ -35,35 +34,37 @@ def collect_moments(
         positions: patches per sample and layer.
         progress: told the samples seen and their total.
     """
-    layers = [
-        layer for layer in structure.layers if layer.refittable and layer.weight in structure.feeds
-    ]
-    sums: dict[str, MomentSum] = {}
-    generator = torch.Generator().manual_seed(seed)
-    with ExitStack() as stack, torch.inference_mode():
-        for layer in layers:
-            weight = model.get_parameter(layer.weight)
-            sums[layer.weight] = MomentSum(layer, weight[0].numel(), weight.device)
-            hook = _hook(layer, sums, positions, generator)
-            module = model.get_submodule(layer.name)
-            handle = module.register_forward_pre_hook(hook, with_kwargs=True)
-            stack.callback(handle.remove)
-        seen = 0
+    gathering = _Gathering(model, structure, seed, positions)
+    seen = 0
+    with torch.inference_mode(), gathering:
         for batch in samples.batches_within(BATCH):
             model(batch.inputs)
             seen += len(batch)
             progress(seen, len(samples))
-    # A module whose weight is used without calling the module shows no inputs.
-    return {weight: total.moments() for weight, total in sums.items() if total.count}
+    # A layer that is never laid out as it was traced shows no inputs.
+    return {weight: total.moments() for weight, total in gathering.sums.items() if total.count}
 
 
-def _hook(
-    layer: LayerSpec, sums: Mapping[str, MomentSum], positions: int, generator: torch.Generator
-) -> Callable[[nn.Module, Any, Any], None]:
-    def add(module: nn.Module, args: tuple[Tensor, ...], kwargs: Mapping[str, Tensor]) -> None:
-        source = args[0] if args else kwargs["input"]
-        # A shared layer may run at other resolutions too; its first one stands for all.
-        if is_laid_out(layer, source):
-            sums[layer.weight].add(source, positions, generator)
+class _Gathering(LayerMode):
+    """Adds up what every refittable consumer reads.
 
-    return add
+    Attributes:
+        sums: by weight name.
+    """
+
+    def __init__(self, model: nn.Module, structure: Structure, seed: int, positions: int) -> None:
+        super().__init__(model, structure)
+        self._positions = positions
+        self._generator = torch.Generator().manual_seed(seed)
+        self.sums: dict[str, MomentSum] = {}
+        for layer in structure.layers:
+            if layer.refittable and layer.weight in structure.feeds:
+                weight = model.get_parameter(layer.weight)
+                inputs = matrix_of(layer, weight).shape[1]
+                self.sums[layer.weight] = MomentSum(layer, inputs, weight.device)
+
+    def visit(self, layer: LayerSpec, source: Tensor) -> Tensor:
+        """Look at a layer's input; its first resolution stands for all."""
+        if layer.weight in self.sums and is_laid_out(layer, source):
+            self.sums[layer.weight].add(source, self._positions, self._generator)
+        return source

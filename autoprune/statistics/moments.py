@@ -18,13 +18,14 @@ LARGEST_PATCH = 5000
 
 @dataclass(frozen=True, eq=False)
 class Moments:
-    """Moments of a layer's input patches x, columns as in `weight.reshape(out, -1)`.
+    """Moments of a layer's input patches x, columns as in `matrix_of` its weight.
 
     Attributes:
         count: patches seen.
         mean: E[x], shape (d,), float64.
         covariance: E[(x - mean)(x - mean)ᵀ], shape (d, d), float64; its diagonal alone, shape (d,),
-            where d exceeds `LARGEST_PATCH`.
+            where d exceeds `LARGEST_PATCH`. Of a transposed layer it is E[x xᵀ]: each of its taps
+            adds a mean of its own, and one bias cannot take them all.
     """
 
     count: int
@@ -72,8 +73,24 @@ class MomentSum:
         """Return what was gathered."""
         mean = self._sum / self.count
         second = self._products / self.count
-        square = torch.outer(mean, mean) if second.dim() == 2 else mean.square()
-        return Moments(self.count, mean + self._origin, second - square)
+        covariance = second - _square(mean, second.dim())
+        mean = mean + self._origin
+        if self._layer.is_transposed:
+            covariance = covariance + _square(mean, second.dim())
+        return Moments(self.count, mean, covariance)
+
+
+def _square(mean: Tensor, dims: int) -> Tensor:
+    return torch.outer(mean, mean) if dims == 2 else mean.square()
+
+
+def matrix_of(layer: LayerSpec, weight: Tensor) -> Tensor:
+    """Return a weight as the matrix that is multiplied with the layer's patches, (rows, d).
+
+    Its rows are the outputs; those of a transposed layer, whose patches are single pixels, are what
+    a pixel adds at every tap, (outputs x taps).
+    """
+    return weight.flatten(1).T if layer.is_transposed else weight.flatten(1)
 
 
 def is_laid_out(layer: LayerSpec, source: Tensor) -> bool:
@@ -89,8 +106,8 @@ def is_laid_out(layer: LayerSpec, source: Tensor) -> bool:
 def draw_positions(
     layer: LayerSpec, samples: int, count: int, generator: torch.Generator
 ) -> Tensor:
-    """Return random output positions of a layer, (samples, count or all there are)."""
-    total = math.prod(_output_space(layer))
+    """Return random positions of a layer (`LayerSpec.space`), (samples, count or all there are)."""
+    total = math.prod(layer.space)
     if total <= count:
         return torch.arange(total).expand(samples, total)
     return torch.randint(total, (samples, count), generator=generator)
@@ -102,13 +119,15 @@ def patches(layer: LayerSpec, source: Tensor, positions: Tensor) -> Tensor:
     Args:
         layer: a convolution or linear layer.
         source: its input, (n, channels, …space) or (n, …, features).
-        positions: flat output positions, (n, p).
+        positions: flat, (n, p).
 
     Returns:
-        (n x p, d), columns as in the weight of a layer without groups, `reshape(out, -1)`.
+        (n x p, d), columns as in `matrix_of` the weight of a layer without groups.
     """
     if not layer.kernel_size:
         return _rows(source.reshape(len(source), -1, source.shape[-1]), positions)
+    if layer.is_transposed:
+        return _rows(source.flatten(2).transpose(1, 2), positions)
     amounts = [p for padding in reversed(layer.padding) for p in (padding, padding)]
     pixels = F.pad(source, amounts).movedim(1, -1)
     taken = _pixel_numbers(layer, pixels.shape[:-1], positions).to(source.device)
@@ -119,7 +138,7 @@ def patches(layer: LayerSpec, source: Tensor, positions: Tensor) -> Tensor:
 
 def _pixel_numbers(layer: LayerSpec, shape: tuple[int, ...], positions: Tensor) -> Tensor:
     """Return the pixels under the kernel at every position, (n x p, taps)."""
-    places = torch.unravel_index(positions, _output_space(layer))
+    places = torch.unravel_index(positions, layer.space)
     taps = torch.unravel_index(torch.arange(math.prod(layer.kernel_size)), layer.kernel_size)
     numbers = torch.arange(shape[0])[:, None, None]
     for i, extent in enumerate(shape[1:]):
@@ -138,7 +157,3 @@ def outputs_at(layer: LayerSpec, out: Tensor, positions: Tensor) -> Tensor:
 def _rows(values: Tensor, positions: Tensor) -> Tensor:
     sample = torch.arange(len(values), device=values.device)[:, None]
     return values[sample, positions.to(values.device)].flatten(0, 1)
-
-
-def _output_space(layer: LayerSpec) -> tuple[int, ...]:
-    return layer.output_shape[1:] if layer.kernel_size else layer.output_shape[:-1]

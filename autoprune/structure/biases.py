@@ -18,7 +18,10 @@ from autoprune.structure.groups import LayerSpec
 from autoprune.structure.inputs import Inputs, run
 from autoprune.structure.operators import OperatorMode
 
-PLAIN_LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+PLAIN_LAYERS = (
+    *(nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d),
+    *(nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d),
+)
 
 
 class _Watch(OperatorMode):
@@ -66,7 +69,8 @@ def _lent_biases(modules: Iterable[Any]) -> Iterator[None]:
     try:
         for module in bare:
             weight: Tensor = module.weight
-            zeros = torch.zeros(len(weight), dtype=weight.dtype, device=weight.device)
+            size = module.out_features if isinstance(module, nn.Linear) else module.out_channels
+            zeros = torch.zeros(size, dtype=weight.dtype, device=weight.device)
             module.bias = nn.Parameter(zeros, requires_grad=False)
         yield
     finally:

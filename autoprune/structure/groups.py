@@ -62,8 +62,8 @@ class LayerSpec:
         input_shape, output_shape: of its first call, without the batch.
         takes_bias: whether it is a plain convolution or linear module whose own bias is added to
             the output at every call, or would be if it had one.
-        refittable: whether it is a plain convolution or linear module with one dense weight, whose
-            weights can be refitted by least squares.
+        refittable: whether it is a plain convolution (transposed or not) or linear module with one
+            dense weight, whose weights can be refitted by least squares.
         shortcut: number of the operator (`operators.OperatorMode`) that made the activation which
             is added to this layer's output (behind its BN), if it runs before the layer; else None.
         clamp: bounds to which what alone reads this layer's output (behind its BN and shortcut)
@@ -96,13 +96,20 @@ class LayerSpec:
         return 1 - self.in_dim
 
     @property
+    def is_transposed(self) -> bool:
+        """Whether every input position adds to several outputs, not the other way round."""
+        return self.in_dim == 0
+
+    @property
+    def space(self) -> tuple[int, ...]:
+        """Extents of the positions at which a call multiplies (pixels or tokens)."""
+        shape = self.input_shape if self.is_transposed else self.output_shape
+        return shape[1:] if self.kernel_size else shape[:-1]
+
+    @property
     def runs(self) -> float:
         """Inputs of one sample that a call reads: frames or windows folded into the batch."""
-        if self.in_dim == 0:
-            space = self.input_shape[1:] if self.kernel_size else self.input_shape[:-1]
-        else:
-            space = self.output_shape[1:] if self.kernel_size else self.output_shape[:-1]
-        return self.positions / (self.calls * math.prod(space))
+        return self.positions / (self.calls * math.prod(self.space))
 
     @property
     def absorbs_mean(self) -> bool:

@@ -92,11 +92,22 @@ def test_obs_looks_behind_the_following_batch_norm(rank: Any) -> None:
     assert rank("obs", model, torch.randn(200, 2)).order == (0, 1)
 
 
-def test_obs_without_moments_takes_inputs_as_independent(rank: Any) -> None:
-    """The consumer is a transposed convolution, which is not refitted."""
-    consumer: Any = nn.ConvTranspose2d(3, 2, 2)
+def test_obs_sees_what_a_transposed_consumer_reads(rank: Any) -> None:
+    """A unit whose activation never varies goes first, however large the weights that read it."""
+    producer, consumer = nn.Conv2d(3, 3, 1), nn.ConvTranspose2d(3, 2, 2)
     with torch.no_grad():
-        consumer.weight.copy_(torch.tensor([1.0, 3.0, 2.0]).reshape(3, 1, 1, 1).expand(3, 2, 2, 2))
+        producer.bias.copy_(torch.tensor([0.0, -100.0, 0.0]))  # type: ignore[union-attr]
+        consumer.weight[1] *= 3
+    model = nn.Sequential(producer, nn.ReLU(), consumer)
+    ranking = rank("obs", model, torch.randn(40, 3, 5, 5))
+    assert ranking.order[-1] == 1 and ranking.errors[2] == pytest.approx(0.0, abs=1e-9)
+
+
+def test_obs_without_moments_takes_inputs_as_independent(rank: Any) -> None:
+    """The consumer mirrors its borders, and is not refitted."""
+    consumer: Any = nn.Conv2d(3, 2, 2, padding=1, padding_mode="reflect")
+    with torch.no_grad():
+        consumer.weight.copy_(torch.tensor([1.0, 3.0, 2.0]).reshape(1, 3, 1, 1).expand(2, 3, 2, 2))
     model = nn.Sequential(nn.Conv2d(3, 3, 1), consumer)
     ranking = rank("obs", model, torch.randn(4, 3, 5, 5))
     assert ranking.order == (1, 2, 0)

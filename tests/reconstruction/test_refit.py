@@ -100,6 +100,12 @@ def test_diagonal_moments_slice_and_keep_the_mean() -> None:
 
 
 TAILS: dict[str, list[nn.Module]] = {
+    "transposed": [nn.ConvTranspose2d(6, 5, 2, stride=2)],
+    "transposed, batch norm": [
+        nn.ConvTranspose2d(6, 5, (2, 3), stride=(2, 3), bias=False),
+        nn.BatchNorm2d(5),
+    ],
+    "transposed, nothing that takes the mean": [nn.ConvTranspose2d(6, 5, 2, 2, bias=False)],
     "bias": [nn.Conv2d(6, 5, 3)],
     "batch norm": [nn.Conv2d(6, 5, 3, bias=False), nn.BatchNorm2d(5)],
     "batch norm without gain": [nn.Conv2d(6, 5, 3, bias=False), nn.BatchNorm2d(5, affine=False)],
@@ -117,12 +123,35 @@ def test_the_cut_network_gets_weights_and_the_lost_mean(tail: str) -> None:
     keep = kept_positions(model, structure.policy([[0, 2, 5]]))
     changed = Refitter(model, structure, moments).tensors(keep)
     assert ("3.running_var" in changed) == ("batch norm" in tail)
+    assert changed.keys() >= {weight for weight in structure.feeds}
     refitted = cut(model, keep, changed)
     with torch.no_grad():
         dense, better, worse = (m(images) for m in (model, refitted, cut(model, keep)))
     mean = dense.mean((0, 2, 3))
     torch.testing.assert_close(better.mean((0, 2, 3)), mean, rtol=1e-3, atol=1e-3)
     assert F.mse_loss(better, dense) < F.mse_loss(worse, dense)
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3])
+def test_a_transposed_consumer_is_refitted_tap_by_tap(stride: int) -> None:
+    """Nothing is lost with all inputs; less than by slicing with some, also where taps overlap."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 6, 1), nn.ReLU(), nn.ConvTranspose2d(6, 5, 3, stride, padding=1), nn.ReLU(),
+        nn.Conv2d(5, 2, 1),
+    ).eval()  # fmt: skip
+    images = torch.randn(40, 3, 8, 8)
+    structure = trace(model, images)
+    refitter = Refitter(
+        model, structure, collect_moments(model, structure, Samples(images, None), 0, 10**6)
+    )
+    for kept, most in (([0, 2, 3, 5], 0.9), (range(6), 1e-6)):
+        keep = kept_positions(model, structure.policy([kept, [0, 1, 4]]))
+        refitted = cut(model, keep, refitter.tensors(keep))
+        with torch.no_grad():
+            dense, better, worse = (m[:3](images) for m in (model, refitted, cut(model, keep)))
+        dense, error = dense[:, [0, 1, 4]], F.mse_loss(better, dense[:, [0, 1, 4]])
+        assert error <= most * F.mse_loss(worse, dense) + 1e-9
 
 
 def test_rows_that_go_too_are_sliced_and_solutions_remembered() -> None:

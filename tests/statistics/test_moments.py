@@ -11,7 +11,14 @@ from torch import Tensor, nn
 from autoprune.data import Samples
 from autoprune.statistics import moments as moments_module
 from autoprune.statistics.collect import collect_moments
-from autoprune.statistics.moments import Moments, MomentSum, draw_positions, outputs_at, patches
+from autoprune.statistics.moments import (
+    Moments,
+    MomentSum,
+    draw_positions,
+    matrix_of,
+    outputs_at,
+    patches,
+)
 from autoprune.structure.groups import LayerSpec
 from autoprune.structure.trace import trace
 
@@ -50,6 +57,25 @@ def test_patches_are_the_columns_of_unfold(geometry: dict[str, Any]) -> None:
         F.unfold(source, **geometry).transpose(1, 2).reshape(-1, 4 * np.prod(layer.kernel_size))
     )
     assert torch.equal(patches(layer, source, everywhere), expected)
+
+
+@pytest.mark.parametrize("stride", [2, 3])
+def test_a_transposed_layer_multiplies_pixels(stride: int) -> None:
+    """Where taps do not overlap, every output is one row of the matrix times one pixel."""
+    source, conv = torch.randn(3, 4, 5, 6), nn.ConvTranspose2d(4, 5, 2, stride=stride, bias=False)
+    layer = layer_of(conv, source)
+    rows = patches(layer, source, draw_positions(layer, 3, 10**6, generator()))
+    made = rows @ matrix_of(layer, conv.weight.detach()).T
+    blocks = F.unfold(conv(source), 2, stride=stride).transpose(1, 2).flatten(0, 1)
+    torch.testing.assert_close(made, blocks)
+
+
+def test_patches_of_volumes_times_the_weight_are_the_output() -> None:
+    source, conv = torch.randn(2, 3, 5, 6, 7), nn.Conv3d(3, 4, (2, 3, 1), 2, padding=(1, 0, 2))
+    layer = layer_of(conv, source)
+    rows = patches(layer, source, draw_positions(layer, 2, 10**6, generator()))
+    made = rows @ matrix_of(layer, conv.weight.detach()).T + conv.bias
+    torch.testing.assert_close(made, conv(source).flatten(2).transpose(1, 2).flatten(0, 1))
 
 
 @pytest.mark.parametrize("geometry", [*GEOMETRIES, {"kernel_size": 5, "padding": "same"}], ids=str)
@@ -184,5 +210,5 @@ def test_unusual_calls_of_layers(net: Any) -> None:
     images = torch.randn(4, 3, 8, 8)
     collected = collect_moments(model, trace(model, images), Samples(images, None), 0, 10**6)
     counts = {name: m.count for name, m in collected.items()}
-    assert counts == {"a.weight": 4 * 64, "c.weight": 4 * 64, "out.weight": 4}
+    assert counts == {"a.weight": 256, "b.weight": 256, "c.weight": 256, "out.weight": 4}
     assert all(bool(m.mean.isfinite().all()) for m in collected.values())
