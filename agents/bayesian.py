@@ -104,8 +104,9 @@ class BayesianStrategy(Strategy):
             chooser = SAMPLERS[self._sampler](self.problem.seed)
         self._study = optuna.create_study(direction="maximize", sampler=chooser)
         known = set(self._best_first()[:KNOWN])
-        for widths in filter(known.__contains__, self._values):
-            self._learn(widths)
+        for widths in self._values:
+            if widths in known and self._view.sees(widths):
+                self._learn(widths)
 
     def _view_of(self, bins: int) -> View:
         space = self.problem.space
@@ -140,12 +141,11 @@ class BayesianStrategy(Strategy):
 
     def _learn(self, widths: Widths) -> None:
         """Tell the sampler what widths are worth, if it can be told."""
-        params = None if self._learns_raw else self._view.parameters(widths)
-        if params is not None:
-            ranges, value = dict(self._view.distributions), self._values[widths]
-            self._study.add_trial(
-                optuna.create_trial(params=params, distributions=ranges, value=value)
-            )
+        if self._learns_raw:
+            return
+        ranges, value = dict(self._view.distributions), self._values[widths]
+        params = self._view.parameters(widths)
+        self._study.add_trial(optuna.create_trial(params=params, distributions=ranges, value=value))
 
     def _answer(self, raw: optuna.Trial, value: float | None) -> None:
         """Close a question of the sampler's own."""

@@ -209,8 +209,8 @@ def _tell_sliced(structure: Structure, moments: Mapping[str, Moments], progress:
         shown = ", ".join([*rest[:MOST_NAMED], *["…"] * (len(rest) > MOST_NAMED)])
         progress.note(
             f"{len(rest)} of {len(structure.feeds)} layers that read what is cut are sliced, not "
-            f"refitted: {shown} (grouped convolutions, layers of more than {LARGEST_PATCH:,} "
-            "inputs, or weights that are used without their module)"
+            f"refitted, in the search: {shown} (more than {LARGEST_PATCH:,} inputs, one-sided "
+            "padding, no place for a bias, or samples that are not the first dimension)"
         )
 
 

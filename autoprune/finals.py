@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from torch import nn
 
 from autoprune.bench import QUICK, THOROUGH, Bench
-from autoprune.errors import ModelError, RewardError, first_line
+from autoprune.errors import EvaluateError, ModelError, RewardError, first_line
 from autoprune.evaluation.measurement import Measurement
 from autoprune.evaluation.reward import Reward
 from autoprune.policy import Widths
@@ -95,7 +95,8 @@ class _Jury:
             network, measurement = self._bench.contests[kind].build(widths)
             value = self._reward(measurement)
         except Exception as error:  # out of memory, or the user's own code
-            name = "" if isinstance(error, RewardError) else f"{type(error).__name__}: "
+            told = isinstance(error, (RewardError, EvaluateError))
+            name = "" if told else f"{type(error).__name__}: "
             self.reason = f"{name}{first_line(error)}"
             self.note(f"a finalist drops out: {self.reason}")
             return None

@@ -13,7 +13,7 @@ from autoprune.policy import Widths
 from autoprune.search_spaces.embedding import Embedding, Floats
 from autoprune.search_spaces.keep_ratio import SearchSpace
 
-# Widths so many times as far away as a view reaches are taken for its border, others for nothing.
+# Widths no more than so many times as far away as a view reaches are taken for its border.
 SLACK = 1.5
 
 
@@ -27,8 +27,12 @@ class View(ABC):
     distributions: Mapping[str, BaseDistribution]
 
     @abstractmethod
-    def parameters(self, widths: Widths) -> dict[str, float] | None:
-        """Return the parameters of widths, None if they are not in view."""
+    def parameters(self, widths: Widths) -> dict[str, float]:
+        """Return the parameters that come nearest to widths."""
+
+    def sees(self, widths: Widths) -> bool:
+        """Whether the nearest parameters say much of widths."""
+        return True
 
     @abstractmethod
     def ratios(self, params: Mapping[str, Any]) -> Floats:
@@ -65,13 +69,17 @@ class BinView(View):
         self._names = [f"{space.names[start]} …" for start, _ in embedding.bins]
         self.distributions = {name: FloatDistribution(-reach, reach) for name in self._names}
 
-    def parameters(self, widths: Widths) -> dict[str, float] | None:
-        """Return the steps that come nearest to widths, None if they are far beyond reach."""
-        steps = self._embedding.steps(self._space.ratios(widths))
-        if np.abs(steps).max() > SLACK * self._reach:
-            return None
-        near = steps.clip(-self._reach, self._reach)
+    def parameters(self, widths: Widths) -> dict[str, float]:
+        """Return the steps within reach that come nearest to widths."""
+        near = self._steps(widths).clip(-self._reach, self._reach)
         return dict(zip(self._names, near.tolist(), strict=True))
+
+    def sees(self, widths: Widths) -> bool:
+        """Whether widths are not far beyond reach."""
+        return bool(np.abs(self._steps(widths)).max() <= SLACK * self._reach)
+
+    def _steps(self, widths: Widths) -> Floats:
+        return self._embedding.steps(self._space.ratios(widths))
 
     def ratios(self, params: Mapping[str, Any]) -> Floats:
         """Return the keep ratios after steps."""

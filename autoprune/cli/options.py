@@ -28,7 +28,7 @@ Model = Annotated[
     typer.Option(
         metavar="SPEC",
         help="torchvision:NAME, timm:NAME, path/to/file.py:factory, package.module:factory, "
-        "or demo (also used if neither model nor data is given).",
+        "or demo (also used if neither model nor data is given, but for --from).",
         rich_help_panel=NETWORK,
     ),
 ]

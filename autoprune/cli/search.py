@@ -86,7 +86,8 @@ def search(
     """Find how many channels each layer keeps under a budget, and cut the network down to that.
 
     Prints accuracy, FLOPs, parameters and measured latency of the dense and the pruned network,
-    and where its files are. Without --model and --data the built-in demo runs.
+    and where its files are. Without --model and --data the built-in demo runs, with --from the
+    network and the data of that run.
 
     FLOPs are multiply-accumulates (MACs) of convolutions and matrix products for one input,
     attention included; bias, batch normalisation and activations are not counted.

@@ -76,7 +76,8 @@ FromRun = Annotated[
         "--from",
         metavar="RUN",
         help="No new search: bring the policies that this run passed on its way (netadapt "
-        "passes every budget) onto the new budget.",
+        "passes every budget) onto the new budget; its model, data and what it excluded are "
+        "used unless others are given.",
         rich_help_panel=HOW,
     ),
 ]

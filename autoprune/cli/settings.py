@@ -22,9 +22,14 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-# What is searched, and what a bound on its latency goes by: a search that recalls the policies of a
-# run takes over what is not said.
-_SUBJECT = ("exclude", "min_keep", "round_to", "importance", "latency_table", "latency_backend")
+# What a search that recalls the policies of a run takes over: the network with its images, what is
+# cut of it, and by which table its latency is foretold. What is said oneself goes before, each time
+# for all that belongs together.
+_RECALLED = (
+    ("model", "weights", "data", "normalize"),
+    ("latency_table", "latency_backend"),
+    *(("exclude",), ("min_keep",), ("round_to",), ("importance",)),
+)
 # Given anew when a search is resumed; all else comes from the run.
 _RENEWABLE = (*RENEWABLE, "output", "verbose", "quiet")
 _SEARCH = tuple(field.name for field in fields(SearchConfig))
@@ -175,20 +180,21 @@ def _of_run(given: Mapping[str, Any], config: str | None) -> dict[str, Any]:
 
 
 def _recalled(merged: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the run searched whose policies are recalled, if any are.
+    """Return what the run searched whose policies are recalled, if any are, but for what is given.
 
-    Its model and data are taken unless others are given.
+    Raises:
+        UsageError: the run does not say what its model was, and none is given.
     """
     if "from_run" not in merged:
         return {}
     stored = _stored(merged["from_run"])
-    named = merged.keys() & {"model", "data"}
-    if not named and "model" not in stored:
+    free = [key for keys in _RECALLED if not merged.keys() & set(keys) for key in keys]
+    if "model" in free and "model" not in stored:
         raise UsageError(
             f"the run in {merged['from_run']!r} was begun from Python: give --model and --data, or "
             "recall it there, with autoprune.search(…, from_run=…)."
         )
-    return {key: stored[key] for key in (*_SUBJECT, *(() if named else ORIGIN)) if key in stored}
+    return {key: stored[key] for key in free if key in stored}
 
 
 def _stored(path: str) -> dict[str, Any]:

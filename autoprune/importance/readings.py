@@ -2,7 +2,8 @@
 
 Every criterion on the output of the next layer (OBS, the lasso, ThiNet, AOFP) is a function of the
 consumer's weights and the moments of its inputs. What is lost on average goes into a bias or BN,
-so that inputs are taken about their means, and outputs behind the BN: row i counts by γᵢ/σᵢ.
+so that inputs are taken about their means (a transposed consumer's about zero, `Moments`), and
+outputs behind the BN: row i counts by γᵢ/σᵢ.
 """
 
 from __future__ import annotations

@@ -24,6 +24,8 @@ from autoprune.structure.surgery import Keep
 
 # Least share of the mean input variance that is added to every input's.
 RIDGE = 1e-3
+# Of a covariance that says next to nothing so much is given up.
+MOST_SHRUNK = 0.999
 # Of solved weights that are remembered.
 CACHE_BYTES = 500_000_000
 
@@ -36,13 +38,21 @@ class Refit:
         weight: (out, kept inputs, …kernel).
         mean: of the dense output, bias apart, (out,).
         shift: part of that mean that was lost, (out,).
-        spread: variance of the output as a share of the dense one's, (out,).
+        before, after: variance of the dense output and of the refitted one, (out,); of a
+            transposed layer's rows, what they have about zero.
     """
 
     weight: Tensor
     mean: Tensor
     shift: Tensor
-    spread: Tensor
+    before: Tensor
+    after: Tensor
+
+    @property
+    def spread(self) -> Tensor:
+        """Variance of the output as a share of the dense one's, (out,)."""
+        known = self.before > 0
+        return torch.where(known, self.after / torch.where(known, self.before, 1.0), 1.0)
 
 
 def ridge_of(moments: Moments) -> float:
@@ -51,14 +61,16 @@ def ridge_of(moments: Moments) -> float:
     Of a patch of 4,096 inputs, one thousand patches tell little more than themselves: unless their
     covariance is shrunk, every input is foretold by the others, and no cut seems to lose anything.
     The share is the oracle approximating shrinkage (Chen et al. 2010, "Shrinkage Algorithms for
-    MMSE Covariance Estimation", section III.C), `RIDGE` at least.
+    MMSE Covariance Estimation", section III.C), `RIDGE` at least: keeping 1 − ρ of G beside ρ of
+    its mean variance is adding ρ / (1 − ρ) of that.
     """
     covariance, count = moments.covariance, moments.count
     size, trace = len(covariance), float(covariance.diagonal().sum())
     square = float(covariance.square().sum())
     spread = (count + 1 - 2 / size) * (square - trace**2 / size)
     share = ((1 - 2 / size) * square + trace**2) / spread if spread > 0 else 1.0
-    return max(RIDGE, min(share, 1.0)) * trace / size or 1.0
+    share = min(share, MOST_SHRUNK)
+    return max(RIDGE, share / (1 - share)) * trace / size or 1.0
 
 
 def regularized(moments: Moments) -> Tensor:
@@ -98,10 +110,10 @@ class LeastSquares:
         """
         small, left = (self._solve if self._moments.is_full else self._slice)(kept_inputs)
         shift = self._mean - small @ self._pick(self._moments.mean, 0, kept_inputs)
-        spread = torch.where(self._variance > 0, left / self._variance.clamp_min(1e-30), 1.0)
         shape = (len(small), len(kept_inputs), *self._weight.shape[2:])
-        rows = (value.to(self._weight.dtype) for value in (self._mean, shift, spread))
-        return Refit(small.to(self._weight.dtype).reshape(shape), *rows)
+        dtype = self._weight.dtype
+        rows = (value.to(dtype) for value in (self._mean, shift, self._variance, left))
+        return Refit(small.to(dtype).reshape(shape), *rows)
 
     def _solve(self, kept: Tensor) -> tuple[Tensor, Tensor]:
         """Return W', (out, kept columns), and the variance of its output, (out,)."""
@@ -127,14 +139,17 @@ def _of_outputs(layer: LayerSpec, fit: Refit) -> Refit:
     """Return the refit of a transposed layer, fitted tap by tap.
 
     What an output gets on average is what its taps add, of which so many more there are than
-    outputs as the stride says. Their variances are taken to change alike.
+    outputs as the stride says. The taps of one output are taken for independent of each other.
     """
     taps, strides = math.prod(layer.kernel_size), math.prod(layer.stride)
-    mean, shift, spread = (
-        value.unflatten(0, (-1, taps)) for value in (fit.mean, fit.shift, fit.spread)
+    before = fit.before - fit.mean.square()
+    after = fit.after - (fit.mean - fit.shift).square()
+    rows = (
+        value.unflatten(0, (-1, taps)).sum(1) / strides
+        for value in (fit.mean, fit.shift, before.clamp_min(0.0), after.clamp_min(0.0))
     )
     weight = fit.weight.T.reshape(fit.weight.shape[1], -1, *layer.kernel_size)
-    return Refit(weight, mean.sum(1) / strides, shift.sum(1) / strides, spread.mean(1))
+    return Refit(weight, *rows)
 
 
 class Refitter:

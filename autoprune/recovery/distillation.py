@@ -141,6 +141,7 @@ class _Training:
         self._device = device_of(small)
         limit = CPU_BATCH if self._device.type == "cpu" else GPU_BATCH
         self._size = batch_within(lesson.structure, lesson.check, limit, ACTIVATION_BYTES)
+        self._step_size = min(self._size, len(lesson.images))
         self._imitation = Imitation(
             self._teacher, lesson.structure, lesson.keep, lesson.check.inputs[: self._size]
         )
@@ -160,12 +161,12 @@ class _Training:
 
     def steps_of(self, epochs: int) -> int:
         """Return the steps in which every image is seen so many times."""
-        return math.ceil(epochs * len(self._lesson.images) / self._size)
+        return math.ceil(epochs * len(self._lesson.images) / self._step_size)
 
     def batches(self) -> Iterator[Tensor]:
         """Yield inputs without end, every image once before any comes again."""
         images, rng = self._lesson.images, np.random.default_rng(self._lesson.seed)
-        size = min(self._size, len(images))
+        size = self._step_size
         while True:
             order = rng.permutation(len(images)).tolist()
             for start in range(0, len(order) - size + 1, size):

@@ -132,13 +132,12 @@ def _is_refittable(model: nn.Module, layer: LayerSpec) -> bool:
     module = model.get_submodule(path)
     if leaf != "weight" or not isinstance(module, PLAIN_LAYERS) or layer.groups != 1:
         return False
-    # Patches are cut from the module's input under symmetric zero padding.
-    mirrored = getattr(module, "padding_mode", "zeros") != "zeros"
+    # Patches are cut from what the operator reads, under symmetric zero padding.
     is_even = any(size % 2 == 0 for size in layer.kernel_size)
     one_sided = is_even and getattr(module, "padding", 0) == "same"
     # The mean of what was cut goes into a bias, or into the BN of a layer that has none.
     shifts = layer.takes_bias or (module.bias is None and layer.batchnorm is not None)
-    return shifts and not mirrored and not one_sided
+    return shifts and not one_sided
 
 
 def _layer_spec(

@@ -122,7 +122,7 @@ def frontier(trials: Iterable[Trial]) -> list[dict[str, Any]]:
     seen = [
         (loss, t.measurement)
         for t in trials
-        if t.measurement is not None and (loss := _loss(t.measurement.scores)) is not None
+        if t.measurement is not None and math.isfinite(loss := _loss(t.measurement.scores))
     ]
     seen.sort(key=lambda row: (row[0], row[1].costs["flops"]))
     front: dict[Widths, Measurement] = {}
@@ -143,8 +143,11 @@ def frontier(trials: Iterable[Trial]) -> list[dict[str, Any]]:
     ]
 
 
-def _loss(scores: Scores) -> float | None:
-    return scores.kl if scores.custom is None else -scores.custom
+def _loss(scores: Scores) -> float:
+    """Return what is to be small; NaN where there is nothing."""
+    if scores.custom is not None:
+        return -scores.custom
+    return math.nan if scores.kl is None else scores.kl
 
 
 def stage_seconds(trials: Iterable[Trial]) -> dict[str, float]:

@@ -1,5 +1,7 @@
 """One evaluation, stage by stage, beside the bare forward pass of the same cut network.
 
+That is run batch by batch, and several batches at once, as it is for scoring.
+
 Usage: python experiments/benchmarks/evaluation.py SHARED
 (SHARED holds data/ and checkpoints/ of CIFAR-10; ResNet-56, uniform half the MACs.)
 """
@@ -13,18 +15,20 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 
 from autoprune.bench import set_up
 from autoprune.cli.specs import load_model
 from autoprune.config import SearchConfig
-from autoprune.data import SplitSizes, load_splits, partition
-from autoprune.evaluation.streams import in_turn
+from autoprune.data import Samples, SplitSizes, load_splits, partition
+from autoprune.evaluation.streams import Streams, in_turn
 from autoprune.memory import kept_memory
 from autoprune.progress import Progress
 from autoprune.reconstruction.batchnorm import fold_batchnorm
 from autoprune.task import define_task
 
 REPEATS = 7
+STAGES = ("surgery", "batchnorm", "scoring")
 
 
 @kept_memory()
@@ -47,17 +51,28 @@ def main(shared: Path) -> None:
         widths = task.projection.project(rng.uniform(0.3, 1.0, len(task.space)))
         stages = bench.judge.measure(widths).seconds
         small = fold_batchnorm(bench.builder.one_shot(widths, {}), task.structure)
-        start = time.perf_counter()
-        with torch.inference_mode():
-            for batch in in_turn(search):
-                small(batch.inputs)
-        rows.append({**stages, "bare forward": time.perf_counter() - start})
+        for name, run in (("bare forward", _in_turn), ("forward in streams", _in_streams)):
+            start = time.perf_counter()
+            run(small, search)
+            stages = {**stages, name: time.perf_counter() - start}
+        rows.append(stages)
     for stage in rows[0]:
         print(f"{stage}: median {statistics.median(row[stage] for row in rows):.3f} s")
-    ratio = [(row["surgery"] + row["scoring"]) / row["bare forward"] for row in rows]
-    print(f"all but BN / bare forward: median {statistics.median(ratio):.2f}")
-    total = [sum(row.values()) - row["bare forward"] for row in rows]
+    for bare in ("bare forward", "forward in streams"):
+        ratio = [(row["surgery"] + row["scoring"]) / row[bare] for row in rows]
+        print(f"all but BN / {bare}: median {statistics.median(ratio):.2f}")
+    total = [sum(row[stage] for stage in STAGES if stage in row) for row in rows]
     print(f"evaluations per minute: {60 / statistics.median(total):.1f}")
+
+
+def _in_turn(network: nn.Module, samples: Samples) -> None:
+    with torch.inference_mode():
+        for batch in in_turn(samples):
+            network(batch.inputs)
+
+
+def _in_streams(network: nn.Module, samples: Samples) -> None:
+    list(Streams(samples).outputs(network))
 
 
 if __name__ == "__main__":

@@ -145,6 +145,12 @@ def test_bins_are_split_around_the_best(sampler: str, make_toy: Any, play: Any) 
     )
 
 
+def test_bins_are_replayed(make_toy: Any, play: Any) -> None:
+    toy = make_toy([8] * 20, trials=48)
+    one, two = (play(BayesianStrategy(toy.problem), toy.value, 48) for _ in range(2))
+    assert [trial.candidate for trial in one] == [trial.candidate for trial in two]
+
+
 def test_unknown_sampler(make_toy: Any) -> None:
     with pytest.raises(UsageError, match="did you mean 'cmaes'"):
         BayesianStrategy(make_toy([4, 4]).problem, "cma")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from searches import FEW, TINY, classifier, dataset, outputs
+from searches import FEW, TINY, Notes, classifier, dataset, outputs
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
@@ -97,6 +97,19 @@ class Autoencoder(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         image: Tensor = self.decode(F.relu(self.middle(F.relu(self.encode(x)))))
         return image
+
+
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
+def test_layers_that_are_sliced_only_are_named(tmp_path: Path) -> None:
+    model, progress = classifier(), Notes()
+    assert isinstance(model, nn.Sequential)
+    model[2] = nn.Conv2d(8, 8, 2, padding="same")
+    autoprune.search(model, data=dataset(), output=tmp_path / "run", progress=progress, **TINY)
+    (note,) = (text for text in progress.notes if "sliced" in text)
+    assert note.startswith("1 of 2 layers that read what is cut are sliced") and ": 2 (" in note
+    progress.notes.clear()
+    autoprune.search(classifier(), data=dataset(), output=tmp_path / "b", progress=progress, **TINY)
+    assert not any("sliced" in text for text in progress.notes)
 
 
 class Images(Dataset[Tensor]):

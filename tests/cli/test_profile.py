@@ -81,6 +81,21 @@ def test_a_winner_that_misses_tightens_the_bound(table: Path, search) -> None:
     assert found["predicted_ms"] < 0.55 * found["predicted_dense_ms"]
 
 
+def test_trials_that_all_fail_end_a_tightened_search(table: Path, search) -> None:
+    """A network that is known to miss its bound is not handed over as if all were well."""
+    Path("slow").touch()
+    Path("mine.py").write_text(
+        "def lean(found):\n"
+        "    if found.costs['latency'] < 0.55 * found.dense_costs['latency']:\n"
+        "        raise KeyError('gone')\n"
+        "    return -found.costs['latency']\n"
+    )
+    done = search("--budget", "latency=0.6", *MEASURED, "--reward", "mine.py:lean",
+                  "--strategy", "random", "--trials", "6")  # fmt: skip
+    assert done.status == 2 and "5 trials in a row failed" in done.err, done.err
+    assert not Path("out/result.json").exists()
+
+
 def test_nothing_is_measured_if_not_wanted_or_elsewhere(table: Path, search) -> None:
     options = ("--budget", "latency=0.6", *MEASURED)
     assert search(*options, "--no-verify-latency").status == 0

@@ -6,6 +6,8 @@ import json
 import re
 from pathlib import Path
 
+import pytest
+
 from autoprune.cli.settings import tomllib
 
 
@@ -47,20 +49,29 @@ def lean(found):
     with Path("calls").open("a") as calls:
         calls.write("x")
     if Path("broken").exists() and len(Path("calls").read_text()) > 2:
-        raise KeyError("latency")
+        FAULT
     return found.scores.top1
 """
 
 
-def test_a_mended_reward_is_resumed_from_any_folder(search, cli, tmp_path, monkeypatch) -> None:
-    Path("faulty.py").write_text(FAULTY)
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ('raise KeyError("latency")', "raised KeyError: 'latency'"),
+        ('return float("nan")', "returned nan, which is no finite number,"),
+    ],
+)
+def test_a_mended_reward_is_resumed_from_any_folder(
+    fault: str, said: str, search, cli, tmp_path, monkeypatch
+) -> None:
+    Path("faulty.py").write_text(FAULTY.replace("FAULT", fault))
     Path("broken").touch()
     done = search("--reward", "faulty.py:lean", "--trials", "9", "--strategy", "random")
     assert done.status == 2 and done.out == ""
     error = done.err.splitlines()[-1]
     assert re.match(
         r"Error: 5 trials in a row failed, the last one because "
-        r"the reward '\S+/faulty\.py:lean' raised KeyError: 'latency' "
+        rf"the reward '\S+/faulty\.py:lean' {said} "
         r"for a network of flops=\d+, params=\d+, memory=\d+; "
         r"every earlier trial is kept",
         error,
@@ -69,7 +80,7 @@ def test_a_mended_reward_is_resumed_from_any_folder(search, cli, tmp_path, monke
 
     failed = [line for line in done.err.splitlines() if re.match(r"trial \d failed: ", line)]
     assert [line.partition(" failed")[0] for line in failed] == [f"trial {n}" for n in range(3, 8)]
-    assert all("raised KeyError: 'latency' for a network of flops=" in line for line in failed)
+    assert all(f"{said} for a network of flops=" in line for line in failed)
 
     refused = cli("search", "--resume", "--output", "out", "--reward", "accuracy")
     assert refused.status == 2 and "--reward" in refused.err

@@ -86,6 +86,14 @@ def test_a_recalled_run_says_what_is_searched(cli) -> None:
     assert result("recalled")["widths"].keys() == result("out")["widths"].keys()
     config = tomllib.loads(Path("recalled", "config.toml").read_text())
     assert config["exclude"] == ["stem.0"] and config["model"].endswith("net.py:digits_cnn")
+    stored = Path("out", "config.toml")
+    before = stored.read_text()
+    stored.write_text('latency_table = "gone"\nlatency_backend = "gone.py:Gone"\n' + before)
+    assert "/gone'" in cli(*again, "--output", "foretold").err
+    Path("new.json").write_text("{}")
+    foretold = cli(*again, "--latency-table", "new.json", "--output", "foretold").err
+    assert "new.json" in foretold and "gone" not in foretold
+    stored.write_text(before)
     assert cli(*again, "--model", "demo", "--output", "other").status == 0
     assert 'model = "demo"' in Path("other", "config.toml").read_text()
 

@@ -98,6 +98,10 @@ def attended(m: Any, x: Tensor) -> Tensor:
     return m.head((tokens + m.b(inner)).mean(1))  # type: ignore[no-any-return]
 
 
+def mirrored(m: Any, x: Tensor) -> Tensor:
+    return m.head(F.relu(m.b(F.relu(m.a(x)))).mean((2, 3)))  # type: ignore[no-any-return]
+
+
 NETS: dict[str, Any] = {
     "residual": (residual, residual_parts),
     "no bias, no BN": (bare, lambda: {
@@ -120,6 +124,10 @@ NETS: dict[str, Any] = {
     "concatenated": (concatenated, lambda: {
         "a": nn.Conv2d(3, 8, 3, padding=1), "b": nn.Conv2d(8, 6, 3, padding=1, bias=False),
         "norm": nn.BatchNorm2d(6), "c": nn.Conv2d(14, 8, 3), "head": nn.Linear(8, 4)}),
+    "mirrored borders": (mirrored, lambda: {
+        "a": nn.Conv2d(3, 8, 3, padding=1, padding_mode="reflect"),
+        "b": nn.Conv2d(8, 6, 3, stride=2, padding=1, padding_mode="circular"),
+        "head": nn.Linear(6, 4)}),
     "a gate": (gated, lambda: {
         "a": nn.Conv2d(3, 8, 3), "down": nn.Conv2d(8, 4, 1), "up": nn.Conv2d(4, 8, 1),
         "b": nn.Conv2d(8, 6, 3), "head": nn.Linear(6, 4)}),

@@ -202,7 +202,7 @@ def test_dense_prediction(net: Any) -> None:
     keep = kept_positions(model, structure.policy([range(5)]))
     lesson = Lesson(model, structure, keep, Images(inputs[32:]), Samples(inputs[:32], None), 0)
     small = cut(model, keep)
-    found = recover(small, lesson, by_steps(60))
+    found = recover(small, lesson, by_steps(20))
     with torch.no_grad():
         before, after = (
             (m(inputs) - model(inputs)).square().mean() for m in (small, found.network)

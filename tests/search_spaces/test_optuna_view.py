@@ -40,5 +40,5 @@ def test_what_is_far_out_of_reach_is_not_in_view() -> None:
     space = SearchSpace(("a",), (1000,), (1,))
     view = BinView(space, Embedding(np.array([0.1]), [(0, 1)]), reach=1.0)
     near, far = (round(100 * np.exp(SLACK + change)) for change in (-0.05, 0.05))
-    assert view.parameters((near,)) == {"a …": 1.0}
-    assert view.parameters((far,)) is None
+    assert view.parameters((near,)) == view.parameters((far,)) == {"a …": 1.0}
+    assert view.sees((near,)) and not view.sees((far,))
