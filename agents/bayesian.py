@@ -26,7 +26,7 @@ _STEPS = 100
 # With more groups than this, a hundred trials say too little of every single one.
 MOST_COORDINATES = 12
 # Bins of the groups to begin with, and trials for each at the end.
-FIRST_BINS, TRIALS_PER_BIN = 2, 8
+FIRST_BINS, TRIALS_PER_BIN = 2, 4
 # How far the first bins can be moved, as the logarithm of a keep ratio. More of them move less: the
 # distance that they can go together stays.
 REACH = 0.8

@@ -103,7 +103,7 @@ def test_warns_of_nothing(
 def test_scopes_double_up_to_what_the_trials_can_tell_apart() -> None:
     assert scopes(MOST_COORDINATES, 400) == (MOST_COORDINATES,)
     assert scopes(28, 400) == (2, 4, 8, 16, 28)
-    assert scopes(150, 400) == (2, 4, 8, 16, 32, 50)
+    assert scopes(150, 400) == (2, 4, 8, 16, 32, 64, 100)
     assert scopes(150, 5) == (2,)
 
 
@@ -136,9 +136,9 @@ def test_bins_are_split_around_the_best(sampler: str, make_toy: Any, play: Any) 
         (trial,) = play(strategy, toy.value, 1)
         seen.append(trial.candidate.widths)
         if len(seen) > 2:
-            assert strategy._bins == (2, 4, 6)[(len(seen) - 1) // 16]
+            assert strategy._bins == (2, 4, 8, 12)[(len(seen) - 1) // 12]
     assert len(set(seen)) == 48
-    best = max(seen[:32], key=toy.value)
+    best = max(seen[:36], key=toy.value)
     view = strategy._view
     assert view.ratios(dict.fromkeys(view.distributions, 0.0)) == pytest.approx(
         toy.problem.space.ratios(best)
