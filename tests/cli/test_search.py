@@ -151,11 +151,24 @@ def test_time_stops_early_with_a_result(search, monkeypatch: pytest.MonkeyPatch)
     assert 0 < result("out")["search"]["trials"] <= 5
 
 
+# While the file "slow" is there, trials take so long that a busy machine cannot miss them.
+SLOW = """
+import time
+from pathlib import Path
+
+def slow(found):
+    time.sleep(0.5 if Path("slow").exists() else 0.0)
+    return -found.scores.kl
+"""
+
+
 def test_interrupted_and_resumed(search, cli) -> None:
-    common = ["--trials", "20", "--seed", "3"]
+    Path("slow.py").write_text(SLOW)
+    common = ["--trials", "20", "--seed", "3", "--reward", "slow.py:slow"]
     assert search(*common, "--output", "whole").status == 0
     command = [sys.executable, "-m", "autoprune.cli.app", "search", "--config", "small.toml"]
     command += ["--budget", "flops=0.5", *common, "--output", "cut"]
+    Path("slow").touch()
     child = subprocess.Popen(
         command,
         stderr=subprocess.PIPE,
@@ -173,6 +186,7 @@ def test_interrupted_and_resumed(search, cli) -> None:
     assert 2 <= _trials("cut") < 20
     assert cli("evaluate", "cut").status == 2
 
+    Path("slow").unlink()
     done = cli("search", "--resume", "--output", "cut")
     assert done.status == 0 and re.search(r"\d+ of them done before", done.err)
     assert result("cut")["widths"] == result("whole")["widths"]

@@ -103,6 +103,7 @@ def test_obs_sees_what_a_transposed_consumer_reads(rank: Any) -> None:
     assert ranking.order[-1] == 1 and ranking.errors[2] == pytest.approx(0.0, abs=1e-9)
 
 
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
 def test_obs_without_moments_takes_inputs_as_independent(rank: Any) -> None:
     """The consumer's padding is one-sided, and it is not refitted."""
     consumer: Any = nn.Conv2d(3, 2, 2, padding="same")
