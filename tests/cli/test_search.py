@@ -175,6 +175,8 @@ def test_interrupted_and_resumed(search, cli) -> None:
         stdout=subprocess.PIPE,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
+        # Whoever runs the tests in the background has them ignore it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     while child.poll() is None and _trials("cut") < 2:
         time.sleep(0.01)
