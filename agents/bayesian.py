@@ -6,6 +6,7 @@ import itertools
 import math
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -34,13 +35,31 @@ REACH = 0.8
 KNOWN = 150
 
 
+@dataclass(frozen=True)
+class _Open:
+    """A trial of a sampler's study that is on its way.
+
+    Samplers take it that those turn out badly, so that several at once are not alike (the constant
+    liar of Ginsbourger et al. 2010, "Kriging is well-suited to parallelize optimization").
+    """
+
+    study: optuna.Study
+    number: int
+
+    def close(self, value: float | None) -> None:
+        """Say what came of it; None is nothing."""
+        state = optuna.trial.TrialState.FAIL if value is None else None
+        self.study.tell(self.number, value, state=state)
+
+
 class BayesianStrategy(Strategy):
     """Samplers propose a raw vector in a box, and the projection puts it on the budget.
 
     Many raw vectors fold onto the same widths. GP and TPE therefore learn the projected keep
     ratios, which are what was evaluated; CMA-ES, which reads nothing but trials that it asked for,
     learns its own raw ones. A sampler that insists on known widths (the GP, whose model they leave
-    as it was) gets new ones near by. The first candidates are the uniform one and, where the
+    as it was) gets new ones near by. Several candidates may be on their way: samplers are told of
+    them at once, without a value. The first candidates are the uniform one and, where the
     criterion gives errors, the one of least reconstruction error; without a budget, uniform ones
     from the dense network down.
 
@@ -59,8 +78,9 @@ class BayesianStrategy(Strategy):
         self._sampler = sampler
         self._random = np.random.default_rng(problem.seed)
         self._values: dict[Widths, float | None] = {}
-        self._asked: optuna.Trial | None = None
+        self._asked: dict[Widths, _Open | None] = {}
         self._warm_starts = warm_starts(problem)
+        self._first = self._warm_starts[0]
         self._scopes = scopes(len(problem.space), problem.trials)
         self._weights = problem.episode().savings + 1e-6
         self._bins = 0
@@ -79,17 +99,43 @@ class BayesianStrategy(Strategy):
     def ask(self) -> Candidate | None:
         """Return widths that were not asked for before."""
         if self._warm_starts:
-            return Candidate(self._warm_starts.pop(0))
+            return self._question(self._warm_starts.pop(0))
         self._widen()
         for _ in range(_MOST_FOLDED):
-            raw = self._study.ask(dict(self._view.distributions))
-            wanted = self._view.ratios(raw.params)
+            trial = self._study.ask(dict(self._view.distributions))
+            raw = _Open(self._study, trial.number)
+            wanted = self._view.ratios(trial.params)
             widths = self.problem.projection.project(wanted)
-            if widths not in self._values:
-                self._asked = raw
-                return Candidate(widths)
-            self._answer(raw, self._values[widths])
-        return self._near(wanted)
+            if self._is_new(widths):
+                return self._question(widths, raw)
+            raw.close(self._values.get(widths) if self._learns_raw else None)
+        near = self._near(wanted)
+        return None if near is None else self._question(near)
+
+    def _question(self, widths: Widths, raw: _Open | None = None) -> Candidate:
+        """Ask for widths, to which a sampler's raw vector led, if any."""
+        if not self._learns_raw:
+            if raw is not None:
+                raw.close(None)
+            raw = self._open(widths)
+        self._asked[widths] = raw
+        return Candidate(widths, awaited=False)
+
+    def _open(self, widths: Widths) -> _Open | None:
+        """Let the sampler know that widths are on their way; None before there is one."""
+        if not self._bins:
+            return None
+        self._study.add_trial(
+            optuna.create_trial(
+                state=optuna.trial.TrialState.RUNNING,
+                params=self._view.parameters(widths),
+                distributions=dict(self._view.distributions),
+            )
+        )
+        return _Open(self._study, len(self._study.get_trials(deepcopy=False)) - 1)
+
+    def _is_new(self, widths: Widths) -> bool:
+        return widths not in self._values and widths not in self._asked
 
     def _widen(self) -> None:
         """Begin anew where it is time for more bins."""
@@ -103,16 +149,19 @@ class BayesianStrategy(Strategy):
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             chooser = SAMPLERS[self._sampler](self.problem.seed)
         self._study = optuna.create_study(direction="maximize", sampler=chooser)
+        if self._learns_raw:
+            return
         known = set(self._best_first()[:KNOWN])
-        for widths in self._values:
-            if widths in known and self._view.sees(widths):
-                self._learn(widths)
+        for widths, value in self._values.items():
+            if widths in known and self._view.sees(widths) and (told := self._open(widths)):
+                told.close(value)
+        self._asked = {widths: self._open(widths) for widths in self._asked}
 
     def _view_of(self, bins: int) -> View:
         space = self.problem.space
         if len(space) <= MOST_COORDINATES:
             return GroupView(space)
-        best = [*self._best_first(), *self._values][0]
+        best = next(iter(self._best_first()), self._first)
         embedding = Embedding(space.ratios(best), split_bins(self._weights.tolist(), bins))
         return BinView(space, embedding, REACH * math.sqrt(FIRST_BINS / bins))
 
@@ -120,39 +169,21 @@ class BayesianStrategy(Strategy):
         valued = {widths: value for widths, value in self._values.items() if value is not None}
         return sorted(valued, key=lambda widths: -valued[widths])
 
-    def _near(self, wanted: npt.NDArray[np.float64]) -> Candidate | None:
+    def _near(self, wanted: npt.NDArray[np.float64]) -> Widths | None:
         """Return new widths a random step away, None if every step leads to known ones."""
         for spread in np.geomspace(0.01, 1.0, _STEPS):
             step = self._random.normal(scale=spread, size=len(wanted))
             widths = self.problem.projection.project((wanted + step).clip(0.0, 1.0))
-            if widths not in self._values:
-                return Candidate(widths)
+            if self._is_new(widths):
+                return widths
         return None
 
     def tell(self, trial: Trial) -> None:
         """Learn the value of the widths."""
         widths, value = trial.candidate.widths, trial.value
         self._values[widths] = value
-        if self._asked is not None:
-            self._answer(self._asked, value)
-            self._asked = None
-        if value is not None and self._bins:
-            self._learn(widths)
-
-    def _learn(self, widths: Widths) -> None:
-        """Tell the sampler what widths are worth, if it can be told."""
-        if self._learns_raw:
-            return
-        ranges, value = dict(self._view.distributions), self._values[widths]
-        params = self._view.parameters(widths)
-        self._study.add_trial(optuna.create_trial(params=params, distributions=ranges, value=value))
-
-    def _answer(self, raw: optuna.Trial, value: float | None) -> None:
-        """Close a question of the sampler's own."""
-        if self._learns_raw and value is not None:
-            self._study.tell(raw, value)
-        else:
-            self._study.tell(raw, state=optuna.trial.TrialState.FAIL)
+        if (asked := self._asked.pop(widths)) is not None:
+            asked.close(value)
 
     @property
     def _learns_raw(self) -> bool:
@@ -175,7 +206,9 @@ def _gp(seed: int) -> optuna.samplers.BaseSampler:
 
 
 def _tpe(seed: int) -> optuna.samplers.BaseSampler:
-    return optuna.samplers.TPESampler(seed=seed, multivariate=True, n_startup_trials=20)
+    return optuna.samplers.TPESampler(
+        seed=seed, multivariate=True, n_startup_trials=20, constant_liar=True
+    )
 
 
 def _cmaes(seed: int) -> optuna.samplers.BaseSampler:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 from autoprune.policy import Widths
 from autoprune.strategy import Candidate, SearchProblem, Strategy, Trial
 
 
 class CourseStrategy(Strategy):
-    """Asks what a generator yields; when that goes on, its last question is answered.
+    """Asks what a generator yields; when that goes on, its last questions are answered.
 
     A question that was asked before, of the same kind, is passed over.
     """
@@ -19,19 +20,33 @@ class CourseStrategy(Strategy):
         super().__init__(problem)
         self._values: dict[Widths, float] = {}
         self._asked: set[Candidate] = set()
-        self._questions = self._course()
+        self._questions = self._one_by_one()
 
     @abstractmethod
-    def _course(self) -> Iterator[Candidate]:
-        """Yield every question; `self._values` holds what was answered, failures left out."""
+    def _course(self) -> Iterator[Iterable[Candidate]]:
+        """Yield all questions, together those that do not depend on each other's answers.
+
+        `self._values` holds what was answered, failures left out.
+        """
 
     def ask(self) -> Candidate | None:
         """Return the next new question, None at the end of the course."""
-        for candidate in self._questions:
+        return next(self._questions, None)
+
+    def _one_by_one(self) -> Iterator[Candidate]:
+        for together in self._course():
+            new = self._new(together)
+            candidate = next(new, None)
+            while candidate is not None:
+                following = next(new, None)
+                yield replace(candidate, awaited=following is None)
+                candidate = following
+
+    def _new(self, candidates: Iterable[Candidate]) -> Iterator[Candidate]:
+        for candidate in candidates:
             if candidate not in self._asked:
                 self._asked.add(candidate)
-                return candidate
-        return None
+                yield candidate
 
     def tell(self, trial: Trial) -> None:
         """Remember the value."""

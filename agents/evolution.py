@@ -39,6 +39,7 @@ class EvolutionStrategy(Strategy):
         self._starts = warm_starts(problem)
         self._parent, self._value = self._starts[0], -np.inf
         self._children: list[tuple[float, Widths]] = []
+        self._begun, self._size = 0, len(self._starts)
         self._asked: set[Widths] = set()
         self._step = FIRST_STEP
 
@@ -48,13 +49,14 @@ class EvolutionStrategy(Strategy):
         if widths is None:
             return None
         self._asked.add(widths)
-        return Candidate(widths)
+        self._begun += 1
+        return Candidate(widths, awaited=self._begun == self._size)
 
     def tell(self, trial: Trial) -> None:
         """Select the next parent when a generation (all starts, or λ children) is complete."""
         value = -np.inf if trial.value is None else trial.value
         self._children.append((value, trial.candidate.widths))
-        if self._starts or (np.isfinite(self._value) and len(self._children) < CHILDREN):
+        if len(self._children) < self._size:
             return
         value, widths = max(self._children)
         better = value > self._value
@@ -63,6 +65,7 @@ class EvolutionStrategy(Strategy):
         if better:
             self._parent, self._value = widths, value
         self._children = []
+        self._begun, self._size = 0, CHILDREN
 
     def _child(self) -> Widths | None:
         """Return new widths by a few swaps, more and wider ones where those near are known."""

@@ -44,8 +44,8 @@ class GlobalStrategy(CourseStrategy):
                 "comparable across groups: choose 'obs'."
             )
 
-    def _course(self) -> Iterator[Candidate]:
-        yield Candidate((threshold if self._has_scores else least_error)(self.problem))
+    def _course(self) -> Iterator[list[Candidate]]:
+        yield [Candidate((threshold if self._has_scores else least_error)(self.problem))]
 
 
 def threshold(problem: SearchProblem) -> Widths:

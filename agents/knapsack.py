@@ -23,6 +23,8 @@ DOUBT = 0.5
 MISFIT = 0.05
 # The least loss counts as at least this share of the expected one: it may be zero.
 SMALLEST = 0.1
+# Losses of groups alone that are no more than this share of the loss together count for none.
+NOTHING = 1e-12
 # Draws that may lead to known widths, before the search ends.
 ATTEMPTS = 20
 
@@ -43,21 +45,28 @@ class KnapsackStrategy(CourseStrategy):
         super().__init__(problem)
         self._random = np.random.default_rng(problem.seed)
 
-    def _course(self) -> Iterator[Candidate]:
+    def _course(self) -> Iterator[list[Candidate]]:
         # A search that is cut short among the probes has something to hand over.
         uniform = self.problem.projection.project(np.ones(len(self.problem.space)))
-        yield Candidate(uniform)
         # Losses are counted from here.
-        yield Candidate(self.problem.space.sizes, "probe")
-        yield from plan_probes(self.problem, PROBES)
+        dense = Candidate(self.problem.space.sizes, "probe")
+        yield [Candidate(uniform), dense, *plan_probes(self.problem, PROBES)]
         curves = loss_curves(self.problem, self._values)
         start = by_greed(self.problem.projection, curves)
-        widths: Widths | None = allocate(self.problem.projection, curves, start)
-        asked = [uniform]
-        while widths is not None:
-            asked.append(widths)
-            yield Candidate(widths)
-            widths = self._next(curves, asked)
+        asked, new = [uniform], [allocate(self.problem.projection, curves, start)]
+        while new:
+            asked += new
+            yield [Candidate(widths) for widths in new]
+            new = self._draw(curves, asked)
+
+    def _draw(self, curves: Sequence[Curve], asked: Sequence[Widths]) -> list[Widths]:
+        """Return as many new widths as can be evaluated at once; fewer if draws lead to no more."""
+        new: list[Widths] = []
+        for _ in range(self.problem.workers):
+            if (widths := self._next(curves, [*asked, *new])) is None:
+                break
+            new.append(widths)
+        return new
 
     def _next(self, curves: Sequence[Curve], asked: Sequence[Widths]) -> Widths | None:
         """Return widths that are best by scales drawn from what the asked ones taught.
@@ -105,9 +114,9 @@ def learn(features: npt.NDArray[np.float64], losses: npt.NDArray[np.float64]) ->
         losses: (candidates,), of all together.
     """
     groups = features.shape[1]
-    usual = float(losses.sum() / max(features.sum(), 1e-300)) if len(losses) else 1.0
-    if not usual > 0:
-        usual = 1.0
+    total, alone = float(losses.sum()), float(features.sum())
+    # Cuts that cost nothing alone, or gain something, say nothing of the scale.
+    usual = total / alone if total > 0 and alone > NOTHING * total else 1.0
     noise = 1.0
     if len(losses):
         expected = usual * float(features.sum(1).mean())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -55,9 +55,9 @@ class LocalSearchStrategy(CourseStrategy):
         if agent is not None:
             _ddpg().check_options(agent=agent)
 
-    def _course(self) -> Iterator[Candidate]:
+    def _course(self) -> Iterator[Iterable[Candidate]]:
         starts = self._advice + warm_starts(self.problem)
-        yield from map(Candidate, starts)
+        yield map(Candidate, starts)
         yield from self._refine(starts[0])
 
     def _advised(self, agent: str) -> list[Widths]:
@@ -68,8 +68,11 @@ class LocalSearchStrategy(CourseStrategy):
         assert advice is not None  # a reused agent begins with what it would do itself
         return [advice.widths]
 
-    def _refine(self, start: Widths) -> Iterator[Candidate]:
-        """Measure the most promising swap around the best; the next best once there is none."""
+    def _refine(self, start: Widths) -> Iterator[Iterable[Candidate]]:
+        """Measure the most promising swap around the best; the next best once there is none.
+
+        Where several can be measured at once, those that promise most.
+        """
         fits, used_up = self.problem.projection.fits, 0
         while True:
             good = sorted(filter(fits, self._values), key=lambda w: -self._values[w]) or [start]
@@ -79,15 +82,16 @@ class LocalSearchStrategy(CourseStrategy):
             promising = self._swap(centre)
             used_up = 0 if promising else used_up + 1
             # Without a base, so that it races: what swaps share is less than what races save.
-            yield from map(Candidate, promising)
+            yield map(Candidate, promising)
 
     def _swap(self, centre: Widths) -> list[Widths]:
-        """Return the swap that promises most, or nothing if all that were drawn are known."""
+        """Return the swaps that promise most, or nothing if all that were drawn are known."""
         projection, curves = self.problem.projection, self._curves(centre)
         drawn = {swap(centre, projection, self._random) for _ in range(SWAPS)} - {None}
         swaps = sorted((error(curves, w), w) for w in drawn if w is not None)
         filled = (projection.fill(widths) for _, widths in swaps)
-        return list(itertools.islice((w for w in filled if Candidate(w) not in self._asked), 1))
+        new = (w for w in dict.fromkeys(filled) if Candidate(w) not in self._asked)
+        return list(itertools.islice(new, self.problem.workers))
 
     def _curves(self, centre: Widths) -> Curves:
         """Return what the units of every group are worth around a centre."""

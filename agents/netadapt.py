@@ -38,21 +38,20 @@ class NetAdaptStrategy(LocalSearchStrategy):
     name: ClassVar[str] = "netadapt"
     options: ClassVar[tuple[str, ...]] = ()  # it begins with the dense network, not with advice
 
-    def _course(self) -> Iterator[Candidate]:
+    def _course(self) -> Iterator[Iterable[Candidate]]:
         # A search that is cut short has a candidate; losses are counted from the dense network.
         start = least_error(self.problem)
-        yield from self._candidates([start, self.problem.space.sizes])
+        yield self._candidates([start, self.problem.space.sizes])
         yield from self._descend()
         yield from self._refine(start)
 
     def _candidates(
         self, proposals: Iterable[Widths], base: Widths | None = None
-    ) -> Iterator[Candidate]:
-        for widths in proposals:
-            fits = self.problem.projection.fits(widths)
-            yield Candidate(widths, "candidate" if fits else "probe", base)
+    ) -> list[Candidate]:
+        fits = self.problem.projection.fits
+        return [Candidate(w, "candidate" if fits(w) else "probe", base) for w in proposals]
 
-    def _descend(self) -> Iterator[Candidate]:
+    def _descend(self) -> Iterator[list[Candidate]]:
         current, final = self.problem.space.sizes, self.problem.projection
         steps, count = plan(self.problem.trials, len(current))
         for projection in [*step_bounds(final, current, steps), final]:
@@ -61,7 +60,7 @@ class NetAdaptStrategy(LocalSearchStrategy):
             proposals = self._proposals(current, projection, count)
             if projection is final:
                 proposals = [final.fill(widths) for widths in proposals]
-            yield from self._candidates(sorted(proposals, key=_changed_from(current)), current)
+            yield self._candidates(sorted(proposals, key=_changed_from(current)), current)
             current = self._kept(current, proposals)
 
     def _proposals(self, current: Widths, projection: Projection, count: int) -> list[Widths]:

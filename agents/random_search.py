@@ -23,7 +23,7 @@ class RandomStrategy(Strategy):
         """Return a new random candidate."""
         space = self.problem.space
         ratios = self._random.uniform(space.ratios(space.lowest), 1.0)
-        return Candidate(self.problem.projection.project(ratios))
+        return Candidate(self.problem.projection.project(ratios), awaited=False)
 
     def tell(self, trial: Trial) -> None:
         """Nothing is learnt."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -52,8 +52,8 @@ class RecallStrategy(CourseStrategy):
             raise RunError("the strategy 'recall' needs a run to recall: give --from RUN.")
         _frontier(from_run)
 
-    def _course(self) -> Iterator[Candidate]:
-        yield from map(Candidate, self._nearest)
+    def _course(self) -> Iterator[Iterable[Candidate]]:
+        yield map(Candidate, self._nearest)
 
     def _distance(self, widths: Widths, recorded: Widths) -> float:
         ratios = self.problem.space.ratios

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import ClassVar
 
 import numpy as np
@@ -27,13 +27,12 @@ class SensitivityStrategy(CourseStrategy):
 
     name: ClassVar[str] = "sensitivity"
 
-    def _course(self) -> Iterator[Candidate]:
+    def _course(self) -> Iterator[Iterable[Candidate]]:
         # A search that is cut short among the probes has something to hand over.
         uniform = self.problem.projection.project(np.ones(len(self.problem.space)))
-        yield Candidate(uniform)
-        yield from plan_probes(self.problem, PROBES)
+        yield [Candidate(uniform), *plan_probes(self.problem, PROBES)]
         curves = loss_curves(self.problem, self._values)
-        yield from map(Candidate, _by_threshold(self.problem, curves))
+        yield map(Candidate, _by_threshold(self.problem, curves))
 
 
 def _by_threshold(problem: SearchProblem, curves: tuple[Curve, ...]) -> Iterator[Widths]:

@@ -22,9 +22,9 @@ class UniformStrategy(CourseStrategy):
     """Keep ratio of the first group before scaling; ratios run linearly to the last one's."""
     last: ClassVar[float] = 1.0
 
-    def _course(self) -> Iterator[Candidate]:
+    def _course(self) -> Iterator[list[Candidate]]:
         ratios = np.linspace(self.first, self.last, len(self.problem.space))
-        yield Candidate(self.problem.projection.project(ratios))
+        yield [Candidate(self.problem.projection.project(ratios))]
 
 
 class DeepStrategy(UniformStrategy):

@@ -83,6 +83,7 @@ def search(
             batches are (inputs, targets).
         evaluate: model → score (higher is better), for tasks that are not classification. It judges
             candidates, finalists and the winner alike: keep images of your own to check the winner.
+            With several `workers` it is called from as many threads at once.
         reward: measurement → float (larger is better), or what names one (`find_reward`); −KL to
             the dense network by default, or the score of `evaluate`.
         output: the run directory; by default the next free `runs/<model>-<number>`.

@@ -54,6 +54,8 @@ class SearchConfig:
             a table predicts, but nothing is imported to measure the winner.
         verify_latency: whether the winner's latency is measured, and the search goes on under a
             tighter bound if it misses the budget; it only says anything with a latency.
+        workers: candidates that are evaluated at once, each in a thread of its own, by strategies
+            that need not await every one.
         seed: of all randomness.
         calibration_samples, search_samples, selection_samples: drawn from the data.
     """
@@ -76,13 +78,14 @@ class SearchConfig:
     latency_table: str | None = None
     latency_backend: str | None = None
     verify_latency: bool = True
+    workers: int = 1
     seed: int = 0
     calibration_samples: int = 2000
     search_samples: int = 1000
     selection_samples: int = 1000
 
     def __post_init__(self) -> None:
-        for name in ("trials", "time"):
+        for name in ("trials", "time", "workers"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise UsageError(f"{name} must be above zero, but got {value}.")
@@ -274,7 +277,7 @@ _READERS: Mapping[str, tuple[Callable[[Any], Any], str]] = {
     "latency_backend": _TEXT,
     "verify_latency": (_switch, "true or false"),
     "budget": (_budget, "a text such as 'flops=0.5' or a table of bounds by cost"),
-    **dict.fromkeys(("trials", "seed"), _WHOLE),
+    **dict.fromkeys(("trials", "workers", "seed"), _WHOLE),
     **dict.fromkeys(("calibration_samples", "search_samples", "selection_samples"), _WHOLE),
     "max_drop": (_number, "a number of points"),
     "minimize": _TEXT,

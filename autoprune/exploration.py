@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from autoprune.bench import Bench
 from autoprune.config import SearchConfig
 from autoprune.errors import RunError
-from autoprune.evaluation.measurement import Measurement
 from autoprune.evaluation.reward import Reward
-from autoprune.loop import LoopReport, run_loop
+from autoprune.loop import Evaluation, LoopReport, run_loop
 from autoprune.policy import Widths
 from autoprune.progress import Progress, SearchState
 from autoprune.search_spaces.traits import describe
@@ -33,6 +33,7 @@ def pose(task: Task, bench: Bench, config: SearchConfig) -> SearchProblem:
         traits=describe(task.structure),
         trials=config.trials or default_trials(len(task.space)),
         seed=config.seed,
+        workers=config.workers,
     )
 
 
@@ -68,13 +69,15 @@ def explore(
         + (f"; it was begun for {planned}, and keeps to that plan" if planned != trials else "")
     )
 
-    def measure(candidate: Candidate) -> Measurement:
+    def measure(candidate: Candidate) -> Evaluation:
         leader = ledger.best(1, fits) if bench.races and candidate.kind == "candidate" else []
         rival = leader[0].candidate.widths if leader else None
-        return bench.judge.measure(candidate.widths, candidate.base, rival)
+        # A base is held for candidates that come one after the other.
+        base = candidate.base if bench.workers == 1 else None
+        return partial(bench.judge.measure, candidate.widths, base, rival)
 
     teller = _teller(ledger, fits, trials, progress)
-    report = run_loop(strategy, measure, reward, ledger, trials, deadline, teller)
+    report = run_loop(strategy, measure, reward, ledger, trials, deadline, teller, bench.workers)
     made = len(ledger.of_round)
     if made < trials and not report.timed_out:
         progress.note(f"{strategy.name} has nothing else to try after {made} of {trials} trials")

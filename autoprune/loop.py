@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 from autoprune.errors import AutopruneError, EvaluateError, RewardError, first_line
 from autoprune.evaluation.measurement import Measurement
 from autoprune.evaluation.reward import Reward
+from autoprune.evaluation.streams import sharing_threads
+from autoprune.policy import Widths
 from autoprune.strategy import Candidate, Strategy, Trial
 from autoprune.study.ledger import MOST_FAILURES, Ledger
 
 # Questions in a row that were answered before.
 MOST_REPEATS = 1000
+
+Evaluation: TypeAlias = Callable[[], Measurement]
+"""Evaluates one candidate, in whichever thread it is called."""
 
 
 @dataclass(frozen=True)
@@ -36,12 +44,13 @@ class SearchFailed(AutopruneError):
 
 def run_loop(
     strategy: Strategy,
-    measure: Callable[[Candidate], Measurement],
+    measure: Callable[[Candidate], Evaluation],
     reward: Reward,
     ledger: Ledger,
     trials: int,
     deadline: float = math.inf,
     on_trial: Callable[[Trial], None] = lambda trial: None,
+    workers: int = 1,
 ) -> LoopReport:
     """Search until there are so many trials, the time is over, or the strategy is done.
 
@@ -50,51 +59,112 @@ def run_loop(
 
     Args:
         strategy: who asks.
-        measure: evaluates a candidate.
+        measure: says how a candidate is evaluated, as things stand when it is asked for.
         reward: values measurements; raises nothing but `RewardError`.
         ledger: holds the trials; those of an interrupted search are replayed, not evaluated.
         trials: of the ledger's round at the end, replayed ones included.
         deadline: in `time.monotonic` seconds.
         on_trial: told every new trial.
+        workers: candidates that are evaluated at once, where the strategy need not await them. As
+            many are always on their way, and each is told in its turn, however long others take:
+            what is asked does not depend on how long anything took.
 
     Raises:
         SearchFailed: `MOST_FAILURES` trials failed in a row.
     """
-    thinking, repeats = 0.0, 0
-    replayed = {trial.candidate.widths for trial in ledger.of_round}
-    made = len(replayed)
-    while made < trials or replayed:
-        late = made > 0 and time.monotonic() >= deadline
-        if late and not replayed:
-            break
-        start = time.perf_counter()
-        candidate = strategy.ask()
-        thinking += time.perf_counter() - start
-        if candidate is None or repeats > MOST_REPEATS:
-            break
-        known = ledger.find(candidate.widths)
-        if known is None:
-            if made >= trials or late:
-                break
-            trial = _over_budget(strategy, candidate) or _evaluate(candidate, measure, reward)
-            ledger.record(trial)
-            made += 1
-            on_trial(trial)
-            repeats = 0
+    asking = _Asking(strategy, ledger, trials, deadline)
+    asked: deque[tuple[Candidate, Evaluation | None]] = deque()
+
+    def tell_next() -> None:
+        candidate, evaluation = asked.popleft()
+        if evaluation is None:
+            trial = _again(strategy, candidate, ledger)
         else:
-            repeats += candidate.widths not in replayed
-            replayed.discard(candidate.widths)
-            trial = _again(strategy, candidate, known, ledger)
+            trial = _over_budget(strategy, candidate) or _evaluate(candidate, evaluation, reward)
+            ledger.record(trial)
+            on_trial(trial)
         _check_failures(ledger, trial)
+        asking.tell(trial)
+
+    with _evaluating(workers) as start:
+        for candidate, is_new in asking.questions():
+            asked.append((candidate, start(measure(candidate)) if is_new else None))
+            while asked and (candidate.awaited or len(asked) >= workers):
+                tell_next()
+        while asked:
+            tell_next()
+    timed_out = asking.made < trials and time.monotonic() >= deadline
+    return LoopReport(asking.seconds, timed_out)
+
+
+class _Asking:
+    """Asks a strategy until the search is over.
+
+    Attributes:
+        made: trials of the round that are done or on their way.
+        seconds: spent by the strategy.
+    """
+
+    def __init__(self, strategy: Strategy, ledger: Ledger, trials: int, deadline: float) -> None:
+        self._strategy, self._ledger = strategy, ledger
+        self._trials, self._deadline = trials, deadline
+        self._replayed = {trial.candidate.widths for trial in ledger.of_round}
+        self._begun: set[Widths] = set()
+        self._repeats = 0
+        self.made = len(self._replayed)
+        self.seconds = 0.0
+
+    def questions(self) -> Iterator[tuple[Candidate, bool]]:
+        """Yield candidates, and whether they are new."""
+        while self.made < self._trials or self._replayed:
+            late = self.made > 0 and time.monotonic() >= self._deadline
+            if late and not self._replayed:
+                return
+            candidate = self._ask()
+            if candidate is None or self._repeats > MOST_REPEATS:
+                return
+            widths = candidate.widths
+            is_new = widths not in self._begun and self._ledger.find(widths) is None
+            if is_new and (self.made >= self._trials or late):
+                return
+            if is_new:
+                self._begun.add(widths)
+                self.made, self._repeats = self.made + 1, 0
+            else:
+                self._repeats += widths not in self._replayed
+                self._replayed.discard(widths)
+            yield candidate, is_new
+
+    def _ask(self) -> Candidate | None:
         start = time.perf_counter()
-        strategy.tell(trial)
-        thinking += time.perf_counter() - start
-    timed_out = made < trials and time.monotonic() >= deadline
-    return LoopReport(thinking, timed_out)
+        candidate = self._strategy.ask()
+        self.seconds += time.perf_counter() - start
+        return candidate
+
+    def tell(self, trial: Trial) -> None:
+        """Tell the strategy."""
+        start = time.perf_counter()
+        self._strategy.tell(trial)
+        self.seconds += time.perf_counter() - start
 
 
-def _again(strategy: Strategy, candidate: Candidate, known: Trial, ledger: Ledger) -> Trial:
+@contextmanager
+def _evaluating(workers: int) -> Iterator[Callable[[Evaluation], Evaluation]]:
+    """Give what starts evaluations, and returns where their results can be had.
+
+    One worker is this thread: it evaluates when the result is wanted.
+    """
+    if workers == 1:
+        yield lambda evaluation: evaluation
+        return
+    with sharing_threads(workers) as pool:
+        yield lambda evaluation: pool.submit(evaluation).result
+
+
+def _again(strategy: Strategy, candidate: Candidate, ledger: Ledger) -> Trial:
     """Return what is known of a candidate; proposed in earnest, a probe's widths can win."""
+    known = ledger.find(candidate.widths)
+    assert known is not None  # whatever was asked before it is recorded by now
     trial = replace(known, candidate=candidate)
     if candidate.kind == "candidate" and known.candidate.kind == "probe":
         trial = _over_budget(strategy, candidate) or trial
@@ -119,11 +189,9 @@ def _over_budget(strategy: Strategy, candidate: Candidate) -> Trial | None:
     return Trial(candidate, None, error=f"{strategy.name} proposed widths over the budget.")
 
 
-def _evaluate(
-    candidate: Candidate, measure: Callable[[Candidate], Measurement], reward: Reward
-) -> Trial:
+def _evaluate(candidate: Candidate, evaluation: Evaluation, reward: Reward) -> Trial:
     try:
-        measurement = measure(candidate)
+        measurement = evaluation()
     except EvaluateError as error:
         return Trial(candidate, None, error=str(error))
     except (RuntimeError, ArithmeticError, MemoryError) as error:

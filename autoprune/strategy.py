@@ -29,11 +29,14 @@ class Candidate:
             strategy needs on its way, may exceed the budget and never wins.
         base: widths that these differ from in few groups, for several candidates in a row: what
             comes before the first change is then computed once. Best asked in network order.
+        awaited: whether the strategy must know what came of this, and of all before it, to ask
+            again; if not, it can be evaluated beside others.
     """
 
     widths: Widths
     kind: Literal["candidate", "probe"] = "candidate"
     base: Widths | None = field(default=None, compare=False)
+    awaited: bool = field(default=True, compare=False)
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,7 @@ class SearchProblem:
         trials: how many evaluations there will be. A search resumed with others keeps to those that
             it was begun with: what was asked stays true, and it goes on from there.
         seed: of all randomness.
+        workers: candidates that can be evaluated at once.
     """
 
     space: SearchSpace
@@ -75,6 +79,7 @@ class SearchProblem:
     traits: Sequence[GroupTraits]
     trials: int
     seed: int
+    workers: int = 1
 
     def episode(self) -> Episode:
         """Return the rules of deciding group after group."""
@@ -85,10 +90,11 @@ class SearchProblem:
 class Strategy(ABC):
     """Chooses how many units each group keeps.
 
-    The loop calls `ask`, evaluates, and calls `tell` with the trial, in strict alternation. Widths
-    that were evaluated before are answered from the record at once and cost no evaluation. With the
-    same problem and the same answers a strategy asks the same questions: a search is resumed by
-    replaying its record.
+    The loop calls `ask`, evaluates, and calls `tell` with the trial: in strict alternation unless
+    candidates need not be awaited, of which several may be on their way; trials are told in the
+    order in which they were asked for. Widths that were evaluated before are answered from the
+    record at once and cost no evaluation. With the same problem and the same answers at the same
+    times a strategy asks the same questions: a search is resumed by replaying its record.
     """
 
     name: ClassVar[str]
@@ -120,7 +126,7 @@ class Strategy(ABC):
 
     @abstractmethod
     def tell(self, trial: Trial) -> None:
-        """Learn from the trial of the candidate that was asked for last."""
+        """Learn from the trial of the earliest candidate that was asked for and not told of."""
 
     def save(self, folder: Path) -> bool:
         """Write what was learnt for other networks into a folder; return whether there is any."""

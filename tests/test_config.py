@@ -37,6 +37,7 @@ def test_plain_values_come_back() -> None:
         "latency_table": "table.json",
         "latency_backend": "device.py:Device",
         "verify_latency": False,
+        "workers": 2,
         "seed": 3,
         "calibration_samples": 1,
         "search_samples": 2,

@@ -6,6 +6,7 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from autoprune.errors import EvaluateError
 from autoprune.evaluation.measurement import Measurement, Scores
 from autoprune.evaluation.reward import NamedReward
 from autoprune.importance import Ranking
-from autoprune.loop import LoopReport, SearchFailed, run_loop
+from autoprune.loop import Evaluation, LoopReport, SearchFailed, run_loop
 from autoprune.policy import Widths
 from autoprune.search_spaces.keep_ratio import SearchSpace
 from autoprune.search_spaces.projection import Constraint, Projection
@@ -102,7 +103,7 @@ def loop(ledger: Ledger) -> Loop:
         arguments |= changes
         arguments["reward"] = NamedReward("mine", arguments["reward"])
         measure = arguments.pop("measure")
-        return run_loop(strategy, lambda candidate: measure(candidate.widths), **arguments)
+        return run_loop(strategy, lambda c: partial(measure, c.widths), **arguments)
 
     return run
 
@@ -244,9 +245,9 @@ def test_failures_that_ended_a_search_are_tried_again(tmp_path: Path) -> None:
     def search(reward: Callable[[Measurement], float], trials: int = 12) -> list[Widths]:
         measured: list[Widths] = []
 
-        def measure(candidate: Candidate) -> Measurement:
+        def measure(candidate: Candidate) -> Evaluation:
             measured.append(candidate.widths)
-            return measurement(candidate.widths)
+            return partial(measurement, candidate.widths)
 
         strategy, ledger = make_strategy("bayes", problem(12)), Ledger(SPACE, storage)
         try:
@@ -373,7 +374,7 @@ def test_an_interrupted_search_goes_on_as_if_nothing_had_happened(
         strategy = make_strategy(name, problem(12), sampler=sampler)
         ledger = Ledger(SPACE, f"sqlite:///{tmp_path}/{storage}.db")
         try:
-            run_loop(strategy, lambda c: measure(c.widths), reward, ledger, 12)
+            run_loop(strategy, lambda c: partial(measure, c.widths), reward, ledger, 12)
         except KeyboardInterrupt:
             assert stop_at is not None
         return measured

@@ -39,6 +39,7 @@ from autoprune.cli.search_options import (
     Trials,
     Verbose,
     VerifyLatency,
+    Workers,
 )
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ def search(
     latency_backend: LatencyBackend = None,
     verify_latency: VerifyLatency = None,
     importance: Importance = None,
+    workers: Workers = None,
     seed: Seed = None,
     exclude: Exclude = None,
     min_keep: MinKeep = None,

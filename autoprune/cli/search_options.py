@@ -146,6 +146,16 @@ Importance = Annotated[
         rich_help_panel=HOW,
     ),
 ]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        parser=parse_count,
+        help="Candidates that are evaluated at once, in threads that share the processor (default "
+        "1); more of them pay on many cores.",
+        rich_help_panel=HOW,
+    ),
+]
 Seed = Annotated[
     int | None,
     typer.Option(

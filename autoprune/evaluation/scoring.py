@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Hashable, Iterable, Sequence
 from contextlib import closing
+from threading import Lock
 
 import torch
 from torch import Tensor, nn
@@ -87,6 +88,7 @@ class ClassificationScorer(Scorer):
         self._streams.check(dense, self._dense_logits)
         self.prefix = PrefixCache([batch.inputs for batch in in_turn(samples)])
         self._racers: OrderedDict[Hashable, SampleScores] = OrderedDict()
+        self._lock = Lock()  # candidates are scored in several threads
 
     def score(self, model: nn.Module) -> Scores:
         """Return KL, loss and top-1."""
@@ -95,10 +97,10 @@ class ClassificationScorer(Scorer):
     def score_against(self, model: nn.Module, name: Hashable, rival: Rival) -> Scores:
         """Return the same scores, estimated on some of the samples where KL is surely worse."""
         rival_name, rival_network = rival
-        if rival_name not in self._racers:
-            self._remember(rival_name, SampleScores.join(list(self._by_sample(rival_network()))))
-        theirs = self._racers[rival_name]
-        self._racers.move_to_end(rival_name)
+        theirs = self._racers.get(rival_name)
+        if theirs is None:
+            theirs = SampleScores.join(list(self._by_sample(rival_network())))
+        self._remember(rival_name, theirs)
         with closing(self._by_sample(model)) as batches:
             own = race(batches, theirs)
         if len(own) < len(theirs):
@@ -116,9 +118,11 @@ class ClassificationScorer(Scorer):
                 yield SampleScores.of(dense, logits, batch.targets)
 
     def _remember(self, name: Hashable, scores: SampleScores) -> None:
-        self._racers[name] = scores
-        if len(self._racers) > RACERS:
-            self._racers.popitem(last=False)
+        with self._lock:
+            self._racers[name] = scores
+            self._racers.move_to_end(name)
+            if len(self._racers) > RACERS:
+                self._racers.popitem(last=False)
 
     def score_near(self, model: nn.Module, base: Callable[[], nn.Module]) -> Scores:
         """Return the same scores, computing what both networks have in common only once."""

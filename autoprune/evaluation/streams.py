@@ -38,16 +38,16 @@ def _on_cpu(samples: Samples) -> bool:
 
 
 class Streams:
-    """Runs networks on fixed samples.
-
-    Attributes:
-        width: how many batches are computed at once.
-    """
+    """Runs networks on fixed samples, on a GPU one batch after the other."""
 
     def __init__(self, samples: Samples) -> None:
-        """Compute `WIDEST` batches at once, if PyTorch may use so many threads; on a GPU one."""
-        self.width = min(torch.get_num_threads(), WIDEST) if _on_cpu(samples) else 1
+        self._widest = WIDEST if _on_cpu(samples) else 1
         self._samples = samples
+
+    @property
+    def width(self) -> int:
+        """How many batches are computed at once: no more than PyTorch may use threads here."""
+        return min(self._widest, torch.get_num_threads())
 
     def batches(self) -> list[Samples]:
         """Return the samples as they are run."""
@@ -74,20 +74,21 @@ class Streams:
         except Exception:
             alike, kept = False, True
         if kept or not alike:
-            self.width = 1
+            self._widest = 1
 
     def outputs(self, model: nn.Module) -> Generator[Any, None, None]:
         """Yield a network's output for every one of `batches`, in order.
 
         Some are on their way when one is yielded; whoever stops early closes the generator.
         """
-        if self.width == 1:
-            yield from (_run(model, batch.inputs) for batch in self.batches())
+        width, batches = self.width, self.batches()
+        if width == 1:
+            yield from (_run(model, batch.inputs) for batch in batches)
             return
         running: deque[Future[Any]] = deque()
-        with _threads(self.width) as pool:
-            for batch in self.batches():
-                if len(running) == self.width:
+        with sharing_threads(width) as pool:
+            for batch in batches:
+                if len(running) == width:
                     yield running.popleft().result()
                 running.append(pool.submit(_run, model, batch.inputs))
             while running:
@@ -105,13 +106,13 @@ def _run(model: nn.Module, inputs: Tensor) -> Any:
 
 
 @contextmanager
-def _threads(number: int) -> Iterator[ThreadPoolExecutor]:
+def sharing_threads(number: int) -> Iterator[ThreadPoolExecutor]:
     """Give threads that share PyTorch's among them."""
     within = torch.get_num_threads()
-    # New threads begin with what was set last, in whichever thread.
-    torch.set_num_threads(max(1, within // number))
+    each = max(1, within // number)
     try:
-        with ThreadPoolExecutor(number) as pool:
+        # A new thread otherwise begins with what was set last, in whichever thread.
+        with ThreadPoolExecutor(number, "autoprune", torch.set_num_threads, (each,)) as pool:
             yield pool
     finally:
         torch.set_num_threads(within)

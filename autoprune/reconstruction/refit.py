@@ -13,6 +13,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from threading import Lock
 from typing import Any
 
 import torch
@@ -166,6 +167,7 @@ class Refitter:
         self._problems = {weight: self._problem(weight, own) for weight, own in moments.items()}
         self._solved: OrderedDict[tuple[str, tuple[int, ...]], Refit] = OrderedDict()
         self._bytes = 0
+        self._lock = Lock()  # candidates are built in several threads
 
     def _problem(self, weight: str, moments: Moments) -> LeastSquares:
         layer, value = self._structure.layer_of_weight[weight], self._model.get_parameter(weight)
@@ -187,18 +189,23 @@ class Refitter:
 
     def _solve(self, weight: str, kept_inputs: Tensor) -> Refit:
         key = (weight, tuple(kept_inputs.tolist()))
-        if key in self._solved:
-            self._solved.move_to_end(key)
-            return self._solved[key]
-        fit = self._problems[weight].refit(kept_inputs)
-        layer = self._structure.layer_of_weight[weight]
-        if layer.is_transposed:
-            fit = _of_outputs(layer, fit)
-        self._solved[key] = fit
-        self._bytes += fit.weight.nbytes
-        while self._bytes > CACHE_BYTES and len(self._solved) > 1:
-            self._bytes -= self._solved.popitem(last=False)[1].weight.nbytes
+        fit = self._solved.get(key)
+        if fit is None:
+            fit = self._problems[weight].refit(kept_inputs)
+            layer = self._structure.layer_of_weight[weight]
+            if layer.is_transposed:
+                fit = _of_outputs(layer, fit)
+        self._remember(key, fit)
         return fit
+
+    def _remember(self, key: tuple[str, tuple[int, ...]], fit: Refit) -> None:
+        with self._lock:
+            if key not in self._solved:
+                self._bytes += fit.weight.nbytes
+            self._solved[key] = fit
+            self._solved.move_to_end(key)
+            while self._bytes > CACHE_BYTES and len(self._solved) > 1:
+                self._bytes -= self._solved.popitem(last=False)[1].weight.nbytes
 
     def _place(self, layer: LayerSpec, fit: Refit, rows: Tensor | None) -> dict[str, Tensor]:
         """Name the refitted weights and the tensors that take up the shift and the spread."""

@@ -83,14 +83,20 @@ class Arena:
 
 
 def arena(
-    shared: Path, network: str, budget: str, trials: int, seed: int, samples: int = 1000
+    shared: Path,
+    network: str,
+    budget: str,
+    trials: int,
+    seed: int,
+    samples: int = 1000,
+    workers: int = 1,
 ) -> Arena:
     """Gather a seed's images and statistics."""
     weights = shared / "checkpoints" / f"cifar_{network}.th"
     model = load_model(f"{FACTORY}:{network}", str(weights)).eval()
     sizes = SplitSizes(search=samples)
     images = partition(load_splits(f"cifar10:{shared / 'data'}"), sizes, seed)
-    config = SearchConfig(budget=budget, trials=trials, seed=seed)
+    config = SearchConfig(budget=budget, trials=trials, seed=seed, workers=workers)
     inputs = images.calibration.inputs[:2]
     task = define_task(model, inputs, config, Path("unused"), Progress())
     bench = set_up(model, task, images, None, config, Progress(), {})
@@ -159,13 +165,16 @@ def main() -> None:
         default=CONTENDERS,
         help="for the run-off; 1: the best candidate wins",
     )
+    parser.add_argument("--workers", type=int, default=1, help="candidates evaluated at once")
     parser.add_argument("--output", type=Path, help="JSON; strategies-NETWORK.json by default")
     args = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     output = args.output or Path(f"strategies-{args.network}.json")
     rows: list[Row] = []
     for seed in args.seeds:
-        shared = arena(args.shared, args.network, args.budget, args.trials, seed)
+        shared = arena(
+            args.shared, args.network, args.budget, args.trials, seed, workers=args.workers
+        )
         for name in args.strategies:
             rows.append(play(name, shared, args.contenders))
             print(rows[-1], flush=True)

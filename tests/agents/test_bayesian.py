@@ -13,6 +13,7 @@ from autoprune.agents.bayesian import MOST_COORDINATES, BayesianStrategy, scopes
 from autoprune.agents.global_ranking import least_error, warm_starts
 from autoprune.errors import UsageError
 from autoprune.policy import Widths
+from autoprune.strategy import Trial
 
 SAMPLERS = ("tpe", "gp", "cmaes")
 
@@ -154,3 +155,44 @@ def test_bins_are_replayed(make_toy: Any, play: Any) -> None:
 def test_unknown_sampler(make_toy: Any) -> None:
     with pytest.raises(UsageError, match="did you mean 'cmaes'"):
         BayesianStrategy(make_toy([4, 4]).problem, "cma")
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sizes", [[20, 30, 40], [6] * 20])
+def test_several_candidates_can_be_on_their_way(
+    sizes: list[int], sampler: str, make_toy: Any
+) -> None:
+    """Told four at a time, a strategy knows what it waits for and asks for nothing twice."""
+    toy = make_toy(sizes, trials=40)
+    strategy = BayesianStrategy(toy.problem, sampler=sampler)
+    asked: list[Widths] = []
+    for _ in range(10):
+        batch = [strategy.ask() for _ in range(4)]
+        assert None not in batch
+        running = strategy._study.get_trials(states=(optuna.trial.TrialState.RUNNING,))
+        assert len(running) == len(
+            [q for q in strategy._asked.values() if q and q.study is strategy._study]
+        )
+        if sampler != "cmaes":
+            assert len(running) == 4
+        for candidate in batch:
+            asked.append(candidate.widths)
+            strategy.tell(Trial(candidate, toy.value(candidate.widths)))
+        assert not strategy._asked
+    assert len(set(asked)) == len(asked) == 40
+
+
+@pytest.mark.parametrize(("sampler", "evaluations"), [("tpe", 60), ("gp", 16), ("cmaes", 60)])
+def test_batches_beat_random_search(sampler: str, evaluations: int, make_toy: Any) -> None:
+    ours, randoms = [], []
+    for seed in range(3):
+        for name, found in (("bayes", ours), ("random", randoms)):
+            toy = make_toy([12] * 6, has_errors=False, seed=seed)
+            options = {"sampler": sampler} if name == "bayes" else {}
+            strategy, values = make_strategy(name, toy.problem, **options), []
+            for _ in range(evaluations // 4):
+                for candidate in [strategy.ask() for _ in range(4)]:
+                    values.append(toy.value(candidate.widths))
+                    strategy.tell(Trial(candidate, values[-1]))
+            found.append(max(values))
+    assert median(ours) > median(randoms)

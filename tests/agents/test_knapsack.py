@@ -54,3 +54,8 @@ def test_nothing_learnt_is_a_wide_guess() -> None:
     belief = learn(np.zeros((0, 2)), np.zeros(0))
     assert belief.mean == pytest.approx([1, 1])
     assert (belief.draw(np.random.default_rng(0), 100.0) > 0).all()
+
+
+def test_groups_that_lose_nothing_alone_teach_no_scale() -> None:
+    belief = learn(np.zeros((2, 3)), np.array([64.0, 0.5]))
+    assert belief.mean == pytest.approx([1.0] * 3) and np.isfinite(belief.root).all()

@@ -179,7 +179,7 @@ def test_an_option_left_out_on_resuming_is_a_change(tmp_path: Path) -> None:
 def test_options_that_an_older_version_did_not_know_take_their_defaults(tmp_path: Path) -> None:
     options = {**TINY, "strategy": "random", "output": tmp_path / "run"}
     config = autoprune.search(classifier(), data=dataset(), **options).path / "config.toml"
-    newer = ("verify_latency", "recover", "device", "judge", "round_to")
+    newer = ("verify_latency", "recover", "device", "judge", "round_to", "workers")
     lines = config.read_text().splitlines(keepends=True)
     config.write_text("".join(line for line in lines if not line.startswith(newer)))
 
@@ -198,10 +198,10 @@ def test_a_run_with_options_of_a_newer_version_is_refused(tmp_path: Path) -> Non
     options = {**TINY, "output": tmp_path / "run"}
     config = autoprune.search(classifier(), data=dataset(), **options).path / "config.toml"
     config.write_text(
-        "workers = 3\n" + config.read_text().replace(f'"{autoprune.__version__}"', '"9.9"')
+        "machines = 3\n" + config.read_text().replace(f'"{autoprune.__version__}"', '"9.9"')
     )
     with pytest.raises(
-        UsageError, match=r"cannot resume .* '9.9' with workers=3, an option that version .* not"
+        UsageError, match=r"cannot resume .* '9.9' with machines=3, an option that version .* not"
     ):
         autoprune.search(classifier(), data=dataset(), resume=True, **{**options, "trials": 2})
 

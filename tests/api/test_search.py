@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import threading
+import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +46,41 @@ def test_equal_seeds_give_equal_runs(strategy: str, tmp_path: Path) -> None:
         assert runs[0].result[key] == same[key]
     assert runs[0].result["score"]["kl"] == pytest.approx(same["score"]["kl"], rel=1e-2)
     assert runs[0].result["frontier"] != other["frontier"]
+
+
+def test_workers_find_what_one_finds(tmp_path: Path) -> None:
+    """Random search asks the same whatever it is told; without races every image counts."""
+    options = {**TINY, "strategy": "random", "trials": 4, "reward": "accuracy", "seed": 3}
+    one, three = (
+        autoprune.search(
+            classifier(), data=dataset(), output=tmp_path / str(n), workers=n, **options
+        ).result
+        for n in (1, 3)
+    )
+    assert three["widths"] == one["widths"] and three["search"]["trials"] == 4
+    assert [e["widths"] for e in three["frontier"]] == [e["widths"] for e in one["frontier"]]
+    found = [[entry["kl"] for entry in result["frontier"]] for result in (one, three)]
+    assert found[0] == pytest.approx(found[1], rel=1e-4)
+
+
+def test_workers_call_evaluate_side_by_side(tmp_path: Path) -> None:
+    """The dense network and the judge's choice are scored before the search, one by one."""
+    calls, lock = Counter[str](), threading.Lock()
+
+    def evaluate(model: nn.Module) -> float:
+        with lock:
+            calls["now"] += 1
+            calls["most"] = max(calls["most"], calls["now"])
+        time.sleep(0.05)  # as where a device does the work
+        with lock:
+            calls["now"] -= 1
+        return -float(sum(p.numel() for p in model.parameters()))
+
+    options = {**TINY, "strategy": "random", "trials": 4}
+    run = autoprune.search(
+        classifier(), data=dataset(), output=tmp_path, evaluate=evaluate, workers=2, **options
+    )
+    assert run.result["search"]["failed"] == 0 and calls["most"] == 2
 
 
 @pytest.mark.parametrize(

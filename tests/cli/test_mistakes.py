@@ -83,6 +83,8 @@ def refused(search, tmp_path: Path):
         (["--trials", "0"], ["trials", "0"]),
         (["--seed", "-1"], ["seed", "-1"]),
         (["--round-to", "0"], ["0"]),
+        (["--workers", "0"], ["workers", "0"]),
+        (["--workers", "all"], ["'all'", "whole number"]),
         (["--time", "soon"], ["'soon'", "10m"]),
         (["--time", "0"], ["'0'"]),
         (["--min-keep", "1.5"], ["'1.5'", "(0, 1]"]),

@@ -84,8 +84,9 @@ def test_a_failing_batch_is_heard_of(samples: Samples) -> None:
 def test_one_thread_computes_in_turn(samples: Samples) -> None:
     torch.set_num_threads(1)
     streams = Streams(samples)
-    torch.set_num_threads(2)
     assert [len(b) for b in streams.batches()] == [len(b) for b in in_turn(samples)]
+    torch.set_num_threads(2)
+    assert len(streams.batches()) > len(list(in_turn(samples)))
     assert torch.equal(torch.cat(list(streams.outputs(nn.Identity()))), samples.inputs)
 
 
@@ -110,8 +111,9 @@ def test_a_network_that_keeps_something_is_run_in_turn_though_nothing_went_wrong
 def test_few_are_computed_at_once(samples: Samples) -> None:
     torch.set_num_threads(2 * WIDEST)
     streams = Streams(samples)
-    torch.set_num_threads(2)
     assert streams.width == WIDEST
+    torch.set_num_threads(2)
+    assert streams.width == 2
 
 
 def test_a_network_whose_batches_disturb_each_other_is_run_in_turn(samples: Samples) -> None:
