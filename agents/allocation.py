@@ -11,8 +11,8 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import csr_array
 
 from autoprune.agents.curves import Curve
-from autoprune.agents.moves import descend
 from autoprune.policy import Widths
+from autoprune.search_spaces.descent import descend
 from autoprune.search_spaces.keep_ratio import SearchSpace, with_width
 from autoprune.search_spaces.projection import Projection
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from autoprune.agents.moves import Curves, error_curves
 from autoprune.policy import Widths
+from autoprune.search_spaces.descent import Curves, error_curves
 from autoprune.strategy import SearchProblem
 
 Floats = npt.NDArray[np.float64]
@@ -58,7 +58,7 @@ class Calibration:
     """
 
     def __init__(self, problem: SearchProblem) -> None:
-        self._shapes = error_curves(problem)
+        self._shapes = error_curves(problem.rankings)
 
     def curves(
         self,

@@ -9,9 +9,9 @@ from typing import ClassVar
 import numpy as np
 
 from autoprune.agents.course import CourseStrategy
-from autoprune.agents.moves import descend, error_curves
 from autoprune.errors import UsageError
 from autoprune.policy import Widths
+from autoprune.search_spaces.descent import least_error
 from autoprune.strategy import Candidate, SearchProblem
 
 # Keep ratios of all groups that a search without a budget begins with.
@@ -45,7 +45,9 @@ class GlobalStrategy(CourseStrategy):
             )
 
     def _course(self) -> Iterator[list[Candidate]]:
-        yield [Candidate((threshold if self._has_scores else least_error)(self.problem))]
+        own = self.problem
+        widths = threshold(own) if self._has_scores else least_error(own.projection, own.rankings)
+        yield [Candidate(widths)]
 
 
 def threshold(problem: SearchProblem) -> Widths:
@@ -63,12 +65,6 @@ def threshold(problem: SearchProblem) -> Widths:
     return problem.projection.fill(above(limits[bisect.bisect_left(limits, True, key=fits)]))
 
 
-def least_error(problem: SearchProblem) -> Widths:
-    """Return widths on the budget that lose little reconstruction error, greedily."""
-    cut = descend(problem.space.sizes, error_curves(problem), problem.projection)
-    return problem.projection.fill(cut)
-
-
 def warm_starts(problem: SearchProblem) -> list[Widths]:
     """Return the candidates that are known before any search, each once.
 
@@ -81,5 +77,5 @@ def warm_starts(problem: SearchProblem) -> list[Widths]:
     else:
         starts = [problem.projection.project(every)]
         if all(ranking.errors is not None for ranking in problem.rankings):
-            starts.append(least_error(problem))
+            starts.append(least_error(problem.projection, problem.rankings))
     return list(dict.fromkeys(starts))

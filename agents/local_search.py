@@ -11,8 +11,9 @@ import numpy as np
 from autoprune.agents.calibration import Calibration
 from autoprune.agents.course import CourseStrategy
 from autoprune.agents.global_ranking import warm_starts
-from autoprune.agents.moves import Curves, error, swap
+from autoprune.agents.moves import error, swap
 from autoprune.policy import Widths
+from autoprune.search_spaces.descent import Curves
 from autoprune.strategy import Candidate, SearchProblem
 
 if TYPE_CHECKING:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import ClassVar
 
 import numpy as np
 
-from autoprune.agents.global_ranking import least_error
 from autoprune.agents.local_search import LocalSearchStrategy
-from autoprune.agents.moves import descend, error, narrow
+from autoprune.agents.moves import error, narrow
 from autoprune.policy import Widths
+from autoprune.search_spaces.descent import descend, least_error
 from autoprune.search_spaces.projection import Constraint, Projection
 from autoprune.strategy import Candidate
 
@@ -19,6 +19,8 @@ from autoprune.strategy import Candidate
 DESCENT = 0.3
 # A step removes this part of what the step before it removed.
 DECAY = 0.9
+# What it costs to go on from bases, besides what is then computed, in forward passes for each step.
+OVERHEAD = 0.5
 # Proposals of each step for every step that there is: 8 steps with 4 proposals at 100 trials.
 PROPOSALS_PER_STEP = 0.5
 
@@ -40,7 +42,7 @@ class NetAdaptStrategy(LocalSearchStrategy):
 
     def _course(self) -> Iterator[Iterable[Candidate]]:
         # A search that is cut short has a candidate; losses are counted from the dense network.
-        start = least_error(self.problem)
+        start = least_error(self.problem.projection, self.problem.rankings)
         yield self._candidates([start, self.problem.space.sizes])
         yield from self._descend()
         yield from self._refine(start)
@@ -60,7 +62,8 @@ class NetAdaptStrategy(LocalSearchStrategy):
             proposals = self._proposals(current, projection, count)
             if projection is final:
                 proposals = [final.fill(widths) for widths in proposals]
-            yield self._candidates(sorted(proposals, key=_changed_from(current)), current)
+            base = current if shares_enough(proposals, current) else None
+            yield self._candidates(sorted(proposals, key=_alike_to(current)), base)
             current = self._kept(current, proposals)
 
     def _proposals(self, current: Widths, projection: Projection, count: int) -> list[Widths]:
@@ -111,6 +114,12 @@ def step_bounds(projection: Projection, start: Widths, steps: int) -> list[Proje
     ]
 
 
-def _changed_from(base: Widths) -> Callable[[Widths], list[bool]]:
-    """Return the key that sorts by the first changed group: earlier layers first."""
+def shares_enough(proposals: Sequence[Widths], base: Widths) -> bool:
+    """Whether proposals begin so much like their base that it pays to compute it besides."""
+    alike = map(_alike_to(base), proposals)
+    return sum(same.index(False) / len(same) for same in alike) > 1 + OVERHEAD
+
+
+def _alike_to(base: Widths) -> Callable[[Widths], list[bool]]:
+    """Return what says which groups are as wide; who changes early ones comes first by it."""
     return lambda widths: [a == b for a, b in zip(widths, base, strict=True)]

@@ -18,7 +18,8 @@ agent that learnt on one network fits any other:
 | 10    | reduced       | cost saved by the groups decided so far / dense cost           | 0 to 1 |
 | 11    | rest          | cost that the groups left can save at most / dense cost        | 0 to 1 |
 | 12    | needed        | cost still to be saved / what the groups left can save         | 0 to 1 |
-| 13    | fair          | keep ratio that meets the budget if all groups left shared it  | 0 to 1 |
+| 13    | planned       | keep ratio in the plan of least reconstruction error, by one   | 0 to 1 |
+|       |               | factor for all groups left brought onto what is left to spend  |        |
 | 14    | last          | keep ratio of the group before (1 at the start)                | 0 to 1 |
 | 15-17 | error25,50,75 | reconstruction error with so many percent of the units kept,   | 0 to 1 |
 |       |               | on a log scale from 1e-4 to 1 (1 where no errors are known)    |        |
@@ -38,6 +39,7 @@ import numpy.typing as npt
 from autoprune.cost.model import CostModel
 from autoprune.importance.base import Ranking
 from autoprune.policy import Widths
+from autoprune.search_spaces.descent import least_error
 from autoprune.search_spaces.keep_ratio import SearchSpace, with_width
 from autoprune.search_spaces.projection import Projection
 from autoprune.search_spaces.traits import GroupTraits
@@ -46,12 +48,12 @@ Floats = npt.NDArray[np.float64]
 
 FEATURES = (
     *("depth", "size", "producers", "consumers", "depthwise", "linear", "kernel", "stride"),
-    *("resolution", "cost", "reduced", "rest", "needed", "fair", "last"),
+    *("resolution", "cost", "reduced", "rest", "needed", "planned", "last"),
     *("error25", "error50", "error75", "low", "high"),
 )
 _KEPT = (0.25, 0.5, 0.75)
 _LEAST_ERROR = 1e-4
-_BISECTIONS = 12
+_BISECTIONS = 14
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,6 +96,7 @@ class Episode:
         self._space = space
         self._projection = projection
         self._costs = [bound.cost for bound in projection.constraints] or list(costs)
+        self._plan = _plan(projection, rankings)
         self._dense = [cost.total(space.sizes) for cost in self._costs]
         savings = np.array([self._saving(group) for group in range(len(space))])
         self.savings: Floats = savings / max(savings.max(initial=0.0), 1e-12)
@@ -168,7 +171,7 @@ class Episode:
         last = decided[-1] / self._space.sizes[group - 1] if decided else 1.0
         dynamic = [
             *(float((1 - reduced).mean()), float(rest.mean()), float(needed.max())),
-            *(self._fair(decided), last),
+            *(self._planned(decided), last),
         ]
         fixed = self._fixed[group]
         wall = self.allowed(decided)[[0, -1]] / self._space.sizes[group]
@@ -180,16 +183,16 @@ class Episode:
         shares: Floats = np.array(costs) / np.maximum(self._dense, 1e-12)
         return shares
 
-    def _fair(self, decided: Widths) -> float:
+    def _planned(self, decided: Widths) -> float:
         group = len(decided)
         sizes = np.array(self._space.sizes)
-        low, high = 0.0, 1.0
+        low, high = 0.0, 1 / float(self._plan.min())
         for _ in range(_BISECTIONS):
             middle = (low + high) / 2
-            rest = self._space.round_down(middle * sizes)[group:]
+            rest = self._space.round_down((middle * self._plan).clip(0.0, 1.0) * sizes)[group:]
             fits = self._projection.fits((*decided, *rest))
             low, high = (middle, high) if fits else (low, middle)
-        return high
+        return min(high * float(self._plan[group]), 1.0)
 
     def _describe(self, traits: Sequence[GroupTraits], rankings: Sequence[Ranking]) -> Floats:
         last = max(len(self) - 1, 1)
@@ -214,6 +217,13 @@ class Episode:
     def _saving(self, group: int) -> float:
         alone = with_width(self._space.sizes, group, self._space.lowest[group])
         return float((1 - self._shares(alone)).mean())
+
+
+def _plan(projection: Projection, rankings: Sequence[Ranking]) -> Floats:
+    """Return keep ratios of least error; alike where errors of some group are not known."""
+    if any(ranking.errors is None for ranking in rankings):
+        return np.ones(len(projection.space))
+    return projection.space.ratios(least_error(projection, rankings))
 
 
 def _errors(ranking: Ranking) -> list[float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -11,7 +12,7 @@ import torch
 
 from autoprune.agents.ddpg.exploration import TruncatedNormal
 from autoprune.agents.ddpg.files import AgentInfo, load_agent, save_agent
-from autoprune.agents.ddpg.networks import HIDDEN, HIGH, LOW, make_ddpg
+from autoprune.agents.ddpg.networks import HIDDEN, HIGH, LOW, PLANNED, WalledActor, make_ddpg
 from autoprune.agents.ddpg.replay import EpisodeReplay
 from autoprune.agents.global_ranking import warm_starts
 from autoprune.policy import Widths
@@ -33,6 +34,11 @@ GREEDY_EVERY = 10
 MOST_FOLDED = 40
 WIDENING = 1.2
 CLONING_STEPS, CLONING_RATE = 300, 3e-3
+# What learnt elsewhere is believed so far: the logarithm of a keep ratio beside the planned one.
+TRUST = 0.2
+# Part of the episodes that is taught to the agent that is saved, and the spread of the noise on
+# what it sees then: it must not learn one network by heart.
+TAUGHT, BLUR = 0.1, 0.05
 
 
 class DdpgStrategy(Strategy):
@@ -41,8 +47,12 @@ class DdpgStrategy(Strategy):
     The first episodes are the known warm starts, and the actor begins as a clone of the better one;
     then it explores around itself with a spread that decays until the last trial. What is stored is
     the executed episode: walked again with the widths that were evaluated, after rounding, wall and
-    the spending of what was left of the budget. An agent that learnt before shows what it does
-    first, at once; it stays what it is unless a warm start is better.
+    the spending of what was left of the budget.
+
+    An agent that learnt on another network first shows what it does at once, near the plan of least
+    error: further away it has only learnt that network. What is saved for other networks is an
+    actor that was taught the best episodes (self-imitation, Oh et al. 2018): the one that searched
+    has followed its critic.
     """
 
     name: ClassVar[str] = "ddpg"
@@ -58,8 +68,8 @@ class DdpgStrategy(Strategy):
         self._noise = TruncatedNormal(first, LAST_SPREAD, problem.trials, problem.seed)
         self._warm_starts = warm_starts(problem)
         if self._before is not None:
-            self._warm_starts = list(dict.fromkeys([self._play(0.0), *self._warm_starts]))
-        self._own = None if self._before is None else self._warm_starts[0]
+            advice = self._play(0.0, TRUST)
+            self._warm_starts = list(dict.fromkeys([advice, *self._warm_starts]))
         self._values: dict[Widths, float | None] = {}
         self._is_cloned = False
 
@@ -104,39 +114,61 @@ class DdpgStrategy(Strategy):
             self._model.train(UPDATES, BATCH)
 
     def save(self, folder: Path) -> bool:
-        """Write actor and critic."""
+        """Write critic and actor, which is taught the best episodes."""
         before = self._before or AgentInfo(HIDDEN, 0, ())
         groups = (*before.networks, len(self.problem.space))
         info = AgentInfo(HIDDEN, before.episodes + len(self._values), groups)
-        save_agent(folder, info, self._model.policy.state_dict())
+        ranked = self._best_first()
+        actor = self._taught(ranked[: max(round(TAUGHT * len(ranked)), 1)], BLUR)
+        named = {f"actor.{name}": tensor for name, tensor in actor.items()}
+        save_agent(folder, info, {**self._model.policy.state_dict(), **named})
         return True
 
-    def _play(self, spread: float) -> Widths:
-        """Return where an episode ends."""
+    def _taught(self, best: Sequence[Widths], blur: float = 0.0) -> dict[str, torch.Tensor]:
+        """Return an actor's tensors that was taught to decide as these did.
+
+        It begins anew: one that has run into the corners of its range learns no more.
+
+        Args:
+            best: widths that were executed.
+            blur: spread of the noise on what it sees.
+        """
+        actor = make_ddpg(self._episode, self.problem.seed).actor
+        steps = [step for widths in best for step in self._episode.walk(widths)]
+        if steps:
+            _teach(actor, steps, blur, self.problem.seed)
+        taught: dict[str, torch.Tensor] = actor.state_dict()
+        return taught
+
+    def _best_first(self) -> list[Widths]:
+        valued = {widths: value for widths, value in self._values.items() if value is not None}
+        return sorted(valued, key=lambda widths: -valued[widths])
+
+    def _play(self, spread: float, trust: float = math.inf) -> Widths:
+        """Return where an episode ends that goes no further from the plan than it is trusted."""
         decided: Widths = ()
         while len(decided) < len(self._episode):
             seen = self._episode.observe(decided)
-            ratio = self._act(seen)
+            near = seen[PLANNED] * np.exp([-trust, trust])
+            ratio = float(self._act(seen).clip(*near))
             if spread > 0:
                 ratio = self._noise.draw(ratio, float(seen[LOW]), float(seen[HIGH]), spread)
             decided = self._episode.execute(decided, ratio)
         return self._episode.finish(decided)
 
-    def _act(self, observation: np.ndarray[Any, Any]) -> float:
+    def _act(self, observation: np.ndarray[Any, Any]) -> np.float64:
         with torch.no_grad():
             seen = torch.as_tensor(observation[None], dtype=torch.float32)
-            return (float(self._model.actor(seen)) + 1) / 2
+            return np.float64((float(self._model.actor(seen)) + 1) / 2)
 
     def _clone_the_best(self) -> None:
         """Let the actor begin as the best of the warm starts, before it first explores."""
         if self._is_cloned:
             return
         self._is_cloned = True
-        valued = {w: v for w, v in self._values.items() if v is not None}
-        if valued:
-            best = max(valued, key=lambda widths: valued[widths])
-            if best != self._own:
-                _clone(self._model, self._episode.walk(best))
+        if best := self._best_first()[:1]:
+            for actor in (self._model.actor, self._model.actor_target):
+                actor.load_state_dict(self._taught(best))
 
     def _load(self, agent: str) -> AgentInfo:
         shapes = {name: t.shape for name, t in self._model.policy.state_dict().items()}
@@ -150,14 +182,16 @@ class DdpgStrategy(Strategy):
         return info
 
 
-def _clone(model: Any, steps: Sequence[Step]) -> None:
-    """Fit the actor to the ratios of one episode."""
+def _teach(actor: WalledActor, steps: Sequence[Step], blur: float, seed: int) -> None:
+    """Fit an actor to executed ratios, with noise of so much spread on what it sees."""
     seen = torch.tensor(np.array([step.observation for step in steps]), dtype=torch.float32)
     wanted = torch.tensor([[2 * step.ratio - 1] for step in steps], dtype=torch.float32)
-    optimizer = torch.optim.Adam(model.actor.parameters(), CLONING_RATE)
+    optimizer = torch.optim.Adam(actor.parameters(), CLONING_RATE)
+    random = torch.Generator().manual_seed(seed)
     for _ in range(CLONING_STEPS):
-        loss = (model.actor(seen) - wanted).square().mean()
+        noise = blur * torch.randn(seen.shape, generator=random)
+        done = actor.corrected(actor.correction(seen + noise), seen)
+        loss = (done - wanted).square().mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    model.actor_target.load_state_dict(model.actor.state_dict())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from stable_baselines3 import DDPG
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.td3.policies import Actor, TD3Policy
@@ -20,21 +21,33 @@ TARGET_PACE = 0.01
 # Decisions that are remembered; more than any search makes.
 MEMORY = 100_000
 
-LOW, HIGH = FEATURES.index("low"), FEATURES.index("high")
+LOW, HIGH, PLANNED = (FEATURES.index(name) for name in ("low", "high", "planned"))
 
 
 class WalledActor(Actor):
-    """An actor whose actions lie within the wall by construction.
+    """An actor whose actions lie within the wall by construction, and on the plan if it is idle.
 
     The critic only ever sees executed actions: an actor that could leave the wall would follow the
-    critic's guesses out there, and every episode would end in a corner.
+    critic's guesses out there, and every episode would end in a corner. What the networks learn
+    are corrections of the plan of least reconstruction error: other networks have other plans, but
+    what is wrong with them is alike.
     """
 
     def forward(self, obs: Tensor) -> Tensor:
         """Return actions (samples, 1) as SB3 has them, in [-1, 1]."""
-        inside = (super().forward(obs) + 1) / 2
-        low, high = obs[:, LOW : LOW + 1], obs[:, HIGH : HIGH + 1]
-        return 2 * (low + (high - low) * inside) - 1
+        return self.corrected(self.correction(obs), obs)
+
+    def correction(self, obs: Tensor) -> Tensor:
+        """Return (samples, 1) between -1, the low end of the wall, and 1, the high one."""
+        return super().forward(obs)
+
+    @staticmethod
+    def corrected(correction: Tensor, obs: Tensor) -> Tensor:
+        """Return the actions (samples, 1) of corrections; 0 is the plan."""
+        low, high, planned = (obs[:, i : i + 1] for i in (LOW, HIGH, PLANNED))
+        planned = planned.maximum(low).minimum(high)
+        room = torch.where(correction < 0, planned - low, high - planned)
+        return 2 * (planned + correction * room) - 1
 
 
 class WalledPolicy(TD3Policy):

@@ -10,9 +10,10 @@ import pytest
 
 from autoprune.agents import make_strategy
 from autoprune.agents.bayesian import MOST_COORDINATES, BayesianStrategy, scopes
-from autoprune.agents.global_ranking import least_error, warm_starts
+from autoprune.agents.global_ranking import warm_starts
 from autoprune.errors import UsageError
 from autoprune.policy import Widths
+from autoprune.search_spaces.descent import least_error
 from autoprune.strategy import Trial
 
 SAMPLERS = ("tpe", "gp", "cmaes")
@@ -56,7 +57,10 @@ def test_a_small_space_is_searched_until_little_is_left(
 def test_starts_from_what_is_known(make_toy: Any, play: Any) -> None:
     toy, blind = make_toy([12, 7, 9]), make_toy([12, 7, 9], has_errors=False)
     uniform = toy.problem.projection.project([1, 1, 1])
-    assert warm_starts(toy.problem) == [uniform, least_error(toy.problem)]
+    assert warm_starts(toy.problem) == [
+        uniform,
+        least_error(toy.problem.projection, toy.problem.rankings),
+    ]
     assert warm_starts(blind.problem) == [uniform]
     asked = [t.candidate.widths for t in play(BayesianStrategy(toy.problem), toy.value, 2)]
     assert asked == warm_starts(toy.problem)

@@ -10,9 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autoprune.agents import make_strategy
+from autoprune.agents import make_strategy, netadapt
 from autoprune.agents.moves import narrow, swap
-from autoprune.agents.netadapt import DECAY, NetAdaptStrategy, plan, step_bounds
+from autoprune.agents.netadapt import (
+    DECAY,
+    OVERHEAD,
+    NetAdaptStrategy,
+    plan,
+    shares_enough,
+    step_bounds,
+)
 from autoprune.policy import Widths
 from autoprune.search_spaces.projection import Constraint, Projection
 from autoprune.strategy import Trial
@@ -106,6 +113,22 @@ def test_one_group_just_meets_the_bound(make_toy: Any, chain: Any, widest: Any) 
     assert narrow((8, 7), 0, Projection(space, [Constraint(widest, 7.0)])) == (7, 7)
 
 
+@pytest.fixture
+def always_based(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every step names its base, so that its proposals can be told from others."""
+    monkeypatch.setattr(netadapt, "shares_enough", lambda proposals, base: True)
+
+
+def test_a_base_is_named_where_proposals_share_more_than_it_costs() -> None:
+    base = (8, 8, 8, 8)
+    last, third, first = (8, 8, 8, 7), (8, 8, 7, 8), (7, 8, 8, 8)
+    assert OVERHEAD == 0.5
+    # 0.75 + 0.5 of a forward pass is shared, and the base alone costs one.
+    assert not shares_enough([first, third, last], base)
+    assert shares_enough([first, third, last, last], base)
+    assert not shares_enough([first] * 100, base)
+
+
 def descent(trials: list[Trial]) -> list[tuple[Widths, list[Widths]]]:
     """Return (base, proposals) of every step."""
     asked = [t.candidate for t in trials if t.candidate.base is not None]
@@ -116,6 +139,7 @@ def descent(trials: list[Trial]) -> list[tuple[Widths, list[Widths]]]:
     ]
 
 
+@pytest.mark.usefixtures("always_based")
 @pytest.mark.parametrize("kinds", [["chain"], ["chain", "widest"], ["widest"]], ids="+".join)
 def test_steps_go_down_to_the_budget(
     kinds: list[str], make_toy: Any, play: Any, request: pytest.FixtureRequest
@@ -150,6 +174,7 @@ def test_steps_go_down_to_the_budget(
         assert not any(up and projection.fits(up) for up in ups)
 
 
+@pytest.mark.usefixtures("always_based")
 def test_bases_were_measured(make_toy: Any, play: Any) -> None:
     toy = make_toy([12, 7, 9])
     trials = play(NetAdaptStrategy(problem_of(toy, 40)), toy.value, 40)
@@ -170,6 +195,7 @@ def test_probes_are_over_the_budget_and_candidates_are_not(make_toy: Any, play: 
     assert kinds.count("probe") >= 5
 
 
+@pytest.mark.usefixtures("always_based")
 def test_the_proposal_that_loses_least_per_cost_is_kept(make_toy: Any, play: Any) -> None:
     """Whatever the curves say, layer 2 is free, so that the next step starts from its cut."""
     toy = make_toy([16, 16, 16], has_errors=False)

@@ -139,8 +139,9 @@ def test_costs_in_the_observation_are_shares_of_the_dense_network() -> None:
     assert seen["reduced"] == pytest.approx(1 - now / dense)
     assert seen["rest"] == pytest.approx((now - least) / dense)
     assert seen["needed"] == pytest.approx((now - dense / 2) / (now - least))
-    # 2·3 + 2·2 + 2·10 = 30 fits into 34, three units (6 + 6 + 30 = 42) do not.
-    assert seen["fair"] == pytest.approx(0.75, abs=1e-3)
+    # The last group's part of any plan: 2·3 + 2·2 + 2·10 = 30 fits into 34, three units
+    # (6 + 6 + 30 = 42) do not.
+    assert seen["planned"] == pytest.approx(0.75, abs=1e-3)
     assert seen["error50"] == pytest.approx(1 + np.log10(0.25) / 4)
 
 

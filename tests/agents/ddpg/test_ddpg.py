@@ -14,10 +14,12 @@ from safetensors.torch import load_file, save_file
 
 from autoprune.agents import BUILT_IN, check_strategy
 from autoprune.agents.ddpg import agent
-from autoprune.agents.ddpg.agent import DdpgStrategy
+from autoprune.agents.ddpg.agent import TRUST, DdpgStrategy
 from autoprune.agents.ddpg.exploration import TruncatedNormal
-from autoprune.agents.ddpg.networks import HIGH, LOW
+from autoprune.agents.ddpg.networks import HIGH, LOW, PLANNED
 from autoprune.errors import RunError, UsageError
+from autoprune.policy import Widths
+from autoprune.search_spaces.descent import least_error
 from autoprune.search_spaces.episode import FEATURES, Step
 
 
@@ -101,11 +103,13 @@ def test_an_agent_goes_on_where_it_was_saved(make_toy: Any, play: Any, tmp_path:
     other = make_toy([10, 16, 8, 8])
     for path in (tmp_path, tmp_path / "agent", tmp_path / "agent" / "agent.json"):
         pupil = DdpgStrategy(other.problem, agent=str(path))
-        wanted = teacher._model.policy.state_dict()
-        assert all(torch.equal(v, wanted[k]) for k, v in pupil._model.policy.state_dict().items())
-    # Zero-shot: the first candidate is what the actor itself does.
+        saved = load_file(tmp_path / "agent" / "agent.safetensors")
+        assert all(torch.equal(v, saved[k]) for k, v in pupil._model.policy.state_dict().items())
+        critic = teacher._model.critic.state_dict()
+        assert all(torch.equal(v, critic[k]) for k, v in pupil._model.critic.state_dict().items())
+    # Zero-shot: the first candidate is what the actor itself does, near the plan.
     candidate = pupil.ask()
-    assert candidate is not None and candidate.widths == pupil._play(0.0)
+    assert candidate is not None and candidate.widths == pupil._play(0.0, TRUST)
     play(pupil, other.value, 6)
     pupil.save(tmp_path / "again")
     info = json.loads((tmp_path / "again" / "agent.json").read_text())
@@ -174,17 +178,57 @@ def test_the_built_in_agent_fits_any_network(make_toy: Any) -> None:
 @pytest.mark.usefixtures("few_updates")
 def test_an_agent_that_is_no_use_begins_as_the_best_warm_start(make_toy: Any) -> None:
     """Its own candidate comes first, then the warm starts; the best one of all is what it does."""
-    for own_is_best in (True, False):
+    for best in range(2):
         pupil = DdpgStrategy(make_toy([16, 12, 10, 14]).problem, agent=BUILT_IN)
-        before = {k: v.clone() for k, v in pupil._model.actor.state_dict().items()}
-        own, *others = (pupil.ask() for _ in range(len(pupil._warm_starts)))
-        assert own is not None and own.widths == pupil._play(0.0) and others
-        for number, candidate in enumerate([own, *others]):
+        asked = [pupil.ask() for _ in range(2)]
+        assert asked[0] is not None and asked[0].widths == pupil._play(0.0, TRUST)
+        for number, candidate in enumerate(asked):
             assert candidate is not None
-            pupil._values[candidate.widths] = -number if own_is_best else number
+            pupil._values[candidate.widths] = float(number == best)
         pupil._clone_the_best()
-        after = pupil._model.actor.state_dict()
-        assert all(torch.equal(after[k], v) for k, v in before.items()) == own_is_best
+        wanted = asked[best]
+        assert wanted is not None
+        assert np.abs(np.subtract(pupil._play(0.0), wanted.widths)).max() <= 2
+
+
+def test_an_idle_actor_keeps_to_the_plan(make_toy: Any) -> None:
+    """Its networks correct the plan of least error: with no correction that is what it does."""
+    toy = make_toy([64, 48, 40, 56])
+    strategy = DdpgStrategy(toy.problem)
+    strategy._model.actor.correction = lambda seen: torch.zeros(len(seen), 1)
+    planned = least_error(toy.problem.projection, toy.problem.rankings)
+    ratios = toy.problem.space.ratios
+    assert ratios(strategy._play(0.0)) == pytest.approx(ratios(planned), abs=0.1)
+
+
+@pytest.mark.parametrize("way", [-1.0, 1.0])
+def test_what_learnt_elsewhere_is_believed_so_far_only(way: float, make_toy: Any) -> None:
+    """However wide or narrow the actor wants every group."""
+    strategy = DdpgStrategy(make_toy([64, 48, 40, 56], keep=0.4).problem)
+    strategy._model.actor.correction = lambda seen: torch.full((len(seen), 1), way)
+    decided: Widths = ()
+    widths = strategy._play(0.0, TRUST)
+    strategy._episode.finish = lambda decided: decided  # type: ignore[method-assign]
+    for group, width in enumerate(strategy._play(0.0, TRUST)):
+        seen = strategy._episode.observe(decided)
+        size = strategy.problem.space.sizes[group]
+        ratio, low, high = width / size, seen[LOW], seen[HIGH]
+        near = np.clip(seen[PLANNED] * np.exp(way * TRUST), low, high)
+        assert abs(ratio - near) <= 0.5 / size + 1e-6
+        decided = (*decided, width)
+    assert strategy.problem.projection.fits(widths)
+
+
+def test_what_is_saved_was_taught_the_best_episodes(make_toy: Any, tmp_path: Path) -> None:
+    """The actor that searched may have gone anywhere since."""
+    toy = make_toy([40, 32, 24, 36])
+    teacher = DdpgStrategy(toy.problem)
+    worse, best = (teacher._play(0.2) for _ in range(2))
+    teacher._values = {worse: 0.0, best: 1.0}
+    teacher.save(tmp_path)
+    pupil = DdpgStrategy(toy.problem, agent=str(tmp_path))
+    assert np.abs(np.subtract(pupil._play(0.0), best)).max() <= 2
+    assert pupil._play(0.0) != pupil._play(0.0, 0.0)
 
 
 def test_only_agents_take_an_agent(tmp_path: Path) -> None:
