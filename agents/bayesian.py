@@ -39,8 +39,9 @@ KNOWN = 150
 class _Open:
     """A trial of a sampler's study that is on its way.
 
-    Samplers take it that those turn out badly, so that several at once are not alike (the constant
-    liar of Ginsbourger et al. 2010, "Kriging is well-suited to parallelize optimization").
+    TPE takes it that those turn out badly (the constant liar of Ginsbourger et al. 2010, "Kriging
+    is well-suited to parallelize optimization"), Optuna's GP of today imagines how they may, and
+    CMA-ES draws a generation without knowing of any: several at once are not alike.
     """
 
     study: optuna.Study
@@ -155,7 +156,7 @@ class BayesianStrategy(Strategy):
         for widths, value in self._values.items():
             if widths in known and self._view.sees(widths) and (told := self._open(widths)):
                 told.close(value)
-        self._asked = {widths: self._open(widths) for widths in self._asked}
+        self._asked = {w: self._open(w) if self._view.sees(w) else None for w in self._asked}
 
     def _view_of(self, bins: int) -> View:
         space = self.problem.space

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -90,9 +89,14 @@ class LocalSearchStrategy(CourseStrategy):
         projection, curves = self.problem.projection, self._curves(centre)
         drawn = {swap(centre, projection, self._random) for _ in range(SWAPS)} - {None}
         swaps = sorted((error(curves, w), w) for w in drawn if w is not None)
-        filled = (projection.fill(widths) for _, widths in swaps)
-        new = (w for w in dict.fromkeys(filled) if Candidate(w) not in self._asked)
-        return list(itertools.islice(new, self.problem.workers))
+        new: list[Widths] = []
+        for _, widths in swaps:
+            filled = projection.fill(widths)
+            if Candidate(filled) not in self._asked and filled not in new:
+                new.append(filled)
+            if len(new) == self.problem.workers:
+                break
+        return new
 
     def _curves(self, centre: Widths) -> Curves:
         """Return what the units of every group are worth around a centre."""

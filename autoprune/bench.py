@@ -54,7 +54,6 @@ class Bench:
         races: whether what is sure to have a larger KL than the best so far cannot win.
         judging: measurements that choosing the judge took; none where it was known.
         final_forwards: samples that judging a finalist runs through networks, by kind of repair.
-        workers: candidates that are judged at once.
     """
 
     dense: Scores
@@ -67,7 +66,6 @@ class Bench:
     races: bool
     judging: int
     final_forwards: Mapping[str, int]
-    workers: int = 1
 
     def forwards(self, measurement: Measurement | None = None) -> int:
         """Return how many samples a measurement by the judge ran through a network, or can run."""
@@ -136,7 +134,6 @@ def set_up(
             QUICK: contest.dense.samples + len(builder.quick_repair.samples),
             THOROUGH: contest.dense.samples + len(builder.repair.samples),
         },
-        workers=config.workers,
     )
 
 

@@ -69,15 +69,16 @@ def explore(
         + (f"; it was begun for {planned}, and keeps to that plan" if planned != trials else "")
     )
 
-    def measure(candidate: Candidate) -> Evaluation:
-        leader = ledger.best(1, fits) if bench.races and candidate.kind == "candidate" else []
-        rival = leader[0].candidate.widths if leader else None
+    workers = strategy.problem.workers
+
+    def measure(candidate: Candidate, leader: Widths | None) -> Evaluation:
+        rival = leader if bench.races and candidate.kind == "candidate" else None
         # A base is held for candidates that come one after the other.
-        base = candidate.base if bench.workers == 1 else None
+        base = candidate.base if workers == 1 else None
         return partial(bench.judge.measure, candidate.widths, base, rival)
 
     teller = _teller(ledger, fits, trials, progress)
-    report = run_loop(strategy, measure, reward, ledger, trials, deadline, teller, bench.workers)
+    report = run_loop(strategy, measure, reward, ledger, trials, deadline, teller, workers)
     made = len(ledger.of_round)
     if made < trials and not report.timed_out:
         progress.note(f"{strategy.name} has nothing else to try after {made} of {trials} trials")

@@ -44,7 +44,7 @@ class SearchFailed(AutopruneError):
 
 def run_loop(
     strategy: Strategy,
-    measure: Callable[[Candidate], Evaluation],
+    measure: Callable[[Candidate, Widths | None], Evaluation],
     reward: Reward,
     ledger: Ledger,
     trials: int,
@@ -59,7 +59,8 @@ def run_loop(
 
     Args:
         strategy: who asks.
-        measure: says how a candidate is evaluated, as things stand when it is asked for.
+        measure: (candidate, the best widths that the strategy was told of or earlier rounds found)
+            → how it is evaluated.
         reward: values measurements; raises nothing but `RewardError`.
         ledger: holds the trials; those of an interrupted search are replayed, not evaluated.
         trials: of the ledger's round at the end, replayed ones included.
@@ -67,13 +68,19 @@ def run_loop(
         on_trial: told every new trial.
         workers: candidates that are evaluated at once, where the strategy need not await them. As
             many are always on their way, and each is told in its turn, however long others take:
-            what is asked does not depend on how long anything took.
+            what is asked does not depend on how long anything took. What is awaited alone has the
+            whole processor.
 
     Raises:
         SearchFailed: `MOST_FAILURES` trials failed in a row.
     """
     asking = _Asking(strategy, ledger, trials, deadline)
     asked: deque[tuple[Candidate, Evaluation | None]] = deque()
+
+    def begin(candidate: Candidate) -> Evaluation:
+        evaluation = measure(candidate, asking.leader)
+        alone = candidate.awaited and not asked
+        return evaluation if alone or _over_budget(strategy, candidate) else start(evaluation)
 
     def tell_next() -> None:
         candidate, evaluation = asked.popleft()
@@ -88,7 +95,7 @@ def run_loop(
 
     with _evaluating(workers) as start:
         for candidate, is_new in asking.questions():
-            asked.append((candidate, start(measure(candidate)) if is_new else None))
+            asked.append((candidate, begin(candidate) if is_new else None))
             while asked and (candidate.awaited or len(asked) >= workers):
                 tell_next()
         while asked:
@@ -103,6 +110,8 @@ class _Asking:
     Attributes:
         made: trials of the round that are done or on their way.
         seconds: spent by the strategy.
+        leader: the best widths that it was told of, or that earlier rounds found; not what the
+            record of an interrupted search holds besides: that was not known then.
     """
 
     def __init__(self, strategy: Strategy, ledger: Ledger, trials: int, deadline: float) -> None:
@@ -113,6 +122,12 @@ class _Asking:
         self._repeats = 0
         self.made = len(self._replayed)
         self.seconds = 0.0
+        self._fits = strategy.problem.projection.fits
+        earlier = ledger.best(1, lambda w: self._fits(w) and w not in self._replayed)
+        self._best = -math.inf
+        self.leader: Widths | None = None
+        for trial in earlier:
+            self._lead(trial)
 
     def questions(self) -> Iterator[tuple[Candidate, bool]]:
         """Yield candidates, and whether they are new."""
@@ -146,6 +161,12 @@ class _Asking:
         start = time.perf_counter()
         self._strategy.tell(trial)
         self.seconds += time.perf_counter() - start
+        if trial.candidate.kind == "candidate" and self._fits(trial.candidate.widths):
+            self._lead(trial)
+
+    def _lead(self, trial: Trial) -> None:
+        if trial.value is not None and trial.value > self._best:
+            self._best, self.leader = trial.value, trial.candidate.widths
 
 
 @contextmanager

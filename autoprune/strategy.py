@@ -93,8 +93,8 @@ class Strategy(ABC):
     The loop calls `ask`, evaluates, and calls `tell` with the trial: in strict alternation unless
     candidates need not be awaited, of which several may be on their way; trials are told in the
     order in which they were asked for. Widths that were evaluated before are answered from the
-    record at once and cost no evaluation. With the same problem and the same answers at the same
-    times a strategy asks the same questions: a search is resumed by replaying its record.
+    record in their turn and cost no evaluation. With the same problem and the same answers at the
+    same times a strategy asks the same questions: a search is resumed by replaying its record.
     """
 
     name: ClassVar[str]

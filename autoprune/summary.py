@@ -126,8 +126,10 @@ class Summary:
         best = self.ledger.best(1, self.contest.strategy.problem.projection.fits)
         total = {key: spent.get(key, 0) + value for key, value in took.items()}
         forwards = sum(self.bench.forwards(trial.measurement) for trial in self.ledger)
-        # A session that was killed has left the seconds of its trials alone.
-        seconds = max(total["total"], sum(filter(None, self._seconds().values())))
+        # A session that was killed has left the seconds of its trials alone, each its worker's.
+        stages = {stage: spent or 0.0 for stage, spent in self._seconds().items()}
+        of_trials = sum(stages.pop(stage, 0.0) for stage in TRIAL_STAGES)
+        seconds = max(total["total"], sum(stages.values()) + of_trials / self.config.workers)
         rivals = sum(trial.measurement.others_scored for trial in self.ledger if trial.measurement)
         return {
             "trials": trials,

@@ -20,6 +20,7 @@ agent that learnt on one network fits any other:
 | 12    | needed        | cost still to be saved / what the groups left can save         | 0 to 1 |
 | 13    | planned       | keep ratio in the plan of least reconstruction error, by one   | 0 to 1 |
 |       |               | factor for all groups left brought onto what is left to spend  |        |
+|       |               | (0.5 without a budget)                                         |        |
 | 14    | last          | keep ratio of the group before (1 at the start)                | 0 to 1 |
 | 15-17 | error25,50,75 | reconstruction error with so many percent of the units kept,   | 0 to 1 |
 |       |               | on a log scale from 1e-4 to 1 (1 where no errors are known)    |        |
@@ -32,6 +33,7 @@ import bisect
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -54,6 +56,8 @@ FEATURES = (
 _KEPT = (0.25, 0.5, 0.75)
 _LEAST_ERROR = 1e-4
 _BISECTIONS = 14
+# What is planned where no budget asks for anything.
+UNPLANNED = 0.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,7 +100,7 @@ class Episode:
         self._space = space
         self._projection = projection
         self._costs = [bound.cost for bound in projection.constraints] or list(costs)
-        self._plan = _plan(projection, rankings)
+        self._rankings = rankings
         self._dense = [cost.total(space.sizes) for cost in self._costs]
         savings = np.array([self._saving(group) for group in range(len(space))])
         self.savings: Floats = savings / max(savings.max(initial=0.0), 1e-12)
@@ -183,7 +187,16 @@ class Episode:
         shares: Floats = np.array(costs) / np.maximum(self._dense, 1e-12)
         return shares
 
+    @cached_property
+    def _plan(self) -> Floats:
+        """Keep ratios of least error; alike where errors of some group are not known."""
+        if any(ranking.errors is None for ranking in self._rankings):
+            return np.ones(len(self))
+        return self._space.ratios(least_error(self._projection, self._rankings))
+
     def _planned(self, decided: Widths) -> float:
+        if not self._projection.constraints:
+            return UNPLANNED
         group = len(decided)
         sizes = np.array(self._space.sizes)
         low, high = 0.0, 1 / float(self._plan.min())
@@ -217,13 +230,6 @@ class Episode:
     def _saving(self, group: int) -> float:
         alone = with_width(self._space.sizes, group, self._space.lowest[group])
         return float((1 - self._shares(alone)).mean())
-
-
-def _plan(projection: Projection, rankings: Sequence[Ranking]) -> Floats:
-    """Return keep ratios of least error; alike where errors of some group are not known."""
-    if any(ranking.errors is None for ranking in rankings):
-        return np.ones(len(projection.space))
-    return projection.space.ratios(least_error(projection, rankings))
 
 
 def _errors(ranking: Ranking) -> list[float]:

@@ -103,7 +103,7 @@ def loop(ledger: Ledger) -> Loop:
         arguments |= changes
         arguments["reward"] = NamedReward("mine", arguments["reward"])
         measure = arguments.pop("measure")
-        return run_loop(strategy, lambda c: partial(measure, c.widths), **arguments)
+        return run_loop(strategy, lambda c, leader: partial(measure, c.widths), **arguments)
 
     return run
 
@@ -245,7 +245,7 @@ def test_failures_that_ended_a_search_are_tried_again(tmp_path: Path) -> None:
     def search(reward: Callable[[Measurement], float], trials: int = 12) -> list[Widths]:
         measured: list[Widths] = []
 
-        def measure(candidate: Candidate) -> Evaluation:
+        def measure(candidate: Candidate, leader: Widths | None) -> Evaluation:
             measured.append(candidate.widths)
             return partial(measurement, candidate.widths)
 
@@ -374,7 +374,7 @@ def test_an_interrupted_search_goes_on_as_if_nothing_had_happened(
         strategy = make_strategy(name, problem(12), sampler=sampler)
         ledger = Ledger(SPACE, f"sqlite:///{tmp_path}/{storage}.db")
         try:
-            run_loop(strategy, lambda c: partial(measure, c.widths), reward, ledger, 12)
+            run_loop(strategy, lambda c, leader: partial(measure, c.widths), reward, ledger, 12)
         except KeyboardInterrupt:
             assert stop_at is not None
         return measured

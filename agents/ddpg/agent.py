@@ -49,8 +49,8 @@ class DdpgStrategy(Strategy):
     the executed episode: walked again with the widths that were evaluated, after rounding, wall and
     the spending of what was left of the budget.
 
-    An agent that learnt on another network first shows what it does at once, near the plan of least
-    error: further away it has only learnt that network. What is saved for other networks is an
+    An agent that learnt before first shows what it does at once, near the plan of least error:
+    further away it has only learnt its own network. What is saved for other networks is an
     actor that was taught the best episodes (self-imitation, Oh et al. 2018): the one that searched
     has followed its critic.
     """
@@ -64,6 +64,7 @@ class DdpgStrategy(Strategy):
         self._episode = problem.episode()
         self._model = make_ddpg(self._episode, problem.seed)
         self._before = self._load(agent) if agent else None
+        self._learnt_before = {k: v.clone() for k, v in self._model.actor.state_dict().items()}
         first = FIRST_SPREAD if self._before is None else REUSED_SPREAD
         self._noise = TruncatedNormal(first, LAST_SPREAD, problem.trials, problem.seed)
         self._warm_starts = warm_starts(problem)
@@ -120,20 +121,22 @@ class DdpgStrategy(Strategy):
         info = AgentInfo(HIDDEN, before.episodes + len(self._values), groups)
         ranked = self._best_first()
         actor = self._taught(ranked[: max(round(TAUGHT * len(ranked)), 1)], BLUR)
-        named = {f"actor.{name}": tensor for name, tensor in actor.items()}
+        nets = ("actor", "actor_target")
+        named = {f"{net}.{name}": tensor for net in nets for name, tensor in actor.items()}
         save_agent(folder, info, {**self._model.policy.state_dict(), **named})
         return True
 
     def _taught(self, best: Sequence[Widths], blur: float = 0.0) -> dict[str, torch.Tensor]:
-        """Return an actor's tensors that was taught to decide as these did.
+        """Return the tensors of an actor that was taught to decide as these did.
 
-        It begins anew: one that has run into the corners of its range learns no more.
+        It begins with what it was before this search: what it became has followed the critic.
 
         Args:
             best: widths that were executed.
             blur: spread of the noise on what it sees.
         """
         actor = make_ddpg(self._episode, self.problem.seed).actor
+        actor.load_state_dict(self._learnt_before)
         steps = [step for widths in best for step in self._episode.walk(widths)]
         if steps:
             _teach(actor, steps, blur, self.problem.seed)
@@ -167,8 +170,9 @@ class DdpgStrategy(Strategy):
             return
         self._is_cloned = True
         if best := self._best_first()[:1]:
+            taught = self._taught(best)
             for actor in (self._model.actor, self._model.actor_target):
-                actor.load_state_dict(self._taught(best))
+                actor.load_state_dict(taught)
 
     def _load(self, agent: str) -> AgentInfo:
         shapes = {name: t.shape for name, t in self._model.policy.state_dict().items()}

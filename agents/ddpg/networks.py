@@ -18,6 +18,9 @@ from autoprune.search_spaces.episode import FEATURES, Episode
 HIDDEN = (64, 64)
 CRITIC_RATE, ACTOR_RATE = 1e-3, 1e-4
 TARGET_PACE = 0.01
+# How far from the wall's ends an idle actor keeps, as a share of the room between them: at the very
+# end a correction would change nothing, and nothing would be learnt from it.
+MARGIN = 0.02
 # Decisions that are remembered; more than any search makes.
 MEMORY = 100_000
 
@@ -45,7 +48,8 @@ class WalledActor(Actor):
     def corrected(correction: Tensor, obs: Tensor) -> Tensor:
         """Return the actions (samples, 1) of corrections; 0 is the plan."""
         low, high, planned = (obs[:, i : i + 1] for i in (LOW, HIGH, PLANNED))
-        planned = planned.maximum(low).minimum(high)
+        margin = MARGIN * (high - low)
+        planned = planned.maximum(low + margin).minimum(high - margin)
         room = torch.where(correction < 0, planned - low, high - planned)
         return 2 * (planned + correction * room) - 1
 

@@ -96,17 +96,22 @@ class ClassificationScorer(Scorer):
 
     def score_against(self, model: nn.Module, name: Hashable, rival: Rival) -> Scores:
         """Return the same scores, estimated on some of the samples where KL is surely worse."""
-        rival_name, rival_network = rival
-        theirs = self._racers.get(rival_name)
-        if theirs is None:
-            theirs = SampleScores.join(list(self._by_sample(rival_network())))
-        self._remember(rival_name, theirs)
+        theirs = self._of_rival(*rival)
         with closing(self._by_sample(model)) as batches:
             own = race(batches, theirs)
         if len(own) < len(theirs):
             return own.beside(theirs)
         self._remember(name, own)
         return own.mean()
+
+    def _of_rival(self, name: Hashable, network: Callable[[], nn.Module]) -> SampleScores:
+        """Return a rival's scores; who else wants them meanwhile waits."""
+        with self._lock:
+            theirs = self._racers.get(name)
+            if theirs is None:
+                theirs = SampleScores.join(list(self._by_sample(network())))
+            self._keep(name, theirs)
+        return theirs
 
     def _by_sample(self, model: nn.Module) -> Generator[SampleScores, None, None]:
         """Yield the scores of every batch of the samples."""
@@ -119,10 +124,13 @@ class ClassificationScorer(Scorer):
 
     def _remember(self, name: Hashable, scores: SampleScores) -> None:
         with self._lock:
-            self._racers[name] = scores
-            self._racers.move_to_end(name)
-            if len(self._racers) > RACERS:
-                self._racers.popitem(last=False)
+            self._keep(name, scores)
+
+    def _keep(self, name: Hashable, scores: SampleScores) -> None:
+        self._racers[name] = scores
+        self._racers.move_to_end(name)
+        if len(self._racers) > RACERS:
+            self._racers.popitem(last=False)
 
     def score_near(self, model: nn.Module, base: Callable[[], nn.Module]) -> Scores:
         """Return the same scores, computing what both networks have in common only once."""

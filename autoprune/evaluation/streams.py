@@ -111,8 +111,14 @@ def sharing_threads(number: int) -> Iterator[ThreadPoolExecutor]:
     within = torch.get_num_threads()
     each = max(1, within // number)
     try:
-        # A new thread otherwise begins with what was set last, in whichever thread.
-        with ThreadPoolExecutor(number, "autoprune", torch.set_num_threads, (each,)) as pool:
+        with ThreadPoolExecutor(number, "autoprune", _use, (each,)) as pool:
             yield pool
     finally:
         torch.set_num_threads(within)
+
+
+def _use(threads: int) -> None:
+    """Let PyTorch use so many threads where this one computes."""
+    # Asked first, PyTorch takes what was set last in any thread, and takes it no more later.
+    torch.get_num_threads()
+    torch.set_num_threads(threads)

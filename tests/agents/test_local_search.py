@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from autoprune.agents import BUILT_IN, check_strategy, make_strategy
-from autoprune.agents.ddpg.agent import DdpgStrategy
+from autoprune.agents.ddpg.agent import TRUST, DdpgStrategy
 from autoprune.agents.global_ranking import warm_starts
 from autoprune.agents.local_search import LocalSearchStrategy
 from autoprune.agents.moves import narrow
@@ -17,7 +17,7 @@ from autoprune.errors import RunError
 
 def test_it_begins_with_the_agents_advice_and_the_warm_starts(make_toy: Any, play: Any) -> None:
     toy = make_toy([16, 12, 10, 14])
-    advice = DdpgStrategy(toy.problem, agent=BUILT_IN)._play(0.0)
+    advice = DdpgStrategy(toy.problem, agent=BUILT_IN)._play(0.0, TRUST)
     starts = warm_starts(toy.problem)
     assert advice not in starts
     strategy = make_strategy("local", toy.problem, agent=BUILT_IN)
