@@ -136,6 +136,7 @@ class DdpgStrategy(Strategy):
             blur: spread of the noise on what it sees.
         """
         actor = make_ddpg(self._episode, self.problem.seed).actor
+        assert isinstance(actor, WalledActor)
         actor.load_state_dict(self._learnt_before)
         steps = [step for widths in best for step in self._episode.walk(widths)]
         if steps:
@@ -153,16 +154,16 @@ class DdpgStrategy(Strategy):
         while len(decided) < len(self._episode):
             seen = self._episode.observe(decided)
             near = seen[PLANNED] * np.exp([-trust, trust])
-            ratio = float(self._act(seen).clip(*near))
+            ratio = float(np.clip(self._act(seen), *near))
             if spread > 0:
                 ratio = self._noise.draw(ratio, float(seen[LOW]), float(seen[HIGH]), spread)
             decided = self._episode.execute(decided, ratio)
         return self._episode.finish(decided)
 
-    def _act(self, observation: np.ndarray[Any, Any]) -> np.float64:
+    def _act(self, observation: np.ndarray[Any, Any]) -> float:
         with torch.no_grad():
             seen = torch.as_tensor(observation[None], dtype=torch.float32)
-            return np.float64((float(self._model.actor(seen)) + 1) / 2)
+            return (float(self._model.actor(seen)) + 1) / 2
 
     def _clone_the_best(self) -> None:
         """Let the actor begin as the best of the warm starts, before it first explores."""
