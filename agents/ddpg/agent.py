@@ -35,7 +35,7 @@ MOST_FOLDED = 40
 WIDENING = 1.2
 CLONING_STEPS, CLONING_RATE = 300, 3e-3
 # What learnt elsewhere is believed so far: the logarithm of a keep ratio beside the planned one.
-TRUST = 0.2
+TRUST = 0.3
 # Part of the episodes that is taught to the agent that is saved, and the spread of the noise on
 # what it sees then: it must not learn one network by heart.
 TAUGHT, BLUR = 0.1, 0.05
