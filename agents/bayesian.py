@@ -18,7 +18,7 @@ from autoprune.errors import UsageError, did_you_mean
 from autoprune.policy import Widths
 from autoprune.search_spaces.embedding import Embedding, split_bins
 from autoprune.search_spaces.optuna_view import BinView, GroupView, View
-from autoprune.strategy import Candidate, SearchProblem, Strategy, Trial
+from autoprune.strategy import Candidate, SearchProblem, Strategy, Trial, best_first
 
 # Raw vectors in a row that may fold onto known widths before a step away from there is tried.
 _MOST_FOLDED = 5
@@ -152,7 +152,7 @@ class BayesianStrategy(Strategy):
         self._study = optuna.create_study(direction="maximize", sampler=chooser)
         if self._learns_raw:
             return
-        known = set(self._best_first()[:KNOWN])
+        known = set(best_first(self._values)[:KNOWN])
         for widths, value in self._values.items():
             if widths in known and self._view.sees(widths) and (told := self._open(widths)):
                 told.close(value)
@@ -162,13 +162,9 @@ class BayesianStrategy(Strategy):
         space = self.problem.space
         if len(space) <= MOST_COORDINATES:
             return GroupView(space)
-        best = next(iter(self._best_first()), self._first)
+        best = next(iter(best_first(self._values)), self._first)
         embedding = Embedding(space.ratios(best), split_bins(self._weights.tolist(), bins))
         return BinView(space, embedding, REACH * math.sqrt(FIRST_BINS / bins))
-
-    def _best_first(self) -> list[Widths]:
-        valued = {widths: value for widths, value in self._values.items() if value is not None}
-        return sorted(valued, key=lambda widths: -valued[widths])
 
     def _near(self, wanted: npt.NDArray[np.float64]) -> Widths | None:
         """Return new widths a random step away, None if every step leads to known ones."""

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TypeAlias
 
 from autoprune.errors import AutopruneError, EvaluateError, RewardError, first_line
@@ -75,19 +76,20 @@ def run_loop(
         SearchFailed: `MOST_FAILURES` trials failed in a row.
     """
     asking = _Asking(strategy, ledger, trials, deadline)
-    asked: deque[tuple[Candidate, Evaluation | None]] = deque()
+    asked: deque[tuple[bool, Callable[[], Trial]]] = deque()
 
-    def begin(candidate: Candidate) -> Evaluation:
+    def begin(candidate: Candidate) -> Callable[[], Trial]:
+        if (refused := _over_budget(strategy, candidate)) is not None:
+            return lambda: refused
         evaluation = measure(candidate, asking.leader)
-        alone = candidate.awaited and not asked
-        return evaluation if alone or _over_budget(strategy, candidate) else start(evaluation)
+        if asked or not candidate.awaited:
+            evaluation = start(evaluation)
+        return partial(_evaluate, candidate, evaluation, reward)
 
     def tell_next() -> None:
-        candidate, evaluation = asked.popleft()
-        if evaluation is None:
-            trial = _again(strategy, candidate, ledger)
-        else:
-            trial = _over_budget(strategy, candidate) or _evaluate(candidate, evaluation, reward)
+        is_new, answer = asked.popleft()
+        trial = answer()
+        if is_new:
             ledger.record(trial)
             on_trial(trial)
         _check_failures(ledger, trial)
@@ -95,7 +97,8 @@ def run_loop(
 
     with _evaluating(workers) as start:
         for candidate, is_new in asking.questions():
-            asked.append((candidate, begin(candidate) if is_new else None))
+            known = partial(_again, strategy, candidate, ledger)
+            asked.append((is_new, begin(candidate) if is_new else known))
             while asked and (candidate.awaited or len(asked) >= workers):
                 tell_next()
         while asked:

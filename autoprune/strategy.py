@@ -87,6 +87,12 @@ class SearchProblem:
         return Episode(self.space, self.projection, costs, self.traits, self.rankings)
 
 
+def best_first(values: Mapping[Widths, float | None]) -> list[Widths]:
+    """Return the widths whose value is known, best first."""
+    known = {widths: value for widths, value in values.items() if value is not None}
+    return sorted(known, key=lambda widths: -known[widths])
+
+
 class Strategy(ABC):
     """Chooses how many units each group keeps.
 

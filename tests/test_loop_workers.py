@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,59 +13,18 @@ from typing import Any
 
 import pytest
 import torch
+from loops import SPACE, measurement, problem, reward
 
 from autoprune.agents import make_strategy
-from autoprune.cost.model import CostModel
-from autoprune.evaluation.measurement import Measurement, Scores
+from autoprune.evaluation.measurement import Measurement
 from autoprune.evaluation.reward import NamedReward
-from autoprune.importance import Ranking
 from autoprune.loop import SearchFailed, run_loop
 from autoprune.policy import Widths
-from autoprune.search_spaces.keep_ratio import SearchSpace
-from autoprune.search_spaces.projection import Constraint, Projection
-from autoprune.search_spaces.traits import GroupTraits
-from autoprune.strategy import Candidate, SearchProblem, Strategy, Trial
+from autoprune.strategy import Candidate, Strategy, Trial
 from autoprune.study.ledger import MOST_FAILURES, Ledger
 
-SIZES = (9, 9, 9)
-SPACE = SearchSpace(("a", "b", "c"), SIZES, (1, 1, 1))
 PATIENCE = 30.0
-
-
-class SumCost(CostModel):
-    name = "flops"
-    unit = "MACs"
-
-    def by_layer(self, widths: Widths) -> Mapping[str, float]:
-        return dict(zip("abc", map(float, widths), strict=True))
-
-
-def problem(workers: int) -> SearchProblem:
-    errors = tuple((1 - w / 9) ** 2 for w in range(10))
-    return SearchProblem(
-        space=SPACE,
-        projection=Projection(SPACE, [Constraint(SumCost(), 15.0)]),
-        costs={"flops": SumCost()},
-        rankings=[Ranking(tuple(range(9)), errors)] * 3,
-        traits=[GroupTraits()] * 3,
-        trials=24,
-        seed=0,
-        workers=workers,
-    )
-
-
-def measurement(widths: Widths) -> Measurement:
-    costs = {"flops": float(sum(widths))}
-    kl = float(sum((w - goal) ** 2 for w, goal in zip(widths, (8, 4, 2), strict=True)))
-    return Measurement(widths, SPACE.names, Scores(kl=kl), Scores(kl=0.0), costs, costs, {})
-
-
-def negative(found: Measurement) -> float:
-    assert found.scores.kl is not None
-    return -found.scores.kl
-
-
-REWARD = NamedReward("mine", negative)
+REWARD = NamedReward("mine", reward)
 
 
 class Scripted(Strategy):
@@ -74,7 +33,7 @@ class Scripted(Strategy):
     name = "scripted"
 
     def __init__(self, questions: Iterable[tuple[Widths, bool]]) -> None:
-        super().__init__(problem(1))
+        super().__init__(problem())
         self._questions = iter(questions)
         self.events: list[tuple[str, int]] = []
 
@@ -297,7 +256,7 @@ def test_a_search_does_not_depend_on_how_long_anything_takes(
             rivals[candidate.widths] = leader
             return partial(evaluate, candidate.widths, begun["trials"])
 
-        strategy: Strategy = make_strategy(name, problem(3), sampler=sampler)
+        strategy: Strategy = make_strategy(name, problem(24, workers=3), sampler=sampler)
         ledger = Ledger(SPACE, f"sqlite:///{tmp_path}/{storage}.db")
         try:
             run_loop(strategy, measure, REWARD, ledger, 24, workers=3)
@@ -328,7 +287,7 @@ def test_strategies_that_search_have_several_on_their_way(name: str, tmp_path: P
             most["now"] -= 1
         return measurement(widths)
 
-    strategy: Any = make_strategy(name, problem(2))
+    strategy: Any = make_strategy(name, problem(24, workers=2))
     ledger = Ledger(SPACE, f"sqlite:///{tmp_path}/study.db")
     run_loop(strategy, lambda c, leader: partial(evaluate, c.widths), REWARD, ledger, 24, workers=2)
     assert most["most"] == 2

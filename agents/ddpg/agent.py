@@ -17,7 +17,7 @@ from autoprune.agents.ddpg.replay import EpisodeReplay
 from autoprune.agents.global_ranking import warm_starts
 from autoprune.policy import Widths
 from autoprune.search_spaces.episode import Step
-from autoprune.strategy import Candidate, SearchProblem, Strategy, Trial
+from autoprune.strategy import Candidate, SearchProblem, Strategy, Trial, best_first
 
 # Spread of the exploration at the first and the last trial, in keep ratios.
 FIRST_SPREAD, LAST_SPREAD = 0.2, 0.02
@@ -33,7 +33,7 @@ GREEDY_EVERY = 10
 # Episodes in a row that may end at known widths, each with more noise than the one before.
 MOST_FOLDED = 40
 WIDENING = 1.2
-CLONING_STEPS, CLONING_RATE = 300, 3e-3
+TEACHING_STEPS, TEACHING_RATE = 300, 3e-3
 # What learnt elsewhere is believed so far: the logarithm of a keep ratio beside the planned one.
 TRUST = 0.3
 # Part of the episodes that is taught to the agent that is saved, and the spread of the noise on
@@ -119,7 +119,7 @@ class DdpgStrategy(Strategy):
         before = self._before or AgentInfo(HIDDEN, 0, ())
         groups = (*before.networks, len(self.problem.space))
         info = AgentInfo(HIDDEN, before.episodes + len(self._values), groups)
-        ranked = self._best_first()
+        ranked = best_first(self._values)
         actor = self._taught(ranked[: max(round(TAUGHT * len(ranked)), 1)], BLUR)
         nets = ("actor", "actor_target")
         named = {f"{net}.{name}": tensor for net in nets for name, tensor in actor.items()}
@@ -144,10 +144,6 @@ class DdpgStrategy(Strategy):
         taught: dict[str, torch.Tensor] = actor.state_dict()
         return taught
 
-    def _best_first(self) -> list[Widths]:
-        valued = {widths: value for widths, value in self._values.items() if value is not None}
-        return sorted(valued, key=lambda widths: -valued[widths])
-
     def _play(self, spread: float, trust: float = math.inf) -> Widths:
         """Return where an episode ends that goes no further from the plan than it is trusted."""
         decided: Widths = ()
@@ -170,7 +166,7 @@ class DdpgStrategy(Strategy):
         if self._is_cloned:
             return
         self._is_cloned = True
-        if best := self._best_first()[:1]:
+        if best := best_first(self._values)[:1]:
             taught = self._taught(best)
             for actor in (self._model.actor, self._model.actor_target):
                 actor.load_state_dict(taught)
@@ -191,9 +187,9 @@ def _teach(actor: WalledActor, steps: Sequence[Step], blur: float, seed: int) ->
     """Fit an actor to executed ratios, with noise of so much spread on what it sees."""
     seen = torch.tensor(np.array([step.observation for step in steps]), dtype=torch.float32)
     wanted = torch.tensor([[2 * step.ratio - 1] for step in steps], dtype=torch.float32)
-    optimizer = torch.optim.Adam(actor.parameters(), CLONING_RATE)
+    optimizer = torch.optim.Adam(actor.parameters(), TEACHING_RATE)
     random = torch.Generator().manual_seed(seed)
-    for _ in range(CLONING_STEPS):
+    for _ in range(TEACHING_STEPS):
         noise = blur * torch.randn(seen.shape, generator=random)
         done = actor.corrected(actor.correction(seen + noise), seen)
         loss = (done - wanted).square().mean()
