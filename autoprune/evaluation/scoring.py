@@ -25,7 +25,7 @@ from autoprune.evaluation.measurement import Scores
 from autoprune.evaluation.prefix import PrefixCache
 from autoprune.evaluation.racing import Rival, SampleScores, race
 from autoprune.evaluation.streams import GPU_BATCH, Streams, in_turn
-from autoprune.structure.inputs import device_of
+from autoprune.structure.inputs import device_of, run
 
 # Networks whose scores by sample are remembered, for others to race against.
 RACERS = 16
@@ -234,6 +234,6 @@ def class_logits(model: nn.Module, samples: Samples) -> Tensor:
 
 
 def _logits(model: nn.Module, samples: Samples) -> Iterable[Tensor]:
-    with torch.inference_mode():
+    with torch.no_grad():
         for batch in in_turn(samples):
-            yield model(batch.inputs)
+            yield run(model, batch.inputs)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from autoprune.data import Samples
+from autoprune.structure.inputs import run
 
 # One batch after the other: larger ones measured no faster on a CPU and take more memory.
 CPU_BATCH = 125
@@ -101,8 +102,8 @@ def _attributes(model: nn.Module) -> dict[tuple[str, str], Any]:
 
 
 def _run(model: nn.Module, inputs: Tensor) -> Any:
-    with torch.inference_mode():
-        return model(inputs)
+    with torch.no_grad():
+        return run(model, inputs)
 
 
 @contextmanager

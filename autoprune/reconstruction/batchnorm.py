@@ -14,6 +14,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights, fuse_linear_bn_weights
 from autoprune.data import Samples
 from autoprune.structure.biases import PLAIN_LAYERS
 from autoprune.structure.groups import Structure
+from autoprune.structure.inputs import run
 from autoprune.structure.surgery import empty_dicts
 
 BATCH = 250
@@ -39,7 +40,7 @@ def reestimate_batchnorm(model: nn.Module, samples: Samples) -> None:
         with torch.no_grad():
             # Equal batches: each counts the same, and a BN cannot train on a single sample.
             for batch in samples.batches_within(BATCH):
-                model(batch.inputs)
+                run(model, batch.inputs)
     finally:
         for layer, momentum in zip(layers, momenta, strict=True):
             layer.momentum = momentum

@@ -31,7 +31,8 @@ from autoprune.data import Samples
 from autoprune.reconstruction.ridge import Affine, RidgeToPrior, passing
 from autoprune.statistics.moments import draw_positions, is_laid_out, outputs_at, patches
 from autoprune.structure.groups import LayerSpec, Structure
-from autoprune.structure.operators import OperatorMode, plain_arithmetic
+from autoprune.structure.inputs import run
+from autoprune.structure.operators import OperatorMode, plain_arithmetic, whole_operators
 from autoprune.structure.surgery import Keep
 
 # Of a row's targets on average: layers of more outputs get fewer rows, unless they need them.
@@ -126,8 +127,8 @@ class _Walk(OperatorMode):
 
     def run(self, samples: Samples) -> None:
         """Run all samples as one batch."""
-        with plain_arithmetic(), torch.inference_mode(), self:
-            self._model(samples.inputs)
+        with plain_arithmetic(), whole_operators(), self:
+            run(self._model, samples.inputs)
 
 
 def _can_refit(layer: LayerSpec) -> bool:

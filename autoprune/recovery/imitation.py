@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from autoprune.errors import ModelError, type_of
 from autoprune.statistics.consumers import LayerMode
 from autoprune.structure.groups import LayerSpec, Structure
+from autoprune.structure.inputs import run
 from autoprune.structure.surgery import Keep
 
 # Activations of a smaller mean square are as good as zero.
@@ -78,7 +79,7 @@ class Imitation:
             ModelError: its output is no tensor.
         """
         with _Reader(model, self._structure) as reader:
-            output = model(inputs)
+            output = run(model, inputs)
         if not isinstance(output, Tensor):
             raise ModelError(
                 f"recovery needs a network that returns a tensor, not {type_of(output)}."

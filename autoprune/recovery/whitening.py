@@ -19,6 +19,7 @@ from autoprune.data import Samples
 from autoprune.statistics.consumers import LayerMode
 from autoprune.statistics.moments import Moments, MomentSum, is_laid_out
 from autoprune.structure.groups import LayerSpec, Structure
+from autoprune.structure.inputs import run
 
 # Of the step's length in these coordinates, at its peak: what the outputs change by, as a share.
 RATE = 0.03
@@ -65,7 +66,7 @@ def find_bases(
     with torch.no_grad(), seen:
         for batch in samples.batches(size):
             seen.share = len(batch) / len(samples)
-            network(batch.inputs)
+            run(network, batch.inputs)
     weights = dict(network.named_parameters())
     return {
         layer.weight: seen.basis(layer, weights[layer.weight], _bias(network, layer) is not None)

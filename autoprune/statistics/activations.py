@@ -11,6 +11,7 @@ from autoprune.data import Samples
 from autoprune.statistics.collect import BATCH
 from autoprune.statistics.consumers import LayerMode, by_channel
 from autoprune.structure.groups import LayerSpec, Structure
+from autoprune.structure.inputs import run
 from autoprune.structure.operators import plain_arithmetic
 
 # Classes that are told apart, the most frequent ones: memory grows with their number.
@@ -58,10 +59,10 @@ def collect_activations(
         samples: calibration data; labels are used where they are whole numbers.
     """
     mode = _Collecting(model, structure, _frequent_classes(samples))
-    with torch.inference_mode(), plain_arithmetic(), mode:
+    with torch.no_grad(), plain_arithmetic(), mode:
         for batch in samples.batches_within(BATCH):
             mode.begin(batch)
-            model(batch.inputs)
+            run(model, batch.inputs)
     return {weight: total.result() for weight, total in mode.sums.items()}
 
 

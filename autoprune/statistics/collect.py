@@ -11,6 +11,7 @@ from autoprune.data import Samples
 from autoprune.statistics.consumers import LayerMode
 from autoprune.statistics.moments import Moments, MomentSum, is_laid_out, matrix_of
 from autoprune.structure.groups import LayerSpec, Structure
+from autoprune.structure.inputs import run
 
 POSITIONS_PER_SAMPLE = 32
 BATCH = 250
@@ -36,9 +37,9 @@ def collect_moments(
     """
     gathering = _Gathering(model, structure, seed, positions)
     seen = 0
-    with torch.inference_mode(), gathering:
+    with torch.no_grad(), gathering:
         for batch in samples.batches_within(BATCH):
-            model(batch.inputs)
+            run(model, batch.inputs)
             seen += len(batch)
             progress(seen, len(samples))
     # A layer that is never laid out as it was traced shows no inputs.

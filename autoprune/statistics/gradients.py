@@ -14,6 +14,7 @@ from autoprune.data import Samples, check_labels
 from autoprune.errors import ModelError
 from autoprune.statistics.consumers import LayerMode, batch_within, by_channel, unit_sums
 from autoprune.structure.groups import LayerSpec, Structure
+from autoprune.structure.inputs import run
 from autoprune.structure.operators import plain_arithmetic
 
 # Labelled samples that gradients are taken of.
@@ -87,7 +88,7 @@ def taylor_terms(
         for batch in samples.batches(batch_size):
             tap = GradientTap(model, structure, len(batch), lambda a, g: (a * g).sum(1).double())
             with tap:
-                logits = model(batch.inputs)
+                logits = run(model, batch.inputs)
             _loss(logits, batch).backward()
             for total, group in zip(totals, structure.groups, strict=True):
                 if parts := unit_sums(group, tap.found.get):

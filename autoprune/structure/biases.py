@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from autoprune.structure.call import Call
 from autoprune.structure.groups import LayerSpec
 from autoprune.structure.inputs import Inputs, run
-from autoprune.structure.operators import OperatorMode
+from autoprune.structure.operators import OperatorMode, whole_operators
 
 PLAIN_LAYERS = (
     *(nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d),
@@ -56,7 +56,7 @@ def bias_takers(model: nn.Module, layers: Iterable[LayerSpec], inputs: Inputs) -
     }
     watch = _Watch(modules)
     try:
-        with _lent_biases(modules.values()), torch.inference_mode(), watch:
+        with _lent_biases(modules.values()), whole_operators(), watch:
             run(model, inputs)
     except Exception:
         return frozenset()

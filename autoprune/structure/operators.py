@@ -18,7 +18,7 @@ from autoprune.structure.rules import find_rule
 
 
 class OperatorMode(TorchDispatchMode):
-    """Runs under a forward pass in inference mode and hands every operator to `operate`.
+    """Runs under a forward pass with `whole_operators` and hands every operator to `operate`.
 
     Composite operators that have no rule of their own are taken apart.
     """
@@ -45,6 +45,17 @@ class OperatorMode(TorchDispatchMode):
     @abstractmethod
     def operate(self, number: int, name: str, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         """Run one operator (name without in-place underscore) and return its result."""
+
+
+@contextmanager
+def whole_operators() -> Iterator[None]:
+    """Composite operators (`linear`, `batch_norm`) reach a dispatch mode whole; no gradients.
+
+    As in `torch.inference_mode`, but tensors are ordinary ones: what a forward pass keeps (a grid
+    on a module, a table in a cache) can be trained with later.
+    """
+    with torch.no_grad(), torch._C._AutoDispatchBelowAutograd():
+        yield
 
 
 @contextmanager

@@ -13,12 +13,12 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, TypeAlias
 
-import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only, tree_unflatten
 
 from autoprune.structure.inputs import Inputs, run
+from autoprune.structure.operators import whole_operators
 from autoprune.structure.script import (
     Given,
     Made,
@@ -166,7 +166,7 @@ def advance(
         NotReplayable: the network left the script.
     """
     mode = _Advance(script, start, stop, values, given_sources(base, inputs))
-    with torch.inference_mode(), suppress(_Reached):
+    with whole_operators(), suppress(_Reached):
         _follow(base, inputs, mode)
     return mode.values
 
@@ -184,7 +184,7 @@ def resume(model: nn.Module, inputs: Inputs, script: Script, start: int, values:
     Raises:
         NotReplayable: the network left the script.
     """
-    with torch.inference_mode():
+    with whole_operators():
         mode = _Resume(script, start, values, given_sources(model, inputs))
         return mode.real(_follow(model, inputs, mode))
 

@@ -17,6 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_unflatten
 
 from autoprune.structure.inputs import Inputs, run
+from autoprune.structure.operators import whole_operators
 from autoprune.structure.surgery import named_tensors
 
 
@@ -283,6 +284,6 @@ def record(model: nn.Module, inputs: Inputs) -> Script:
         NotReplayable: it cannot have one.
     """
     recorder = _Recorder(given_sources(model, inputs))
-    with torch.inference_mode(), recorder:
+    with whole_operators(), recorder:
         outputs = run(model, inputs)
     return Script(recorder.steps, outputs, recorder.memory)

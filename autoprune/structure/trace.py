@@ -15,7 +15,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
@@ -29,7 +28,7 @@ from autoprune.structure.flow import Flow
 from autoprune.structure.groups import LayerSpec, Structure
 from autoprune.structure.inputs import Inputs, run, sample
 from autoprune.structure.labels import Atoms, along, canonical, constant
-from autoprune.structure.operators import OperatorMode
+from autoprune.structure.operators import OperatorMode, whole_operators
 from autoprune.structure.rules import find_rule
 
 # Beyond this many elements a tensor in element-wise arithmetic is taken as fixed.
@@ -206,7 +205,7 @@ def trace(model: nn.Module, example_inputs: Inputs) -> Structure:
             tracer.set_labels(leaf, along(image_channels, leaf.shape, 1))
         tracer.activations.given(leaf)
     try:
-        with torch.inference_mode(), tracer:
+        with whole_operators(), tracer:
             outputs = run(model, inputs)
     except Exception as error:
         raise ModelError(

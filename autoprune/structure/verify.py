@@ -69,13 +69,13 @@ def difference(
     }
     policy = structure.policy([kept.get(g.name, range(g.size)) for g in structure.groups])
     try:
-        with torch.inference_mode():
+        with torch.no_grad():
             small = _outputs(run(cut(model, kept_positions(model, policy)), inputs))
     except Exception as error:
         return (
             f"the forward pass fails once it is cut ({type(error).__name__}: {first_line(error)})"
         )
-    with torch.inference_mode():
+    with torch.no_grad():
         zeroed = _zero_consumers(model, groups, kept)
         dense = _outputs(functional_call(model, zeroed, *_call_arguments(inputs)))
     for a, b in zip(dense, small, strict=True):
@@ -115,7 +115,7 @@ def _outputs(value: Any) -> list[Tensor]:
 
 
 def _check_finite(model: nn.Module, inputs: Any) -> None:
-    with torch.inference_mode():
+    with torch.no_grad():
         for out in _outputs(run(model, inputs)):
             if out.is_floating_point() and not bool(out.isfinite().all()):
                 raise ModelError(

@@ -86,7 +86,7 @@ def runner(model: nn.Module, inputs: Tensor) -> Run:
     """Return what runs a network once and waits until its device is done."""
 
     def run() -> None:
-        with torch.inference_mode():
+        with torch.no_grad():
             model(inputs)
         if inputs.device.type == "cuda":
             torch.cuda.synchronize(inputs.device)
