@@ -70,6 +70,7 @@ def take_measured(path: Path, run: RunDirectory) -> dict[str, Any]:
     figures = LatencyFigures(
         conditions.backend,
         origin.device,
+        conditions.threads,
         predicted if device is not None else None,
         tuple(timing.ms for timing in timings),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from autoprune.cost.latency.profiler import profile
 from autoprune.cost.latency.steps import favoured_step
 from autoprune.cost.latency.table import LatencyTable, describe_noise
 from autoprune.errors import UsageError
+from autoprune.evaluation.stopwatch import paired_latency_ms
 from autoprune.memory import settled_memory
 from autoprune.progress import Progress
 from autoprune.search_spaces.projection import Projection
@@ -71,6 +73,20 @@ def host_conditions(model: nn.Module) -> Conditions:
         threads=torch.get_num_threads(),
         dtype=str(tensor.dtype).removeprefix("torch."),
     )
+
+
+def measured_here(models: Sequence[nn.Module], inputs: Tensor) -> LatencyFigures:
+    """Return latencies of a dense network and a cut one in eager PyTorch, where they are.
+
+    Args:
+        models: both, on one device.
+        inputs: one sample.
+    """
+    conditions = host_conditions(models[0])
+    threads = conditions.threads if inputs.device.type == "cpu" else None
+    measured = tuple(paired_latency_ms(models, inputs))
+    name = make_backend(conditions).device_name()
+    return LatencyFigures(conditions.backend, name, threads, None, measured)
 
 
 def wants_latency(config: SearchConfig) -> bool:
@@ -161,8 +177,10 @@ class Verifier:
             with settled_memory(), self._backend.session():
                 runs = [self._backend.network(one, self._inputs) for one in (self._model, network)]
                 measured = tuple(timing.ms for timing in self._backend.measure(runs))
+        conditions = table.conditions
+        predicted = dense_ms, pruned_ms
         return LatencyFigures(
-            table.conditions.backend, table.origin.device, (dense_ms, pruned_ms), measured
+            conditions.backend, table.origin.device, conditions.threads, predicted, measured
         )
 
 

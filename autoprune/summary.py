@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import platform
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from autoprune.bench import Bench
 from autoprune.config import SearchConfig
 from autoprune.data import Partition
 from autoprune.errors import first_line
 from autoprune.evaluation.scoring import score_split
-from autoprune.evaluation.stopwatch import paired_latency_ms
 from autoprune.finals import Finalist
+from autoprune.latency import measured_here
 from autoprune.max_drop import Smallest
 from autoprune.progress import Progress
 from autoprune.session import Session
 from autoprune.study.ledger import Ledger
-from autoprune.study.result import LatencyFigures, Outcome, frontier, stage_seconds
+from autoprune.study.result import Outcome, frontier, stage_seconds
 from autoprune.task import Task
 from autoprune.verification import Contest
 from autoprune.winner import Recovered, Winner
@@ -117,7 +114,7 @@ class Summary:
             pruned=scores[0],
             recovered=scores[1] if winner.recovered else None,
             split=split,
-            latency=self.contest.latency or _measured_here([self.model, winner.network], one),
+            latency=self.contest.latency or measured_here([self.model, winner.network], one),
         )
 
     def _search(self) -> dict[str, Any]:
@@ -154,17 +151,3 @@ class Summary:
             **dict.fromkeys(TRIAL_STAGES, 0.0),
             **stage_seconds(self.ledger),
         }
-
-
-def _measured_here(models: Sequence[nn.Module], inputs: Tensor) -> LatencyFigures:
-    """Return latencies of eager PyTorch on the networks' own device."""
-    measured = tuple(paired_latency_ms(models, inputs))
-    return LatencyFigures("torch", _device_name(inputs.device), None, measured)
-
-
-def _device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    threads = torch.get_num_threads()
-    plural = "s" if threads > 1 else ""
-    return f"{platform.processor() or platform.machine()}, {threads} thread{plural}"

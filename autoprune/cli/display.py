@@ -129,13 +129,21 @@ def show_search(run: Run, verbose: bool = False, quiet: bool = False) -> None:
 def _about_latency(latency: Mapping[str, Any], run: str) -> str:
     """Return in words where latency was measured, or how it can be."""
     if latency["measured_ms"] is not None:
-        return f"latency measured at batch 1 on {latency['device']}"
+        return f"latency measured with {_conditions(latency)}"
     if latency["predicted_ms"] is None:
         return "latency was not measured"
-    foretold = percent(latency["predicted_ms"] / latency["predicted_dense_ms"])
-    text = f"latency foretold for {latency['device']}: {foretold} of dense"
+    share = percent(latency["predicted_ms"] / latency["predicted_dense_ms"])
+    text = f"latency predicted for {_conditions(latency)}: {share} of dense"
     there = f"; to measure it there: autoprune evaluate {run} --kit DIR"
     return text + (there if latency["backend"] == "onnxruntime" else "")
+
+
+def _conditions(latency: Mapping[str, Any]) -> str:
+    """Return in words what `costs.latency` of a result is of."""
+    from autoprune.cost.latency.backends import measured_on
+
+    # Runs of older versions have the threads in the device's name.
+    return f"{measured_on(latency['backend'], latency['device'], latency.get('threads'))}, batch 1"
 
 
 def _latency_fell(dense: Mapping[str, Any], pruned: Mapping[str, Any]) -> bool:
@@ -152,7 +160,7 @@ def show_evaluation(report: Mapping[str, Any]) -> None:
     out.print(comparison(report["dense"], report["pruned"]))
     out.print(
         f"\n{escape(report['data'])}, {report['split']} split, {report['samples']} samples; "
-        f"KL to dense {report['kl']:.4f}; latency measured at batch 1 on {report['device']}"
+        f"KL to dense {report['kl']:.4f}; {escape(_about_latency(report['latency'], ''))}"
     )
 
 
@@ -162,14 +170,11 @@ def show_measured(report: Mapping[str, Any]) -> None:
 
     out, dense, pruned = console(), report["measured_dense_ms"], report["measured_ms"]
     out.print(comparison({"latency_ms": dense}, {"latency_ms": pruned}))
-    foretold = ""
+    predicted = ""
     if report["predicted_ms"] is not None:
         share = percent(report["predicted_ms"] / report["predicted_dense_ms"])
-        foretold = f", {share} foretold"
-    out.print(
-        f"\n{percent(pruned / dense)} of dense{foretold}; "
-        f"{escape(report['backend'])} on {escape(report['device'])}, batch 1"
-    )
+        predicted = f", {share} predicted"
+    out.print(f"\n{percent(pruned / dense)} of dense{predicted}; {escape(_conditions(report))}")
     if report["budget"] is not None:
         factor = report["overshoot"]
         missed = f"missed, by a factor of {factor:.3f}: search again with a tighter bound"

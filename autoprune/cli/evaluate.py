@@ -110,11 +110,11 @@ class Subjects:
     def compare(self) -> dict[str, Any]:
         """Return what `autoprune evaluate --json` prints."""
         from autoprune.evaluation.scoring import score_split
-        from autoprune.evaluation.stopwatch import paired_latency_ms
+        from autoprune.latency import measured_here
 
         networks = [self.dense, self.pruned]
         dense_scores, scores = score_split(self.dense, [self.pruned], self.split)
-        latencies = paired_latency_ms(networks, self.split.take([0]).inputs.to(self.device))
+        latency = measured_here(networks, self.split.take([0]).inputs.to(self.device))
         costs = self.run.load_result()["costs"]
         rows = {
             kind: {
@@ -122,10 +122,13 @@ class Subjects:
                 "loss": own.loss,
                 "flops": costs[kind]["flops"],
                 "params": costs[kind]["params"],
-                "latency_ms": latency,
+                "latency_ms": ms,
             }
-            for kind, own, latency in zip(
-                ("dense", "pruned"), (dense_scores, scores), latencies, strict=True
+            for kind, own, ms in zip(
+                ("dense", "pruned"),
+                (dense_scores, scores),
+                latency.measured_ms or (None, None),
+                strict=True,
             )
         }
         return {
@@ -134,6 +137,7 @@ class Subjects:
             "split": self.split_name,
             "samples": scores.samples,
             "device": str(self.device),
+            "latency": latency.report(),
             **rows,
             "kl": scores.kl,
         }

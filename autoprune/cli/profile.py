@@ -39,7 +39,10 @@ DeviceName = Annotated[
         rich_help_panel=HOW,
     ),
 ]
-Threads = Annotated[int, _count("Threads of one run (default 1).")]
+Threads = Annotated[
+    int | None,
+    _count("Threads of one run (default: as many as the runtime uses by itself)."),
+]
 Batch = Annotated[int, _count("Samples of one run (default 1).")]
 Dtype = Annotated[
     str,
@@ -79,7 +82,7 @@ def profile(
     normalize: Normalize = None,
     backend: BackendName = "torch",
     device: DeviceName = "cpu",
-    threads: Threads = 1,
+    threads: Threads = None,
     batch: Batch = 1,
     dtype: Dtype = "float32",
     channels_last: ChannelsLast = False,
@@ -98,7 +101,7 @@ def profile(
     from autoprune.cli.progress import listen
     from autoprune.cli.search import Interrupted
     from autoprune.cli.specs import DEMO, load_model
-    from autoprune.cost.latency.backends import Conditions, make_backend
+    from autoprune.cost.latency.backends import Conditions, backend_class, make_backend
     from autoprune.cost.latency.kit import read_kit, write_kit
     from autoprune.cost.latency.onnx_backend import check_onnx
     from autoprune.cost.latency.plots import check_plotly
@@ -116,6 +119,8 @@ def profile(
     elsewhere = kit is not None or from_kit is not None
     name = "onnxruntime" if elsewhere else backend
     form = "channels_last" if channels_last else "contiguous"
+    if threads is None and not elsewhere:
+        threads = backend_class(name).default_threads()
     conditions = Conditions(name, device, threads, batch, dtype, form)
     # A mistake is told before the network is loaded; a kit is for what another device has.
     (check_onnx if elsewhere else make_backend)(conditions)
@@ -153,9 +158,11 @@ def _show(table: LatencyTable, path: Path, spec: str) -> None:
 
     if (noise := describe_noise(table.origin)) is not None:
         warn(noise)
-    error, seconds = table.correction.relative_error, table.origin.seconds
+    correction, seconds = table.correction, table.origin.seconds
+    usual, largest = correction.relative_error or 0.0, correction.largest_error or 0.0
     took = f" in {seconds:.0f} s" if seconds else ""  # a kit does not say
     console().print(
         f"{path}: {len(table.layers)} layers of {spec}, {table.origin.measurements} measurements"
-        f"{took}, {table.about}; whole networks are foretold to {100 * (error or 0.0):.1f} %"
+        f"{took}, {table.about}; whole networks are predicted to {100 * usual:.1f} % (at worst "
+        f"{100 * largest:.1f} %)"
     )

@@ -17,13 +17,14 @@ class LatencyFigures:
     """Latencies of the dense network and the pruned one, ms per run at batch 1.
 
     Attributes:
-        backend, device: what they are of.
+        backend, device, threads: what they are of; threads are None on a GPU.
         predicted_ms: (dense, pruned) by the latency table, None without one.
         measured_ms: (dense, pruned) in turn, None if the device is not this host.
     """
 
     backend: str
     device: str
+    threads: int | None
     predicted_ms: tuple[float, ...] | None
     measured_ms: tuple[float, ...] | None
 
@@ -36,6 +37,7 @@ class LatencyFigures:
             "measured_ms": pruned,
             "backend": self.backend,
             "device": self.device,
+            "threads": self.threads,
             "predicted_dense_ms": predicted_dense,
             "measured_dense_ms": dense,
             "verified": None if self.predicted_ms is None else self.measured_ms is not None,

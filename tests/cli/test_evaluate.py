@@ -22,6 +22,7 @@ def test_table_and_json(run: str, cli) -> None:
     assert done.status == 0 and done.err == ""
     for word in ("top-1", "loss", "MACs", "params", "latency", "test split, 300 samples"):
         assert word in done.out
+    assert "latency measured with torch on" in done.out and "(1 thread), batch 1" in done.out
     report = json.loads(cli("evaluate", run, "--json").out)
     result = json.loads(Path(run, "result.json").read_text())
     for name in ("dense", "pruned"):

@@ -62,6 +62,15 @@ def latency_of(run: str) -> dict[str, float]:
     return json.loads((Path(run) / "result.json").read_text())["costs"]["latency"]
 
 
+def test_threads_are_the_runtimes_own_unless_given(cli) -> None:
+    own = "    @classmethod\n    def default_threads(cls):\n        return 3\n"
+    Path("device.py").write_text(DEVICE + "\n" + own)
+    for given, threads in (((), 3), (("--threads", "2"), 2)):
+        done = cli("profile", *BACKEND, *given, "--output", f"{threads}.json")
+        assert done.status == 0 and f"device.py:Device on a device ({threads} threads)" in done.out
+        assert json.loads(Path(f"{threads}.json").read_text())["conditions"]["threads"] == threads
+
+
 def test_a_search_meets_latency_beside_other_bounds(table: Path, search, cli) -> None:
     done = search("--budget", "latency=0.6,flops=0.5,params=0.7", *MEASURED)
     assert done.status == 0, done.err
@@ -117,7 +126,10 @@ def phone(table: Path, search) -> Path:
     table.write_text(json.dumps(named))
     done = search("--budget", "latency=0.6", "--latency-table", str(table))
     assert done.status == 0, done.err
-    assert "foretold for a phone" in done.out and "autoprune evaluate out --kit DIR" in done.out
+    assert (
+        "predicted for onnxruntime on a phone" in done.out
+        and "autoprune evaluate out --kit DIR" in done.out
+    )
     return Path("out")
 
 
@@ -164,7 +176,7 @@ def test_a_winner_without_a_table_is_measured_elsewhere(search, cli) -> None:
     Path("out.latency.json").write_text("of a run that had this name before")
     assert cli("evaluate", "out", "--kit", "kit").status == 0
     done = cli("evaluate", "out", "--from-kit", str(measured_by_kit("kit")))
-    assert done.status == 0 and "foretold" not in done.out and "latency=" not in done.out
+    assert done.status == 0 and "predicted" not in done.out and "latency=" not in done.out
     found = latency_of("out")
     assert (found["device"], found["predicted_ms"], found["verified"]) == ("a phone", None, None)
     assert 0 < found["measured_ms"] and 0 < found["measured_dense_ms"]

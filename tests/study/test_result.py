@@ -27,7 +27,7 @@ OUTCOME = Outcome(
     pruned=Scores(kl=0.125, loss=0.5, top1=0.5, samples=300),
     recovered=None,
     split="test",
-    latency=LatencyFigures("torch", "cpu", None, (2.0, 1.0)),
+    latency=LatencyFigures("torch", "cpu", 1, None, (2.0, 1.0)),
 )
 
 
@@ -46,6 +46,7 @@ def test_report_has_the_documented_keys_and_figures() -> None:
     assert costs["pruned"]["flops"] == 50 and costs["pruned"]["latency_ms"] == 1.0
     assert costs["latency"] == {
         "predicted_ms": None, "measured_ms": 1.0, "backend": "torch", "device": "cpu",
+        "threads": 1,
         "predicted_dense_ms": None, "measured_dense_ms": 2.0, "verified": None,
     }  # fmt: skip
     assert json.loads(json.dumps(report)) == report

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from autoprune.cost.latency.signature import Signature
@@ -29,7 +30,7 @@ class Conditions:
     Attributes:
         backend: its name.
         device: cpu, cuda, or the name of an ONNX Runtime provider.
-        threads: of one run.
+        threads: of one run; None leaves it to the runtime, on a device that is yet to be seen.
         batch: samples per run.
         dtype: of weights and activations.
         memory_format: contiguous or channels_last.
@@ -37,7 +38,7 @@ class Conditions:
 
     backend: str = DEFAULT_BACKEND
     device: str = "cpu"
-    threads: int = 1
+    threads: int | None = 1
     batch: int = 1
     dtype: str = "float32"
     memory_format: str = "contiguous"
@@ -50,8 +51,9 @@ class Conditions:
                     f"{getattr(self, name)!r}."
                 )
         for name in ("threads", "batch"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name} must be at least 1, but got {getattr(self, name)}.")
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UsageError(f"{name} must be at least 1, but got {value}.")
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON."""
@@ -101,6 +103,11 @@ class Backend(ABC):
     def versions(self) -> Mapping[str, str]:
         """Return the versions of the libraries that it measures with."""
 
+    @classmethod
+    def default_threads(cls) -> int:
+        """Return how many threads the runtime uses on this host by default; PyTorch's here."""
+        return torch.get_num_threads()
+
     @contextmanager
     def session(self) -> Iterator[None]:
         """Hold the conditions that are the process's own, as its number of threads."""
@@ -113,17 +120,40 @@ def make_backend(conditions: Conditions) -> Backend:
     Raises:
         UsageError: there is none of that name, or what it needs is missing here.
     """
+    name = conditions.backend
+    kind = backend_class(name)
+    if name in _built_in():
+        return kind(conditions)
+    made: Backend = call_factory(lambda: kind(conditions), name, "backend")
+    return made
+
+
+def backend_class(name: str) -> type[Backend]:
+    """Return the class of a backend; a file or module that is named is imported.
+
+    Raises:
+        UsageError: there is none of that name.
+    """
     built_in = _built_in()
-    if conditions.backend in built_in:
-        return built_in[conditions.backend](conditions)
-    found = load_plugin(conditions.backend, "backend", ENTRY_POINTS, built_in)
+    found = built_in.get(name) or load_plugin(name, "backend", ENTRY_POINTS, built_in)
     if not (isinstance(found, type) and issubclass(found, Backend)):
         raise UsageError(
-            f"backend {conditions.backend!r} is no subclass of "
-            "autoprune.cost.latency.backends.Backend."
+            f"backend {name!r} is no subclass of autoprune.cost.latency.backends.Backend."
         )
-    made: Backend = call_factory(lambda: found(conditions), conditions.backend, "backend")
-    return made
+    return found
+
+
+def measured_on(backend: str, device: str, threads: int | None) -> str:
+    """Return in words what a latency was measured with, or predicted for.
+
+    Args:
+        backend: its name.
+        device: name of the processor.
+        threads: of one run; None where that says nothing, as on a GPU.
+    """
+    if threads is None:
+        return f"{backend} on {device}"
+    return f"{backend} on {device} ({threads} thread{'s' if threads > 1 else ''})"
 
 
 def is_installed(name: str) -> bool:

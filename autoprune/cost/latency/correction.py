@@ -51,6 +51,11 @@ class Correction:
     relative_error: float | None = None
     networks: tuple[tuple[float, float], ...] = ()
 
+    @property
+    def largest_error(self) -> float | None:
+        """The largest |predicted / measured - 1| among `networks`; None if there are none."""
+        return max((abs(a / b - 1) for a, b in self.networks), default=None)
+
     def apply(self, terms: Floats) -> Floats:
         """Return latencies, ms, for `TERMS` in the last dimension."""
         latencies: Floats = terms @ np.array(self.coefficients)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from itertools import chain
 from pathlib import Path
@@ -31,7 +31,7 @@ from autoprune.cost.latency.sheets import wanted
 from autoprune.cost.latency.signature import Family, Signature, families
 from autoprune.cost.latency.stopwatch import Timing
 from autoprune.cost.latency.table import LatencyTable, Origin
-from autoprune.cost.latency.untrusted import read_text
+from autoprune.cost.latency.untrusted import extent, read_text
 from autoprune.errors import TableError, UsageError, first_line
 from autoprune.policy import Widths
 from autoprune.structure.groups import Structure
@@ -144,13 +144,13 @@ def read_kit(
         path: of the results.
         structure: of the network that the kit was written for.
         inputs: as the kit was written with.
-        conditions: of the kit.
+        conditions: of the kit; threads that were left to the device are those it measured with.
 
     Raises:
         TableError: the results are damaged, lack a measurement, or are of another network or
             conditions.
     """
-    journal, origin = _read(path, subject(structure, inputs), conditions)
+    journal, origin, conditions = _read(path, subject(structure, inputs), conditions)
     _check_networks(journal, spread(structure), path)
     return build_table(structure, conditions, origin, journal, EVERYWHERE)
 
@@ -163,7 +163,7 @@ def read_winner(
     Raises:
         TableError: the results are damaged, lack a network, or are of another run or conditions.
     """
-    journal, origin = _read(path, about, conditions)
+    journal, origin, _ = _read(path, about, conditions)
     _check_networks(journal, widths, path)
     known = journal.networks
     return origin, [known[one] for one in widths]
@@ -210,13 +210,17 @@ def _write(
     return len(tasks)
 
 
-def _read(path: Path, about: Mapping[str, Any], conditions: Conditions) -> tuple[Journal, Origin]:
-    """Return what a kit's results hold, and where they were measured."""
-    journal = Journal(None, conditions.to_json())
-    wanted_head = _head(about, conditions)
+def _read(
+    path: Path, about: Mapping[str, Any], conditions: Conditions
+) -> tuple[Journal, Origin, Conditions]:
+    """Return what a kit's results hold, where they were measured, and under which conditions."""
     try:
         lines = [json.loads(line) for line in read_text(path).splitlines()]
         head = lines[0]
+        if conditions.threads is None:
+            conditions = replace(conditions, threads=extent(head["conditions"]["threads"]))
+        journal = Journal(None, conditions.to_json())
+        wanted_head = _head(about, conditions)
         _check_head({key: head.get(key) for key in wanted_head}, wanted_head, path)
         for line in lines[1:]:
             journal.take(line)
@@ -226,11 +230,11 @@ def _read(path: Path, about: Mapping[str, Any], conditions: Conditions) -> tuple
         )
     except TableError:
         raise
-    except (OSError, LookupError, ValueError, AttributeError, RecursionError) as error:
+    except (OSError, LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise TableError(
             f"cannot read the kit's results {str(path)!r}: {first_line(error)}."
         ) from error
-    return journal, origin
+    return journal, origin, conditions
 
 
 def _check_networks(journal: Journal, widths: Iterable[Widths], path: Path) -> None:

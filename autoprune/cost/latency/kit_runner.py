@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import datetime
 import json
+import os
 import pathlib
 import platform
+import re
 import statistics
 import sys
 import time
@@ -32,13 +34,24 @@ def processor_name() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
+def default_threads() -> int:
+    """Return how many threads ONNX Runtime uses by default: one for every physical core."""
+    try:
+        described = pathlib.Path("/proc/cpuinfo").read_text()
+    except OSError:
+        described = ""
+    cores = set(re.findall(r"physical id\s*:\s*(\d+).*?core id\s*:\s*(\d+)", described, re.S))
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return min(len(cores) or usable or 1, usable or 1)
+
+
 def device_name(provider: str) -> str:
     """Return the CPU's name, with ONNX Runtime's provider where it is another."""
     name = processor_name()
     return name if provider == CPU else f"{provider} beside {name}"
 
 
-def open_session(library: Any, model: str | bytes, threads: int, provider: str) -> Any:
+def open_session(library: Any, model: str | bytes, threads: int | None, provider: str) -> Any:
     """Return ONNX Runtime's session of a model, as every one is that is measured.
 
     Idle threads of a session sleep: if they spun, as is ONNX Runtime's default, those of one
@@ -48,7 +61,7 @@ def open_session(library: Any, model: str | bytes, threads: int, provider: str) 
         RuntimeError: the provider does not start, so that the CPU would be measured in its place.
     """
     options = library.SessionOptions()
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads = threads or 0  # 0 leaves it to ONNX Runtime
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -126,6 +139,8 @@ def main() -> None:
     import onnxruntime
 
     kit = json.loads((HERE / "tasks.json").read_text())
+    if kit["conditions"]["threads"] is None:
+        kit["conditions"]["threads"] = default_threads()
     results = HERE / "results.jsonl"
     known = onnxruntime.get_available_providers()
     if kit["provider"] not in known:

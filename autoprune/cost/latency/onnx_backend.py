@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from autoprune.cost.latency.backends import Backend, Conditions
-from autoprune.cost.latency.kit_runner import device_name, open_session
+from autoprune.cost.latency.kit_runner import default_threads, device_name, open_session
 from autoprune.cost.latency.onnx_files import INPUT, ONNX_DTYPES, layer_model
 from autoprune.cost.latency.signature import Signature
 from autoprune.cost.latency.stopwatch import Run
@@ -39,6 +39,11 @@ class OnnxBackend(Backend):
             raise UsageError(
                 f"ONNX Runtime has no provider {self._provider!r} here; it has {', '.join(known)}."
             )
+
+    @classmethod
+    def default_threads(cls) -> int:
+        """Return one for every physical core."""
+        return default_threads()
 
     def layer(self, signature: Signature) -> Run:
         """Return what runs the layer's ONNX model."""

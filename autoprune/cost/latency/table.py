@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from autoprune.cost.latency.backends import Conditions
+from autoprune.cost.latency.backends import Conditions, measured_on
 from autoprune.cost.latency.correction import Correction
 from autoprune.cost.latency.curves import LayerLatency
 from autoprune.cost.latency.signature import Family, Signature, families
@@ -129,8 +129,7 @@ class LatencyTable:
     def about(self) -> str:
         """What it was measured on, in words."""
         own = self.conditions
-        plural = "s" if own.threads > 1 else ""
-        return f"{own.backend} on {self.origin.device} ({own.threads} thread{plural})"
+        return measured_on(own.backend, self.origin.device, own.threads)
 
     def save(self, path: Path) -> None:
         """Write the table; a file that is there is replaced in one step."""

@@ -75,7 +75,7 @@ class TorchBackend(Backend):
     def session(self) -> Iterator[None]:
         """Set the number of threads for a while."""
         before = torch.get_num_threads()
-        torch.set_num_threads(self.conditions.threads)
+        torch.set_num_threads(self.conditions.threads or before)
         try:
             yield
         finally:

@@ -27,7 +27,7 @@ pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
 from autoprune.cost.latency.kit import read_kit, write_kit
-from autoprune.cost.latency.kit_runner import open_session, portion
+from autoprune.cost.latency.kit_runner import default_threads, open_session, portion
 from autoprune.cost.latency.onnx_backend import check_onnx
 
 IMAGE = torch.randn(1, 3, 8, 8)
@@ -86,6 +86,36 @@ def test_a_kit_in_half_precision(structure: Structure, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     table = read_kit(tmp_path / "kit" / "results.jsonl", structure, IMAGE, conditions)
     assert table.conditions.dtype == "float16"
+
+
+def test_threads_that_are_left_to_the_device(structure: Structure, tmp_path: Path) -> None:
+    conditions = Conditions(backend="onnxruntime", threads=None)
+    write_kit(tmp_path / "kit", network(), structure, IMAGE, conditions)
+    assert (
+        json.loads((tmp_path / "kit" / "tasks.json").read_text())["conditions"]["threads"] is None
+    )
+    done = ran(tmp_path / "kit")
+    assert done.returncode == 0, done.stderr
+    table = read_kit(tmp_path / "kit" / "results.jsonl", structure, IMAGE, conditions)
+    assert table.conditions.threads == default_threads()
+
+
+@pytest.mark.parametrize(
+    ("described", "usable", "cores"),
+    [
+        ([(0, 0), (0, 1), (0, 0), (0, 1)], 4, 2),  # two threads of each core
+        ([(0, 0), (0, 1), (1, 0), (1, 1)], 4, 4),  # two processors
+        ([(0, 0), (0, 1), (0, 2), (0, 3)], 2, 2),  # a container that may use half
+        ([], 3, 3),  # a system that does not say
+    ],
+)
+def test_onnx_runtime_takes_physical_cores(
+    described: list[tuple[int, int]], usable: int, cores: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "".join(f"physical id\t: {a}\nsiblings\t: 4\ncore id\t\t: {b}\n\n" for a, b in described)
+    monkeypatch.setattr(Path, "read_text", lambda *_: text)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(usable)), raising=False)
+    assert default_threads() == cores
 
 
 def test_a_network_that_cannot_be_exported_leaves_nothing_behind(

@@ -185,6 +185,8 @@ def test_the_correction_finds_the_coefficients() -> None:
 
 def test_without_networks_layers_are_summed() -> None:
     assert Correction.fit([], []) == Correction()
+    assert Correction().largest_error is None
+    assert Correction(networks=((9.0, 10.0), (1.3, 1.0))).largest_error == pytest.approx(0.3)
     assert Correction().apply(np.array([7.0, 2.0, 5.0, 4.0, 6.0, 1.0])) == 9.0
 
 
