@@ -15,12 +15,13 @@ import numpy as np
 import optuna
 import scipy
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from autoprune.bench import Evaluate, set_up
 from autoprune.config import ORIGIN, REMARKS, RENEWABLE, SearchConfig
 from autoprune.cost.latency.model import LatencyCost
-from autoprune.data import Partition, SplitSizes, as_splits, partition
+from autoprune.data import Partition, Samples, SplitSizes, as_splits, partition
+from autoprune.data.inputs import map_tensors, plain, sample_shapes
 from autoprune.errors import DataError, ModelError, RunError, UsageError, type_of
 from autoprune.evaluation.evaluator import timed
 from autoprune.evaluation.reward import DEFAULT_REWARD, Reward, find_reward
@@ -33,7 +34,7 @@ from autoprune.progress import PlainProgress, Progress
 from autoprune.session import Session
 from autoprune.strategy import SearchProblem
 from autoprune.structure import surgery
-from autoprune.structure.inputs import device_of
+from autoprune.structure.inputs import Inputs, device_of, fitted, form_for
 from autoprune.study.ledger import Ledger
 from autoprune.study.run_directory import RunDirectory, next_free
 from autoprune.summary import Summary
@@ -63,7 +64,7 @@ class Run:
 @kept_memory()
 def search(
     model: nn.Module,
-    example_inputs: Tensor | None = None,
+    example_inputs: Inputs | None = None,
     *,
     data: Any,
     evaluate: Evaluate | None = None,
@@ -78,9 +79,13 @@ def search(
 
     Args:
         model: the trained network; it is not changed, but put into evaluation mode.
-        example_inputs: a batch as the network takes it; one of the data's by default.
-        data: a DataLoader, a Dataset, or a dict of splits {"train", "val", "test"} of these;
-            batches are (inputs, targets).
+        example_inputs: a batch as the network takes it, in the form of the data's inputs; one of
+            the data's by default.
+        data: a DataLoader, a Dataset, or a dict of splits {"train", "val", "test"} of these.
+            Batches are (inputs, targets), inputs alone, or (input, …, targets); inputs are a
+            tensor, a tuple of positional arguments or a dict of arguments by name, samples first.
+            A batch that is a dict has its targets under "labels", "label", "targets" or "target".
+            Floating inputs are brought to the precision of the network's parameters.
         evaluate: model → score (higher is better), for tasks that are not classification. It judges
             candidates, finalists and the winner alike: keep images of your own to check the winner.
             With several `workers` it is called from as many threads at once.
@@ -115,12 +120,17 @@ def search(
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     model = model.eval()
     images = draw_images(model, data, config, progress)
-    inputs = images.calibration.inputs[:2] if example_inputs is None else example_inputs
-    inputs = _check_example(inputs, images)
+    inputs = images.calibration.first(2).inputs
+    if example_inputs is not None:
+        inputs = _check_example(model, example_inputs, inputs)
     with timed(session.seconds, "structure"):
         task = define_task(model, inputs, config, run.latency_path, progress)
     judge = before.get("judge")
-    bench = set_up(model, task, images, evaluate, config, progress, session.seconds, judge)
+    repaired = before.get("repair_samples")
+    bench = set_up(
+        model, task, images, evaluate, config, progress, session.seconds, judge, repaired
+    )
+    chosen = {"judge": bench.judge_name, "repair_samples": len(bench.builder.repair.samples)}
     session.count(*[bench.forwards()] * bench.judging)
     if config.max_drop is not None:
         check_metric(bench.dense)
@@ -128,9 +138,9 @@ def search(
         progress.note(f"the dense network scores {dense:.4f} on the search images")
     if resume:
         renewed = {key: settings[key] for key in RENEWABLE if key in settings}
-        run.save_config({**before, **renewed, "judge": bench.judge_name})
+        run.save_config({**before, **renewed, **chosen})
     else:
-        run.create({**settings, "versions": _versions(), "judge": bench.judge_name})
+        run.create({**settings, "versions": _versions(), **chosen})
 
     ledger = Ledger(task.space, run.storage)
     with session.recorded(ledger):
@@ -215,12 +225,13 @@ def draw_images(model: nn.Module, data: Any, config: SearchConfig, progress: Pro
         DataError: too few, not finite, or of a form that is not understood.
     """
     sizes = SplitSizes(config.calibration_samples, config.search_samples, config.selection_samples)
-    images = partition(as_splits(data), sizes, config.seed, note=progress.note)
+    splits = fitted(as_splits(data), model)
+    images = partition(splits, sizes, config.seed, note=progress.note)
     return images.to(device_of(model))
 
 
 def _verifier(
-    model: nn.Module, inputs: Tensor, task: Task, config: SearchConfig, progress: Progress
+    model: nn.Module, inputs: Inputs, task: Task, config: SearchConfig, progress: Progress
 ) -> Verifier | None:
     """Return what measures the winner; None where no latency is predicted."""
     latency = task.costs.get(LatencyCost.name)
@@ -246,15 +257,16 @@ def _check_model(model: nn.Module) -> None:
         )
 
 
-def _check_example(example: Tensor, images: Partition) -> Tensor:
-    """Statistics are gathered where the trace saw layers: shapes must agree."""
-    shape = images.calibration.inputs.shape[1:]
-    if not isinstance(example, torch.Tensor) or example.shape[1:] != shape:
-        seen = tuple(example.shape[1:]) if isinstance(example, torch.Tensor) else type(example)
-        raise DataError(
-            f"example_inputs have samples of {seen}, but the data's are {tuple(shape)}."
-        )
-    return example.to(images.calibration.inputs.device)
+def _check_example(model: nn.Module, example: Inputs, like: Inputs) -> Inputs:
+    """Statistics are gathered where the trace saw layers: forms and shapes must agree."""
+    example = plain(example, "example_inputs")
+    example = form_for(model, example)(example)
+    if sample_shapes(example) != sample_shapes(like):
+        seen, own = (Samples(one, None).shape for one in (example, like))
+        raise DataError(f"example_inputs have samples of {seen}, but the data's are {own}.")
+    device = device_of(model)
+    placed: Inputs = map_tensors(lambda one: one.to(device), example)
+    return placed
 
 
 def _begun(run: RunDirectory, settings: Mapping[str, Any], config: SearchConfig) -> dict[str, Any]:

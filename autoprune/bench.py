@@ -15,9 +15,10 @@ from autoprune.evaluation.measurement import Measurement, Scores
 from autoprune.evaluation.reward import DEFAULT_REWARD, check_labels
 from autoprune.evaluation.scoring import ClassificationScorer, CustomScorer, Scorer
 from autoprune.importance import Evidence, Importance, check_needs, make_importance, rank_groups
+from autoprune.memory import memory_share
 from autoprune.progress import Progress
 from autoprune.reconstruction.refit import Refitter
-from autoprune.reconstruction.sequential import ACTIVATION_BYTES, SequentialRepair
+from autoprune.reconstruction.sequential import SequentialRepair, samples_within
 from autoprune.statistics.collect import collect_moments
 from autoprune.statistics.moments import LARGEST_PATCH, Moments
 from autoprune.structure.groups import Structure
@@ -84,6 +85,7 @@ def set_up(
     progress: Progress,
     seconds: dict[str, float],
     judge_name: str | None = None,
+    repair_samples: int | None = None,
 ) -> Bench:
     """Gather what building candidates needs, and choose who judges them.
 
@@ -96,6 +98,7 @@ def set_up(
         progress: told how far it is.
         seconds: by stage; added to.
         judge_name: the judge that a resumed search was begun with; None chooses one.
+        repair_samples: what sequential repair ran on in a resumed search; None asks the memory.
 
     Raises:
         RunError: there is no such judge.
@@ -110,7 +113,14 @@ def set_up(
     search, selection, contest = _scorers(model, images, evaluate, by_kl, config.seed)
     check_labels(config.reward, search.dense)
     builder = gather(
-        model, task.structure, images.calibration, criterion, config.seed, progress, seconds
+        model,
+        task.structure,
+        images.calibration,
+        criterion,
+        config.seed,
+        progress,
+        seconds,
+        repair_samples or _repairable(task.structure, images.calibration, config, progress),
     )
     quick = _quick_builds(builder, judge_name)
     with timed(seconds, "judge"):
@@ -160,6 +170,7 @@ def gather(
     seed: int,
     progress: Progress,
     seconds: dict[str, float],
+    repair_samples: int,
 ) -> Builder:
     """Gather the dense network's statistics and rank every group's units.
 
@@ -171,6 +182,7 @@ def gather(
         seed: of all randomness.
         progress: told how far it is.
         seconds: by stage; added to.
+        repair_samples: calibration samples that sequential repair runs on.
 
     Raises:
         DataError: the images do not fit the network.
@@ -190,15 +202,24 @@ def gather(
             lambda d, t: progress.step("paths", d, t),
         )
     _tell_sliced(structure, moments, progress)
-    repair = SequentialRepair(model, structure, calibration, seed)
-    if len(repair.samples) < len(calibration):
-        progress.note(
-            f"sequential repair uses {len(repair.samples)} of {len(calibration)} "
-            f"calibration samples: more would not fit in {ACTIVATION_BYTES / 1e9:.1f} GB"
-        )
+    repair = SequentialRepair(model, structure, calibration.first(repair_samples), seed)
     settling = calibration.first(BATCHNORM_SAMPLES)
     refitter = Refitter(model, structure, moments)
     return Builder(model, structure, rankings, refitter, settling, repair)
+
+
+def _repairable(
+    structure: Structure, calibration: Samples, config: SearchConfig, progress: Progress
+) -> int:
+    """Return how many calibration samples sequential repair can run on, and tell if not on all."""
+    memory = config.repair_memory or memory_share(calibration.device)
+    count = min(len(calibration), samples_within(structure, memory))
+    if count < len(calibration):
+        progress.note(
+            f"sequential repair uses {count} of {len(calibration)} calibration samples: more would "
+            f"not fit into {memory / 1e9:.1f} GB of memory (--repair-memory, repair_memory=)"
+        )
+    return count
 
 
 def _tell_sliced(structure: Structure, moments: Mapping[str, Moments], progress: Progress) -> None:

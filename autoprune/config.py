@@ -20,7 +20,7 @@ RENEWABLE = ("trials", "time", "recover")
 AUTO = "auto"
 # Where model and data come from, and written into a run's config.toml besides the options.
 ORIGIN = ("model", "weights", "data", "normalize", "device")
-REMARKS = ("autoprune", "versions", "judge")
+REMARKS = ("autoprune", "versions", "judge", "repair_samples")
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,8 @@ class SearchConfig:
         workers: candidates that are evaluated at once, each in a thread of its own, by strategies
             that need not await every one.
         seed: of all randomness.
+        repair_memory: bytes that the activations of sequential repair may take; as many calibration
+            samples as fit are used. None is half of what is free when the search begins.
         calibration_samples, search_samples, selection_samples: drawn from the data.
     """
 
@@ -80,12 +82,13 @@ class SearchConfig:
     verify_latency: bool = True
     workers: int = 1
     seed: int = 0
+    repair_memory: int | None = None
     calibration_samples: int = 2000
     search_samples: int = 1000
     selection_samples: int = 1000
 
     def __post_init__(self) -> None:
-        for name in ("trials", "time", "workers"):
+        for name in ("trials", "time", "workers", "repair_memory"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise UsageError(f"{name} must be above zero, but got {value}.")
@@ -267,6 +270,18 @@ def parse_min_keep(texts: Sequence[str]) -> dict[str, float]:
     return ratios
 
 
+_BYTES = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
+
+
+def _memory(value: Any) -> int:
+    if not isinstance(value, str):
+        return _whole(value)
+    match = re.fullmatch(r"([0-9]*\.?[0-9]+)\s*([kmgt]?b)", value.strip().lower())
+    if match is None:
+        raise ValueError
+    return int(float(match[1]) * _BYTES[match[2]])
+
+
 _TEXT, _WHOLE = (_text, "a text"), (_whole, "a whole number")
 
 # How every field is read from a plain value, and what it takes, in words.
@@ -285,4 +300,5 @@ _READERS: Mapping[str, tuple[Callable[[Any], Any], str]] = {
     "recover": (_recovery, "a number of seconds, a text such as '2m', or 'off'"),
     "exclude": (_patterns, "a pattern or a list of patterns"),
     "min_keep": (_ratios, "a ratio or ratios by pattern"),
+    "repair_memory": (_memory, "a text such as '8GB' or a whole number of bytes"),
 }

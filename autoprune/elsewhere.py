@@ -9,13 +9,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from autoprune.budget import UNBOUNDED, Budget
 from autoprune.cost.latency.backends import Conditions
 from autoprune.cost.latency.kit import read_winner, write_winner
 from autoprune.cost.latency.onnx_backend import OnnxBackend, check_onnx
 from autoprune.cost.latency.table import LatencyTable
+from autoprune.data.inputs import Inputs
 from autoprune.errors import RunError, TableError, UsageError
 from autoprune.latency import overshoot
 from autoprune.policy import PruningPolicy, Widths
@@ -24,7 +25,7 @@ from autoprune.study.run_directory import RunDirectory
 
 
 def write_winner_kit(
-    folder: Path, run: RunDirectory, dense: nn.Module, pruned: nn.Module, inputs: Tensor
+    folder: Path, run: RunDirectory, dense: nn.Module, pruned: nn.Module, inputs: Inputs
 ) -> None:
     """Write a folder that measures the dense network and the pruned one in turn.
 

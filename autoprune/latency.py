@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from autoprune.budget import Budget, Limit
 from autoprune.config import AUTO, SearchConfig
@@ -21,10 +21,11 @@ from autoprune.cost.latency.table import LatencyTable, describe_noise
 from autoprune.errors import UsageError
 from autoprune.evaluation.stopwatch import paired_latency_ms
 from autoprune.memory import settled_memory
+from autoprune.precision import float_dtype
 from autoprune.progress import Progress
 from autoprune.search_spaces.projection import Projection
 from autoprune.structure.groups import Structure
-from autoprune.structure.inputs import device_of
+from autoprune.structure.inputs import Inputs, device_of, sample
 from autoprune.study.result import LatencyFigures
 
 # The winner may miss its bound by that share: two measurements of one network differ by as much.
@@ -36,7 +37,7 @@ MARGIN = 0.99
 def measure_table(
     model: nn.Module,
     structure: Structure,
-    inputs: Tensor,
+    inputs: Inputs,
     conditions: Conditions,
     path: Path,
     progress: Progress,
@@ -67,15 +68,14 @@ def measure_table(
 
 def host_conditions(model: nn.Module) -> Conditions:
     """Return how a search measures where nobody says: eager PyTorch, as the network lies here."""
-    tensor = next(model.parameters())
     return Conditions(
         device=str(device_of(model)),
         threads=torch.get_num_threads(),
-        dtype=str(tensor.dtype).removeprefix("torch."),
+        dtype=str(float_dtype(model)).removeprefix("torch."),
     )
 
 
-def measured_here(models: Sequence[nn.Module], inputs: Tensor) -> LatencyFigures:
+def measured_here(models: Sequence[nn.Module], inputs: Inputs) -> LatencyFigures:
     """Return latencies of a dense network and a cut one in eager PyTorch, where they are.
 
     Args:
@@ -83,7 +83,7 @@ def measured_here(models: Sequence[nn.Module], inputs: Tensor) -> LatencyFigures
         inputs: one sample.
     """
     conditions = host_conditions(models[0])
-    threads = conditions.threads if inputs.device.type == "cpu" else None
+    threads = conditions.threads if device_of(models[0]).type == "cpu" else None
     measured = tuple(paired_latency_ms(models, inputs))
     name = make_backend(conditions).device_name()
     return LatencyFigures(conditions.backend, name, threads, None, measured)
@@ -109,7 +109,7 @@ def step_of_widths(config: SearchConfig, cost: LatencyCost | None, progress: Pro
 def latency_cost(
     model: nn.Module,
     structure: Structure,
-    inputs: Tensor,
+    inputs: Inputs,
     config: SearchConfig,
     path: Path,
     progress: Progress,
@@ -156,10 +156,15 @@ class Verifier:
     """Measures networks beside the dense one, as the table's layers were measured."""
 
     def __init__(
-        self, model: nn.Module, inputs: Tensor, table: LatencyTable, backend: Backend | None
+        self, model: nn.Module, inputs: Inputs, table: LatencyTable, backend: Backend | None
     ) -> None:
         """Take the dense network, one sample, the table that predicts, and who measures, if any."""
-        self._model, self._inputs, self._table, self._backend = model, inputs[:1], table, backend
+        self._model, self._inputs, self._table, self._backend = (
+            model,
+            sample(inputs, 1),
+            table,
+            backend,
+        )
 
     def figures(
         self, network: nn.Module | None, dense_ms: float, pruned_ms: float

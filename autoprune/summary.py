@@ -106,7 +106,7 @@ class Summary:
                     f"the test split cannot be scored: {first_line(error).rstrip('.')}; the scores "
                     "are those of the selection images"
                 )
-        one = self.images.calibration.inputs[:1]
+        one = self.images.calibration.first(1)
         return Outcome(
             winner=chosen,
             sizes=self.task.space.sizes,
@@ -114,7 +114,7 @@ class Summary:
             pruned=scores[0],
             recovered=scores[1] if winner.recovered else None,
             split=split,
-            latency=self.contest.latency or measured_here([self.model, winner.network], one),
+            latency=self.contest.latency or measured_here([self.model, winner.network], one.inputs),
         )
 
     def _search(self) -> dict[str, Any]:

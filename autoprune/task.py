@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from torch import Tensor, nn
+from torch import nn
 
 from autoprune.agents import check_strategy, check_unbounded
 from autoprune.budget import COSTS, Budget
@@ -67,7 +67,7 @@ class Task:
 
 def define_task(
     model: nn.Module,
-    example_inputs: Tensor,
+    example_inputs: Inputs,
     config: SearchConfig,
     table_path: Path,
     progress: Progress,

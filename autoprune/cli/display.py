@@ -204,12 +204,21 @@ def show_inspection(report: Mapping[str, Any]) -> None:
     out.print(
         f"{len(report['groups'])} groups can be pruned, {len(report['frozen'])} cannot; "
         f"{count(dense['flops'])} MACs and {count(dense['params'])} params for one input of "
-        f"{'x'.join(map(str, report['input_shape']))}"
+        f"{_by(report['input_shape'])}"
     )
     out.print(
         f"smallest within reach: {count(smallest['flops'])} MACs (flops={reach['flops']:.3f}), "
         f"{count(smallest['params'])} params (params={reach['params']:.3f})"
     )
+
+
+def _by(shape: Any) -> str:
+    """Return the shape of one input in words, or of several."""
+    if isinstance(shape, Mapping):
+        return ", ".join(f"{name} {_by(own)}" for name, own in shape.items())
+    if isinstance(shape, tuple):
+        return ", ".join(map(_by, shape))
+    return "x".join(map(str, shape))
 
 
 def _by_reason(frozen: Iterable[Mapping[str, Any]]) -> Iterable[tuple[list[str], str]]:

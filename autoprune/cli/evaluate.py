@@ -109,12 +109,14 @@ class Subjects:
 
     def compare(self) -> dict[str, Any]:
         """Return what `autoprune evaluate --json` prints."""
+        from autoprune.data.inputs import map_tensors
         from autoprune.evaluation.scoring import score_split
         from autoprune.latency import measured_here
 
         networks = [self.dense, self.pruned]
         dense_scores, scores = score_split(self.dense, [self.pruned], self.split)
-        latency = measured_here(networks, self.split.take([0]).inputs.to(self.device))
+        one = map_tensors(lambda value: value.to(self.device), self.split.take([0]).inputs)
+        latency = measured_here(networks, one)
         costs = self.run.load_result()["costs"]
         rows = {
             kind: {
@@ -164,18 +166,19 @@ def load_subjects(run: str, given: Mapping[str, str], split_name: str | None) ->
     from autoprune.api import load_pruned
     from autoprune.cli.specs import find_device, load_model
     from autoprune.data import load_splits
+    from autoprune.structure.inputs import fitted
     from autoprune.study.run_directory import RunDirectory
 
     directory = RunDirectory(run)
     origin = _origin(directory.load_config(), given, run)
     directory.load_policy()  # an unfinished run is refused before anything is loaded
     device = find_device(origin.get("device"))
-    name, split = _choose(
-        load_splits(origin["data"], origin.get("normalize")), split_name, origin["data"]
-    )
-    dense = load_model(origin["model"], origin.get("weights")).to(device)
+    splits = load_splits(origin["data"], origin.get("normalize"))
+    _choose(splits, split_name, origin["data"])  # a mistake is told before the network is loaded
+    dense = load_model(origin["model"], origin.get("weights")).to(device).eval()
+    name, split = _choose(fitted(splits, dense), split_name, origin["data"])
     pruned = load_pruned(dense, run).to(device)
-    return Subjects(directory, dense.eval(), pruned, origin["data"], name, split, device)
+    return Subjects(directory, dense, pruned, origin["data"], name, split, device)
 
 
 def _origin(stored: Mapping[str, Any], given: Mapping[str, str], run: str) -> dict[str, str]:

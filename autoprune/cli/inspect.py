@@ -17,9 +17,10 @@ from autoprune.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
     from autoprune.cost.model import CostModel
+    from autoprune.data.inputs import Inputs
     from autoprune.search_spaces.keep_ratio import SearchSpace
     from autoprune.structure.groups import Structure
 
@@ -42,6 +43,7 @@ def inspect(
     from autoprune.cli.specs import DEMO, load_model
     from autoprune.config import parse_min_keep
     from autoprune.cost import cost_models
+    from autoprune.data.inputs import sample_shapes
     from autoprune.progress import Progress
     from autoprune.search_spaces.keep_ratio import search_space
     from autoprune.task import prunable_structure
@@ -54,7 +56,7 @@ def inspect(
     space = search_space(structure, ratios or None)
     report = {
         "model": spec,
-        "input_shape": list(inputs.shape[1:]),
+        "input_shape": sample_shapes(inputs),
         **describe(structure, space, cost_models(structure)),
     }
     (print_json if as_json else show_inspection)(report)
@@ -105,7 +107,7 @@ def describe(
 
 def example_inputs(
     spec: str, model: nn.Module, shape: str | None, data: str | None, normalize: str | None
-) -> Tensor:
+) -> Inputs:
     """Return two inputs: of the data, or random ones."""
     import torch
 
@@ -114,14 +116,17 @@ def example_inputs(
     from autoprune.data import load_splits
     from autoprune.errors import UsageError
     from autoprune.plugin import names_object
+    from autoprune.precision import float_dtype
+    from autoprune.structure.inputs import fitted
 
     if data is not None and shape is not None:
         raise UsageError("--input-shape and --data both say what the inputs are: give one of them.")
     if data is not None:
-        train = load_splits(data, normalize).train
+        train = fitted(load_splits(data, normalize), model).train
         return train.take(range(min(2, len(train)))).inputs
     sizes = parse_shape(shape) if shape else default_input_shape(spec, model)
     if shape is None and names_object(spec):
         assumed = "x".join(map(str, sizes))
         warn(f"inputs are taken to be {assumed}; give --input-shape CxHxW or --data if not.")
-    return torch.randn(2, *sizes, generator=torch.Generator().manual_seed(0))
+    drawn = torch.randn(2, *sizes, generator=torch.Generator().manual_seed(0))
+    return drawn.to(float_dtype(model))

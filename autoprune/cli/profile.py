@@ -46,7 +46,9 @@ Threads = Annotated[
 Batch = Annotated[int, _count("Samples of one run (default 1).")]
 Dtype = Annotated[
     str,
-    typer.Option(metavar="NAME", help="float32 (default), float16, bfloat16.", rich_help_panel=HOW),
+    typer.Option(
+        metavar="NAME", help="float32 (default), float16, bfloat16, float64.", rich_help_panel=HOW
+    ),
 ]
 ChannelsLast = Annotated[
     bool, typer.Option("--channels-last", help="Lay images out so.", rich_help_panel=HOW)

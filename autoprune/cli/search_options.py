@@ -146,6 +146,15 @@ Importance = Annotated[
         rich_help_panel=HOW,
     ),
 ]
+RepairMemory = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SIZE",
+        help="Memory for the activations of sequential repair, e.g. 8GB: as many calibration "
+        "samples as fit are used (default: half of what is free).",
+        rich_help_panel=HOW,
+    ),
+]
 Workers = Annotated[
     int | None,
     typer.Option(

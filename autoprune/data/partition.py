@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from autoprune.data.inputs import map_tensors, sample_shapes, tensors
 from autoprune.data.splits import PartOfSplit, Samples, Split, Splits
 from autoprune.errors import DataError, UsageError
 
@@ -91,7 +92,7 @@ def partition(
     Raises:
         DataError: a split cannot give every purpose one sample, or its inputs are not finite.
     """
-    limit = max(1, max_bytes // _sample_bytes(splits.train))
+    limit = max(1, max_bytes // splits.train.take([0]).sample_bytes)
     asked = (sizes.calibration, sizes.search, sizes.selection)
     calibration, search, selection = (min(size, limit) for size in asked)
     rng = np.random.default_rng(seed)
@@ -129,7 +130,7 @@ def partition(
 
 def mixed_pairs(
     split: Split, like: Samples, seed: int, max_bytes: int = MAX_BYTES
-) -> torch.Tensor | None:
+) -> Samples | None:
     """Return mixtures of two images each, `MIXED` times as many as there are samples.
 
     As in mixup (Zhang et al. 2018, section 2) with alpha 0.5: half of them are nearly one of the
@@ -143,21 +144,24 @@ def mixed_pairs(
         max_bytes: limit on the mixtures, in bytes.
 
     Returns:
-        (mixtures, ...) on the samples' device; None where there is nothing to mix, or inputs are
-        not floats of the samples' shape.
+        The mixtures, without targets, on the samples' device; None where there is nothing to mix,
+        or inputs are not all of them floats of the samples' shape.
     """
-    each = max(1, like.inputs[:1].nbytes)
-    count = min(MIXED * len(like), len(split), max_bytes // each)
-    if not count or not like.inputs.is_floating_point():
+    count = min(MIXED * len(like), len(split), max_bytes // like.sample_bytes)
+    if not count or not all(one.is_floating_point() for one in tensors(like.inputs)):
         return None
     rng = np.random.default_rng([seed, count])
-    first, second = (_gather(split, rng.integers(0, len(split), count)).inputs for _ in range(2))
-    if first.shape[1:] != like.inputs.shape[1:]:
+    first, second = (_gather(split, rng.integers(0, len(split), count)) for _ in range(2))
+    if sample_shapes(first.inputs) != sample_shapes(like.inputs):
         return None
-    shares = torch.from_numpy(rng.beta(0.5, 0.5, count)).to(first)
-    mixed = first.lerp_(second, shares.reshape(-1, *[1] * (first.dim() - 1)))
-    finite = torch.isfinite(mixed).reshape(count, -1).all(1)
-    return Samples(mixed[finite], None).to(like.inputs.device).inputs if finite.any() else None
+    shares = torch.from_numpy(rng.beta(0.5, 0.5, count))
+
+    def mix(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+        return one.lerp_(other, shares.to(one).reshape(-1, *[1] * (one.dim() - 1)))
+
+    mixed = Samples(map_tensors(mix, first.inputs, second.inputs), None)
+    finite = mixed.finite().nonzero()[:, 0].tolist()
+    return mixed[finite].to(like.device) if finite else None
 
 
 def check_samples(samples: Samples, name: str) -> None:
@@ -166,7 +170,7 @@ def check_samples(samples: Samples, name: str) -> None:
     Raises:
         DataError: a sample holds NaN or infinity.
     """
-    finite = torch.isfinite(samples.inputs).reshape(len(samples), -1).all(dim=1)
+    finite = samples.finite()
     if not finite.all():
         bad = int((~finite).sum())
         raise DataError(
@@ -226,23 +230,24 @@ def _shares(available: int, wanted: Sequence[int]) -> list[int]:
 
 def _gather(split: Split, chosen: npt.NDArray[np.int64]) -> Samples:
     indices = chosen.tolist()
-    inputs: torch.Tensor | None = None
+    whole: Samples | None = None
     targets: list[torch.Tensor] = []
     for start in range(0, len(indices), CHUNK):
         chunk = split.take(indices[start : start + CHUNK])
-        if inputs is None:
-            inputs = chunk.inputs.new_empty(len(indices), *chunk.inputs.shape[1:])
-        if chunk.inputs.shape[1:] != inputs.shape[1:]:
+        if whole is None:
+            whole = _room_for(len(indices), chunk)
+        if sample_shapes(chunk.inputs) != sample_shapes(whole.inputs):
             raise DataError(
-                f"inputs must have one shape, but got {tuple(inputs.shape[1:])} and "
-                f"{tuple(chunk.inputs.shape[1:])}: resize or pad them in the dataset's transform."
+                f"inputs must have one shape, but got {whole.shape} and {chunk.shape}: resize or "
+                "pad them in the dataset's transform."
             )
-        inputs[start : start + len(chunk)] = chunk.inputs
+        place = whole[start : start + len(chunk)]
+        map_tensors(lambda into, own: into.copy_(own), place.inputs, chunk.inputs)
         targets.extend([] if chunk.targets is None else [chunk.targets])
-    assert inputs is not None  # there is at least one index
-    return Samples(inputs, torch.cat(targets) if targets else None)
+    assert whole is not None  # there is at least one index
+    return Samples(whole.inputs, torch.cat(targets) if targets else None)
 
 
-def _sample_bytes(split: Split) -> int:
-    inputs = split.take([0]).inputs
-    return max(1, inputs.numel() * inputs.element_size())
+def _room_for(count: int, like: Samples) -> Samples:
+    """Return so many samples of the same form, to be filled."""
+    return Samples(map_tensors(lambda one: one.new_empty(count, *one.shape[1:]), like.inputs), None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -13,14 +13,18 @@ import torch
 from torch import Tensor
 from torch.utils.data import default_collate
 
+from autoprune.data.inputs import Inputs, described, map_tensors, plain, tensors
 from autoprune.data.normalization import Normalization
-from autoprune.errors import DataError, first_line, type_of
+from autoprune.errors import DataError, first_line
 
 # Of the inputs of one batch: a network's activations take many times as much.
 BATCH_BYTES = 40_000_000
 
 # PyTorch's own mark of a sample without a label, among others that have one.
 NO_LABEL = -100
+
+# What the targets are called in a batch that is a mapping.
+TARGETS = ("labels", "label", "targets", "target")
 
 Collate = Callable[[list[Any]], Any]
 
@@ -30,20 +34,56 @@ class Samples:
     """Inputs and targets in memory.
 
     Attributes:
-        inputs: shape (n, ...), normalised floats as the network takes them.
+        inputs: as the network takes them: a tensor of shape (n, ...), or tuples (positional
+            arguments) and dicts (keyword arguments) of such.
         targets: int64 labels of shape (n,); any tensor of n rows where the task is not
             classification; None where there are none.
     """
 
-    inputs: Tensor
+    inputs: Inputs
     targets: Tensor | None
 
     def __len__(self) -> int:
-        return len(self.inputs)
+        return len(tensors(self.inputs)[0])
 
-    def __getitem__(self, rows: slice) -> Samples:
+    def __getitem__(self, rows: slice | Sequence[int]) -> Samples:
         targets = None if self.targets is None else self.targets[rows]
-        return Samples(self.inputs[rows], targets)
+        return Samples(map_tensors(lambda one: one[rows], self.inputs), targets)
+
+    @classmethod
+    def join(cls, parts: Sequence[Samples]) -> Samples:
+        """Return the samples of several one after the other, labelled if all of them are.
+
+        Raises:
+            DataError: their inputs differ in form or shape.
+        """
+        labels = [part.targets for part in parts if part.targets is not None]
+        try:
+            inputs = map_tensors(lambda *own: torch.cat(own), *(part.inputs for part in parts))
+            return cls(inputs, torch.cat(labels) if len(labels) == len(parts) else None)
+        except (RuntimeError, ValueError) as error:
+            shapes = sorted({described(part.first(1).inputs) for part in parts})
+            raise DataError(f"batches differ in shape: {' and '.join(shapes[:2])}.") from error
+
+    @property
+    def device(self) -> torch.device:
+        """Where the inputs are."""
+        return tensors(self.inputs)[0].device
+
+    @property
+    def sample_bytes(self) -> int:
+        """Memory that the inputs of one sample take, at least a byte."""
+        return max(1, sum(one[:1].nbytes for one in tensors(self.inputs)))
+
+    @property
+    def shape(self) -> str:
+        """The shapes of the inputs of one sample, in words."""
+        return described(map_tensors(lambda one: one[0], self.inputs))
+
+    def finite(self) -> Tensor:
+        """Return whether all of a sample's numbers are finite, (n,)."""
+        found = [one.isfinite().reshape(len(self), -1).all(1) for one in tensors(self.inputs)]
+        return torch.stack(found).all(0)
 
     @property
     def labelled(self) -> bool:
@@ -51,12 +91,10 @@ class Samples:
         labels = self.targets
         return labels is not None and labels.dim() == 1 and labels.dtype == torch.int64
 
-    def with_unlabelled(self, inputs: Tensor) -> Samples:
-        """Return these samples and further inputs: `NO_LABEL` where these have labels."""
-        if self.targets is None:
-            return Samples(torch.cat([self.inputs, inputs]), None)
-        none = self.targets.new_full((len(inputs),), NO_LABEL)
-        return Samples(torch.cat([self.inputs, inputs]), torch.cat([self.targets, none]))
+    def with_unlabelled(self, others: Samples) -> Samples:
+        """Return these samples and others: `NO_LABEL` for the latter where these have labels."""
+        none = None if self.targets is None else self.targets.new_full((len(others),), NO_LABEL)
+        return Samples.join([self, Samples(others.inputs, none)])
 
     def first(self, n: int) -> Samples:
         """Return the first n samples (all, where there are fewer), sharing memory."""
@@ -72,7 +110,7 @@ class Samples:
 
         So many of them at once take `BATCH_BYTES` at most.
         """
-        each = at_once * max(1, self.inputs[:1].nbytes)
+        each = at_once * self.sample_bytes
         return -(-len(self) // max(1, min(size, BATCH_BYTES // each)))
 
     def batches_within(self, size: int, at_once: int = 1) -> Iterator[Samples]:
@@ -81,10 +119,13 @@ class Samples:
 
     def to(self, device: torch.device | str) -> Samples:
         """Return the samples on a device, images channels last: convolutions run faster on them."""
-        images = self.inputs.dim() == 4
-        layout = torch.channels_last if images else torch.preserve_format
+
+        def moved(one: Tensor) -> Tensor:
+            layout = torch.channels_last if one.dim() == 4 else torch.preserve_format
+            return one.to(device, memory_format=layout)
+
         targets = None if self.targets is None else self.targets.to(device)
-        return Samples(self.inputs.to(device, memory_format=layout), targets)
+        return Samples(map_tensors(moved, self.inputs), targets)
 
 
 class Split(ABC):
@@ -153,7 +194,43 @@ class DatasetSplit(Split):
             batch = self.collate(items)
         except (RuntimeError, TypeError) as error:
             raise DataError(f"samples cannot make one batch: {first_line(error)}") from error
-        return batch_samples(batch)
+        samples = batch_samples(batch)
+        if len(samples) != len(items):
+            raise DataError(
+                f"{len(items)} samples make a batch of shape {described(samples.inputs)}: its "
+                "first dimension must be the samples'."
+            )
+        return samples
+
+
+class SamplesSplit(Split):
+    """Samples that are in memory already."""
+
+    def __init__(self, samples: Samples) -> None:
+        self.samples = samples
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def take(self, indices: Sequence[int]) -> Samples:
+        """Return copies of the samples."""
+        return self.samples[list(indices)]
+
+
+class ChangedSplit(Split):
+    """The samples of a split with their inputs changed, as the network takes them."""
+
+    def __init__(self, split: Split, change: Callable[[Inputs], Inputs]) -> None:
+        self.split = split
+        self.change = change
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def take(self, indices: Sequence[int]) -> Samples:
+        """Fetch samples and change their inputs."""
+        samples = self.split.take(indices)
+        return Samples(self.change(samples.inputs), samples.targets)
 
 
 class PartOfSplit(Split):
@@ -194,41 +271,50 @@ class Splits:
             if getattr(self, name) is not None and not getattr(self, name):
                 raise DataError(f"the {name} split is empty: it needs at least one sample.")
 
+    def changed(self, change: Callable[[Inputs], Inputs]) -> Splits:
+        """Return the splits with every sample's inputs changed."""
+        parts = ((field.name, getattr(self, field.name)) for field in fields(self))
+        return Splits(**{name: ChangedSplit(own, change) for name, own in parts if own is not None})
+
 
 def batch_samples(batch: Any) -> Samples:
-    """Read a collated batch: (inputs, targets), (inputs,) or inputs alone.
+    """Read a collated batch.
 
-    float64 becomes float32 and whole-number labels become int64. Targets that are no tensor (lists
-    of boxes, strings) are left out: only the user's own evaluation could read them.
+    It is (inputs, targets), (inputs,) or inputs alone; of three parts or more the last are the
+    targets, and the others are positional inputs. In a mapping the targets are called one of
+    `TARGETS`, and everything else is an input by its name. Whole-number labels become int64.
+    Targets that are no tensor (lists of boxes, strings) are left out: only the user's own
+    evaluation could read them.
 
     Raises:
-        DataError: the batch has another form, or its inputs are no tensor of images or features.
+        DataError: the batch has another form, or its inputs are no tensors of the same samples.
     """
-    parts = (batch,) if isinstance(batch, Tensor) else batch
-    if not isinstance(parts, (tuple, list)) or len(parts) not in (1, 2):
-        raise DataError(f"a batch must be (inputs, targets) or inputs, but got {_describe(batch)}.")
-    inputs = parts[0]
-    if not isinstance(inputs, Tensor) or inputs.dim() == 0:
-        raise DataError(f"a batch's inputs must be a tensor, but got {_describe(inputs)}.")
-    if inputs.dtype == torch.uint8:
+    given, targets = _parts(batch)
+    inputs = plain(given)
+    if any(one.dtype == torch.uint8 for one in tensors(inputs)):
         raise DataError(
             "inputs are uint8 but the network takes floats: convert and normalise them in the "
             "dataset's transform, as for training."
         )
-    if inputs.dtype == torch.float64:
-        inputs = inputs.float()
-    targets = parts[1] if len(parts) == 2 and isinstance(parts[1], Tensor) else None
-    if targets is not None and len(targets) != len(inputs):
-        raise DataError(f"a batch has {len(inputs)} inputs but {len(targets)} targets.")
-    return Samples(inputs, None if targets is None else _widen_labels(targets))
+    if not isinstance(targets, Tensor) or not targets.dim():
+        return Samples(inputs, None)
+    samples = Samples(inputs, _widen_labels(targets))
+    if len(targets) != len(samples):
+        raise DataError(f"a batch has {len(samples)} inputs but {len(targets)} targets.")
+    return samples
+
+
+def _parts(batch: Any) -> tuple[Any, Any]:
+    """Return a batch's inputs and what is in the place of its targets, None where nothing is."""
+    if isinstance(batch, Mapping):
+        named = next((key for key in TARGETS if key in batch), None)
+        return {key: value for key, value in batch.items() if key != named}, batch.get(named)
+    if not isinstance(batch, (tuple, list)) or not batch:
+        return batch, None
+    *inputs, targets = (*batch, None) if len(batch) == 1 else batch
+    return inputs[0] if len(inputs) == 1 else inputs, targets
 
 
 def _widen_labels(targets: Tensor) -> Tensor:
     whole = not (targets.is_floating_point() or targets.is_complex())
     return targets.long() if whole and targets.dim() == 1 else targets
-
-
-def _describe(value: Any) -> str:
-    if isinstance(value, (tuple, list)):
-        return f"{type_of(value)} of {len(value)}"
-    return type_of(value)

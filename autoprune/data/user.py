@@ -6,11 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+from torch.utils.data import DataLoader, IterableDataset
 
-from autoprune.data.splits import DatasetSplit, Split, Splits, batch_samples
+from autoprune.data.splits import DatasetSplit, Samples, SamplesSplit, Split, Splits, batch_samples
 from autoprune.errors import DataError, UsageError, did_you_mean, type_of
 
 SPLIT_NAMES = ("train", "val", "test")
@@ -23,9 +22,10 @@ def as_splits(data: Any) -> Splits:
 
     Args:
         data: `Splits`, a DataLoader, a map-style Dataset, or a dict of such under "train", "val"
-            and "test". Without "train", "val" takes its place. Batches are (inputs, targets), or
-            just inputs; a loader's order, sampler and workers are not used, its collate_fn is.
-            Of a stream (an iterable dataset) the first 20,000 samples are read into memory.
+            and "test". Without "train", "val" takes its place. Batches have any form that
+            `batch_samples` reads; a loader's order, sampler and workers are not used, its
+            collate_fn is. Of a stream (an iterable dataset) the first 20,000 samples are read into
+            memory.
 
     Raises:
         UsageError: the data is none of these, or a dict with unknown or without needed keys.
@@ -75,22 +75,16 @@ def _loader_split(loader: DataLoader[Any], name: str) -> Split:
 
 
 def _materialise(loader: DataLoader[Any], name: str) -> Split:
-    inputs: list[Tensor] = []
-    targets: list[Tensor] = []
+    parts: list[Samples] = []
     count = 0
     for batch in loader:
-        samples = batch_samples(batch)
-        inputs.append(samples.inputs)
-        targets.extend([] if samples.targets is None else [samples.targets])
-        count += len(samples)
+        parts.append(batch_samples(batch))
+        count += len(parts[-1])
         if count >= MATERIALISED_SAMPLES:
             break
     if not count:
         raise DataError(f"the {name} split is empty: it needs at least one sample.")
-    columns = [inputs, targets] if len(targets) == len(inputs) else [inputs]
     try:
-        tensors = [torch.cat(column)[:MATERIALISED_SAMPLES] for column in columns]
-    except RuntimeError as error:
-        shapes = {tuple(part.shape[1:]) for part in inputs}
-        raise DataError(f"the {name} split's batches differ in shape: {shapes}.") from error
-    return DatasetSplit(TensorDataset(*tensors))
+        return SamplesSplit(Samples.join(parts).first(MATERIALISED_SAMPLES))
+    except DataError as error:
+        raise DataError(f"the {name} split's {error}") from error

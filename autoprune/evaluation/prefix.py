@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
+from autoprune.data.inputs import Inputs, described
+from autoprune.structure.inputs import class_scores
 from autoprune.structure.replay import Values, advance, resume
-from autoprune.structure.script import Script, record
+from autoprune.structure.script import NotReplayable, Script, StandIn, record
 from autoprune.structure.surgery import named_tensors, replica
 
 # Of all that is alive at the boundary, for all batches together.
@@ -28,7 +29,7 @@ class _Pass:
         alive: tensors that it or a later one reads.
     """
 
-    inputs: Tensor
+    inputs: Inputs
     script: Script
     boundary: int = 0
     alive: Values = field(default_factory=dict)
@@ -54,7 +55,7 @@ class PrefixCache:
         skipped: share of the operators that the last network needed not run.
     """
 
-    def __init__(self, batches: Sequence[Tensor]) -> None:
+    def __init__(self, batches: Sequence[Inputs]) -> None:
         """Take the inputs that all networks are run on."""
         self.skipped = 0.0
         self._batches = batches
@@ -62,7 +63,9 @@ class PrefixCache:
         self._passes: list[_Pass] = []
 
     def outputs(self, model: nn.Module, base: nn.Module) -> list[Any] | None:
-        """Return a network's output for every batch, None if it must be run in full.
+        """Return a network's output, or the class scores in it, for every batch.
+
+        None if it must be run in full.
 
         Args:
             model: the network; it is left as it is.
@@ -81,11 +84,12 @@ class PrefixCache:
 
     def _begin(self, base: nn.Module) -> None:
         self._base, self._passes = base, []
-        scripts: dict[torch.Size, Script] = {}
+        scripts: dict[str, Script] = {}
         for batch in self._batches:
-            if batch.shape not in scripts:
-                scripts[batch.shape] = record(base, batch)
-            self._passes.append(_Pass(batch, scripts[batch.shape]))
+            shapes = described(batch)
+            if shapes not in scripts:
+                scripts[shapes] = record(base, batch)
+            self._passes.append(_Pass(batch, scripts[shapes]))
 
     def _outputs(self, model: nn.Module, base: nn.Module) -> list[Any] | None:
         tensors = named_tensors(base), named_tensors(model)
@@ -95,7 +99,10 @@ class PrefixCache:
         outputs = []
         for one in self._passes:
             one.move(base, starts[one.script])
-            outputs.append(resume(model, one.inputs, one.script, one.boundary, one.alive))
+            found = resume(model, one.inputs, one.script, one.boundary, one.alive)
+            outputs.append(class_scores(found))
+            if isinstance(outputs[-1], StandIn):
+                raise NotReplayable("the network returns a tensor in an unknown container")
         self.skipped = one.boundary / len(one.script.steps)
         return outputs
 

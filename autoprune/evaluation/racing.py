@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from autoprune.data import NO_LABEL
 from autoprune.evaluation.measurement import Scores
+from autoprune.precision import at_least_single
 
 # Shares of the images after which a candidate may be dropped.
 LOOKS = (0.125, 0.25, 0.5, 0.75)
@@ -56,11 +57,7 @@ class SampleScores:
     def of(cls, dense: Tensor, logits: Tensor, targets: Tensor | None) -> SampleScores:
         """Compare class scores (samples, classes) with the dense network's and the labels."""
         # Half precision would round hits and misses when their mean is taken.
-        p, q = (
-            scores.to(torch.promote_types(scores.dtype, torch.float32))
-            for scores in (dense, logits)
-        )
-        p, q = p.log_softmax(1), q.log_softmax(1)
+        p, q = (at_least_single(scores).log_softmax(1) for scores in (dense, logits))
         rows = [F.kl_div(q, p, reduction="none", log_target=True).sum(1)]
         if targets is not None:
             right = (q.argmax(1) == targets).to(q.dtype)

@@ -25,7 +25,7 @@ from autoprune.evaluation.measurement import Scores
 from autoprune.evaluation.prefix import PrefixCache
 from autoprune.evaluation.racing import Rival, SampleScores, race
 from autoprune.evaluation.streams import GPU_BATCH, Streams, in_turn
-from autoprune.structure.inputs import device_of, run
+from autoprune.structure.inputs import class_scores, device_of, run
 
 # Networks whose scores by sample are remembered, for others to race against.
 RACERS = 16
@@ -64,14 +64,14 @@ class ClassificationScorer(Scorer):
     """KL to the dense network; loss and top-1 where there are labels."""
 
     def __init__(
-        self, dense: nn.Module, samples: Samples, unlabelled: Tensor | None = None
+        self, dense: nn.Module, samples: Samples, unlabelled: Samples | None = None
     ) -> None:
         """Run the dense network.
 
         Args:
             dense: the network that others are compared with.
             samples: what they are compared on.
-            unlabelled: further inputs, which count for KL alone.
+            unlabelled: further samples, which count for KL alone.
 
         Raises:
             ModelError: its output is no (samples, classes) tensor, or not finite.
@@ -81,7 +81,7 @@ class ClassificationScorer(Scorer):
         check_labels(samples, logits.shape[1])
         if unlabelled is not None:
             samples = samples.with_unlabelled(unlabelled)
-            logits = torch.cat([logits, class_logits(dense, Samples(unlabelled, None))])
+            logits = torch.cat([logits, class_logits(dense, unlabelled)])
         self._samples, self._dense_logits = samples, logits
         self.dense = self._compare(self._dense_logits)
         self._streams = Streams(samples)
@@ -217,7 +217,7 @@ def class_logits(model: nn.Module, samples: Samples) -> Tensor:
         logits = list(_logits(model, samples))
     except Exception as error:
         raise DataError(
-            f"the model cannot take samples of shape {tuple(samples.inputs.shape[1:])}: "
+            f"the model cannot take samples of shape {samples.shape}: "
             f"{type(error).__name__}: {first_line(error)}"
         ) from error
     if not all(isinstance(batch, Tensor) and batch.dim() == 2 for batch in logits):
@@ -228,6 +228,11 @@ def class_logits(model: nn.Module, samples: Samples) -> Tensor:
             "than classification use the Python API with evaluate=callable(model) -> score."
         )
     result = torch.cat(logits)
+    if len(result) != len(samples):
+        raise ModelError(
+            f"the model's output must be (samples, classes), but it has {len(result)} rows for "
+            f"{len(samples)} samples."
+        )
     if not bool(result.isfinite().all()):
         raise ModelError("the dense model's outputs are not finite on the search images.")
     return result
@@ -236,4 +241,4 @@ def class_logits(model: nn.Module, samples: Samples) -> Tensor:
 def _logits(model: nn.Module, samples: Samples) -> Iterable[Tensor]:
     with torch.no_grad():
         for batch in in_turn(samples):
-            yield run(model, batch.inputs)
+            yield class_scores(run(model, batch.inputs))

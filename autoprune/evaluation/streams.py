@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from autoprune.data import Samples
-from autoprune.structure.inputs import run
+from autoprune.structure.inputs import Inputs, class_scores, run
 
 # One batch after the other: larger ones measured no faster on a CPU and take more memory.
 CPU_BATCH = 125
@@ -35,7 +35,7 @@ def in_turn(samples: Samples) -> Iterator[Samples]:
 
 
 def _on_cpu(samples: Samples) -> bool:
-    return samples.inputs.device.type == "cpu"
+    return samples.device.type == "cpu"
 
 
 class Streams:
@@ -78,7 +78,7 @@ class Streams:
             self._widest = 1
 
     def outputs(self, model: nn.Module) -> Generator[Any, None, None]:
-        """Yield a network's output for every one of `batches`, in order.
+        """Yield a network's output (or the class scores in it) for every batch, in order.
 
         Some are on their way when one is yielded; whoever stops early closes the generator.
         """
@@ -101,9 +101,9 @@ def _attributes(model: nn.Module) -> dict[tuple[str, str], Any]:
     return {(path, name): value for path, one in modules for name, value in vars(one).items()}
 
 
-def _run(model: nn.Module, inputs: Tensor) -> Any:
+def _run(model: nn.Module, inputs: Inputs) -> Any:
     with torch.no_grad():
-        return run(model, inputs)
+        return class_scores(run(model, inputs))
 
 
 @contextmanager

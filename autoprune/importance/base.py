@@ -90,7 +90,8 @@ class Evidence:
     @cached_property
     def propagated(self) -> Mapping[str, Tensor]:
         """Importance of final responses at every layer's inputs, (channels,), by weight name."""
-        return propagate(self.model, self.structure, self.moments, self.samples.inputs[:1])
+        one = self.samples.first(1).inputs
+        return propagate(self.model, self.structure, self.moments, one)
 
     def seed_of(self, group: ChannelGroup) -> int:
         """Return a seed of the group's own."""

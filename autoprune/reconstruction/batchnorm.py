@@ -12,6 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_weights, fuse_linear_bn_weights
 
 from autoprune.data import Samples
+from autoprune.precision import at_least_single
 from autoprune.structure.biases import PLAIN_LAYERS
 from autoprune.structure.groups import Structure
 from autoprune.structure.inputs import run
@@ -58,8 +59,11 @@ def fold_batchnorm(model: nn.Module, structure: Structure) -> nn.Module:
         fuse = fuse_linear_bn_weights if isinstance(module, nn.Linear) else fuse_conv_bn_weights
         gain = torch.ones_like(bn.running_var) if bn.weight is None else bn.weight
         shift = torch.zeros_like(bn.running_mean) if bn.bias is None else bn.bias
-        statistics = (bn.running_mean, bn.running_var, bn.eps, gain, shift)
-        weight, biases[name] = fuse(module.weight, module.bias, *statistics)
+        mean, variance, gain, shift = map(
+            at_least_single, (bn.running_mean, bn.running_var, gain, shift)
+        )
+        # What is fused is computed in the BN's precision, and stored in the weight's.
+        weight, biases[name] = fuse(module.weight, module.bias, mean, variance, bn.eps, gain, shift)
         if weight.dim() == 4:
             weight.data = weight.data.contiguous(memory_format=torch.channels_last)
         # What is replaced need not be copied.
@@ -90,7 +94,7 @@ def unfold_batchnorm(folded: nn.Module, model: nn.Module, structure: Structure) 
         own[name].copy_(values[name])
     for name, module, bn in _foldable(unfolded, structure):
         learnt, bias = folded.get_submodule(name), before[name]
-        deviation = (bn.running_var + bn.eps).sqrt()
+        deviation = (at_least_single(bn.running_var) + bn.eps).sqrt()
         gain = 1 / deviation
         if bn.weight is not None:
             gain = bn.weight / deviation

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from autoprune.precision import at_least_single
 from autoprune.statistics.moments import Moments, matrix_of
 from autoprune.structure.groups import LayerSpec, Structure
 from autoprune.structure.surgery import Keep
@@ -113,7 +114,9 @@ class LeastSquares:
         shift = self._mean - small @ self._pick(self._moments.mean, 0, kept_inputs)
         shape = (len(small), len(kept_inputs), *self._weight.shape[2:])
         dtype = self._weight.dtype
-        rows = (value.to(dtype) for value in (self._mean, shift, self._variance, left))
+        # Variances may overflow half precision.
+        wide = torch.promote_types(dtype, torch.float32)
+        rows = (value.to(wide) for value in (self._mean, shift, self._variance, left))
         return Refit(small.to(dtype).reshape(shape), *rows)
 
     def _solve(self, kept: Tensor) -> tuple[Tensor, Tensor]:
@@ -226,8 +229,9 @@ class Refitter:
     def _statistics(self, layer: LayerSpec, fit: Refit, lost: Tensor) -> dict[str, Tensor]:
         """Return statistics with which the BN's output keeps its mean and variance."""
         bn: Any = self._model.get_submodule(f"{layer.batchnorm}")
-        variance = bn.running_var * fit.spread
-        stretch = ((variance + bn.eps) / (bn.running_var + bn.eps)).sqrt()
+        before = at_least_single(bn.running_var)
+        variance = before * fit.spread
+        stretch = ((variance + bn.eps) / (before + bn.eps)).sqrt()
         bias = 0.0 if layer.bias is None else self._model.get_parameter(layer.bias).detach()
         centre = fit.mean + bias
         return {

@@ -8,6 +8,8 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
+from autoprune.precision import at_least_single
+
 # Share of the mean input variance with which weights are pulled to what they were.
 RIDGE = 1e-3
 
@@ -32,7 +34,7 @@ class RidgeToPrior:
             shifts: whether outputs can be shifted.
         """
         # Sums over many rows in half precision would leave nothing that can be factorised.
-        inputs, prior = _at_least_single(inputs), _at_least_single(prior)
+        inputs, prior = at_least_single(inputs), at_least_single(prior)
         self._mean = inputs.mean(0) if shifts else None
         self._inputs = inputs if self._mean is None else inputs.sub_(self._mean)
         self._prior = self.weight = prior
@@ -44,7 +46,7 @@ class RidgeToPrior:
 
     def fit(self, wanted: Tensor) -> None:
         """Fit targets (rows, outputs)."""
-        wanted = _at_least_single(wanted)
+        wanted = at_least_single(wanted)
         middle = torch.zeros_like(self.intercept) if self._mean is None else wanted.mean(0)
         moment = (self._inputs.T @ (wanted - middle)).double() / len(wanted)
         change = torch.cholesky_solve(moment - self._prior_moment, self._factor).T
@@ -88,7 +90,3 @@ def passing(wanted: Tensor, into: Affine, clamp: tuple[float, float]) -> Callabl
         return free
 
     return targets
-
-
-def _at_least_single(values: Tensor) -> Tensor:
-    return values.to(torch.promote_types(values.dtype, torch.float32))

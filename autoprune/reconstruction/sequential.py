@@ -8,10 +8,9 @@ what it lets through is wanted (Zhang et al. 2016, "Accelerating Very Deep Convo
 section 3.2, without their relaxation): an output that the dense network has below zero may be
 anything below zero.
 
-Memory: activations of one pass over all samples (`ACTIVATION_BYTES`, samples beyond are left out),
-the targets of every layer (`ROW_BYTES` per row, or a few rows per input where that is more; each
-effort has its own), and the patches of one layer, rows x inputs in float32: 2.2 GB in all for
-torchvision's ResNet-50 at 224x224, of which 155 samples fit. Layers with too few rows for their
+Memory: activations of one pass over all samples (`samples_within` says how many fit), the targets
+of every layer (`ROW_BYTES` per row, or a few rows per input where that is more; each effort has its
+own), and the patches of one layer, rows x inputs in float32. Layers with too few rows for their
 inputs keep the weights that they have.
 """
 
@@ -28,6 +27,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from autoprune.data import Samples
+from autoprune.precision import at_least_single
 from autoprune.reconstruction.ridge import Affine, RidgeToPrior, passing
 from autoprune.statistics.moments import draw_positions, is_laid_out, outputs_at, patches
 from autoprune.structure.groups import LayerSpec, Structure
@@ -39,8 +39,6 @@ from autoprune.structure.surgery import Keep
 ROW_BYTES = 256
 # Rows per input that a fit needs so as not to learn the samples by heart; twice as many are drawn.
 ENOUGH = 2
-# Of activations alive at once in the one pass over all samples; samples beyond are left out.
-ACTIVATION_BYTES = 2_000_000_000
 # How many of the largest activations are alive at once.
 ALIVE = 4
 # BN gains |γ|/σ below this share of the layer's largest do not amplify shortcut errors.
@@ -98,7 +96,7 @@ class _Walk(OperatorMode):
     def operate(self, number: int, name: str, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         layer = None
         if name == "linear" or name.startswith("conv"):
-            layer = self._layers.get(self._names.get(id(args[1]), ""))
+            layer = self._layers.get(self._names.get(id(self.origin(args[1])), ""))
         if layer is None:
             out = func(*args, **kwargs)
         else:
@@ -150,11 +148,10 @@ class SequentialRepair:
         seed: int,
         effort: Effort = THOROUGH_EFFORT,
     ) -> None:
-        """Take the calibration samples, as many as one pass can hold."""
+        """Take the samples, which must fit into one pass: see `samples_within`."""
         self._dense = dense
         self._structure = structure
-        most = _most_samples(structure)
-        self.samples = calibration.first(min(most, effort.samples or most))
+        self.samples = calibration.first(effort.samples or len(calibration))
         self._seed = seed
         self._effort = effort
         self._targets: Mapping[str, Target] | None = None
@@ -194,14 +191,17 @@ class SequentialRepair:
         refitting.run(self.samples)
 
 
-def _most_samples(structure: Structure) -> int:
-    """Return how many samples' activations fit: `ALIVE` of the largest are alive at once."""
+def samples_within(structure: Structure, memory: int) -> int:
+    """Return of how many samples all activations of one pass fit into so many bytes.
+
+    `ALIVE` of the largest are alive at once.
+    """
     largest = max(
-        layer.runs * math.prod(shape)
+        layer.runs * math.prod(shape) * structure.itemsizes[layer.weight]
         for layer in structure.layers
         for shape in (layer.input_shape, layer.output_shape)
     )
-    return max(1, int(ACTIVATION_BYTES / (ALIVE * 4 * largest)))
+    return max(1, int(memory / (ALIVE * largest)))
 
 
 def _rows(most: int, outputs: int, inputs: int) -> int:
@@ -256,7 +256,7 @@ class _Refitting(_Walk):
         kwargs: dict[str, Any],
         shortcut: Tensor | None,
     ) -> Tensor:
-        source, weight = args[0], args[1]
+        source, weight = args[0], self._model.get_parameter(layer.weight)
         target = self._targets[layer.weight]
         if target.positions.numel() < ENOUGH * weight[0].numel():
             kept: Tensor = func(*args, **kwargs)
@@ -278,7 +278,9 @@ class _Refitting(_Walk):
         if shifts:
             self._place(layer, problem.intercept)
         bias = self._module(layer).bias
-        out: Tensor = func(source, weight, bias, *args[3:], **kwargs)
+        # In the precision that the layer is called in.
+        bias = None if bias is None else bias.to(source.dtype)
+        out: Tensor = func(source, weight.to(source.dtype), bias, *args[3:], **kwargs)
         return out
 
     def _module(self, layer: LayerSpec) -> Any:
@@ -286,7 +288,7 @@ class _Refitting(_Walk):
 
     def _wanted_outputs(self, layer: LayerSpec, target: Target, shortcut: Tensor | None) -> Tensor:
         rows = self._keep.get(layer.weight, {}).get(layer.out_dim)
-        wanted = target.outputs if rows is None else target.outputs[:, rows]
+        wanted = at_least_single(target.outputs if rows is None else target.outputs[:, rows])
         if target.shortcut is None or shortcut is None:
             return wanted
         dense = target.shortcut if rows is None else target.shortcut[:, rows]
@@ -299,7 +301,7 @@ class _Refitting(_Walk):
             return torch.ones(())
         bn = self._model.get_submodule(layer.batchnorm)
         assert isinstance(bn, _BatchNorm) and bn.running_var is not None
-        gain = (bn.running_var + bn.eps).rsqrt()
+        gain = (at_least_single(bn.running_var) + bn.eps).rsqrt()
         gain = gain if bn.weight is None else gain * bn.weight
         return torch.where(gain.abs() <= SMALLEST_GAIN * gain.abs().max(), torch.inf, gain)
 

@@ -3,6 +3,7 @@
 The dense network is asked about every image anew (Beyer et al. 2022, "Knowledge distillation: a
 good teacher is patient and consistent", section 3): nothing is held in memory but one batch. BN
 keeps its statistics and dropout stays off: a run is too short to learn statistics in small batches.
+Networks in half precision learn in single precision, or most steps would be rounded away.
 """
 
 from __future__ import annotations
@@ -14,9 +15,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from autoprune.data import Samples, Split
+from autoprune.data.inputs import Inputs, with_floats
+from autoprune.errors import ModelError
+from autoprune.precision import float_dtype, single_precision
 from autoprune.reconstruction.batchnorm import fold_batchnorm, unfold_batchnorm
 from autoprune.recovery.imitation import Imitation
 from autoprune.recovery.schedule import Pace, by_steps, first_of, rate
@@ -99,7 +103,7 @@ def recover(
         progress: told the share of the run that is over.
 
     Raises:
-        ModelError: the dense network does not return a tensor.
+        ModelError: the dense network returns nothing that can be imitated, or no gradients.
         DataError: an image cannot be read.
     """
     steps, checks, interrupted = 0, 0, False
@@ -136,16 +140,17 @@ class _Training:
         self._small = small
         self._lesson = lesson
         self._teacher, self._given = (
-            fold_batchnorm(one, lesson.structure) for one in (lesson.dense, small)
+            fold_batchnorm(single_precision(one), lesson.structure) for one in (lesson.dense, small)
         )
         self._device = device_of(small)
         limit = CPU_BATCH if self._device.type == "cpu" else GPU_BATCH
-        self._size = batch_within(lesson.structure, lesson.check, limit, ACTIVATION_BYTES)
+        self._dtype = float_dtype(self._given)
+        self._check = Samples(with_floats(lesson.check.inputs, self._dtype), None)
+        self._size = batch_within(lesson.structure, limit, ACTIVATION_BYTES)
         self._step_size = min(self._size, len(lesson.images))
-        self._imitation = Imitation(
-            self._teacher, lesson.structure, lesson.keep, lesson.check.inputs[: self._size]
-        )
-        seen = lesson.check.first(SEEN)
+        usual = self._check.first(self._size).inputs
+        self._imitation = Imitation(self._teacher, lesson.structure, lesson.keep, usual)
+        seen = self._check.first(SEEN)
         self._bases = find_bases(self._given, lesson.structure, seen, self._size)
         self._peak = 1.0
         self._best: nn.Module | None = None
@@ -163,24 +168,31 @@ class _Training:
         """Return the steps in which every image is seen so many times."""
         return math.ceil(epochs * len(self._lesson.images) / self._step_size)
 
-    def batches(self) -> Iterator[Tensor]:
+    def batches(self) -> Iterator[Inputs]:
         """Yield inputs without end, every image once before any comes again."""
         images, rng = self._lesson.images, np.random.default_rng(self._lesson.seed)
         size = self._step_size
         while True:
             order = rng.permutation(len(images)).tolist()
             for start in range(0, len(order) - size + 1, size):
-                yield images.take(order[start : start + size]).to(self._device).inputs
+                batch = images.take(order[start : start + size]).to(self._device)
+                yield with_floats(batch.inputs, self._dtype)
 
-    def step(self, inputs: Tensor, rate: float) -> None:
-        """Bring the network nearer to the dense one on a batch."""
+    def step(self, inputs: Inputs, rate: float) -> None:
+        """Bring the network nearer to the dense one on a batch.
+
+        Raises:
+            ModelError: no gradient arrives at it.
+        """
         with torch.no_grad():
             dense = self._imitation.read(self._teacher, inputs)
-        if not dense.is_finite:
+        if not self._imitation.is_finite(dense):
             return  # nothing can be learnt from a broken image
         with torch.enable_grad():
             small = self._imitation.read(self._student, inputs)
             distance = self._imitation.distance(small, dense)
+        if not distance.requires_grad:
+            raise ModelError("the network runs without gradients: nothing can be learnt.")
         if not distance.isfinite():
             self._fall_back()
             return
@@ -195,7 +207,7 @@ class _Training:
             self._fall_back()
 
     def _distance(self) -> float:
-        check = self._lesson.check.first(CHECK_SAMPLES)
+        check = self._check.first(CHECK_SAMPLES)
         total = 0.0
         with torch.no_grad():
             for batch in check.batches(self._size):

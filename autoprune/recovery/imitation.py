@@ -1,18 +1,19 @@
-"""How far a cut network is from the dense one, inside and at its output."""
+"""How far a cut network is from the dense one, inside and at its outputs."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from autoprune.errors import ModelError, type_of
+from autoprune.errors import ModelError
+from autoprune.precision import at_least_single
 from autoprune.statistics.consumers import LayerMode
 from autoprune.structure.groups import LayerSpec, Structure
-from autoprune.structure.inputs import run
+from autoprune.structure.inputs import Inputs, outputs_of, run
 from autoprune.structure.surgery import Keep
 
 # Activations of a smaller mean square are as good as zero.
@@ -25,16 +26,11 @@ class Reading:
 
     Attributes:
         inside: what every layer read, by the layer's weight name.
-        output: (samples, ...).
+        outputs: floating outputs, by their place in what the network returned.
     """
 
     inside: Mapping[str, Tensor]
-    output: Tensor
-
-    @property
-    def is_finite(self) -> bool:
-        """Whether the output holds neither NaN nor infinity."""
-        return bool(self.output.isfinite().all())
+    outputs: Mapping[str, Tensor]
 
 
 class _Reader(LayerMode):
@@ -55,48 +51,60 @@ class Imitation:
     """Compares networks cut by one policy with the dense network, in all that their layers read.
 
     What a layer reads lies behind BN and activation and has the residual sums in it; channels that
-    were cut have no counterpart and are left out.
+    were cut have no counterpart and are left out. Outputs are compared where they are floating
+    numbers and of one shape for one batch; whole numbers (classes that were chosen already) say
+    nothing of the direction to go.
     """
 
-    def __init__(self, dense: nn.Module, structure: Structure, keep: Keep, inputs: Tensor) -> None:
+    def __init__(self, dense: nn.Module, structure: Structure, keep: Keep, inputs: Inputs) -> None:
         """Take the dense network, the entries that stay, and a batch to learn what is usual.
 
         Raises:
-            ModelError: its output is no tensor.
+            ModelError: there is nothing to compare.
         """
         self._structure = structure
         self._keep = keep
         with torch.no_grad():
             usual = self.read(dense, inputs)
-        centred = usual.output - usual.output.mean()
-        self._powers = {name: _power(source) for name, source in usual.inside.items()}
-        self._output_power = _power(centred)
-
-    def read(self, model: nn.Module, inputs: Tensor) -> Reading:
-        """Run a network, the dense one or a cut one.
-
-        Raises:
-            ModelError: its output is no tensor.
-        """
-        with _Reader(model, self._structure) as reader:
-            output = run(model, inputs)
-        if not isinstance(output, Tensor):
+        self._inside_powers = _powers(usual.inside, lambda value: value)
+        self._output_powers = _powers(usual.outputs, lambda value: value - value.mean())
+        if not (self._inside_powers or self._output_powers):
             raise ModelError(
-                f"recovery needs a network that returns a tensor, not {type_of(output)}."
+                "there is nothing to imitate: the network returns no finite floating numbers, and "
+                "what its layers read is not known."
             )
-        return Reading(reader.inside, output)
+
+    def read(self, model: nn.Module, inputs: Inputs) -> Reading:
+        """Run a network, the dense one or a cut one."""
+        with _Reader(model, self._structure) as reader:
+            found = outputs_of(run(model, inputs))
+        floating = {place: one for place, one in found.items() if one.is_floating_point()}
+        return Reading(reader.inside, floating)
+
+    def is_finite(self, reading: Reading) -> bool:
+        """Whether the outputs hold neither NaN nor infinity; what layers read, without outputs."""
+        outputs = [reading.outputs[p] for p in self._output_powers if p in reading.outputs]
+        return all(bool(one.isfinite().all()) for one in outputs or reading.inside.values())
 
     def distance(self, small: Reading, dense: Reading) -> Tensor:
-        """Return the mean of ‖s − d‖² / ‖d‖² over what the layers read and the output.
+        """Return the mean of ‖s − d‖² / ‖d‖² over what the layers read and the outputs.
 
-        The d below the line is what is usual, of the output about its mean. Nothing here depends
-        on the task: class scores, maps of them and plain numbers are treated alike.
+        All outputs together count as one layer. The d below the line is what is usual, of an
+        output about its mean. Nothing here depends on the task: class scores, maps of them and
+        plain numbers are treated alike.
         """
         parts = [
-            F.mse_loss(source, self._kept(name, dense.inside[name])) / self._powers[name]
-            for name, source in small.inside.items()
+            _difference(small.inside[name], self._kept(name, dense.inside[name])) / power
+            for name, power in self._inside_powers.items()
+            if name in small.inside
         ]
-        parts.append(F.mse_loss(small.output, dense.output) / self._output_power)
+        outputs = [
+            _difference(small.outputs[place], dense.outputs[place]) / power
+            for place, power in self._output_powers.items()
+            if _comparable(small.outputs.get(place), dense.outputs.get(place))
+        ]
+        if outputs:
+            parts.append(torch.stack(outputs).mean())
         return torch.stack(parts).mean()
 
     def _kept(self, weight: str, source: Tensor) -> Tensor:
@@ -107,5 +115,22 @@ class Imitation:
         return source.index_select(1 if layer.kernel_size else -1, kept)
 
 
-def _power(value: Tensor) -> Tensor:
-    return value.square().mean().clamp_min(SMALLEST_POWER)
+def _difference(one: Tensor, other: Tensor) -> Tensor:
+    return F.mse_loss(at_least_single(one), at_least_single(other))
+
+
+def _comparable(one: Tensor | None, other: Tensor | None) -> bool:
+    """Whether both are there and of one shape: how many boxes are found differs by network."""
+    return one is not None and other is not None and one.shape == other.shape and one.numel() > 0
+
+
+def _powers(values: Mapping[str, Tensor], centred: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
+    """Return the mean squares of what is finite, by name."""
+    found = {
+        name: centred(at_least_single(value)).square().mean() for name, value in values.items()
+    }
+    return {
+        name: power.clamp_min(SMALLEST_POWER)
+        for name, power in found.items()
+        if bool(power.isfinite())
+    }

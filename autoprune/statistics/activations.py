@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from autoprune.data import Samples
+from autoprune.precision import at_least_single
 from autoprune.statistics.collect import BATCH
 from autoprune.statistics.consumers import LayerMode, by_channel
 from autoprune.structure.groups import LayerSpec, Structure
@@ -111,6 +112,7 @@ class _Sums:
     def add(self, values: Tensor, members: Tensor | None) -> None:
         """Add (samples, positions, channels); `members` is (classes, samples), 0 or 1."""
         self._count += values.shape[0] * values.shape[1]
+        values = at_least_single(values)
         # Single precision within a sample, where it is exact enough; double over samples.
         mean = values.mean(1).double()
         by_sample = [

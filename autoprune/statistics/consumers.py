@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from autoprune.data import Samples
 from autoprune.structure.groups import ChannelGroup, LayerSpec, Structure
 
 _LAYERS = {
@@ -84,9 +83,11 @@ def unit_sums(group: ChannelGroup, values: Callable[[str], Tensor | None]) -> li
     return found
 
 
-def batch_within(structure: Structure, samples: Samples, limit: int, memory: int) -> int:
+def batch_within(structure: Structure, limit: int, memory: int) -> int:
     """Return how many samples may run at once if every layer's output is kept in memory."""
-    itemsize = samples.inputs.element_size()
-    each = sum(layer.positions * structure.shapes[layer.weight][0] for layer in structure.layers)
+    each = sum(
+        layer.positions * structure.shapes[layer.weight][0] * structure.itemsizes[layer.weight]
+        for layer in structure.layers
+    )
     # BN and activation keep as much again each.
-    return int(min(limit, max(1, memory // max(1, 3 * itemsize * each))))
+    return int(min(limit, max(1, memory // max(1, 3 * each))))

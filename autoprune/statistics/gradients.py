@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from autoprune.data import Samples, check_labels
 from autoprune.errors import ModelError
+from autoprune.precision import at_least_single
 from autoprune.statistics.consumers import LayerMode, batch_within, by_channel, unit_sums
 from autoprune.structure.groups import LayerSpec, Structure
-from autoprune.structure.inputs import run
+from autoprune.structure.inputs import class_scores, run
 from autoprune.structure.operators import plain_arithmetic
 
 # Labelled samples that gradients are taken of.
@@ -82,18 +83,22 @@ def taylor_terms(
         DataError: a label is outside them.
     """
     samples = samples.first(count)
-    batch_size = batch_within(structure, samples, 100, ACTIVATION_BYTES)
+    batch_size = batch_within(structure, 100, ACTIVATION_BYTES)
     totals = [torch.zeros(group.size, dtype=torch.float64) for group in structure.groups]
     with _fixed_parameters(model), torch.enable_grad(), plain_arithmetic():
         for batch in samples.batches(batch_size):
-            tap = GradientTap(model, structure, len(batch), lambda a, g: (a * g).sum(1).double())
+            tap = GradientTap(model, structure, len(batch), _changes)
             with tap:
-                logits = run(model, batch.inputs)
+                logits = class_scores(run(model, batch.inputs))
             _loss(logits, batch).backward()
             for total, group in zip(totals, structure.groups, strict=True):
                 if parts := unit_sums(group, tap.found.get):
                     total += torch.stack(parts).sum(0).abs().sum(0).cpu()
     return tuple(total / len(samples) for total in totals)
+
+
+def _changes(values: Tensor, gradients: Tensor) -> Tensor:
+    return (at_least_single(values) * at_least_single(gradients)).sum(1).double()
 
 
 def _loss(logits: Tensor, batch: Samples) -> Tensor:
@@ -104,7 +109,7 @@ def _loss(logits: Tensor, batch: Samples) -> Tensor:
         )
     check_labels(batch, logits.shape[1])
     assert batch.targets is not None
-    return F.cross_entropy(logits, batch.targets, reduction="sum")
+    return F.cross_entropy(at_least_single(logits), batch.targets, reduction="sum")
 
 
 @contextmanager

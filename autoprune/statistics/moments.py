@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from autoprune.precision import at_least_single
 from autoprune.structure.groups import LayerSpec
 
 # With more inputs per patch than this (a 512-channel 3x3 convolution has 4,608) only the diagonal
@@ -58,7 +59,7 @@ class MomentSum:
     def add(self, source: Tensor, positions: int, generator: torch.Generator) -> None:
         """Add a batch of the layer's inputs, at so many random output positions per sample."""
         chosen = draw_positions(self._layer, len(source), positions, generator)
-        rows = patches(self._layer, source, chosen).float()
+        rows = at_least_single(patches(self._layer, source, chosen))
         if self.count == 0:
             self._origin = rows.mean(0)
         rows = rows - self._origin

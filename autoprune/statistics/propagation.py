@@ -13,10 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from autoprune.data.inputs import Inputs, map_tensors
 from autoprune.errors import ModelError, first_line
 from autoprune.statistics.gradients import GradientTap
 from autoprune.statistics.moments import Moments
 from autoprune.structure.groups import Structure
+from autoprune.structure.inputs import run
 from autoprune.structure.operators import plain_arithmetic
 
 # Inputs so small that no ReLU6 or gate saturates, whatever the layers multiply them by.
@@ -27,7 +29,7 @@ INF_FS_ALPHA = 0.5
 
 
 def propagate(
-    model: nn.Module, structure: Structure, moments: Mapping[str, Moments], inputs: Tensor
+    model: nn.Module, structure: Structure, moments: Mapping[str, Moments], inputs: Inputs
 ) -> dict[str, Tensor]:
     """Return the importance of every layer's input channels, (channels,), by weight name.
 
@@ -35,7 +37,7 @@ def propagate(
         model: the dense network in evaluation mode.
         structure: its groups.
         moments: of the consumers' inputs.
-        inputs: a batch, of which only the shape is used.
+        inputs: of one sample; of floats only the shape is used.
 
     Raises:
         ModelError: the network does not run in double precision.
@@ -44,7 +46,7 @@ def propagate(
     tap = GradientTap(positive, structure, 1, lambda values, gradient: gradient.sum(1))
     try:
         with torch.enable_grad(), plain_arithmetic(), tap:
-            positive(torch.full_like(inputs[:1], SMALL, dtype=torch.float64))
+            run(positive, map_tensors(_tiny, inputs))
     except Exception as error:
         raise ModelError(
             f"the network does not run in double precision: {type(error).__name__}: "
@@ -56,6 +58,12 @@ def propagate(
     importance = _final_importance(moments.get(layer.weight), channels)
     (channels * importance).sum().backward()
     return {weight: one[0].nan_to_num().abs().cpu() for weight, one in tap.found.items()}
+
+
+def _tiny(one: Tensor) -> Tensor:
+    if not one.is_floating_point():
+        return one
+    return torch.full_like(one, SMALL, dtype=torch.float64)
 
 
 def absolute(model: nn.Module, structure: Structure) -> nn.Module:

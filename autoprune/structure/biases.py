@@ -35,8 +35,8 @@ class _Watch(OperatorMode):
     def operate(self, number: int, name: str, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         out = func(*args, **kwargs)
         if name == "linear" or name.startswith("conv"):
-            bias = Call(name, func, args, kwargs, out).arg(2, "bias")
-            place = self._places.get(id(args[1]))
+            bias = self.origin(Call(name, func, args, kwargs, out).arg(2, "bias"))
+            place = self._places.get(id(self.origin(args[1])))
             if place is not None and bias is not place[1].bias:
                 self.apart.add(place[0])
         return out

@@ -49,6 +49,9 @@ class Recorder(Protocol):
     def set_labels(self, tensor: Tensor, labels: Tensor) -> None:
         """Give a tensor its labels."""
 
+    def origin(self, tensor: Any) -> Any:
+        """Return the parameter that a tensor is a cast of, anything else itself."""
+
     def name(self, tensor: Tensor | None) -> str | None:
         """Return the name of a parameter or buffer, None for anything else."""
 

@@ -1,15 +1,31 @@
-"""Model inputs of any form: a tensor, or a tuple, list or mapping of tensors, batch first."""
+"""How a network is called with inputs of any form, and what it returns."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import fields, is_dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_is_leaf, tree_leaves, tree_map
 
-Inputs: TypeAlias = Tensor | Sequence[Any] | Mapping[str, Any]
+from autoprune.data import Splits
+from autoprune.data.inputs import Inputs, described, map_tensors, plain, with_floats
+from autoprune.errors import DataError, first_line
+from autoprune.precision import float_dtype
+
+__all__ = [
+    "Inputs",
+    "class_scores",
+    "device_of",
+    "fitted",
+    "form_for",
+    "outputs_of",
+    "run",
+    "sample",
+]
 
 
 def run(model: nn.Module, inputs: Inputs) -> Any:
@@ -36,3 +52,117 @@ def device_of(model: nn.Module) -> torch.device:
     """Return where a model's tensors are; the CPU if it has none."""
     tensor = next(model.parameters(), next(model.buffers(), None))
     return torch.device("cpu") if tensor is None else tensor.device
+
+
+def fitted(splits: Splits, model: nn.Module) -> Splits:
+    """Return the splits with inputs in the form and precision in which a model takes them.
+
+    Raises:
+        DataError: its forward pass takes no such inputs.
+    """
+    return splits.changed(form_for(model, splits.train.take([0]).inputs))
+
+
+def form_for(model: nn.Module, example: Inputs) -> Callable[[Inputs], Inputs]:
+    """Return what brings inputs into the form and the precision in which a model takes them.
+
+    Tuples are its positional arguments and dicts its arguments by name. A model that has no such
+    arguments may take a dict's only tensor, or the whole tuple or dict as its one argument.
+
+    Args:
+        model: in evaluation mode.
+        example: a batch, in the form that all inputs have.
+
+    Raises:
+        DataError: its forward pass takes no such inputs.
+    """
+    dtype = float_dtype(model)
+    rearrange = _arrangement(model, with_floats(example, dtype))
+    return lambda inputs: rearrange(with_floats(plain(inputs), dtype))
+
+
+def _arrangement(model: nn.Module, example: Any) -> Callable[[Any], Any]:
+    try:
+        signature = inspect.signature(model.forward)
+    except (TypeError, ValueError):  # no code of Python
+        return lambda inputs: inputs
+    reason = _misfit(signature, example)
+    if reason is None:
+        return lambda inputs: inputs
+    if isinstance(example, Mapping) and len(example) == 1:
+        (name,) = example
+        if _misfit(signature, example[name]) is None:
+            return lambda inputs: inputs[name]
+    if not _misfit(signature, (example,)) and not isinstance(example, Tensor):
+        reason = _failure(model, (example,))
+        if reason is None:
+            return lambda inputs: (inputs,)
+    raise DataError(
+        f"the network's forward{_shown(signature)} does not take the data's inputs, "
+        f"{described(example)}: {reason}. A batch is (inputs, targets); inputs are a tensor, a "
+        "tuple of positional arguments or a dict of arguments by name, and (a, b, targets) is "
+        "two of them."
+    )
+
+
+def _misfit(signature: inspect.Signature, inputs: Any) -> str | None:
+    """Return why a function cannot be called with inputs as `run` does; None if it can."""
+    try:
+        if isinstance(inputs, Mapping):
+            signature.bind(**inputs)
+        else:
+            signature.bind(*((inputs,) if isinstance(inputs, Tensor) else inputs))
+    except TypeError as error:
+        return first_line(error)
+    return None
+
+
+def _failure(model: nn.Module, inputs: Any) -> str | None:
+    """Return why a forward pass fails; None if it does not."""
+    device = device_of(model)
+    try:
+        with torch.no_grad():
+            run(model, map_tensors(lambda one: one.to(device), inputs))
+    except Exception as error:
+        return f"{type(error).__name__}: {first_line(error)}"
+    return None
+
+
+def _shown(signature: inspect.Signature) -> str:
+    return f"({', '.join(signature.parameters)})"
+
+
+def outputs_of(value: Any) -> dict[str, Tensor]:
+    """Return every tensor in what a network returned, by its place in there.
+
+    In tuples, lists, mappings and dataclasses, one within the other.
+    """
+    return dict(_tensors_in(value, ""))
+
+
+def _tensors_in(value: Any, place: str) -> Iterator[tuple[str, Tensor]]:
+    if isinstance(value, Tensor):
+        yield place, value
+        return
+    for key, part in _parts_of(value):
+        yield from _tensors_in(part, f"{place}.{key}")
+
+
+def _parts_of(value: Any) -> Iterator[tuple[Any, Any]]:
+    if isinstance(value, Mapping):
+        yield from value.items()
+    elif isinstance(value, (tuple, list)):
+        yield from enumerate(value)
+    elif is_dataclass(value) and not isinstance(value, type):
+        yield from ((field.name, getattr(value, field.name)) for field in fields(value))
+    elif not tree_is_leaf(value):
+        yield from enumerate(tree_leaves(value))
+
+
+def class_scores(output: Any) -> Any:
+    """Return the class scores in what a network returned; the output itself if there are none.
+
+    They are the tensor that is called "logits" in a mapping or dataclass, or its only one.
+    """
+    found = {} if isinstance(output, (Tensor, tuple, list)) else outputs_of(output)
+    return found.get(".logits", next(iter(found.values())) if len(found) == 1 else output)

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from autoprune.structure.rules import find_rule
@@ -20,12 +21,19 @@ from autoprune.structure.rules import find_rule
 class OperatorMode(TorchDispatchMode):
     """Runs under a forward pass with `whole_operators` and hands every operator to `operate`.
 
-    Composite operators that have no rule of their own are taken apart.
+    Composite operators that have no rule of their own are taken apart. A parameter in another
+    precision (autocast makes one before every layer) passes for the parameter: see `origin`.
     """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._count = 0
+        # With the results, or Python would give their ids to other tensors.
+        self._casts: dict[int, tuple[Tensor, nn.Parameter]] = {}
+
+    def origin(self, tensor: Any) -> Any:
+        """Return the parameter that a tensor is a cast of, anything else itself."""
+        return self._casts[id(tensor)][1] if id(tensor) in self._casts else tensor
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
@@ -34,6 +42,10 @@ class OperatorMode(TorchDispatchMode):
         kwargs = dict(kwargs or {})
         name = func.overloadpacket.__name__
         name = name[:-1] if name.endswith("_") and not name.endswith("__") else name
+        if name in ("to", "_to_copy") and isinstance(args[0], nn.Parameter):
+            cast: Tensor = func(*args, **kwargs)
+            self._casts[id(cast)] = cast, args[0]
+            return cast
         if find_rule(name, func) is None:
             with self:
                 parts = func.decompose(*args, **kwargs)
@@ -54,7 +66,7 @@ def whole_operators() -> Iterator[None]:
     As in `torch.inference_mode`, but tensors are ordinary ones: what a forward pass keeps (a grid
     on a module, a table in a cache) can be trained with later.
     """
-    with torch.no_grad(), torch._C._AutoDispatchBelowAutograd():
+    with torch.no_grad(), torch._C._AutoDispatchBelowADInplaceOrView():
         yield
 
 

@@ -19,14 +19,14 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from autoprune.errors import ModelError, first_line
+from autoprune.errors import ModelError, first_line, type_of
 from autoprune.structure.activations import ActivationLog
 from autoprune.structure.assembly import assemble
 from autoprune.structure.biases import PLAIN_LAYERS, bias_takers
 from autoprune.structure.call import Call, unknown
 from autoprune.structure.flow import Flow
 from autoprune.structure.groups import LayerSpec, Structure
-from autoprune.structure.inputs import Inputs, run, sample
+from autoprune.structure.inputs import Inputs, outputs_of, run, sample
 from autoprune.structure.labels import Atoms, along, canonical, constant
 from autoprune.structure.operators import OperatorMode, whole_operators
 from autoprune.structure.rules import find_rule
@@ -88,7 +88,7 @@ class LabelTrace(OperatorMode):
 
     def name(self, tensor: Tensor | None) -> str | None:
         """Return the name of a parameter or buffer, None for anything else."""
-        return self._names.get(id(tensor))
+        return self._names.get(id(self.origin(tensor)))
 
     def layer(self, call: Call, in_dim: int, positions: int, groups: int) -> None:
         """Record a call of a layer with a weight."""
@@ -213,7 +213,9 @@ def trace(model: nn.Module, example_inputs: Inputs) -> Structure:
             f"{[tuple(leaf.shape) for leaf in tree_leaves(inputs)]}{_first_layer(model)}: "
             f"{type(error).__name__}: {first_line(error)}"
         ) from error
-    returned = [leaf for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor)]
+    returned = list(outputs_of(outputs).values())
+    if not returned:
+        raise ModelError(f"the model returns {type_of(outputs)} in which there is no tensor.")
     for leaf in returned:
         tracer.atoms.block(tracer.labels(leaf), "the network's output")
     tracer.returned(returned)

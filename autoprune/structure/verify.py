@@ -14,11 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.utils._pytree import tree_leaves
 
 from autoprune.errors import ModelError, first_line
 from autoprune.structure.groups import ChannelGroup, Structure
-from autoprune.structure.inputs import Inputs, run, sample
+from autoprune.structure.inputs import Inputs, outputs_of, run, sample
 from autoprune.structure.operators import plain_arithmetic
 from autoprune.structure.surgery import cut, kept_positions
 from autoprune.structure.trace import trace
@@ -111,7 +110,7 @@ def _call_arguments(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
 
 
 def _outputs(value: Any) -> list[Tensor]:
-    return [leaf for leaf in tree_leaves(value) if isinstance(leaf, Tensor)]
+    return list(outputs_of(value).values())
 
 
 def _check_finite(model: nn.Module, inputs: Any) -> None:

@@ -19,7 +19,11 @@ from autoprune.data import Samples
 from autoprune.importance import make_importance
 from autoprune.memory import kept_memory
 from autoprune.progress import PlainProgress
+from autoprune.reconstruction.sequential import samples_within
 from autoprune.task import define_task
+
+# Of sequential repair.
+ACTIVATION_BYTES = 2_000_000_000
 
 
 def peak_gib() -> float:
@@ -38,7 +42,8 @@ def main(network: str = "resnet50", images: int = 256) -> None:
     print(f"before: {peak_gib():.1f} GiB at most", flush=True)
     seconds: dict[str, float] = {}
     criterion = make_importance(config.importance)
-    gather(model, task.structure, calibration, criterion, config.seed, progress, seconds)
+    fitting = samples_within(task.structure, ACTIVATION_BYTES)
+    gather(model, task.structure, calibration, criterion, config.seed, progress, seconds, fitting)
     print({stage: round(spent, 1) for stage, spent in seconds.items()})
     print(f"{sum(seconds.values()):.0f} s, {peak_gib():.1f} GiB at most")
 

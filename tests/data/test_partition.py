@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -103,20 +105,23 @@ def corners(count: int, size: int = 40) -> Split:
     return DatasetSplit(TensorDataset(torch.eye(size)[labels], labels))
 
 
+def mixtures(split: Split, like: Samples, **options: Any) -> torch.Tensor:
+    mixed = mixed_pairs(split, like, seed=0, **options)
+    assert mixed is not None and isinstance(mixed.inputs, torch.Tensor)
+    return mixed.inputs
+
+
 def test_mixed_images_lie_between_two_images() -> None:
     like = Samples(torch.zeros(10, 40), None)
-    mixed = mixed_pairs(corners(40), like, seed=0)
-    assert mixed is not None and mixed.shape == (MIXED * 10, 40)
+    mixed = mixtures(corners(40), like)
+    assert mixed.shape == (MIXED * 10, 40)
     assert torch.allclose(mixed.sum(1), torch.ones(len(mixed))) and (mixed >= 0).all()
     assert ((mixed > 0).sum(1) <= 2).all()
     # Half of them are nearly one of the two, and the others are not.
     assert 0.3 < (mixed.amax(1) > 0.85).float().mean() < 0.8
-    again = mixed_pairs(corners(40), like, seed=0)
-    assert again is not None and torch.equal(mixed, again)
-    few = mixed_pairs(corners(7), like, seed=0)
-    assert few is not None and len(few) == 7
-    bounded = mixed_pairs(corners(40), like, seed=0, max_bytes=4 * 40 * 5)
-    assert bounded is not None and len(bounded) == 5
+    assert torch.equal(mixed, mixtures(corners(40), like))
+    assert len(mixtures(corners(7), like)) == 7
+    assert len(mixtures(corners(40), like, max_bytes=4 * 40 * 5)) == 5
 
 
 def test_what_cannot_be_mixed_is_not() -> None:
@@ -133,8 +138,27 @@ def test_mixtures_that_are_not_finite_are_left_out() -> None:
     inputs = torch.eye(40)
     inputs[:20] = torch.nan
     split = DatasetSplit(TensorDataset(inputs, torch.arange(40)))
-    mixed = mixed_pairs(split, Samples(torch.zeros(10, 40), None), seed=0)
-    assert mixed is not None and 0 < len(mixed) < 25 and mixed.isfinite().all()
+    mixed = mixtures(split, Samples(torch.zeros(10, 40), None))
+    assert 0 < len(mixed) < 25 and mixed.isfinite().all()
+
+
+def test_inputs_are_mixed_together_unless_one_is_no_float() -> None:
+    """Every mixture of (x, -x) is (z, -z): both parts have the same pair and the same share."""
+    eye = torch.eye(40)
+    split = DatasetSplit([((row, -row), 0) for row in eye])
+    mixed = mixed_pairs(split, Samples((eye[:10], eye[:10]), None), seed=0)
+    assert mixed is not None and len(mixed) == MIXED * 10
+    assert torch.equal(mixed.inputs[0], -mixed.inputs[1])  # type: ignore[index]
+    tokens = DatasetSplit([((row, row.long()), 0) for row in eye])
+    assert mixed_pairs(tokens, Samples((eye[:10], eye[:10].long()), None), seed=0) is None
+
+
+def test_inputs_of_any_form_are_drawn_together() -> None:
+    rows = [({"a": torch.tensor([1.0 * i]), "b": torch.tensor(-i)}, i) for i in range(300)]
+    parts = partition(Splits(DatasetSplit(rows)), SplitSizes(150, 50, 50), seed=0)
+    drawn_a, drawn_b = parts.calibration.inputs["a"], parts.calibration.inputs["b"]  # type: ignore[call-overload]
+    assert drawn_a[:, 0].tolist() == (-drawn_b).tolist() == drawn(parts)[0]
+    assert drawn_b.dtype == torch.int64
 
 
 @pytest.mark.parametrize(
@@ -156,9 +180,10 @@ def test_size_below_one() -> None:
 
 def test_shapes_that_differ() -> None:
     split = DatasetSplit(
-        [(torch.zeros(1 + (i >= 64)), 0) for i in range(128)], lambda b: b[0][0][None]
+        [(torch.zeros(1 + (i >= 64)), 0) for i in range(128)],
+        lambda items: torch.zeros(len(items), len(items[0][0])),
     )
-    with pytest.raises(DataError, match="inputs must have one shape"):
+    with pytest.raises(DataError, match=r"inputs must have one shape, but got \(.,\) and \(.,\)"):
         partition(Splits(split), SplitSizes(100, 10, 10), seed=0)
 
 

@@ -23,6 +23,14 @@ class Stream(IterableDataset[Any]):
         return ((torch.tensor([float(i)]), i) for i in range(self.length))
 
 
+class Batches(IterableDataset[Any]):
+    def __init__(self, batches: list[Any]) -> None:
+        self.batches = batches
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.batches)
+
+
 def labels_of(splits: Splits) -> list[int]:
     return splits.train.take(range(len(splits.train))).targets.tolist()  # type: ignore[union-attr]
 
@@ -61,6 +69,14 @@ def test_inputs_alone() -> None:
     assert as_splits(TensorDataset(torch.zeros(3, 2))).train.take([0]).targets is None
     stream: DataLoader[Any] = DataLoader(TensorDataset(torch.zeros(3, 2)), batch_size=None)
     assert as_splits(stream).train.take([0]).targets is None
+
+
+def test_streams_of_several_inputs() -> None:
+    rows = TensorDataset(torch.arange(6.0)[:, None], -torch.arange(6), torch.arange(6))
+    streamed: DataLoader[Any] = DataLoader(Batches([*DataLoader(rows, 4)]), batch_size=None)
+    for data in (rows, streamed):
+        a, b = as_splits(data).train.take([5, 1]).inputs
+        assert a.tolist() == [[5.0], [1.0]] and b.tolist() == [-5, -1]
 
 
 def test_streams_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,18 +9,19 @@ from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from autoprune.cost.latency.signature import Signature
 from autoprune.cost.latency.stopwatch import Run, Timing, measure
 from autoprune.cost.latency.untrusted import extent, fields, text
+from autoprune.data.inputs import Inputs
 from autoprune.errors import UsageError
 from autoprune.plugin import call_factory, is_entry_point, load_plugin
 
 ENTRY_POINTS = "autoprune.backends"
 DEFAULT_BACKEND = "torch"
 MEMORY_FORMATS = ("contiguous", "channels_last")
-DTYPES = ("float32", "float16", "bfloat16")
+DTYPES = ("float32", "float16", "bfloat16", "float64")
 
 
 @dataclass(frozen=True)
@@ -88,8 +89,8 @@ class Backend(ABC):
         """Return what runs one layer with any weights."""
 
     @abstractmethod
-    def network(self, model: nn.Module, inputs: Tensor) -> Run:
-        """Return what runs a network on inputs, (batch, channels, …)."""
+    def network(self, model: nn.Module, inputs: Inputs) -> Run:
+        """Return what runs a network on a batch, as `structure.inputs.run` calls it."""
 
     def measure(self, runs: Sequence[Run]) -> list[Timing]:
         """Return how long each run takes; overridden where this process's clock cannot tell."""

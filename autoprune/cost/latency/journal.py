@@ -14,11 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from torch import Tensor
-
 from autoprune.cost.latency.signature import Signature
 from autoprune.cost.latency.stopwatch import Timing
 from autoprune.cost.latency.untrusted import each, extent, fields, positive, read_text
+from autoprune.data.inputs import Inputs, sample_shapes
 from autoprune.errors import TableError, UsageError
 from autoprune.policy import Widths, hash_shapes
 from autoprune.structure.groups import Structure
@@ -52,12 +51,12 @@ class Measurement:
         return cls(timing, beside[BESIDE])
 
 
-def subject(structure: Structure, inputs: Tensor) -> dict[str, Any]:
+def subject(structure: Structure, inputs: Inputs) -> dict[str, Any]:
     """Return which network on which input whole networks are measured of.
 
     Layers could serve other networks; timings of whole networks cannot.
     """
-    return {"network": hash_shapes(structure.shapes), "input": list(inputs.shape[1:])}
+    return {"network": hash_shapes(structure.shapes), "input": sample_shapes(inputs)}
 
 
 class Journal:

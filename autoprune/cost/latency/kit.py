@@ -32,6 +32,7 @@ from autoprune.cost.latency.signature import Family, Signature, families
 from autoprune.cost.latency.stopwatch import Timing
 from autoprune.cost.latency.table import LatencyTable, Origin
 from autoprune.cost.latency.untrusted import extent, read_text
+from autoprune.data.inputs import Inputs, described
 from autoprune.errors import TableError, UsageError, first_line
 from autoprune.policy import Widths
 from autoprune.structure.groups import Structure
@@ -99,7 +100,7 @@ class KitTask:
 
 
 def write_kit(
-    folder: Path, model: nn.Module, structure: Structure, inputs: Tensor, conditions: Conditions
+    folder: Path, model: nn.Module, structure: Structure, inputs: Inputs, conditions: Conditions
 ) -> int:
     """Write a kit for a latency table and return how many models are in it.
 
@@ -115,7 +116,7 @@ def write_kit(
 def write_winner(
     folder: Path,
     networks: Sequence[tuple[nn.Module, Widths]],
-    inputs: Tensor,
+    inputs: Inputs,
     about: Mapping[str, Any],
     conditions: Conditions,
 ) -> None:
@@ -136,7 +137,7 @@ def write_winner(
 
 
 def read_kit(
-    path: Path, structure: Structure, inputs: Tensor, conditions: Conditions
+    path: Path, structure: Structure, inputs: Inputs, conditions: Conditions
 ) -> LatencyTable:
     """Return the table that a kit's results make.
 
@@ -179,8 +180,13 @@ def _layers(structure: Structure, conditions: Conditions) -> Iterator[KitTask]:
 
 
 def _networks(
-    networks: Iterable[tuple[nn.Module, Widths]], inputs: Tensor, conditions: Conditions
+    networks: Iterable[tuple[nn.Module, Widths]], inputs: Inputs, conditions: Conditions
 ) -> Iterator[KitTask]:
+    if not isinstance(inputs, Tensor) or not inputs.is_floating_point():
+        raise UsageError(
+            "a kit measures networks of one tensor of floats, but the inputs are "
+            f"{described(inputs)}: measure here, with --backend onnxruntime."
+        )
     for network, widths in networks:
         content = with_light_weights(exported(network, inputs, conditions.dtype))
         yield KitTask(content, tuple(inputs.shape), {"network": list(widths)})

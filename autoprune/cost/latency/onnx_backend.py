@@ -11,13 +11,16 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_structure, tree_unflatten
 
 from autoprune.cost.latency.backends import Backend, Conditions
 from autoprune.cost.latency.kit_runner import default_threads, device_name, open_session
 from autoprune.cost.latency.onnx_files import INPUT, ONNX_DTYPES, layer_model
 from autoprune.cost.latency.signature import Signature
 from autoprune.cost.latency.stopwatch import Run
+from autoprune.data.inputs import Inputs, tensors, with_floats
 from autoprune.errors import ModelError, UsageError, first_line
+from autoprune.structure.inputs import outputs_of, run
 
 PROVIDER = "ExecutionProvider"
 
@@ -53,13 +56,17 @@ class OnnxBackend(Backend):
             layer_model(signature, conditions.batch, conditions.dtype), torch.ones(shape)
         )
 
-    def network(self, model: nn.Module, inputs: Tensor) -> Run:
+    def network(self, model: nn.Module, inputs: Inputs) -> Run:
         """Return what runs the exported network."""
         return self._run(exported(model, inputs, self.conditions.dtype), inputs)
 
-    def _run(self, model: bytes, inputs: Tensor) -> Run:
+    def _run(self, model: bytes, inputs: Inputs) -> Run:
         session = open_session(self._library, model, self.conditions.threads, self._provider)
-        feed = {INPUT: inputs.to("cpu", getattr(torch, self.conditions.dtype)).numpy()}
+        given = tensors(with_floats(inputs, getattr(torch, self.conditions.dtype)))
+        named = zip(input_names(inputs), given, strict=True)
+        # What the network does not read is not in the model.
+        known = {one.name for one in session.get_inputs()}
+        feed = {name: value.cpu().numpy() for name, value in named if name in known}
         return lambda: session.run(None, feed)
 
     def device_name(self) -> str:
@@ -104,28 +111,45 @@ def provider(device: str) -> str:
     return f"{short[device]}{PROVIDER}" if device in short else device
 
 
-def exported(model: nn.Module, inputs: Tensor, dtype: str) -> bytes:
-    """Return a network as a serialised ONNX model whose input is named `INPUT`.
+class _Flat(nn.Module):
+    """A network of any inputs and outputs as one of tensors alone."""
+
+    def __init__(self, model: nn.Module, inputs: Inputs) -> None:
+        super().__init__()
+        self.model = model
+        self._form = tree_structure(inputs)
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        outputs = outputs_of(run(self.model, tree_unflatten(inputs, self._form)))
+        return tuple(outputs.values())
+
+
+def input_names(inputs: Inputs) -> list[str]:
+    """Return what the inputs of an exported network are called: `INPUT`, numbered if several."""
+    count = len(tensors(inputs))
+    return [INPUT] if count == 1 else [f"{INPUT}{place}" for place in range(count)]
+
+
+def exported(model: nn.Module, inputs: Inputs, dtype: str) -> bytes:
+    """Return a network as a serialised ONNX model whose inputs have `input_names`.
 
     Args:
         model: is not changed.
-        inputs: (batch, channels, …).
+        inputs: a batch.
         dtype: one of `ONNX_DTYPES`, of the ONNX model.
 
     Raises:
         ModelError: the network cannot be exported.
     """
-    if not inputs.is_floating_point():
-        raise ModelError(f"ONNX models are measured on numbers, but inputs are {inputs.dtype}.")
     kind = getattr(torch, dtype)
-    model = copy.deepcopy(model).eval().to("cpu", kind)
+    flat = _Flat(copy.deepcopy(model).eval().to("cpu", kind), inputs)
+    given = tuple(one.cpu() for one in tensors(with_floats(inputs, kind)))
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         file = Path(folder) / "network.onnx"
         warnings.simplefilter("ignore")  # of the exporter's own making
         try:
             torch.onnx.export(
-                model, (inputs.to("cpu", kind),), file, input_names=[INPUT], dynamo=False,
-                opset_version=17,
+                flat, given, file, input_names=input_names(inputs), dynamo=False, opset_version=17
             )  # fmt: skip
         except Exception as error:  # the exporter's own, of many kinds
             raise ModelError(

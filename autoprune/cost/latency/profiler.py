@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 import numpy as np
-from torch import Tensor, nn
+from torch import nn
 
 from autoprune.cost.latency.backends import Backend, Conditions
 from autoprune.cost.latency.correction import Correction
@@ -21,6 +21,7 @@ from autoprune.cost.latency.signature import BARE, Family, Signature, families
 from autoprune.cost.latency.stopwatch import Run, Timing
 from autoprune.cost.latency.table import LatencyTable, Origin
 from autoprune.cost.latency.untrusted import significant
+from autoprune.data.inputs import Inputs
 from autoprune.errors import MeasuringError, TableError, UsageError, first_line
 from autoprune.policy import Widths
 from autoprune.structure.groups import Structure
@@ -45,7 +46,7 @@ ATTEMPTS = 3
 def profile(
     model: nn.Module,
     structure: Structure,
-    example_inputs: Tensor,
+    example_inputs: Inputs,
     backend: Backend,
     journal: Journal,
     progress: Progress = lambda done, total: None,
@@ -55,7 +56,7 @@ def profile(
     Args:
         model: the dense network.
         structure: of the model.
-        example_inputs: a batch of any size; (samples, channels, …).
+        example_inputs: a batch of any size.
         backend: what runs it.
         journal: what was measured before; every measurement is added at once.
         progress: told the number of measurements made and, as far as it is known, to be made.
@@ -143,7 +144,7 @@ def _maker(backend: Backend, signature: Signature) -> Callable[[], Run]:
 def _measure_networks(
     model: nn.Module,
     structure: Structure,
-    inputs: Tensor,
+    inputs: Inputs,
     backend: Backend,
     journal: Journal,
     progress: Progress,

@@ -14,7 +14,9 @@ from autoprune.cost.latency.backends import Backend, Conditions
 from autoprune.cost.latency.kit_runner import processor_name
 from autoprune.cost.latency.signature import Signature
 from autoprune.cost.latency.stopwatch import Run
+from autoprune.data.inputs import Inputs, map_tensors, tensors, with_floats
 from autoprune.errors import UsageError, first_line
+from autoprune.structure.inputs import run
 
 # All weights have this value: time does not depend on it, and it keeps results finite.
 WEIGHT = 0.01
@@ -46,13 +48,15 @@ class TorchBackend(Backend):
                 parameter.fill_(WEIGHT)
         return self.network(module, torch.ones(signature.input_shape(self.conditions.batch)))
 
-    def network(self, model: nn.Module, inputs: Tensor) -> Run:
+    def network(self, model: nn.Module, inputs: Inputs) -> Run:
         """Return what runs the network in evaluation mode; the model itself stays as it is."""
         # A copy of the tensors too: conversion works on parameters in place.
         model = copy.deepcopy(model).eval().to(self._device, self._dtype)
         model = self._ready(model.to(memory_format=self._formats(4)))
-        inputs = inputs.to(self._device, self._dtype)
-        return runner(model, inputs.contiguous(memory_format=self._formats(inputs.dim())))
+        return runner(model, map_tensors(self._placed, with_floats(inputs, self._dtype)))
+
+    def _placed(self, one: Tensor) -> Tensor:
+        return one.to(self._device).contiguous(memory_format=self._formats(one.dim()))
 
     def _ready(self, model: nn.Module) -> nn.Module:
         return model
@@ -82,16 +86,17 @@ class TorchBackend(Backend):
             torch.set_num_threads(before)
 
 
-def runner(model: nn.Module, inputs: Tensor) -> Run:
+def runner(model: nn.Module, inputs: Inputs) -> Run:
     """Return what runs a network once and waits until its device is done."""
+    device = tensors(inputs)[0].device
 
-    def run() -> None:
+    def once() -> None:
         with torch.no_grad():
-            model(inputs)
-        if inputs.device.type == "cuda":
-            torch.cuda.synchronize(inputs.device)
+            run(model, inputs)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
 
-    return run
+    return once
 
 
 class CompiledBackend(TorchBackend):

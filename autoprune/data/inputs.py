@@ -1,0 +1,79 @@
+"""Inputs of any form: a tensor, or tuples and dicts of tensors, the samples first in each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_map
+
+from autoprune.errors import DataError, type_of
+
+Inputs: TypeAlias = Tensor | Sequence[Any] | Mapping[str, Any]
+
+
+def plain(inputs: Any, what: str = "a batch's inputs") -> Inputs:
+    """Return inputs with tuples for lists and dicts for mappings; one tensor stands for itself.
+
+    Args:
+        inputs: as the user's code made them.
+        what: they are, in messages.
+
+    Raises:
+        DataError: there is something else in them than tensors with a first dimension, all of one
+            length.
+    """
+    found: Inputs = _plain(inputs, what)
+    lengths = {len(one) for one in tensors(found)}
+    if len(lengths) > 1:
+        raise DataError(
+            f"{what} must have the samples in their first dimension, but they have the shapes "
+            f"{described(found)}."
+        )
+    return found
+
+
+def _plain(inputs: Any, what: str) -> Any:
+    if isinstance(inputs, Tensor) and inputs.dim():
+        return inputs
+    if isinstance(inputs, Mapping) and inputs:
+        return {key: _plain(value, f"{what} {key!r}") for key, value in inputs.items()}
+    if isinstance(inputs, (tuple, list)) and inputs:
+        parts = tuple(_plain(value, what) for value in inputs)
+        return parts[0] if len(parts) == 1 and isinstance(parts[0], Tensor) else parts
+    found = "a number" if isinstance(inputs, Tensor) else type_of(inputs)
+    raise DataError(
+        f"{what} must be a tensor, or tuples or dicts of tensors, with the samples in the first "
+        f"dimension, but got {found}."
+    )
+
+
+def tensors(inputs: Inputs) -> list[Tensor]:
+    """Return the tensors of inputs in their order."""
+    return tree_leaves(inputs)
+
+
+def map_tensors(change: Callable[..., Any], *inputs: Inputs) -> Any:
+    """Return inputs of the same form with every tensor changed; several go side by side."""
+    return tree_map(change, *inputs)
+
+
+def with_floats(inputs: Inputs, dtype: torch.dtype) -> Any:
+    """Return inputs with floating tensors in one precision; whole numbers stay."""
+    return map_tensors(lambda one: one.to(dtype) if one.is_floating_point() else one, inputs)
+
+
+def sample_shapes(inputs: Inputs) -> Any:
+    """Return the shapes of one sample as lists, in tuples and dicts as the tensors are."""
+    return map_tensors(lambda one: list(one.shape[1:]), inputs)
+
+
+def described(inputs: Inputs) -> str:
+    """Return the shapes of inputs in words: "(2, 3, 8, 8)", "image (2, 1, 8, 8), vector (2, 6)"."""
+    if isinstance(inputs, Tensor):
+        return str(tuple(inputs.shape))
+    if isinstance(inputs, Mapping):
+        return ", ".join(f"{key} {described(value)}" for key, value in inputs.items())
+    return ", ".join(map(described, inputs))
