@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
-import numpy as np
-import torch
+from autoprune.randomness import random_states, set_random_states
 
 
 class OwnRandomness:
@@ -19,28 +16,15 @@ class OwnRandomness:
 
     def __init__(self) -> None:
         """Begin with the states as they are."""
-        self._states = _states()
+        self._states = random_states()
 
     @contextmanager
     def lent(self) -> Iterator[None]:
         """Put the library's states in place, and the others back afterwards."""
-        before = _states()
-        _place(self._states)
+        before = random_states()
+        set_random_states(self._states)
         try:
             yield
         finally:
-            self._states = _states()
-            _place(before)
-
-
-def _states() -> tuple[Any, ...]:
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
-    return random.getstate(), np.random.get_state(), torch.get_rng_state(), cuda
-
-
-def _place(states: tuple[Any, ...]) -> None:
-    random.setstate(states[0])
-    np.random.set_state(states[1])
-    torch.set_rng_state(states[2])
-    if states[3]:
-        torch.cuda.set_rng_state_all(states[3])
+            self._states = random_states()
+            set_random_states(before)

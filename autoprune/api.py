@@ -6,7 +6,8 @@ import math
 import os
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,15 @@ from autoprune.config import ORIGIN, REMARKS, RENEWABLE, SearchConfig
 from autoprune.cost.latency.model import LatencyCost
 from autoprune.data import Partition, Samples, SplitSizes, as_splits, partition
 from autoprune.data.inputs import map_tensors, plain, sample_shapes
-from autoprune.errors import DataError, ModelError, RunError, UsageError, type_of
+from autoprune.errors import (
+    DataError,
+    ModelError,
+    RunError,
+    UsageError,
+    text_of,
+    type_of,
+    user_code,
+)
 from autoprune.evaluation.evaluator import timed
 from autoprune.evaluation.reward import DEFAULT_REWARD, Reward, find_reward
 from autoprune.exploration import pose
@@ -31,10 +40,12 @@ from autoprune.max_drop import Smallest, check_metric, find_smallest
 from autoprune.memory import kept_memory
 from autoprune.policy import PruningPolicy
 from autoprune.progress import PlainProgress, Progress
+from autoprune.randomness import kept_random_states
 from autoprune.session import Session
 from autoprune.strategy import SearchProblem
 from autoprune.structure import surgery
 from autoprune.structure.inputs import Inputs, device_of, fitted, form_for
+from autoprune.structure.surgery import deep_copy
 from autoprune.study.ledger import Ledger
 from autoprune.study.run_directory import RunDirectory, next_free
 from autoprune.summary import Summary
@@ -61,7 +72,22 @@ class Run:
     result: Mapping[str, Any] = field(repr=False)
 
 
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Around a public function: it leaves the global random states, and does not end the process.
+
+    Gradients can be taken inside, in whatever mode it is called.
+    """
+
+    def ended(reason: str) -> UsageError:
+        return UsageError(f"code of yours ended the call: {reason}")
+
+    with user_code(ended, passes=(Exception,)), kept_random_states(), torch.inference_mode(False):
+        yield
+
+
 @kept_memory()
+@_undisturbed()
 def search(
     model: nn.Module,
     example_inputs: Inputs | None = None,
@@ -78,7 +104,8 @@ def search(
     """Find how many channels each layer keeps under a budget, and cut the network down to that.
 
     Args:
-        model: the trained network; it is not changed, but put into evaluation mode.
+        model: the trained network; the search works on a copy in evaluation mode, and leaves this
+            one as it was: modes, buffers, hooks, gradients, and the global random states, too.
         example_inputs: a batch as the network takes it, in the form of the data's inputs; one of
             the data's by default.
         data: a DataLoader, a Dataset, or a dict of splits {"train", "val", "test"} of these.
@@ -88,7 +115,9 @@ def search(
             Floating inputs are brought to the precision of the network's parameters.
         evaluate: model → score (higher is better), for tasks that are not classification. It judges
             candidates, finalists and the winner alike: keep images of your own to check the winner.
-            With several `workers` it is called from as many threads at once.
+            Each time it is given a copy of the network as it would be handed out, in evaluation
+            mode and with gradients enabled, and may do anything to it, such as train it for a
+            moment. With several `workers` it is called from as many threads at once.
         reward: measurement → float (larger is better), or what names one (`find_reward`); −KL to
             the dense network by default, or the score of `evaluate`.
         output: the run directory; by default the next free `runs/<model>-<number>`.
@@ -118,7 +147,7 @@ def search(
 
     # Optuna announces every trial of ours, and optional packages that it lacks.
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    model = model.eval()
+    model = deep_copy(model).eval()
     images = draw_images(model, data, config, progress)
     inputs = images.calibration.first(2).inputs
     if example_inputs is not None:
@@ -177,6 +206,7 @@ def search(
     return Run(run.path, winner.network, policy, result)
 
 
+@_undisturbed()
 def apply_policy(model: nn.Module, policy: PruningPolicy | str | os.PathLike[str]) -> nn.Module:
     """Return the model cut to a policy: structure only, its own weights sliced.
 
@@ -194,6 +224,7 @@ def apply_policy(model: nn.Module, policy: PruningPolicy | str | os.PathLike[str
     return surgery.apply_policy(model, policy)
 
 
+@_undisturbed()
 def load_pruned(model: nn.Module, run: str | os.PathLike[str]) -> nn.Module:
     """Return the pruned network of a run: structure and weights.
 
@@ -207,13 +238,15 @@ def load_pruned(model: nn.Module, run: str | os.PathLike[str]) -> nn.Module:
     """
     _check_model(model)
     directory = RunDirectory(run)
-    small = apply_policy(model, directory.load_policy())
-    tensors = directory.load_weights()
-    surgery.add_biases(small, tensors)
+    policy = directory.load_policy()
+    small = apply_policy(model, policy)
+    state = directory.load_weights()
     try:
-        small.load_state_dict(tensors)
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())[:300]
+        surgery.add_biases(small, state)
+        surgery.add_buffers(small, state, state.buffers, policy)
+        small.load_state_dict(state.with_defaults(small.state_dict()))
+    except Exception as error:  # whatever a module's own way to load raises
+        reason = " ".join(text_of(error).split())[:300]
         raise ModelError(f"the weights in {str(run)!r} do not fit the network: {reason}") from error
     return small.eval()
 

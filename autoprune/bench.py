@@ -22,6 +22,7 @@ from autoprune.reconstruction.sequential import SequentialRepair, samples_within
 from autoprune.statistics.collect import collect_moments
 from autoprune.statistics.moments import LARGEST_PATCH, Moments
 from autoprune.structure.groups import Structure
+from autoprune.structure.surgery import deep_copy
 from autoprune.task import Task
 
 # Calibration samples that BN statistics are re-estimated on.
@@ -198,7 +199,8 @@ def gather(
     with timed(seconds, "paths"):
         rankings = rank_groups(
             criterion,
-            Evidence(model, structure, moments, calibration, seed),
+            # A copy: criteria may be the user's, and do anything to it.
+            Evidence(deep_copy(model), structure, moments, calibration, seed),
             lambda d, t: progress.step("paths", d, t),
         )
     _tell_sliced(structure, moments, progress)

@@ -17,7 +17,8 @@ The command line prints the message of any of these on one line and exits with s
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 
 class AutopruneError(Exception):
@@ -80,5 +81,52 @@ def type_of(value: object) -> str:
 
 def first_line(error: BaseException) -> str:
     """Return the first line of an error's text (its type's name if it has none)."""
-    lines = str(error).strip().splitlines()
+    lines = text_of(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
+
+
+def describe(error: BaseException) -> str:
+    """Return an error's type and the first line of its text: "KeyError: 'top5'"."""
+    return f"{type(error).__name__}: {first_line(error)}"
+
+
+def text_of(error: BaseException) -> str:
+    """Return an error's text, empty if its `__str__` fails."""
+    return _converted(str, error)
+
+
+def shown(value: object, longest: int = 60) -> str:
+    """Return a value's `repr` on one line, cut short; its type if `__repr__` fails."""
+    return " ".join(_converted(repr, value)[:longest].split()) or type_of(value)
+
+
+def _converted(convert: Callable[[object], str], value: object) -> str:
+    """Return a text of an object that may be the user's, in characters that any file takes."""
+    try:
+        text = convert(value)
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # `user_code` would ask the new error for its text, which may fail, too
+        return ""
+    return text.encode(errors="backslashreplace").decode()
+
+
+@contextmanager
+def user_code(
+    fault: Callable[[str], AutopruneError], passes: tuple[type[Exception], ...] = ()
+) -> Iterator[None]:
+    """Call code that is the user's: whatever it raises becomes one of our errors.
+
+    `sys.exit` is a failure like any other, or a command would end with nothing done and status 0.
+    Only Ctrl-C passes.
+
+    Args:
+        fault: what went wrong, in one line ("KeyError: 'top5'") → the error.
+        passes: errors that are left as they are.
+    """
+    try:
+        yield
+    except (KeyboardInterrupt, *passes):
+        raise
+    except BaseException as error:
+        raise fault(describe(error)) from error

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from torch import nn
 
 from autoprune.bench import QUICK, THOROUGH, Bench
-from autoprune.errors import EvaluateError, ModelError, RewardError, first_line
+from autoprune.errors import AutopruneError, ModelError, first_line, user_code
 from autoprune.evaluation.measurement import Measurement
 from autoprune.evaluation.reward import Reward
 from autoprune.policy import Widths
@@ -92,12 +92,11 @@ class _Jury:
 
     def _judged(self, widths: Widths, kind: str) -> float | None:
         try:
-            network, measurement = self._bench.contests[kind].build(widths)
-            value = self._reward(measurement)
-        except Exception as error:  # out of memory, or the user's own code
-            told = isinstance(error, (RewardError, EvaluateError))
-            name = "" if told else f"{type(error).__name__}: "
-            self.reason = f"{name}{first_line(error)}"
+            with user_code(ModelError, passes=(AutopruneError,)):  # out of memory, for instance
+                network, measurement = self._bench.contests[kind].build(widths)
+                value = self._reward(measurement)
+        except AutopruneError as error:
+            self.reason = first_line(error)
             self.note(f"a finalist drops out: {self.reason}")
             return None
         known = [other for other in self._values.values() if other is not None]
@@ -177,12 +176,14 @@ def _on_selection(finalist: Finalist, bench: Bench) -> Finalist:
     if bench.contests is bench.finals:
         return finalist
     evaluator = bench.finals[finalist.reconstruction]
-    try:
+    with user_code(_not_scored):  # out of memory
         alone = evaluator.judge(finalist.network, finalist.measurement.widths)
-    except Exception as error:  # out of memory
-        raise ModelError(
-            f"the winner cannot be scored on the selection images ({type(error).__name__}: "
-            f"{first_line(error)}); the trials are kept: resume the run when the cause is mended."
-        ) from error
     forwards = (*finalist.forwards, alone.scores.samples)
     return replace(finalist, measurement=alone, forwards=forwards)
+
+
+def _not_scored(reason: str) -> ModelError:
+    return ModelError(
+        f"the winner cannot be scored on the selection images ({reason}); the trials are kept: "
+        "resume the run when the cause is mended."
+    )

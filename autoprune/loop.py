@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeAlias
 
-from autoprune.errors import AutopruneError, EvaluateError, RewardError, first_line
+from autoprune.errors import AutopruneError, EvaluateError, RewardError, describe
 from autoprune.evaluation.measurement import Measurement
 from autoprune.evaluation.reward import Reward
 from autoprune.evaluation.streams import sharing_threads
@@ -219,7 +219,7 @@ def _evaluate(candidate: Candidate, evaluation: Evaluation, reward: Reward) -> T
     except EvaluateError as error:
         return Trial(candidate, None, error=str(error))
     except (RuntimeError, ArithmeticError, MemoryError) as error:
-        reason = f"the evaluation failed: {type(error).__name__}: {first_line(error)}"
+        reason = f"the evaluation failed: {describe(error)}"
         return Trial(candidate, None, error=reason)
     try:
         return Trial(candidate, reward(measurement), measurement)

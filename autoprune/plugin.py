@@ -12,7 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from autoprune.errors import AutopruneError, UsageError, did_you_mean, first_line
+from autoprune.errors import AutopruneError, UsageError, did_you_mean, user_code
 
 
 def names_object(spec: str) -> bool:
@@ -43,13 +43,15 @@ def load_object(spec: str, what: str) -> Any:
             f"{what} {spec!r} names no object: write path/to/file.py:NAME or package.module:NAME."
         )
     _make_importable(Path.cwd())
+
+    def failed(reason: str) -> UsageError:
+        return UsageError(f"{what} {spec!r}: importing {place!r} fails: {reason}")
+
     try:
-        module = _import_file(place) if place.endswith(".py") else _import_module(place)
+        with user_code(failed, passes=(_MissingPlaceError,)):
+            module = _import_file(place) if place.endswith(".py") else _import_module(place)
     except _MissingPlaceError as error:
         raise UsageError(f"{what} {spec!r}: {error}") from error
-    except (Exception, SystemExit) as error:
-        reason = f"{type(error).__name__}: {first_line(error)}"
-        raise UsageError(f"{what} {spec!r}: importing {place!r} fails: {reason}") from error
     if not hasattr(module, name):
         known = [known for known in vars(module) if not known.startswith("_")]
         hint = did_you_mean(name, known) if known else "it defines nothing."
@@ -104,13 +106,12 @@ def call_factory(factory: Callable[[], Any], spec: str, what: str) -> Any:
     Raises:
         UsageError: it fails.
     """
-    try:
+
+    def failed(reason: str) -> UsageError:
+        return UsageError(f"{what} {spec!r}: making it fails: {reason}")
+
+    with user_code(failed, passes=(AutopruneError,)):
         return factory()
-    except AutopruneError:
-        raise
-    except Exception as error:
-        reason = f"{type(error).__name__}: {first_line(error)}"
-        raise UsageError(f"{what} {spec!r}: making it fails: {reason}") from error
 
 
 def absolute_object(spec: str) -> str:

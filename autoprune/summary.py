@@ -10,13 +10,14 @@ from torch import nn
 from autoprune.bench import Bench
 from autoprune.config import SearchConfig
 from autoprune.data import Partition
-from autoprune.errors import first_line
+from autoprune.errors import AutopruneError, DataError, first_line, user_code
 from autoprune.evaluation.scoring import score_split
 from autoprune.finals import Finalist
 from autoprune.latency import measured_here
 from autoprune.max_drop import Smallest
 from autoprune.progress import Progress
 from autoprune.session import Session
+from autoprune.structure.surgery import deep_copy
 from autoprune.study.ledger import Ledger
 from autoprune.study.result import Outcome, frontier, stage_seconds
 from autoprune.task import Task
@@ -97,16 +98,19 @@ class Summary:
         if chosen.scores.custom is not None:
             split = "user"
         elif self.images.test is not None:
-            networks = [stage.network for stage in stages]
+            # Copies: what is handed over stays as it was written to the files.
+            networks = [deep_copy(stage.network) for stage in stages]
             try:
-                dense, *scores = score_split(self.model, networks, self.images.test)
+                with user_code(DataError, passes=(AutopruneError,)):
+                    dense, *scores = score_split(self.model, networks, self.images.test)
                 split = "test"
-            except Exception as error:  # labels, values or files, first read here
+            except AutopruneError as error:  # labels, values or files, first read here
                 self.progress.note(
                     f"the test split cannot be scored: {first_line(error).rstrip('.')}; the scores "
                     "are those of the selection images"
                 )
         one = self.images.calibration.first(1)
+        networks = [self.model, deep_copy(winner.network)]
         return Outcome(
             winner=chosen,
             sizes=self.task.space.sizes,
@@ -114,7 +118,7 @@ class Summary:
             pruned=scores[0],
             recovered=scores[1] if winner.recovered else None,
             split=split,
-            latency=self.contest.latency or measured_here([self.model, winner.network], one.inputs),
+            latency=self.contest.latency or measured_here(networks, one.inputs),
         )
 
     def _search(self) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from torch import nn
 from autoprune.bench import Bench
 from autoprune.config import SearchConfig
 from autoprune.data import Partition
-from autoprune.errors import AutopruneError, first_line
+from autoprune.errors import AutopruneError, ModelError, first_line, user_code
 from autoprune.evaluation.evaluator import timed
 from autoprune.evaluation.measurement import Measurement
 from autoprune.evaluation.reward import Reward
@@ -83,14 +83,15 @@ def recover_finalist(
         progress.step("recovery", round(100 * share), 100)
 
     try:
-        with timed(session.seconds, "recovery"):
-            done = recover(finalist.network, lesson, pace, tell)
-        measured = bench.finals[finalist.reconstruction].judge(done.network, widths)
-        session.count(measured.scores.samples)
-        better = reward(measured) > reward(finalist.measurement)
-    except Exception as error:  # out of memory, an image that cannot be read, the user's own code
-        kind = "" if isinstance(error, AutopruneError) else f"{type(error).__name__}: "
-        progress.note(f"no recovery: {kind}{first_line(error)}")
+        # Out of memory, an image that cannot be read, a score that fails.
+        with user_code(ModelError, passes=(AutopruneError,)):
+            with timed(session.seconds, "recovery"):
+                done = recover(finalist.network, lesson, pace, tell)
+            measured = bench.finals[finalist.reconstruction].judge(done.network, widths)
+            session.count(measured.scores.samples)
+            better = reward(measured) > reward(finalist.measurement)
+    except AutopruneError as error:
+        progress.note(f"no recovery: {first_line(error)}")
         return Winner(finalist)
     _tell(done, better, progress)
     return Winner(finalist, Recovered(done.network, measured) if better else None)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 FLOORS = (
-    {"errors", "memory", "version"},
+    {"errors", "memory", "randomness", "version"},
     {"policy", "budget", "plugin", "data", "demo"},
     {"structure"},
     {"statistics", "cost"},

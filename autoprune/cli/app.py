@@ -17,7 +17,7 @@ from autoprune.cli.evaluate import evaluate
 from autoprune.cli.inspect import inspect
 from autoprune.cli.profile import profile
 from autoprune.cli.search import Interrupted, search
-from autoprune.errors import AutopruneError
+from autoprune.errors import AutopruneError, describe, text_of
 from autoprune.version import __version__
 
 DONE, BROKEN_PIPE, MISTAKE, INTERRUPTED = 0, 1, 2, 130
@@ -87,6 +87,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The reader (`| head`) has seen enough; Python's own flush at exit must not complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
+    except SystemExit as error:  # nothing of ours raises it: this must not pass for success
+        return _say(f"Error: code of yours ended the command: {describe(error)}", MISTAKE)
     except Exception as error:
         reason = _mistake(error)
         if reason is None:
@@ -112,7 +114,7 @@ def _mistake(error: Exception) -> str | None:
 def _is_disk_full(error: BaseException) -> bool:
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return True
-    return any(phrase in str(error) for phrase in _DISK_FULL)
+    return any(phrase in text_of(error) for phrase in _DISK_FULL)
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

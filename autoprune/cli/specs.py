@@ -12,6 +12,8 @@ from torch import nn
 from autoprune.cli.weights import load_weights
 from autoprune.errors import UsageError, did_you_mean, first_line, type_of
 from autoprune.plugin import absolute_object, call_factory, make_object, names_object
+from autoprune.randomness import kept_random_states
+from autoprune.structure.surgery import deep_copy
 
 DEMO, DEMO_DATA = "demo", "digits"
 IMAGENET_SHAPE = (3, 224, 224)
@@ -32,7 +34,7 @@ def load_model(spec: str, weights: str | None = None) -> nn.Module:
         ModelError: the weights do not fit, or are not finite.
     """
     form, colon, name = spec.partition(":")
-    with torch.random.fork_rng(devices=[]):
+    with kept_random_states():
         torch.manual_seed(0)
         if form in FORMS and bool(name) == bool(colon) == (form != DEMO):
             model = FORMS[form](name)
@@ -40,6 +42,7 @@ def load_model(spec: str, weights: str | None = None) -> nn.Module:
             model = _checked(make_object(spec, "model"), spec)
         else:
             raise UsageError(f"unknown model {spec!r}: {did_you_mean(spec, _examples(form))}")
+    model = deep_copy(model)  # a factory may return a network that others use, too
     if weights is not None:
         load_weights(model, weights)
     return model.eval()

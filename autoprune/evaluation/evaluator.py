@@ -17,7 +17,7 @@ from autoprune.evaluation.measurement import Measurement, Scores
 from autoprune.evaluation.scoring import Scorer
 from autoprune.importance.base import Ranking
 from autoprune.policy import PruningPolicy, Widths
-from autoprune.reconstruction.batchnorm import fold_batchnorm, reestimate_batchnorm
+from autoprune.reconstruction.batchnorm import reestimate_batchnorm
 from autoprune.reconstruction.refit import Refitter
 from autoprune.reconstruction.sequential import QUICK_EFFORT, SequentialRepair
 from autoprune.structure.groups import Structure
@@ -149,9 +149,9 @@ class Evaluator:
         score: Callable[[nn.Module], Scores],
     ) -> Measurement:
         with timed(seconds, "surgery"):
-            folded = fold_batchnorm(small, self._structure)
+            scored = self._scorer.prepare(small, self._structure)
         with timed(seconds, "scoring"):
-            scores = score(folded)
+            scores = score(scored)
         return self._measurement(widths, scores, seconds)
 
     def _base_network(self, widths: Widths) -> nn.Module:
@@ -165,7 +165,7 @@ class Evaluator:
         return self._scored_network(widths)
 
     def _scored_network(self, widths: Widths) -> nn.Module:
-        return fold_batchnorm(self._build(widths, {}), self._structure)
+        return self._scorer.prepare(self._build(widths, {}), self._structure)
 
     def _measurement(
         self, widths: Widths, scores: Scores, seconds: Mapping[str, float]

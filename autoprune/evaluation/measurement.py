@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from torch import Tensor
+
+from autoprune.errors import AutopruneError, user_code
 from autoprune.policy import Widths
 
 
@@ -74,3 +77,18 @@ class Measurement:
             seconds=dict(data["seconds"]),
             others_scored=data.get("others_scored", 0),
         )
+
+
+def number_in(answer: Any) -> float | None:
+    """Return what a function of the user's returned as a number; None if it is none.
+
+    Tensors and arrays of one element are numbers, texts are not.
+    """
+    if isinstance(answer, (str, bytes)):
+        return None
+    try:
+        with user_code(AutopruneError):
+            # PyTorch warns of a number that gradients could have been taken of.
+            return float(answer.detach() if isinstance(answer, Tensor) else answer)
+    except AutopruneError:
+        return None

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from autoprune.errors import RewardError, UsageError, first_line
-from autoprune.evaluation.measurement import Measurement, Scores
+from autoprune.errors import RewardError, UsageError, shown, user_code
+from autoprune.evaluation.measurement import Measurement, Scores, number_in
 from autoprune.plugin import load_plugin
 
 Reward: TypeAlias = Callable[[Measurement], float]
@@ -104,18 +105,13 @@ class NamedReward:
         Raises:
             RewardError: the function raises, or returns no finite number.
         """
-        try:
-            answer = self.function(measurement)
-        except Exception as error:  # the user's own code
-            fault = f"raised {type(error).__name__}: {first_line(error)}"
-            raise self._error(fault, measurement) from error
-        try:
-            value = math.nan if isinstance(answer, (str, bytes)) else float(answer)
-        except (TypeError, ValueError, RuntimeError, OverflowError):  # torch raises RuntimeError
-            value = math.nan
-        if not math.isfinite(value):
-            text = " ".join(f"{answer!r:.60}".split())
-            raise self._error(f"returned {text}, which is no finite number,", measurement)
+        with user_code(lambda reason: self._error(f"raised {reason}", measurement)):
+            # A copy: what it does to the measurement is not to be seen in others, or in the record.
+            answer = self.function(copy.deepcopy(measurement))
+        value = number_in(answer)
+        if value is None or not math.isfinite(value):
+            fault = f"returned {shown(answer)}, which is no finite number,"
+            raise self._error(fault, measurement)
         return value
 
     def _error(self, fault: str, measurement: Measurement) -> RewardError:

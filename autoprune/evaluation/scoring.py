@@ -18,14 +18,17 @@ from autoprune.errors import (
     EvaluateError,
     ModelError,
     UsageError,
-    first_line,
     type_of,
+    user_code,
 )
-from autoprune.evaluation.measurement import Scores
+from autoprune.evaluation.measurement import Scores, number_in
 from autoprune.evaluation.prefix import PrefixCache
 from autoprune.evaluation.racing import Rival, SampleScores, race
 from autoprune.evaluation.streams import GPU_BATCH, Streams, in_turn
+from autoprune.reconstruction.batchnorm import fold_batchnorm
+from autoprune.structure.groups import Structure
 from autoprune.structure.inputs import class_scores, device_of, run
+from autoprune.structure.surgery import deep_copy
 
 # Networks whose scores by sample are remembered, for others to race against.
 RACERS = 16
@@ -35,6 +38,15 @@ class Scorer(ABC):
     """Scores networks beside one dense network."""
 
     dense: Scores
+
+    def prepare(self, model: nn.Module, structure: Structure) -> nn.Module:
+        """Return what is scored of a network: here itself.
+
+        Args:
+            model: the network; it is not changed.
+            structure: of the dense network.
+        """
+        return model
 
     @abstractmethod
     def score(self, model: nn.Module) -> Scores:
@@ -90,6 +102,10 @@ class ClassificationScorer(Scorer):
         self._racers: OrderedDict[Hashable, SampleScores] = OrderedDict()
         self._lock = Lock()  # candidates are scored in several threads
 
+    def prepare(self, model: nn.Module, structure: Structure) -> nn.Module:
+        """Return a copy without BN, which computes the same in less time."""
+        return fold_batchnorm(model, structure)
+
     def score(self, model: nn.Module) -> Scores:
         """Return KL, loss and top-1."""
         return self._compare(torch.cat(list(self._streams.outputs(model))))
@@ -142,7 +158,11 @@ class ClassificationScorer(Scorer):
 
 
 class CustomScorer(Scorer):
-    """The user's own `evaluate(model) -> score`, higher is better."""
+    """The user's own `evaluate(model) -> score`, higher is better.
+
+    It is given a copy of the network as it would be handed out, to do anything with: train it,
+    leave it in training mode, convert it, hang hooks on it.
+    """
 
     def __init__(self, dense: nn.Module, evaluate: Callable[[nn.Module], float]) -> None:
         """Run it on the dense network once.
@@ -165,18 +185,19 @@ class CustomScorer(Scorer):
         Raises:
             EvaluateError: it raises, or returns no number.
         """
-        try:
-            with torch.no_grad():
-                value = self._evaluate(model)
-        except Exception as error:
-            reason = f"{type(error).__name__}: {first_line(error)}"
-            raise EvaluateError(f"evaluate(model) raised {reason}") from error
-        try:
-            return Scores(custom=float(value))
-        except (TypeError, ValueError) as error:
+        given = deep_copy(model)
+        with user_code(_evaluate_failed), torch.enable_grad():
+            answer = self._evaluate(given)
+        value = number_in(answer)
+        if value is None:
             raise EvaluateError(
-                f"evaluate(model) must return a number, but it returned {type_of(value)}."
-            ) from error
+                f"evaluate(model) must return a number, but it returned {type_of(answer)}."
+            )
+        return Scores(custom=value)
+
+
+def _evaluate_failed(reason: str) -> EvaluateError:
+    return EvaluateError(f"evaluate(model) raised {reason}")
 
 
 def compare(dense: Tensor, logits: Tensor, targets: Tensor | None) -> Scores:
@@ -213,13 +234,12 @@ def class_logits(model: nn.Module, samples: Samples) -> Tensor:
         ModelError: its output is no (samples, classes) tensor, or not finite.
         DataError: it cannot take the samples.
     """
-    try:
+    with user_code(
+        lambda reason: DataError(
+            f"the model cannot take samples of shape {samples.shape}: {reason}"
+        )
+    ):
         logits = list(_logits(model, samples))
-    except Exception as error:
-        raise DataError(
-            f"the model cannot take samples of shape {samples.shape}: "
-            f"{type(error).__name__}: {first_line(error)}"
-        ) from error
     if not all(isinstance(batch, Tensor) and batch.dim() == 2 for batch in logits):
         first = logits[0]
         seen = tuple(first.shape) if isinstance(first, Tensor) else type(first).__name__

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from autoprune.data import Samples
-from autoprune.errors import AutopruneError, UsageError, first_line
+from autoprune.errors import AutopruneError, UsageError, user_code
 from autoprune.importance.base import Evidence, Importance, Ranking
 from autoprune.importance.readings import error_curve
 from autoprune.structure.groups import ChannelGroup
@@ -58,15 +58,13 @@ def rank_groups(
 
 
 def _rank(criterion: Importance, group: ChannelGroup, evidence: Evidence) -> Ranking:
-    try:
+    def failed(reason: str) -> UsageError:
+        return UsageError(
+            f"the importance {criterion.name!r} fails on group {group.name!r}: {reason}"
+        )
+
+    with user_code(failed, passes=(AutopruneError,)):
         ranking = criterion.rank(group, evidence)
-    except AutopruneError:
-        raise
-    except Exception as error:
-        raise UsageError(
-            f"the importance {criterion.name!r} fails on group {group.name!r}: "
-            f"{type(error).__name__}: {first_line(error)}"
-        ) from error
     _check(ranking, criterion, group)
     return ranking
 

@@ -8,7 +8,6 @@ Networks in half precision learn in single precision, or most steps would be rou
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -28,7 +27,7 @@ from autoprune.recovery.whitening import WhitenedAdam, find_bases
 from autoprune.statistics.consumers import batch_within
 from autoprune.structure.groups import Structure
 from autoprune.structure.inputs import device_of
-from autoprune.structure.surgery import Keep
+from autoprune.structure.surgery import Keep, deep_copy
 
 # Images of one step. Small steps get further in the same time, where they keep the device busy.
 CPU_BATCH, GPU_BATCH = 32, 128
@@ -202,7 +201,7 @@ class _Training:
         """Keep the network if it is the best so far; leave it if it is worse than the given one."""
         distance = self._distance()
         if distance < self.least:
-            self.least, self._best = distance, copy.deepcopy(self._student)
+            self.least, self._best = distance, deep_copy(self._student)
         elif not distance <= self.before:
             self._fall_back()
 
@@ -221,7 +220,7 @@ class _Training:
         self._start_from(self._given if self._best is None else self._best)
 
     def _start_from(self, network: nn.Module) -> None:
-        self._student = copy.deepcopy(network)
+        self._student = deep_copy(network)
         for parameter in self._student.parameters():
             # Also what the user froze.
             parameter.requires_grad_(parameter.is_floating_point())

@@ -6,7 +6,6 @@ included, biases left out): residual sums, concatenations and pooling need no ru
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 
 import torch
@@ -14,12 +13,13 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from autoprune.data.inputs import Inputs, map_tensors
-from autoprune.errors import ModelError, first_line
+from autoprune.errors import ModelError, user_code
 from autoprune.statistics.gradients import GradientTap
 from autoprune.statistics.moments import Moments
 from autoprune.structure.groups import Structure
 from autoprune.structure.inputs import run
 from autoprune.structure.operators import plain_arithmetic
+from autoprune.structure.surgery import deep_copy
 
 # Inputs so small that no ReLU6 or gate saturates, whatever the layers multiply them by.
 SMALL = 1e-120
@@ -44,14 +44,8 @@ def propagate(
     """
     positive = absolute(model, structure)
     tap = GradientTap(positive, structure, 1, lambda values, gradient: gradient.sum(1))
-    try:
-        with torch.enable_grad(), plain_arithmetic(), tap:
-            run(positive, map_tensors(_tiny, inputs))
-    except Exception as error:
-        raise ModelError(
-            f"the network does not run in double precision: {type(error).__name__}: "
-            f"{first_line(error)}; choose another importance."
-        ) from error
+    with user_code(_not_double), torch.enable_grad(), plain_arithmetic(), tap:
+        run(positive, map_tensors(_tiny, inputs))
     assert tap.inputs is not None  # a network without layers has no groups
     layer, read = tap.inputs
     channels = read.movedim(1, -1) if layer.kernel_size else read
@@ -66,9 +60,15 @@ def _tiny(one: Tensor) -> Tensor:
     return torch.full_like(one, SMALL, dtype=torch.float64)
 
 
+def _not_double(reason: str) -> ModelError:
+    return ModelError(
+        f"the network does not run in double precision: {reason}; choose another importance."
+    )
+
+
 def absolute(model: nn.Module, structure: Structure) -> nn.Module:
     """Return the network of absolute weights in double precision, BN by |γ|/σ, without biases."""
-    plain = copy.deepcopy(model).double().eval().requires_grad_(False)
+    plain = deep_copy(model).double().eval().requires_grad_(False)
     for layer in structure.layers:
         plain.get_parameter(layer.weight).abs_()
         if layer.bias is not None:

@@ -203,7 +203,10 @@ class Structure:
             group.name: GroupPolicy(group.size, tuple(sorted(units)), group.slices)
             for group, units in zip(self.groups, kept, strict=True)
         }
-        return PruningPolicy(groups, hash_shapes(self.shapes))
+        # Buffers do not count: a forward pass may have made some that a new network lacks.
+        return PruningPolicy(
+            groups, hash_shapes({name: self.shapes[name] for name in self.parameters})
+        )
 
     def frozen_by(self, reasons: Mapping[str, str]) -> Structure:
         """Return this structure with the named groups frozen for the given reasons."""

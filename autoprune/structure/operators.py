@@ -64,7 +64,8 @@ def whole_operators() -> Iterator[None]:
     """Composite operators (`linear`, `batch_norm`) reach a dispatch mode whole; no gradients.
 
     As in `torch.inference_mode`, but tensors are ordinary ones: what a forward pass keeps (a grid
-    on a module, a table in a cache) can be trained with later.
+    on a module, a table in a cache) can be trained with later. Nothing is noted of views, which a
+    mode that answers with tensors of its own could not bear.
     """
     with torch.no_grad(), torch._C._AutoDispatchBelowADInplaceOrView():
         yield

@@ -60,16 +60,14 @@ class StandIn(Tensor):
     @staticmethod
     def __new__(cls, like: Tensor, source: Made, memory: int, value: Tensor | None) -> StandIn:
         """Make one that looks like a given tensor."""
-        # Views of parameters and inputs are ordinary tensors even in inference mode.
-        with torch.inference_mode(like.is_inference()):
-            made: StandIn = torch.Tensor._make_wrapper_subclass(
-                cls,
-                like.shape,
-                strides=like.stride(),
-                storage_offset=like.storage_offset(),
-                dtype=like.dtype,
-                device=like.device,
-            )
+        made: StandIn = torch.Tensor._make_wrapper_subclass(
+            cls,
+            like.shape,
+            strides=like.stride(),
+            storage_offset=like.storage_offset(),
+            dtype=like.dtype,
+            device=like.device,
+        )
         made.source, made.memory, made.value = source, memory, value
         return made
 

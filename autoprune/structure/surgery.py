@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,9 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
+from torch.nn.parameter import is_lazy
+from torch.overrides import TorchFunctionMode
 
-from autoprune.errors import ModelError
-from autoprune.policy import PruningPolicy, hash_shapes
+from autoprune.errors import ModelError, user_code
+from autoprune.policy import PruningPolicy, Slice, hash_shapes
+from autoprune.structure.inputs import device_of
 
 Keep = Mapping[str, Mapping[int, Tensor]]
 """Entries that stay, by tensor name and dimension, of every tensor that shrinks."""
@@ -31,7 +34,8 @@ def cut(model: nn.Module, keep: Keep, weights: Mapping[str, Tensor] | None = Non
             sliced ones; a bias that the dense layer lacks is created.
     """
     weights = weights or {}
-    memo, tensors = empty_dicts(model), named_tensors(model)
+    memo: dict[int, Any] = {}
+    tensors = named_tensors(model)
     for name, tensor in tensors.items():
         small = tensor.detach()
         if name in weights:
@@ -44,7 +48,7 @@ def cut(model: nn.Module, keep: Keep, weights: Mapping[str, Tensor] | None = Non
             small = small.clone()
         is_parameter = isinstance(tensor, nn.Parameter)
         memo[id(tensor)] = nn.Parameter(small, tensor.requires_grad) if is_parameter else small
-    small_model = copy.deepcopy(model, memo)
+    small_model = deep_copy(model, memo)
     for path in {name.rpartition(".")[0] for name in keep}:
         _fix_attributes(small_model.get_submodule(path))
     for name in weights.keys() - tensors.keys():
@@ -52,7 +56,44 @@ def cut(model: nn.Module, keep: Keep, weights: Mapping[str, Tensor] | None = Non
     return small_model
 
 
-def empty_dicts(model: nn.Module) -> dict[int, Any]:
+def deep_copy(model: nn.Module, memo: Mapping[int, Any] | None = None) -> nn.Module:
+    """Return a copy of a network and of all that hangs on it, whatever it was used for before.
+
+    Tensors with a graph, which a training step may have left on a module, are copied without it.
+
+    Args:
+        model: the network; it is not changed.
+        memo: copies that are there already, by the `id` of the original.
+
+    Raises:
+        ModelError: something on the network cannot be copied.
+    """
+    with user_code(_cannot_be_copied), _WithoutGraphs():
+        return copy.deepcopy(model, {**_empty_dicts(model), **(memo or {})})
+
+
+def _cannot_be_copied(reason: str) -> ModelError:
+    return ModelError(
+        f"the network cannot be copied: {reason}; take off its modules what has no copy, or give "
+        "that a __deepcopy__."
+    )
+
+
+class _WithoutGraphs(TorchFunctionMode):
+    """Lets `copy.deepcopy` take tensors that are the result of a computation."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        if func is not Tensor.__deepcopy__ or args[0].is_leaf:
+            return func(*args, **(kwargs or {}))
+        tensor, memo = args
+        if id(tensor) not in memo:
+            memo[id(tensor)] = tensor.detach().clone()
+        return memo[id(tensor)]
+
+
+def _empty_dicts(model: nn.Module) -> dict[int, Any]:
     """Return a memo for `copy.deepcopy` with which it need not copy a model's empty dictionaries.
 
     Every module has a dozen (of hooks, mostly); they take most of the time of a plain deep copy.
@@ -71,8 +112,11 @@ def apply_policy(model: nn.Module, policy: PruningPolicy) -> nn.Module:
     Raises:
         ModelError: the network's tensors differ from those that the policy was made for.
     """
+    check_ready(model)
     shapes = {name: tuple(tensor.shape) for name, tensor in named_tensors(model).items()}
-    if hash_shapes(shapes) != policy.shapes_hash:
+    parameters = {name: shapes[name] for name, _ in model.named_parameters()}
+    # Policies of earlier versions count buffers, too.
+    if policy.shapes_hash not in (hash_shapes(parameters), hash_shapes(shapes)):
         wrong = [
             s.tensor
             for group in policy.groups.values()
@@ -87,8 +131,26 @@ def apply_policy(model: nn.Module, policy: PruningPolicy) -> nn.Module:
     return cut(model, kept_positions(model, policy))
 
 
+def check_ready(model: nn.Module) -> None:
+    """Check that a network has all of its weights.
+
+    Raises:
+        ModelError: a lazy layer has never seen an input.
+    """
+    for name, module in model.named_modules():
+        if any(is_lazy(tensor) for tensor in module.parameters(recurse=False)):
+            raise ModelError(
+                f"layer {name!r}, a {type(module).__name__}, has no weights yet: it gets them when "
+                "the network is run once."
+            )
+
+
 def kept_positions(model: nn.Module, policy: PruningPolicy) -> Keep:
-    """Return the tensor entries that a policy leaves."""
+    """Return the tensor entries that a policy leaves.
+
+    Buffers that forward passes make or resize may be missing in this network, or of another size:
+    nothing of these is cut.
+    """
     tensors = named_tensors(model)
     stays: dict[tuple[str, int], npt.NDArray[np.bool_]] = {}
     for group in policy.groups.values():
@@ -96,6 +158,8 @@ def kept_positions(model: nn.Module, policy: PruningPolicy) -> Keep:
         gone[list(group.kept)] = False
         if gone.any():
             for s in group.slices:
+                if _is_other_buffer(tensors.get(s.tensor), s):
+                    continue
                 size = tensors[s.tensor].shape[s.dim]
                 mask = stays.setdefault((s.tensor, s.dim), np.ones(size, bool))
                 mask[s.positions[gone]] = False
@@ -106,6 +170,14 @@ def kept_positions(model: nn.Module, policy: PruningPolicy) -> Keep:
     return keep
 
 
+def _is_other_buffer(tensor: Tensor | None, part: Slice) -> bool:
+    if isinstance(tensor, nn.Parameter):
+        return False
+    return (
+        tensor is None or tensor.dim() <= part.dim or part.positions.max() >= tensor.shape[part.dim]
+    )
+
+
 def named_tensors(model: nn.Module) -> dict[str, Tensor]:
     """Return the parameters and buffers, each tied tensor once."""
     return {**dict(model.named_parameters()), **dict(model.named_buffers())}
@@ -113,8 +185,7 @@ def named_tensors(model: nn.Module) -> dict[str, Tensor]:
 
 def replica(model: nn.Module) -> nn.Module:
     """Return a copy of the modules with the very same parameters and buffers."""
-    memo: dict[int, Any] = {id(tensor): tensor for tensor in named_tensors(model).values()}
-    return copy.deepcopy(model, memo)
+    return deep_copy(model, {id(tensor): tensor for tensor in named_tensors(model).values()})
 
 
 def add_biases(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
@@ -124,6 +195,27 @@ def add_biases(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
         path, _, leaf = name.rpartition(".")
         if leaf == "bias" and name not in own and path in dict(model.named_modules()):
             _assign(model, name, torch.zeros_like(value))
+
+
+def add_buffers(
+    model: nn.Module, tensors: Mapping[str, Tensor], names: Iterable[str], policy: PruningPolicy
+) -> None:
+    """Create the buffers that forward passes made or resized; their values are yet to be loaded.
+
+    Args:
+        model: a cut network that may never have run; changed in place.
+        tensors: of one that ran.
+        names: of its buffers.
+        policy: that both were cut by; what it cuts has the right size.
+    """
+    own, device = model.state_dict(), device_of(model)
+    sized = {part.tensor for group in policy.groups.values() for part in group.slices}
+    for name in names:
+        resized = name not in sized and name in own and own[name].shape != tensors[name].shape
+        if resized or name not in own:
+            path, _, leaf = name.rpartition(".")
+            empty = torch.empty_like(tensors[name], device=device)
+            model.get_submodule(path).register_buffer(leaf, empty)
 
 
 def _assign(model: nn.Module, name: str, value: Tensor) -> None:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from autoprune.errors import ModelError, first_line, type_of
+from autoprune.errors import ModelError, type_of, user_code
 from autoprune.structure.activations import ActivationLog
 from autoprune.structure.assembly import assemble
 from autoprune.structure.biases import PLAIN_LAYERS, bias_takers
@@ -204,15 +204,15 @@ def trace(model: nn.Module, example_inputs: Inputs) -> Structure:
         if leaf.dim() > 1:
             tracer.set_labels(leaf, along(image_channels, leaf.shape, 1))
         tracer.activations.given(leaf)
-    try:
-        with whole_operators(), tracer:
-            outputs = run(model, inputs)
-    except Exception as error:
-        raise ModelError(
+
+    def failed(reason: str) -> ModelError:
+        return ModelError(
             f"the model's forward pass fails on inputs of shape "
-            f"{[tuple(leaf.shape) for leaf in tree_leaves(inputs)]}{_first_layer(model)}: "
-            f"{type(error).__name__}: {first_line(error)}"
-        ) from error
+            f"{[tuple(leaf.shape) for leaf in tree_leaves(inputs)]}{_first_layer(model)}: {reason}"
+        )
+
+    with user_code(failed), whole_operators(), tracer:
+        outputs = run(model, inputs)
     returned = list(outputs_of(outputs).values())
     if not returned:
         raise ModelError(f"the model returns {type_of(outputs)} in which there is no tensor.")

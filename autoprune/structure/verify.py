@@ -19,7 +19,7 @@ from autoprune.errors import ModelError, first_line
 from autoprune.structure.groups import ChannelGroup, Structure
 from autoprune.structure.inputs import Inputs, outputs_of, run, sample
 from autoprune.structure.operators import plain_arithmetic
-from autoprune.structure.surgery import cut, kept_positions
+from autoprune.structure.surgery import check_ready, cut, kept_positions
 from autoprune.structure.trace import trace
 
 # Largest difference between cut and zeroed outputs, as a share of the largest output.
@@ -39,8 +39,9 @@ def analyze(
         progress: told the number of groups tested and their total.
 
     Raises:
-        ModelError: the forward pass fails or gives NaN.
+        ModelError: a layer has no weights yet, or the forward pass fails or gives NaN.
     """
+    check_ready(model)
     with plain_arithmetic():
         structure = trace(model, example_inputs)
         _check_finite(model, sample(example_inputs, 2))

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from safetensors import safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
+
+# Where the header of a file of weights says what `StateDict` knows besides the tensors.
+BESIDES = "state_dict"
 
 
 def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
@@ -28,7 +34,73 @@ def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
         raise
 
 
-def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write tensors of any device and layout as safetensors."""
+def save_tensors(
+    path: Path, tensors: Mapping[str, Tensor], besides: dict[str, str] | None = None
+) -> None:
+    """Write tensors of any device and layout as safetensors, with texts in the file's header."""
     own = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    write_whole(path, lambda draft: save_file(own, draft))
+    write_whole(path, lambda draft: save_file(own, draft, besides))
+
+
+class StateDict(OrderedDict[str, Any]):
+    """The tensors of a network, as `nn.Module.load_state_dict` takes them.
+
+    Attributes:
+        buffers: names of those that are buffers.
+        _metadata: what modules noted of their part (versions, mostly), by module name; PyTorch's
+            own name for it. None where nothing is known.
+    """
+
+    buffers: frozenset[str] = frozenset()
+    _metadata: Mapping[str, Mapping[str, Any]] | None = None
+
+    def with_defaults(self, own: Mapping[str, Any]) -> StateDict:
+        """Return the same with a network's own notes, and its own state that is no tensor."""
+        extra = {name: value for name, value in own.items() if not isinstance(value, Tensor)}
+        whole = StateDict({**extra, **self})
+        whole.buffers = self.buffers
+        whole._metadata = self._metadata or getattr(own, "_metadata", None)
+        return whole
+
+
+def save_state(path: Path, model: nn.Module) -> None:
+    """Write a network's tensors as safetensors, and what `StateDict` knows besides as JSON."""
+    state = model.state_dict()
+    tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
+    buffers = [name for name, _ in model.named_buffers(remove_duplicate=False) if name in tensors]
+    notes = getattr(state, "_metadata", {})
+    besides = {"buffers": buffers, "modules": {name: _plain(own) for name, own in notes.items()}}
+    save_tensors(path, tensors, {BESIDES: json.dumps(besides)})
+
+
+def load_state(path: Path) -> StateDict:
+    """Read what `save_state` wrote, or plain safetensors.
+
+    Raises:
+        SafetensorError, OSError, ValueError, RecursionError: the file is damaged.
+    """
+    with safe_open(path, "pt") as file:
+        state = StateDict({name: file.get_tensor(name) for name in file.keys()})
+        header = file.metadata() or {}
+    if BESIDES in header:
+        besides = json.loads(header[BESIDES])
+        if not _is_sound(besides):
+            raise ValueError("what the header says of modules and buffers was altered")
+        state.buffers = frozenset(besides["buffers"]) & state.keys()
+        state._metadata = besides["modules"]
+    return state
+
+
+def _plain(notes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the notes that JSON can hold."""
+    return {key: value for key, value in notes.items() if isinstance(value, (int, float, str))}
+
+
+def _is_sound(besides: Any) -> bool:
+    if not isinstance(besides, dict):
+        return False
+    buffers, modules = besides.get("buffers"), besides.get("modules")
+    if not isinstance(buffers, list) or not isinstance(modules, dict):
+        return False
+    named = all(isinstance(name, str) for name in buffers)
+    return named and all(isinstance(own, dict) and _plain(own) == own for own in modules.values())

@@ -5,18 +5,18 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import tomli_w
-from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 
 from autoprune.errors import RunError, first_line
 from autoprune.policy import PruningPolicy
-from autoprune.study.files import save_tensors, write_whole
+from autoprune.study.files import StateDict, load_state, save_state, write_whole
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -123,22 +123,22 @@ class RunDirectory:
 
     def save_weights(self, model: nn.Module) -> None:
         """Write the pruned model's tensors."""
-        save_tensors(self.weights_path, model.state_dict())
+        save_state(self.weights_path, model)
         self.unrecovered_path.unlink(missing_ok=True)  # of an earlier session
 
     def save_recovered(self, model: nn.Module) -> None:
         """Write the recovered model's tensors; those written before are kept beside them."""
-        save_tensors(self.unrecovered_path, self.load_weights())
-        save_tensors(self.weights_path, model.state_dict())
+        write_whole(self.unrecovered_path, lambda p: shutil.copyfile(self.weights_path, p))
+        save_state(self.weights_path, model)
 
-    def load_weights(self) -> dict[str, Tensor]:
+    def load_weights(self) -> StateDict:
         """Return the pruned model's tensors.
 
         Raises:
             RunError: they are missing or damaged.
         """
         try:
-            return load_file(self.weights_path)
+            return load_state(self.weights_path)
         except Exception as error:  # safetensors has its own error type
             raise RunError(
                 f"cannot read {str(self.weights_path)!r}: {first_line(error)}"

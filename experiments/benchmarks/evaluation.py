@@ -66,7 +66,7 @@ def main(shared: Path) -> None:
 
 
 def _in_turn(network: nn.Module, samples: Samples) -> None:
-    with torch.inference_mode():
+    with torch.no_grad():
         for batch in in_turn(samples):
             network(batch.inputs)
 

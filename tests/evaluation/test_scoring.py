@@ -142,7 +142,7 @@ def test_labels_outside_the_classes(model: nn.Module) -> None:
 
 def test_custom_scores_need_no_samples(model: nn.Module) -> None:
     def evaluate(network: nn.Module) -> Tensor:
-        assert not torch.is_grad_enabled() and not network.training
+        assert torch.is_grad_enabled() and not network.training
         return network(torch.ones(1, 3, 2, 2)).sum() * 0 + 0.25
 
     scorer = CustomScorer(model, evaluate)  # type: ignore[arg-type]

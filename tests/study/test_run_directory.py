@@ -85,7 +85,7 @@ def test_shared_and_sliced_tensors_are_written(run: RunDirectory) -> None:
 def test_a_write_that_fails_leaves_the_old_file_and_no_draft(
     name: str, save: Callable[[Any], None], run: RunDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(tensors: Any, path: Path) -> None:
+    def broken(tensors: Any, path: Path, metadata: Any) -> None:
         path.write_text("half")
         raise OSError("disk full")
 

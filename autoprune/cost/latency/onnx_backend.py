@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import tempfile
 import warnings
 from collections.abc import Mapping
@@ -21,6 +20,7 @@ from autoprune.cost.latency.stopwatch import Run
 from autoprune.data.inputs import Inputs, tensors, with_floats
 from autoprune.errors import ModelError, UsageError, first_line
 from autoprune.structure.inputs import outputs_of, run
+from autoprune.structure.surgery import deep_copy
 
 PROVIDER = "ExecutionProvider"
 
@@ -142,7 +142,7 @@ def exported(model: nn.Module, inputs: Inputs, dtype: str) -> bytes:
         ModelError: the network cannot be exported.
     """
     kind = getattr(torch, dtype)
-    flat = _Flat(copy.deepcopy(model).eval().to("cpu", kind), inputs)
+    flat = _Flat(deep_copy(model).eval().to("cpu", kind), inputs)
     given = tuple(one.cpu() for one in tensors(with_floats(inputs, kind)))
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         file = Path(folder) / "network.onnx"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, ClassVar
@@ -17,6 +16,7 @@ from autoprune.cost.latency.stopwatch import Run
 from autoprune.data.inputs import Inputs, map_tensors, tensors, with_floats
 from autoprune.errors import UsageError, first_line
 from autoprune.structure.inputs import run
+from autoprune.structure.surgery import deep_copy
 
 # All weights have this value: time does not depend on it, and it keeps results finite.
 WEIGHT = 0.01
@@ -51,7 +51,7 @@ class TorchBackend(Backend):
     def network(self, model: nn.Module, inputs: Inputs) -> Run:
         """Return what runs the network in evaluation mode; the model itself stays as it is."""
         # A copy of the tensors too: conversion works on parameters in place.
-        model = copy.deepcopy(model).eval().to(self._device, self._dtype)
+        model = deep_copy(model).eval().to(self._device, self._dtype)
         model = self._ready(model.to(memory_format=self._formats(4)))
         return runner(model, map_tensors(self._placed, with_floats(inputs, self._dtype)))
 
