@@ -293,7 +293,7 @@ def _check_model(model: nn.Module) -> None:
 def _check_example(model: nn.Module, example: Inputs, like: Inputs) -> Inputs:
     """Statistics are gathered where the trace saw layers: forms and shapes must agree."""
     example = plain(example, "example_inputs")
-    example = form_for(model, example)(example)
+    example = form_for(model, example, "example_inputs")(example)
     if sample_shapes(example) != sample_shapes(like):
         seen, own = (Samples(one, None).shape for one in (example, like))
         raise DataError(f"example_inputs have samples of {seen}, but the data's are {own}.")

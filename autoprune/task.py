@@ -112,5 +112,7 @@ def prunable_structure(
 ) -> Structure:
     """Trace and verify the network; what matches a pattern to exclude is frozen."""
     structure = analyze(model, example_inputs, lambda d, t: progress.step("structure", d, t))
+    for note in structure.training.notes():
+        progress.note(note)
     excluded = match_groups(structure, exclude, "exclude")
     return structure.frozen_by(dict.fromkeys(excluded, "excluded by the user"))

@@ -39,6 +39,7 @@ def test_plain_values_come_back() -> None:
         "verify_latency": False,
         "workers": 2,
         "seed": 3,
+        "repair_memory": 2_000_000_000,
         "calibration_samples": 1,
         "search_samples": 2,
         "selection_samples": 3,
@@ -105,6 +106,22 @@ def test_recovery_is_seconds_or_off(given: Any, seconds: float) -> None:
     config = SearchConfig.from_mapping({"budget": "flops=0.5", "recover": given})
     assert config.recover == seconds
     assert SearchConfig.from_mapping(config.to_mapping()) == config
+
+
+@pytest.mark.parametrize(
+    ("given", "amount"),
+    [("8GB", 8 * 10**9), ("1.5 gb", 15 * 10**8), ("200MB", 2 * 10**8), (4096, 4096)],
+)
+def test_memory_has_a_unit_or_is_in_bytes(given: Any, amount: int) -> None:
+    config = SearchConfig.from_mapping({"budget": "flops=0.5", "repair_memory": given})
+    assert config.repair_memory == amount
+    assert SearchConfig.from_mapping(config.to_mapping()) == config
+
+
+@pytest.mark.parametrize("given", ["8", "much", "0GB", 0, -1, 1.5, True, "inf GB"])
+def test_no_amount_of_memory(given: Any) -> None:
+    with pytest.raises(UsageError, match="repair_memory must be"):
+        SearchConfig.from_mapping({"budget": "flops=0.5", "repair_memory": given})
 
 
 def test_numpy_numbers_are_numbers() -> None:

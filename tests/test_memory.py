@@ -1,17 +1,21 @@
-"""Freed memory stays with the process inside `kept_memory`, and goes back afterwards."""
+"""Freed memory stays with the process inside `kept_memory`; how much there is to take."""
 
 from __future__ import annotations
 
 import ctypes
 import resource
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
-from autoprune.memory import kept_memory
+from autoprune import memory
+from autoprune.memory import free_memory, kept_memory, memory_share
 
-pytestmark = pytest.mark.skipif(
+CPU = torch.device("cpu")
+GIB = 1 << 30
+glibc = pytest.mark.skipif(
     sys.platform != "linux" or not hasattr(ctypes.CDLL(None), "mallopt"), reason="needs glibc"
 )
 BLOCK = 1 << 22
@@ -24,6 +28,7 @@ def _faults(times: int) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 
+@glibc
 def test_freed_blocks_are_used_again_without_page_faults() -> None:
     pages = 4 * BLOCK // resource.getpagesize()  # of one block
     with kept_memory():
@@ -31,6 +36,7 @@ def test_freed_blocks_are_used_again_without_page_faults() -> None:
         assert _faults(20) < 10 * pages
 
 
+@glibc
 def test_memory_goes_back_to_the_system_afterwards() -> None:
     with kept_memory():
         _faults(2)
@@ -45,3 +51,43 @@ def test_memory_goes_back_to_the_system_afterwards() -> None:
 def test_the_first_error_comes_through() -> None:
     with pytest.raises(ValueError, match="inside"), kept_memory():
         raise ValueError("inside")
+
+
+@pytest.mark.parametrize(
+    ("free", "share"), [(20 * GIB, 8 * GIB), (16 * GIB, 8 * GIB), (16 * GIB - 2, 4 * GIB), (0, 1)]
+)
+def test_a_share_is_a_power_of_two_within_half(
+    free: int, share: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "free_memory", lambda device: free)
+    assert memory_share(CPU) == share
+
+
+def test_free_memory_is_within_what_there_is() -> None:
+    assert 0 < free_memory(CPU) < 1 << 46
+
+
+@pytest.mark.parametrize("limit, used", memory.CGROUP_FILES)
+def test_containers_bound_free_memory(
+    limit: str, used: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 5,000 bytes 4,000 are held, 1,500 of them files that would be let go: 2,500 are left."""
+    inner, outer = tmp_path / "outer" / "inner", tmp_path / "outer"
+    inner.mkdir(parents=True)
+    (inner / limit).write_text("max\n" if limit == "memory.max" else "9223372036854771712\n")
+    (outer / limit).write_text("5000\n")
+    for folder in (inner, outer):
+        (folder / used).write_text("4000\n")
+        (folder / "memory.stat").write_text("cache 3000\ninactive_file 1500\n")
+    monkeypatch.setattr(memory, "_group_folders", lambda: iter((inner, outer, tmp_path)))
+    assert free_memory(CPU) == 2500
+
+
+def test_a_system_that_does_not_tell(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(*_: object) -> None:
+        raise OSError
+
+    monkeypatch.setattr(Path, "read_text", missing)
+    assert memory._available() >= free_memory(CPU) > 0
+    monkeypatch.setattr(memory.os, "sysconf", missing)
+    assert free_memory(CPU) == memory.ASSUMED_BYTES

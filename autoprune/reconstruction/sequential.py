@@ -100,7 +100,9 @@ class _Walk(OperatorMode):
         if layer is None:
             out = func(*args, **kwargs)
         else:
-            shortcut = self._shortcuts.get(layer.shortcut)
+            # Where operators were counted otherwise, nobody knows what was added to the output.
+            agrees = number == layer.number
+            shortcut = self._shortcuts.get(layer.shortcut) if agrees else None
             if is_laid_out(layer, args[0]):
                 out = self.visit(layer, func, args, kwargs, shortcut)
             else:

@@ -55,6 +55,9 @@ class Recorder(Protocol):
     def name(self, tensor: Tensor | None) -> str | None:
         """Return the name of a parameter or buffer, None for anything else."""
 
+    def parameter(self, tensor: Tensor) -> str | None:
+        """Return the name of a parameter, None for anything else."""
+
     def layer(self, call: Call, in_dim: int, positions: int, groups: int) -> None:
         """Record a call of a layer with a weight."""
 

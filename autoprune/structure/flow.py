@@ -15,7 +15,7 @@ from torch import Tensor
 
 from autoprune.structure.call import Call
 
-# What no operator made: parameters and inputs.
+# What no operator with a number made: parameters, inputs, what is made beside them.
 GIVEN = -1
 # Bounds of an operator that clamps its input, by its call.
 CLAMPS: Mapping[str, Callable[[Call], tuple[float, float]]] = {
@@ -26,8 +26,9 @@ CLAMPS: Mapping[str, Callable[[Call], tuple[float, float]]] = {
 
 
 class Followers(NamedTuple):
-    """What follows a layer, as in `LayerSpec`."""
+    """Where a layer runs and what follows it, as in `LayerSpec`."""
 
+    number: int
     batchnorm: str | None
     shortcut: int | None
     clamp: tuple[float, float] | None
@@ -49,7 +50,7 @@ class Flow:
         self._clamps: dict[int, tuple[float, float]] = {}
 
     def record(self, number: int, call: Call) -> None:
-        """Note one operator."""
+        """Note one operator; its number is `GIVEN` if it has none."""
         terms = list(call.inputs())
         made_at = self._numbers(terms)
         self._reads.update(made_at)
@@ -89,7 +90,7 @@ class Flow:
         own = path if alone else None
         total, shortcut = self._sum(start, end)
         clamp = self._clamps.get(total) if self._reads[total] == 1 else None
-        return Followers(own, shortcut, clamp if once and own == path else None)
+        return Followers(start, own, shortcut, clamp if once and own == path else None)
 
     def _sum(self, start: int, end: int) -> tuple[int, int | None]:
         """Return where a layer's output ends up, and which operator made what is added to it.

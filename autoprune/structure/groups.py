@@ -9,8 +9,8 @@ flattened linear layer, is one unit too.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from autoprune.policy import GroupPolicy, PruningPolicy, Slice, Widths, hash_shapes
@@ -64,8 +64,9 @@ class LayerSpec:
             the output at every call, or would be if it had one.
         refittable: whether it is a plain convolution (transposed or not) or linear module with one
             dense weight, whose weights can be refitted by least squares.
-        shortcut: number of the operator (`operators.OperatorMode`) that made the activation which
-            is added to this layer's output (behind its BN), if it runs before the layer; else None.
+        number: of the operator (`operators.OperatorMode`) that is its first call.
+        shortcut: number of the operator that made the activation which is added to this layer's
+            output (behind its BN), if it runs before the layer; else None.
         clamp: bounds to which what alone reads this layer's output (behind its BN and shortcut)
             clamps it, (0, inf) for a ReLU; None if something else reads it.
     """
@@ -87,6 +88,7 @@ class LayerSpec:
     output_shape: tuple[int, ...]
     takes_bias: bool
     refittable: bool
+    number: int
     shortcut: int | None
     clamp: tuple[float, float] | None
 
@@ -147,6 +149,38 @@ class Operator:
     writes: tuple[int, ...]
 
 
+@dataclass(frozen=True)
+class TrainingOnly:
+    """What is known of layers that evaluation does not run (auxiliary heads).
+
+    Attributes:
+        layers: that run in training mode only; their inputs shrink with what they read, as
+            carried slices: nothing about them is measured, refitted or counted as MACs.
+        failure: how the forward pass fails in training mode, None if it does not.
+        unseen: weights of which nothing is known, since they would run after that.
+        wrong: groups that are right in evaluation but not in training mode, with the reasons.
+    """
+
+    layers: tuple[LayerSpec, ...] = ()
+    failure: str | None = None
+    unseen: tuple[str, ...] = ()
+    wrong: Mapping[str, str] = field(default_factory=dict)
+
+    def notes(self) -> Iterator[str]:
+        """Yield what somebody who trains the pruned network further should know."""
+        if self.layers:
+            names = ", ".join(layer.name for layer in self.layers)
+            yield f"layers that run in training mode only, cut along with what they read: {names}"
+        if self.unseen:
+            names = ", ".join(name.removesuffix(".weight") for name in self.unseen)
+            yield (
+                "the forward pass fails in training mode, and evaluation does not run all layers; "
+                f"not known, and left as they are: {names} ({self.failure})"
+            )
+        for group, reason in self.wrong.items():
+            yield f"once group {group} is cut, the network may not run in training mode: {reason}"
+
+
 @dataclass(frozen=True, eq=False)
 class Structure:
     """All that is known about a network's channels.
@@ -161,6 +195,7 @@ class Structure:
         itemsizes: bytes per element of the tensors among `shapes`.
         activations: of one sample, the network's inputs first.
         operators: in the order in which they run; the last one hands the outputs out.
+        training: what runs in training mode only.
     """
 
     groups: tuple[ChannelGroup, ...]
@@ -172,6 +207,7 @@ class Structure:
     itemsizes: Mapping[str, int]
     activations: tuple[Activation, ...]
     operators: tuple[Operator, ...]
+    training: TrainingOnly = TrainingOnly()
 
     @cached_property
     def dense_widths(self) -> Widths:

@@ -63,7 +63,9 @@ def fitted(splits: Splits, model: nn.Module) -> Splits:
     return splits.changed(form_for(model, splits.train.take([0]).inputs))
 
 
-def form_for(model: nn.Module, example: Inputs) -> Callable[[Inputs], Inputs]:
+def form_for(
+    model: nn.Module, example: Inputs, what: str = "the data's inputs"
+) -> Callable[[Inputs], Inputs]:
     """Return what brings inputs into the form and the precision in which a model takes them.
 
     Tuples are its positional arguments and dicts its arguments by name. A model that has no such
@@ -72,16 +74,18 @@ def form_for(model: nn.Module, example: Inputs) -> Callable[[Inputs], Inputs]:
     Args:
         model: in evaluation mode.
         example: a batch, in the form that all inputs have.
+        what: it is, in messages.
 
     Raises:
         DataError: its forward pass takes no such inputs.
     """
     dtype = float_dtype(model)
-    rearrange = _arrangement(model, with_floats(example, dtype))
+    rearrange = _arrangement(model, with_floats(example, dtype), what)
     return lambda inputs: rearrange(with_floats(plain(inputs), dtype))
 
 
-def _arrangement(model: nn.Module, example: Any) -> Callable[[Any], Any]:
+def _arrangement(model: nn.Module, example: Any, what: str) -> Callable[[Any], Any]:
+    """Return what brings inputs into the form that a model's signature asks for."""
     try:
         signature = inspect.signature(model.forward)
     except (TypeError, ValueError):  # no code of Python
@@ -98,7 +102,7 @@ def _arrangement(model: nn.Module, example: Any) -> Callable[[Any], Any]:
         if reason is None:
             return lambda inputs: (inputs,)
     raise DataError(
-        f"the network's forward{_shown(signature)} does not take the data's inputs, "
+        f"the network's forward{_shown(signature)} does not take {what}, "
         f"{described(example)}: {reason}. A batch is (inputs, targets); inputs are a tensor, a "
         "tuple of positional arguments or a dict of arguments by name, and (a, b, targets) is "
         "two of them."

@@ -39,6 +39,10 @@ class Atoms:
     links: list[npt.NDArray[np.int64]] = field(default_factory=list)
     blocked: list[tuple[npt.NDArray[np.int64], str]] = field(default_factory=list)
 
+    def copy(self) -> Atoms:
+        """Return the same atoms, to which others can be added."""
+        return Atoms(dict(self.axes), self.count, list(self.links), list(self.blocked))
+
     def axis(self, tensor: str, dim: int | None, length: int) -> Tensor:
         """Return the atoms of one dimension, numbering it at first sight."""
         if (tensor, dim) not in self.axes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from autoprune.structure.call import Call, Recorder, only_along, statistics_over, unknown
 from autoprune.structure.labels import Atoms, along
@@ -34,7 +34,7 @@ def _contraction(
     bias, atoms = call.arg(2, "bias"), trace.atoms
     counted = source if transposed else call.out
     positions = counted.numel() // counted.shape[channel_dim]
-    name = trace.name(weight) if isinstance(trace.origin(weight), nn.Parameter) else None
+    name = trace.parameter(weight)
     is_computed = bias is not None and trace.name(bias) is None
     if name is None or is_computed or (transposed and groups > 1):
         unknown(trace, call)

@@ -1,7 +1,9 @@
 """A look at every operator of a forward pass, numbered in the order in which they run.
 
 The same network runs the same operators in the same order whatever its widths: an operator's number
-names an activation in the dense network and in every network cut from it.
+names an activation in the dense network and in every network cut from it. Only what comes of a
+layer's output is numbered. What a forward pass makes beside it (grids, masks, position ids) may be
+made at one run and remembered at the next.
 """
 
 from __future__ import annotations
@@ -13,21 +15,31 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
+from autoprune.structure.noise import NOISE, PASSING, plain_name
 from autoprune.structure.rules import find_rule
+
+# Operators that read inputs of the network; all that is numbered comes of their results.
+LAYERS = ("conv", "linear", "embedding", "addmm", "lstm", "gru", "rnn")
+CASTS = ("to", "_to_copy")
 
 
 class OperatorMode(TorchDispatchMode):
-    """Runs under a forward pass with `whole_operators` and hands every operator to `operate`.
+    """Runs under a forward pass with `whole_operators` and hands every operator on.
 
-    Composite operators that have no rule of their own are taken apart. A parameter in another
-    precision (autocast makes one before every layer) passes for the parameter: see `origin`.
+    Those that read what comes of a layer go to `operate`, all others to `aside`. Composite
+    operators that have no rule of their own are taken apart. A parameter in another precision
+    (autocast makes one before every layer) passes for the parameter: see `origin`.
     """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._count = 0
+        # Memory of what comes of layers. Weak references: no other memory gets its address.
+        self._fed: set[StorageWeakRef] = set()
         # With the results, or Python would give their ids to other tensors.
         self._casts: dict[int, tuple[Tensor, nn.Parameter]] = {}
 
@@ -40,23 +52,50 @@ class OperatorMode(TorchDispatchMode):
     ) -> Any:
         """See one operator."""
         kwargs = dict(kwargs or {})
-        name = func.overloadpacket.__name__
-        name = name[:-1] if name.endswith("_") and not name.endswith("__") else name
-        if name in ("to", "_to_copy") and isinstance(args[0], nn.Parameter):
+        name = plain_name(func)
+        if name in CASTS and isinstance(args[0], nn.Parameter):
             cast: Tensor = func(*args, **kwargs)
             self._casts[id(cast)] = cast, args[0]
             return cast
-        if find_rule(name, func) is None:
+        if find_rule(name, func) is None and name not in NOISE:
             with self:
                 parts = func.decompose(*args, **kwargs)
             if parts is not NotImplemented:
                 return parts
-        self._count += 1
-        return self.operate(self._count - 1, name, func, args, kwargs)
+        is_fed = self._is_fed(name, (args, kwargs))
+        if is_fed and name not in NOISE:
+            self._count += 1
+            out = self.operate(self._count - 1, name, func, args, kwargs)
+        else:
+            out = self.aside(name, func, args, kwargs)
+        if is_fed:
+            self._fed.update(map(_memory, _tensors(out)))
+        return out
+
+    def _is_fed(self, name: str, arguments: Any) -> bool:
+        """Say whether an operator's results depend on a layer's output."""
+        if name.startswith(LAYERS):
+            return True
+        is_made = name.endswith("_like") or name.startswith("new_")
+        if is_made or (name in NOISE and name not in PASSING):
+            return False
+        return any(_memory(tensor) in self._fed for tensor in _tensors(arguments))
 
     @abstractmethod
     def operate(self, number: int, name: str, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         """Run one operator (name without in-place underscore) and return its result."""
+
+    def aside(self, name: str, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        """Run one operator that has no number."""
+        return func(*args, **kwargs)
+
+
+def _tensors(tree: Any) -> Iterator[Tensor]:
+    return (leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor))
+
+
+def _memory(tensor: Tensor) -> StorageWeakRef:
+    return StorageWeakRef(tensor.untyped_storage())
 
 
 @contextmanager

@@ -19,31 +19,37 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from autoprune.errors import ModelError, type_of, user_code
+from autoprune.errors import ModelError, describe, type_of, user_code
 from autoprune.structure.activations import ActivationLog
 from autoprune.structure.assembly import assemble
 from autoprune.structure.biases import PLAIN_LAYERS, bias_takers
 from autoprune.structure.call import Call, unknown
-from autoprune.structure.flow import Flow
-from autoprune.structure.groups import LayerSpec, Structure
+from autoprune.structure.flow import GIVEN, Flow
+from autoprune.structure.groups import LayerSpec, Structure, TrainingOnly
 from autoprune.structure.inputs import Inputs, outputs_of, run, sample
 from autoprune.structure.labels import Atoms, along, canonical, constant
+from autoprune.structure.noise import WithoutChance
 from autoprune.structure.operators import OperatorMode, whole_operators
 from autoprune.structure.rules import find_rule
+from autoprune.structure.surgery import named_tensors
+from autoprune.structure.training import idle_weights, in_training_mode
 
 # Beyond this many elements a tensor in element-wise arithmetic is taken as fixed.
 LARGEST_LABELLED_TENSOR = 4_000_000
+# What gives the same tensor in another type of number.
 
 
 class LabelTrace(OperatorMode):
     """Runs under a forward pass and records labels and layers (a `rules.Recorder`)."""
 
-    def __init__(self, named: Mapping[str, Tensor]) -> None:
+    def __init__(self, named: Mapping[str, Tensor], atoms: Atoms) -> None:
         super().__init__()
-        self.atoms = Atoms()
+        self.atoms = atoms
+        self.read: set[str] = set()
         self.layers: dict[str, LayerSpec] = {}
         self.fixed_macs: Counter[str] = Counter()
         self.activations = ActivationLog(self.name)
+        self._parameters = {n for n, one in named.items() if isinstance(one, nn.Parameter)}
         self._names: dict[int, str] = {}
         for name, tensor in named.items():
             self._names.setdefault(id(tensor), name)
@@ -57,6 +63,7 @@ class LabelTrace(OperatorMode):
         out = func(*args, **kwargs)
         call = Call(name, func, args, kwargs, out)
         self._alive.append((args, out))
+        self.read.update(filter(None, map(self.name, call.inputs())))
         self._flow.record(number, call)
         rule = find_rule(name, func)
         if rule is None and func.overloadpacket in flop_registry:
@@ -65,6 +72,10 @@ class LabelTrace(OperatorMode):
         (rule or unknown)(self, call)
         self.activations.record(call)
         return out
+
+    def aside(self, name: str, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        """The same for an operator without a number."""
+        return self.operate(GIVEN, name, func, args, kwargs)
 
     def labels(self, tensor: Tensor) -> Tensor:
         """Return the labels of a tensor."""
@@ -89,6 +100,11 @@ class LabelTrace(OperatorMode):
     def name(self, tensor: Tensor | None) -> str | None:
         """Return the name of a parameter or buffer, None for anything else."""
         return self._names.get(id(self.origin(tensor)))
+
+    def parameter(self, tensor: Tensor) -> str | None:
+        """Return the name of a parameter, None for anything else."""
+        name = self.name(tensor)
+        return name if name in self._parameters else None
 
     def layer(self, call: Call, in_dim: int, positions: int, groups: int) -> None:
         """Record a call of a layer with a weight."""
@@ -178,6 +194,7 @@ def _layer_spec(
         output_shape=tuple(out.shape[1:]),
         takes_bias=False,
         refittable=False,
+        number=GIVEN,
         shortcut=None,
         clamp=None,
     )
@@ -193,17 +210,9 @@ def trace(model: nn.Module, example_inputs: Inputs) -> Structure:
     Raises:
         ModelError: the forward pass fails.
     """
-    named = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    tracer = LabelTrace(named)
+    named = named_tensors(model)
+    tracer = LabelTrace(named, Atoms())
     inputs = sample(example_inputs, 1)
-    for leaf in tree_leaves(inputs):
-        image_channels = tracer.atoms.axis(
-            f"input {id(leaf)}", None, leaf.shape[1] if leaf.dim() > 1 else 1
-        )
-        tracer.atoms.block(image_channels, "the network's input")
-        if leaf.dim() > 1:
-            tracer.set_labels(leaf, along(image_channels, leaf.shape, 1))
-        tracer.activations.given(leaf)
 
     def failed(reason: str) -> ModelError:
         return ModelError(
@@ -211,8 +220,8 @@ def trace(model: nn.Module, example_inputs: Inputs) -> Structure:
             f"{[tuple(leaf.shape) for leaf in tree_leaves(inputs)]}{_first_layer(model)}: {reason}"
         )
 
-    with user_code(failed), whole_operators(), tracer:
-        outputs = run(model, inputs)
+    with user_code(failed):
+        outputs = _run(model, inputs, tracer)
     returned = list(outputs_of(outputs).values())
     if not returned:
         raise ModelError(f"the model returns {type_of(outputs)} in which there is no tensor.")
@@ -220,8 +229,9 @@ def trace(model: nn.Module, example_inputs: Inputs) -> Structure:
         tracer.atoms.block(tracer.labels(leaf), "the network's output")
     tracer.returned(returned)
     shapes = {name: tuple(tensor.shape) for name, tensor in named.items()}
-    layers = tracer.finished_layers(model, sample(example_inputs, 1))
-    groups, frozen, owners = assemble(tracer.atoms, layers, shapes)
+    layers = tracer.finished_layers(model, inputs)
+    atoms, training = _traced_in_training(model, inputs, tracer)
+    groups, frozen, owners = assemble(atoms, layers, shapes)
     return Structure(
         groups=groups,
         frozen=frozen,
@@ -232,7 +242,46 @@ def trace(model: nn.Module, example_inputs: Inputs) -> Structure:
         itemsizes={name: tensor.element_size() for name, tensor in named.items()},
         activations=tracer.activations.sizes(tracer.labels, owners, groups),
         operators=tuple(tracer.activations.operators),
+        training=training,
     )
+
+
+def _run(model: nn.Module, inputs: Any, tracer: LabelTrace) -> Any:
+    """Run a network under a trace, its inputs' channels labelled and blocked."""
+    for leaf in tree_leaves(inputs):
+        image_channels = tracer.atoms.axis(
+            f"input {id(leaf)}", None, leaf.shape[1] if leaf.dim() > 1 else 1
+        )
+        tracer.atoms.block(image_channels, "the network's input")
+        if leaf.dim() > 1:
+            tracer.set_labels(leaf, along(image_channels, leaf.shape, 1))
+        tracer.activations.given(leaf)
+    with whole_operators(), tracer, WithoutChance():
+        return run(model, inputs)
+
+
+def _traced_in_training(
+    model: nn.Module, inputs: Any, seen: LabelTrace
+) -> tuple[Atoms, TrainingOnly]:
+    """Return the atoms, linked by what happens in training mode as well, and what runs only there.
+
+    What blocks channels there does not count: evaluation is what is pruned.
+    """
+    idle = idle_weights(model, seen.read)
+    if not idle:
+        return seen.atoms, TrainingOnly()
+    copied = in_training_mode(model)
+    tracer = LabelTrace(named_tensors(copied), seen.atoms.copy())
+    failure = None
+    try:
+        _run(copied, inputs, tracer)
+    except Exception as error:
+        # What ran before is known all the same: the input of a head on too small an image.
+        failure = describe(error)
+    layers = tuple(spec for weight, spec in tracer.layers.items() if weight in idle)
+    atoms = replace(tracer.atoms, blocked=seen.atoms.blocked) if layers else seen.atoms
+    unseen = tuple(weight for weight in idle if weight not in tracer.read) if failure else ()
+    return atoms, TrainingOnly(layers, failure, unseen)
 
 
 def _first_layer(model: nn.Module) -> str:

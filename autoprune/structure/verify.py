@@ -1,29 +1,43 @@
 """The numerical test of a structure: a group cut away equals a group whose readers ignore it.
 
 Zeroing the columns with which the consumers read some units must change the dense network exactly
-as cutting these units does. A constant in a forward pass (`view(-1, 2048)`, a split at channel 24)
-breaks this, sometimes silently; such a group is frozen, whatever the trace believed.
+as cutting these units does, in all that layers read and write. A constant in a forward pass
+(`view(-1, 2048)`, a split at channel 24) breaks this, sometimes silently; such a group is frozen,
+whatever the trace believed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.utils._pytree import tree_map
 
 from autoprune.errors import ModelError, first_line
+from autoprune.structure.exact import exact, exact_arithmetic
 from autoprune.structure.groups import ChannelGroup, Structure
-from autoprune.structure.inputs import Inputs, outputs_of, run, sample
-from autoprune.structure.operators import plain_arithmetic
-from autoprune.structure.surgery import check_ready, cut, kept_positions
+from autoprune.structure.inputs import Inputs, device_of, outputs_of, run, sample
+from autoprune.structure.noise import WithoutChance, fixed_seeds
+from autoprune.structure.observation import Observation, Observer, Tolerance, disagreement
+from autoprune.structure.operators import plain_arithmetic, whole_operators
+from autoprune.structure.probes import WAYS, Kept, probes
+from autoprune.structure.surgery import check_ready, cut, kept_positions, named_tensors
 from autoprune.structure.trace import trace
+from autoprune.structure.training import in_training_mode
 
-# Largest difference between cut and zeroed outputs, as a share of the largest output.
-TOLERANCE = 1e-4
+# Where the network runs in float64, rounding is far below any fault.
+EXACT = Tolerance(relative=1e-6, floor=1e-10)
+# Where it does not, by its own type of number.
+COARSE = {torch.float32: Tolerance(relative=1e-3, floor=1e-4)}
+COARSEST = Tolerance(relative=5e-2, floor=2e-2)
+# By how much the weights of the tested copy are moved, as a share of their mean size.
+MOVED = 0.1
 
 
 def analyze(
@@ -31,12 +45,12 @@ def analyze(
     example_inputs: Inputs,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Structure:
-    """Return the network's verified structure: traced, each group tested, then all together.
+    """Return the network's verified structure: traced, then all groups tested in several ways.
 
     Args:
         model: any network in evaluation mode.
         example_inputs: as for `trace`.
-        progress: told the number of groups tested and their total.
+        progress: told the number of tests done and their total.
 
     Raises:
         ModelError: a layer has no weights yet, or the forward pass fails or gives NaN.
@@ -45,58 +59,186 @@ def analyze(
     with plain_arithmetic():
         structure = trace(model, example_inputs)
         _check_finite(model, sample(example_inputs, 2))
-        reasons = {}
-        for done, group in enumerate(structure.groups):
-            reason = difference(model, structure, [group], sample(example_inputs, 2))
-            if reason:
-                reasons[group.name] = reason
-            progress(done + 1, len(structure.groups))
-        structure = structure.frozen_by(reasons)
-        return _freeze_interplay(model, structure, sample(example_inputs, 3))
+        structure = CutTest(model, example_inputs).verified(structure, progress)
+        return _tested_in_training(model, example_inputs, structure)
 
 
-def difference(
-    model: nn.Module, structure: Structure, groups: Sequence[ChannelGroup], inputs: Any
-) -> str | None:
-    """Cut half of the given groups' units; say how the result differs from zeroing, None if not.
+def _tested_in_training(model: nn.Module, inputs: Inputs, structure: Structure) -> Structure:
+    """Note which groups are wrong in training mode, where other layers run there."""
+    training = structure.training
+    if not training.layers or training.failure:
+        return structure
+    tested = CutTest(in_training_mode(model), inputs).verified(structure)
+    wrong = {f.name: f.reason for f in tested.frozen[len(structure.frozen) :]}
+    return replace(structure, training=replace(training, wrong=wrong))
 
-    An odd number goes, so that no split into equal parts comes out even by chance.
+
+class CutTest:
+    """Tests hypotheses about which units of a network can be cut.
+
+    The network is copied to float64 and its weights are moved a little, since those of an untrained
+    one may be zero or all the same; where its forward pass fails so, it is tested as it is.
     """
-    rng = np.random.default_rng(0)
-    kept = {
-        group.name: sorted(rng.permutation(group.size)[group.size // 2 | 1 :].tolist())
-        for group in groups
-    }
-    policy = structure.policy([kept.get(g.name, range(g.size)) for g in structure.groups])
-    try:
-        with torch.no_grad():
-            small = _outputs(run(cut(model, kept_positions(model, policy)), inputs))
-    except Exception as error:
-        return (
-            f"the forward pass fails once it is cut ({type(error).__name__}: {first_line(error)})"
-        )
-    with torch.no_grad():
-        zeroed = _zero_consumers(model, groups, kept)
-        dense = _outputs(functional_call(model, zeroed, *_call_arguments(inputs)))
-    for a, b in zip(dense, small, strict=True):
-        if a.shape != b.shape:
+
+    def __init__(self, model: nn.Module, example_inputs: Inputs) -> None:
+        """Take a network in the mode in which it is to be tested."""
+        self._model, self._inputs = _moved(model), tree_map(exact, example_inputs)
+        self._exact, self._tolerance = True, EXACT
+        if not self._runs():
+            self._model, self._inputs, self._exact = model, example_inputs, False
+            self._tolerance = COARSE.get(_type_of(model), COARSEST)
+
+    def _runs(self) -> bool:
+        try:
+            return all(_is_finite(out) for out in self._observe(self._model, {}, {}, 2).outputs)
+        except Exception:
+            return False
+
+    def verified(
+        self,
+        structure: Structure,
+        progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> Structure:
+        """Return the structure with all groups frozen that are found wrong."""
+        for done, kept in enumerate(probes(structure.groups)):
+            batch = 2 + done % 2
+            if self._disagree(structure, structure.groups, kept, batch):
+                wrong = self._wrong_alone(structure, structure.groups, kept, batch)
+                structure = self._freeze_interplay(structure.frozen_by(wrong), kept, batch)
+            progress(done + 1, len(WAYS))
+        return structure
+
+    def _disagree(
+        self, structure: Structure, groups: Sequence[ChannelGroup], kept: Kept, batch: int
+    ) -> str | None:
+        return self.difference(structure, {g.name: kept[g.name] for g in groups}, batch)
+
+    def _wrong_alone(
+        self, structure: Structure, groups: Sequence[ChannelGroup], kept: Kept, batch: int
+    ) -> dict[str, str]:
+        """Return the groups that are wrong, and why: none of those that are right together."""
+        reason = self._disagree(structure, groups, kept, batch)
+        if reason is None:
+            return {}
+        if len(groups) == 1:
+            return {groups[0].name: reason}
+        middle = len(groups) // 2
+        halves = (groups[:middle], groups[middle:])
+        low, high = (self._wrong_alone(structure, half, kept, batch) for half in halves)
+        return low | high
+
+    def _freeze_interplay(self, structure: Structure, kept: Kept, batch: int) -> Structure:
+        """Freeze groups that are right alone but wrong when cut together with others."""
+
+        def reason(count: int) -> str | None:
+            return self._disagree(structure, structure.groups[:count], kept, batch)
+
+        while reason(len(structure.groups)):
+            low, high = 0, len(structure.groups)  # the first `low` agree, the first `high` do not
+            while high - low > 1:
+                middle = (low + high) // 2
+                low, high = (low, middle) if reason(middle) else (middle, high)
+            culprit = structure.groups[high - 1].name
+            why = f"together with other groups, {reason(high)}"
+            structure = structure.frozen_by({culprit: why})
+        return structure
+
+    def difference(
+        self, structure: Structure, kept: Mapping[str, Sequence[int]], batch: int = 2
+    ) -> str | None:
+        """Say how a cut network differs from the one whose consumers ignore what was cut.
+
+        Args:
+            structure: with the groups that are cut.
+            kept: units that stay, by group name; other groups stay whole.
+            batch: number of samples.
+
+        Returns:
+            What is different, None if nothing is.
+        """
+        if not kept:
+            return None
+        policy = structure.policy([kept.get(g.name, range(g.size)) for g in structure.groups])
+        keep = kept_positions(self._model, policy)
+        zeroed = _zero_readers(self._model, structure, kept)
+        layers = {one.weight: one for one in (*structure.layers, *structure.training.layers)}
+        try:
+            small = self._observe(cut(self._model, keep), {}, layers, batch)
+        except Exception as error:
             return (
-                f"the forward pass assumes its size: outputs change from {tuple(a.shape)} "
-                f"to {tuple(b.shape)}"
+                "the forward pass fails once it is cut "
+                f"({type(error).__name__}: {first_line(error)})"
             )
-        is_number = a.is_floating_point() and a.numel() > 0
-        if is_number and not torch.allclose(a, b, rtol=0, atol=TOLERANCE * float(a.abs().max())):
-            return "the forward pass assumes its size: outputs of the cut network are wrong"
-    return None
+        dense = self._observe(self._model, zeroed, layers, batch)
+        found = disagreement(dense, small, keep, layers, self._tolerance)
+        if found is None:
+            return None
+        if self._is_random(batch):
+            return "its forward pass is random"
+        return f"the forward pass assumes its size: {found}"
+
+    def _is_random(self, batch: int) -> bool:
+        """Say whether two runs of the dense network differ."""
+        one, other = (self._observe(self._model, {}, {}, batch, seed).outputs for seed in (0, 1))
+        return any(
+            a.shape != b.shape or not self._tolerance.agree(a, b, range(a.dim()))
+            for a, b in zip(one, other, strict=True)
+        )
+
+    def _observe(
+        self,
+        model: nn.Module,
+        changed: Mapping[str, Tensor],
+        layers: Mapping[str, Any],
+        batch: int,
+        seed: int = 0,
+    ) -> Observation:
+        """Run a network with some of its tensors changed."""
+        names = {id(t): name for name, t in {**named_tensors(model), **changed}.items()}
+        observer = Observer(names, layers)
+        args, kwargs = _call_arguments(sample(self._inputs, batch))
+        with (
+            fixed_seeds(seed, device_of(model)),
+            whole_operators(),
+            observer,
+            exact_arithmetic() if self._exact else nullcontext(),
+            WithoutChance(),
+        ):
+            outputs = functional_call(model, dict(changed), args, kwargs)
+        observer.seen.outputs = _outputs(outputs)
+        return observer.seen
 
 
-def _zero_consumers(
-    model: nn.Module, groups: Sequence[ChannelGroup], kept: dict[str, list[int]]
+def _type_of(model: nn.Module) -> torch.dtype:
+    floats = (p.dtype for p in model.parameters() if p.is_floating_point())
+    return next(floats, torch.float32)
+
+
+def _moved(model: nn.Module) -> nn.Module:
+    """Return a copy in float64 with all weights moved away from zero, each at random."""
+    copied = cut(model, {}).double()
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in copied.parameters():
+            if parameter.dtype == torch.float64:
+                size = parameter.square().mean().sqrt()
+                noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64).abs()
+                step = MOVED * noise.to(parameter) * torch.where(size > 0, size, 1.0)
+                parameter += torch.where(parameter < 0, -step, step)
+    return copied
+
+
+def _zero_readers(
+    model: nn.Module, structure: Structure, kept: Mapping[str, Sequence[int]]
 ) -> dict[str, Tensor]:
+    """Return the weights of all layers that read units which are cut, with zeros for these."""
+    in_training = {(layer.weight, layer.in_dim) for layer in structure.training.layers}
     zeroed: dict[str, Tensor] = {}
-    for group in groups:
-        gone = np.setdiff1d(np.arange(group.size), kept[group.name])
-        for s in group.consumers:
+    for name, units in kept.items():
+        group = structure.groups[structure.index[name]]
+        gone = np.setdiff1d(np.arange(group.size), units)
+        carried = (s for s in group.slices if (s.tensor, s.dim) in in_training)
+        for s in (*group.consumers, *carried):
             if s.tensor not in zeroed:
                 zeroed[s.tensor] = model.get_parameter(s.tensor).detach().clone()
             positions = torch.from_numpy(s.positions[gone].reshape(-1))
@@ -107,21 +249,24 @@ def _zero_consumers(
 def _call_arguments(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     if isinstance(inputs, Tensor):
         return (inputs,), {}
-    return ((), dict(inputs)) if isinstance(inputs, dict) else (tuple(inputs), {})
+    return ((), dict(inputs)) if isinstance(inputs, Mapping) else (tuple(inputs), {})
 
 
 def _outputs(value: Any) -> list[Tensor]:
     return list(outputs_of(value).values())
 
 
+def _is_finite(tensor: Tensor) -> bool:
+    return not tensor.is_floating_point() or bool(tensor.isfinite().all())
+
+
 def _check_finite(model: nn.Module, inputs: Any) -> None:
     with torch.no_grad():
-        for out in _outputs(run(model, inputs)):
-            if out.is_floating_point() and not bool(out.isfinite().all()):
-                raise ModelError(
-                    "the dense model's outputs are not finite: "
-                    + (_not_finite(model) or "the example inputs make them overflow.")
-                )
+        if not all(map(_is_finite, _outputs(run(model, inputs)))):
+            raise ModelError(
+                "the dense model's outputs are not finite: "
+                + (_not_finite(model) or "the example inputs make them overflow.")
+            )
 
 
 def _not_finite(model: nn.Module) -> str | None:
@@ -129,17 +274,3 @@ def _not_finite(model: nn.Module) -> str | None:
         if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
             return f"its weights hold NaN or infinity in {name!r}."
     return None
-
-
-def _freeze_interplay(model: nn.Module, structure: Structure, inputs: Any) -> Structure:
-    """Freeze groups that are right alone but wrong when cut together with others."""
-    while structure.groups and difference(model, structure, structure.groups, inputs):
-        low, high = 0, len(structure.groups)  # the first `low` agree, the first `high` do not
-        while high - low > 1:
-            middle = (low + high) // 2
-            wrong = difference(model, structure, structure.groups[:middle], inputs)
-            low, high = (low, middle) if wrong else (middle, high)
-        reason = difference(model, structure, structure.groups[:high], inputs)
-        culprit = structure.groups[high - 1].name
-        structure = structure.frozen_by({culprit: f"together with other groups, {reason}"})
-    return structure

@@ -109,16 +109,26 @@ def test_data_without_labels(tmp_path: Path) -> None:
 
 
 def test_example_inputs_of_another_batch_size(tmp_path: Path) -> None:
-    example = torch.randn(7, 3, 8, 8)
-    run = autoprune.search(classifier(), example, data=dataset(), output=tmp_path / "r", **TINY)
-    assert run.result["widths"]
+    image = torch.randn(7, 3, 8, 8)
+    for number, example in enumerate((image, (image,), image.double())):
+        path = tmp_path / str(number)
+        run = autoprune.search(classifier(), example, data=dataset(), output=path, **TINY)
+        assert run.result["widths"]
 
 
 @pytest.mark.parametrize(
-    "example", [torch.randn(1, 3, 9, 9), (torch.randn(1, 3, 8, 8),)], ids=["size", "tuple"]
+    ("example", "message"),
+    [
+        (torch.randn(1, 3, 9, 9), r"have samples of \(3, 9, 9\), but the data's are \(3, 8, 8\)"),
+        ((torch.randn(1, 3, 8, 8),) * 2, r"forward\(input\) does not take example_inputs"),
+        (["an image"], "example_inputs must be a tensor"),
+    ],
+    ids=["size", "two", "text"],
 )
-def test_example_inputs_of_another_shape_are_refused(example: Any, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="example_inputs have samples of"):
+def test_example_inputs_of_another_form_are_refused(
+    example: Any, message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(DataError, match=message):
         autoprune.search(classifier(), example, data=dataset(), output=tmp_path / "r", **TINY)
     assert not (tmp_path / "r").exists()
 

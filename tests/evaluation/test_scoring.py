@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -79,7 +80,8 @@ def test_inputs_without_labels_count_for_kl_alone(labelled: bool, model: nn.Modu
     inputs, more = torch.randn(30, 3, 2, 2), torch.randn(50, 3, 2, 2)
     targets = torch.arange(30) % 5 if labelled else None
     other = nn.Sequential(nn.Flatten(), nn.Linear(12, 5)).eval()
-    found = ClassificationScorer(model, Samples(inputs, targets), more).score(other)
+    unlabelled = Samples(more, None)
+    found = ClassificationScorer(model, Samples(inputs, targets), unlabelled).score(other)
     alone = ClassificationScorer(model, Samples(inputs, targets)).score(other)
     both = ClassificationScorer(model, Samples(torch.cat([inputs, more]), None)).score(other)
     assert found.kl == pytest.approx(both.kl) and found.kl != pytest.approx(alone.kl)
@@ -115,7 +117,7 @@ class Odd(nn.Module):
         (lambda x: x, r"\(4, 3, 2, 2\)"),
         (lambda x: x.flatten(1)[:, 0], r"\(4,\)"),
         (lambda x: (x.flatten(1), x), "tuple"),
-        (lambda x: {"logits": x.flatten(1)}, "dict"),
+        (lambda x: {"a": x.flatten(1), "b": x}, "dict"),
         (lambda x: None, "NoneType"),
     ],
     ids=["an image", "one number", "a tuple", "a dict", "nothing"],
@@ -123,6 +125,36 @@ class Odd(nn.Module):
 def test_outputs_that_are_no_class_scores(output: Any, seen: str) -> None:
     with pytest.raises(ModelError, match=f"but it is {seen}; .*evaluate=callable"):
         ClassificationScorer(Odd(output), Samples(torch.randn(4, 3, 2, 2), None))
+
+
+@dataclass
+class Output:
+    logits: Tensor
+    hidden: Tensor | None = None
+
+
+@pytest.mark.parametrize(
+    "output",
+    [lambda x: {"scores": x}, lambda x: {"hidden": 2 * x, "logits": x}, lambda x: Output(x, -x)],
+    ids=["the only one", "by its name", "in a dataclass"],
+)
+def test_class_scores_within_an_output(output: Any) -> None:
+    torch.manual_seed(0)
+    samples = Samples(torch.randn(4, 3, 2, 2), torch.arange(4))
+    inside = ClassificationScorer(Odd(lambda x: output(x.flatten(1))), samples)
+    plain = ClassificationScorer(Odd(lambda x: x.flatten(1)), samples)
+    assert inside.dense == plain.dense
+    other = Odd(lambda x: output(x.flatten(1) ** 2))
+    assert inside.score(other) == plain.score(other)
+    assert inside.score_near(other, lambda: inside_of) == plain.score(other)
+
+
+inside_of = Odd(lambda x: {"scores": x.flatten(1)})
+
+
+def test_rows_that_are_not_the_samples() -> None:
+    with pytest.raises(ModelError, match="it has 2 rows for 4 samples"):
+        class_logits(Odd(lambda x: x.reshape(2, -1)), Samples(torch.randn(4, 3, 2, 2), None))
 
 
 def test_outputs_that_are_not_finite() -> None:

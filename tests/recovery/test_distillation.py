@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -210,19 +211,84 @@ def test_dense_prediction(net: Any) -> None:
     assert after < 0.8 * before
 
 
-def test_an_output_that_is_no_tensor_is_refused(course: Course) -> None:
-    class Named(nn.Module):
-        def __init__(self, inner: nn.Module) -> None:
-            super().__init__()
-            self.inner = inner
+class Returning(nn.Module):
+    """The demo network with anything made of its output."""
 
-        def forward(self, x: Tensor) -> dict[str, Tensor]:
-            return {"out": self.inner(x)}
+    def __init__(self, inner: nn.Module, make: Callable[[Tensor], Any]) -> None:
+        super().__init__()
+        self.inner = inner
+        self.make = make
 
-    dense = Named(copy.deepcopy(course.dense)).eval()
-    structure = analyze(dense, course.check.inputs[:2])
-    units = [range(size // 2) for size in structure.dense_widths]
+    def forward(self, x: Tensor) -> Any:
+        return self.make(self.inner(x))
+
+
+@dataclass
+class Output:
+    logits: Tensor
+    other: Tensor | None = None
+
+
+def returning(course: Course, make: Callable[[Tensor], Any], kept: float = 0.5) -> Lesson:
+    dense = Returning(copy.deepcopy(course.dense), make).eval()
+    structure = analyze(course.dense, course.check.first(2).inputs)
+    units = [range(max(1, round(kept * size))) for size in structure.dense_widths]
+    structure = analyze(dense, course.check.first(2).inputs)
     keep = kept_positions(dense, structure.policy(units))
-    lesson = Lesson(dense, structure, keep, course.images, course.check, 0)
-    with pytest.raises(ModelError, match="returns a tensor, not a dict"):
-        recover(cut(dense, keep), lesson, by_steps(4))
+    return Lesson(dense, structure, keep, course.images, course.check, 0)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda y: (y, 3 * y),
+        lambda y: {"scores": y, "picked": y.argmax(1)},
+        lambda y: Output(y),
+        lambda y: [{"boxes": [y]}, y.argmax(1)],
+        lambda y: y.argmax(1),
+        lambda y: (y.detach(), y.sum(0)),
+    ],
+    ids=["tuple", "dict", "dataclass", "nested", "whole numbers", "detached"],
+)
+def test_outputs_of_any_form(make: Callable[[Tensor], Any], course: Course) -> None:
+    lesson = returning(course, make)
+    small, found = train(lesson, 25)
+    assert found.after < 0.7 * found.before
+    with torch.no_grad():
+        dense, cut_, new = (
+            m.inner(course.check.inputs)  # type: ignore[operator]
+            for m in (lesson.dense, small, found.network)
+        )
+    assert (new - dense).square().mean() < 0.8 * (cut_ - dense).square().mean()
+
+
+def test_outputs_count_by_their_own_power(course: Course) -> None:
+    """A second output a thousand times as large, but alike, changes nothing of the distance."""
+    one, two = (returning(course, make) for make in (lambda y: y, lambda y: (y, 1000 * y)))
+    alone, both = (train(lesson, 1)[1] for lesson in (one, two))
+    assert both.before == pytest.approx(alone.before, rel=1e-4)
+
+
+def test_a_network_without_gradients_is_refused(course: Course) -> None:
+    lesson = returning(course, lambda y: y)
+    lesson.dense.forward = torch.no_grad()(lesson.dense.forward)
+    small = cut(lesson.dense, lesson.keep)
+    small.forward = torch.no_grad()(type(small).forward.__get__(small))
+    with pytest.raises(ModelError, match="without gradients: nothing can be learnt"):
+        recover(small, lesson, by_steps(4))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_networks_of_any_precision(dtype: torch.dtype, course: Course) -> None:
+    course.dense.to(dtype)
+    course.images.inputs = course.images.inputs.to(dtype)
+    course.check = Samples(course.check.inputs.to(dtype), None)
+    small, found = train(course.lesson(0.5), 25)
+    assert found.after < 0.7 * found.before
+    with torch.no_grad():
+        dense, cut_, new = (
+            m(course.check.inputs).double() for m in (course.dense, small, found.network)
+        )
+    assert (new - dense).square().mean() < 0.8 * (cut_ - dense).square().mean()
+    kinds = [tensor.dtype for tensor in small.state_dict().values()]
+    assert [tensor.dtype for tensor in found.network.state_dict().values()] == kinds

@@ -15,6 +15,7 @@ from torch import nn
 from autoprune.cost.latency.backends import Backend, Conditions, make_backend
 from autoprune.cost.latency.correction import Correction
 from autoprune.cost.latency.journal import Journal, Measurement
+from autoprune.cost.latency.kit import write_kit
 from autoprune.cost.latency.model import LatencyCost
 from autoprune.cost.latency.profiler import LAYERS_AT_ONCE, profile
 from autoprune.cost.latency.stopwatch import Timing
@@ -226,6 +227,49 @@ def test_the_measured_network_stays_as_it_is(options: dict[str, Any]) -> None:
         assert tensor.dtype == torch.float32 and tensor.is_contiguous()
         assert torch.equal(tensor, before[name])
     assert network.training
+
+
+class Fused(nn.Module):
+    """An image in floats, tokens, and a list and a dict as outputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.words, self.head = nn.Conv2d(1, 4, 3), nn.Embedding(9, 4), nn.Linear(4, 2)
+
+    def forward(self, image: torch.Tensor, tokens: torch.Tensor, unused: torch.Tensor) -> Any:
+        seen, read = self.conv(image).mean((2, 3)), self.words(tokens).mean(1)
+        return [self.head(seen), {"both": self.head(seen + read)}]
+
+
+@pytest.mark.parametrize("form", [tuple, dict])
+@pytest.mark.parametrize("name", ["torch", "onnxruntime"])
+def test_networks_of_several_inputs_are_measured(name: str, form: type) -> None:
+    if name == "onnxruntime":
+        pytest.importorskip("onnxruntime")
+        pytest.importorskip("onnx")
+    parts = {
+        "image": torch.rand(1, 1, 6, 6),
+        "tokens": torch.tensor([[1, 8]]),
+        "unused": torch.ones(1, 2),
+    }
+    network = Fused().eval()
+    inputs = parts if form is dict else tuple(parts.values())
+    made = make_backend(Conditions(backend=name)).network(network, inputs)()
+    if name == "onnxruntime":
+        with torch.no_grad():
+            first, second = network(*parts.values())
+        for one, other in zip(made, (first, second["both"]), strict=True):
+            assert np.allclose(one, other, atol=1e-5)
+
+
+def test_a_kit_of_several_inputs_is_refused(tmp_path: Path) -> None:
+    pytest.importorskip("onnx")
+    inputs = (torch.rand(1, 1, 6, 6), torch.tensor([[1, 8]]), torch.ones(1, 2))
+    network = Fused().eval()
+    conditions = Conditions(backend="onnxruntime")
+    with pytest.raises(UsageError, match=r"one tensor of floats.*\(1, 1, 6, 6\), \(1, 2\)"):
+        write_kit(tmp_path / "kit", network, trace(network, inputs), inputs, conditions)
+    assert not (tmp_path / "kit").exists()
 
 
 @pytest.mark.parametrize(

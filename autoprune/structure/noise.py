@@ -1,0 +1,131 @@
+"""Forward passes without chance: random draws become constants, dropout lets everything through.
+
+A network that draws in its forward pass (a sampled latent, dropout that is always on) gives other
+numbers at every run, and draws of another shape once it is cut. Where networks are compared, chance
+must not speak.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+Arguments = Mapping[str, Any]
+"""Arguments of an operator, by name; those that are left to their defaults are missing."""
+
+
+def _middle(arguments: Arguments) -> float:
+    return (arguments.get("from", 0.0) + arguments.get("to", 1.0)) / 2
+
+
+def _above_mean(arguments: Arguments) -> float:
+    # Not the mean, which is often zero: what is multiplied by the draw must still be seen.
+    return arguments.get("mean", 0.0) + arguments.get("std", 1.0) / 2
+
+
+def _first(arguments: Arguments) -> Any:
+    return next(iter(arguments.values()))
+
+
+# The constant that each draw becomes; memory that is not initialised is random, too.
+DRAWS: Mapping[str, Callable[[Arguments], float]] = {
+    **dict.fromkeys(("rand", "rand_like", "uniform"), _middle),
+    **dict.fromkeys(("randn", "randn_like", "normal"), _above_mean),
+    **dict.fromkeys(("bernoulli", "exponential", "geometric", "cauchy", "log_normal"), lambda _: 1),
+    **dict.fromkeys(("randint", "randint_like", "random"), lambda one: one.get("low", 0)),
+    **dict.fromkeys(("empty", "empty_like", "new_empty", "empty_strided"), lambda _: 0),
+}
+# Draws that give whole numbers unless they are told otherwise.
+WHOLE = {"randint"}
+# Operators whose first argument is what they give on average.
+PASSING = {
+    *("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout"),
+    *("poisson", "_standard_gamma"),
+}
+ORDERS: Mapping[str, Callable[[Arguments], Tensor]] = {
+    "randperm": lambda one: torch.arange(one["n"], device=one.get("device")),
+    "multinomial": lambda one: _places(one["self"], one["num_samples"], one.get("replacement")),
+}
+# Arguments that switch chance on, and the values that switch it off.
+SWITCHES = {"dropout_p": 0.0, "dropout": 0.0, "training": False}
+NOISE = DRAWS.keys() | PASSING | ORDERS.keys()
+
+
+class WithoutChance(TorchDispatchMode):
+    """Runs under a forward pass and takes chance out of every operator."""
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Run one operator."""
+        arguments = _by_name(func, args, kwargs or {})
+        name = plain_name(func)
+        if name in PASSING or (isinstance(arguments.get("mean"), Tensor) and name == "normal"):
+            return _first(arguments)
+        if name in ORDERS:
+            return ORDERS[name](arguments)
+        if name in DRAWS:
+            return _filled(func, name, arguments)
+        if torch.Tag.nondeterministic_seeded in func.tags:
+            switched = {key: off for key, off in SWITCHES.items() if key in arguments}
+            return func(**{**arguments, **switched})
+        return func(*args, **(kwargs or {}))
+
+
+def plain_name(func: Any) -> str:
+    """Return an operator's name without namespace, overload and the underscore of work in place."""
+    name: str = func.overloadpacket.__name__
+    return name[:-1] if name.endswith("_") and not name.endswith("__") else name
+
+
+def _by_name(func: Any, args: Any, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    names = (argument.name for argument in func._schema.arguments)
+    return {**dict(zip(names, args, strict=False)), **kwargs}
+
+
+def _filled(func: Any, name: str, arguments: Arguments) -> Tensor:
+    """Return a tensor of the form that a draw would have, filled with its constant."""
+    value, like = DRAWS[name](arguments), _first(arguments)
+    if func._schema.is_mutable:
+        filled: Tensor = like.mul_(0).add_(value)
+        return filled
+    options = {key: arguments[key] for key in ("dtype", "device") if arguments.get(key) is not None}
+    if name in WHOLE:
+        options.setdefault("dtype", torch.int64)
+    if "size" not in arguments:
+        made = torch.zeros_like(like, **options)
+    elif isinstance(like, Tensor):
+        made = like.new_zeros(arguments["size"], **options)
+    else:
+        made = torch.zeros(arguments["size"], **options)
+    return made + value if value else made
+
+
+def _places(weights: Tensor, count: int, again: bool | None) -> Tensor:
+    shape = (*weights.shape[:-1], count)
+    if again:
+        return torch.zeros(shape, dtype=torch.int64, device=weights.device)
+    return torch.arange(count, device=weights.device).expand(shape)
+
+
+@contextmanager
+def fixed_seeds(seed: int, device: torch.device) -> Iterator[None]:
+    """Seed every generator that a forward pass may draw from, and restore them afterwards."""
+    of_python, of_numpy = random.getstate(), np.random.get_state()
+    devices = [device] if device.type == "cuda" else []
+    try:
+        with torch.random.fork_rng(devices=devices):
+            random.seed(seed)
+            np.random.seed(seed)
+            torch.manual_seed(seed)
+            yield
+    finally:
+        random.setstate(of_python)
+        np.random.set_state(of_numpy)
