@@ -110,9 +110,14 @@ def define_task(
 def prunable_structure(
     model: nn.Module, example_inputs: Inputs, exclude: Sequence[str], progress: Progress
 ) -> Structure:
-    """Trace and verify the network; what matches a pattern to exclude is frozen."""
+    """Trace and verify the network; what matches a pattern to exclude is frozen.
+
+    Operators with weights whose MACs nobody knows are named.
+    """
     structure = analyze(model, example_inputs, lambda d, t: progress.step("structure", d, t))
     for note in structure.training.notes():
         progress.note(note)
+    for operator in structure.uncounted:
+        progress.note(f"MACs of {operator} are not counted")
     excluded = match_groups(structure, exclude, "exclude")
     return structure.frozen_by(dict.fromkeys(excluded, "excluded by the user"))

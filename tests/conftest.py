@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 import os
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 import torch
 from hypothesis import settings
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from autoprune.cost.latency.backends import Backend, Conditions
@@ -58,11 +60,15 @@ class RandomCut(Protocol):
 
 
 @contextmanager
-def unfused_attention() -> Iterator[None]:
+def unfused_kernels() -> Iterator[None]:
+    """Attention and recurrent networks run as matrix products, which PyTorch's counter sees."""
     enabled = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        yield
+        with warnings.catch_warnings(), sdpa_kernel(SDPBackend.MATH):
+            warnings.simplefilter("ignore")  # about the TF32 of other processors
+            with torch.backends.mkldnn.flags(enabled=False):
+                yield
     finally:
         torch.backends.mha.set_fastpath_enabled(enabled)
 
@@ -171,10 +177,10 @@ def net() -> type[Net]:
 
 @pytest.fixture(scope="session")
 def count_macs() -> Callable[[nn.Module, Inputs], float]:
-    """MACs of one sample as PyTorch's own counter sees them."""
+    """MACs of one sample as PyTorch's own counter sees them where nothing is fused."""
 
     def count(model: nn.Module, inputs: Inputs) -> float:
-        with unfused_attention(), torch.no_grad(), FlopCounterMode(display=False) as counter:
+        with unfused_kernels(), torch.no_grad(), FlopCounterMode(display=False) as counter:
             run(model, sample(inputs, 1))
         return float(counter.get_total_flops()) / 2
 

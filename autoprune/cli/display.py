@@ -201,6 +201,8 @@ def show_inspection(report: Mapping[str, Any]) -> None:
     for names, reason in _by_reason(report["frozen"]):
         text = f"frozen ({len(names)}): {shorten(names)}: {reason}"
         out.print(escape(text), soft_wrap=True)
+    for operator in report["not_counted"]:
+        out.print(escape(f"MACs of {operator} are not counted"), soft_wrap=True)
     out.print(
         f"{len(report['groups'])} groups can be pruned, {len(report['frozen'])} cannot; "
         f"{count(dense['flops'])} MACs and {count(dense['params'])} params for one input of "

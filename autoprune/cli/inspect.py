@@ -37,7 +37,8 @@ def inspect(
 ) -> None:
     """Show what can be pruned, what cannot and why, and what every layer costs.
 
-    FLOPs are multiply-accumulates (MACs) of convolutions and matrix products for one input.
+    FLOPs are multiply-accumulates (MACs) of convolutions and matrix products for one input,
+    attention and recurrent networks included; operators that are not counted are named.
     """
     from autoprune.cli.display import print_json, show_inspection
     from autoprune.cli.specs import DEMO, load_model
@@ -93,6 +94,7 @@ def describe(
         "frozen": [
             {"name": one.name, "units": one.size, "reason": one.reason} for one in structure.frozen
         ],
+        "not_counted": list(structure.uncounted),
         "layers": [
             {
                 "name": name,

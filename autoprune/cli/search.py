@@ -94,7 +94,7 @@ def search(
     network and the data of that run.
 
     FLOPs are multiply-accumulates (MACs) of convolutions and matrix products for one input,
-    attention included; bias, batch normalisation and activations are not counted.
+    attention and recurrent networks included; bias, BN and activations are not counted.
     """
     from autoprune.cli.settings import gather
 

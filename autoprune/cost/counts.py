@@ -1,8 +1,8 @@
 """MACs and parameters of the network cut to any widths.
 
 MACs: one multiply-accumulate of a convolution or matrix product counts as one, at ATen level and
-for one sample; attention is included, bias, BN and activations are not. (Some tools count two
-operations per MAC.) Parameters: every trainable scalar, tied ones once.
+for one sample; attention and recurrent networks are included, bias, BN and activations are not.
+(Some tools count two operations per MAC.) Parameters: every trainable scalar, tied ones once.
 
 Both are sums of products of dimension lengths, and every length is linear in the widths, so that a
 whole network costs one small matrix product.

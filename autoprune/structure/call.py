@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
@@ -26,6 +27,16 @@ class Call:
     def arg(self, index: int, name: str, default: Any = None) -> Any:
         """Return a positional or keyword argument."""
         return self.args[index] if len(self.args) > index else self.kwargs.get(name, default)
+
+    def argument(self, name: str) -> Any:
+        """Return an argument by its name in the schema, which tells overloads apart.
+
+        One that was not given has its default; one that the overload does not have is None.
+        """
+        for place, known in enumerate(self.func._schema.arguments):
+            if known.name == name:
+                return self.arg(place, name, known.default_value)
+        return None
 
     def inputs(self) -> Iterator[Tensor]:
         """Yield every tensor argument."""
@@ -79,19 +90,32 @@ def only_along(trace: Recorder, tensor: Tensor, dim: int, reason: str) -> Tensor
     return short.reshape(-1).expand(tensor.shape[dim])
 
 
-def statistics_over(trace: Recorder, call: Call, dims: range, reason: str) -> None:
+def statistics_over(trace: Recorder, call: Call, dims: Iterable[int], reason: str) -> None:
     """Block channels that lie along dimensions whose entries are computed together."""
     labels = trace.labels(call.args[0])
-    if set(varying(labels)) & {d % labels.dim() for d in dims}:
+    dims = {d % max(labels.dim(), 1) for d in dims} & set(range(labels.dim()))
+    if set(varying(labels)) & dims:
         trace.atoms.block(labels, reason)
     for out in call.outputs():
-        trace.set_labels(out, labels if out.shape == labels.shape else constant(out.shape))
+        trace.set_labels(out, _resized(labels, dims, out.shape))
+
+
+def _resized(labels: Tensor, dims: set[int], shape: torch.Size) -> Tensor:
+    """Return labels along whose dimensions an operator has made more or fewer entries."""
+    if shape == labels.shape:
+        return labels
+    if set(varying(labels)) & dims or len(shape) != labels.dim():
+        return constant(shape)
+    for d in dims:
+        labels = labels.narrow(d, 0, 1)
+    return labels.expand(shape)
 
 
 def unknown(trace: Recorder, call: Call) -> None:
     """Anything else: what enters cannot be cut, what leaves has a fixed size."""
     for tensor in call.inputs():
         if trace.name(tensor) is None:
-            trace.atoms.block(trace.labels(tensor), f"used by {call.name}, which needs its size")
+            reason = f"used by {call.name}, whose inputs are taken to have a fixed size"
+            trace.atoms.block(trace.labels(tensor), reason)
     for out in call.outputs():
         trace.set_labels(out, constant(out.shape))

@@ -189,7 +189,10 @@ class Structure:
         groups: what may be pruned, in network order.
         frozen: what may not, and why.
         layers: layers with weights, in network order.
-        fixed_macs: MACs per sample of products between activations (attention), by operator.
+        fixed_macs: MACs per sample of what is no layer (attention, recurrent networks), by
+            operator.
+        uncounted: operators that multiply weights in a way nobody has told: their MACs are not
+            counted.
         shapes: of every parameter and buffer.
         parameters: names of the trainable tensors among `shapes`, each tied tensor once.
         itemsizes: bytes per element of the tensors among `shapes`.
@@ -202,6 +205,7 @@ class Structure:
     frozen: tuple[FrozenGroup, ...]
     layers: tuple[LayerSpec, ...]
     fixed_macs: Mapping[str, int]
+    uncounted: tuple[str, ...]
     shapes: Mapping[str, tuple[int, ...]]
     parameters: tuple[str, ...]
     itemsizes: Mapping[str, int]

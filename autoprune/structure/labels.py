@@ -107,3 +107,21 @@ def along(labels: Tensor, shape: Sequence[int], dim: int) -> Tensor:
     view = [1] * len(shape)
     view[dim] = labels.numel()
     return labels.reshape(view).expand(tuple(shape))
+
+
+def overwritten(view: Tensor, before: Tensor, written: Tensor, labels: Tensor) -> Tensor:
+    """Return a view's labels after work in place on another view of the same memory.
+
+    Args:
+        view: the tensor in question.
+        before: its labels.
+        written: the tensor that was written to.
+        labels: of that one, now.
+    """
+    if view.element_size() != written.element_size():  # a complex tensor seen as real numbers
+        return constant(view.shape)
+    untouched = CONSTANT - 1
+    memory = torch.full((view.untyped_storage().nbytes() // view.element_size(),), untouched)
+    memory.as_strided(written.shape, written.stride(), written.storage_offset()).copy_(labels)
+    seen = memory.as_strided(view.shape, view.stride(), view.storage_offset())
+    return canonical(torch.where(seen == untouched, before, seen))

@@ -86,8 +86,9 @@ def batch_norm(trace: Recorder, call: Call) -> None:
 
 def layer_norm(trace: Recorder, call: Call) -> None:
     """Layer normalisation: its statistics change when a channel goes."""
-    rank = len(call.args[1])
-    statistics_over(trace, call, range(-rank, 0), "normalised together by LayerNorm")
+    kind = "RMSNorm" if "rms" in call.name else "LayerNorm"
+    rank = len(call.argument("normalized_shape"))
+    statistics_over(trace, call, range(-rank, 0), f"normalised together by {kind}")
 
 
 def group_norm(trace: Recorder, call: Call) -> None:

@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from autoprune.randomness import kept_random_states
+
 Arguments = Mapping[str, Any]
 """Arguments of an operator, by name; those that are left to their defaults are missing."""
 
@@ -66,7 +68,7 @@ class WithoutChance(TorchDispatchMode):
     ) -> Any:
         """Run one operator."""
         arguments = _by_name(func, args, kwargs or {})
-        name = plain_name(func)
+        name = operator_name(func)
         if name in PASSING or (isinstance(arguments.get("mean"), Tensor) and name == "normal"):
             return _first(arguments)
         if name in ORDERS:
@@ -79,10 +81,14 @@ class WithoutChance(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def plain_name(func: Any) -> str:
-    """Return an operator's name without namespace, overload and the underscore of work in place."""
+def operator_name(func: Any) -> str:
+    """Return an operator's name without overload and in-place underscore.
+
+    Those that do not come with PyTorch keep their namespace ("torchvision.deform_conv2d").
+    """
     name: str = func.overloadpacket.__name__
-    return name[:-1] if name.endswith("_") and not name.endswith("__") else name
+    name = name[:-1] if name.endswith("_") and not name.endswith("__") else name
+    return name if func.namespace == "aten" else f"{func.namespace}.{name}"
 
 
 def _by_name(func: Any, args: Any, kwargs: Mapping[str, Any]) -> dict[str, Any]:
@@ -116,16 +122,10 @@ def _places(weights: Tensor, count: int, again: bool | None) -> Tensor:
 
 
 @contextmanager
-def fixed_seeds(seed: int, device: torch.device) -> Iterator[None]:
+def fixed_seeds(seed: int) -> Iterator[None]:
     """Seed every generator that a forward pass may draw from, and restore them afterwards."""
-    of_python, of_numpy = random.getstate(), np.random.get_state()
-    devices = [device] if device.type == "cuda" else []
-    try:
-        with torch.random.fork_rng(devices=devices):
-            random.seed(seed)
-            np.random.seed(seed)
-            torch.manual_seed(seed)
-            yield
-    finally:
-        random.setstate(of_python)
-        np.random.set_state(of_numpy)
+    with kept_random_states():
+        random.seed(seed)
+        np.random.seed(seed)
+        torch.manual_seed(seed)
+        yield

@@ -19,7 +19,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from autoprune.structure.noise import NOISE, PASSING, plain_name
+from autoprune.structure.noise import NOISE, PASSING, operator_name
 from autoprune.structure.rules import find_rule
 
 # Operators that read inputs of the network; all that is numbered comes of their results.
@@ -52,7 +52,7 @@ class OperatorMode(TorchDispatchMode):
     ) -> Any:
         """See one operator."""
         kwargs = dict(kwargs or {})
-        name = plain_name(func)
+        name = operator_name(func)
         if name in CASTS and isinstance(args[0], nn.Parameter):
             cast: Tensor = func(*args, **kwargs)
             self._casts[id(cast)] = cast, args[0]

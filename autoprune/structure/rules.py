@@ -19,76 +19,98 @@ from autoprune.structure.layer_rules import (
     linear,
     transposed_convolution,
 )
+from autoprune.structure.products import FORMULAS, multiplies, product
 from autoprune.structure.tensor_rules import (
     along_dim,
     concatenation,
     creation,
+    halves,
     identity,
     movement,
     pad,
+    patches,
     pointwise,
     reduction,
     reshape,
+    sampling,
     spatial,
+    summed_patches,
+    triangle,
+    writing,
 )
 
+# Element-wise operators beside those that PyTorch tags as such.
+POINTWISE = {
+    *("hardswish", "log_sigmoid", "rrelu_with_noise", "_prelu_kernel", "floor_divide", "rsub"),
+    *("copy", "masked_fill", "complex", "polar", "_conj"),
+}
 CONVOLUTIONS = {"conv1d", "conv2d", "conv3d"}
 TRANSPOSED = {"conv_transpose1d", "conv_transpose2d", "conv_transpose3d"}
-IDENTITIES = {"clone", "contiguous", "detach", "alias", "to", "_to_copy", "lift_fresh", "type_as"}
+IDENTITIES = {
+    *("clone", "contiguous", "detach", "alias", "to", "_to_copy", "type_as"),
+    *("lift_fresh", "lift_fresh_copy"),
+    # What is filled keeps its shape, which is that of the channels.
+    *("fill", "zero", "zeros_like", "ones_like", "full_like", "empty_like"),
+    *("rand_like", "randn_like", "bernoulli", "uniform", "normal", "exponential"),
+}
 RESHAPES = {
-    *("view", "_unsafe_view", "reshape", "view_as", "reshape_as", "flatten", "unflatten"),
-    *("squeeze", "unsqueeze"),
+    *("view", "_unsafe_view", "_reshape_alias", "reshape", "view_as", "reshape_as"),
+    *("flatten", "unflatten", "squeeze", "unsqueeze"),
 }
 MOVEMENTS = {
-    *("permute", "transpose", "t", "swapaxes", "movedim"),
+    *("permute", "transpose", "t", "swapaxes", "movedim", "diagonal"),
     *("slice", "select", "narrow", "split", "split_with_sizes", "chunk", "unbind", "unsafe_split"),
-    *("expand", "expand_as", "repeat", "tile", "roll", "flip", "index_select", "index"),
+    *("expand", "expand_as", "repeat", "tile", "repeat_interleave", "unfold"),
+    *("roll", "flip", "rot90", "index_select", "index", "gather"),
     *("stack", "channel_shuffle", "pixel_shuffle", "pixel_unshuffle"),
 }
+WRITING = {
+    *("index_put", "index_copy", "index_fill", "scatter", "masked_scatter"),
+    *("slice_scatter", "select_scatter", "diagonal_scatter"),
+}
 SPATIAL = (
-    *("max_pool", "avg_pool", "adaptive_max_pool", "adaptive_avg_pool", "lp_pool"),
+    *("max_pool", "avg_pool", "adaptive_max_pool", "adaptive_avg_pool", "lp_pool", "max_unpool"),
     *("upsample_", "_upsample_", "reflection_pad", "replication_pad"),
 )
 REDUCTIONS = {
-    "mean",
-    "sum",
-    "amax",
-    "amin",
-    "max",
-    "min",
-    "var",
-    "std",
-    "norm",
-    "linalg_vector_norm",
+    *("mean", "sum", "nansum", "prod", "logsumexp", "any", "all", "count_nonzero"),
+    *("amax", "amin", "aminmax", "max", "min", "argmax", "argmin"),
+    *("median", "nanmedian", "mode", "kthvalue"),
+    *("var", "std", "var_mean", "std_mean", "norm", "linalg_vector_norm"),
 }
 ALONG_DIM = {
-    "softmax",
-    "_softmax",
-    "log_softmax",
-    "_log_softmax",
-    "cumsum",
-    "sort",
-    "topk",
-    "argmax",
+    *("softmax", "_softmax", "_safe_softmax", "log_softmax", "_log_softmax"),
+    *("cumsum", "cumprod", "cummax", "cummin", "logcumsumexp", "sort", "topk"),
+    *("_fft_c2c", "_fft_r2c", "_fft_c2r"),
 }
-CREATIONS = {"zeros", "new_zeros", "zeros_like"}
+CREATIONS = {
+    *("zeros", "ones", "full", "empty", "empty_strided"),
+    *("new_zeros", "new_ones", "new_full", "new_empty", "new_empty_strided"),
+}
 
 RULES: dict[str, Rule] = {
+    **dict.fromkeys(POINTWISE, pointwise),
     **dict.fromkeys(CONVOLUTIONS, convolution),
     **dict.fromkeys(TRANSPOSED, transposed_convolution),
     **dict.fromkeys(IDENTITIES, identity),
     **dict.fromkeys(RESHAPES, reshape),
     **dict.fromkeys(MOVEMENTS, movement),
+    **dict.fromkeys(WRITING, writing),
     **dict.fromkeys(REDUCTIONS, reduction),
     **dict.fromkeys(ALONG_DIM, along_dim),
+    **dict.fromkeys(("tril", "triu"), triangle),
     **dict.fromkeys(CREATIONS, creation),
     **dict.fromkeys(("pad", "constant_pad_nd"), pad),
     **dict.fromkeys(("cat", "concat", "concatenate"), concatenation),
+    **dict.fromkeys(("grid_sampler_2d", "grid_sampler_3d"), sampling),
     **dict.fromkeys(("batch_norm", "instance_norm"), batch_norm),
+    **dict.fromkeys(("layer_norm", "native_layer_norm", "rms_norm"), layer_norm),
+    **dict.fromkeys(("group_norm", "native_group_norm"), group_norm),
+    **dict.fromkeys(FORMULAS, product),
     "linear": linear,
-    "_prelu_kernel": pointwise,
-    "layer_norm": layer_norm,
-    "group_norm": group_norm,
+    "glu": halves,
+    "im2col": patches,
+    "col2im": summed_patches,
 }
 
 
@@ -98,4 +120,12 @@ def find_rule(name: str, func: Any) -> Rule | None:
         return RULES[name]
     if name.startswith(SPATIAL):
         return spatial
-    return pointwise if torch.Tag.pointwise in func.tags else None
+    if multiplies(func):
+        return product
+    return pointwise if _is_tagged(name, func) else None
+
+
+def _is_tagged(name: str, func: Any) -> bool:
+    """Say whether PyTorch tags an operator as element-wise; of work in place it tags little."""
+    twin = getattr(getattr(torch.ops.aten, name, None), func._overloadname, func)
+    return torch.Tag.pointwise in {*func.tags, *twin.tags}

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from autoprune.structure.call import Call, Recorder, only_along, statistics_over, unknown
 from autoprune.structure.labels import (
@@ -66,19 +66,10 @@ def reshape(trace: Recorder, call: Call) -> None:
 
 
 def movement(trace: Recorder, call: Call) -> None:
-    """Data movement: run the same operator on the labels; whole numbers are indices, not data."""
-
-    def swap(leaf: Any) -> Any:
-        if not isinstance(leaf, Tensor):
-            return leaf
-        return trace.labels(leaf) if leaf.is_floating_point() else leaf.cpu()
-
-    if not all(out.is_floating_point() for out in call.outputs()):
-        for out in call.outputs():
-            trace.set_labels(out, constant(out.shape))
-        return
-    args, kwargs = tree_map(swap, (call.args, dict(call.kwargs)))
-    labels = call.func(*args, **kwargs)
+    """Data movement: run the same operator on the labels; what comes behind the data are places."""
+    data = tree_map_only(Tensor, lambda leaf: trace.labels(leaf).detach(), call.args[0])
+    places, options = tree_map_only(Tensor, Tensor.cpu, (call.args[1:], dict(call.kwargs)))
+    labels = call.func(data, *places, **options)
     for out, moved in zip(call.outputs(), _tensors(labels), strict=True):
         trace.set_labels(out, canonical(moved))
 
@@ -123,7 +114,10 @@ def spatial(trace: Recorder, call: Call) -> None:
     """Pooling and resizing, over all dimensions but batch and channels."""
     source = call.args[0]
     dim = max(source.dim() - _pooled_dims(call), 1) - 1
-    read = only_along(trace, source, dim, f"laid out across the positions that {call.name} pools")
+    reason = f"laid out across the positions that {call.name} pools"
+    read = only_along(trace, source, dim, reason)
+    for where in (tensor for tensor in call.inputs() if tensor is not source):
+        trace.atoms.link(read, only_along(trace, where, dim, reason))
     for out in call.outputs():
         trace.set_labels(out, along(read, out.shape, dim))
 
@@ -135,10 +129,13 @@ def _pooled_dims(call: Call) -> int:
 
 def reduction(trace: Recorder, call: Call) -> None:
     """A sum, mean, … over dimensions that must not tell channels apart."""
+    if call.argument("other") is not None:  # max(a, b)
+        pointwise(trace, call)
+        return
     source = call.args[0]
     labels, dims = trace.labels(source), _dims(call, source)
     if set(varying(labels)) & dims:
-        trace.atoms.block(labels, f"summed over by {call.name}")
+        trace.atoms.block(labels, _mixed_by(call))
         labels = constant(source.shape)
     short = labels
     for d in dims:
@@ -150,23 +147,100 @@ def reduction(trace: Recorder, call: Call) -> None:
 
 
 def _dims(call: Call, source: Tensor) -> set[int]:
-    index = 2 if call.name in ("norm", "linalg_vector_norm") else 1
-    value = call.arg(index, "dim")
-    if isinstance(value, Tensor):  # max(a, b)
-        return set()
+    value = call.argument("dim")
     if value is None or value == []:
         return set(range(source.dim()))
     dims = [value] if isinstance(value, int) else value
-    return {d % source.dim() for d in dims}
+    return {d % max(source.dim(), 1) for d in dims} & set(range(source.dim()))
+
+
+# Operators that pick entries; the others that take many together add them up.
+PICKING = frozenset(
+    {
+        *("amax", "amin", "aminmax", "max", "min", "argmax", "argmin"),
+        *("median", "nanmedian", "mode", "kthvalue", "any", "all"),
+        *("softmax", "_softmax", "log_softmax", "_log_softmax", "_safe_softmax"),
+        *("sort", "topk", "cummax", "cummin"),
+    }
+)
+
+
+def _mixed_by(call: Call) -> str:
+    verb = "compared with each other" if call.name in PICKING else "summed over"
+    return f"{verb} by {call.name}"
 
 
 def along_dim(trace: Recorder, call: Call) -> None:
-    """Softmax and its like: mixes one dimension."""
-    dim = call.arg(2 if call.name == "topk" else 1, "dim", -1)
-    dim = -1 if dim is None or isinstance(dim, bool) else dim
-    statistics_over(trace, call, range(dim, dim + 1), f"compared with each other by {call.name}")
+    """Softmax, sums on the way, transforms, …: mixes some dimensions."""
+    statistics_over(trace, call, _dims(call, call.args[0]), _mixed_by(call))
+
+
+def triangle(trace: Recorder, call: Call) -> None:
+    """A triangle of the last two dimensions: which entries are zeroed depends on their places."""
+    statistics_over(trace, call, range(-2, 0), f"zeroed by their places in {call.name}")
+
+
+def halves(trace: Recorder, call: Call) -> None:
+    """A gated linear unit: each channel of the first half meets one of the second."""
+    dim = call.argument("dim")
+    pair = trace.labels(call.args[0]).chunk(2, dim)
+    trace.set_labels(call.out, merge(trace.atoms, list(pair), call.out.shape))
+
+
+def writing(trace: Recorder, call: Call) -> None:
+    """Values put at some places of a tensor: what is there and what comes must agree."""
+    if call.argument("accumulate") or call.argument("reduce"):
+        unknown(trace, call)
+        return
+    names = [argument.name for argument in call.func._schema.arguments]
+    base = trace.labels(call.args[0])
+    places = [_place(trace, *pair) for pair in zip(names[1:], call.args[1:], strict=False)]
+    options = {name: _place(trace, name, value) for name, value in call.kwargs.items()}
+    written = call.func(base.clone(memory_format=torch.contiguous_format), *places, **options)
+    trace.set_labels(call.out, merge(trace.atoms, [written, base], call.out.shape))
+
+
+# What the schemas of operators that write call the values.
+VALUES = ("value", "values", "src", "source")
+
+
+def _place(trace: Recorder, name: str, value: Any) -> Any:
+    """Return what stands for an argument of an operator that writes: of values their labels."""
+    if name not in VALUES:
+        return tree_map_only(Tensor, Tensor.cpu, value)
+    if not isinstance(value, Tensor):
+        return CONSTANT
+    labels = trace.labels(value).contiguous()
+    # One number for all places feeds no channel.
+    return torch.where(labels > 0, labels, CONSTANT) if labels.numel() == 1 else labels
+
+
+def sampling(trace: Recorder, call: Call) -> None:
+    """Entries interpolated at places that another tensor gives: channels go along."""
+    source, *places = call.inputs()
+    for tensor in places:
+        trace.atoms.block(trace.labels(tensor), f"places at which {call.name} reads")
+    read = only_along(trace, source, 1, f"laid out across the positions that {call.name} reads")
+    trace.set_labels(call.out, along(read, call.out.shape, 1))
+
+
+def patches(trace: Recorder, call: Call) -> None:
+    """Patches beside each other (`F.unfold`): every channel comes once per place in a patch."""
+    reason = "laid out across the positions that patches are cut from"
+    read = only_along(trace, call.args[0], -3, reason)
+    rows = read.repeat_interleave(call.out.shape[-2] // len(read))
+    trace.set_labels(call.out, along(rows, call.out.shape, call.out.dim() - 2))
+
+
+def summed_patches(trace: Recorder, call: Call) -> None:
+    """Patches put back (`F.fold`): the rows of a channel are one unit."""
+    read = only_along(trace, call.args[0], -2, "laid out across patches")
+    channels = call.out.shape[-3]
+    rows = read.reshape(channels, -1).unbind(1)
+    one = merge(trace.atoms, list(rows), torch.Size([channels]))
+    trace.set_labels(call.out, along(one, call.out.shape, call.out.dim() - 3))
 
 
 def creation(trace: Recorder, call: Call) -> None:
-    """Zeros: positions that no channel feeds."""
+    """The same number everywhere: positions that no channel feeds."""
     trace.set_labels(call.out, constant(call.out.shape, CONSTANT))

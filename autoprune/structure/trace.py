@@ -15,9 +15,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import flop_registry
 
 from autoprune.errors import ModelError, describe, type_of, user_code
 from autoprune.structure.activations import ActivationLog
@@ -27,9 +27,10 @@ from autoprune.structure.call import Call, unknown
 from autoprune.structure.flow import GIVEN, Flow
 from autoprune.structure.groups import LayerSpec, Structure, TrainingOnly
 from autoprune.structure.inputs import Inputs, outputs_of, run, sample
-from autoprune.structure.labels import Atoms, along, canonical, constant
+from autoprune.structure.labels import Atoms, along, canonical, constant, overwritten
 from autoprune.structure.noise import WithoutChance
-from autoprune.structure.operators import OperatorMode, whole_operators
+from autoprune.structure.operators import OperatorMode, plain_arithmetic, whole_operators
+from autoprune.structure.products import Uncounted
 from autoprune.structure.rules import find_rule
 from autoprune.structure.surgery import named_tensors
 from autoprune.structure.training import idle_weights, in_training_mode
@@ -48,12 +49,15 @@ class LabelTrace(OperatorMode):
         self.read: set[str] = set()
         self.layers: dict[str, LayerSpec] = {}
         self.fixed_macs: Counter[str] = Counter()
+        self.uncounted = Uncounted(self.name)
         self.activations = ActivationLog(self.name)
         self._parameters = {n for n, one in named.items() if isinstance(one, nn.Parameter)}
         self._names: dict[int, str] = {}
         for name, tensor in named.items():
             self._names.setdefault(id(tensor), name)
         self._labels: dict[int, Tensor] = {}
+        # Tensors with labels, by the memory that they share.
+        self._views: dict[int, list[Tensor]] = {}
         self._flow = Flow()
         # Results stay alive, or Python would give their ids to other tensors.
         self._alive: list[Any] = []
@@ -66,10 +70,8 @@ class LabelTrace(OperatorMode):
         self.read.update(filter(None, map(self.name, call.inputs())))
         self._flow.record(number, call)
         rule = find_rule(name, func)
-        if rule is None and func.overloadpacket in flop_registry:
-            flops = flop_registry[func.overloadpacket](*args, **kwargs, out_val=out)
-            self.fixed_macs[name] += flops // 2
         (rule or unknown)(self, call)
+        self.uncounted.record(call, rule is not None)
         self.activations.record(call)
         return out
 
@@ -79,11 +81,9 @@ class LabelTrace(OperatorMode):
 
     def labels(self, tensor: Tensor) -> Tensor:
         """Return the labels of a tensor."""
-        found = self._labels.get(id(tensor))
-        if found is None:
-            found = self._first_labels(tensor)
-            self._labels[id(tensor)] = found
-        return found
+        if id(tensor) not in self._labels:
+            self.set_labels(tensor, self._first_labels(tensor))
+        return self._labels[id(tensor)]
 
     def _first_labels(self, tensor: Tensor) -> Tensor:
         name = self.name(tensor)
@@ -94,7 +94,14 @@ class LabelTrace(OperatorMode):
         return canonical(self.atoms.axis(name, None, tensor.numel()).reshape(tensor.shape))
 
     def set_labels(self, tensor: Tensor, labels: Tensor) -> None:
-        """Give a tensor its labels."""
+        """Give a tensor its labels; what is written in place shows in all views of the memory."""
+        alike = self._views.setdefault(tensor.untyped_storage()._cdata, [])
+        before = self._labels.get(id(tensor))
+        if before is None:
+            alike.append(tensor)
+        elif before.shape == labels.shape and not torch.equal(before, labels):
+            for view in alike:
+                self._labels[id(view)] = overwritten(view, self._labels[id(view)], tensor, labels)
         self._labels[id(tensor)] = labels
 
     def name(self, tensor: Tensor | None) -> str | None:
@@ -237,6 +244,7 @@ def trace(model: nn.Module, example_inputs: Inputs) -> Structure:
         frozen=frozen,
         layers=layers,
         fixed_macs=dict(tracer.fixed_macs),
+        uncounted=tuple(tracer.uncounted.names),
         shapes=shapes,
         parameters=tuple(name for name, _ in model.named_parameters()),
         itemsizes={name: tensor.element_size() for name, tensor in named.items()},
@@ -253,10 +261,10 @@ def _run(model: nn.Module, inputs: Any, tracer: LabelTrace) -> Any:
             f"input {id(leaf)}", None, leaf.shape[1] if leaf.dim() > 1 else 1
         )
         tracer.atoms.block(image_channels, "the network's input")
-        if leaf.dim() > 1:
+        if leaf.dim() > 1 and leaf.is_floating_point():  # whole numbers are indices, or masks
             tracer.set_labels(leaf, along(image_channels, leaf.shape, 1))
         tracer.activations.given(leaf)
-    with whole_operators(), tracer, WithoutChance():
+    with plain_arithmetic(), whole_operators(), tracer, WithoutChance():
         return run(model, inputs)
 
 

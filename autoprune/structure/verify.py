@@ -22,7 +22,7 @@ from torch.utils._pytree import tree_map
 from autoprune.errors import ModelError, first_line
 from autoprune.structure.exact import exact, exact_arithmetic
 from autoprune.structure.groups import ChannelGroup, Structure
-from autoprune.structure.inputs import Inputs, device_of, outputs_of, run, sample
+from autoprune.structure.inputs import Inputs, outputs_of, run, sample
 from autoprune.structure.noise import WithoutChance, fixed_seeds
 from autoprune.structure.observation import Observation, Observer, Tolerance, disagreement
 from autoprune.structure.operators import plain_arithmetic, whole_operators
@@ -198,7 +198,7 @@ class CutTest:
         observer = Observer(names, layers)
         args, kwargs = _call_arguments(sample(self._inputs, batch))
         with (
-            fixed_seeds(seed, device_of(model)),
+            fixed_seeds(seed),
             whole_operators(),
             observer,
             exact_arithmetic() if self._exact else nullcontext(),

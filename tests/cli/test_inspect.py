@@ -62,3 +62,22 @@ def test_figures_for_people(value: float, shown: str) -> None:
 def test_everything_frozen(cli) -> None:
     done = cli("inspect", "--exclude", "*")
     assert done.status == 0 and "0 groups can be pruned, 6 cannot" in done.out
+
+
+def test_operators_that_are_not_counted_are_named(cli) -> None:
+    Path("net.py").write_text(
+        "import torch\n"
+        "@torch.library.custom_op('inspected::times', mutates_args=())\n"
+        "def times(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:\n"
+        "    return x @ weight.t()\n"
+        "class Net(torch.nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.a, self.b = torch.nn.Conv2d(1, 8, 3), torch.nn.Conv2d(8, 4, 3)\n"
+        "        self.head = torch.nn.Linear(64, 3)\n"
+        "    def forward(self, x):\n"
+        "        return times(self.b(self.a(x)).flatten(1), self.head.weight)\n"
+    )
+    options = ("--model", "net.py:Net", "--input-shape", "1x8x8")
+    assert "MACs of inspected.times are not counted" in cli("inspect", *options).out
+    assert json.loads(cli("inspect", "--json", *options).out)["not_counted"] == ["inspected.times"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -25,14 +25,6 @@ LIGHT = {
 }
 HEAVY = {"resnet50": 0.75, "vgg11_bn": 0.75, "vit_b_16": 0.4}
 """Share of every prunable group that gives about 0.6 of the MACs, by network."""
-
-
-@pytest.fixture(autouse=True)
-def _unfused_attention() -> Iterator[None]:
-    enabled = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    yield
-    torch.backends.mha.set_fastpath_enabled(enabled)
 
 
 def made(name: str) -> tuple[nn.Module, torch.Tensor]:

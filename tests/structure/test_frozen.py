@@ -150,7 +150,7 @@ CASES = {
     ),
     "transformer layer": Case(
         lambda net: nn.TransformerEncoderLayer(8, 2, 16, batch_first=True, dropout=0.0),
-        {"self_attn.in_proj_weight": "used by _scaled_dot_product"},
+        {"self_attn.in_proj_weight": "used by scaled_dot_product_attention"},
         ["linear1"],
         torch.randn(2, 5, 8),
     ),
@@ -163,7 +163,7 @@ CASES = {
             lambda m, x: m.out(m.rnn(m.a(x))[0]),
             a=nn.Linear(4, 6), rnn=nn.LSTM(6, 5, batch_first=True), out=nn.Linear(5, 3),
         ),
-        {"a": "rnn"},
+        {"a": "used by lstm"},
         (),
         torch.randn(2, 5, 4),
     ),
