@@ -19,7 +19,14 @@ import torch
 from torch import nn
 
 from autoprune.bench import Evaluate, set_up
-from autoprune.config import ORIGIN, REMARKS, RENEWABLE, SearchConfig
+from autoprune.config import (
+    ORIGIN,
+    REMARKS,
+    RENEWABLE,
+    SearchConfig,
+    in_todays_words,
+    is_outdated,
+)
 from autoprune.cost.latency.model import LatencyCost
 from autoprune.data import Partition, Samples, SplitSizes, as_splits, partition
 from autoprune.data.inputs import map_tensors, plain, sample_shapes
@@ -46,6 +53,7 @@ from autoprune.strategy import SearchProblem
 from autoprune.structure import surgery
 from autoprune.structure.inputs import Inputs, device_of, fitted, form_for
 from autoprune.structure.surgery import deep_copy
+from autoprune.structure.wrappers import plain_network
 from autoprune.study.ledger import Ledger
 from autoprune.study.run_directory import RunDirectory, next_free
 from autoprune.summary import Summary
@@ -53,6 +61,12 @@ from autoprune.task import Task, check_config, define_task
 from autoprune.verification import Arena, Contest
 from autoprune.version import __version__
 from autoprune.winner import recover_finalist
+
+# What the options of a run meant that is of an older version (`config.is_outdated`).
+OUTDATED = (
+    "by a version that trained frozen weights, train_frozen=True today, and whose exclude is "
+    "exclude_outputs today"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,6 +120,8 @@ def search(
     Args:
         model: the trained network; the search works on a copy in evaluation mode, and leaves this
             one as it was: modes, buffers, hooks, gradients, and the global random states, too.
+            Inside a wrapper (DataParallel, torch.compile) the network alone is searched and
+            returned.
         example_inputs: a batch as the network takes it, in the form of the data's inputs; one of
             the data's by default.
         data: a DataLoader, a Dataset, or a dict of splits {"train", "val", "test"} of these.
@@ -133,7 +149,7 @@ def search(
     began = time.monotonic()
     if not isinstance(progress, Progress):
         progress = PlainProgress() if progress else Progress()
-    _check_model(model)
+    model = _network(model)
     valued = find_reward(DEFAULT_REWARD if reward is None else reward)
     config = SearchConfig.from_mapping({**options, "reward": valued.name})
     check_config(config)
@@ -141,7 +157,7 @@ def search(
     device = str(device_of(model))
     settings = {"autoprune": __version__, **(origin or {}), "device": device, **config.to_mapping()}
     run = RunDirectory(output or next_free(Path("runs"), type(model).__name__.lower()))
-    before = _begun(run, settings, config) if resume else {}
+    before = _begun(run, settings, config, progress) if resume else {}
     if not resume:
         run.check_free()
 
@@ -218,7 +234,7 @@ def apply_policy(model: nn.Module, policy: PruningPolicy | str | os.PathLike[str
         ModelError: the policy is for another network.
         RunError: the file cannot be read.
     """
-    _check_model(model)
+    model = _network(model)
     if not isinstance(policy, PruningPolicy):
         policy = PruningPolicy.load(Path(policy))
     return surgery.apply_policy(model, policy)
@@ -236,7 +252,7 @@ def load_pruned(model: nn.Module, run: str | os.PathLike[str]) -> nn.Module:
         ModelError: the run is of another network.
         RunError: it is unfinished or damaged.
     """
-    _check_model(model)
+    model = _network(model)
     directory = RunDirectory(run)
     policy = directory.load_policy()
     small = apply_policy(model, policy)
@@ -283,11 +299,13 @@ def _compete(arena: Arena, problem: SearchProblem) -> tuple[Contest, Smallest | 
     return smallest.contest, smallest
 
 
-def _check_model(model: nn.Module) -> None:
+def _network(model: nn.Module) -> nn.Module:
+    """Return the network that is meant, without wrappers."""
     if not isinstance(model, nn.Module):
         raise UsageError(
             f"the first argument, model, must be a torch.nn.Module, but is {type_of(model)}."
         )
+    return plain_network(model)
 
 
 def _check_example(model: nn.Module, example: Inputs, like: Inputs) -> Inputs:
@@ -302,7 +320,9 @@ def _check_example(model: nn.Module, example: Inputs, like: Inputs) -> Inputs:
     return placed
 
 
-def _begun(run: RunDirectory, settings: Mapping[str, Any], config: SearchConfig) -> dict[str, Any]:
+def _begun(
+    run: RunDirectory, settings: Mapping[str, Any], config: SearchConfig, progress: Progress
+) -> dict[str, Any]:
     """Return the configuration that a run was begun with.
 
     An older version wrote fewer options down: those do what they do by default.
@@ -320,13 +340,16 @@ def _begun(run: RunDirectory, settings: Mapping[str, Any], config: SearchConfig)
             f"version {__version__!r} does not have."
         )
     defaults = {**SearchConfig(config.budget).to_mapping(), "device": settings["device"]}
-    before = {**defaults, **stored}
+    before = {**defaults, **in_todays_words(stored)}
+    older = f" ({OUTDATED})" if is_outdated(stored) else ""
     for key in sorted((settings.keys() | before.keys()) - {*RENEWABLE, *REMARKS}):
         if before.get(key) != settings.get(key):
             raise UsageError(
                 f"cannot resume {str(run.path)!r} with {key}={settings.get(key)!r}: it was begun "
-                f"with {before.get(key)!r}."
+                f"with {before.get(key)!r}{older}."
             )
+    if older:
+        progress.note(f"{run.path} goes on as it was begun{older}")
     if run.is_finished:
         search = run.load_result().get("search", {})
         limits = search.get("limits", {})

@@ -225,8 +225,8 @@ def _repairable(
 
 
 def _tell_sliced(structure: Structure, moments: Mapping[str, Moments], progress: Progress) -> None:
-    """Say which layers lose inputs without least squares for those that stay."""
-    full = {weight for weight, own in moments.items() if own.is_full}
+    """Say which layers lose inputs without least squares for those that stay, unasked."""
+    full = {weight for weight, own in moments.items() if own.is_full} | structure.untouched
     rest = [structure.layer_of_weight[w].name for w in structure.feeds if w not in full]
     if rest:
         shown = ", ".join([*rest[:MOST_NAMED], *["…"] * (len(rest) > MOST_NAMED)])

@@ -45,7 +45,9 @@ class SearchConfig:
             one that learnt before, or "built-in".
         from_run: of the strategy "recall", which it implies: the run whose frontier is used.
         importance: which channels stay.
-        exclude: layer-name patterns that stay as they are.
+        exclude: patterns of module paths that stay as they are: inputs, outputs and all values.
+        exclude_outputs: patterns of layers whose outputs are not cut; their inputs may be.
+        train_frozen: whether weights with requires_grad=False are refitted and trained, too.
         min_keep: least keep ratio by layer-name pattern; "*" is the rest.
         round_to: widths are multiples of it; "auto" takes what the latency table's device favours.
         latency_table: file of the table that predicts latency; None measures this host where
@@ -75,6 +77,8 @@ class SearchConfig:
     from_run: str | None = None
     importance: str = "obs"
     exclude: tuple[str, ...] = ()
+    exclude_outputs: tuple[str, ...] = ()
+    train_frozen: bool = False
     min_keep: Mapping[str, float] = field(default_factory=dict)
     round_to: int | str = 1
     latency_table: str | None = None
@@ -144,7 +148,24 @@ class SearchConfig:
     def to_mapping(self) -> dict[str, Any]:
         """Return plain values; those that are None are left out."""
         values = {key: value for key, value in asdict(self).items() if value is not None}
-        return {**values, "exclude": list(self.exclude), "min_keep": dict(self.min_keep)}
+        lists = {name: list(values[name]) for name in ("exclude", "exclude_outputs")}
+        return {**values, **lists, "min_keep": dict(self.min_keep)}
+
+
+def is_outdated(options: Mapping[str, Any]) -> bool:
+    """Whether a run's options are of a version that trained what is frozen.
+
+    Then `exclude` left the outputs of layers alone, not their inputs and values.
+    """
+    return "train_frozen" not in options
+
+
+def in_todays_words(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of a run so that they say what they did when it was begun."""
+    if not is_outdated(options):
+        return dict(options)
+    outputs = options.get("exclude", [])
+    return {**options, "exclude": [], "exclude_outputs": outputs, "train_frozen": True}
 
 
 def read_option(key: str, value: Any) -> Any:
@@ -290,7 +311,7 @@ _READERS: Mapping[str, tuple[Callable[[Any], Any], str]] = {
     "round_to": (_step, "a whole number or 'auto'"),
     **dict.fromkeys(("agent", "from_run", "latency_table"), (_place, "a path")),
     "latency_backend": _TEXT,
-    "verify_latency": (_switch, "true or false"),
+    **dict.fromkeys(("verify_latency", "train_frozen"), (_switch, "true or false")),
     "budget": (_budget, "a text such as 'flops=0.5' or a table of bounds by cost"),
     **dict.fromkeys(("trials", "workers", "seed"), _WHOLE),
     **dict.fromkeys(("calibration_samples", "search_samples", "selection_samples"), _WHOLE),
@@ -298,7 +319,7 @@ _READERS: Mapping[str, tuple[Callable[[Any], Any], str]] = {
     "minimize": _TEXT,
     "time": (_seconds, "a number of seconds or a text such as '10m'"),
     "recover": (_recovery, "a number of seconds, a text such as '2m', or 'off'"),
-    "exclude": (_patterns, "a pattern or a list of patterns"),
+    **dict.fromkeys(("exclude", "exclude_outputs"), (_patterns, "a pattern or a list of patterns")),
     "min_keep": (_ratios, "a ratio or ratios by pattern"),
     "repair_memory": (_memory, "a text such as '8GB' or a whole number of bytes"),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,11 @@ from autoprune.search_spaces.keep_ratio import SearchSpace, match_groups, search
 from autoprune.search_spaces.projection import Constraint, Projection
 from autoprune.structure.groups import Structure
 from autoprune.structure.inputs import Inputs
+from autoprune.structure.untouched import excluded_tensors, freeze_excluded, frozen_tensors
 from autoprune.structure.verify import analyze
+
+# Modules that a note names.
+MOST_NAMED = 4
 
 
 def check_config(config: SearchConfig) -> None:
@@ -88,12 +93,21 @@ def define_task(
         TableError: the latency table is not for this network.
     """
     budget = Budget.parse(config.budget)
-    structure = prunable_structure(model, example_inputs, config.exclude, progress)
+    structure = prunable_structure(
+        model,
+        example_inputs,
+        config.exclude,
+        progress,
+        exclude_outputs=config.exclude_outputs,
+        train_frozen=config.train_frozen,
+    )
     if not structure.groups:
-        reasons = sorted({frozen.reason for frozen in structure.frozen})
+        hint = "; exclude fewer layers" if config.exclude or config.exclude_outputs else ""
         raise ModelError(
-            f"nothing in this network can be pruned: {'; '.join(reasons) or 'it has no layers'}."
+            f"nothing in this network can be pruned: {_why_nothing(model, structure)}{hint}."
         )
+    if not config.train_frozen:
+        _tell_frozen(model, progress)
     costs = cost_models(structure)
     latency = latency_cost(model, structure, example_inputs, config, table_path, progress)
     if latency is not None:
@@ -108,16 +122,66 @@ def define_task(
 
 
 def prunable_structure(
-    model: nn.Module, example_inputs: Inputs, exclude: Sequence[str], progress: Progress
+    model: nn.Module,
+    example_inputs: Inputs,
+    exclude: Sequence[str],
+    progress: Progress,
+    *,
+    exclude_outputs: Sequence[str] = (),
+    train_frozen: bool = False,
 ) -> Structure:
-    """Trace and verify the network; what matches a pattern to exclude is frozen.
+    """Trace and verify the network, and leave alone what the user fixed.
 
-    Operators with weights whose MACs nobody knows are named.
+    Layers that run in training mode only, and operators with weights whose MACs nobody knows, are
+    named.
+
+    Args:
+        model: the dense network.
+        example_inputs: a batch.
+        exclude: patterns of modules that stay as they are.
+        progress: told how far it is.
+        exclude_outputs: patterns of layers whose outputs are not cut.
+        train_frozen: whether frozen weights may change all the same.
+
+    Raises:
+        ModelError: the network fails.
+        UsageError: a pattern matches nothing.
     """
+    excluded = excluded_tensors(model, exclude)
     structure = analyze(model, example_inputs, lambda d, t: progress.step("structure", d, t))
     for note in structure.training.notes():
         progress.note(note)
     for operator in structure.uncounted:
         progress.note(f"MACs of {operator} are not counted")
-    excluded = match_groups(structure, exclude, "exclude")
-    return structure.frozen_by(dict.fromkeys(excluded, "excluded by the user"))
+    outputs = match_groups(structure, exclude_outputs, "exclude-outputs")
+    structure = freeze_excluded(structure, excluded)
+    structure = structure.frozen_by(dict.fromkeys(outputs, "its outputs are excluded"))
+    frozen = frozenset() if train_frozen else frozen_tensors(model)
+    return structure.leaving(excluded | frozen)
+
+
+def _why_nothing(model: nn.Module, structure: Structure) -> str:
+    """Return the reasons why nothing can be pruned, the most frequent first."""
+    reasons = Counter(frozen.reason for frozen in structure.frozen).most_common()
+    if reasons:
+        named = [reason for reason, _ in reasons[:MOST_NAMED]]
+        more = len(reasons) - len(named)
+        return "; ".join([*named, *[f"and {more} more reasons (autoprune inspect)"] * (more > 0)])
+    quantized = [name for name, m in model.named_modules() if "quantized" in type(m).__module__]
+    if quantized:
+        return f"{quantized[0]} and others are quantized (prune first, then quantize)"
+    return "it has no convolution or linear layer with a weight of its own"
+
+
+def _tell_frozen(model: nn.Module, progress: Progress) -> None:
+    """Say which weights are neither refitted nor trained since the user froze them."""
+    frozen = {name: p.numel() for name, p in model.named_parameters() if not p.requires_grad}
+    if not frozen:
+        return
+    modules = list(dict.fromkeys(name.rpartition(".")[0] or name for name in frozen))
+    shown = ", ".join([*modules[:MOST_NAMED], *["…"] * (len(modules) > MOST_NAMED)])
+    progress.note(
+        f"{sum(frozen.values()):,} of {sum(p.numel() for p in model.parameters()):,} parameters "
+        f"are frozen (requires_grad=False) and keep their values, neither refitted nor trained: "
+        f"{shown}; --train-frozen (train_frozen=True) lets them change"
+    )

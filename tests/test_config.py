@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from autoprune.budget import Budget, Limit
-from autoprune.config import SearchConfig
+from autoprune.config import SearchConfig, in_todays_words, is_outdated
 from autoprune.errors import UsageError
 
 
@@ -17,6 +17,16 @@ def test_everything_but_the_budget_has_a_default() -> None:
     assert config == SearchConfig("flops=0.5")
     assert (config.strategy, config.seed, config.round_to) == ("auto", 0, 1)
     assert config.trials is config.time is config.sampler is None
+
+
+def test_options_of_an_older_version_say_what_they_did() -> None:
+    old = {"budget": "flops=0.5", "exclude": ["head"]}
+    assert is_outdated(old)
+    words = in_todays_words(old)
+    assert words == {**old, "exclude": [], "exclude_outputs": ["head"], "train_frozen": True}
+    today = SearchConfig.from_mapping(old).to_mapping()
+    assert not is_outdated(today) and in_todays_words(today) == today
+    assert (today["exclude"], today["train_frozen"]) == (["head"], False)
 
 
 def test_plain_values_come_back() -> None:
@@ -32,6 +42,8 @@ def test_plain_values_come_back() -> None:
         "from_run": "runs/b",
         "importance": "l1",
         "exclude": ["stem", "layer1.*"],
+        "exclude_outputs": ["layer2"],
+        "train_frozen": True,
         "min_keep": {"*": 0.2, "head": 1.0},
         "round_to": 8,
         "latency_table": "table.json",
@@ -155,6 +167,8 @@ def test_numpy_numbers_are_numbers() -> None:
         ({"budget": {"flops": None}}, "budget must be a text such as 'flops=0.5' or a table"),
         ({"strategy": None}, "strategy must be a text, but got None"),
         ({"exclude": 3}, "exclude must be a pattern or a list of patterns, but got 3"),
+        ({"exclude_outputs": 3}, "exclude_outputs must be a pattern or a list of patterns"),
+        ({"train_frozen": "yes"}, "train_frozen must be true or false, but got 'yes'"),
         ({"exclude": [3]}, "exclude must be a pattern or a list of patterns, but got [3]"),
         ({"min_keep": "half"}, "min-keep 'half' is no ratio in (0, 1]"),
         ({"min_keep": True}, "min_keep must be a ratio or ratios by pattern, but got True"),

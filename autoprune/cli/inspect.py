@@ -9,6 +9,7 @@ from autoprune.cli.options import (
     AsJson,
     Data,
     Exclude,
+    ExcludeOutputs,
     InputShape,
     MinKeep,
     Model,
@@ -32,6 +33,7 @@ def inspect(
     data: Data = None,
     normalize: Normalize = None,
     exclude: Exclude = None,
+    exclude_outputs: ExcludeOutputs = None,
     min_keep: MinKeep = None,
     as_json: AsJson = False,
 ) -> None:
@@ -53,7 +55,9 @@ def inspect(
     ratios = parse_min_keep(min_keep or [])
     network = load_model(spec, weights)
     inputs = example_inputs(spec, network, input_shape, data, normalize)
-    structure = prunable_structure(network, inputs, exclude or [], Progress())
+    structure = prunable_structure(
+        network, inputs, exclude or [], Progress(), exclude_outputs=exclude_outputs or []
+    )
     space = search_space(structure, ratios or None)
     report = {
         "model": spec,

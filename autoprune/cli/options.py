@@ -69,7 +69,16 @@ Exclude = Annotated[
     list[str] | None,
     typer.Option(
         metavar="PATTERN",
-        help="Layers that stay as they are, e.g. 'layer1.*'; repeatable.",
+        help="Modules that stay as they are, inputs and weights included, e.g. head or "
+        "'layer1.*'; repeatable.",
+        rich_help_panel=LIMITS,
+    ),
+]
+ExcludeOutputs = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="PATTERN",
+        help="Layers that keep all their outputs, while their inputs may be cut; repeatable.",
         rich_help_panel=LIMITS,
     ),
 ]

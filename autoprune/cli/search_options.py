@@ -109,6 +109,15 @@ Recover = Annotated[
         rich_help_panel=HOW,
     ),
 ]
+TrainFrozen = Annotated[
+    bool | None,
+    typer.Option(
+        "--train-frozen/--no-train-frozen",
+        help="Refit and train also what the network marks as frozen (requires_grad=False); by "
+        "default such weights keep their values.",
+        rich_help_panel=HOW,
+    ),
+]
 LatencyTable = Annotated[
     str | None,
     typer.Option(

@@ -10,7 +10,14 @@ from typing import Any
 
 from autoprune.agents import BUILT_IN
 from autoprune.cli.specs import DEMO, DEMO_DATA, absolute_model
-from autoprune.config import ORIGIN, REMARKS, RENEWABLE, SearchConfig, read_option
+from autoprune.config import (
+    ORIGIN,
+    REMARKS,
+    RENEWABLE,
+    SearchConfig,
+    in_todays_words,
+    read_option,
+)
 from autoprune.data import absolute_data
 from autoprune.errors import UsageError, did_you_mean, first_line
 from autoprune.evaluation.reward import DEFAULT_REWARD, find_reward, needs_no_budget
@@ -28,14 +35,15 @@ else:
 _RECALLED = (
     ("model", "weights", "data", "normalize"),
     ("latency_table", "latency_backend"),
-    *(("exclude",), ("min_keep",), ("round_to",), ("importance",)),
+    ("exclude", "exclude_outputs"),
+    *(("train_frozen",), ("min_keep",), ("round_to",), ("importance",)),
 )
 # Given anew when a search is resumed; all else comes from the run.
 _RENEWABLE = (*RENEWABLE, "output", "verbose", "quiet")
 _SEARCH = tuple(field.name for field in fields(SearchConfig))
 _SWITCHES = ("verbose", "quiet")
 # False says something here.
-_DELIBERATE = ("verify_latency",)
+_DELIBERATE = ("verify_latency", "train_frozen")
 # Read in words that mean the same in any folder.
 _LASTING: Mapping[str, Callable[[str], str]] = {
     **dict.fromkeys(("from_run", "latency_table"), absolute),
@@ -200,7 +208,7 @@ def _recalled(merged: Mapping[str, Any]) -> dict[str, Any]:
 def _stored(path: str) -> dict[str, Any]:
     """Return the options that a run was begun with."""
     run = RunDirectory(path)
-    return _read(run.load_config(), f"{str(run.config_path)!r}: ")
+    return _read(in_todays_words(run.load_config()), f"{str(run.config_path)!r}: ")
 
 
 def _model_and_data(merged: Mapping[str, Any]) -> dict[str, str]:

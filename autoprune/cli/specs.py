@@ -14,6 +14,7 @@ from autoprune.errors import UsageError, did_you_mean, first_line, type_of
 from autoprune.plugin import absolute_object, call_factory, make_object, names_object
 from autoprune.randomness import kept_random_states
 from autoprune.structure.surgery import deep_copy
+from autoprune.structure.wrappers import plain_network
 
 DEMO, DEMO_DATA = "demo", "digits"
 IMAGENET_SHAPE = (3, 224, 224)
@@ -31,7 +32,7 @@ def load_model(spec: str, weights: str | None = None) -> nn.Module:
 
     Raises:
         UsageError: the spec or the file cannot be meant, or something is missing.
-        ModelError: the weights do not fit, or are not finite.
+        ModelError: the weights do not fit, or are not finite, or the network cannot be cut.
     """
     form, colon, name = spec.partition(":")
     with kept_random_states():
@@ -128,7 +129,7 @@ def _checked(model: object, spec: str) -> nn.Module:
             f"model {spec!r}: the factory must return a torch.nn.Module, but returned "
             f"{type_of(model)}."
         )
-    return model
+    return plain_network(model)
 
 
 def find_device(name: str | None) -> torch.device:

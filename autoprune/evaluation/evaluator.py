@@ -71,7 +71,7 @@ class Builder:
         """`one_shot`, then BN statistics re-estimated on data."""
         small = self.one_shot(widths, seconds)
         with timed(seconds, "batchnorm"):
-            reestimate_batchnorm(small, self._batchnorm_samples)
+            reestimate_batchnorm(small, self._batchnorm_samples, self._structure.untouched)
         return small
 
     def sequential(self, widths: Widths, seconds: dict[str, float]) -> nn.Module:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights, fuse_linear_bn_weights
 from autoprune.data import Samples
 from autoprune.precision import at_least_single
 from autoprune.structure.biases import PLAIN_LAYERS
-from autoprune.structure.groups import Structure
+from autoprune.structure.groups import LayerSpec, Structure
 from autoprune.structure.inputs import run
 from autoprune.structure.surgery import deep_copy
 
@@ -22,13 +22,27 @@ BATCH = 250
 SMALLEST_GAIN = 1e-3
 
 
-def reestimate_batchnorm(model: nn.Module, samples: Samples) -> None:
+def reestimate_batchnorm(
+    model: nn.Module, samples: Samples, untouched: Collection[str] = ()
+) -> None:
     """Replace running means and variances by those of the samples, in place.
 
     Cumulative averages over fixed batches; only BN layers are in training mode, so that dropout and
-    the like stay off.
+    the like stay off. Statistics describe what is read, which a cut changes: those of a BN with
+    frozen parameters are replaced, too.
+
+    Args:
+        model: the network.
+        samples: to run.
+        untouched: names of statistics that stay as they are.
     """
-    layers = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    layers = [
+        module
+        for path, module in model.named_modules()
+        if isinstance(module, _BatchNorm)
+        and module.track_running_stats
+        and f"{path}.running_mean" not in untouched
+    ]
     if not layers:
         return
     momenta = [layer.momentum for layer in layers]
@@ -47,15 +61,21 @@ def reestimate_batchnorm(model: nn.Module, samples: Samples) -> None:
             layer.eval()
 
 
-def fold_batchnorm(model: nn.Module, structure: Structure) -> nn.Module:
+def fold_batchnorm(model: nn.Module, structure: Structure, to_train: bool = False) -> nn.Module:
     """Return a copy with every BN that alone reads a layer folded into that layer.
 
     The outputs stay the same and a forward pass on a CPU takes about a third less time. Kernels are
     stored channels last, as `Samples.to` stores images.
+
+    Args:
+        model: the network.
+        structure: of it, or of the one that it was cut from.
+        to_train: fold only what may change in every part, so that it can be unfolded again.
     """
     memo: dict[int, Any] = {}
     biases: dict[str, nn.Parameter] = {}
-    for name, module, bn in _foldable(model, structure):
+    layers = _changeable(structure) if to_train else structure.layers
+    for name, module, bn in _foldable(model, layers):
         fuse = fuse_linear_bn_weights if isinstance(module, nn.Linear) else fuse_conv_bn_weights
         gain = torch.ones_like(bn.running_var) if bn.weight is None else bn.weight
         shift = torch.zeros_like(bn.running_mean) if bn.bias is None else bn.bias
@@ -82,17 +102,19 @@ def unfold_batchnorm(folded: nn.Module, model: nn.Module, structure: Structure) 
     changed only if it has no shift of its own.
 
     Args:
-        folded: what `fold_batchnorm` made of the network, with parameters changed since.
+        folded: what `fold_batchnorm` made of the network to train it, with parameters changed
+            since.
         model: the network; it is not changed.
         structure: as for `fold_batchnorm`.
     """
     unfolded = deep_copy(model)
     values, own = dict(folded.named_parameters()), dict(unfolded.named_parameters())
     # A bias in front of a BN stays what it was: the BN's own shift takes up what was learnt.
-    before = {name: _bias(module).clone() for name, module, _ in _foldable(unfolded, structure)}
+    layers = _changeable(structure)
+    before = {name: _bias(module).clone() for name, module, _ in _foldable(unfolded, layers)}
     for name in own.keys() & values.keys():
         own[name].copy_(values[name])
-    for name, module, bn in _foldable(unfolded, structure):
+    for name, module, bn in _foldable(unfolded, layers):
         learnt, bias = folded.get_submodule(name), before[name]
         deviation = (at_least_single(bn.running_var) + bn.eps).sqrt()
         gain = 1 / deviation
@@ -120,9 +142,20 @@ def _bias(module: Any) -> Tensor:
     return bias
 
 
-def _foldable(model: nn.Module, structure: Structure) -> Iterator[tuple[str, Any, Any]]:
+def _changeable(structure: Structure) -> list[LayerSpec]:
+    """Return the layers that may change in every part, their BN's gains and shifts included."""
+    return [
+        layer
+        for layer in structure.layers
+        if structure.untouched.isdisjoint(
+            (layer.weight, layer.bias, f"{layer.batchnorm}.weight", f"{layer.batchnorm}.bias")
+        )
+    ]
+
+
+def _foldable(model: nn.Module, layers: Sequence[LayerSpec]) -> Iterator[tuple[str, Any, Any]]:
     """Yield the name of every layer whose BN can be folded into it, the layer and the BN."""
-    for layer in structure.layers:
+    for layer in layers:
         if layer.batchnorm is None or layer.is_transposed or layer.calls > 1:
             continue
         if layer.weight != f"{layer.name}.weight":

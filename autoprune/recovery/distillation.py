@@ -102,7 +102,8 @@ def recover(
         progress: told the share of the run that is over.
 
     Raises:
-        ModelError: the dense network returns nothing that can be imitated, or no gradients.
+        ModelError: the dense network returns nothing that can be imitated, or no gradients, or
+            nothing may be trained.
         DataError: an image cannot be read.
     """
     steps, checks, interrupted = 0, 0, False
@@ -138,9 +139,8 @@ class _Training:
     def __init__(self, small: nn.Module, lesson: Lesson) -> None:
         self._small = small
         self._lesson = lesson
-        self._teacher, self._given = (
-            fold_batchnorm(single_precision(one), lesson.structure) for one in (lesson.dense, small)
-        )
+        self._teacher = fold_batchnorm(single_precision(lesson.dense), lesson.structure)
+        self._given = _trainable(single_precision(small), lesson.structure)
         self._device = device_of(small)
         limit = CPU_BATCH if self._device.type == "cpu" else GPU_BATCH
         self._dtype = float_dtype(self._given)
@@ -221,7 +221,22 @@ class _Training:
 
     def _start_from(self, network: nn.Module) -> None:
         self._student = deep_copy(network)
-        for parameter in self._student.parameters():
-            # Also what the user froze.
-            parameter.requires_grad_(parameter.is_floating_point())
         self._optimizer = WhitenedAdam(self._student, self._lesson.structure, self._bases)
+
+
+def _trainable(small: nn.Module, structure: Structure) -> nn.Module:
+    """Return a copy, BN folded, in which what may change requires gradients, and nothing else.
+
+    Raises:
+        ModelError: nothing may change.
+    """
+    network = fold_batchnorm(small, structure, to_train=True)
+    for name, parameter in network.named_parameters():
+        may_change = parameter.is_floating_point() and name not in structure.untouched
+        parameter.requires_grad_(may_change)
+    if not any(parameter.requires_grad for parameter in network.parameters()):
+        raise ModelError(
+            "every parameter is frozen or excluded; train_frozen=True (--train-frozen) trains what "
+            "is frozen."
+        )
+    return network

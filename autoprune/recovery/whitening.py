@@ -57,7 +57,8 @@ def find_bases(
     """Return what the layers of a network read, by the name of their weight.
 
     Args:
-        network: in evaluation mode, perhaps with BN folded.
+        network: in evaluation mode, perhaps with BN folded; layers whose weights are not to be
+            trained are left out.
         structure: of the network that it was cut from.
         samples: to look at.
         size: of the batches that they are run in.
@@ -71,7 +72,8 @@ def find_bases(
     return {
         layer.weight: seen.basis(layer, weights[layer.weight], _bias(network, layer) is not None)
         for layer in structure.layers
-        if layer.weight in seen.powers  # else it does not run, or is no parameter
+        # Else it does not run, or is no parameter, or stays as it is.
+        if layer.weight in seen.powers and weights[layer.weight].requires_grad
     }
 
 
@@ -81,10 +83,10 @@ class WhitenedAdam:
     def __init__(
         self, network: nn.Module, structure: Structure, bases: Mapping[str, Basis]
     ) -> None:
-        """Take a network whose parameters all learn.
+        """Take a network.
 
         Args:
-            network: to be changed.
+            network: to be changed, in the parameters that require gradients.
             structure: of the network that it was cut from.
             bases: of the network's layers, now or earlier; the others are learnt as they are.
         """
@@ -120,12 +122,14 @@ class WhitenedAdam:
 
 
 def _bias(network: nn.Module, layer: LayerSpec) -> nn.Parameter | None:
-    """Return the parameter that shifts a layer's outputs, one value for each, if there is one."""
+    """Return the parameter that shifts a layer's outputs and is trained, if there is one."""
     if layer.is_transposed or layer.weight != f"{layer.name}.weight":
         return None  # the outputs of a transposed layer are no rows of its weight
     weight = network.get_parameter(layer.weight)
     bias = getattr(network.get_submodule(layer.name), "bias", None)
     if not isinstance(bias, nn.Parameter) or bias.shape != weight.shape[:1]:
+        return None
+    if not bias.requires_grad:
         return None
     owners = sum(getattr(module, "bias", None) is bias for module in network.modules())
     return bias if owners == 1 else None

@@ -75,6 +75,9 @@ class Recorder(Protocol):
     def batchnorm(self, source: Tensor, path: str, out: Tensor) -> None:
         """Record that a BN with running statistics reads a tensor."""
 
+    def computed(self, call: Call, size: int) -> str:
+        """Record a layer of so many outputs whose weight or bias is no parameter; say why."""
+
 
 Rule = Callable[[Recorder, Call], None]
 
@@ -111,11 +114,13 @@ def _resized(labels: Tensor, dims: set[int], shape: torch.Size) -> Tensor:
     return labels.expand(shape)
 
 
-def unknown(trace: Recorder, call: Call) -> None:
+def unknown(trace: Recorder, call: Call, reason: str | None = None) -> None:
     """Anything else: what enters cannot be cut, what leaves has a fixed size."""
+    if call.func.namespace == "quantized":
+        reason = f"used by {call.name}: prune before quantizing"
     for tensor in call.inputs():
         if trace.name(tensor) is None:
-            reason = f"used by {call.name}, whose inputs are taken to have a fixed size"
-            trace.atoms.block(trace.labels(tensor), reason)
+            why = reason or f"used by {call.name}, whose inputs are taken to have a fixed size"
+            trace.atoms.block(trace.labels(tensor), why)
     for out in call.outputs():
         trace.set_labels(out, constant(out.shape))

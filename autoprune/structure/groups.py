@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -118,6 +119,18 @@ class LayerSpec:
         """Whether a constant shift of the output can go into a bias or BN that is there."""
         return self.bias is not None or self.batchnorm is not None
 
+    def beside(self, untouched: AbstractSet[str]) -> LayerSpec:
+        """Return this layer in a network in which some tensors keep their values.
+
+        A BN whose statistics stay takes up nothing, and hides what lies behind it.
+        """
+        layer = self
+        if f"{self.batchnorm}.running_mean" in untouched:
+            layer = replace(self, batchnorm=None, shortcut=None, clamp=None)
+        is_free = not untouched & {self.weight, self.bias}
+        shifts = layer.takes_bias or layer.batchnorm is not None
+        return replace(layer, refittable=self.refittable and is_free and shifts)
+
 
 @dataclass(frozen=True, eq=False)
 class Activation:
@@ -199,6 +212,7 @@ class Structure:
         activations: of one sample, the network's inputs first.
         operators: in the order in which they run; the last one hands the outputs out.
         training: what runs in training mode only.
+        untouched: names of the tensors that keep their values: neither refitted nor trained.
     """
 
     groups: tuple[ChannelGroup, ...]
@@ -212,6 +226,7 @@ class Structure:
     activations: tuple[Activation, ...]
     operators: tuple[Operator, ...]
     training: TrainingOnly = TrainingOnly()
+    untouched: frozenset[str] = frozenset()
 
     @cached_property
     def dense_widths(self) -> Widths:
@@ -247,6 +262,12 @@ class Structure:
         return PruningPolicy(
             groups, hash_shapes({name: self.shapes[name] for name in self.parameters})
         )
+
+    def leaving(self, tensors: AbstractSet[str]) -> Structure:
+        """Return this structure with some tensors that keep their values."""
+        untouched = self.untouched | tensors
+        layers = tuple(layer.beside(untouched) for layer in self.layers)
+        return replace(self, layers=layers, untouched=untouched)
 
     def frozen_by(self, reasons: Mapping[str, str]) -> Structure:
         """Return this structure with the named groups frozen for the given reasons."""

@@ -36,7 +36,11 @@ def _contraction(
     positions = counted.numel() // counted.shape[channel_dim]
     name = trace.parameter(weight)
     is_computed = bias is not None and trace.name(bias) is None
-    if name is None or is_computed or (transposed and groups > 1):
+    if name is None or is_computed:
+        unknown(trace, call, trace.computed(call, call.out.shape[channel_dim]))
+        trace.fixed_macs[call.name] += positions * weight.numel()
+        return
+    if transposed and groups > 1:
         unknown(trace, call)
         trace.fixed_macs[call.name] += positions * weight.numel()
         return

@@ -24,8 +24,9 @@ from autoprune.structure.activations import ActivationLog
 from autoprune.structure.assembly import assemble
 from autoprune.structure.biases import PLAIN_LAYERS, bias_takers
 from autoprune.structure.call import Call, unknown
+from autoprune.structure.computed import Origins, how_computed, owner_of
 from autoprune.structure.flow import GIVEN, Flow
-from autoprune.structure.groups import LayerSpec, Structure, TrainingOnly
+from autoprune.structure.groups import FrozenGroup, LayerSpec, Structure, TrainingOnly
 from autoprune.structure.inputs import Inputs, outputs_of, run, sample
 from autoprune.structure.labels import Atoms, along, canonical, constant, overwritten
 from autoprune.structure.noise import WithoutChance
@@ -37,14 +38,14 @@ from autoprune.structure.training import idle_weights, in_training_mode
 
 # Beyond this many elements a tensor in element-wise arithmetic is taken as fixed.
 LARGEST_LABELLED_TENSOR = 4_000_000
-# What gives the same tensor in another type of number.
 
 
 class LabelTrace(OperatorMode):
     """Runs under a forward pass and records labels and layers (a `rules.Recorder`)."""
 
-    def __init__(self, named: Mapping[str, Tensor], atoms: Atoms) -> None:
+    def __init__(self, model: nn.Module, named: Mapping[str, Tensor], atoms: Atoms) -> None:
         super().__init__()
+        self._model = model
         self.atoms = atoms
         self.read: set[str] = set()
         self.layers: dict[str, LayerSpec] = {}
@@ -59,6 +60,8 @@ class LabelTrace(OperatorMode):
         # Tensors with labels, by the memory that they share.
         self._views: dict[int, list[Tensor]] = {}
         self._flow = Flow()
+        self._origins = Origins(self.name)
+        self._computed: dict[str, FrozenGroup] = {}
         # Results stay alive, or Python would give their ids to other tensors.
         self._alive: list[Any] = []
 
@@ -69,6 +72,7 @@ class LabelTrace(OperatorMode):
         self._alive.append((args, out))
         self.read.update(filter(None, map(self.name, call.inputs())))
         self._flow.record(number, call)
+        self._origins.record(call)
         rule = find_rule(name, func)
         (rule or unknown)(self, call)
         self.uncounted.record(call, rule is not None)
@@ -134,6 +138,25 @@ class LabelTrace(OperatorMode):
             maker = None
         self._flow.batchnorm(path, maker, out)
 
+    def computed(self, call: Call, size: int) -> str:
+        """Record a layer whose weight or bias is computed; return the reason to leave it whole."""
+        weight, bias = call.args[1], call.arg(2, "bias")
+        one = bias if isinstance(weight, nn.Parameter) else weight
+        names = self._origins.of(one)
+        if not names:
+            return f"used by {call.name}, whose weight is computed from the network's input"
+        if (buffer := self.name(one)) is not None:
+            return f"used by {call.name} with a buffer as its weight, {buffer}"
+        reason = how_computed(self._model, names)
+        layer = owner_of(names) or min(names)
+        self._computed[layer] = FrozenGroup(layer, size, reason)
+        return reason
+
+    @property
+    def computed_layers(self) -> tuple[FrozenGroup, ...]:
+        """The outputs of layers with a computed weight."""
+        return tuple(self._computed.values())
+
     def returned(self, outputs: Sequence[Tensor]) -> None:
         """Note the network's outputs."""
         self.activations.returned(outputs)
@@ -154,6 +177,8 @@ def _is_refittable(model: nn.Module, layer: LayerSpec) -> bool:
     module = model.get_submodule(path)
     if leaf != "weight" or not isinstance(module, PLAIN_LAYERS) or layer.groups != 1:
         return False
+    if isinstance(module.bias, Tensor) and not isinstance(module.bias, nn.Parameter):
+        return False  # nobody trains a buffer
     # Patches are cut from what the operator reads, under symmetric zero padding.
     is_even = any(size % 2 == 0 for size in layer.kernel_size)
     one_sided = is_even and getattr(module, "padding", 0) == "same"
@@ -218,7 +243,7 @@ def trace(model: nn.Module, example_inputs: Inputs) -> Structure:
         ModelError: the forward pass fails.
     """
     named = named_tensors(model)
-    tracer = LabelTrace(named, Atoms())
+    tracer = LabelTrace(model, named, Atoms())
     inputs = sample(example_inputs, 1)
 
     def failed(reason: str) -> ModelError:
@@ -241,7 +266,7 @@ def trace(model: nn.Module, example_inputs: Inputs) -> Structure:
     groups, frozen, owners = assemble(atoms, layers, shapes)
     return Structure(
         groups=groups,
-        frozen=frozen,
+        frozen=frozen + tracer.computed_layers,
         layers=layers,
         fixed_macs=dict(tracer.fixed_macs),
         uncounted=tuple(tracer.uncounted.names),
@@ -279,7 +304,7 @@ def _traced_in_training(
     if not idle:
         return seen.atoms, TrainingOnly()
     copied = in_training_mode(model)
-    tracer = LabelTrace(named_tensors(copied), seen.atoms.copy())
+    tracer = LabelTrace(copied, named_tensors(copied), seen.atoms.copy())
     failure = None
     try:
         _run(copied, inputs, tracer)

@@ -25,9 +25,11 @@ def test_json(cli) -> None:
 
 
 def test_limits(cli) -> None:
-    report = json.loads(cli("inspect", "--json", "--exclude", "stem*", "--min-keep", "0.5").out)
-    assert "stem.0" not in {group["name"] for group in report["groups"]}
-    assert "excluded by the user" in {group["reason"] for group in report["frozen"]}
+    limits = ("--exclude", "stem*", "--exclude-outputs", "widen", "--min-keep", "0.5")
+    report = json.loads(cli("inspect", "--json", *limits).out)
+    assert not {"stem.0", "widen.0"} & {group["name"] for group in report["groups"]}
+    reasons = {group["name"]: group["reason"] for group in report["frozen"]}
+    assert reasons["stem.0"] == "excluded" and reasons["widen.0"] == "its outputs are excluded"
     assert all(group["lowest"] == group["units"] / 2 for group in report["groups"])
 
 

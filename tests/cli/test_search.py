@@ -98,6 +98,41 @@ def test_a_recalled_run_says_what_is_searched(cli) -> None:
     assert 'model = "demo"' in Path("other", "config.toml").read_text()
 
 
+def test_what_stays_and_what_is_trained_is_said_and_recalled(cli) -> None:
+    limits = ("--exclude", "stem.0", "--exclude-outputs", "widen.0", "--train-frozen")
+    command = "search --config small.toml --budget flops=0.7 --trials 2 --strategy netadapt"
+    assert cli(*command.split(), *limits, "--output", "out").status == 0
+    config = Path("out", "config.toml")
+    stored = tomllib.loads(config.read_text())
+    assert stored["exclude"] == ["stem.0"] and stored["exclude_outputs"] == ["widen.0"]
+    assert stored["train_frozen"] is True
+    assert not {"stem.0", "widen.0"} & result("out")["widths"].keys()
+    again = ("search", "--from", "out", "--budget", "flops=0.8", "--recover", "off", "--output")
+    assert cli(*again, "same").status == 0
+    assert result("same")["widths"].keys() == result("out")["widths"].keys()
+    assert cli(*again, "other", "--exclude", "stem.0", "--no-train-frozen").status == 0
+    other = tomllib.loads(Path("other", "config.toml").read_text())
+    assert (other["exclude_outputs"], other["train_frozen"]) == ([], False)
+
+
+def test_a_run_of_an_older_version_keeps_what_exclude_meant(cli) -> None:
+    """It left the outputs alone and trained what was frozen: resumed or recalled, it still does."""
+    command = "search --config small.toml --budget flops=0.7 --trials 1 --strategy random"
+    limits = ("--exclude-outputs", "widen.0", "--train-frozen")
+    assert cli(*command.split(), *limits, "--output", "out").status == 0
+    config = Path("out", "config.toml")
+    text = config.read_text().replace("exclude = []\n", "").replace("exclude_outputs", "exclude")
+    config.write_text(text.replace("train_frozen = true\n", ""))
+    recalled = cli("search", "--from", "out", "--budget", "flops=0.8", "--output", "recalled")
+    assert recalled.status == 0, recalled.err
+    resumed = cli("search", "--resume", "--output", "out", "--trials", "2")
+    assert resumed.status == 0 and "goes on as it was begun" in resumed.err
+    for run in ("out", "recalled"):
+        stored = tomllib.loads(Path(run, "config.toml").read_text())
+        assert (stored["exclude"], stored["exclude_outputs"]) == ([], ["widen.0"])
+        assert stored["train_frozen"] is True
+
+
 def test_a_run_that_was_begun_from_python_is_recalled_with_its_model(cli) -> None:
     Path("begun").mkdir()
     Path("begun", "config.toml").write_text('budget = "flops=0.5"\n')

@@ -244,3 +244,33 @@ def test_what_cannot_be_folded_keeps_its_outputs(forward: Any, net: Any) -> None
             parameter.mul_(1.1)
         unfolded = unfold_batchnorm(folded, model, trace(model, inputs))
         torch.testing.assert_close(unfolded(inputs), folded(inputs), rtol=1e-4, atol=1e-5)
+
+
+def test_statistics_that_are_to_stay_do() -> None:
+    model, x = model_of(), torch.randn(64, 4)
+    reestimate_batchnorm(model, Samples(x, None), {"1.running_mean", "1.running_var"})
+    assert torch.equal(model[1].running_mean, torch.zeros(6)) and not model[1].training
+    assert model[5].running_mean.abs().max() > 0
+
+
+def test_gains_and_shifts_that_are_frozen_stay_whatever_is_measured_or_learnt() -> None:
+    """Statistics follow the data; a layer and its BN are learnt as one only where both may be."""
+    model = copy.deepcopy(nn.Sequential(*LAYERS["conv"][0], nn.Flatten())).eval()
+    inputs = torch.randn(5, *LAYERS["conv"][1])
+    model[1].requires_grad_(False)
+    before = copy.deepcopy(model.state_dict())
+    structure = trace(model, inputs).leaving({"1.weight", "1.bias"})
+    with torch.no_grad():
+        reestimate_batchnorm(model, Samples(inputs, None), structure.untouched)
+        scored = fold_batchnorm(model, structure)
+        learner = fold_batchnorm(model, structure, to_train=True)
+        torch.testing.assert_close(scored(inputs), model(inputs), rtol=1e-4, atol=1e-5)
+        learner[0].weight.mul_(2)
+        unfolded: Any = unfold_batchnorm(learner, model, structure)
+        torch.testing.assert_close(unfolded(inputs), learner(inputs))
+    assert isinstance(scored[1], nn.Identity) and isinstance(learner[1], _BatchNorm)
+    assert torch.equal(unfolded[0].weight, 2 * before["0.weight"])
+    assert not torch.equal(unfolded[1].running_mean, before["1.running_mean"])
+    assert all(
+        torch.equal(unfolded[1].state_dict()[k], before[f"1.{k}"]) for k in ("weight", "bias")
+    )

@@ -414,3 +414,22 @@ def test_only_what_a_relu_lets_through_is_wanted(net: Any) -> None:
         keep = random_keep(model, structure, 0.5)
         errors.append(float(F.mse_loss(outputs(repaired(model, keep, effort)), target)))
     assert errors[1] < 0.97 * errors[0]
+
+
+@pytest.mark.parametrize("fixed", [{"conv2b.weight"}, {"stem.weight", "head.bias"}])
+def test_fixed_weights_are_sliced_and_nothing_else(net: Any, fixed: set[str]) -> None:
+    torch.manual_seed(0)
+    model = net(residual, **residual_parts()).eval()
+    structure = trace(model, IMAGES[:2]).leaving(fixed)
+    samples = Samples(IMAGES, None)
+    keep = kept_positions(model, structure.policy([range(s // 2) for s in structure.dense_widths]))
+    refitter = Refitter(model, structure, collect_moments(model, structure, samples, seed=0))
+    small, sliced = cut(model, keep, refitter.tensors(keep)), cut(model, keep)
+    SequentialRepair(model, structure, samples, seed=0).repair(small, keep)
+    wanted = dict(sliced.named_parameters())
+    changed = {n for n, p in small.named_parameters() if not torch.equal(p, wanted[n])}
+    layers = {"stem", "head", *(f"conv{i}{half}" for i in (1, 2, 3) for half in "ab")}
+    left = {name.partition(".")[0] for name in fixed}
+    assert changed == {f"{layer}.weight" for layer in layers - left} | (
+        {"head.bias"} if "head" not in left else set()
+    )

@@ -125,6 +125,27 @@ def test_frozen_weights_learn_and_stay_marked(course: Course) -> None:
     assert not any(p.requires_grad for p in found.network.parameters())
 
 
+def test_what_is_to_keep_its_values_is_not_trained(course: Course) -> None:
+    """A frozen layer before a BN that learns, a frozen BN behind a layer that learns, a bias."""
+    fixed = {"stem.0.weight", "widen.1.weight", "widen.1.bias", "head.bias"}
+    assert fixed <= dict(course.dense.named_parameters()).keys()
+    course.structure = course.structure.leaving(fixed)
+    small, found = train(course.lesson(0.5), 30)
+    assert found.network is not small and found.after < found.before
+    before = weights(small)
+    changed = {
+        name for name, p in weights(found.network).items() if not torch.equal(p, before[name])
+    }
+    assert changed == {name for name, _ in small.named_parameters()} - fixed
+
+
+def test_nothing_that_may_be_trained_is_said(course: Course) -> None:
+    everything = frozenset(name for name, _ in course.dense.named_parameters())
+    course.structure = course.structure.leaving(everything)
+    with pytest.raises(ModelError, match="every parameter is frozen or excluded; train_frozen"):
+        train(course.lesson(0.5), 4)
+
+
 def test_every_image_is_seen_once_before_any_comes_again(course: Course) -> None:
     course.images = Images(torch.randn(5 * distillation.CPU_BATCH, 1, 8, 8))
     train(course.lesson(0.5), 4)

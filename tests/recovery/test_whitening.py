@@ -250,3 +250,17 @@ def test_outputs_whose_weights_are_zero_learn() -> None:
         adam.step((model(inputs) - 5).square().mean(), 1.0)
     assert abs(float(model[0].bias[2].detach()) - bias) > 1e-3
     assert model[0].weight[2].abs().max() > 1e-3
+
+
+def test_what_requires_no_gradients_stays() -> None:
+    model, inputs = posed("linear")
+    model[0].bias.requires_grad_(False)
+    before = [one.detach().clone() for one in model[0].parameters()]
+    adam = learner(model, inputs)
+    adam.step((model(inputs) - 5).square().mean(), 1.0)
+    assert not torch.equal(model[0].weight, before[0]) and torch.equal(model[0].bias, before[1])
+    model[0].requires_grad_(False)
+    before = [one.detach().clone() for one in model[0].parameters()]
+    adam = learner(model, inputs)
+    adam.step((model(inputs) - 5).square().mean(), 1.0)
+    assert all(map(torch.equal, before, model[0].parameters()))

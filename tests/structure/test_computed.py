@@ -1,0 +1,159 @@
+"""Layers whose weight is computed stay whole, for the true reason; the others are pruned."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.nn.utils import parametrizations, prune
+from torch.nn.utils.parametrize import register_parametrization
+
+from autoprune.structure.surgery import apply_policy
+from autoprune.structure.verify import analyze
+
+IMAGES = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+def network(middle: nn.Module | None = None) -> Any:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 6, 1), nn.ReLU(), middle or nn.Conv2d(6, 8, 1), nn.ReLU(),
+        nn.Conv2d(8, 10, 1), nn.ReLU(), nn.Conv2d(10, 4, 1),
+    ).eval()  # fmt: skip
+
+
+class Adapted(nn.Module):
+    def __init__(self, base: nn.Conv2d) -> None:
+        super().__init__()
+        self.base = base
+        self.down, self.up = nn.Parameter(torch.randn(2, 6)), nn.Parameter(torch.randn(8, 2))
+
+    def forward(self, x: Any) -> Any:
+        change = (self.up @ self.down)[:, :, None, None]
+        return F.conv2d(x, self.base.weight + change, self.base.bias)
+
+
+class Standardised(nn.Conv2d):
+    def forward(self, x: Any) -> Any:
+        return F.conv2d(x, self.weight - self.weight.mean((1, 2, 3), keepdim=True), self.bias)
+
+
+class Blur(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("kernel", torch.full((6, 1, 3, 3), 1 / 9))
+
+    def forward(self, x: Any) -> Any:
+        return F.conv2d(x, self.kernel, padding=1, groups=6)
+
+
+def changed(change: Callable[[nn.Module], Any]) -> Any:
+    model = network()
+    change(model[2])
+    return model
+
+
+UTILS = "make it permanent with torch.nn.utils."
+REMOVE = f"{UTILS}parametrize.remove_parametrizations(module, 'weight')"
+WAYS: dict[str, tuple[Callable[[], Any], str]] = {
+    "masks": (
+        lambda: changed(lambda m: prune.l1_unstructured(m, "weight", 0.3)),
+        "2's weight is computed by torch.nn.utils.prune masks: "
+        f"{UTILS}prune.remove(module, 'weight')",
+    ),
+    "several masks": (
+        lambda: changed(lambda m: [prune.random_unstructured(m, "weight", 0.3) for _ in range(2)]),
+        "2's weight is computed by torch.nn.utils.prune masks: "
+        f"{UTILS}prune.remove(module, 'weight')",
+    ),
+    "masked bias": (
+        lambda: changed(lambda m: prune.l1_unstructured(m, "bias", 0.3)),
+        f"2's bias is computed by torch.nn.utils.prune masks: {UTILS}prune.remove(module, 'bias')",
+    ),
+    "weight norm by hook": (
+        lambda: changed(torch.nn.utils.weight_norm),
+        "2's weight is computed by torch.nn.utils.weight_norm: "
+        f"{UTILS}remove_weight_norm(module, 'weight')",
+    ),
+    "spectral norm by hook": (
+        lambda: changed(torch.nn.utils.spectral_norm),
+        "2's weight is computed by torch.nn.utils.spectral_norm: "
+        f"{UTILS}remove_spectral_norm(module, 'weight')",
+    ),
+    "weight norm": (
+        lambda: changed(parametrizations.weight_norm),
+        f"2's weight is computed by the parametrization WeightNorm: {REMOVE}",
+    ),
+    "spectral norm": (
+        lambda: changed(parametrizations.spectral_norm),
+        f"2's weight is computed by the parametrization SpectralNorm: {REMOVE}",
+    ),
+    "orthogonal": (
+        lambda: changed(parametrizations.orthogonal),
+        f"2's weight is computed by the parametrization Orthogonal: {REMOVE}",
+    ),
+    "own parametrization": (
+        lambda: changed(lambda m: register_parametrization(m, "weight", nn.Tanh())),
+        f"2's weight is computed by the parametrization Tanh: {REMOVE}",
+    ),
+    "adapter": (
+        lambda: network(Adapted(nn.Conv2d(6, 8, 1))),
+        "2's weight is computed from 2.base.weight, 2.down, 2.up: make the result one parameter",
+    ),
+    "standardised": (
+        lambda: network(Standardised(6, 8, 1)),
+        "2's weight is computed from 2.weight: make the result one parameter",
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("way", WAYS)
+def test_a_computed_weight_freezes_its_layer_alone(way: str) -> None:
+    make, reason = WAYS[way]
+    model = make()
+    structure = analyze(model, IMAGES)
+    assert [group.name for group in structure.groups] == ["4"]
+    told = {frozen.name: (frozen.size, frozen.reason) for frozen in structure.frozen}
+    assert told == {"0": (6, reason), "2": (8, reason), "6": (4, "the network's output")}
+    small = apply_policy(model, structure.policy([range(5)]))
+    assert small[4].out_channels == 5
+    with torch.no_grad():
+        torch.testing.assert_close(small[:4](IMAGES), model[:4](IMAGES))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_weight_made_permanent_is_pruned() -> None:
+    model = changed(lambda m: prune.l1_unstructured(m, "weight", 0.3))
+    prune.remove(model[2], "weight")
+    assert [group.name for group in analyze(model, IMAGES).groups] == ["0", "2", "4"]
+
+
+def test_a_buffer_as_kernel_is_named() -> None:
+    model = network(Blur())
+    model[4] = nn.Conv2d(6, 10, 1)
+    structure = analyze(model, IMAGES)
+    assert [group.name for group in structure.groups] == ["4"]
+    reasons = {frozen.name: frozen.reason for frozen in structure.frozen}
+    assert reasons["0"] == "used by conv2d with a buffer as its weight, 2.kernel"
+
+
+def test_a_kernel_for_every_input_is_named(net: Any) -> None:
+    model = net(
+        lambda m, x: m.c(F.conv2d(m.a(x), m.kernels * x.amax((0, 2, 3))[0])),
+        a=nn.Conv2d(3, 6, 1), kernels=nn.Parameter(torch.randn(8, 6, 1, 1)), c=nn.Conv2d(8, 4, 1),
+    )  # fmt: skip
+    reasons = {frozen.name: frozen.reason for frozen in analyze(model, IMAGES).frozen}
+    assert reasons["a"] == "used by conv2d, whose weight is computed from the network's input"
+
+
+def test_a_network_that_is_one_such_layer() -> None:
+    layer = parametrizations.weight_norm(nn.Linear(5, 4))
+    (frozen,) = analyze(layer, torch.randn(2, 5)).frozen
+    assert frozen.reason == (
+        f"the network's weight is computed by the parametrization WeightNorm: {REMOVE}"
+    )

@@ -1,0 +1,72 @@
+"""Wrappers are taken off; what cannot be cut is named in one line."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from autoprune.errors import ModelError
+from autoprune.structure.wrappers import plain_network
+
+
+def network() -> nn.Sequential:
+    return nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3)).eval()
+
+
+def compiled(model: nn.Module) -> Any:
+    return torch.compile(model, backend="eager")
+
+
+def test_wrappers_are_taken_off() -> None:
+    model = network()
+    assert plain_network(model) is model
+    assert plain_network(nn.DataParallel(model)) is model
+    assert plain_network(compiled(model)) is model
+    assert plain_network(nn.DataParallel(compiled(model))) is model
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [torch.fx.symbolic_trace, torch.optim.swa_utils.AveragedModel],
+    ids=["fx", "averaged"],
+)
+def test_python_networks_stay_as_they_are(kept: Any) -> None:
+    model = kept(network())
+    assert plain_network(model) is model
+
+
+def with_part(make: Any) -> nn.Module:
+    model = network()
+    model[2] = make(model[2])
+    return model
+
+
+def compiled_in_place(model: nn.Module) -> nn.Module:
+    model.compile(backend="eager")
+    return model
+
+
+EXAMPLE = torch.randn(2, 4)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: torch.jit.script(network()), "the network is a TorchScript module"),
+        (lambda: torch.jit.trace(network(), EXAMPLE), "the network is a TorchScript module"),
+        (
+            lambda: torch.export.export(network(), (EXAMPLE,)).module(),
+            "the network is a graph of operators .* pass the Python network that was exported",
+        ),
+        (lambda: with_part(compiled), "the network's '2' is compiled by torch.compile: pass"),
+        (lambda: with_part(compiled_in_place), "the network's '2' is compiled by torch.compile"),
+    ],
+    ids=["script", "trace", "export", "compiled part", "part compiled in place"],
+)
+def test_what_cannot_be_cut_is_named(make: Any, message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        plain_network(make())
