@@ -274,8 +274,13 @@ def draw_images(model: nn.Module, data: Any, config: SearchConfig, progress: Pro
         DataError: too few, not finite, or of a form that is not understood.
     """
     sizes = SplitSizes(config.calibration_samples, config.search_samples, config.selection_samples)
-    splits = fitted(as_splits(data), model)
-    images = partition(splits, sizes, config.seed, note=progress.note)
+    images = partition(
+        fitted(as_splits(data), model),
+        sizes,
+        config.seed,
+        note=progress.note,
+        step=lambda d, t: progress.step("images", d, t),
+    )
     return images.to(device_of(model))
 
 

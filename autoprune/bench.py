@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from autoprune.config import SearchConfig
-from autoprune.data import Partition, Samples, mixed_pairs
+from autoprune.data import Partition, Samples, check_classes, mixed_pairs
 from autoprune.errors import RunError
 from autoprune.evaluation.evaluator import Build, Builder, Evaluator, timed
 from autoprune.evaluation.measurement import Measurement, Scores
@@ -111,7 +111,9 @@ def set_up(
     criterion = make_importance(config.importance)
     check_needs(criterion, images.calibration)
     by_kl = evaluate is None and config.reward == DEFAULT_REWARD
-    search, selection, contest = _scorers(model, images, evaluate, by_kl, config.seed)
+    search, selection, contest = _scorers(
+        model, images, evaluate, by_kl, config.seed, progress.note
+    )
     check_labels(config.reward, search.dense)
     builder = gather(
         model,
@@ -149,13 +151,21 @@ def set_up(
 
 
 def _scorers(
-    model: nn.Module, images: Partition, evaluate: Evaluate | None, by_kl: bool, seed: int
+    model: nn.Module,
+    images: Partition,
+    evaluate: Evaluate | None,
+    by_kl: bool,
+    seed: int,
+    note: Callable[[str], None],
 ) -> tuple[Scorer, Scorer, Scorer]:
     """Return who scores candidates, the winner, and finalists beside each other."""
     if evaluate is not None:
         custom = CustomScorer(model, evaluate)
         return custom, custom, custom
     search = ClassificationScorer(model, images.search)
+    check_classes(images.classes, search.classes)
+    if search.doubt:
+        note(search.doubt)
     selection = ClassificationScorer(model, images.selection)
     mixed = mixed_pairs(images.unread, images.selection, seed) if by_kl else None
     if mixed is None:

@@ -19,7 +19,7 @@ RENEWABLE = ("trials", "time", "recover")
 # A step of widths that the device chooses.
 AUTO = "auto"
 # Where model and data come from, and written into a run's config.toml besides the options.
-ORIGIN = ("model", "weights", "data", "normalize", "device")
+ORIGIN = ("model", "weights", "data", "normalize", "classes", "device")
 REMARKS = ("autoprune", "versions", "judge", "repair_samples")
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from autoprune.cli.options import AsJson, Data, Device, Model, Normalize, Weights
+from autoprune.cli.options import AsJson, Classes, Data, Device, Model, Normalize, Weights
 
 if TYPE_CHECKING:
     import torch
@@ -45,6 +45,7 @@ def evaluate(
     model: Model = None,
     weights: Weights = None,
     normalize: Normalize = None,
+    classes: Classes = None,
     device: Device = None,
     kit: Kit = None,
     from_kit: FromKit = None,
@@ -69,6 +70,7 @@ def evaluate(
         "weights": weights,
         "data": data,
         "normalize": normalize,
+        "classes": classes,
         "device": device,
     }
     if from_kit is not None:
@@ -109,12 +111,13 @@ class Subjects:
 
     def compare(self) -> dict[str, Any]:
         """Return what `autoprune evaluate --json` prints."""
+        from autoprune.cli.display import warn
         from autoprune.data.inputs import map_tensors
         from autoprune.evaluation.scoring import score_split
         from autoprune.latency import measured_here
 
         networks = [self.dense, self.pruned]
-        dense_scores, scores = score_split(self.dense, [self.pruned], self.split)
+        dense_scores, scores = score_split(self.dense, [self.pruned], self.split, warn)
         one = map_tensors(lambda value: value.to(self.device), self.split.take([0]).inputs)
         latency = measured_here(networks, one)
         costs = self.run.load_result()["costs"]
@@ -157,13 +160,15 @@ def load_subjects(run: str, given: Mapping[str, str], split_name: str | None) ->
 
     Args:
         run: a run directory.
-        given: "model", "weights", "data", "normalize" and "device" that replace the run's own.
+        given: "model", "weights", "data", "normalize", "classes" and "device" that replace the
+            run's own.
         split_name: a name in `SPLITS`, or None for the first that the data has.
 
     Raises:
         AutopruneError: anything that the user can mend.
     """
     from autoprune.api import load_pruned
+    from autoprune.cli.display import warn
     from autoprune.cli.specs import find_device, load_model
     from autoprune.data import load_splits
     from autoprune.structure.inputs import fitted
@@ -173,7 +178,9 @@ def load_subjects(run: str, given: Mapping[str, str], split_name: str | None) ->
     origin = _origin(directory.load_config(), given, run)
     directory.load_policy()  # an unfinished run is refused before anything is loaded
     device = find_device(origin.get("device"))
-    splits = load_splits(origin["data"], origin.get("normalize"))
+    splits = load_splits(origin["data"], origin.get("normalize"), origin.get("classes"))
+    for note in splits.notes:
+        warn(note)
     _choose(splits, split_name, origin["data"])  # a mistake is told before the network is loaded
     dense = load_model(origin["model"], origin.get("weights")).to(device).eval()
     name, split = _choose(fitted(splits, dense), split_name, origin["data"])
@@ -183,15 +190,18 @@ def load_subjects(run: str, given: Mapping[str, str], split_name: str | None) ->
 
 def _origin(stored: Mapping[str, Any], given: Mapping[str, str], run: str) -> dict[str, str]:
     """Return where model and data come from: the run's own words, where nothing else is given."""
+    from autoprune.data import reads_classes
     from autoprune.errors import UsageError
     from autoprune.plugin import names_object
 
-    names = ("model", "weights", "data", "normalize")  # the device is this machine's own
+    names = ("model", "weights", "data", "normalize", "classes")  # the device is this machine's own
     kept = {name: stored[name] for name in names if name in stored}
     if "model" in given:
         kept.pop("weights", None)  # another network has other weights
     if "data" in given and names_object(given["data"]):
         kept.pop("normalize", None)  # a factory normalises itself
+    if not reads_classes(given.get("data", "") or kept.get("data", "")):
+        kept.pop("classes", None)
     origin = {**kept, **given}
     lacking = [f"--{name} SPEC" for name in ("model", "data") if name not in origin]
     if lacking:

@@ -57,6 +57,15 @@ Normalize = Annotated[
         rich_help_panel=NETWORK,
     ),
 ]
+Classes = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE",
+        help="Class names, one per line in the order of the network's outputs: which label a class "
+        "folder of imagefolder:DIR has (default: its place among the sorted folders).",
+        rich_help_panel=NETWORK,
+    ),
+]
 Device = Annotated[
     str | None,
     typer.Option(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from autoprune.cli.options import (
+    Classes,
     Data,
     Device,
     Exclude,
@@ -61,6 +62,7 @@ def search(
     weights: Weights = None,
     data: Data = None,
     normalize: Normalize = None,
+    classes: Classes = None,
     device: Device = None,
     budget: Budget = None,
     max_drop: MaxDrop = None,
@@ -121,7 +123,7 @@ def run_search(settings: Settings) -> None:
     _check(settings)
     origin = settings.origin
     device = find_device(origin.get("device"))
-    data = load_splits(origin["data"], origin.get("normalize"))
+    data = load_splits(origin["data"], origin.get("normalize"), origin.get("classes"))
     model = load_model(origin["model"], origin.get("weights")).to(device)
     if has_random_weights(origin["model"], origin.get("weights")):
         warn(f"{origin['model']} has random weights; give trained ones with --weights FILE.")

@@ -33,7 +33,7 @@ else:
 # cut of it, and by which table its latency is foretold. What is said oneself goes before, each time
 # for all that belongs together.
 _RECALLED = (
-    ("model", "weights", "data", "normalize"),
+    ("model", "weights", "data", "normalize", "classes"),
     ("latency_table", "latency_backend"),
     ("exclude", "exclude_outputs"),
     *(("train_frozen",), ("min_keep",), ("round_to",), ("importance",)),
@@ -59,7 +59,7 @@ class Settings:
 
     Attributes:
         origin: where model and data come from: "model" and "data", perhaps "weights",
-            "normalize" and "device".
+            "normalize", "classes" and "device".
         search: fields of `SearchConfig`.
         output: the run directory.
         resume: whether the run is there already.
@@ -76,7 +76,11 @@ class Settings:
     @property
     def lasting_origin(self) -> dict[str, str]:
         """The origin in words that mean the same in any folder."""
-        readers = {"model": absolute_model, "data": absolute_data, "weights": absolute}
+        readers = {
+            "model": absolute_model,
+            "data": absolute_data,
+            **dict.fromkeys(("weights", "classes"), absolute),
+        }
         return {key: readers.get(key, str)(value) for key, value in self.origin.items()}
 
     @property

@@ -1,19 +1,21 @@
 """Images: where they come from, how they are normalised, and who reads which."""
 
+from autoprune.data.labels import check_classes, check_labels, with_class_labels
 from autoprune.data.normalization import Normalization, parse_normalization
 from autoprune.data.partition import (
+    MAX_BYTES,
     Partition,
     SplitSizes,
-    check_labels,
     check_samples,
     mixed_pairs,
     partition,
 )
-from autoprune.data.sources import absolute_data, load_splits
+from autoprune.data.sources import absolute_data, load_splits, reads_classes
 from autoprune.data.splits import NO_LABEL, ArraySplit, DatasetSplit, Samples, Split, Splits
 from autoprune.data.user import as_splits
 
 __all__ = [
+    "MAX_BYTES",
     "NO_LABEL",
     "ArraySplit",
     "DatasetSplit",
@@ -25,10 +27,13 @@ __all__ = [
     "Splits",
     "absolute_data",
     "as_splits",
+    "check_classes",
     "check_labels",
     "check_samples",
     "load_splits",
     "mixed_pairs",
     "parse_normalization",
     "partition",
+    "reads_classes",
+    "with_class_labels",
 ]

@@ -69,7 +69,7 @@ def _load_binary(folder: Path, normalize: str | None) -> Splits:
         name: ArraySplit(_images(part), part[:, 0].astype(np.int64), normalization)
         for name, part in parts.items()
     }
-    return Splits(**splits)
+    return Splits.of(splits)
 
 
 def _read_records(path: Path) -> npt.NDArray[np.uint8]:

@@ -1,53 +1,91 @@
-"""Image files in class folders, read by torchvision."""
+"""Image files, in class folders or without labels, read by torchvision."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, TypeAlias
 
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from autoprune.data.class_names import Numbering
 from autoprune.data.normalization import Normalization, parse_normalization
 from autoprune.data.splits import DatasetSplit, Splits
 from autoprune.errors import DataError, UsageError, first_line
 
+Read: TypeAlias = Callable[[str], Tensor]
+"""The path of an image file → the image as the network takes it."""
 
-def load_image_folder(argument: str, normalize: str | None) -> Splits:
-    """Read `DIR/train`, `DIR/val` and `DIR/test`, or class folders right in DIR as train.
+
+def load_image_folder(argument: str, normalize: str | None, classes: str | None = None) -> Splits:
+    """Read `DIR/train`, `DIR/val` and `DIR/test`, or what is right in DIR as train.
 
     Every image is resized to 256, cropped to the central 224 and normalised. Where there is no
-    train folder, val takes its place. Labels number the class folders of ALL splits, sorted, so
-    that a split which lacks some classes still agrees with the others.
+    train folder, val takes its place. The file `classes` says which label a class folder has;
+    without it labels number the class folders of ALL splits, sorted, so that a split which lacks
+    some classes still agrees with the others. Images in no class folder have no labels in any case.
+
+    Args:
+        argument: DIR.
+        normalize: see `parse_normalization`.
+        classes: a text file with a class name per line, in the order of the network's outputs.
 
     Raises:
-        UsageError: the folder is missing or torchvision is not installed.
-        DataError: there are no class folders or no images.
+        UsageError: the folder is missing, the file does not name its class folders, or torchvision
+            is not installed.
+        DataError: there are no images.
     """
     folder = Path(argument).expanduser()
     if not folder.is_dir():
         raise UsageError(f"no such folder: {argument!r}; write imagefolder:DIR.")
     roots = {name: folder / name for name in ("train", "val", "test") if (folder / name).is_dir()}
     if "train" not in roots:
-        # Class folders right in DIR; or val without train, which then serves as train.
+        # Images right in DIR; or val without train, which then serves as train.
         roots["train"] = roots.pop("val", folder)
     if roots["train"] == folder and "test" in roots:
         raise UsageError(f"{argument!r} has test but neither train nor val: add one of them.")
     normalization = parse_normalization(normalize, channels=3)
-    classes = sorted({child.name for root in roots.values() for child in _class_folders(root)})
-    splits = {name: _open(root, classes, normalization) for name, root in roots.items()}
-    return Splits(**splits)
+    folders = sorted({name for root in roots.values() for name in _class_folders(root)})
+    if classes is None:
+        numbering = Numbering.of_folders(folders)
+    else:
+        numbering = Numbering.of_file(Path(classes).expanduser(), folders)
+    splits = {name: _open(root, numbering, normalization) for name, root in roots.items()}
+    return Splits.of(splits)
 
 
-def _class_folders(root: Path) -> list[Path]:
-    found = sorted(child for child in root.iterdir() if child.is_dir())
-    if not found:
-        raise DataError(f"no class folders in {str(root)!r}: images belong in {root}/CLASS/.")
-    return found
+def _class_folders(root: Path) -> list[str]:
+    return [child.name for child in root.iterdir() if child.is_dir() and child.name[0] != "."]
 
 
-def _open(root: Path, classes: list[str], normalization: Normalization) -> DatasetSplit:
+def _open(root: Path, numbering: Numbering, normalization: Normalization) -> DatasetSplit:
     try:
-        from torchvision import transforms
-        from torchvision.datasets import ImageFolder
+        from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
     except ImportError as error:
         raise UsageError("imagefolder needs torchvision: pip install autoprune[vision].") from error
+    labels = {name: numbering.labels[name] for name in _class_folders(root)}
+    try:
+        if labels:
+            files = make_dataset(root, labels, extensions=IMG_EXTENSIONS, allow_empty=True)
+        else:
+            paths = sorted(path for path in root.iterdir() if path.is_file())
+            files = [(str(p), None) for p in paths if p.suffix.lower() in IMG_EXTENSIONS]
+    except OSError as error:
+        raise DataError(f"cannot read images in {str(root)!r}: {first_line(error)}") from error
+    if not files:
+        raise DataError(
+            f"no images in {str(root)!r}: put them in {root}/CLASS/, or right there if they have "
+            "no labels."
+        )
+    images = _Images(files, _reader(normalization))
+    return DatasetSplit(images, classes=numbering.classes if labels else None)
+
+
+def _reader(normalization: Normalization) -> Read:
+    from torchvision import transforms
+    from torchvision.datasets.folder import default_loader
+
     transform = transforms.Compose(
         [
             transforms.Resize(256),
@@ -56,11 +94,20 @@ def _open(root: Path, classes: list[str], normalization: Normalization) -> Datas
             normalization,
         ]
     )
-    label = [classes.index(child.name) for child in _class_folders(root)]
-    try:
-        images = ImageFolder(root, transform, target_transform=label.__getitem__, allow_empty=True)
-    except OSError as error:
-        raise DataError(f"cannot read images in {str(root)!r}: {first_line(error)}") from error
-    if len(images) == 0:
-        raise DataError(f"no images in {str(root)!r}: put them in {root}/CLASS/.")
-    return DatasetSplit(images)
+    return lambda file: transform(default_loader(file))
+
+
+class _Images(Dataset[Any]):
+    """Image files with their labels; without labels the items are images alone."""
+
+    def __init__(self, files: Sequence[tuple[str, int | None]], read: Read) -> None:
+        self._files = files
+        self._read = read
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def __getitem__(self, index: int) -> Any:
+        file, label = self._files[index]
+        image = self._read(file)
+        return image if label is None else (image, label)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import numpy.typing as npt
 from numpy.lib.npyio import NpzFile
 
 from autoprune.data.normalization import parse_normalization
+from autoprune.data.overlap import shared_note
 from autoprune.data.splits import ArraySplit, Splits
 from autoprune.errors import DataError, UsageError, did_you_mean, first_line
 from autoprune.plugin import absolute
@@ -25,12 +27,23 @@ def load_npz(argument: str, normalize: str | None) -> Splits:
 
     Raises:
         UsageError: the argument is malformed or a file is missing.
-        DataError: a file is damaged or its arrays are not as they should be.
+        DataError: a file is damaged, its arrays are not as they should be, or test has one of the
+            other splits' files.
     """
-    return read_npz_splits(_parse_files(argument), normalize)
+    files = _parse_files(argument)
+    return read_npz_splits(files, normalize, tuple(_shared_files(files)))
 
 
-def read_npz_splits(files: dict[str, list[Path]], normalize: str | None) -> Splits:
+def _shared_files(files: Mapping[str, Sequence[Path]]) -> Iterator[str]:
+    resolved = {name: {path.resolve(): path for path in paths} for name, paths in files.items()}
+    for (name, one), (other, another) in combinations(resolved.items(), 2):
+        for path in one.keys() & another.keys():
+            yield shared_note(name, other, f"the file {str(one[path])!r}")
+
+
+def read_npz_splits(
+    files: dict[str, list[Path]], normalize: str | None, notes: Sequence[str] = ()
+) -> Splits:
     """Read the files of each split ("train", and "val" and "test" where there are any)."""
     arrays = {name: _read_files(paths) for name, paths in files.items()}
     image_shape = arrays["train"][0].shape[1:]
@@ -42,7 +55,7 @@ def read_npz_splits(files: dict[str, list[Path]], normalize: str | None) -> Spli
             )
     normalization = parse_normalization(normalize, image_shape[-1])
     splits = {name: ArraySplit(*pair, normalization) for name, pair in arrays.items()}
-    return Splits(**splits)
+    return Splits.of(splits, notes)
 
 
 def absolute_files(argument: str) -> str:

@@ -4,20 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from autoprune.data.inputs import map_tensors, sample_shapes, tensors
+from autoprune.data.labels import with_class_labels
 from autoprune.data.splits import PartOfSplit, Samples, Split, Splits
 from autoprune.errors import DataError, UsageError
 
 MAX_BYTES = 600_000_000
+# Bytes of all inputs in memory from which on their size is told.
+MUCH = 1_000_000_000
+PURPOSES = ("calibration", "search", "selection")
 # Mixed images per image of the selection.
 MIXED = 3
 CHUNK = 64
 """Samples fetched at a time, so that images are not held twice while they are gathered."""
+
+
+Step: TypeAlias = Callable[[int, int], None]
+"""Told how many of the images are read, and how many there are."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +60,7 @@ class Partition:
         unread: the training images that are in none of the three.
         test: for the final figure only.
         signal_split: where search and selection come from: "val", or "train" where there is no val.
+        classes: how many classes the labels of search and selection number; None if not known.
     """
 
     calibration: Samples
@@ -60,6 +70,7 @@ class Partition:
     unread: Split
     test: Split | None
     signal_split: str
+    classes: int | None = None
 
     def to(self, device: torch.device | str) -> Partition:
         """Return the same partition with the samples in memory on a device."""
@@ -77,6 +88,7 @@ def partition(
     seed: int,
     max_bytes: int = MAX_BYTES,
     note: Callable[[str], None] = lambda text: None,
+    step: Step = lambda done, total: None,
 ) -> Partition:
     """Draw the images of a search at random.
 
@@ -87,45 +99,80 @@ def partition(
         sizes: samples wanted.
         seed: equal seeds draw equal images.
         max_bytes: limit on the inputs of each purpose, in bytes.
-        note: told if there are fewer samples than wanted, and why.
+        note: told of what the splits say of themselves, if there are fewer samples than wanted, and
+            why, and if images take much memory.
+        step: told how many of the images are read, and of how many.
 
     Raises:
         DataError: a split cannot give every purpose one sample, or its inputs are not finite.
     """
-    limit = max(1, max_bytes // splits.train.take([0]).sample_bytes)
+    for remark in splits.notes:
+        note(remark)
+    each = splits.train.take([0]).sample_bytes
+    limit = max(1, max_bytes // each)
     asked = (sizes.calibration, sizes.search, sizes.selection)
-    calibration, search, selection = (min(size, limit) for size in asked)
     rng = np.random.default_rng(seed)
-    if splits.val is None:
-        first, *others = _draw(splits.train, "train", [calibration, search, selection], rng)
-        judging, recovery = splits.train, _without(splits.train, others)
-        unread = _without(splits.train, [first, *others])
-    else:
-        (first,) = _draw(splits.train, "train", [calibration], rng)
-        others = _draw(splits.val, "val", [search, selection], rng)
-        judging, recovery = splits.val, splits.train
-        unread = _without(splits.train, [first])
-    parts = [_gather(splits.train, first), *(_gather(judging, indices) for indices in others)]
-    trimmed = []
-    for samples, name, size in zip(
-        parts, ("calibration", "search", "selection"), asked, strict=True
-    ):
+    chosen = _choose(splits, [min(size, limit) for size in asked], rng)
+    counts = [len(part.indices) for part in chosen]
+    _tell_sizes(counts, asked, each, max_bytes, note)
+    calibration, search, selection = (
+        _gather(part.split, part.indices, _counted_on(step, sum(counts[:i]), sum(counts)))
+        for i, part in enumerate(chosen)
+    )
+    for samples, name in zip((calibration, search, selection), PURPOSES, strict=True):
         check_samples(samples, name)
-        if len(samples) < size:
-            full = len(samples) == limit
-            why = f"they fill {max_bytes / 1e6:.0f} MB" if full else "there are no more"
-            trimmed.append(f"{len(samples)} of {size} for {name} ({why})")
-    if trimmed:
-        note(f"fewer samples than asked for: {', '.join(trimmed)}")
+    read = [part.indices for part in chosen if part.split is splits.train]
     return Partition(
-        calibration=parts[0],
-        recovery=recovery,
-        search=parts[1],
-        selection=parts[2],
-        unread=unread,
+        calibration=calibration,
+        recovery=_without(splits.train, read[1:]) if len(read) > 1 else splits.train,
+        search=search,
+        selection=selection,
+        unread=_without(splits.train, read),
         test=splits.test,
         signal_split="train" if splits.val is None else "val",
+        classes=chosen[-1].classes,
     )
+
+
+def _choose(
+    splits: Splits, wanted: Sequence[int], rng: np.random.Generator
+) -> tuple[PartOfSplit, ...]:
+    """Return images for calibration, search and selection, at random."""
+    if splits.val is None:
+        return tuple(
+            PartOfSplit(splits.train, one) for one in _draw(splits.train, "train", wanted, rng)
+        )
+    (first,) = _draw(splits.train, "train", wanted[:1], rng)
+    others = _draw(splits.val, "val", wanted[1:], rng)
+    return PartOfSplit(splits.train, first), *(PartOfSplit(splits.val, one) for one in others)
+
+
+def _counted_on(step: Step, before: int, total: int) -> Callable[[int], None]:
+    """Return what tells how many of all images are read from how many of a part are."""
+    return lambda done: step(before + done, total)
+
+
+def _tell_sizes(
+    counts: Sequence[int],
+    asked: Sequence[int],
+    each: int,
+    max_bytes: int,
+    note: Callable[[str], None],
+) -> None:
+    """Tell where there are fewer samples than asked for, and if they take much memory."""
+    trimmed = []
+    for count, size, name in zip(counts, asked, PURPOSES, strict=True):
+        if count < size:
+            full = count == max(1, max_bytes // each)
+            why = f"they fill {max_bytes / 1e6:.0f} MB" if full else "there are no more"
+            trimmed.append(f"{count} of {size} for {name} ({why})")
+    if trimmed:
+        note(f"fewer samples than asked for: {', '.join(trimmed)}")
+    if (total := sum(counts) * each) >= MUCH:
+        note(
+            f"{sum(counts)} samples of {each / 1e6:.3g} MB are read into memory: {total / 1e9:.1f} "
+            "GB; smaller inputs, or fewer samples, take less"
+        )
 
 
 def mixed_pairs(
@@ -179,28 +226,6 @@ def check_samples(samples: Samples, name: str) -> None:
         )
 
 
-def check_labels(samples: Samples, classes: int) -> None:
-    """Check that labels fit a classifier; no labels at all are fine.
-
-    Raises:
-        DataError: the targets are not whole numbers of shape (n,) or one is not in [0, classes).
-    """
-    labels = samples.targets
-    if labels is None:
-        return
-    if labels.dim() != 1 or labels.dtype != torch.int64:
-        raise DataError(
-            f"labels must be whole numbers of shape (n,), but got {labels.dtype} of shape "
-            f"{tuple(labels.shape)}; for a task that is not classification pass evaluate=."
-        )
-    outside = labels[(labels < 0) | (labels >= classes)]
-    if len(outside):
-        raise DataError(
-            f"label {int(outside[0])} is outside the network's {classes} classes (0 to "
-            f"{classes - 1}); labels need not reach every class, but none may lie outside."
-        )
-
-
 def _draw(
     split: Split, name: str, wanted: Sequence[int], rng: np.random.Generator
 ) -> list[npt.NDArray[np.int64]]:
@@ -228,7 +253,12 @@ def _shares(available: int, wanted: Sequence[int]) -> list[int]:
     return [1 + (size - 1) * spare // excess for size in wanted]
 
 
-def _gather(split: Split, chosen: npt.NDArray[np.int64]) -> Samples:
+def _gather(
+    split: Split,
+    chosen: npt.NDArray[np.int64],
+    step: Callable[[int], None] = lambda done: None,
+) -> Samples:
+    """Return the chosen samples; `step` is told how many of them there are so far."""
     indices = chosen.tolist()
     whole: Samples | None = None
     targets: list[torch.Tensor] = []
@@ -244,8 +274,9 @@ def _gather(split: Split, chosen: npt.NDArray[np.int64]) -> Samples:
         place = whole[start : start + len(chunk)]
         map_tensors(lambda into, own: into.copy_(own), place.inputs, chunk.inputs)
         targets.extend([] if chunk.targets is None else [chunk.targets])
+        step(start + len(chunk))
     assert whole is not None  # there is at least one index
-    return Samples(whole.inputs, torch.cat(targets) if targets else None)
+    return with_class_labels(Samples(whole.inputs, torch.cat(targets) if targets else None))
 
 
 def _room_for(count: int, like: Samples) -> Samples:

@@ -65,7 +65,7 @@ FORMS: dict[str, Loader] = {
 }
 
 
-def load_splits(spec: str, normalize: str | None = None) -> Splits:
+def load_splits(spec: str, normalize: str | None = None, classes: str | None = None) -> Splits:
     """Open the data that a spec names.
 
     Args:
@@ -73,12 +73,18 @@ def load_splits(spec: str, normalize: str | None = None) -> Splits:
             `path/to/file.py:factory` or `package.module:factory`; the factory, called without
             arguments, returns what `as_splits` takes.
         normalize: see `parse_normalization`.
+        classes: with `imagefolder`: a text file with a class name per line, in the order of the
+            network's outputs; the position of a class folder's name is its label.
 
     Raises:
         UsageError: the spec or the normalisation cannot be meant, or something is missing.
         DataError: what is there cannot be used.
     """
     form, colon, argument = spec.partition(":")
+    if classes is not None:
+        if not reads_classes(spec):
+            raise UsageError(f"classes are names of class folders: data {spec!r} has none.")
+        return load_image_folder(argument, normalize, classes)
     if form in FORMS:
         if not argument and (colon or form != "digits"):
             raise UsageError(f"data {spec!r} lacks what follows the colon: see {form} in --help.")
@@ -89,6 +95,12 @@ def load_splits(spec: str, normalize: str | None = None) -> Splits:
         f"unknown data {spec!r}: {did_you_mean(form, FORMS)} "
         f"(Your own data: path/to/file.py:factory or package.module:factory.)"
     )
+
+
+def reads_classes(spec: str) -> bool:
+    """Return whether data has class folders, whose labels a file of class names can say."""
+    form, _, argument = spec.partition(":")
+    return form == "imagefolder" and bool(argument)
 
 
 def _from_factory(spec: str, normalize: str | None) -> Splits:

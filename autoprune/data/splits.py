@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,10 +16,12 @@ from torch.utils.data import default_collate
 
 from autoprune.data.inputs import Inputs, described, map_tensors, plain, tensors
 from autoprune.data.normalization import Normalization
-from autoprune.errors import DataError, first_line
+from autoprune.errors import AutopruneError, DataError, user_code
 
 # Of the inputs of one batch: a network's activations take many times as much.
 BATCH_BYTES = 40_000_000
+
+SPLIT_NAMES = ("train", "val", "test")
 
 # PyTorch's own mark of a sample without a label, among others that have one.
 NO_LABEL = -100
@@ -87,9 +90,11 @@ class Samples:
 
     @property
     def labelled(self) -> bool:
-        """Whether the targets are class labels."""
+        """Whether the targets are class labels, `NO_LABEL` not everywhere."""
         labels = self.targets
-        return labels is not None and labels.dim() == 1 and labels.dtype == torch.int64
+        if labels is None or labels.dim() != 1 or labels.dtype != torch.int64:
+            return False
+        return bool((labels != NO_LABEL).any())
 
     def with_unlabelled(self, others: Samples) -> Samples:
         """Return these samples and others: `NO_LABEL` for the latter where these have labels."""
@@ -129,7 +134,13 @@ class Samples:
 
 
 class Split(ABC):
-    """Images that are fetched when they are asked for."""
+    """Images that are fetched when they are asked for.
+
+    Attributes:
+        classes: how many classes the labels number; None where that is not known.
+    """
+
+    classes: int | None = None
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -176,24 +187,26 @@ class ArraySplit(Split):
 class DatasetSplit(Split):
     """Any map-style dataset, with the function that makes a batch of its items."""
 
-    def __init__(self, dataset: Any, collate: Collate = default_collate) -> None:
+    def __init__(
+        self, dataset: Any, collate: Collate = default_collate, classes: int | None = None
+    ) -> None:
         """Hold a dataset with `__len__` and `__getitem__`."""
         self.dataset = dataset
         self.collate = collate
+        self.classes = classes
 
     def __len__(self) -> int:
-        return len(self.dataset)
+        with explained("the dataset's length is not known"):
+            return len(self.dataset)
 
     def take(self, indices: Sequence[int]) -> Samples:
         """Fetch, collate and read the batch as `batch_samples` does."""
-        try:
-            items = [self.dataset[i] for i in indices]
-        except OSError as error:
-            raise DataError(f"a sample cannot be read: {first_line(error)}") from error
-        try:
+        length, items = len(self), []
+        for index in indices:
+            with explained(f"sample {index} of {length} cannot be read"):
+                items.append(self.dataset[index])
+        with explained("samples cannot make one batch"):
             batch = self.collate(items)
-        except (RuntimeError, TypeError) as error:
-            raise DataError(f"samples cannot make one batch: {first_line(error)}") from error
         samples = batch_samples(batch)
         if len(samples) != len(items):
             raise DataError(
@@ -223,6 +236,7 @@ class ChangedSplit(Split):
     def __init__(self, split: Split, change: Callable[[Inputs], Inputs]) -> None:
         self.split = split
         self.change = change
+        self.classes = split.classes
 
     def __len__(self) -> int:
         return len(self.split)
@@ -240,6 +254,7 @@ class PartOfSplit(Split):
         """Hold a split and which of its images are meant, in order."""
         self.split = split
         self.indices = indices
+        self.classes = split.classes
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -257,6 +272,7 @@ class Splits:
         train: images for calibration.
         val: images that the network was not trained on, for search and selection.
         test: images for the final figure only.
+        notes: what is used otherwise than it was given, for the user to read.
 
     Raises:
         DataError: a split is empty.
@@ -265,16 +281,24 @@ class Splits:
     train: Split
     val: Split | None = None
     test: Split | None = None
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, named: Mapping[str, Split], notes: Sequence[str] = ()) -> Splits:
+        """Return splits by their names, "train" at least."""
+        return cls(named["train"], named.get("val"), named.get("test"), tuple(notes))
 
     def __post_init__(self) -> None:
-        for name in (field.name for field in fields(self)):
-            if getattr(self, name) is not None and not getattr(self, name):
+        for name in SPLIT_NAMES:
+            split: Split | None = getattr(self, name)
+            if split is not None and not len(split):
                 raise DataError(f"the {name} split is empty: it needs at least one sample.")
 
     def changed(self, change: Callable[[Inputs], Inputs]) -> Splits:
         """Return the splits with every sample's inputs changed."""
-        parts = ((field.name, getattr(self, field.name)) for field in fields(self))
-        return Splits(**{name: ChangedSplit(own, change) for name, own in parts if own is not None})
+        parts = ((name, getattr(self, name)) for name in SPLIT_NAMES)
+        changed = {name: ChangedSplit(own, change) for name, own in parts if own is not None}
+        return Splits.of(changed, self.notes)
 
 
 def batch_samples(batch: Any) -> Samples:
@@ -317,4 +341,12 @@ def _parts(batch: Any) -> tuple[Any, Any]:
 
 def _widen_labels(targets: Tensor) -> Tensor:
     whole = not (targets.is_floating_point() or targets.is_complex())
-    return targets.long() if whole and targets.dim() == 1 else targets
+    column = targets.dim() == 2 and targets.shape[1] == 1
+    if not whole or not (column or targets.dim() == 1):
+        return targets
+    return targets.long().reshape(len(targets))
+
+
+def explained(fault: str) -> AbstractContextManager[None]:
+    """Return what turns whatever the user's own code raises into one line, a `DataError`."""
+    return user_code(lambda reason: DataError(f"{fault}: {reason}"), passes=(AutopruneError,))

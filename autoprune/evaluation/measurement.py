@@ -19,7 +19,7 @@ class Scores:
     Attributes:
         kl: mean KL divergence from the dense network's class probabilities, nats.
         loss: mean cross entropy on the labels, nats.
-        top1: share of samples whose label is the first choice, in [0, 1].
+        top1: share of the samples with a label whose label is the first choice, in [0, 1].
         custom: what the user's `evaluate` returned; higher is better.
         samples: how many there were.
     """

@@ -9,6 +9,7 @@ mean difference on those seen, which is unbiased (a control variate).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -77,8 +78,9 @@ class SampleScores:
     def beside(self, rival: SampleScores) -> Scores:
         """Return the scores expected on all samples of a rival, of which these are the first."""
         means = expected_means(self.rows, rival.rows).tolist()
-        kl, loss, top1 = means if len(means) == 3 else (*means, None, None)
-        return Scores(kl, loss, None if top1 is None else min(top1, 1.0), samples=len(self))
+        if len(means) < 3 or math.isnan(means[2]):  # no sample has a label
+            return Scores(means[0], samples=len(self))
+        return Scores(means[0], means[1], min(means[2], 1.0), samples=len(self))
 
 
 def expected_means(rows: Tensor, others: Tensor) -> Tensor:
@@ -88,7 +90,8 @@ def expected_means(rows: Tensor, others: Tensor) -> Tensor:
     samples without a label are left out.
     """
     differences = rows - others[:, : rows.shape[1]]
-    means = others.nanmean(1) + differences.nanmean(1)
+    # The first samples alone may have no label.
+    means = others.nanmean(1) + differences.nanmean(1).nan_to_num(0.0)
     means[0] = others[0].mean() + differences[0].mean()
     return means.clamp_min(0.0)
 

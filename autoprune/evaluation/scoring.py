@@ -12,7 +12,16 @@ from threading import Lock
 import torch
 from torch import Tensor, nn
 
-from autoprune.data import Samples, Split, check_labels, check_samples
+from autoprune.data import (
+    MAX_BYTES,
+    Samples,
+    Split,
+    check_classes,
+    check_labels,
+    check_samples,
+    with_class_labels,
+)
+from autoprune.data.inputs import tensors
 from autoprune.errors import (
     DataError,
     EvaluateError,
@@ -21,6 +30,7 @@ from autoprune.errors import (
     type_of,
     user_code,
 )
+from autoprune.evaluation.doubts import doubt
 from autoprune.evaluation.measurement import Scores, number_in
 from autoprune.evaluation.prefix import PrefixCache
 from autoprune.evaluation.racing import Rival, SampleScores, race
@@ -73,7 +83,13 @@ class Scorer(ABC):
 
 
 class ClassificationScorer(Scorer):
-    """KL to the dense network; loss and top-1 where there are labels."""
+    """KL to the dense network; loss and top-1 where there are labels.
+
+    Attributes:
+        classes: outputs of the dense network.
+        doubt: what is odd about its answers, in words; None where nothing is.
+        prefix: what candidates that begin like a base have in common.
+    """
 
     def __init__(
         self, dense: nn.Module, samples: Samples, unlabelled: Samples | None = None
@@ -86,11 +102,15 @@ class ClassificationScorer(Scorer):
             unlabelled: further samples, which count for KL alone.
 
         Raises:
-            ModelError: its output is no (samples, classes) tensor, or not finite.
+            ModelError: its output is no (samples, classes) tensor, not finite, or the same for all
+                samples.
             DataError: it cannot take the samples, or a label is outside its outputs.
         """
         logits = class_logits(dense, samples)
         check_labels(samples, logits.shape[1])
+        _check_varied(logits, samples)
+        self.classes = logits.shape[1]
+        self.doubt = doubt(logits, samples.targets)
         if unlabelled is not None:
             samples = samples.with_unlabelled(unlabelled)
             logits = torch.cat([logits, class_logits(dense, unlabelled)])
@@ -205,8 +225,19 @@ def compare(dense: Tensor, logits: Tensor, targets: Tensor | None) -> Scores:
     return SampleScores.of(dense, logits, targets).mean()
 
 
-def score_split(dense: nn.Module, others: Sequence[nn.Module], split: Split) -> list[Scores]:
+def score_split(
+    dense: nn.Module,
+    others: Sequence[nn.Module],
+    split: Split,
+    note: Callable[[str], None] = lambda text: None,
+) -> list[Scores]:
     """Return the scores of the dense network and of others on a whole split, batch by batch.
+
+    Args:
+        dense: the network that others are compared with.
+        others: the networks to compare.
+        split: what they are compared on.
+        note: told if the dense network's answers are odd.
 
     Raises:
         DataError: the split's labels or inputs do not fit the network.
@@ -214,17 +245,44 @@ def score_split(dense: nn.Module, others: Sequence[nn.Module], split: Split) -> 
     device = device_of(dense)
     logits: list[list[Tensor]] = [[] for _ in range(1 + len(others))]
     targets: list[Tensor] = []
-    for batch in split.batches(GPU_BATCH):
-        samples = batch.to(device)
+    for batch in split.batches(_batch_size(split)):
+        samples = with_class_labels(batch.to(device))
         check_samples(samples, "test")
         logits[0].append(class_logits(dense, samples))
+        check_classes(split.classes, logits[0][-1].shape[1])
         check_labels(samples, logits[0][-1].shape[1])
         for own, model in zip(logits[1:], others, strict=True):
             own.append(torch.cat(list(_logits(model, samples))))
         targets.extend([] if samples.targets is None else [samples.targets])
     truth = torch.cat(targets) if targets else None
     reference = torch.cat(logits[0])
+    if text := doubt(reference, truth):
+        note(text)
     return [compare(reference, torch.cat(own), truth) for own in logits]
+
+
+def _batch_size(split: Split) -> int:
+    """Return how many samples of a split are read at once: few where they are large."""
+    return max(1, min(GPU_BATCH, MAX_BYTES // split.take([0]).sample_bytes))
+
+
+def _check_varied(logits: Tensor, samples: Samples) -> None:
+    """Check that class probabilities depend on the samples: cut networks could not differ in them.
+
+    Raises:
+        ModelError: they do not, and the samples differ.
+    """
+    logits = logits.double()
+    rounding = 1e-6 * (1 + float(logits.abs().max()))
+    log_p = logits.log_softmax(1)
+    if len(samples) < 2 or bool(((log_p - log_p[0]).abs() > rounding).any()):
+        return
+    if any(bool((one != one[0]).any()) for one in tensors(samples.inputs)):
+        raise ModelError(
+            f"the dense network gives the same class probabilities for all {len(samples)} search "
+            "images, so that nothing tells good candidates from bad ones: check its weights and "
+            "how images are normalised."
+        )
 
 
 def class_logits(model: nn.Module, samples: Samples) -> Tensor:
@@ -246,6 +304,12 @@ def class_logits(model: nn.Module, samples: Samples) -> Tensor:
         raise ModelError(
             f"the model's output must be (samples, classes), but it is {seen}; for another task "
             "than classification use the Python API with evaluate=callable(model) -> score."
+        )
+    if logits[0].shape[1] == 1:
+        raise ModelError(
+            "the model gives one number per sample, which has no KL: its only class would have "
+            "the probability 1 whatever the network does; use the Python API with "
+            "evaluate=callable(model) -> score, e.g. minus the mean squared error."
         )
     result = torch.cat(logits)
     if len(result) != len(samples):

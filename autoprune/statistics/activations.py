@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from autoprune.data import Samples
+from autoprune.data import NO_LABEL, Samples
 from autoprune.precision import at_least_single
 from autoprune.statistics.collect import BATCH
 from autoprune.statistics.consumers import LayerMode, by_channel
@@ -71,7 +71,8 @@ def _frequent_classes(samples: Samples) -> Tensor | None:
     """Return the labels that are told apart, most frequent first."""
     if samples.targets is None or not samples.labelled:
         return None
-    labels, counts = samples.targets.unique(return_counts=True)
+    known = samples.targets[samples.targets != NO_LABEL]
+    labels, counts = known.unique(return_counts=True)
     told_apart: Tensor = labels[counts.argsort(descending=True, stable=True)[:MOST_CLASSES]]
     return told_apart
 

@@ -50,9 +50,10 @@ def test_a_run_is_known_from_any_folder(cli, demo_run, tmp_path, monkeypatch) ->
     (tmp_path / "net.py").write_text("from autoprune.demo import digits_cnn\n")
     save_file(load_demo().state_dict(), tmp_path / "demo.safetensors")
     images = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 1), np.uint8)
-    np.savez(tmp_path / "images.npz", x=images, y=np.arange(40) % 10)
+    for name in ("images", "unseen"):
+        np.savez(tmp_path / f"{name}.npz", x=images, y=np.arange(40) % 10)
     command = "search --model net.py:digits_cnn --weights demo.safetensors --output out --trials 1"
-    command += " --data npz:images.npz;test=images.npz --budget flops=0.5 --strategy uniform"
+    command += " --data npz:images.npz;test=unseen.npz --budget flops=0.5 --strategy uniform"
     assert cli(*command.split()).status == 0
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")

@@ -16,7 +16,6 @@ from autoprune.data import (
     Split,
     Splits,
     SplitSizes,
-    check_labels,
     check_samples,
     partition,
 )
@@ -92,6 +91,43 @@ def test_fewer_samples_than_asked_for_are_told() -> None:
         "fewer samples than asked for: 100 of 200 for calibration (they fill 0 MB), "
         "59 of 90 for search (there are no more), 40 of 60 for selection (there are no more)"
     ]
+
+
+def test_reading_is_told() -> None:
+    steps: list[tuple[int, int]] = []
+    splits = Splits(numbered(0, 100), numbered(1000, 100))
+    partition(splits, SplitSizes(100, 30, 30), seed=0, step=lambda *s: steps.append(s))
+    assert steps == [(64, 160), (100, 160), (130, 160), (160, 160)]
+
+
+def test_much_memory_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(partition.__globals__, "MUCH", 4_000_000)
+    told: list[str] = []
+    images = TensorDataset(torch.zeros(1, 1000).expand(2000, 1000))
+    for size in (300, 334):
+        sizes = SplitSizes(size, size, size)
+        partition(Splits(DatasetSplit(images)), sizes, seed=0, note=told.append)
+    assert told == [
+        "1002 samples of 0.004 MB are read into memory: 0.0 GB; smaller inputs, or fewer samples, "
+        "take less"
+    ]
+
+
+def test_remarks_of_the_splits_are_told() -> None:
+    told: list[str] = []
+    splits = Splits(numbered(0, 9), notes=("drawn by weights",))
+    partition(splits, SplitSizes(3, 3, 3), seed=0, note=told.append)
+    assert told == ["drawn by weights"]
+
+
+def test_one_hot_targets_are_labels_in_all_chunks() -> None:
+    labels = torch.arange(300) % 7
+    inputs = labels.float()[:, None]
+    split = DatasetSplit(TensorDataset(inputs, torch.nn.functional.one_hot(labels).float()))
+    parts = partition(Splits(split), SplitSizes(100, 80, 80), seed=0)
+    for samples in (parts.calibration, parts.search, parts.selection):
+        assert samples.labelled and samples.targets is not None
+        assert samples.targets.tolist() == samples.inputs[:, 0].tolist()
 
 
 def test_inputs_keep_their_targets() -> None:
@@ -195,14 +231,3 @@ def test_inputs_that_are_not_finite(bad: float) -> None:
         check_samples(Samples(inputs, None), "search")
     with pytest.raises(DataError, match="calibration samples hold NaN"):
         partition(Splits(DatasetSplit(TensorDataset(inputs))), SplitSizes(5, 1, 1), seed=0)
-
-
-def test_labels() -> None:
-    inputs = torch.zeros(3, 1)
-    check_labels(Samples(inputs, torch.tensor([0, 1, 1])), classes=1000)
-    check_labels(Samples(inputs, None), classes=2)
-    for label in (-1, 2):
-        with pytest.raises(DataError, match=f"label {label} is outside the network's 2 classes"):
-            check_labels(Samples(inputs, torch.tensor([0, 1, label])), classes=2)
-    with pytest.raises(DataError, match="labels must be whole numbers"):
-        check_labels(Samples(inputs, torch.zeros(3, 4)), classes=4)

@@ -62,14 +62,23 @@ class TestNpz:
     def test_files_in_order(self, tmp_path: Path) -> None:
         files = [write_npz(tmp_path / f"{i}.npz", n=3 + i) for i in range(3)]
         train, val, test = files
-        splits = load_splits(f"npz:{train},{val};val={val};test={test},{train},{val}", "none")
-        assert splits.val is not None and splits.test is not None
-        assert labels_of(splits.train) == [0, 1, 2, 0, 1, 2, 3]
-        assert len(splits.val) == 4
-        samples = splits.test.take(range(12))
-        expected = [0, 1, 2, 3, 4, 0, 1, 2, 0, 1, 2, 3]
+        splits = load_splits(f"npz:{train},{test},{val};val={val}", "none")
+        assert splits.val is not None and len(splits.val) == 4
+        samples = splits.train.take(range(12))
+        expected = [0, 1, 2, 0, 1, 2, 3, 4, 0, 1, 2, 3]
         assert samples.inputs[:, 0, 0, 0].mul(255).round().tolist() == expected
-        assert labels_of(splits.test) == expected
+        assert labels_of(splits.train) == expected
+        assert splits.notes == (
+            f"train and val share the file '{val}': candidates are scored on images they are "
+            "fitted to",
+        )
+
+    def test_a_file_of_the_test_split_belongs_to_no_other(self, tmp_path: Path) -> None:
+        file, other = (write_npz(tmp_path / name) for name in ("a.npz", "b.npz"))
+        (tmp_path / "link.npz").symlink_to(file)
+        for argument in (f"{file};test={file}", f"{other};val={file};test={tmp_path}/link.npz"):
+            with pytest.raises(DataError, match=r"share the file .*a.npz': the final figure"):
+                load_splits(f"npz:{argument}")
 
     def test_gray_is_only_scaled_by_default(self, tmp_path: Path) -> None:
         file = write_npz(tmp_path / "a.npz", shape=(4, 4, 1))
@@ -213,6 +222,67 @@ class TestImageFolder:
         assert inputs.shape == (1, 3, 224, 224)
         assert inputs.mean(dim=(2, 3)).tolist() == [[1.0, 0.0, 0.0]]
 
+    def test_labels_number_the_class_folders(self, tmp_path: Path) -> None:
+        self.write(tmp_path, "train/ant/1.png", "train/bee/1.png", "val/cow/1.png")
+        (tmp_path / "train" / ".cache").mkdir()
+        splits = load_splits(f"imagefolder:{tmp_path}")
+        assert splits.train.classes == 3 and splits.val is not None and splits.val.classes == 3
+
+    @pytest.mark.parametrize(
+        "lines",
+        [
+            "fly\ncow\nbee\nant",
+            "\ufefffly a, b\ncow c\nbee, d\nant\n\n",
+            "0 fly\ncow\tc\r\nbee\r\nant\r\n",
+            "ant and bee\ncow\nbee\nant",
+        ],
+    )
+    def test_a_file_says_which_output_a_folder_means(self, tmp_path: Path, lines: str) -> None:
+        self.write(tmp_path / "data", "train/ant/1.png", "train/cow/1.png", "val/bee/1.png")
+        (tmp_path / "names.txt").write_bytes(lines.encode())
+        splits = load_splits(f"imagefolder:{tmp_path}/data", None, f"{tmp_path}/names.txt")
+        assert labels_of(splits.train) == [3, 1] and labels_of(splits.val) == [2]
+        assert splits.train.classes == 4
+
+    @pytest.mark.parametrize(
+        ("content", "message"),
+        [
+            (b"ant\nbees\n", "no line names the class folder 'bee'; did you mean 'bees'?"),
+            (b"", "no line names the class folder 'ant'; write a class name per line"),
+            (b"bee 1\nant\nbee 2\n", "lines 1 and 3 both name the class folder 'bee'"),
+            (b"\xff\xfe\x00", "cannot be read"),
+            (None, "no such classes file"),
+        ],
+    )
+    def test_a_file_that_does_not_name_the_folders(
+        self, tmp_path: Path, content: bytes | None, message: str
+    ) -> None:
+        self.write(tmp_path / "data", "ant/1.png", "bee/1.png")
+        if content is not None:
+            (tmp_path / "names.txt").write_bytes(content)
+        with pytest.raises(UsageError) as caught:
+            load_splits(f"imagefolder:{tmp_path}/data", None, f"{tmp_path}/names.txt")
+        assert message in str(caught.value) and "\n" not in str(caught.value)
+
+    def test_names_are_for_class_folders_alone(self, tmp_path: Path) -> None:
+        names = tmp_path / "names.txt"
+        names.write_text("ant\n")
+        for spec in ("digits", "imagefolder"):
+            with pytest.raises(UsageError, match="class folders"):
+                load_splits(spec, None, str(names))
+        self.write(tmp_path, "1.png")
+        splits = load_splits(f"imagefolder:{tmp_path}", None, str(names))
+        assert splits.train.take([0]).targets is None and splits.train.classes is None
+
+    def test_images_in_no_class_folder_have_no_labels(self, tmp_path: Path) -> None:
+        self.write(tmp_path, "train/2.png", "train/1.JPG", "val/ant/1.png")
+        (tmp_path / "train" / "notes.txt").touch()
+        splits = load_splits(f"imagefolder:{tmp_path}")
+        samples = splits.train.take([0, 1])
+        assert samples.inputs.shape == (2, 3, 224, 224) and samples.targets is None
+        assert splits.train.classes is None and len(splits.train) == 2
+        assert labels_of(splits.val) == [0]
+
     def test_class_folders_alone_are_train(self, tmp_path: Path) -> None:
         self.write(tmp_path, "ant/1.png", "bee/1.png")
         splits = load_splits(f"imagefolder:{tmp_path}")
@@ -227,7 +297,7 @@ class TestImageFolder:
     def test_errors(self, tmp_path: Path) -> None:
         with pytest.raises(UsageError, match="no such folder"):
             load_splits(f"imagefolder:{tmp_path / 'none'}")
-        with pytest.raises(DataError, match="no class folders in"):
+        with pytest.raises(DataError, match="no images in"):
             load_splits(f"imagefolder:{tmp_path}")
         (tmp_path / "ant").mkdir()
         with pytest.raises(DataError, match="no images in"):
@@ -239,7 +309,7 @@ class TestImageFolder:
     def test_unreadable_image(self, tmp_path: Path) -> None:
         self.write(tmp_path, "ant/1.png")
         (tmp_path / "ant" / "1.png").write_bytes(b"no image")
-        with pytest.raises(DataError, match=r"cannot be read: cannot identify image file"):
+        with pytest.raises(DataError, match=r"sample 0 .* cannot be read: .*identify image file"):
             load_splits(f"imagefolder:{tmp_path}").train.take([0])
 
     def test_without_torchvision(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

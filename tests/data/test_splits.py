@@ -63,6 +63,14 @@ def test_batch_dtypes() -> None:
     assert regression.targets is not None and regression.targets.dtype == torch.float32
 
 
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.int16, torch.int32, torch.int64])
+@pytest.mark.parametrize("shape", [(3,), (3, 1)])
+def test_whole_numbers_are_labels(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+    targets = torch.tensor([1, 0, 1], dtype=dtype).reshape(shape)
+    found = batch_samples((torch.zeros(3, 1), targets)).targets
+    assert found is not None and found.dtype == torch.int64 and found.tolist() == [1, 0, 1]
+
+
 @pytest.mark.parametrize(
     ("batch", "message"),
     [
@@ -141,16 +149,57 @@ def test_samples_of_different_shapes() -> None:
         split.take([0, 1])
 
 
-def test_unreadable_sample() -> None:
-    class Broken:
-        def __getitem__(self, index: int) -> Any:
-            raise OSError("image file is truncated")
+class Faulty:
+    """A dataset whose code fails."""
 
-        def __len__(self) -> int:
-            return 1
+    def __init__(self, fault: BaseException, length: Any = 3) -> None:
+        self.fault, self.length = fault, length
 
-    with pytest.raises(DataError, match="cannot be read: image file is truncated"):
-        DatasetSplit(Broken()).take([0])
+    def __getitem__(self, index: int) -> Any:
+        if index == 1:
+            raise self.fault
+        return torch.zeros(2), index
+
+    def __len__(self) -> Any:
+        return self.length
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        OSError("image file is truncated"),
+        IndexError("list index out of range"),
+        StopIteration("no more"),
+        KeyError("7"),
+        ZeroDivisionError("of two\nlines"),
+        SystemExit("0"),
+    ],
+)
+def test_whatever_a_dataset_raises_is_one_line(fault: BaseException) -> None:
+    with pytest.raises(DataError) as caught:
+        DatasetSplit(Faulty(fault)).take([0, 1])
+    reason = str(fault).partition("\n")[0]
+    assert str(caught.value) == f"sample 1 of 3 cannot be read: {type(fault).__name__}: {reason}"
+
+
+def test_interrupting_a_dataset_is_no_mistake_of_it() -> None:
+    with pytest.raises(KeyboardInterrupt):
+        DatasetSplit(Faulty(KeyboardInterrupt())).take([1])
+
+
+@pytest.mark.parametrize("length", [-1, 2.5, None, "3"])
+def test_a_length_that_is_none(length: Any) -> None:
+    with pytest.raises(DataError, match="the dataset's length is not known: "):
+        Splits(DatasetSplit(Faulty(OSError(), length)))
+
+
+@pytest.mark.parametrize("fault", [KeyError("x"), StopIteration(), AssertionError("sizes")])
+def test_whatever_collate_raises_is_one_line(fault: Exception) -> None:
+    def collate(items: list[Any]) -> Any:
+        raise fault
+
+    with pytest.raises(DataError, match=f"cannot make one batch: {type(fault).__name__}"):
+        DatasetSplit([(torch.zeros(2), 0)], collate).take([0])
 
 
 def test_empty_split() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+from torch.utils.data import DataLoader, IterableDataset, Subset, TensorDataset
 
 from autoprune.data import Splits, as_splits
 from autoprune.data import user as user_module
@@ -81,7 +81,46 @@ def test_streams_of_several_inputs() -> None:
 
 def test_streams_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(user_module, "MATERIALISED_SAMPLES", 100)
-    assert len(as_splits(Stream(10**9)).train) == 100
+    splits = as_splits(Stream(10**9))
+    assert len(splits.train) == 100
+    assert splits.notes == (
+        "the train data is read as a stream: the first 100 samples are used and kept in memory",
+    )
+
+
+class Torn(IterableDataset[Any]):
+    def __iter__(self) -> Iterator[tuple[Tensor, int]]:
+        yield torch.zeros(1), 0
+        raise OSError("connection\nlost")
+
+
+def test_a_stream_that_fails() -> None:
+    with pytest.raises(DataError) as caught:
+        as_splits({"train": DATASET, "val": Torn()})
+    assert str(caught.value) == "the val loader fails: OSError: connection"
+
+
+class Folder(TensorDataset):
+    """What torchvision's ImageFolder says of itself."""
+
+    def __init__(self, classes: dict[str, int], target_transform: Any = None) -> None:
+        super().__init__(torch.zeros(6, 1), torch.arange(6))
+        self.samples, self.class_to_idx = list(range(6)), classes
+        self.target_transform = target_transform
+
+
+def test_labels_that_number_class_folders_are_known() -> None:
+    folder = Folder({"ant": 0, "bee": 1, "cow": 2})
+    for data in (folder, Subset(folder, [1, 2]), DataLoader(Subset(folder, [1, 2]), shuffle=True)):
+        assert as_splits(data).train.classes == 3
+    unknown = [
+        Folder({"ant": 0, "bee": 1}, target_transform=int),
+        Folder({"ant": 5, "bee": 7}),
+        DataLoader(folder, collate_fn=lambda items: items[0]),
+        DATASET,
+    ]
+    for data in unknown:
+        assert as_splits(data).train.classes is None
 
 
 @pytest.mark.parametrize(

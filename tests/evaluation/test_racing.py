@@ -33,6 +33,14 @@ def test_estimate_beside_a_rival_by_hand() -> None:
     assert expected_means(own, theirs).tolist() == pytest.approx([3 + 1.5, 0.0])
 
 
+def test_first_samples_without_labels_say_nothing_about_them() -> None:
+    nan = torch.nan
+    theirs = torch.tensor([[1.0, 2.0, 3.0, 6.0], [nan, nan, 2.0, 4.0], [nan, nan, 0.0, 1.0]])
+    own = SampleScores(torch.tensor([[2.0, 4.0], [nan, nan], [nan, nan]]))
+    found = own.beside(SampleScores(theirs))
+    assert (found.kl, found.loss, found.top1) == (4.5, 3.0, 0.5)
+
+
 def test_estimate_from_all_samples_is_the_mean() -> None:
     own, theirs = noisy(5.0, seed=1), noisy(4.0, seed=2)
     found = expected_means(own[None], theirs[None])

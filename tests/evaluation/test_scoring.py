@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,9 +9,11 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.data import TensorDataset
 
-from autoprune.data import ArraySplit, Normalization, Samples
+from autoprune.data import NO_LABEL, ArraySplit, DatasetSplit, Normalization, Samples
 from autoprune.errors import DataError, ModelError
+from autoprune.evaluation import scoring as scoring_module
 from autoprune.evaluation.scoring import (
     ClassificationScorer,
     CustomScorer,
@@ -157,6 +160,54 @@ def test_rows_that_are_not_the_samples() -> None:
         class_logits(Odd(lambda x: x.reshape(2, -1)), Samples(torch.randn(4, 3, 2, 2), None))
 
 
+@pytest.mark.parametrize("targets", [None, torch.zeros(4, 1), torch.zeros(4, dtype=torch.int64)])
+def test_one_number_per_sample_has_no_kl(targets: Tensor | None) -> None:
+    with pytest.raises(ModelError, match=r"one number per sample.*evaluate=callable"):
+        ClassificationScorer(
+            Odd(lambda x: x.flatten(1)[:, :1]), Samples(torch.randn(4, 3, 2, 2), targets)
+        )
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        lambda x: torch.arange(5.0).expand(len(x), 5),
+        lambda x: x.flatten(1)[:, :1].expand(-1, 5),  # probabilities are equal all the same
+        lambda x: 1000 + 1e-5 * x.flatten(1),
+        lambda x: torch.ones(len(x), 5, dtype=torch.float16),
+    ],
+)
+def test_outputs_that_do_not_depend_on_the_samples(output: Any) -> None:
+    samples = Samples(torch.randn(4, 3, 2, 2), None)
+    with pytest.raises(ModelError, match="the same class probabilities for all 4 search images"):
+        ClassificationScorer(Odd(output), samples)
+    same = Samples(torch.ones(4, 3, 2, 2), None)
+    for few in (samples.first(1), same):  # which says nothing about the network
+        ClassificationScorer(Odd(output), few)
+
+
+def test_outputs_that_hardly_depend_on_the_samples_do() -> None:
+    scorer = ClassificationScorer(
+        Odd(lambda x: 1e-3 * x.flatten(1)), Samples(torch.randn(4, 3, 2, 2), None)
+    )
+    assert scorer.dense.kl == pytest.approx(0, abs=1e-6)
+
+
+def test_samples_without_a_label_count_for_kl_alone(model: nn.Module) -> None:
+    inputs, labels = torch.randn(60, 3, 2, 2), torch.arange(60) % 5
+    known = torch.arange(60) % 3 > 0
+    other = nn.Sequential(nn.Flatten(), nn.Linear(12, 5)).eval()
+    some = Samples(inputs, torch.where(known, labels, NO_LABEL))
+    found = ClassificationScorer(model, some).score(other)
+    whole = ClassificationScorer(model, Samples(inputs, labels)).score(other)
+    with torch.no_grad():
+        by_hand = compare(model(inputs[known]), other(inputs[known]), labels[known])
+    assert found.kl == pytest.approx(whole.kl)
+    assert (found.loss, found.top1) == pytest.approx((by_hand.loss, by_hand.top1))
+    none = Samples(inputs, torch.full((60,), NO_LABEL))
+    assert ClassificationScorer(model, none).score(other).top1 is None
+
+
 def test_outputs_that_are_not_finite() -> None:
     with pytest.raises(ModelError, match="not finite"):
         class_logits(Odd(lambda x: x.flatten(1) / 0), Samples(torch.randn(4, 3, 2, 2), None))
@@ -203,3 +254,42 @@ def test_a_whole_split_is_scored_batch_by_batch(model: nn.Module) -> None:
 def test_labels_of_the_split_are_checked(model: nn.Module) -> None:
     with pytest.raises(DataError, match="outside the network's 5 classes"):
         score_split(model, [], split_of(20, labels=9))
+
+
+def test_one_hot_labels_of_a_split(model: nn.Module) -> None:
+    whole = split_of(70).take(range(70))
+    assert whole.targets is not None
+    one_hot = nn.functional.one_hot(whole.targets, 5).float()
+    (expected,) = score_split(model, [], split_of(70))
+    (found,) = score_split(model, [], DatasetSplit(TensorDataset(whole.inputs, one_hot)))
+    assert found == expected and found.top1 is not None
+
+
+def test_classes_of_the_split_are_checked(model: nn.Module) -> None:
+    split = split_of(20)
+    split.classes = 4
+    with pytest.raises(DataError, match="4 classes but the network has 5 outputs"):
+        score_split(model, [], split)
+
+
+def test_large_images_of_a_split_are_read_few_at_a_time(
+    model: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scoring_module, "MAX_BYTES", 4 * 12 * 8)
+    taken: list[int] = []
+
+    class Counted(ArraySplit):
+        def take(self, indices: Sequence[int]) -> Samples:
+            taken.append(len(indices))
+            return super().take(indices)
+
+    split = split_of(20)
+    counted = Counted(split.images, split.labels, split.normalization)
+    assert score_split(model, [], counted)[0].samples == 20
+    assert taken == [1, 8, 8, 4]
+
+
+def test_odd_accuracy_of_a_split_is_told(model: nn.Module) -> None:
+    told: list[str] = []
+    score_split(model, [], split_of(300), told.append)
+    assert len(told) == 1 and "no more than by chance" in told[0]

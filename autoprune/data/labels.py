@@ -1,0 +1,62 @@
+"""Class labels: the forms that they come in, and whether they fit a network."""
+
+from __future__ import annotations
+
+import torch
+
+from autoprune.data.splits import NO_LABEL, Samples
+from autoprune.errors import DataError
+
+
+def with_class_labels(samples: Samples) -> Samples:
+    """Return samples whose one-hot targets, (n, classes), are class labels of shape (n,)."""
+    targets = samples.targets
+    if targets is None or targets.dim() != 2 or targets.shape[1] < 2:
+        return samples
+    ones = targets == 1
+    if not ((ones | (targets == 0)).all() and (ones.sum(1) == 1).all()):
+        return samples
+    return Samples(samples.inputs, ones.long().argmax(1))
+
+
+def check_labels(samples: Samples, classes: int) -> None:
+    """Check that labels fit a classifier; no labels at all are fine, and so is `NO_LABEL`.
+
+    Raises:
+        DataError: the targets are not whole numbers of shape (n,) or one is not in [0, classes).
+    """
+    labels = samples.targets
+    if labels is None:
+        return
+    if labels.dim() != 1 or labels.dtype != torch.int64:
+        raise DataError(
+            f"labels must be whole numbers of shape (n,), or one-hot, but got {labels.dtype} of "
+            f"shape {tuple(labels.shape)}; for a task that is not classification pass evaluate=."
+        )
+    outside = labels[(labels != NO_LABEL) & ((labels < 0) | (labels >= classes))]
+    if len(outside):
+        raise DataError(
+            f"label {int(outside[0])} is outside the network's {classes} classes (0 to "
+            f"{classes - 1}); labels need not reach every class, but none may lie outside; a "
+            f"sample without a label has {NO_LABEL}."
+        )
+
+
+def check_classes(numbered: int | None, outputs: int) -> None:
+    """Check that labels which number class folders, or names in a file, mean a network's outputs.
+
+    Args:
+        numbered: how many there are; None where the labels come from elsewhere.
+        outputs: of the network.
+
+    Raises:
+        DataError: the numbers differ, so that nobody knows which class an output stands for.
+    """
+    if numbered in (None, outputs):
+        return
+    raise DataError(
+        f"the data has {numbered:,} classes but the network has {outputs:,} outputs, so that which "
+        "output a label means is not known: give --classes FILE (a class name per line, in the "
+        "order of the outputs); in Python, labels that are positions of outputs. Images in no "
+        "class folder need no labels."
+    )

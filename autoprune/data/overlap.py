@@ -1,0 +1,93 @@
+"""Samples that two splits share, however their datasets are put together."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Mapping
+from functools import singledispatch
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from torch.utils.data import ConcatDataset, Dataset, Subset, TensorDataset
+
+from autoprune.data.splits import DatasetSplit, PartOfSplit, Split
+from autoprune.errors import DataError
+
+Places = npt.NDArray[np.int64]
+
+
+def shared_note(name: str, other: str, what: str) -> str:
+    """Return the note that two splits, known by their names, have something in common.
+
+    Raises:
+        DataError: one of them is the test split, whose figure would be false.
+    """
+    if "test" in (name, other):
+        raise DataError(
+            f"{name} and {other} share {what}: the final figure would be of images that the search "
+            "has seen; keep them apart, or leave test out."
+        )
+    return f"{name} and {other} share {what}: candidates are scored on images they are fitted to"
+
+
+def shared_samples(a: Split, b: Split) -> int:
+    """Return how many samples two splits have in common, as far as can be told.
+
+    Samples are the same if they are the same place of the same dataset, or the same memory of a
+    `TensorDataset`; what a dataset reads is not compared.
+    """
+    mine, theirs = _places(a), _places(b)
+    return sum(len(np.intersect1d(mine[key], theirs[key])) for key in mine.keys() & theirs.keys())
+
+
+def _places(split: Split) -> Mapping[Hashable, Places]:
+    found: dict[Hashable, list[Places]] = {}
+    for key, places in _located(split, np.arange(len(split))):
+        found.setdefault(key, []).append(places)
+    return {key: np.concatenate(parts) for key, parts in found.items()}
+
+
+@singledispatch
+def _located(holder: Any, places: Places) -> Iterator[tuple[Hashable, Places]]:
+    """Yield in which innermost dataset, and where in it, the samples at some places lie."""
+    if (inner := _only_dataset(holder)) is not None:
+        yield from _located(inner, places)
+    else:
+        yield id(holder), places
+
+
+@_located.register
+def _(holder: DatasetSplit, places: Places) -> Iterator[tuple[Hashable, Places]]:
+    yield from _located(holder.dataset, places)
+
+
+@_located.register
+def _(holder: PartOfSplit, places: Places) -> Iterator[tuple[Hashable, Places]]:
+    yield from _located(holder.split, holder.indices[places])
+
+
+@_located.register(Subset)
+def _(holder: Subset[Any], places: Places) -> Iterator[tuple[Hashable, Places]]:
+    yield from _located(holder.dataset, np.asarray(holder.indices, dtype=np.int64)[places])
+
+
+@_located.register(ConcatDataset)
+def _(holder: ConcatDataset[Any], places: Places) -> Iterator[tuple[Hashable, Places]]:
+    ends = np.asarray(holder.cumulative_sizes)
+    which = np.searchsorted(ends, places, side="right")
+    for number, (part, start) in enumerate(zip(holder.datasets, [0, *ends[:-1]], strict=True)):
+        yield from _located(part, places[which == number] - start)
+
+
+@_located.register
+def _(holder: TensorDataset, places: Places) -> Iterator[tuple[Hashable, Places]]:
+    rows = holder.tensors[0]
+    # Two datasets may hold the same tensor, or overlapping parts of one.
+    yield str(rows.device), rows.data_ptr() + places * rows.stride(0) * rows.element_size()
+
+
+def _only_dataset(holder: Any) -> Any:
+    """Return the dataset that another one, of equal length, is made of; None if it is of none."""
+    held = [one for one in getattr(holder, "__dict__", {}).values() if isinstance(one, Dataset)]
+    alike = len(held) == 1 and hasattr(held[0], "__len__") and len(held[0]) == len(holder)
+    return held[0] if alike else None

@@ -1,0 +1,151 @@
+"""Which samples of its dataset a loader draws, whatever draws them."""
+
+from __future__ import annotations
+
+import copy
+import operator
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from itertools import chain, islice
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    RandomSampler,
+    SequentialSampler,
+    SubsetRandomSampler,
+    WeightedRandomSampler,
+)
+from torch.utils.data.distributed import DistributedSampler
+
+from autoprune.errors import DataError, first_line
+from autoprune.randomness import kept_random_states
+
+# How often an unknown sampler is read: it may draw other samples every time.
+PASSES = 4
+# A sampler that draws more often than so many times the dataset's length is taken not to end.
+ENDLESS = 4
+
+
+@dataclass(frozen=True, eq=False)
+class Pool:
+    """The samples that a loader can draw.
+
+    Attributes:
+        indices: places in its dataset, ascending, each once.
+        remark: what the loader does with them that is not done here; empty if nothing.
+    """
+
+    indices: npt.NDArray[np.int64]
+    remark: str = ""
+
+
+def pool_of(loader: DataLoader[Any], length: int) -> Pool | None:
+    """Return which samples a loader of a map-style dataset can draw; none is drawn from it.
+
+    Random states stay as they are: the sampler's own, Python's, NumPy's and PyTorch's.
+
+    Args:
+        loader: one that makes batches.
+        length: of its dataset.
+
+    Returns:
+        None where samples are not asked for by whole numbers.
+
+    Raises:
+        DataError: the sampler fails.
+    """
+    batches: Any = loader.batch_sampler
+    single = type(batches) is BatchSampler
+    sampler = batches.sampler if single else batches
+    known = _KNOWN.get(type(sampler))
+    try:
+        if known is not None:
+            indices, remark = known(sampler)
+        else:
+            draws = iter if single else chain.from_iterable
+            indices, remark = _read(sampler, draws, loader.dataset, length)
+        places = _whole_numbers(indices)
+    except _NoWholeNumber:
+        return None
+    except Exception as error:  # the user's own code
+        reason = f"{type(error).__name__}: {first_line(error)}"
+        raise DataError(f"the sampler {type(sampler).__name__} fails: {reason}") from error
+    return Pool(np.unique(np.where(places < 0, places + length, places)), remark)
+
+
+def _whole(sampler: SequentialSampler) -> tuple[Iterable[int], str]:
+    return range(len(sampler.data_source)), ""
+
+
+def _at_random(sampler: RandomSampler) -> tuple[Iterable[int], str]:
+    size = len(sampler.data_source)
+    if sampler.replacement:
+        return range(size), "draws with replacement"
+    return range(size), "" if sampler.num_samples >= size else "draws a random part every time"
+
+
+def _by_weight(sampler: WeightedRandomSampler) -> tuple[Iterable[int], str]:
+    return torch.as_tensor(sampler.weights).nonzero()[:, 0].tolist(), "draws by weights"
+
+
+def _shared_out(sampler: DistributedSampler[Any]) -> tuple[Iterable[int], str]:
+    return range(len(sampler.dataset)), "gives every process a part"  # type: ignore[arg-type]
+
+
+# Samplers that say what they can draw; a class derived from one of them may draw something else.
+_KNOWN: Mapping[type, Callable[[Any], tuple[Iterable[int], str]]] = {
+    SequentialSampler: _whole,
+    RandomSampler: _at_random,
+    SubsetRandomSampler: lambda sampler: (sampler.indices, ""),
+    WeightedRandomSampler: _by_weight,
+    DistributedSampler: _shared_out,
+}
+
+
+def _read(
+    sampler: Any, draws: Callable[[Any], Iterable[Any]], dataset: Any, length: int
+) -> tuple[Iterable[int], str]:
+    """Return what any other sampler draws.
+
+    Args:
+        sampler: one that draws samples or batches of them.
+        draws: its samples, one by one.
+        dataset: that the samples are drawn from.
+        length: of the dataset.
+    """
+    most = ENDLESS * max(length, 1)
+    with kept_random_states():
+        twin = _copied(sampler, dataset)
+        first = _whole_numbers(islice(draws(twin), most + 1))
+        if len(first) > most:
+            return first[:most], f"draws without end ({most} draws were looked at)"
+        passes = [set(first), *(set(_whole_numbers(draws(twin))) for _ in range(PASSES - 1))]
+    varies = any(one != passes[0] for one in passes)
+    return set().union(*passes), "draws other samples every time" if varies else ""
+
+
+def _copied(sampler: Any, dataset: Any) -> Any:
+    """Return a sampler with a random state of its own; data that it holds is not copied."""
+    held = [dataset, *getattr(sampler, "__dict__", {}).values()]
+    shared = {id(one): one for one in held if isinstance(one, (Dataset, torch.Tensor))}
+    try:
+        return copy.deepcopy(sampler, shared)
+    except Exception:  # it holds an open file, a lock, a generator
+        return sampler
+
+
+class _NoWholeNumber(Exception):
+    """A sampler draws something else than whole numbers."""
+
+
+def _whole_numbers(indices: Iterable[Any]) -> npt.NDArray[np.int64]:
+    try:
+        return np.fromiter(map(operator.index, indices), np.int64)
+    except TypeError as error:
+        raise _NoWholeNumber from error

@@ -1,0 +1,67 @@
+"""What makes a dense network's accuracy hard to believe: mostly mistakes in how data was given."""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor
+
+from autoprune.data import NO_LABEL
+
+# Fewer samples say nothing.
+FEW = 10
+# Standard errors by which accuracy must exceed what is right by chance.
+ABOVE_CHANCE = 2.0
+
+
+def doubt(logits: Tensor, labels: Tensor | None) -> str | None:
+    """Return what is odd about a network's answers, in words; None where nothing is.
+
+    Args:
+        logits: its class scores, (samples, classes).
+        labels: class labels, (samples,), `NO_LABEL` where there is none.
+    """
+    chosen = logits.argmax(1)
+    if labels is None or not (known := labels != NO_LABEL).any():
+        return _single_choice(chosen)
+    labels, chosen = labels[known], chosen[known]
+    return _single_label(labels) or _single_choice(chosen) or _by_chance(chosen, labels)
+
+
+def _single_label(labels: Tensor) -> str | None:
+    if not _is_single(labels):
+        return None
+    return (
+        f"all {len(labels)} images have the label {int(labels[0])}: accuracy on a single class "
+        "says little; check that the data is mixed and complete"
+    )
+
+
+def _single_choice(chosen: Tensor) -> str | None:
+    if not _is_single(chosen):
+        return None
+    return (
+        f"the dense network gives class {int(chosen[0])} for all {len(chosen)} images: check its "
+        "weights and how images are normalised"
+    )
+
+
+def _by_chance(chosen: Tensor, labels: Tensor) -> str | None:
+    """Compare with answers of the same frequencies that have nothing to do with the labels."""
+    if len(labels) < FEW:
+        return None
+    right = float((chosen == labels).double().mean())
+    size = int(max(chosen.max(), labels.max())) + 1
+    shares = [one.bincount(minlength=size).double() / len(labels) for one in (chosen, labels)]
+    chance = float(shares[0] @ shares[1])
+    if right > chance + ABOVE_CHANCE * math.sqrt(chance * (1 - chance) / len(labels)):
+        return None
+    return (
+        f"the dense network is right on {right:.1%} of {len(labels)} images, no more than by "
+        "chance: check its weights, how images are normalised, and that labels are in the order of "
+        "its outputs"
+    )
+
+
+def _is_single(values: Tensor) -> bool:
+    return len(values) >= FEW and bool((values == values[0]).all())
