@@ -12,6 +12,7 @@ from autoprune.agents.course import CourseStrategy
 from autoprune.errors import RunError
 from autoprune.policy import Widths
 from autoprune.strategy import Candidate, SearchProblem
+from autoprune.study.result import frontier_of
 from autoprune.study.run_directory import RunDirectory
 
 # Policies of the frontier that are measured at the new budget.
@@ -60,19 +61,17 @@ class RecallStrategy(CourseStrategy):
         return float(np.abs(np.log(ratios(widths) / ratios(recorded))).mean())
 
 
-def _frontier(run: str) -> list[Mapping[str, Any]]:
-    frontier = RunDirectory(Path(run)).load_result().get("frontier")
-    if not isinstance(frontier, list) or not frontier:
+def _frontier(run: str) -> tuple[dict[str, int], ...]:
+    frontier = frontier_of(RunDirectory(Path(run)))
+    if not frontier:
         raise RunError(f"the run in {run!r} left no frontier to recall.")
     return frontier
 
 
-def _widths(entry: Mapping[str, Any], problem: SearchProblem, run: str) -> Widths:
-    widths = entry.get("widths", {}) if isinstance(entry, Mapping) else {}
+def _widths(widths: Mapping[str, int], problem: SearchProblem, run: str) -> Widths:
     names, sizes = problem.space.names, problem.space.sizes
     fits = set(widths) == set(names) and all(
-        isinstance(widths[name], int) and 0 < widths[name] <= size
-        for name, size in zip(names, sizes, strict=True)
+        widths[name] <= size for name, size in zip(names, sizes, strict=True)
     )
     if not fits:
         raise RunError(f"the run in {run!r} is of another network or pruned other groups.")

@@ -26,6 +26,7 @@ from autoprune.config import (
     SearchConfig,
     in_todays_words,
     is_outdated,
+    stored_settings,
 )
 from autoprune.cost.latency.model import LatencyCost
 from autoprune.data import Partition, Samples, SplitSizes, as_splits, partition
@@ -35,6 +36,7 @@ from autoprune.errors import (
     ModelError,
     RunError,
     UsageError,
+    shown,
     text_of,
     type_of,
     user_code,
@@ -54,7 +56,9 @@ from autoprune.structure import surgery
 from autoprune.structure.inputs import Inputs, device_of, fitted, form_for
 from autoprune.structure.surgery import deep_copy
 from autoprune.structure.wrappers import plain_network
+from autoprune.study.files import misfits
 from autoprune.study.ledger import Ledger
+from autoprune.study.result import limits_of
 from autoprune.study.run_directory import RunDirectory, next_free
 from autoprune.summary import Summary
 from autoprune.task import Task, check_config, define_task
@@ -260,6 +264,8 @@ def load_pruned(model: nn.Module, run: str | os.PathLike[str]) -> nn.Module:
     try:
         surgery.add_biases(small, state)
         surgery.add_buffers(small, state, state.buffers, policy)
+        if wrong := misfits(state, small.state_dict()):
+            raise ValueError(f"of another shape or type: {wrong[0]}")
         small.load_state_dict(state.with_defaults(small.state_dict()))
     except Exception as error:  # whatever a module's own way to load raises
         reason = " ".join(text_of(error).split())[:300]
@@ -336,13 +342,14 @@ def _begun(
         RunError: there is no run, or it is finished and no limit is raised.
         UsageError: it was begun with other options.
     """
-    stored = run.load_config()
+    stored = stored_settings(run)
     known = {*settings, *ORIGIN, *REMARKS, *(option.name for option in fields(SearchConfig))}
     if unknown := sorted(stored.keys() - known):
+        option = f"{unknown[0]}={shown(stored[unknown[0]])}"
         raise UsageError(
             f"cannot resume {str(run.path)!r}: it was begun by autoprune "
-            f"{stored.get('autoprune')!r} with {unknown[0]}={stored[unknown[0]]!r}, an option that "
-            f"version {__version__!r} does not have."
+            f"{stored.get('autoprune')!r} with {option}, an option that version "
+            f"{__version__!r} does not have."
         )
     defaults = {**SearchConfig(config.budget).to_mapping(), "device": settings["device"]}
     before = {**defaults, **in_todays_words(stored)}
@@ -350,19 +357,18 @@ def _begun(
     for key in sorted((settings.keys() | before.keys()) - {*RENEWABLE, *REMARKS}):
         if before.get(key) != settings.get(key):
             raise UsageError(
-                f"cannot resume {str(run.path)!r} with {key}={settings.get(key)!r}: it was begun "
-                f"with {before.get(key)!r}{older}."
+                f"cannot resume {str(run.path)!r} with {key}={shown(settings.get(key))}: it was "
+                f"begun with {shown(before.get(key))}{older}."
             )
     if older:
         progress.note(f"{run.path} goes on as it was begun{older}")
     if run.is_finished:
-        search = run.load_result().get("search", {})
-        limits = search.get("limits", {})
-        most, longest = limits.get("trials", 0), limits.get("time") or math.inf
-        recovered = (config.recover or 0.0) <= (limits.get("recover") or 0.0)
+        limits = limits_of(run)
+        most, longest = limits["trials"], limits["time"] or math.inf
+        recovered = (config.recover or 0.0) <= (limits["recover"] or 0.0)
         if (config.trials or 0) <= most and (config.time or math.inf) <= longest and recovered:
             raise RunError(
-                f"the search in {str(run.path)!r} is finished ({search.get('trials')} trials): "
+                f"the search in {str(run.path)!r} is finished ({limits['done']} trials): "
                 "raise --trials, --time or --recover to go on."
             )
     return before

@@ -8,14 +8,18 @@ import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from typing import Any, TypeAlias
 
 from autoprune.budget import UNBOUNDED
-from autoprune.errors import UsageError, did_you_mean
+from autoprune.errors import UsageError, did_you_mean, shown
 from autoprune.evaluation.reward import DEFAULT_REWARD, needs_no_budget
+from autoprune.study.run_directory import RunDirectory
 
 # Options that may change when a search is resumed.
 RENEWABLE = ("trials", "time", "recover")
+# What random number generators take.
+LARGEST_SEED = 2**32 - 1
+LARGEST_WHOLE = 2**63 - 1
 # A step of widths that the device chooses.
 AUTO = "auto"
 # Where model and data come from, and written into a run's config.toml besides the options.
@@ -109,8 +113,10 @@ class SearchConfig:
                 "latency-backend says what a latency table was measured with: give --latency-table "
                 "too."
             )
-        if self.seed < 0:
-            raise UsageError(f"seed must not be negative, but got {self.seed}.")
+        if not 0 <= self.seed <= LARGEST_SEED:
+            raise UsageError(
+                f"seed must not be negative, nor above {LARGEST_SEED}, but got {self.seed}."
+            )
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> SearchConfig:
@@ -178,13 +184,46 @@ def read_option(key: str, value: Any) -> Any:
     Raises:
         UsageError: the value is of the wrong type or cannot be meant.
     """
-    read, wanted = _READERS[key]
+    return _checked(key, value, _READERS)
+
+
+def _checked(key: str, value: Any, readers: _Readers) -> Any:
+    read, wanted = readers[key]
     try:
         return read(value)
     except UsageError:
         raise
-    except (TypeError, ValueError):
-        raise UsageError(f"{key} must be {wanted}, but got {value!r}.") from None
+    except (TypeError, ValueError, OverflowError):
+        raise UsageError(f"{key} must be {wanted}, but got {shown(value)}.") from None
+
+
+def read_setting(key: str, value: Any) -> Any:
+    """Return an option of a search, or whatever else stands in a `config.toml`, if it is right.
+
+    Args:
+        key: a field of `SearchConfig`, or one in `ORIGIN` or `REMARKS`.
+        value: as a TOML file has it.
+
+    Raises:
+        UsageError: the value is of the wrong type or cannot be meant.
+    """
+    return _checked(key, value, {**_READERS, **_STORED})
+
+
+def stored_settings(run: RunDirectory) -> dict[str, Any]:
+    """Return the configuration of a run; what is known there is of the right type.
+
+    Raises:
+        RunError: there is no run, or its configuration cannot be read.
+        UsageError: a value is of the wrong type or cannot be meant.
+    """
+    stored = run.load_config()
+    for key in stored.keys() & {*_READERS, *_STORED}:
+        try:
+            read_setting(key, stored[key])
+        except UsageError as error:
+            raise UsageError(f"{str(run.config_path)!r}: {error}") from error
+    return stored
 
 
 def _text(value: Any) -> str:
@@ -216,7 +255,10 @@ def _switch(value: Any) -> bool:
 def _whole(value: Any) -> int:
     if isinstance(value, bool):
         raise TypeError
-    return operator.index(value)
+    number = operator.index(value)
+    if abs(number) > LARGEST_WHOLE:
+        raise ValueError
+    return number
 
 
 def _step(value: Any) -> int | str:
@@ -249,6 +291,10 @@ def _ratios(value: Any) -> dict[str, float]:
     if value is None or isinstance(value, (str, list, tuple)):
         return parse_min_keep([value] if isinstance(value, str) else value or ())
     return {"*": _number(value)}
+
+
+def _versions(value: Any) -> dict[str, str]:
+    return {name: _text(version) for name, version in dict(value).items()}
 
 
 _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -303,10 +349,11 @@ def _memory(value: Any) -> int:
     return int(float(match[1]) * _BYTES[match[2]])
 
 
+_Readers: TypeAlias = Mapping[str, tuple[Callable[[Any], Any], str]]
 _TEXT, _WHOLE = (_text, "a text"), (_whole, "a whole number")
 
 # How every field is read from a plain value, and what it takes, in words.
-_READERS: Mapping[str, tuple[Callable[[Any], Any], str]] = {
+_READERS: _Readers = {
     **dict.fromkeys(("reward", "strategy", "sampler", "importance"), _TEXT),
     "round_to": (_step, "a whole number or 'auto'"),
     **dict.fromkeys(("agent", "from_run", "latency_table"), (_place, "a path")),
@@ -322,4 +369,10 @@ _READERS: Mapping[str, tuple[Callable[[Any], Any], str]] = {
     **dict.fromkeys(("exclude", "exclude_outputs"), (_patterns, "a pattern or a list of patterns")),
     "min_keep": (_ratios, "a ratio or ratios by pattern"),
     "repair_memory": (_memory, "a text such as '8GB' or a whole number of bytes"),
+}
+# What stands in a run's config.toml besides.
+_STORED: _Readers = {
+    **dict.fromkeys((*ORIGIN, "autoprune", "judge"), _TEXT),
+    "versions": (_versions, "a table of versions"),
+    "repair_samples": _WHOLE,
 }

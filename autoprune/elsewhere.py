@@ -5,22 +5,22 @@ A kit takes the dense network and the pruned one there; what comes back goes int
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from autoprune.budget import UNBOUNDED, Budget
+from autoprune.config import stored_settings
 from autoprune.cost.latency.backends import Conditions
 from autoprune.cost.latency.kit import read_winner, write_winner
 from autoprune.cost.latency.onnx_backend import OnnxBackend, check_onnx
 from autoprune.cost.latency.table import LatencyTable
 from autoprune.data.inputs import Inputs
-from autoprune.errors import RunError, TableError, UsageError
+from autoprune.errors import TableError, UsageError
 from autoprune.latency import overshoot
 from autoprune.policy import PruningPolicy, Widths
-from autoprune.study.result import LatencyFigures, with_latency
+from autoprune.study.result import LatencyFigures, predictions_of, with_latency
 from autoprune.study.run_directory import RunDirectory
 
 
@@ -66,7 +66,7 @@ def take_measured(path: Path, run: RunDirectory) -> dict[str, Any]:
             f"the results in {str(path)!r} are of {origin.device!r}, but the run's latency table "
             f"predicts {device!r}: run the kit there."
         )
-    before = _figures_of(result)
+    before = predictions_of(run)
     predicted = before["predicted_dense_ms"], before["predicted_ms"]
     figures = LatencyFigures(
         conditions.backend,
@@ -76,14 +76,14 @@ def take_measured(path: Path, run: RunDirectory) -> dict[str, Any]:
         tuple(timing.ms for timing in timings),
     )
     run.save_result(with_latency(result, figures))
-    return {**figures.report(), **_bound(result.get("budget"), figures)}
+    return {**figures.report(), **_bound(before["budget"], figures)}
 
 
 def _measured_by(run: RunDirectory) -> tuple[Conditions, str | None]:
     """Return how the run's latency table was measured, and on what; without one, the defaults."""
-    if _figures_of(run.load_result())["predicted_ms"] is None:
+    if predictions_of(run)["predicted_ms"] is None:
         return Conditions(OnnxBackend.name), None
-    named = run.load_config().get("latency_table")
+    named = stored_settings(run).get("latency_table")
     path = run.latency_path if named is None else Path(named)
     table = LatencyTable.load(path)
     if table.conditions.backend != OnnxBackend.name:
@@ -102,22 +102,6 @@ def _widths(policy: PruningPolicy) -> tuple[Widths, Widths]:
 
 def _about(policy: PruningPolicy) -> dict[str, Any]:
     return {"policy": policy.fingerprint, "kept": [len(g.kept) for g in policy.groups.values()]}
-
-
-def _figures_of(result: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a result says of latency.
-
-    Raises:
-        RunError: nothing that can be read.
-    """
-    try:
-        found = result["costs"]["latency"]
-        return {key: found[key] for key in ("predicted_ms", "predicted_dense_ms")}
-    except (LookupError, TypeError) as error:
-        raise RunError(
-            "the run's result does not say what was predicted: it was altered, or is of an older "
-            "version; search again."
-        ) from error
 
 
 def _bound(budget: str | None, figures: LatencyFigures) -> dict[str, Any]:

@@ -17,12 +17,22 @@ The command line prints the message of any of these on one line and exits with s
 from __future__ import annotations
 
 import difflib
+import reprlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
+
+# Characters of a message. What it quotes (a name, a value, a path) may be of any length.
+LONGEST_MESSAGE = 480
+LONGEST_REASON = 200
 
 
 class AutopruneError(Exception):
-    """Base of every error whose message is written for the user."""
+    """Base of every error whose message is written for the user: one line that can be shown."""
+
+    def __str__(self) -> str:
+        """Return the message without control characters, and without its middle if it is long."""
+        return printable(super().__str__(), LONGEST_MESSAGE)
 
 
 class UsageError(AutopruneError, ValueError):
@@ -67,7 +77,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     The nearest known name if one is near, else all of them.
     """
     names = sorted(known)
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(name[:LONGEST_REASON], names, n=1, cutoff=0.5)
     if close:
         return f"did you mean {close[0]!r}?"
     return f"choose one of: {', '.join(names)}."
@@ -80,9 +90,9 @@ def type_of(value: object) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error's text (its type's name if it has none)."""
+    """Return the first line of an error's text, cut if it is long; its type if it has no text."""
     lines = text_of(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    return printable(lines[0], LONGEST_REASON) if lines else type(error).__name__
 
 
 def describe(error: BaseException) -> str:
@@ -95,12 +105,27 @@ def text_of(error: BaseException) -> str:
     return _converted(str, error)
 
 
-def shown(value: object, longest: int = 60) -> str:
-    """Return a value's `repr` on one line, cut short; its type if `__repr__` fails."""
-    return " ".join(_converted(repr, value)[:longest].split()) or type_of(value)
+_brief = reprlib.Repr()
+_brief.maxstring = _brief.maxother = _brief.maxlong = 120
 
 
-def _converted(convert: Callable[[object], str], value: object) -> str:
+def shown(value: object) -> str:
+    """Return a value's `repr`, cut if it is long; its type if `__repr__` fails."""
+    return printable(_converted(_brief.repr, value), LONGEST_REASON) or type_of(value)
+
+
+def printable(text: str, most: int) -> str:
+    """Return a text for a terminal: no control characters, and its middle left out if it is long.
+
+    How a message begins says what is wrong, how it ends what to do.
+    """
+    line = "".join(c if c.isprintable() else " " for c in text)
+    if len(line) <= most:
+        return line
+    return f"{line[: 2 * most // 3 - 2]} … {line[-(most // 3) + 1 :]}"
+
+
+def _converted(convert: Callable[[Any], str], value: object) -> str:
     """Return a text of an object that may be the user's, in characters that any file takes."""
     try:
         text = convert(value)

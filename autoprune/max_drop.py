@@ -11,12 +11,22 @@ from autoprune.errors import RunError, UsageError
 from autoprune.evaluation.measurement import Measurement, Scores
 from autoprune.search_spaces.projection import Constraint, Projection, cheapened
 from autoprune.strategy import SearchProblem
+from autoprune.untrusted import count, fields, finite, quantity
 from autoprune.verification import Arena, Contest
 
 # Searches, each at half the interval of the one before: the last is known to 1/64 of the range.
 ROUNDS = 6
 # All of them together get the trials of so many searches, if nobody says how many.
 SEARCHES = 3
+
+
+def _loss(data: Any) -> dict[str, Any]:
+    """Read what a round lost, and under which terms.
+
+    Raises:
+        ValueError: it is none.
+    """
+    return fields(data, {"trials": count, "share": quantity, "lost": finite})
 
 
 @dataclass(frozen=True)
@@ -138,9 +148,9 @@ class _Bisection:
     def drop(self, number: int, share: float) -> float:
         """Return what the winner of a round loses."""
         key, terms = f"round {number}", {"trials": self._problem.trials, "share": share}
-        known = self._arena.ledger.remarked(key) or {}
-        if known.items() >= terms.items():
-            return float(known["lost"])
+        before = self._arena.ledger.remarked(key, _loss) or {}
+        if before.items() >= terms.items():
+            return float(before["lost"])
         contest = self.contest(number, share)
         lost = drop_of(contest.finalist.measurement)
         if not contest.exploration.timed_out:  # with more time it may lose less

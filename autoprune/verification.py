@@ -14,7 +14,7 @@ from autoprune.agents import AUTO, FALLBACK, make_strategy, resolve
 from autoprune.bench import Bench
 from autoprune.budget import Budget
 from autoprune.config import SearchConfig
-from autoprune.errors import AutopruneError, first_line
+from autoprune.errors import AutopruneError, first_line, shown
 from autoprune.evaluation.evaluator import timed
 from autoprune.evaluation.reward import Reward
 from autoprune.exploration import explore
@@ -26,12 +26,24 @@ from autoprune.session import Session
 from autoprune.strategy import SearchProblem, Strategy
 from autoprune.study.ledger import FIRST_ROUND, Ledger
 from autoprune.study.result import LatencyFigures
+from autoprune.untrusted import label, or_none, table, text
 
 # How often a miss tightens the bound, and the part of the trials that goes on after each.
 MOST_ROUNDS = 4
 EXTRA_TRIALS = 0.25
 # What the record calls the strategy that "auto" stands for.
 CHOSEN = "strategy"
+
+
+def _choice(data: Any) -> tuple[str, dict[str, str | None]]:
+    """Read the name and the options of a strategy.
+
+    Raises:
+        ValueError: there are none.
+    """
+    if not isinstance(data, list) or len(data) != 2:
+        raise ValueError(f"{shown(data)} is no strategy with its options")
+    return text(data[0]), table(or_none(label))(data[1])
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,7 +145,7 @@ class Arena:
         if config.strategy == AUTO:
             # A run from before this was written down had the only one that there was.
             first = [FALLBACK, {}] if len(ledger) else resolve(AUTO, problem, **chosen[1])
-            chosen = ledger.remarked(CHOSEN) or first
+            chosen = ledger.remarked(CHOSEN, _choice) or first
             ledger.remark(CHOSEN, chosen)
         name, options = chosen
         return make_strategy(name, problem, **options)

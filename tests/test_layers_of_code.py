@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 FLOORS = (
-    {"errors", "memory", "precision", "randomness", "version"},
+    {"errors", "memory", "precision", "randomness", "untrusted", "version"},
     {"policy", "budget", "plugin", "data", "demo"},
     {"structure"},
     {"statistics", "cost"},

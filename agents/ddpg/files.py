@@ -8,13 +8,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file
 from torch import Tensor
 
 from autoprune.agents import BUILT_IN
-from autoprune.errors import RunError, first_line
+from autoprune.errors import RunError, first_line, shown
 from autoprune.search_spaces.episode import FEATURES
-from autoprune.study.files import save_tensors, write_whole
+from autoprune.study.files import load_tensors, save_tensors, write_whole
+from autoprune.untrusted import count, each, extent, known, read_json
 
 VERSION = 1
 ALGORITHM = "ddpg"
@@ -63,9 +63,9 @@ def load_agent(
     """
     folder = _folder(path)
     try:
-        data = json.loads((folder / "agent.json").read_text())
-        tensors = load_file(folder / "agent.safetensors")
-    except Exception as error:  # safetensors has its own error type
+        data = read_json(folder / "agent.json")
+        tensors = load_tensors(folder / "agent.safetensors")
+    except (OSError, ValueError) as error:
         raise RunError(f"cannot read the agent in {str(folder)!r}: {first_line(error)}") from error
     wanted = {"algorithm": ALGORITHM, "version": VERSION, "features": list(FEATURES)}
     for key, value in {**wanted, "hidden": list(hidden)}.items():
@@ -74,17 +74,15 @@ def load_agent(
             raise RunError(
                 f"the agent in {str(folder)!r} does not fit: its {key} is {_short(found, value)}."
             )
-    if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
-        raise RunError(f"the agent in {str(folder)!r} has weights that are not finite.")
-    if shapes is not None and {n: tuple(t.shape) for n, t in tensors.items()} != {
-        name: tuple(shape) for name, shape in shapes.items()
-    }:
+    found_shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    are_others = shapes is not None and found_shapes != {n: tuple(s) for n, s in shapes.items()}
+    if are_others or not all(tensor.is_floating_point() for tensor in tensors.values()):
         raise RunError(f"the agent in {str(folder)!r} does not fit: its tensors are others.")
     try:
-        networks = tuple(int(groups) for groups in data["networks"])
-        return AgentInfo(tuple(hidden), int(data["episodes"]), networks), tensors
-    except (KeyError, TypeError, ValueError) as error:
+        learnt = known(data, {"networks": each(extent), "episodes": count})
+    except ValueError as error:
         raise RunError(f"the agent in {str(folder)!r} is damaged: {first_line(error)}") from error
+    return AgentInfo(tuple(hidden), learnt["episodes"], learnt["networks"]), tensors
 
 
 def _folder(path: Path) -> Path:
@@ -105,5 +103,6 @@ def _short(found: Any, wanted: Any) -> str:
     if isinstance(found, list) and isinstance(wanted, list):
         other = [str(item) for item in found if item not in wanted]
         lacking = [str(item) for item in wanted if item not in found]
-        return f"different (it has {other or 'nothing'} more and lacks {lacking or 'nothing'})"
-    return f"{found!r} instead of {wanted!r}"
+        more, less = (shown(some) if some else "nothing" for some in (other, lacking))
+        return f"different (it has {more} more and lacks {less})"
+    return f"{shown(found)} instead of {shown(wanted)}"

@@ -17,7 +17,7 @@ from autoprune.cli.evaluate import evaluate
 from autoprune.cli.inspect import inspect
 from autoprune.cli.profile import profile
 from autoprune.cli.search import Interrupted, search
-from autoprune.errors import AutopruneError, describe, text_of
+from autoprune.errors import LONGEST_MESSAGE, AutopruneError, describe, printable, text_of
 from autoprune.version import __version__
 
 DONE, BROKEN_PIPE, MISTAKE, INTERRUPTED = 0, 1, 2, 130
@@ -99,15 +99,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _mistake(error: Exception) -> str | None:
     """Return what the user can mend; None if the error is a bug of ours."""
+    if any(_is_disk_full(cause) for cause in _chain(error)):
+        return "the disk is full; free some space, or choose another --output."
     if isinstance(error, AutopruneError):
         return str(error)
     if isinstance(error, _COMMAND_LINE_ERROR):
-        text = getattr(error, "format_message", error.__str__)()
+        text = printable(getattr(error, "format_message", error.__str__)(), LONGEST_MESSAGE)
         return f"{text} (See autoprune --help.)"
-    if any(_is_disk_full(cause) for cause in _chain(error)):
-        return "the disk is full; free some space, or choose another --output."
     if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.filename!r}: {error.strerror}."
+        return printable(f"{error.filename!r}: {error.strerror}.", LONGEST_MESSAGE)
     return None
 
 

@@ -115,12 +115,13 @@ class Subjects:
         from autoprune.data.inputs import map_tensors
         from autoprune.evaluation.scoring import score_split
         from autoprune.latency import measured_here
+        from autoprune.study.result import costs_of
 
         networks = [self.dense, self.pruned]
         dense_scores, scores = score_split(self.dense, [self.pruned], self.split, warn)
         one = map_tensors(lambda value: value.to(self.device), self.split.take([0]).inputs)
         latency = measured_here(networks, one)
-        costs = self.run.load_result()["costs"]
+        costs = costs_of(self.run)
         rows = {
             kind: {
                 "top1": own.top1,
@@ -170,12 +171,13 @@ def load_subjects(run: str, given: Mapping[str, str], split_name: str | None) ->
     from autoprune.api import load_pruned
     from autoprune.cli.display import warn
     from autoprune.cli.specs import find_device, load_model
+    from autoprune.config import stored_settings
     from autoprune.data import load_splits
     from autoprune.structure.inputs import fitted
     from autoprune.study.run_directory import RunDirectory
 
     directory = RunDirectory(run)
-    origin = _origin(directory.load_config(), given, run)
+    origin = _origin(stored_settings(directory), given, run)
     directory.load_policy()  # an unfinished run is refused before anything is loaded
     device = find_device(origin.get("device"))
     splits = load_splits(origin["data"], origin.get("normalize"), origin.get("classes"))

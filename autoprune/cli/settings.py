@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -16,18 +15,15 @@ from autoprune.config import (
     RENEWABLE,
     SearchConfig,
     in_todays_words,
-    read_option,
+    read_setting,
+    stored_settings,
 )
 from autoprune.data import absolute_data
-from autoprune.errors import UsageError, did_you_mean, first_line
+from autoprune.errors import UsageError, did_you_mean, first_line, shown
 from autoprune.evaluation.reward import DEFAULT_REWARD, find_reward, needs_no_budget
 from autoprune.plugin import absolute, absolute_object
 from autoprune.study.run_directory import RunDirectory, next_free
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from autoprune.untrusted import read_toml
 
 # What a search that recalls the policies of a run takes over: the network with its images, what is
 # cut of it, and by which table its latency is foretold. What is said oneself goes before, each time
@@ -50,7 +46,8 @@ _LASTING: Mapping[str, Callable[[str], str]] = {
     "agent": lambda agent: agent if agent == BUILT_IN else absolute(agent),
     "latency_backend": absolute_object,
 }
-_KEYS = (*ORIGIN, *_SEARCH, *_SWITCHES, "output")
+_OWN = (*_SWITCHES, "output")
+_KEYS = (*ORIGIN, *_SEARCH, *_OWN)
 
 
 @dataclass(frozen=True)
@@ -139,8 +136,8 @@ def read_config(path: Path) -> dict[str, Any]:
         UsageError: it is missing, no TOML, or holds an unknown key or a wrong type.
     """
     try:
-        content = tomllib.loads(path.read_text())
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        content = read_toml(path)
+    except (OSError, ValueError) as error:
         raise UsageError(
             f"config file {str(path)!r} cannot be read: {first_line(error)}"
         ) from error
@@ -155,9 +152,9 @@ def _read(values: Mapping[str, Any], where: str) -> dict[str, Any]:
             continue
         if key not in _KEYS:
             known = [known.replace("_", "-") for known in _KEYS]
-            raise UsageError(f"{where}unknown key {name!r}; {did_you_mean(name, known)}")
+            raise UsageError(f"{where}unknown key {shown(name)}; {did_you_mean(name, known)}")
         try:
-            options[key] = (read_option if key in _SEARCH else _read_own)(key, value)
+            options[key] = (_read_own if key in _OWN else read_setting)(key, value)
         except UsageError as error:
             raise UsageError(f"{where}{error}") from error
     return options
@@ -166,7 +163,7 @@ def _read(values: Mapping[str, Any], where: str) -> dict[str, Any]:
 def _read_own(key: str, value: Any) -> str | bool:
     kind, wanted = (bool, "true or false") if key in _SWITCHES else (str, "a text")
     if not isinstance(value, kind):
-        raise UsageError(f"{key} must be {wanted}, but got {value!r}.")
+        raise UsageError(f"{key} must be {wanted}, but got {shown(value)}.")
     return value
 
 
@@ -183,7 +180,7 @@ def _of_run(given: Mapping[str, Any], config: str | None) -> dict[str, Any]:
             "(only --trials, --time and --recover may be given anew)."
         )
     stored = _stored(given["output"])
-    if "model" not in stored:
+    if not {"model", "data"} <= stored.keys():
         raise UsageError(
             f"the run in {given['output']!r} was begun from Python: resume it there, with "
             "autoprune.search(…, resume=True)."
@@ -212,7 +209,7 @@ def _recalled(merged: Mapping[str, Any]) -> dict[str, Any]:
 def _stored(path: str) -> dict[str, Any]:
     """Return the options that a run was begun with."""
     run = RunDirectory(path)
-    return _read(in_todays_words(run.load_config()), f"{str(run.config_path)!r}: ")
+    return _read(in_todays_words(stored_settings(run)), f"{str(run.config_path)!r}: ")
 
 
 def _model_and_data(merged: Mapping[str, Any]) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import warnings
 from collections.abc import Callable, Mapping
@@ -12,10 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from autoprune.cli.display import shorten
-from autoprune.errors import ModelError, UsageError, did_you_mean, type_of
+from autoprune.errors import ModelError, UsageError, did_you_mean, first_line, type_of
+from autoprune.study.files import check_finite, misfits
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
 _PREFIXES = ("module.", "_orig_mod.")
+# How often either may be there: a file can hold itself.
+_MOST_WRAPPED = 8
 
 
 def load_weights(model: nn.Module, file: str) -> None:
@@ -31,16 +35,19 @@ def load_weights(model: nn.Module, file: str) -> None:
         ModelError: the weights do not fit the network, or are not finite.
     """
     state = _state_dict(_read(_existing(file)), file)
-    for name, tensor in state.items():
-        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
-            raise ModelError(f"weights {file!r} hold NaN or infinity in {name!r}.")
     _check_fit(model, state, file)
-    model.load_state_dict(state, strict=False)
+    try:
+        check_finite(state)
+        model.load_state_dict(state, strict=False)
+    except ValueError as error:
+        raise ModelError(f"weights {file!r} hold {first_line(error)}.") from error
+    except RuntimeError as error:  # tensors that are sparse, quantised or of no device
+        raise ModelError(f"weights {file!r} cannot be used: {first_line(error)}.") from error
 
 
 def _existing(file: str) -> Path:
     path = Path(file).expanduser()
-    if not path.is_file():
+    if not os.path.isfile(path):  # False for what cannot be a path
         raise UsageError(f"weights {file!r}: {_why_no_file(path)}")
     if path.stat().st_size == 0:
         raise UsageError(f"weights {file!r}: the file is empty.")
@@ -48,9 +55,11 @@ def _existing(file: str) -> Path:
 
 
 def _why_no_file(path: Path) -> str:
-    if path.is_dir():
+    if os.path.isdir(path):
         return "that is a directory; name the file in it."
-    if not path.parent.is_dir():
+    if os.path.exists(path):
+        return "that is a device or a pipe; name an ordinary file."
+    if not os.path.isdir(path.parent):
         return f"no such directory: {str(path.parent)!r}."
     neighbours = [entry.name for entry in path.parent.iterdir() if entry.is_file()]
     if not neighbours:
@@ -98,11 +107,10 @@ def _why_unreadable(error: Exception) -> str:
 
 def _state_dict(content: Any, file: str) -> dict[str, Tensor]:
     """Take wrappers and prefixes off."""
-    while isinstance(content, Mapping):
-        inner = next((content[w] for w in _WRAPPERS if isinstance(content.get(w), Mapping)), None)
-        if inner is None:
-            break
-        content = inner
+    for _ in range(_MOST_WRAPPED):
+        known = content if isinstance(content, Mapping) else {}
+        inner = (known[w] for w in _WRAPPERS if isinstance(known.get(w), Mapping))
+        content = next(inner, content)
     how = "write them with torch.save(model.state_dict(), FILE)."
     if not isinstance(content, Mapping) or not content:
         what = type_of(content) if content else f"an empty {type(content).__name__}"
@@ -118,7 +126,8 @@ def _state_dict(content: Any, file: str) -> dict[str, Tensor]:
 
 def _without_prefixes(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     plain = {str(name): tensor for name, tensor in state.items()}
-    while prefix := next((p for p in _PREFIXES if all(n.startswith(p) for n in plain)), None):
+    for _ in range(_MOST_WRAPPED):
+        prefix = next((p for p in _PREFIXES if all(n.startswith(p) for n in plain)), "")
         plain = {name.removeprefix(prefix): tensor for name, tensor in plain.items()}
     return plain
 
@@ -135,12 +144,11 @@ def _check_fit(model: nn.Module, state: Mapping[str, Tensor], file: str) -> None
         and not name.endswith("num_batches_tracked")
     ]
     unexpected = [name for name in state if name not in own]
-    mismatched = [
-        f"{name} (file {tuple(state[name].shape)}, model {tuple(own[name].shape)})"
-        for name in own
-        if name in state and state[name].shape != own[name].shape
-    ]
-    faults = {"missing": missing, "unexpected": unexpected, "of another shape": mismatched}
+    faults = {
+        "missing": missing,
+        "unexpected": unexpected,
+        "of another shape or type": misfits(state, own),
+    }
     text = "; ".join(f"{fault}: {shorten(names)}" for fault, names in faults.items() if names)
     if text:
         raise ModelError(

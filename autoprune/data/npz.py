@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import math
+import os
 import zipfile
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from itertools import combinations
 from pathlib import Path
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
-from numpy.lib.npyio import NpzFile
 
 from autoprune.data.normalization import parse_normalization
 from autoprune.data.overlap import shared_note
@@ -103,8 +103,7 @@ def _read_files(paths: Sequence[Path]) -> tuple[npt.NDArray[np.uint8], npt.NDArr
 
 
 def _read_labels(path: Path) -> npt.NDArray[np.int64]:
-    with _open(path) as archive:
-        labels = archive["y"]
+    labels = _read_array(path, "y")
     if labels.ndim != 1 or labels.dtype.kind not in "iu":
         raise DataError(
             f"{path}: y must be whole-number labels of shape (n,), "
@@ -116,8 +115,7 @@ def _read_labels(path: Path) -> npt.NDArray[np.int64]:
 def _read_images(
     path: Path, labels: int, image_shape: tuple[int, ...] | None = None
 ) -> npt.NDArray[np.uint8]:
-    with _open(path) as archive:
-        images: npt.NDArray[np.uint8] = archive["x"]
+    images = _read_array(path, "x")
     if images.dtype != np.uint8 or images.ndim != 4:
         raise DataError(
             f"{path}: x must be uint8 images of shape (n, height, width, channels), "
@@ -138,26 +136,50 @@ def _read_images(
     return images
 
 
-@contextmanager
-def _open(path: Path) -> Iterator[NpzFile]:
-    if not path.is_file():
+def _read_array(path: Path, name: str) -> npt.NDArray[Any]:
+    """Return an array of an npz file.
+
+    Raises:
+        UsageError: there is no such file.
+        DataError: it is damaged, has no such array, or one of objects, which would run code.
+    """
+    if not os.path.isfile(path):  # False for what cannot be a path
         raise UsageError(f"no such file: {str(path)!r}.")
+    if not zipfile.is_zipfile(path):
+        raise DataError(
+            f"{path}: no npz file, or cut short; write it with numpy.savez(file, x=…, y=…)."
+        )
     try:
-        archive = np.load(path, allow_pickle=False) if zipfile.is_zipfile(path) else None
-        if archive is None:
-            raise DataError(
-                f"{path}: no npz file, or cut short; write it with numpy.savez(file, x=…, y=…)."
-            )
-        with archive:
-            missing = {"x", "y"} - set(archive.files)
-            if missing:
+        with zipfile.ZipFile(path) as archive:
+            members = {
+                member.filename.removesuffix(".npy"): member for member in archive.infolist()
+            }
+            if missing := {"x", "y"} - members.keys():
                 raise DataError(
                     f"{path}: array {min(missing)!r} is missing; it holds "
-                    f"{', '.join(archive.files) or 'nothing'}, but x and y are needed."
+                    f"{', '.join(members) or 'nothing'}, but x and y are needed."
                 )
-            yield archive
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(f"{path}: cannot be read: {first_line(error)}") from error
+            with archive.open(members[name]) as file:
+                _check_length(file, members[name].file_size)
+            with archive.open(members[name]) as file:
+                return np.lib.format.read_array(file, allow_pickle=False)
+    except DataError:
+        raise
+    except Exception as error:  # zipfile, its decompressors and NumPy raise nearly anything
+        raise DataError(f"{path}: {name} cannot be read: {first_line(error)}") from error
+
+
+def _check_length(file: IO[bytes], length: int) -> None:
+    """Refuse an array that is not as long as the file in the archive: it would be made first.
+
+    Raises:
+        ValueError: it is longer, shorter or no array.
+    """
+    major, _ = np.lib.format.read_magic(file)
+    read = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}
+    shape, _, dtype = read[min(major, 2)](file)
+    if math.prod(shape) * dtype.itemsize != length - file.tell() and not dtype.hasobject:
+        raise ValueError(f"{length} bytes are not an array of {dtype} of shape {shape}")
 
 
 def _by(shape: tuple[int, ...]) -> str:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from autoprune.errors import AutopruneError, user_code
 from autoprune.policy import Widths
+from autoprune.untrusted import count, each, extent, fields, label, or_none, quantity, real, table
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,16 @@ class Scores:
     top1: float | None = None
     custom: float | None = None
     samples: int = 0
+
+    @classmethod
+    def from_json(cls, data: Any) -> Scores:
+        """Inverse of `vars`; a score of a network that overflows need not be finite.
+
+        Raises:
+            ValueError: they are none.
+        """
+        scores = dict.fromkeys(("kl", "loss", "top1", "custom"), or_none(real))
+        return cls(**fields(data, {}, {**scores, "samples": count}))
 
     @property
     def metric(self) -> float | None:
@@ -65,17 +76,24 @@ class Measurement:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Measurement:
-        """Inverse of `to_json`."""
+    def from_json(cls, data: Any) -> Measurement:
+        """Inverse of `to_json`.
+
+        Raises:
+            ValueError: it is none.
+        """
         return cls(
-            widths=tuple(data["widths"]),
-            names=tuple(data["names"]),
-            scores=Scores(**data["scores"]),
-            dense=Scores(**data["dense"]),
-            costs=dict(data["costs"]),
-            dense_costs=dict(data["dense_costs"]),
-            seconds=dict(data["seconds"]),
-            others_scored=data.get("others_scored", 0),
+            **fields(
+                data,
+                {
+                    "widths": each(extent),
+                    "names": each(label),
+                    **dict.fromkeys(("scores", "dense"), Scores.from_json),
+                    **dict.fromkeys(("costs", "dense_costs"), table(quantity)),
+                    "seconds": table(quantity),
+                },
+                {"others_scored": count},
+            )
         )
 
 

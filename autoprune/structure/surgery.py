@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from torch.nn.modules.conv import _ConvNd
 from torch.nn.parameter import is_lazy
 from torch.overrides import TorchFunctionMode
 
-from autoprune.errors import ModelError, user_code
+from autoprune.errors import ModelError, shown, user_code
 from autoprune.policy import PruningPolicy, Slice, hash_shapes
 from autoprune.structure.inputs import device_of
 
@@ -116,17 +116,16 @@ def apply_policy(model: nn.Module, policy: PruningPolicy) -> nn.Module:
     shapes = {name: tuple(tensor.shape) for name, tensor in named_tensors(model).items()}
     parameters = {name: shapes[name] for name, _ in model.named_parameters()}
     # Policies of earlier versions count buffers, too.
-    if policy.shapes_hash not in (hash_shapes(parameters), hash_shapes(shapes)):
-        wrong = [
-            s.tensor
-            for group in policy.groups.values()
-            for s in group.slices
-            if s.tensor not in shapes or s.positions.max() >= shapes[s.tensor][s.dim]
-        ]
-        first = f" (first difference: {wrong[0]!r})" if wrong else ""
+    agrees = policy.shapes_hash in (hash_shapes(parameters), hash_shapes(shapes))
+    slices = [s for group in policy.groups.values() for s in group.slices]
+    # Of the same network a buffer can be missing, which a forward pass makes.
+    named = (s for s in slices if s.tensor in shapes or s.role != "carried" or not agrees)
+    misfit = next(filter(None, (_misfit(s, shapes) for s in named)), None)
+    if misfit or not agrees:
+        first = misfit or "in one that is not pruned, such as the last layer's"
         raise ModelError(
             f"the policy was made for another network than {type(model).__name__}: "
-            f"tensor names or shapes differ{first}."
+            f"tensor names or shapes differ (first difference: {first})."
         )
     return cut(model, kept_positions(model, policy))
 
@@ -143,6 +142,18 @@ def check_ready(model: nn.Module) -> None:
                 f"layer {name!r}, a {type(module).__name__}, has no weights yet: it gets them when "
                 "the network is run once."
             )
+
+
+def _misfit(part: Slice, shapes: Mapping[str, Sequence[int]]) -> str | None:
+    """Return what a network lacks of the entries that a slice names, None if they are all there."""
+    tensor = shown(part.tensor)
+    if part.tensor not in shapes:
+        return f"{tensor} is not there"
+    shape = shapes[part.tensor]
+    if part.dim >= len(shape) or part.positions.max() >= shape[part.dim]:
+        needed = f"{int(part.positions.max()) + 1} entries along dimension {part.dim}"
+        return f"{tensor} has shape {tuple(shape)}, where the policy names {needed}"
+    return None
 
 
 def kept_positions(model: nn.Module, policy: PruningPolicy) -> Keep:

@@ -9,9 +9,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+
+from autoprune.errors import first_line, shown
+from autoprune.untrusted import check_regular, parse_json
 
 # Where the header of a file of weights says what `StateDict` knows besides the tensors.
 BESIDES = "state_dict"
@@ -74,21 +78,46 @@ def save_state(path: Path, model: nn.Module) -> None:
 
 
 def load_state(path: Path) -> StateDict:
-    """Read what `save_state` wrote, or plain safetensors.
+    """Read what `save_state` wrote, or plain safetensors; every tensor is finite.
 
     Raises:
-        SafetensorError, OSError, ValueError, RecursionError: the file is damaged.
+        OSError: it cannot be read.
+        ValueError: it is no ordinary file, damaged, or holds NaN or infinity.
     """
-    with safe_open(path, "pt") as file:
-        state = StateDict({name: file.get_tensor(name) for name in file.keys()})
-        header = file.metadata() or {}
+    tensors, header = _read(path)
+    state = StateDict(tensors)
     if BESIDES in header:
-        besides = json.loads(header[BESIDES])
+        besides = parse_json(header[BESIDES])
         if not _is_sound(besides):
             raise ValueError("what the header says of modules and buffers was altered")
         state.buffers = frozenset(besides["buffers"]) & state.keys()
         state._metadata = besides["modules"]
     return state
+
+
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a safetensors file, each of them finite.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no ordinary file, damaged, or holds NaN or infinity.
+    """
+    return _read(path)[0]
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], Mapping[str, str]]:
+    """Return tensors, and the texts in the file's header."""
+    check_regular(path)
+    try:
+        with safe_open(path, "pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            header = file.metadata() or {}
+    except OSError:
+        raise
+    except Exception as error:  # safetensors has its own error type
+        raise ValueError(first_line(error)) from error
+    check_finite(tensors)
+    return tensors, header
 
 
 def _plain(notes: Mapping[str, Any]) -> dict[str, Any]:
@@ -104,3 +133,37 @@ def _is_sound(besides: Any) -> bool:
         return False
     named = all(isinstance(name, str) for name in buffers)
     return named and all(isinstance(own, dict) and _plain(own) == own for own in modules.values())
+
+
+def check_finite(tensors: Mapping[str, Tensor]) -> None:
+    """Refuse weights with which no network computes anything.
+
+    Raises:
+        ValueError: a tensor holds NaN or infinity.
+    """
+    for name, tensor in tensors.items():
+        # Tensors of eight bits know no `isfinite`; nothing that they hold overflows here.
+        if (tensor.is_floating_point() or tensor.is_complex()) and not bool(
+            (tensor if tensor.element_size() > 1 else tensor.float()).isfinite().all()
+        ):
+            raise ValueError(f"NaN or infinity in {shown(name)}")
+
+
+def misfits(tensors: Mapping[str, Tensor], wanted: Mapping[str, Any]) -> list[str]:
+    """Return which tensors, of those that are wanted by name, have another shape or kind of number.
+
+    Whole numbers would be taken for weights without a word, complex ones lose their imaginary part.
+    """
+    return [
+        f"{name} (file {_form(tensors[name])}, model {_form(own)})"
+        for name, own in wanted.items()
+        if name in tensors and isinstance(own, Tensor) and _form(tensors[name]) != _form(own)
+    ]
+
+
+def _form(tensor: Tensor) -> str:
+    """Return shape and kind of number, in words."""
+    if tensor.layout != torch.strided or tensor.is_meta:
+        return f"{tuple(tensor.shape)} that is sparse or without data"
+    kind = " complex" if tensor.is_complex() else "" if tensor.is_floating_point() else " whole"
+    return f"{tuple(tensor.shape)}{kind}"

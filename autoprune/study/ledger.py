@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import optuna
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from autoprune.errors import RunError, first_line
@@ -15,11 +17,38 @@ from autoprune.policy import Widths
 from autoprune.search_spaces.keep_ratio import SearchSpace
 from autoprune.search_spaces.optuna_view import GroupView
 from autoprune.strategy import Candidate, Trial
+from autoprune.untrusted import (
+    Reader,
+    count,
+    each,
+    extent,
+    finite,
+    known,
+    message,
+    one_of,
+    or_none,
+    quantity,
+    table,
+    text,
+)
 
 STUDY_NAME = "autoprune"
 # Failed trials in a row that end a search: by then it is not the candidate that is wrong.
 MOST_FAILURES = 5
 FIRST_ROUND = "1"
+
+Value = TypeVar("Value")
+
+# What is written down with every trial, and with some.
+_TRIAL: Mapping[str, Reader[Any]] = {
+    "widths": each(extent),
+    "kind": one_of("candidate", "probe"),
+}
+_OF_SOME_TRIALS: Mapping[str, Reader[Any]] = {
+    "measurement": or_none(Measurement.from_json),
+    "error": or_none(message),
+    "round": text,
+}
 
 
 class Ledger:
@@ -43,14 +72,15 @@ class Ledger:
         """
         self._space = space
         self._view = GroupView(space)
-        try:
+        self._storage = storage
+        with self._told("open"):
             self._study = optuna.create_study(
                 storage=storage, study_name=STUDY_NAME, direction="maximize", load_if_exists=True
             )
+            if self._study.directions != [StudyDirection.MAXIMIZE]:
+                raise ValueError("it does not maximise one value")
             restored = self._study.get_trials(deepcopy=False)
-        except Exception as error:  # any database driver's own error types
-            raise RunError(f"cannot open study {storage!r}: {first_line(error)}") from error
-        self._sessions: list[dict[str, float]] = self._study.user_attrs.get("sessions", [])
+        self._sessions = self.remarked("sessions", each(table(quantity))) or ()
         self._trials: dict[Widths, Trial] = {}
         self._rounds: dict[Widths, str] = {}
         self.failures = 0
@@ -70,9 +100,9 @@ class Ledger:
         A strategy that plans ahead is told these: a resumed search asks what it asked before.
         """
         self._round = name
-        plans = {name: trials, **(self.remarked("plans") or {})}
+        plans = {name: trials, **(self.remarked("plans", table(count)) or {})}
         self.remark("plans", plans)
-        return int(plans[name])
+        return plans[name]
 
     @property
     def of_round(self) -> list[Trial]:
@@ -95,15 +125,15 @@ class Ledger:
         }
         if trial.measurement is not None:
             attributes["measurement"] = trial.measurement.to_json()
-        self._study.add_trial(
-            optuna.create_trial(
-                state=TrialState.FAIL if trial.value is None else TrialState.COMPLETE,
-                value=trial.value,
-                params=self._view.parameters(trial.candidate.widths),
-                distributions=dict(self._view.distributions),
-                user_attrs=attributes,
-            )
+        frozen = optuna.create_trial(
+            state=TrialState.FAIL if trial.value is None else TrialState.COMPLETE,
+            value=trial.value,
+            params=self._view.parameters(trial.candidate.widths),
+            distributions=dict(self._view.distributions),
+            user_attrs=attributes,
         )
+        with self._told("write to"):
+            self._study.add_trial(frozen)
         self._hold(trial, self._round)
 
     def _hold(self, trial: Trial, round_: str) -> None:
@@ -141,31 +171,56 @@ class Ledger:
 
     def remark(self, key: str, value: Any) -> None:
         """Write down something about the search, as JSON; it replaces what was there."""
-        self._study.set_user_attr(key, value)
+        with self._told("write to"):
+            self._study.set_user_attr(key, value)
 
-    def remarked(self, key: str) -> Any:
-        """Return what was written down, None if nothing was."""
-        return self._study.user_attrs.get(key)
+    def remarked(self, key: str, read: Reader[Value]) -> Value | None:
+        """Return what was written down, None if nothing was.
+
+        Raises:
+            RunError: it cannot be read.
+        """
+        with self._told("read"):
+            found = self._study.user_attrs.get(key)
+        try:
+            return None if found is None else read(found)
+        except ValueError as error:
+            raise RunError(f"what the study says of {key!r} is damaged: {error}.") from error
+
+    @contextmanager
+    def _told(self, what: str) -> Iterator[None]:
+        """Say in one line what cannot be done to the study."""
+        try:
+            yield
+        except Exception as error:  # any database driver's own error types
+            raise RunError(
+                f"cannot {what} study {self._storage!r}: {first_line(error)} (the other files of "
+                "the run are read without it)"
+            ) from error
 
     def _restore(self, frozen: FrozenTrial) -> tuple[Trial, str]:
-        attributes = frozen.user_attrs
         try:
-            candidate = Candidate(tuple(attributes["widths"]), attributes["kind"])
-            data = attributes.get("measurement")
-            trial = Trial(
-                candidate,
-                frozen.value if frozen.state == TrialState.COMPLETE else None,
-                Measurement.from_json(data) if data else None,
-                attributes.get("error"),
-            )
-        except (KeyError, TypeError) as error:
-            raise RunError(f"trial {frozen.number} of the study is damaged: {error}") from error
-        if not self._space.contains(candidate.widths):
+            found = known(frozen.user_attrs, _TRIAL, _OF_SOME_TRIALS)
+            is_complete = frozen.state == TrialState.COMPLETE
+            value = finite(frozen.value) if is_complete else None
+            measurement = found.get("measurement")
+            if is_complete and measurement is None:
+                raise ValueError("it has a value, but was not measured")
+        except ValueError as error:
+            raise RunError(f"trial {frozen.number} of the study is damaged: {error}.") from error
+        widths = found["widths"]
+        fits = self._space.contains(widths) and frozen.distributions == self._view.distributions
+        if not fits or (measurement and not self._is_of(measurement, widths)):
             raise RunError(
                 "the study holds trials of another network or other options; "
                 "resume with the run's own, or choose another output directory."
             )
-        return trial, attributes.get("round", FIRST_ROUND)
+        candidate = Candidate(widths, found["kind"])
+        trial = Trial(candidate, value, measurement, found.get("error"))
+        return trial, found.get("round", FIRST_ROUND)
+
+    def _is_of(self, measurement: Measurement, widths: Widths) -> bool:
+        return (measurement.widths, measurement.names) == (widths, self._space.names)
 
 
 def _not_fatal(trials: Iterable[tuple[Trial, str]]) -> Iterator[tuple[Trial, str]]:

@@ -7,9 +7,23 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from autoprune.errors import RunError, UsageError, first_line
 from autoprune.evaluation.measurement import Measurement, Scores
 from autoprune.policy import Widths
 from autoprune.strategy import Trial
+from autoprune.study.run_directory import RunDirectory
+from autoprune.untrusted import (
+    Reader,
+    count,
+    each,
+    extent,
+    known,
+    or_none,
+    positive,
+    quantity,
+    table,
+    text,
+)
 
 
 @dataclass(frozen=True)
@@ -114,6 +128,81 @@ def _cost_row(costs: Mapping[str, float]) -> dict[str, int]:
         "params": round(costs["params"]),
         "memory_bytes": round(costs["memory"]),
     }
+
+
+def costs_of(run: RunDirectory) -> dict[str, dict[str, Any]]:
+    """Return MACs and parameters of the networks "dense" and "pruned".
+
+    Raises:
+        RunError: the result does not say.
+    """
+    row = _some({"flops": quantity, "params": quantity})
+    costs: dict[str, dict[str, Any]]
+    costs = _read(run, {"costs": _some({"dense": row, "pruned": row})})["costs"]
+    return costs
+
+
+def predictions_of(run: RunDirectory) -> dict[str, Any]:
+    """Return "predicted_ms" and "predicted_dense_ms", None without a latency table, and the budget.
+
+    Raises:
+        RunError: the result does not say.
+    """
+    latency = _some(dict.fromkeys(("predicted_ms", "predicted_dense_ms"), or_none(positive)))
+    costs = _some({"latency": latency, **dict.fromkeys(("dense", "pruned"), table(_anything))})
+    found = _read(run, {"costs": costs}, {"budget": or_none(text)})
+    return {**found["costs"]["latency"], "budget": found.get("budget")}
+
+
+def limits_of(run: RunDirectory) -> dict[str, Any]:
+    """Return "trials", "time" and "recover" that the search might take, and how many "done".
+
+    Raises:
+        RunError: the result holds anything else there.
+    """
+    seconds = or_none(quantity)
+    limits = {"trials": count, "time": seconds, "recover": seconds}
+    search = _some({}, {"trials": count, "limits": _some({}, limits)})
+    found = _read(run, {}, {"search": search}).get("search", {})
+    unlimited = {"trials": 0, "time": None, "recover": None}
+    return {**unlimited, **found.get("limits", {}), "done": found.get("trials")}
+
+
+def frontier_of(run: RunDirectory) -> tuple[dict[str, int], ...]:
+    """Return the widths by group of every policy on the frontier; none if there is no frontier.
+
+    Raises:
+        RunError: the result holds anything else there.
+    """
+    policies = each(_some({"widths": table(extent)}))
+    rows = _read(run, {}, {"frontier": policies}).get("frontier", ())
+    return tuple(row["widths"] for row in rows)
+
+
+def _some(
+    readers: Mapping[str, Reader[Any]], optional: Mapping[str, Reader[Any]] | None = None
+) -> Reader[dict[str, Any]]:
+    return lambda data: known(data, readers, optional)
+
+
+def _anything(value: Any) -> Any:
+    return value
+
+
+def _read(
+    run: RunDirectory,
+    readers: Mapping[str, Reader[Any]],
+    optional: Mapping[str, Reader[Any]] | None = None,
+) -> dict[str, Any]:
+    try:
+        return known(run.load_result(), readers, optional)
+    except UsageError:
+        raise
+    except ValueError as error:
+        raise RunError(
+            f"{str(run.result_path)!r} was altered, or is of an older version "
+            f"({first_line(error)}): search again."
+        ) from error
 
 
 def frontier(trials: Iterable[Trial]) -> list[dict[str, Any]]:

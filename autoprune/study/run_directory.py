@@ -6,7 +6,6 @@ import json
 import os
 import shlex
 import shutil
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,11 +16,7 @@ from torch import nn
 from autoprune.errors import RunError, first_line
 from autoprune.policy import PruningPolicy
 from autoprune.study.files import StateDict, load_state, save_state, write_whole
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from autoprune.untrusted import check_regular, read_json, read_toml
 
 
 class RunDirectory:
@@ -41,10 +36,20 @@ class RunDirectory:
 
     @property
     def storage(self) -> str:
-        """URL of the run's Optuna storage."""
+        """URL of the run's Optuna storage.
+
+        Raises:
+            RunError: what is there is no file.
+        """
         from sqlalchemy import URL  # Optuna's; it knows which characters a URL must escape
 
-        file = (self.path / "study.db").resolve()
+        file = self.path / "study.db"
+        try:
+            if os.path.lexists(file):
+                check_regular(file)
+            file = file.resolve()
+        except (OSError, ValueError) as error:
+            raise RunError(f"cannot open study {str(file)!r}: {first_line(error)}.") from error
         return URL.create("sqlite", database=str(file)).render_as_string()
 
     def check_free(self) -> None:
@@ -74,7 +79,7 @@ class RunDirectory:
     @property
     def is_finished(self) -> bool:
         """Whether a search ended here with a result."""
-        return self.result_path.exists()
+        return os.path.exists(self.result_path)  # False for what cannot be a path
 
     @property
     def resume_command(self) -> str:
@@ -100,11 +105,13 @@ class RunDirectory:
         Raises:
             RunError: there is none, or it cannot be read.
         """
-        if not self.config_path.exists():
-            raise RunError(f"{str(self.path)!r} holds no run: there is no config.toml in it.")
         try:
-            return tomllib.loads(self.config_path.read_text())
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            return read_toml(self.config_path)
+        except FileNotFoundError as error:
+            raise RunError(
+                f"{str(self.path)!r} holds no run: there is no config.toml in it."
+            ) from error
+        except (OSError, ValueError) as error:
             raise RunError(f"cannot read {str(self.config_path)!r}: {first_line(error)}") from error
 
     def save_policy(self, policy: PruningPolicy) -> None:
@@ -135,11 +142,11 @@ class RunDirectory:
         """Return the pruned model's tensors.
 
         Raises:
-            RunError: they are missing or damaged.
+            RunError: they are missing, damaged or not finite.
         """
         try:
             return load_state(self.weights_path)
-        except Exception as error:  # safetensors has its own error type
+        except (OSError, ValueError) as error:
             raise RunError(
                 f"cannot read {str(self.weights_path)!r}: {first_line(error)}"
             ) from error
@@ -157,8 +164,8 @@ class RunDirectory:
         """
         self.check_finished()
         try:
-            data = json.loads(self.result_path.read_text())
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+            data = read_json(self.result_path)
+        except (OSError, ValueError) as error:
             raise RunError(f"cannot read {str(self.result_path)!r}: {first_line(error)}") from error
         if not isinstance(data, dict):
             raise RunError(f"{str(self.result_path)!r} holds no result: it was altered.")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from autoprune.cli.settings import tomllib
+from autoprune.untrusted import tomllib
 
 
 def test_the_documented_example(cli, root: Path) -> None:

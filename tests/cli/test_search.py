@@ -21,8 +21,8 @@ import torch
 from safetensors.torch import save_file
 
 from autoprune.cli.display import show_search
-from autoprune.cli.settings import tomllib
 from autoprune.demo.network import load_demo
+from autoprune.untrusted import tomllib
 
 
 def result(path: str | Path) -> dict[str, Any]:

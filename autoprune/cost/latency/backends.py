@@ -13,10 +13,10 @@ from torch import nn
 
 from autoprune.cost.latency.signature import Signature
 from autoprune.cost.latency.stopwatch import Run, Timing, measure
-from autoprune.cost.latency.untrusted import extent, fields, text
 from autoprune.data.inputs import Inputs
 from autoprune.errors import UsageError
 from autoprune.plugin import call_factory, is_entry_point, load_plugin
+from autoprune.untrusted import extent, fields, text
 
 ENTRY_POINTS = "autoprune.backends"
 DEFAULT_BACKEND = "torch"

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import nnls
 
-from autoprune.cost.latency.untrusted import amount, each, fields, positive, significant
+from autoprune.untrusted import amount, each, fields, positive, significant
 
 Floats = npt.NDArray[np.float64]
 

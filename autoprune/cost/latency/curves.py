@@ -9,7 +9,6 @@ between is linear, so that no prediction leaves the range of its neighbours.
 from __future__ import annotations
 
 import itertools
-import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +18,8 @@ import numpy.typing as npt
 
 from autoprune.cost.latency.lattice import Lattice, lattices
 from autoprune.cost.latency.signature import Family, Signature
-from autoprune.cost.latency.untrusted import amount, each, extent, fields, positive, significant
+from autoprune.errors import shown
+from autoprune.untrusted import amount, each, extent, fields, positive, significant
 
 Floats = npt.NDArray[np.float64]
 
@@ -71,7 +71,7 @@ class Curve:
 def _rising(values: Any) -> tuple[int, ...]:
     lengths = each(extent)(values)
     if not lengths or any(a >= b for a, b in itertools.pairwise(lengths)):
-        raise ValueError(f"the lengths {reprlib.repr(lengths)} do not rise")
+        raise ValueError(f"the lengths {shown(lengths)} do not rise")
     return lengths
 
 

@@ -7,7 +7,7 @@ layer or the dense network, and is read as if that one had taken then what it us
 from __future__ import annotations
 
 import json
-import reprlib
+import os
 import statistics
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
@@ -16,11 +16,11 @@ from typing import Any, TypeVar
 
 from autoprune.cost.latency.signature import Signature
 from autoprune.cost.latency.stopwatch import Timing
-from autoprune.cost.latency.untrusted import each, extent, fields, positive, read_text
 from autoprune.data.inputs import Inputs, sample_shapes
-from autoprune.errors import TableError, UsageError
+from autoprune.errors import TableError, UsageError, shown
 from autoprune.policy import Widths, hash_shapes
 from autoprune.structure.groups import Structure
+from autoprune.untrusted import each, extent, fields, parse_json, positive, read_text
 
 FORMAT, VERSION = "autoprune measurements", 2
 SUBJECTS, BESIDE = ("layer", "network"), "beside_ms"
@@ -82,7 +82,7 @@ class Journal:
         header = {"format": FORMAT, "version": VERSION, "conditions": dict(conditions)}
         if path is None:
             return
-        if path.exists() and path.stat().st_size:
+        if os.path.lexists(path) and (not path.is_file() or path.stat().st_size):
             self._read(path, header)
         else:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -113,7 +113,7 @@ class Journal:
             ValueError: it is none.
         """
         if not isinstance(line, dict):
-            raise ValueError(f"{reprlib.repr(line)} is no measurement")
+            raise ValueError(f"{shown(line)} is no measurement")
         measurement = Measurement.from_json({k: v for k, v in line.items() if k not in SUBJECTS})
         if "layer" in line:
             self._layers[Signature.from_json(line["layer"])] = measurement
@@ -143,18 +143,19 @@ class Journal:
     def _read(self, path: Path, header: Mapping[str, Any]) -> None:
         try:
             text = read_text(path)
-            lines = [json.loads(line) for line in text.splitlines()[: text.count("\n")]]
+            lines = [parse_json(line) for line in text.splitlines()[: text.count("\n")]]
             found = {key: lines[0].get(key) for key in header}
             for line in lines[1:]:
                 self.take(line)
-        except (OSError, LookupError, ValueError, AttributeError, RecursionError) as error:
+        except (OSError, LookupError, ValueError, AttributeError) as error:
             raise TableError(
                 f"{str(path)!r} holds no measurements that can be read: remove it to begin anew."
             ) from error
         if found != json.loads(json.dumps(header)):
             raise UsageError(
                 f"{str(path)!r} holds measurements begun under other conditions "
-                f"({found.get('conditions')}): remove it to begin anew, or choose another --output."
+                f"({str(found.get('conditions'))[:300]}): remove it to begin anew, or "
+                "choose another --output."
             )
         path.write_text("".join(f"{json.dumps(line)}\n" for line in lines), encoding="utf-8")
 

@@ -31,12 +31,12 @@ from autoprune.cost.latency.sheets import wanted
 from autoprune.cost.latency.signature import Family, Signature, families
 from autoprune.cost.latency.stopwatch import Timing
 from autoprune.cost.latency.table import LatencyTable, Origin
-from autoprune.cost.latency.untrusted import extent, read_text
 from autoprune.data.inputs import Inputs, described
 from autoprune.errors import TableError, UsageError, first_line
 from autoprune.policy import Widths
 from autoprune.structure.groups import Structure
 from autoprune.structure.inputs import sample
+from autoprune.untrusted import extent, parse_json, read_text
 
 FORMAT, VERSION = "autoprune kit", 2
 TASKS, RESULTS, RUNNER = "tasks.json", "results.jsonl", "run.py"
@@ -221,7 +221,7 @@ def _read(
 ) -> tuple[Journal, Origin, Conditions]:
     """Return what a kit's results hold, where they were measured, and under which conditions."""
     try:
-        lines = [json.loads(line) for line in read_text(path).splitlines()]
+        lines = [parse_json(line) for line in read_text(path).splitlines()]
         head = lines[0]
         if conditions.threads is None:
             conditions = replace(conditions, threads=extent(head["conditions"]["threads"]))
@@ -236,7 +236,7 @@ def _read(
         )
     except TableError:
         raise
-    except (OSError, LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
+    except (OSError, LookupError, TypeError, ValueError, AttributeError) as error:
         raise TableError(
             f"cannot read the kit's results {str(path)!r}: {first_line(error)}."
         ) from error

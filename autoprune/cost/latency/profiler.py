@@ -20,13 +20,13 @@ from autoprune.cost.latency.sheets import assemble, wanted
 from autoprune.cost.latency.signature import BARE, Family, Signature, families
 from autoprune.cost.latency.stopwatch import Run, Timing
 from autoprune.cost.latency.table import LatencyTable, Origin
-from autoprune.cost.latency.untrusted import significant
 from autoprune.data.inputs import Inputs
 from autoprune.errors import MeasuringError, TableError, UsageError, first_line
 from autoprune.policy import Widths
 from autoprune.structure.groups import Structure
 from autoprune.structure.inputs import sample
 from autoprune.structure.surgery import apply_policy
+from autoprune.untrusted import significant
 
 Item = TypeVar("Item")
 Progress = Callable[[int, int], None]

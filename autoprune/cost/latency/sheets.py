@@ -14,7 +14,7 @@ from autoprune.cost.latency.nodes import coarse, largest_step
 from autoprune.cost.latency.sampling import Measured, Sampling
 from autoprune.cost.latency.signature import BARE, Family, Signature
 from autoprune.cost.latency.stopwatch import Timing
-from autoprune.cost.latency.untrusted import significant
+from autoprune.untrusted import significant
 
 
 @dataclass(frozen=True)

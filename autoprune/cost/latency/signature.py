@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from autoprune.cost.latency.lattice import Axis, Lattice
-from autoprune.cost.latency.untrusted import count, each, extent, fields, text
 from autoprune.structure.groups import LayerSpec, Structure
+from autoprune.untrusted import count, each, extent, fields, text
 
 # Elements of a weight that may be in memory beside any others.
 LIGHT = 5_000_000

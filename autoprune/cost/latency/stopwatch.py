@@ -17,8 +17,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from autoprune.cost.latency.untrusted import LEAST, MOST, amount, count, fields, positive
 from autoprune.errors import MeasuringError
+from autoprune.untrusted import LEAST, MOST, amount, count, fields, positive
 
 Run: TypeAlias = Callable[[], object]
 """Does the work once, and returns when it is done."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,9 +13,9 @@ from autoprune.cost.latency.backends import Conditions, measured_on
 from autoprune.cost.latency.correction import Correction
 from autoprune.cost.latency.curves import LayerLatency
 from autoprune.cost.latency.signature import Family, Signature, families
-from autoprune.cost.latency.untrusted import amount, count, each, fields, read_text, text
-from autoprune.errors import TableError, first_line
+from autoprune.errors import TableError, first_line, shown
 from autoprune.structure.groups import Structure
+from autoprune.untrusted import amount, count, each, fields, read_json, text
 
 FORMAT, VERSION = "autoprune latency table", 2
 
@@ -156,8 +155,8 @@ class LatencyTable:
             TableError: there is none, or it is truncated, altered, empty or of another version.
         """
         try:
-            data = json.loads(read_text(path))
-        except (OSError, ValueError, RecursionError) as error:
+            data = read_json(path)
+        except (OSError, ValueError) as error:
             raise TableError(
                 f"cannot read latency table {str(path)!r}: {first_line(error)}."
             ) from error
@@ -166,7 +165,7 @@ class LatencyTable:
         if data.get("version") != VERSION:
             raise TableError(
                 f"latency table {str(path)!r} has format version "
-                f"{reprlib.repr(data.get('version'))}; this autoprune reads version {VERSION}."
+                f"{shown(data.get('version'))}; this autoprune reads version {VERSION}."
             )
         try:
             found = fields(

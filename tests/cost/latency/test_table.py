@@ -19,10 +19,10 @@ from torch import nn
 from autoprune.cost.latency.correction import TERMS
 from autoprune.cost.latency.model import LatencyCost
 from autoprune.cost.latency.table import LatencyTable
-from autoprune.cost.latency.untrusted import LARGEST_FILE
 from autoprune.errors import TableError
 from autoprune.structure.groups import Structure
 from autoprune.structure.trace import trace
+from autoprune.untrusted import LARGEST_FILE
 
 
 @pytest.fixture(scope="module")
