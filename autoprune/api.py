@@ -62,6 +62,7 @@ from autoprune.study.result import limits_of
 from autoprune.study.run_directory import RunDirectory, next_free
 from autoprune.summary import Summary
 from autoprune.task import Task, check_config, define_task
+from autoprune.trust import trust
 from autoprune.verification import Arena, Contest
 from autoprune.version import __version__
 from autoprune.winner import recover_finalist
@@ -132,6 +133,7 @@ def search(
             Batches are (inputs, targets), inputs alone, or (input, …, targets); inputs are a
             tensor, a tuple of positional arguments or a dict of arguments by name, samples first.
             A batch that is a dict has its targets under "labels", "label", "targets" or "target".
+            Of a loader the samples that its sampler can draw are used.
             Floating inputs are brought to the precision of the network's parameters.
         evaluate: model → score (higher is better), for tasks that are not classification. It judges
             candidates, finalists and the winner alike: keep images of your own to check the winner.
@@ -153,7 +155,9 @@ def search(
     began = time.monotonic()
     if not isinstance(progress, Progress):
         progress = PlainProgress() if progress else Progress()
-    model = _network(model)
+    wrapper, model = model, _network(model)
+    if wrapper is not model:
+        progress.note(f"the network inside {type_of(wrapper)} is searched, and returned without it")
     valued = find_reward(DEFAULT_REWARD if reward is None else reward)
     config = SearchConfig.from_mapping({**options, "reward": valued.name})
     check_config(config)
@@ -161,69 +165,77 @@ def search(
     device = str(device_of(model))
     settings = {"autoprune": __version__, **(origin or {}), "device": device, **config.to_mapping()}
     run = RunDirectory(output or next_free(Path("runs"), type(model).__name__.lower()))
-    before = _begun(run, settings, config, progress) if resume else {}
-    if not resume:
-        run.check_free()
+    (run.load_config if resume else run.check_free)()  # before anything is written
+    with run.held():
+        before = _begun(run, settings, config, progress) if resume else {}
+        if not resume:
+            run.check_free()  # again: another process may have finished here
+            # What the caller names, this run may name later; objects are no names.
+            if (failure := trust(run.path, {**settings, "reward": reward})) is not None:
+                progress.note(failure)
 
-    # Optuna announces every trial of ours, and optional packages that it lacks.
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    model = deep_copy(model).eval()
-    images = draw_images(model, data, config, progress)
-    inputs = images.calibration.first(2).inputs
-    if example_inputs is not None:
-        inputs = _check_example(model, example_inputs, inputs)
-    with timed(session.seconds, "structure"):
-        task = define_task(model, inputs, config, run.latency_path, progress)
-    judge = before.get("judge")
-    repaired = before.get("repair_samples")
-    bench = set_up(
-        model, task, images, evaluate, config, progress, session.seconds, judge, repaired
-    )
-    chosen = {"judge": bench.judge_name, "repair_samples": len(bench.builder.repair.samples)}
-    session.count(*[bench.forwards()] * bench.judging)
-    if config.max_drop is not None:
-        check_metric(bench.dense)
-    if (dense := bench.dense.metric) is not None:
-        progress.note(f"the dense network scores {dense:.4f} on the search images")
-    if resume:
-        renewed = {key: settings[key] for key in RENEWABLE if key in settings}
-        run.save_config({**before, **renewed, **chosen})
-    else:
-        run.create({**settings, "versions": _versions(), **chosen})
-
-    ledger = Ledger(task.space, run.storage)
-    with session.recorded(ledger):
-        verifier = _verifier(model, inputs, task, config, progress)
-        arena = Arena(config, bench, valued, ledger, session, progress, verifier)
-        problem = pose(task, bench, config)
-        contest, smallest = _compete(arena, problem)
-        strategy, finalist = contest.strategy, contest.finalist
-        if strategy.save(run.agent_path):
-            progress.note(f"what it learnt is in {run.agent_path}: use it with --agent {run.path}")
-        policy = bench.builder.policy(finalist.measurement.widths)
-        run.save_policy(policy)
-        run.save_weights(finalist.network)
-        winner = recover_finalist(
-            model, finalist, task, bench, images, valued, config, session, progress
+        # Optuna announces every trial of ours, and optional packages that it lacks.
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        model = deep_copy(model).eval()
+        images = draw_images(model, data, config, progress)
+        inputs = images.calibration.first(2).inputs
+        if example_inputs is not None:
+            inputs = _check_example(model, example_inputs, inputs)
+        with timed(session.seconds, "structure"):
+            stop = session.search_deadline
+            task = define_task(model, inputs, config, run.latency_path, progress, stop)
+        judge = before.get("judge")
+        repaired = before.get("repair_samples")
+        bench = set_up(
+            model, task, images, evaluate, config, progress, session.seconds, judge, repaired
         )
-        if winner.recovered is not None:
-            run.save_recovered(winner.network)
-        result = Summary(
-            model,
-            config,
-            images,
-            task,
-            bench,
-            ledger,
-            contest,
-            winner,
-            session,
-            progress,
-            problem.trials,
-            smallest,
-        ).report()
-        run.save_result(result)
-    return Run(run.path, winner.network, policy, result)
+        chosen = {"judge": bench.judge_name, "repair_samples": len(bench.builder.repair.samples)}
+        session.count(*[bench.forwards()] * bench.judging)
+        if config.max_drop is not None:
+            check_metric(bench.dense)
+        if (dense := bench.dense.metric) is not None:
+            progress.note(f"the dense network scores {dense:.4f} on the search images")
+        if resume:
+            renewed = {key: settings[key] for key in RENEWABLE if key in settings}
+            run.save_config({**before, **renewed, **chosen})
+        else:
+            run.create({**settings, "versions": _versions(), **chosen})
+
+        ledger = Ledger(task.space, run.storage)
+        with session.recorded(ledger):
+            verifier = _verifier(model, inputs, task, config, progress)
+            arena = Arena(config, bench, valued, ledger, session, progress, verifier)
+            problem = pose(task, bench, config)
+            contest, smallest = _compete(arena, problem)
+            strategy, finalist = contest.strategy, contest.finalist
+            if strategy.save(run.agent_path):
+                progress.note(
+                    f"what it learnt is in {run.agent_path}: use it with --agent {run.path}"
+                )
+            policy = bench.builder.policy(finalist.measurement.widths)
+            run.save_policy(policy)
+            run.save_weights(finalist.network)
+            winner = recover_finalist(
+                model, finalist, task, bench, images, valued, config, session, progress
+            )
+            if winner.recovered is not None:
+                run.save_recovered(winner.network)
+            result = Summary(
+                model,
+                config,
+                images,
+                task,
+                bench,
+                ledger,
+                contest,
+                winner,
+                session,
+                progress,
+                problem.trials,
+                smallest,
+            ).report()
+            run.save_result(result)
+        return Run(run.path, winner.network, policy, result)
 
 
 @_undisturbed()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from autoprune.config import SearchConfig
-from autoprune.data import Partition, Samples, check_classes, mixed_pairs
+from autoprune.data import Partition, Samples, mixed_pairs
 from autoprune.errors import RunError
 from autoprune.evaluation.evaluator import Build, Builder, Evaluator, timed
 from autoprune.evaluation.measurement import Measurement, Scores
@@ -162,8 +162,7 @@ def _scorers(
     if evaluate is not None:
         custom = CustomScorer(model, evaluate)
         return custom, custom, custom
-    search = ClassificationScorer(model, images.search)
-    check_classes(images.classes, search.classes)
+    search = ClassificationScorer(model, images.search, classes=images.classes)
     if search.doubt:
         note(search.doubt)
     selection = ClassificationScorer(model, images.selection)

@@ -56,26 +56,28 @@ def take_measured(path: Path, run: RunDirectory) -> dict[str, Any]:
 
     Raises:
         TableError: the results are damaged, of another run, or of another device than the table.
-        RunError: the run is unfinished or damaged.
+        RunError: the run is unfinished or damaged, or another process writes it.
     """
-    policy, result = run.load_policy(), run.load_result()
-    conditions, device = _measured_by(run)
-    origin, timings = read_winner(path, _widths(policy), _about(policy), conditions)
-    if device is not None and origin.device != device:
-        raise TableError(
-            f"the results in {str(path)!r} are of {origin.device!r}, but the run's latency table "
-            f"predicts {device!r}: run the kit there."
+    run.check_finished()
+    with run.held():
+        policy, result = run.load_policy(), run.load_result()
+        conditions, device = _measured_by(run)
+        origin, timings = read_winner(path, _widths(policy), _about(policy), conditions)
+        if device is not None and origin.device != device:
+            raise TableError(
+                f"the results in {str(path)!r} are of {origin.device!r}, but the run's latency "
+                f"table predicts {device!r}: run the kit there."
+            )
+        before = predictions_of(run)
+        predicted = before["predicted_dense_ms"], before["predicted_ms"]
+        figures = LatencyFigures(
+            conditions.backend,
+            origin.device,
+            conditions.threads,
+            predicted if device is not None else None,
+            tuple(timing.ms for timing in timings),
         )
-    before = predictions_of(run)
-    predicted = before["predicted_dense_ms"], before["predicted_ms"]
-    figures = LatencyFigures(
-        conditions.backend,
-        origin.device,
-        conditions.threads,
-        predicted if device is not None else None,
-        tuple(timing.ms for timing in timings),
-    )
-    run.save_result(with_latency(result, figures))
+        run.save_result(with_latency(result, figures))
     return {**figures.report(), **_bound(before["budget"], figures)}
 
 

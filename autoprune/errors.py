@@ -149,9 +149,10 @@ def user_code(
         fault: what went wrong, in one line ("KeyError: 'top5'") → the error.
         passes: errors that are left as they are.
     """
+    left_alone: tuple[type[BaseException], ...] = (KeyboardInterrupt, *passes)
     try:
         yield
-    except (KeyboardInterrupt, *passes):
+    except left_alone:
         raise
     except BaseException as error:
         raise fault(describe(error)) from error

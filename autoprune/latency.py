@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -18,7 +20,7 @@ from autoprune.cost.latency.model import LatencyCost
 from autoprune.cost.latency.profiler import profile
 from autoprune.cost.latency.steps import favoured_step
 from autoprune.cost.latency.table import LatencyTable, describe_noise
-from autoprune.errors import UsageError
+from autoprune.errors import UsageError, first_line
 from autoprune.evaluation.stopwatch import paired_latency_ms
 from autoprune.memory import settled_memory
 from autoprune.precision import float_dtype
@@ -26,10 +28,14 @@ from autoprune.progress import Progress
 from autoprune.search_spaces.projection import Projection
 from autoprune.structure.groups import Structure
 from autoprune.structure.inputs import Inputs, device_of, sample
+from autoprune.structure.surgery import deep_copy
+from autoprune.study.lock import held
 from autoprune.study.result import LatencyFigures
 
 # The winner may miss its bound by that share: two measurements of one network differ by as much.
 TOLERANCE = 0.01
+# Part of the time that is left to a search after which latency is refined no more.
+MEASURING_SHARE = 0.5
 # A tightened bound aims that much below what the miss asks for.
 MARGIN = 0.99
 
@@ -41,29 +47,68 @@ def measure_table(
     conditions: Conditions,
     path: Path,
     progress: Progress,
+    deadline: float = math.inf,
+    drop_others: bool = False,
 ) -> LatencyTable:
     """Measure the latency table of a network on this host and write it.
 
     Measurements are kept in `path` with ".part" behind it until the table is whole: an interrupted
     one goes on there.
 
+    Args:
+        model: the dense network.
+        structure: of the model.
+        inputs: example inputs.
+        conditions: to measure under.
+        path: of the table.
+        progress: told how far it is.
+        deadline: when a search must stop that waits for the table, in `time.monotonic` seconds;
+            within half of what is left until then it is as fine as it can be.
+        drop_others: whether measurements there that are damaged, or of another network or other
+            conditions, make way.
+
     Raises:
         UsageError: the backend or its device cannot be used.
-        MeasuringError: the device fails.
+        MeasuringError: the device fails, or the time is over too early for any table.
+        RunError: another process is measuring into the same file.
     """
     backend = make_backend(conditions)
+    began = time.monotonic()
+    refined_until = began + MEASURING_SHARE * (deadline - began)
     about = {**conditions.to_json(), **subject(structure, inputs)}
-    journal = Journal(path.with_name(f"{path.name}.part"), about)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with held(path.with_name(f".{path.name}.lock"), f"the latency table {str(path)!r}"):
+        journal = _journal(path.with_name(f"{path.name}.part"), about, progress, drop_others)
+        with settled_memory():
+            table = profile(
+                model, structure, inputs, backend, journal,
+                lambda done, total: progress.step("latency", done, total), refined_until, deadline,
+            )  # fmt: skip
+        table.save(path)
+        journal.discard()
+    if time.monotonic() >= refined_until:
+        progress.note(
+            f"the time for measuring latency is over: the table holds {table.origin.measurements} "
+            "measurements, and is less fine than one of autoprune profile"
+        )
+    return table
+
+
+def _journal(
+    path: Path, about: Mapping[str, Any], progress: Progress, drop_others: bool
+) -> Journal:
+    """Return the record of what was measured so far."""
+    try:
+        journal = Journal(path, about)
+    except UsageError as error:
+        if not drop_others:
+            raise
+        progress.note(f"measured from the start: {first_line(error)}")
+        path.unlink()
+        return Journal(path, about)
     if len(journal):
         progress.note(f"{len(journal)} measurements were made before")
-    with settled_memory():
-        table = profile(
-            model, structure, inputs, backend, journal,
-            lambda done, total: progress.step("latency", done, total),
-        )  # fmt: skip
-    table.save(path)
-    journal.discard()
-    return table
+    return journal
 
 
 def host_conditions(model: nn.Module) -> Conditions:
@@ -113,6 +158,7 @@ def latency_cost(
     config: SearchConfig,
     path: Path,
     progress: Progress,
+    deadline: float = math.inf,
 ) -> LatencyCost | None:
     """Return the latency that a search goes by, None if it asks for none.
 
@@ -123,8 +169,10 @@ def latency_cost(
         config: names a table, or None: then this host's is measured.
         path: where that one is kept, and read if it is there.
         progress: told what is done.
+        deadline: when the search must stop, in `time.monotonic` seconds.
 
     Raises:
+        MeasuringError: the time does not suffice to measure this host.
         TableError: the table is damaged, lacks a layer or is of other conditions.
     """
     if not wants_latency(config):
@@ -135,7 +183,8 @@ def latency_cost(
         table = kept
     else:
         progress.note(f"no latency table is given: this host is measured, into {path}")
-        table = measure_table(model, structure, inputs, host_conditions(model), path, progress)
+        today = host_conditions(model)
+        table = measure_table(model, structure, inputs, today, path, progress, deadline, True)
     if (noise := describe_noise(table.origin)) is not None:
         progress.note(noise)
     table.check(batch=1, dtype=host_conditions(model).dtype)
@@ -180,7 +229,9 @@ class Verifier:
         measured = None
         if self._backend is not None and network is not None:
             with settled_memory(), self._backend.session():
-                runs = [self._backend.network(one, self._inputs) for one in (self._model, network)]
+                # Copies: a backend may be the user's, and convert a network in place.
+                copies = [deep_copy(one) for one in (self._model, network)]
+                runs = [self._backend.network(one, self._inputs) for one in copies]
                 measured = tuple(timing.ms for timing in self._backend.measure(runs))
         conditions = table.conditions
         predicted = dense_ms, pruned_ms

@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Callable, Iterable
+from importlib.machinery import ModuleSpec, PathFinder
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
@@ -84,6 +85,31 @@ def load_plugin(spec: str, what: str, group: str, built_in: Iterable[str]) -> An
         return load_object(spec, what)
     known = [*built_in, *entries, "path/to/file.py:NAME"]
     raise UsageError(f"unknown {what} {spec!r}; {did_you_mean(spec, known)}")
+
+
+def files_of(spec: str) -> list[Path] | None:
+    """Return the files that importing what a spec names runs first; nothing is imported.
+
+    These are the Python file, or the module's and those of the packages around it. A module that
+    has no file adds none, nor does one that is not found, as it may be once other code has run.
+
+    Returns:
+        None if the Python file is not there.
+    """
+    place, _, _ = spec.rpartition(":")
+    if place.endswith(".py"):
+        path = Path(place).expanduser().resolve()
+        return [path] if path.is_file() else None
+    top, *parts = place.split(".")
+    found = _find_top(top) if _is_dotted(place) else None
+    chain = [] if found is None else [found]
+    for part in parts if chain else ():
+        inside = chain[-1].submodule_search_locations
+        deeper = PathFinder.find_spec(f"{chain[-1].name}.{part}", list(inside or ()))
+        if deeper is None:
+            break
+        chain.append(deeper)
+    return [Path(one.origin) for one in chain if one.has_location and one.origin is not None]
 
 
 def make_object(spec: str, what: str) -> Any:
@@ -169,9 +195,17 @@ def _is_dotted(place: str) -> bool:
 
 
 def _is_module(name: str) -> bool:
-    _make_importable(Path.cwd())
+    return _find_top(name) is not None
+
+
+def _find_top(name: str) -> ModuleSpec | None:
+    """Return where a module without a dot lies, in the current directory first; imports nothing."""
     importlib.invalidate_caches()
-    return importlib.util.find_spec(name) is not None
+    try:
+        here = PathFinder.find_spec(name, [str(Path.cwd())])
+        return here or importlib.util.find_spec(name)
+    except ValueError:  # a module that is there without having been found, such as __main__
+        return None
 
 
 def _make_importable(folder: Path) -> None:

@@ -131,10 +131,11 @@ class Summary:
         stages = {stage: spent or 0.0 for stage, spent in self._seconds().items()}
         of_trials = sum(stages.pop(stage, 0.0) for stage in TRIAL_STAGES)
         seconds = max(total["total"], sum(stages.values()) + of_trials / self.config.workers)
-        rivals = sum(trial.measurement.others_scored for trial in self.ledger if trial.measurement)
         return {
             "trials": trials,
-            "evaluations": trials + rivals + int(total["evaluations"]),
+            # What a race scores again is a trial already. A search that was killed does so once
+            # more, which makes it more work (image_forwards) but no more evaluations.
+            "evaluations": trials + int(total["evaluations"]),
             "image_forwards": forwards + int(total["image_forwards"]),
             "failed": sum(trial.value is None for trial in self.ledger),
             "best_value": best[0].value,

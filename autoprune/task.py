@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +13,7 @@ from torch import nn
 
 from autoprune.agents import check_strategy, check_unbounded
 from autoprune.budget import COSTS, Budget
-from autoprune.config import SearchConfig
+from autoprune.config import AUTO, SearchConfig
 from autoprune.cost import cost_models
 from autoprune.cost.model import CostModel
 from autoprune.errors import BudgetError, ModelError, UsageError, did_you_mean
@@ -28,6 +30,8 @@ from autoprune.structure.verify import analyze
 
 # Modules that a note names.
 MOST_NAMED = 4
+# Multiples that are tried where the budget is out of reach in the one that the device favours.
+SMALLER_STEPS = (8, 4, 1)
 
 
 def check_config(config: SearchConfig) -> None:
@@ -76,6 +80,7 @@ def define_task(
     config: SearchConfig,
     table_path: Path,
     progress: Progress,
+    deadline: float = math.inf,
 ) -> Task:
     """Trace the network and check that the budget can be met.
 
@@ -85,12 +90,15 @@ def define_task(
         config: the options.
         table_path: where the latency table is kept if this host has to be measured.
         progress: told how far it is.
+        deadline: when the search must stop, in `time.monotonic` seconds; measuring the host keeps
+            to it.
 
     Raises:
         ModelError: the network fails, or nothing in it can be pruned.
         BudgetError: the budget is malformed, unknown or out of reach.
         UsageError: a pattern matches nothing.
         TableError: the latency table is not for this network.
+        MeasuringError: the device fails, or the time does not suffice to measure it.
     """
     budget = Budget.parse(config.budget)
     structure = prunable_structure(
@@ -109,16 +117,52 @@ def define_task(
     if not config.train_frozen:
         _tell_frozen(model, progress)
     costs = cost_models(structure)
-    latency = latency_cost(model, structure, example_inputs, config, table_path, progress)
+    latency = latency_cost(model, structure, example_inputs, config, table_path, progress, deadline)
     if latency is not None:
         costs[latency.name] = latency
     step = step_of_widths(config, latency, progress)
-    space = search_space(structure, config.min_keep or None, step)
     dense = {name: cost.total(structure.dense_widths) for name, cost in costs.items()}
     limits = budget.resolve(dense)
     constraints = [Constraint(costs[name], limit) for name, limit in limits.items()]
-    projection = Projection(space, constraints)
+    for text in _loose_bounds(constraints, dense):
+        progress.note(text)
+    projection = _reachable(structure, config, step, constraints, progress)
     return Task(structure, costs, projection.space, projection)
+
+
+def _loose_bounds(constraints: Sequence[Constraint], dense: Mapping[str, float]) -> Iterator[str]:
+    """Yield what to say of bounds that the dense network meets, which ask for nothing."""
+    for name, limit, unit in ((one.cost.name, one.limit, one.cost.unit) for one in constraints):
+        if dense[name] <= limit:
+            yield (
+                f"the budget {name}={limit:.6g} {unit} bounds nothing: the dense network has "
+                f"{dense[name]:.6g} {unit}"
+            )
+
+
+def _reachable(
+    structure: Structure,
+    config: SearchConfig,
+    step: int,
+    constraints: Sequence[Constraint],
+    progress: Progress,
+) -> Projection:
+    """Return the projection onto the budget, in a smaller step if only that one can meet it.
+
+    Raises:
+        BudgetError: none can.
+    """
+
+    def projection(step: int) -> Projection:
+        return Projection(search_space(structure, config.min_keep or None, step), constraints)
+
+    smaller = [one for one in SMALLER_STEPS if config.round_to == AUTO and one < step]
+    for one, following in itertools.pairwise((step, *smaller)):
+        try:
+            return projection(one)
+        except BudgetError:
+            progress.note(f"the budget is out of reach in multiples of {one}: {following} is tried")
+    return projection((step, *smaller)[-1])
 
 
 def prunable_structure(

@@ -27,6 +27,7 @@ from autoprune.structure.groups import Structure
 from autoprune.structure.inputs import Inputs, run, sample
 from autoprune.structure.surgery import apply_policy
 from autoprune.structure.trace import trace
+from autoprune.trust import STATE_FOLDER
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -77,6 +78,14 @@ def unfused_kernels() -> Iterator[None]:
 def _one_thread() -> None:
     """Toy tensors gain nothing from threads, which wait for each other on a busy machine."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What is remembered for the user is not this user's; child processes see the same."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(STATE_FOLDER, str(tmp_path_factory.mktemp("state")))
+        yield
 
 
 @pytest.fixture(scope="session")

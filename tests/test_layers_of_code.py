@@ -33,6 +33,7 @@ FLOORS = (
         "session",
         "summary",
         "task",
+        "trust",
         "latency",
         "verification",
         "winner",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from autoprune.cli.options import AsJson, Classes, Data, Device, Model, Normalize, Weights
+from autoprune.cli.options import AsJson, Classes, Data, Device, Model, Normalize, Trust, Weights
 
 if TYPE_CHECKING:
     import torch
@@ -49,6 +49,7 @@ def evaluate(
     device: Device = None,
     kit: Kit = None,
     from_kit: FromKit = None,
+    trust: Trust = False,
     as_json: AsJson = False,
 ) -> None:
     """Compare the pruned network of a run with the dense one: accuracy, loss, cost, latency.
@@ -61,6 +62,7 @@ def evaluate(
     from autoprune.cli.display import console, print_json, show_evaluation, show_measured
     from autoprune.elsewhere import take_measured
     from autoprune.errors import UsageError
+    from autoprune.study.files import check_writable
     from autoprune.study.run_directory import RunDirectory
 
     if kit is not None and from_kit is not None:
@@ -80,7 +82,10 @@ def evaluate(
         measured = take_measured(Path(from_kit), RunDirectory(run))
         (print_json if as_json else show_measured)(measured)
         return
-    subjects = load_subjects(run, {k: v for k, v in given.items() if v is not None}, split)
+    if kit is not None:
+        check_writable(Path(kit), "--kit", is_folder=True)
+    named = {key: value for key, value in given.items() if value is not None}
+    subjects = load_subjects(run, named, split, trust)
     if kit is not None:
         subjects.pack(Path(kit))
         console().print(escape(f"{kit}: how to measure the winner elsewhere is in its README.txt"))
@@ -115,12 +120,14 @@ class Subjects:
         from autoprune.data.inputs import map_tensors
         from autoprune.evaluation.scoring import score_split
         from autoprune.latency import measured_here
+        from autoprune.randomness import kept_random_states
         from autoprune.study.result import costs_of
 
         networks = [self.dense, self.pruned]
-        dense_scores, scores = score_split(self.dense, [self.pruned], self.split, warn)
-        one = map_tensors(lambda value: value.to(self.device), self.split.take([0]).inputs)
-        latency = measured_here(networks, one)
+        with kept_random_states():
+            dense_scores, scores = score_split(self.dense, [self.pruned], self.split, warn)
+            one = map_tensors(lambda value: value.to(self.device), self.split.take([0]).inputs)
+            latency = measured_here(networks, one)
         costs = costs_of(self.run)
         rows = {
             kind: {
@@ -156,7 +163,9 @@ class Subjects:
         write_winner_kit(folder, self.run, self.dense, self.pruned, inputs)
 
 
-def load_subjects(run: str, given: Mapping[str, str], split_name: str | None) -> Subjects:
+def load_subjects(
+    run: str, given: Mapping[str, str], split_name: str | None, trusts: bool = False
+) -> Subjects:
     """Return what is compared.
 
     Args:
@@ -164,6 +173,7 @@ def load_subjects(run: str, given: Mapping[str, str], split_name: str | None) ->
         given: "model", "weights", "data", "normalize", "classes" and "device" that replace the
             run's own.
         split_name: a name in `SPLITS`, or None for the first that the data has.
+        trusts: whether code may be imported because the run names it.
 
     Raises:
         AutopruneError: anything that the user can mend.
@@ -177,7 +187,7 @@ def load_subjects(run: str, given: Mapping[str, str], split_name: str | None) ->
     from autoprune.study.run_directory import RunDirectory
 
     directory = RunDirectory(run)
-    origin = _origin(stored_settings(directory), given, run)
+    origin = _origin(stored_settings(directory), given, run, trusts)
     directory.load_policy()  # an unfinished run is refused before anything is loaded
     device = find_device(origin.get("device"))
     splits = load_splits(origin["data"], origin.get("normalize"), origin.get("classes"))
@@ -190,8 +200,11 @@ def load_subjects(run: str, given: Mapping[str, str], split_name: str | None) ->
     return Subjects(directory, dense, pruned, origin["data"], name, split, device)
 
 
-def _origin(stored: Mapping[str, Any], given: Mapping[str, str], run: str) -> dict[str, str]:
+def _origin(
+    stored: Mapping[str, Any], given: Mapping[str, str], run: str, trusts: bool
+) -> dict[str, str]:
     """Return where model and data come from: the run's own words, where nothing else is given."""
+    from autoprune.cli.settings import NAME_OR_TRUST, agreed
     from autoprune.data import reads_classes
     from autoprune.errors import UsageError
     from autoprune.plugin import names_object
@@ -204,7 +217,8 @@ def _origin(stored: Mapping[str, Any], given: Mapping[str, str], run: str) -> di
         kept.pop("normalize", None)  # a factory normalises itself
     if not reads_classes(given.get("data", "") or kept.get("data", "")):
         kept.pop("classes", None)
-    origin = {**kept, **given}
+    own = {key: value for key, value in kept.items() if key not in given}
+    origin = {**agreed(Path(run), own, trusts, NAME_OR_TRUST), **given}
     lacking = [f"--{name} SPEC" for name in ("model", "data") if name not in origin]
     if lacking:
         raise UsageError(

@@ -48,6 +48,7 @@ def inspect(
     from autoprune.cost import cost_models
     from autoprune.data.inputs import sample_shapes
     from autoprune.progress import Progress
+    from autoprune.randomness import kept_random_states
     from autoprune.search_spaces.keep_ratio import search_space
     from autoprune.task import prunable_structure
 
@@ -55,9 +56,10 @@ def inspect(
     ratios = parse_min_keep(min_keep or [])
     network = load_model(spec, weights)
     inputs = example_inputs(spec, network, input_shape, data, normalize)
-    structure = prunable_structure(
-        network, inputs, exclude or [], Progress(), exclude_outputs=exclude_outputs or []
-    )
+    with kept_random_states():
+        structure = prunable_structure(
+            network, inputs, exclude or [], Progress(), exclude_outputs=exclude_outputs or []
+        )
     space = search_space(structure, ratios or None)
     report = {
         "model": spec,

@@ -110,6 +110,14 @@ RoundTo = Annotated[
         rich_help_panel=LIMITS,
     ),
 ]
+Trust = Annotated[
+    bool,
+    typer.Option(
+        "--trust",
+        help="Run the code (model, data, reward, …) that the run directory or config file names, "
+        "also if it was not made here; it is asked for again when the code changes.",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 InputShape = Annotated[
     str | None,

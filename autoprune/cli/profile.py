@@ -111,6 +111,8 @@ def profile(
     from autoprune.errors import UsageError
     from autoprune.latency import measure_table
     from autoprune.memory import kept_memory
+    from autoprune.randomness import kept_random_states
+    from autoprune.study.files import check_writable
     from autoprune.task import prunable_structure
 
     path = Path(output)
@@ -118,6 +120,10 @@ def profile(
         raise UsageError(f"{output!r} is there already: remove it or choose another --output.")
     if kit is not None and from_kit is not None:
         raise UsageError("--kit writes a folder, --from-kit reads its results: give one.")
+    written = {"--output": output} if kit is None else {"--kit": kit}
+    for option, place in {**written, "--plot": plot}.items():
+        if place is not None:
+            check_writable(Path(place), option, is_folder=option == "--kit")
     elsewhere = kit is not None or from_kit is not None
     name = "onnxruntime" if elsewhere else backend
     form = "channels_last" if channels_last else "contiguous"
@@ -129,9 +135,9 @@ def profile(
     if plot is not None:
         check_plotly()
     spec = model or DEMO
-    network = load_model(spec, weights).eval()
+    network = load_model(spec, weights)
     inputs = example_inputs(spec, network, input_shape, data, normalize)
-    with kept_memory(), listen(False) as progress:
+    with kept_memory(), kept_random_states(), listen(False) as progress:
         structure = prunable_structure(network, inputs, [], progress)
         if kit is not None:
             count = write_kit(Path(kit), network, structure, inputs, conditions)

@@ -17,6 +17,7 @@ from autoprune.cli.options import (
     Model,
     Normalize,
     RoundTo,
+    Trust,
     Weights,
 )
 from autoprune.cli.search_options import (
@@ -90,6 +91,7 @@ def search(
     config: Config = None,
     output: Output = None,
     resume: Resume = False,
+    trust: Trust = False,
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
@@ -146,11 +148,14 @@ def run_search(settings: Settings) -> None:
 def _check(settings: Settings) -> None:
     """Find mistakes that need no network before one is loaded."""
     from autoprune.config import SearchConfig
+    from autoprune.study.files import check_writable
     from autoprune.study.run_directory import RunDirectory
     from autoprune.task import check_config
 
     check_config(SearchConfig.from_mapping(settings.search))
-    if not settings.resume:
+    if settings.resume:
+        check_writable(settings.output, "--output", is_folder=True)
+    else:
         RunDirectory(settings.output).check_free()
 
 

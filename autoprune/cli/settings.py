@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from autoprune.agents import BUILT_IN
+from autoprune.cli.display import warn
 from autoprune.cli.specs import DEMO, DEMO_DATA, absolute_model
 from autoprune.config import (
     ORIGIN,
@@ -23,6 +24,7 @@ from autoprune.errors import UsageError, did_you_mean, first_line, shown
 from autoprune.evaluation.reward import DEFAULT_REWARD, find_reward, needs_no_budget
 from autoprune.plugin import absolute, absolute_object
 from autoprune.study.run_directory import RunDirectory, next_free
+from autoprune.trust import check_trusted, trust
 from autoprune.untrusted import read_toml
 
 # What a search that recalls the policies of a run takes over: the network with its images, what is
@@ -46,6 +48,8 @@ _LASTING: Mapping[str, Callable[[str], str]] = {
     "agent": lambda agent: agent if agent == BUILT_IN else absolute(agent),
     "latency_backend": absolute_object,
 }
+# How the code of a run or config file is agreed to.
+NAME_OR_TRUST = "name it yourself on the command line, or give --trust if you trust it"
 _OWN = (*_SWITCHES, "output")
 _KEYS = (*ORIGIN, *_SEARCH, *_OWN)
 
@@ -98,11 +102,14 @@ def gather(options: Mapping[str, Any]) -> Settings:
     """
     given = _given(options)
     resume, config = given.pop("resume", False), given.pop("config", None)
+    trusts = given.pop("trust", False)
     if resume:
-        merged = _of_run(given, config)
+        merged = {**_of_run(given, config, trusts), **_read(given, "")}
     else:
-        merged = {**(read_config(Path(config)) if config else {}), **_read(given, "")}
-        merged = {**_recalled(merged), **merged}
+        merged = _read(given, "")
+        if config:
+            merged = {**_of_config(Path(config), merged, trusts), **merged}
+        merged = {**_recalled(merged, trusts), **merged}
         merged = {**merged, **_model_and_data(merged)}
     merged |= {key: read(merged[key]) for key, read in _LASTING.items() if key in merged}
     reward = find_reward(merged.get("reward", DEFAULT_REWARD)).name
@@ -127,6 +134,33 @@ def _given(options: Mapping[str, Any]) -> dict[str, Any]:
     plain: dict[str, Any] = {k: list(v) if type(v) is tuple else v for k, v in options.items()}
     off = {k for k, v in plain.items() if v is False and k not in _DELIBERATE}
     return {k: v for k, v in plain.items() if v is not None and k not in off and v != []}
+
+
+def _of_config(path: Path, given: Mapping[str, Any], trusts: bool) -> dict[str, Any]:
+    """Return what a config file says besides what is given."""
+    found = {key: value for key, value in read_config(path).items() if key not in given}
+    run = RunDirectory(path.parent)
+    place = run.path if path == run.config_path else path  # a run's own repeats it
+    return agreed(place, found, trusts, NAME_OR_TRUST)
+
+
+def agreed(place: Path, options: Mapping[str, Any], trusts: bool, how: str) -> dict[str, Any]:
+    """Return what is taken from a run directory or config file, if its code may run.
+
+    Args:
+        place: the directory or file.
+        options: taken from it.
+        trusts: whether the user says that it may; that is remembered.
+        how: he can say so.
+
+    Raises:
+        UsageError: it names code that the user did not agree to.
+    """
+    if not trusts:
+        check_trusted(place, options, how)
+    elif (failure := trust(place, options)) is not None:
+        warn(failure)
+    return dict(options)
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -167,8 +201,8 @@ def _read_own(key: str, value: Any) -> str | bool:
     return value
 
 
-def _of_run(given: Mapping[str, Any], config: str | None) -> dict[str, Any]:
-    """Return the settings of the run in --output, with new limits if given."""
+def _of_run(given: Mapping[str, Any], config: str | None, trusts: bool) -> dict[str, Any]:
+    """Return the settings of the run in --output."""
     if "output" not in given:
         raise UsageError("--resume needs --output DIR: the run directory of the search.")
     fixed = ["config"] if config else []
@@ -185,10 +219,10 @@ def _of_run(given: Mapping[str, Any], config: str | None) -> dict[str, Any]:
             f"the run in {given['output']!r} was begun from Python: resume it there, with "
             "autoprune.search(…, resume=True)."
         )
-    return {**stored, **_read(given, "")}
+    return agreed(Path(given["output"]), stored, trusts, "if you trust it, give --trust")
 
 
-def _recalled(merged: Mapping[str, Any]) -> dict[str, Any]:
+def _recalled(merged: Mapping[str, Any], trusts: bool) -> dict[str, Any]:
     """Return what the run searched whose policies are recalled, if any are, but for what is given.
 
     Raises:
@@ -203,7 +237,8 @@ def _recalled(merged: Mapping[str, Any]) -> dict[str, Any]:
             f"the run in {merged['from_run']!r} was begun from Python: give --model and --data, or "
             "recall it there, with autoprune.search(…, from_run=…)."
         )
-    return {key: stored[key] for key in free if key in stored}
+    taken = {key: stored[key] for key in free if key in stored}
+    return agreed(Path(merged["from_run"]), taken, trusts, NAME_OR_TRUST)
 
 
 def _stored(path: str) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from autoprune.plugin import absolute_object, call_factory, make_object, names_o
 from autoprune.randomness import kept_random_states
 from autoprune.structure.surgery import deep_copy
 from autoprune.structure.wrappers import plain_network
+from autoprune.trust import MODEL_FORMS
 
 DEMO, DEMO_DATA = "demo", "digits"
 IMAGENET_SHAPE = (3, 224, 224)
@@ -90,11 +91,9 @@ def _timm(name: str) -> nn.Module:
     return _made(lambda: timm.create_model(name, pretrained=False), f"timm:{name}")
 
 
-FORMS: dict[str, Callable[[str], nn.Module]] = {
-    "torchvision": _torchvision,
-    "timm": _timm,
-    DEMO: _demo,
-}
+FORMS: dict[str, Callable[[str], nn.Module]] = dict(
+    zip(MODEL_FORMS, (_torchvision, _timm, _demo), strict=True)
+)
 
 
 def _examples(form: str) -> list[str]:

@@ -46,7 +46,7 @@ def _plain(inputs: Any, what: str) -> Any:
     found = "a number" if isinstance(inputs, Tensor) else type_of(inputs)
     raise DataError(
         f"{what} must be a tensor, or tuples or dicts of tensors, with the samples in the first "
-        f"dimension, but got {found}."
+        f"dimension, but got {found}; leave out what the network does not take."
     )
 
 

@@ -73,7 +73,7 @@ def pool_of(loader: DataLoader[Any], length: int) -> Pool | None:
         places = _whole_numbers(indices)
     except _NoWholeNumber:
         return None
-    except Exception as error:  # the user's own code
+    except (Exception, SystemExit) as error:  # the user's own code
         reason = f"{type(error).__name__}: {first_line(error)}"
         raise DataError(f"the sampler {type(sampler).__name__} fails: {reason}") from error
     return Pool(np.unique(np.where(places < 0, places + length, places)), remark)
@@ -125,15 +125,16 @@ def _read(
         first = _whole_numbers(islice(draws(twin), most + 1))
         if len(first) > most:
             return first[:most], f"draws without end ({most} draws were looked at)"
-        passes = [set(first), *(set(_whole_numbers(draws(twin))) for _ in range(PASSES - 1))]
-    varies = any(one != passes[0] for one in passes)
-    return set().union(*passes), "draws other samples every time" if varies else ""
+        more = (_whole_numbers(islice(draws(twin), most)) for _ in range(PASSES - 1))
+        passes = [first, *more]
+    varies = any(not np.array_equal(np.unique(one), np.unique(first)) for one in passes)
+    return np.concatenate(passes), "draws other samples every time" if varies else ""
 
 
 def _copied(sampler: Any, dataset: Any) -> Any:
     """Return a sampler with a random state of its own; data that it holds is not copied."""
-    held = [dataset, *getattr(sampler, "__dict__", {}).values()]
-    shared = {id(one): one for one in held if isinstance(one, (Dataset, torch.Tensor))}
+    held = [one for one in getattr(sampler, "__dict__", {}).values() if isinstance(one, Dataset)]
+    shared = {id(one): one for one in (dataset, *held)}
     try:
         return copy.deepcopy(sampler, shared)
     except Exception:  # it holds an open file, a lock, a generator

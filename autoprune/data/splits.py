@@ -320,7 +320,12 @@ def batch_samples(batch: Any) -> Samples:
             "inputs are uint8 but the network takes floats: convert and normalise them in the "
             "dataset's transform, as for training."
         )
-    if not isinstance(targets, Tensor) or not targets.dim():
+    if isinstance(targets, (int, float)) or (isinstance(targets, Tensor) and not targets.dim()):
+        raise DataError(
+            f"a batch has the target {float(targets):g} and inputs of shape {described(inputs)}: "
+            "it must have the samples in its first dimension."
+        )
+    if not isinstance(targets, Tensor):
         return Samples(inputs, None)
     samples = Samples(inputs, _widen_labels(targets))
     if len(targets) != len(samples):

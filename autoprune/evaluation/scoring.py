@@ -86,13 +86,16 @@ class ClassificationScorer(Scorer):
     """KL to the dense network; loss and top-1 where there are labels.
 
     Attributes:
-        classes: outputs of the dense network.
         doubt: what is odd about its answers, in words; None where nothing is.
         prefix: what candidates that begin like a base have in common.
     """
 
     def __init__(
-        self, dense: nn.Module, samples: Samples, unlabelled: Samples | None = None
+        self,
+        dense: nn.Module,
+        samples: Samples,
+        unlabelled: Samples | None = None,
+        classes: int | None = None,
     ) -> None:
         """Run the dense network.
 
@@ -100,16 +103,18 @@ class ClassificationScorer(Scorer):
             dense: the network that others are compared with.
             samples: what they are compared on.
             unlabelled: further samples, which count for KL alone.
+            classes: how many classes the labels number; None where that is not known.
 
         Raises:
             ModelError: its output is no (samples, classes) tensor, not finite, or the same for all
                 samples.
-            DataError: it cannot take the samples, or a label is outside its outputs.
+            DataError: it cannot take the samples, a label is outside its outputs, or these are not
+                as many as the classes.
         """
         logits = class_logits(dense, samples)
+        check_classes(classes, logits.shape[1])
         check_labels(samples, logits.shape[1])
         _check_varied(logits, samples)
-        self.classes = logits.shape[1]
         self.doubt = doubt(logits, samples.targets)
         if unlabelled is not None:
             samples = samples.with_unlabelled(unlabelled)

@@ -19,7 +19,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -100,11 +100,9 @@ class _Walk(OperatorMode):
         if layer is None:
             out = func(*args, **kwargs)
         else:
-            # Where operators were counted otherwise, nobody knows what was added to the output.
-            agrees = number == layer.number
-            shortcut = self._shortcuts.get(layer.shortcut) if agrees else None
             if is_laid_out(layer, args[0]):
-                out = self.visit(layer, func, args, kwargs, shortcut)
+                known = layer if number == layer.number else _alone(layer)
+                out = self.visit(known, func, args, kwargs, self._shortcuts.get(known.shortcut))
             else:
                 out = func(*args, **kwargs)
             self._readers[layer.shortcut] -= 1
@@ -133,6 +131,11 @@ class _Walk(OperatorMode):
 
 def _can_refit(layer: LayerSpec) -> bool:
     return layer.refittable and layer.calls == 1 and not layer.is_transposed
+
+
+def _alone(layer: LayerSpec) -> LayerSpec:
+    """Return a layer where operators are counted otherwise: what is added to it is not known."""
+    return layer if layer.shortcut is None else replace(layer, shortcut=None, clamp=None)
 
 
 class SequentialRepair:

@@ -3,7 +3,8 @@
 The dense network is asked about every image anew (Beyer et al. 2022, "Knowledge distillation: a
 good teacher is patient and consistent", section 3): nothing is held in memory but one batch. BN
 keeps its statistics and dropout stays off: a run is too short to learn statistics in small batches.
-Networks in half precision learn in single precision, or most steps would be rounded away.
+Networks in half precision learn in single precision where they run so, or most steps would be
+rounded away.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from autoprune.recovery.schedule import Pace, by_steps, first_of, rate
 from autoprune.recovery.whitening import WhitenedAdam, find_bases
 from autoprune.statistics.consumers import batch_within
 from autoprune.structure.groups import Structure
-from autoprune.structure.inputs import device_of
+from autoprune.structure.inputs import device_of, run
 from autoprune.structure.surgery import Keep, deep_copy
 
 # Images of one step. Small steps get further in the same time, where they keep the device busy.
@@ -139,8 +140,9 @@ class _Training:
     def __init__(self, small: nn.Module, lesson: Lesson) -> None:
         self._small = small
         self._lesson = lesson
-        self._teacher = fold_batchnorm(single_precision(lesson.dense), lesson.structure)
-        self._given = _trainable(single_precision(small), lesson.structure)
+        dense, given = (_to_train(one, lesson.check) for one in (lesson.dense, small))
+        self._teacher = fold_batchnorm(dense, lesson.structure)
+        self._given = _trainable(given, lesson.structure)
         self._device = device_of(small)
         limit = CPU_BATCH if self._device.type == "cpu" else GPU_BATCH
         self._dtype = float_dtype(self._given)
@@ -240,3 +242,16 @@ def _trainable(small: nn.Module, structure: Structure) -> nn.Module:
             "is frozen."
         )
     return network
+
+
+def _to_train(model: nn.Module, samples: Samples) -> nn.Module:
+    """Return a network in single precision; as it is if it insists on the half that it is in."""
+    wide = single_precision(model)
+    if wide is model:
+        return model
+    try:
+        with torch.no_grad():
+            run(wide, with_floats(samples.first(1).inputs, float_dtype(wide)))
+    except Exception:  # whatever a forward pass raises that casts what it reads itself
+        return model
+    return wide

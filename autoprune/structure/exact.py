@@ -48,7 +48,7 @@ def exact_arithmetic() -> Iterator[None]:
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     try:
-        with Exact():
+        with Exact():  # type: ignore[no-untyped-call]
             yield
     finally:
         torch.set_default_dtype(before)

@@ -97,10 +97,9 @@ def _arrangement(model: nn.Module, example: Any, what: str) -> Callable[[Any], A
         (name,) = example
         if _misfit(signature, example[name]) is None:
             return lambda inputs: inputs[name]
-    if not _misfit(signature, (example,)) and not isinstance(example, Tensor):
-        reason = _failure(model, (example,))
-        if reason is None:
-            return lambda inputs: (inputs,)
+    is_one_argument = not isinstance(example, Tensor) and not _misfit(signature, (example,))
+    if is_one_argument and _runs(model, (example,)):
+        return lambda inputs: (inputs,)
     raise DataError(
         f"the network's forward{_shown(signature)} does not take {what}, "
         f"{described(example)}: {reason}. A batch is (inputs, targets); inputs are a tensor, a "
@@ -121,15 +120,14 @@ def _misfit(signature: inspect.Signature, inputs: Any) -> str | None:
     return None
 
 
-def _failure(model: nn.Module, inputs: Any) -> str | None:
-    """Return why a forward pass fails; None if it does not."""
+def _runs(model: nn.Module, inputs: Any) -> bool:
     device = device_of(model)
     try:
         with torch.no_grad():
             run(model, map_tensors(lambda one: one.to(device), inputs))
-    except Exception as error:
-        return f"{type(error).__name__}: {first_line(error)}"
-    return None
+    except Exception:
+        return False
+    return True
 
 
 def _shown(signature: inspect.Signature) -> str:

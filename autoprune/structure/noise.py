@@ -23,21 +23,21 @@ Arguments = Mapping[str, Any]
 """Arguments of an operator, by name; those that are left to their defaults are missing."""
 
 
-def _middle(arguments: Arguments) -> float:
+def _middle(arguments: Arguments) -> Any:
     return (arguments.get("from", 0.0) + arguments.get("to", 1.0)) / 2
 
 
-def _above_mean(arguments: Arguments) -> float:
+def _above_mean(arguments: Arguments) -> Any:
     # Not the mean, which is often zero: what is multiplied by the draw must still be seen.
-    return arguments.get("mean", 0.0) + arguments.get("std", 1.0) / 2
+    return arguments.get("mean", 0.0) + 0.5 * arguments.get("std", 1.0)
 
 
 def _first(arguments: Arguments) -> Any:
     return next(iter(arguments.values()))
 
 
-# The constant that each draw becomes; memory that is not initialised is random, too.
-DRAWS: Mapping[str, Callable[[Arguments], float]] = {
+# What each draw becomes, a constant if it can be; memory that is not initialised is random, too.
+DRAWS: Mapping[str, Callable[[Arguments], Any]] = {
     **dict.fromkeys(("rand", "rand_like", "uniform"), _middle),
     **dict.fromkeys(("randn", "randn_like", "normal"), _above_mean),
     **dict.fromkeys(("bernoulli", "exponential", "geometric", "cauchy", "log_normal"), lambda _: 1),
@@ -67,18 +67,19 @@ class WithoutChance(TorchDispatchMode):
         self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         """Run one operator."""
-        arguments = _by_name(func, args, kwargs or {})
-        name = operator_name(func)
-        if name in PASSING or (isinstance(arguments.get("mean"), Tensor) and name == "normal"):
+        name, kwargs = operator_name(func), dict(kwargs or {})
+        if name not in NOISE and torch.Tag.nondeterministic_seeded not in func.tags:
+            return func(*args, **kwargs)
+        arguments = _by_name(func, args, kwargs)
+        if name in PASSING:
             return _first(arguments)
         if name in ORDERS:
             return ORDERS[name](arguments)
         if name in DRAWS:
             return _filled(func, name, arguments)
-        if torch.Tag.nondeterministic_seeded in func.tags:
-            switched = {key: off for key, off in SWITCHES.items() if key in arguments}
-            return func(**{**arguments, **switched})
-        return func(*args, **(kwargs or {}))
+        return func(
+            **{**arguments, **{key: SWITCHES[key] for key in SWITCHES.keys() & arguments.keys()}}
+        )
 
 
 def operator_name(func: Any) -> str:
@@ -99,6 +100,8 @@ def _by_name(func: Any, args: Any, kwargs: Mapping[str, Any]) -> dict[str, Any]:
 def _filled(func: Any, name: str, arguments: Arguments) -> Tensor:
     """Return a tensor of the form that a draw would have, filled with its constant."""
     value, like = DRAWS[name](arguments), _first(arguments)
+    if isinstance(value, Tensor):  # drawn around a tensor
+        return value
     if func._schema.is_mutable:
         filled: Tensor = like.mul_(0).add_(value)
         return filled

@@ -82,8 +82,9 @@ class Observer(OperatorMode):
     def operate(self, number: int, name: str, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         """Run one operator; note it if it is a layer."""
         out = func(*args, **kwargs)
-        weight = self._names.get(id(args[1])) if len(args) > 1 else None
-        if weight in self._layers and name == self._layers[weight].kind:
+        weight = self._names.get(id(args[1]), "") if len(args) > 1 else ""
+        layer = self._layers.get(weight)
+        if layer is not None and layer.kind == name:
             rank = args[1].dim() - 2
             self.seen.layers[weight, self._calls[weight]] = _rows(args[0], rank), _rows(out, rank)
             self._calls[weight] += 1

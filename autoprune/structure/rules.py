@@ -36,6 +36,7 @@ from autoprune.structure.tensor_rules import (
     spatial,
     summed_patches,
     triangle,
+    verdict,
     writing,
 )
 
@@ -73,7 +74,7 @@ SPATIAL = (
     *("upsample_", "_upsample_", "reflection_pad", "replication_pad"),
 )
 REDUCTIONS = {
-    *("mean", "sum", "nansum", "prod", "logsumexp", "any", "all", "count_nonzero"),
+    *("mean", "sum", "nansum", "prod", "logsumexp", "count_nonzero"),
     *("amax", "amin", "aminmax", "max", "min", "argmax", "argmin"),
     *("median", "nanmedian", "mode", "kthvalue"),
     *("var", "std", "var_mean", "std_mean", "norm", "linalg_vector_norm"),
@@ -108,6 +109,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("group_norm", "native_group_norm"), group_norm),
     **dict.fromkeys(FORMULAS, product),
     "linear": linear,
+    **dict.fromkeys(("all", "any", "_is_all_true", "_is_any_true"), verdict),
     "glu": halves,
     "im2col": patches,
     "col2im": summed_patches,

@@ -18,7 +18,7 @@ from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_unflat
 
 from autoprune.structure.inputs import Inputs, run
 from autoprune.structure.operators import whole_operators
-from autoprune.structure.surgery import named_tensors
+from autoprune.structure.surgery import named_tensors, replica
 
 
 class NotReplayable(Exception):
@@ -281,6 +281,9 @@ def record(model: nn.Module, inputs: Inputs) -> Script:
     Raises:
         NotReplayable: it cannot have one.
     """
+    with torch.no_grad():
+        # What it keeps outside of itself, as a table in a cache, must not be made of stand-ins.
+        run(replica(model), inputs)
     recorder = _Recorder(given_sources(model, inputs))
     with whole_operators(), recorder:
         outputs = run(model, inputs)

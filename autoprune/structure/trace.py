@@ -289,7 +289,7 @@ def _run(model: nn.Module, inputs: Any, tracer: LabelTrace) -> Any:
         if leaf.dim() > 1 and leaf.is_floating_point():  # whole numbers are indices, or masks
             tracer.set_labels(leaf, along(image_channels, leaf.shape, 1))
         tracer.activations.given(leaf)
-    with plain_arithmetic(), whole_operators(), tracer, WithoutChance():
+    with plain_arithmetic(), whole_operators(), tracer, WithoutChance():  # type: ignore[no-untyped-call]
         return run(model, inputs)
 
 

@@ -9,8 +9,9 @@ whatever the trace believed.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
-from dataclasses import replace
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from torch.utils._pytree import tree_map
 
 from autoprune.errors import ModelError, first_line
 from autoprune.structure.exact import exact, exact_arithmetic
-from autoprune.structure.groups import ChannelGroup, Structure
+from autoprune.structure.groups import ChannelGroup, LayerSpec, Structure
 from autoprune.structure.inputs import Inputs, outputs_of, run, sample
 from autoprune.structure.noise import WithoutChance, fixed_seeds
 from autoprune.structure.observation import Observation, Observer, Tolerance, disagreement
@@ -36,7 +37,7 @@ EXACT = Tolerance(relative=1e-6, floor=1e-10)
 # Where it does not, by its own type of number.
 COARSE = {torch.float32: Tolerance(relative=1e-3, floor=1e-4)}
 COARSEST = Tolerance(relative=5e-2, floor=2e-2)
-# By how much the weights of the tested copy are moved, as a share of their mean size.
+# By how much numbers of the tested copy are moved, as a share of their mean size.
 MOVED = 0.1
 
 
@@ -56,7 +57,7 @@ def analyze(
         ModelError: a layer has no weights yet, or the forward pass fails or gives NaN.
     """
     check_ready(model)
-    with plain_arithmetic():
+    with plain_arithmetic(), fixed_seeds(0):
         structure = trace(model, example_inputs)
         _check_finite(model, sample(example_inputs, 2))
         structure = CutTest(model, example_inputs).verified(structure, progress)
@@ -73,26 +74,76 @@ def _tested_in_training(model: nn.Module, inputs: Inputs, structure: Structure) 
     return replace(structure, training=replace(training, wrong=wrong))
 
 
-class CutTest:
-    """Tests hypotheses about which units of a network can be cut.
+@dataclass(frozen=True, eq=False)
+class Specimen:
+    """A network in the form in which it is tested.
 
-    The network is copied to float64 and its weights are moved a little, since those of an untrained
-    one may be zero or all the same; where its forward pass fails so, it is tested as it is.
+    Attributes:
+        model: the network or a copy.
+        inputs: its example inputs.
+        is_exact: whether it runs in float64 throughout.
+        tolerance: how far numbers may differ that ought to be equal.
     """
+
+    model: nn.Module
+    inputs: Inputs
+    is_exact: bool
+    tolerance: Tolerance
+
+    def observe(
+        self,
+        model: nn.Module,
+        changed: Mapping[str, Tensor],
+        layers: Mapping[str, LayerSpec],
+        batch: int,
+        seed: int = 0,
+    ) -> Observation:
+        """Run the network, or one cut from it, with some of its tensors changed."""
+        names = {id(t): name for name, t in {**named_tensors(model), **changed}.items()}
+        observer = Observer(names, layers)
+        args, kwargs = _call_arguments(sample(self.inputs, batch))
+        with (
+            fixed_seeds(seed),
+            whole_operators(),
+            observer,
+            exact_arithmetic() if self.is_exact else nullcontext(),
+            WithoutChance(),  # type: ignore[no-untyped-call]
+        ):
+            outputs = functional_call(model, dict(changed), args, kwargs)
+        observer.seen.outputs = _outputs(outputs)
+        return observer.seen
+
+    @cached_property
+    def is_random(self) -> bool:
+        """Whether two runs of the dense network differ."""
+        one, other = (self.observe(self.model, {}, {}, 2, seed).outputs for seed in (0, 1))
+        return any(
+            a.shape != b.shape or not self.tolerance.agree(a, b, range(a.dim()))
+            for a, b in zip(one, other, strict=True)
+        )
+
+
+def specimen(model: nn.Module, example_inputs: Inputs) -> Specimen:
+    """Return a network in the most exact form that its forward pass bears.
+
+    That is a copy in float64 whose weights are moved a little, since those of an untrained network
+    may be zero or all the same, as example inputs may be; else the network as it is.
+    """
+    for prepare in (_moved, _exact_copy):
+        with suppress(Exception):
+            inputs = tree_map(_varied, example_inputs)
+            found = Specimen(prepare(model), inputs, True, EXACT)
+            if all(map(_is_finite, found.observe(found.model, {}, {}, 2).outputs)):
+                return found
+    return Specimen(model, example_inputs, False, COARSE.get(_type_of(model), COARSEST))
+
+
+class CutTest:
+    """Tests hypotheses about which units of a network can be cut."""
 
     def __init__(self, model: nn.Module, example_inputs: Inputs) -> None:
         """Take a network in the mode in which it is to be tested."""
-        self._model, self._inputs = _moved(model), tree_map(exact, example_inputs)
-        self._exact, self._tolerance = True, EXACT
-        if not self._runs():
-            self._model, self._inputs, self._exact = model, example_inputs, False
-            self._tolerance = COARSE.get(_type_of(model), COARSEST)
-
-    def _runs(self) -> bool:
-        try:
-            return all(_is_finite(out) for out in self._observe(self._model, {}, {}, 2).outputs)
-        except Exception:
-            return False
+        self._dense = specimen(model, example_inputs)
 
     def verified(
         self,
@@ -122,10 +173,10 @@ class CutTest:
             return {}
         if len(groups) == 1:
             return {groups[0].name: reason}
-        middle = len(groups) // 2
-        halves = (groups[:middle], groups[middle:])
-        low, high = (self._wrong_alone(structure, half, kept, batch) for half in halves)
-        return low | high
+        quarter = -(-len(groups) // 4)  # finds one wrong group as soon as halves, many sooner
+        parts = (groups[i : i + quarter] for i in range(0, len(groups), quarter))
+        found = (self._wrong_alone(structure, part, kept, batch) for part in parts)
+        return {name: why for part in found for name, why in part.items()}
 
     def _freeze_interplay(self, structure: Structure, kept: Kept, batch: int) -> Structure:
         """Freeze groups that are right alone but wrong when cut together with others."""
@@ -159,54 +210,24 @@ class CutTest:
         if not kept:
             return None
         policy = structure.policy([kept.get(g.name, range(g.size)) for g in structure.groups])
-        keep = kept_positions(self._model, policy)
-        zeroed = _zero_readers(self._model, structure, kept)
+        model = self._dense.model
+        keep = kept_positions(model, policy)
+        zeroed = _zero_readers(model, structure, kept)
         layers = {one.weight: one for one in (*structure.layers, *structure.training.layers)}
         try:
-            small = self._observe(cut(self._model, keep), {}, layers, batch)
+            small = self._dense.observe(cut(model, keep), {}, layers, batch)
         except Exception as error:
             return (
                 "the forward pass fails once it is cut "
                 f"({type(error).__name__}: {first_line(error)})"
             )
-        dense = self._observe(self._model, zeroed, layers, batch)
-        found = disagreement(dense, small, keep, layers, self._tolerance)
+        dense = self._dense.observe(model, zeroed, layers, batch)
+        found = disagreement(dense, small, keep, layers, self._dense.tolerance)
         if found is None:
             return None
-        if self._is_random(batch):
+        if self._dense.is_random:
             return "its forward pass is random"
         return f"the forward pass assumes its size: {found}"
-
-    def _is_random(self, batch: int) -> bool:
-        """Say whether two runs of the dense network differ."""
-        one, other = (self._observe(self._model, {}, {}, batch, seed).outputs for seed in (0, 1))
-        return any(
-            a.shape != b.shape or not self._tolerance.agree(a, b, range(a.dim()))
-            for a, b in zip(one, other, strict=True)
-        )
-
-    def _observe(
-        self,
-        model: nn.Module,
-        changed: Mapping[str, Tensor],
-        layers: Mapping[str, Any],
-        batch: int,
-        seed: int = 0,
-    ) -> Observation:
-        """Run a network with some of its tensors changed."""
-        names = {id(t): name for name, t in {**named_tensors(model), **changed}.items()}
-        observer = Observer(names, layers)
-        args, kwargs = _call_arguments(sample(self._inputs, batch))
-        with (
-            fixed_seeds(seed),
-            whole_operators(),
-            observer,
-            exact_arithmetic() if self._exact else nullcontext(),
-            WithoutChance(),
-        ):
-            outputs = functional_call(model, dict(changed), args, kwargs)
-        observer.seen.outputs = _outputs(outputs)
-        return observer.seen
 
 
 def _type_of(model: nn.Module) -> torch.dtype:
@@ -214,18 +235,35 @@ def _type_of(model: nn.Module) -> torch.dtype:
     return next(floats, torch.float32)
 
 
+def _exact_copy(model: nn.Module) -> nn.Module:
+    return cut(model, {}).double()
+
+
 def _moved(model: nn.Module) -> nn.Module:
-    """Return a copy in float64 with all weights moved away from zero, each at random."""
-    copied = cut(model, {}).double()
-    generator = torch.Generator().manual_seed(0)
+    """Return a copy in float64 with all weights moved away from zero."""
+    copied = _exact_copy(model)
     with torch.no_grad():
         for parameter in copied.parameters():
             if parameter.dtype == torch.float64:
-                size = parameter.square().mean().sqrt()
-                noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64).abs()
-                step = MOVED * noise.to(parameter) * torch.where(size > 0, size, 1.0)
-                parameter += torch.where(parameter < 0, -step, step)
+                step = _steps(parameter)
+                parameter.add_(torch.where(parameter < 0, -step, step))
     return copied
+
+
+def _varied(leaf: Any) -> Any:
+    """Return an input in float64; not all the same values."""
+    leaf = exact(leaf)
+    if not isinstance(leaf, Tensor) or leaf.dtype != torch.float64 or leaf.numel() < 2:
+        return leaf
+    return leaf + _steps(leaf) if bool((leaf == leaf.flatten()[0]).all()) else leaf
+
+
+def _steps(tensor: Tensor) -> Tensor:
+    """Return random positive numbers, small beside a tensor's values unless these are all zero."""
+    generator = torch.Generator().manual_seed(0)
+    steps = torch.randn(tensor.shape, generator=generator, dtype=torch.float64).abs().to(tensor)
+    size = tensor.square().mean().sqrt()
+    return MOVED * steps * torch.where(size > 0, size, 1.0)
 
 
 def _zero_readers(

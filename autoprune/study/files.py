@@ -14,11 +14,41 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from autoprune.errors import first_line, shown
+from autoprune.errors import RunError, first_line, shown
 from autoprune.untrusted import check_regular, parse_json
 
 # Where the header of a file of weights says what `StateDict` knows besides the tensors.
 BESIDES = "state_dict"
+_DRAFT = ".part"
+
+
+def is_draft(path: Path) -> bool:
+    """Return whether a file was left by a `write_whole` whose process was killed."""
+    return path.name.startswith(".") and path.name.endswith(_DRAFT)
+
+
+def check_writable(path: Path, option: str, is_folder: bool = False) -> None:
+    """Refuse a place where nothing can be written, before the work that is to be written there.
+
+    Args:
+        path: of a file or folder, there or not; folders above it that are missing can be made.
+        option: that named it, which opens the message: "--output".
+        is_folder: whether it is a folder that is to be written.
+
+    Raises:
+        RunError: it cannot be written or made.
+    """
+    there = next((one for one in (path, *path.absolute().parents) if os.path.lexists(one)), path)
+    if there != path and not there.is_dir():
+        raise RunError(f"{option} {str(path)!r} cannot be made: {str(there)!r} is not a directory.")
+    if there == path and path.is_dir() != is_folder:
+        kind, wanted = ("a file", "a directory") if is_folder else ("a directory", "a file")
+        raise RunError(f"{option} {str(path)!r} is {kind}: name {wanted}.")
+    if not os.access(there, os.W_OK):
+        raise RunError(
+            f"{option} {str(path)!r} cannot be written: no permission to write {str(there)!r}, or "
+            "its file system is read-only; choose another."
+        )
 
 
 def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
@@ -28,7 +58,7 @@ def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
         path: of the file, in a folder that is there.
         write: writes everything to the path that it is given.
     """
-    draft = path.with_name(f".{path.name}.part")
+    draft = path.with_name(f".{path.name}{_DRAFT}")
     try:
         write(draft)
         draft.chmod(0o644)  # safetensors would let nobody else read

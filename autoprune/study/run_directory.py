@@ -6,7 +6,8 @@ import json
 import os
 import shlex
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,15 @@ from torch import nn
 
 from autoprune.errors import RunError, first_line
 from autoprune.policy import PruningPolicy
-from autoprune.study.files import StateDict, load_state, save_state, write_whole
+from autoprune.study.files import (
+    StateDict,
+    check_writable,
+    is_draft,
+    load_state,
+    save_state,
+    write_whole,
+)
+from autoprune.study.lock import held, holder_path
 from autoprune.untrusted import check_regular, read_json, read_toml
 
 
@@ -30,6 +39,8 @@ class RunDirectory:
         self.unrecovered_path = self.path / "pruned-unrecovered.safetensors"
         self.result_path = self.path / "result.json"
         self.agent_path = self.path / "agent"
+        self._lock_path = self.path / ".lock"
+        self._locks = self._lock_path, holder_path(self._lock_path)
         # Beside the run: it is measured before anything of the run is written, and outlives it.
         whole = self.path.absolute()
         self.latency_path = whole.with_name(f"{whole.name}.latency.json")
@@ -63,8 +74,38 @@ class RunDirectory:
                 f"output directory {str(self.path)!r} holds another run; "
                 "continue that with --resume, or choose another name."
             )
-        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+        if self.path.exists() and (not self.path.is_dir() or self._holds_files()):
             raise RunError(f"output {str(self.path)!r} exists and is no run; choose another name.")
+        check_writable(self.path, "output", is_folder=True)
+
+    def _holds_files(self) -> bool:
+        """Whether there is anything but what a killed process leaves behind."""
+        return not all(is_draft(one) or one in self._locks for one in self.path.iterdir())
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep other processes from writing here; a directory that stays empty is removed again.
+
+        Raises:
+            RunError: another process does write here, or the directory cannot be written, or is
+                removed meanwhile.
+        """
+        made = [one for one in (self.path, *self.path.parents) if not one.exists()]
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            with held(self._lock_path, f"the run directory {str(self.path)!r}"):
+                yield
+        except OSError as error:
+            own = {str(one) for one in (self.path, *made, *self._locks)}
+            if str(error.filename) not in own:
+                raise
+            raise RunError(
+                f"output {str(self.path)!r} cannot be written: {error.strerror}; choose another."
+            ) from error
+        finally:
+            for folder in made:
+                with suppress(OSError):
+                    folder.rmdir()
 
     def create(self, config: Mapping[str, Any]) -> None:
         """Make the directory with its configuration."""
@@ -108,8 +149,10 @@ class RunDirectory:
         try:
             return read_toml(self.config_path)
         except FileNotFoundError as error:
+            left = self.path.is_dir() and not self._holds_files()
+            hint = "; search again without --resume" if left else ""
             raise RunError(
-                f"{str(self.path)!r} holds no run: there is no config.toml in it."
+                f"{str(self.path)!r} holds no run: there is no config.toml in it{hint}."
             ) from error
         except (OSError, ValueError) as error:
             raise RunError(f"cannot read {str(self.config_path)!r}: {first_line(error)}") from error

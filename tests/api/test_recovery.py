@@ -94,19 +94,20 @@ def test_a_finished_run_is_recovered_later(digits: Splits, tmp_path: Path) -> No
     assert second.result["search"]["trials"] == first.result["search"]["trials"]
 
 
-def test_an_output_that_is_no_tensor_is_left_as_it_was_cut(tmp_path: Path) -> None:
+def test_a_network_without_gradients_is_left_as_it_was_cut(tmp_path: Path) -> None:
     class Named(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.inner = classifier()
 
+        @torch.no_grad()
         def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
             return {"out": self.inner(x)}
 
     told = Notes()
     run = search(tmp_path / "run", dataset(), Named(), evaluate=lambda model: 1.0, progress=told)
     assert run.result["score"]["recovered"] is None
-    assert any("no recovery: recovery needs a network" in note for note in told.notes)
+    assert any("no recovery: the network runs without gradients" in note for note in told.notes)
 
 
 def test_the_user_s_own_score_decides(tmp_path: Path) -> None:

@@ -24,6 +24,9 @@ OPTIONS: dict[str, Any] = {**TINY, "trials": 2, "strategy": "random"}
 class Block(nn.Module):
     """Keeps things on itself at every forward pass, as real networks do."""
 
+    calls: Tensor
+    scale: Tensor | None
+
     def __init__(self, channels_in: int, channels_out: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(channels_in, channels_out, 3, bias=False)
@@ -31,37 +34,37 @@ class Block(nn.Module):
         self.penalty: Tensor | None = None
         self.seen: list[Any] = []
         self.register_buffer("calls", torch.zeros(()))
-        self.register_buffer("grid", None)
+        self.register_buffer("scale", None)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.norm(self.conv(x))
         self.calls += 1
-        if self.grid is None:
-            self.grid = torch.linspace(0.5, 1.5, x.shape[-1])
-        self.penalty = x.abs().mean()
-        self.seen.append(self.penalty)
-        return F.dropout(F.relu(x * self.grid), 0.1, self.training)
+        if self.scale is None:
+            self.scale = torch.tensor(0.5)
+        self.seen.append(x)
+        if self.training:
+            self.penalty = x.abs().mean()
+        return F.dropout(F.relu(x * self.scale), 0.1, self.training)
 
 
-def used_network() -> nn.Module:
+def used_network() -> Any:
     """Return a network in the middle of its training: modes mixed, gradients and graphs left."""
     torch.manual_seed(0)
-    model = nn.Sequential(
+    model: Any = nn.Sequential(
         Block(3, 8), Block(8, 8), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4)
     ).train()
     model.register_forward_hook(lambda module, inputs, output: output)
     F.cross_entropy(model(dataset().tensors[0]), dataset().tensors[1]).backward()
-    model[0].norm.eval()  # type: ignore[union-attr]
-    model[0].conv.weight.requires_grad_(False)  # type: ignore[union-attr]
+    model[0].norm.eval()
+    model[0].conv.weight.requires_grad_(False)
     return model
 
 
 def value_of(thing: Any) -> Any:
     """Return something that equals only what is the same, with tensors by identity and value."""
     if isinstance(thing, Tensor):
-        graph, gradient = thing.grad_fn, thing.grad
-        own = None if gradient is None else gradient.tolist()
-        return id(thing), thing.tolist(), id(graph), own, thing.requires_grad
+        gradient = thing.grad.tolist() if thing.is_leaf and thing.grad is not None else None
+        return id(thing), thing.tolist(), id(thing.grad_fn), gradient, thing.requires_grad
     if isinstance(thing, (dict, OrderedDict)):
         return id(thing), [(name, value_of(value)) for name, value in thing.items()]
     if isinstance(thing, (list, tuple)):
@@ -77,11 +80,16 @@ def everything_of(model: nn.Module) -> dict[str, Any]:
 @contextmanager
 def nothing_changes(model: nn.Module) -> Iterator[None]:
     before = everything_of(model)
-    numbers = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()  # type: ignore[union-attr]
+    states = numbers()
     yield
-    after = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()  # type: ignore[union-attr]
     assert everything_of(model) == before
-    assert after == numbers
+    assert numbers() == states
+
+
+def numbers() -> tuple[Any, ...]:
+    """Return the global random states."""
+    numpy: Any = np.random.get_state()
+    return random.getstate(), numpy[1].tolist(), torch.get_rng_state().tolist()
 
 
 def quiet(model: nn.Module) -> float:
@@ -106,14 +114,14 @@ def trains(model: nn.Module) -> float:
     return score
 
 
-def destroys(model: nn.Module) -> float:
+def destroys(model: Any) -> float:
     score = quiet(model)
     model.half()
     model.register_forward_hook(lambda module, inputs, output: output * torch.nan)
-    model[0].conv.register_forward_pre_hook(lambda module, inputs: 1 / 0)  # type: ignore[union-attr]
+    model[0].conv.register_forward_pre_hook(lambda module, inputs: 1 / 0)
     for parameter in model.parameters():
         parameter.data.zero_()
-    del model[0].norm.weight, model[4]  # type: ignore[union-attr, operator]
+    del model[0].norm.weight, model[4]
     torch.set_grad_enabled(False)
     return score
 
@@ -175,26 +183,77 @@ def test_what_is_loaded_is_another_network(expected: autoprune.Run) -> None:
         for network in (small, loaded):
             destroys(network.eval())
             torch.set_grad_enabled(True)
-    assert autoprune.apply_policy(model, expected.policy)[0].norm.training is False  # type: ignore[index]
-    assert autoprune.apply_policy(model, expected.policy)[1].norm.training is True  # type: ignore[index]
+    again: Any = autoprune.apply_policy(model, expected.policy)
+    assert (again.training, again[0].norm.training, again[1].norm.training) == (True, False, True)
 
 
 def test_what_is_handed_out_is_what_is_in_the_files(expected: autoprune.Run) -> None:
-    fresh = nn.Sequential(*used_network().children())
+    fresh = used_network()
     for block in fresh[:2]:
-        block.grid = None  # as in a network that never ran
+        block.scale = None  # as in a network that never ran
     loaded = autoprune.load_pruned(fresh, expected.path)
     own, other = expected.model.state_dict(), loaded.state_dict()
-    assert own.keys() == other.keys() and "0.grid" in own
+    assert own.keys() == other.keys() and "0.scale" in own
     assert all(torch.equal(own[name], other[name]) for name in own)
 
 
 def test_gradients_can_be_taken_in_any_mode(expected: autoprune.Run, tmp_path: Path) -> None:
+    model, images = used_network(), dataset()
     with torch.inference_mode():
         run = autoprune.search(
-            used_network(), data=dataset(), evaluate=trains, output=tmp_path / "run", **OPTIONS
+            model, data=images, evaluate=trains, output=tmp_path / "run", **OPTIONS
         )
     assert run.result["score"] == expected.result["score"]
+
+
+def test_a_score_sees_the_batchnorm_of_what_is_handed_out(tmp_path: Path) -> None:
+    """A score that re-estimates BN first is that of the network handed out, after recovery too."""
+
+    def adaptive(model: nn.Module) -> float:
+        norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+        assert len(norms) == 2
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None
+            norm.train()
+        with torch.no_grad():
+            model(dataset().tensors[0])
+        return quiet(model.eval())
+
+    run = autoprune.search(
+        used_network(),
+        data=dataset(),
+        evaluate=adaptive,
+        output=tmp_path / "run",
+        **{**OPTIONS, "recover": "0.5s"},
+    )
+    score = run.result["score"]
+    reported = score["pruned"] if score["recovered"] is None else score["recovered"]
+    assert adaptive(run.model) == reported
+
+
+SPOILER = """
+from autoprune.importance import Importance
+from autoprune.importance.base import Ranking
+
+
+class Spoiler(Importance):
+    def rank(self, group, evidence):
+        evidence.model.train()
+        for tensor in evidence.model.state_dict().values():
+            tensor.zero_()
+        return Ranking(tuple(range(group.size)))
+"""
+
+
+def test_a_criterion_of_the_users_disturbs_nothing(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(SPOILER)
+    options = {**OPTIONS, "importance": f"{tmp_path}/mine.py:Spoiler", "output": tmp_path / "run"}
+    model = used_network()
+    with nothing_changes(model):
+        run = autoprune.search(model, data=dataset(), evaluate=quiet, **options)
+    assert quiet(run.model) == run.result["score"]["pruned"]
+    assert all(p.any() for p in run.model.parameters() if p.dim() > 1)
 
 
 def test_a_reward_changes_its_own_measurement_alone(tmp_path: Path) -> None:

@@ -152,10 +152,11 @@ def test_a_run_of_an_older_version_goes_on_as_it_was_begun(tmp_path: Path) -> No
 def test_a_wrapped_network_is_searched_without_its_wrapper(
     wrap: Callable[[nn.Module], nn.Module], tmp_path: Path
 ) -> None:
-    run = autoprune.search(
-        wrap(classifier()), data=dataset(), **{**TINY, "output": tmp_path / "run"}
-    )
+    progress = Notes()
+    options = {**TINY, "output": tmp_path / "run", "progress": progress}
+    run = autoprune.search(wrap(classifier()), data=dataset(), **options)
     assert isinstance(run.model, nn.Sequential)
+    assert any(text.endswith("is searched, and returned without it") for text in progress.notes)
     again = autoprune.load_pruned(wrap(classifier()), run.path)
     images: Tensor = dataset().tensors[0]
     with torch.no_grad():

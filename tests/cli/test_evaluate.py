@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from safetensors.torch import save_file
 import autoprune
 from autoprune.data import load_splits
 from autoprune.demo.network import load_demo
+from autoprune.study.run_directory import RunDirectory
 
 
 @pytest.fixture
@@ -74,3 +76,12 @@ def test_run_made_from_python(cli) -> None:
     assert cli("evaluate", "py", "--model", "demo", "--data", "digits").status == 0
     done = cli("search", "--resume", "--output", "py")
     assert done.status == 2 and "from Python" in done.err
+
+
+def test_a_kits_results_wait_for_whoever_writes_the_run(cli, demo_run) -> None:
+    shutil.copytree(demo_run[0], "out")
+    before = Path("out", "result.json").read_bytes()
+    with RunDirectory("out").held():
+        done = cli("evaluate", "out", "--from-kit", "results.json")
+    assert done.status == 2 and "'out' is in use by process" in done.err
+    assert Path("out", "result.json").read_bytes() == before

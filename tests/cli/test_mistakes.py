@@ -302,3 +302,27 @@ def test_commands(cli) -> None:
     assert done.status == 2 and "'3x0x4'" in done.err
     done = cli("inspect", "--input-shape", "3x8x8")
     assert done.status == 2 and "3 channels" in done.err
+
+
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        ("search --budget flops=0.5 --output file/run", "output 'file/run' cannot be made"),
+        ("search --budget flops=0.5 --output file", "exists and is no run"),
+        ("profile --output file/table.json", "--output 'file/table.json' cannot be made"),
+        ("profile --plot folder", "--plot 'folder' is a directory"),
+        ("profile --kit file/kit", "--kit 'file/kit' cannot be made"),
+        ("profile --kit file", "--kit 'file' is a file"),
+        ("evaluate {run} --kit file/kit", "--kit 'file/kit' cannot be made"),
+    ],
+)
+def test_what_cannot_be_written_is_told_before_any_network_is_loaded(
+    cli, demo_run, command: str, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("file").touch()
+    Path("folder").mkdir()
+    loaded: list[str] = []
+    monkeypatch.setattr("autoprune.cli.specs.load_model", loaded.append)
+    done = cli(*command.format(run=demo_run[0]).split())
+    assert done.status == 2 and told in done.err and len(done.err.splitlines()) == 1
+    assert not loaded and {path.name for path in Path().iterdir()} >= {"file", "folder"}

@@ -17,10 +17,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import tomli_w
 import torch
 from safetensors.torch import save_file
 
 from autoprune.cli.display import show_search
+from autoprune.cli.settings import gather
 from autoprune.demo.network import load_demo
 from autoprune.untrusted import tomllib
 
@@ -98,39 +100,40 @@ def test_a_recalled_run_says_what_is_searched(cli) -> None:
     assert 'model = "demo"' in Path("other", "config.toml").read_text()
 
 
-def test_what_stays_and_what_is_trained_is_said_and_recalled(cli) -> None:
-    limits = ("--exclude", "stem.0", "--exclude-outputs", "widen.0", "--train-frozen")
-    command = "search --config small.toml --budget flops=0.7 --trials 2 --strategy netadapt"
-    assert cli(*command.split(), *limits, "--output", "out").status == 0
-    config = Path("out", "config.toml")
-    stored = tomllib.loads(config.read_text())
-    assert stored["exclude"] == ["stem.0"] and stored["exclude_outputs"] == ["widen.0"]
-    assert stored["train_frozen"] is True
-    assert not {"stem.0", "widen.0"} & result("out")["widths"].keys()
-    again = ("search", "--from", "out", "--budget", "flops=0.8", "--recover", "off", "--output")
-    assert cli(*again, "same").status == 0
-    assert result("same")["widths"].keys() == result("out")["widths"].keys()
-    assert cli(*again, "other", "--exclude", "stem.0", "--no-train-frozen").status == 0
-    other = tomllib.loads(Path("other", "config.toml").read_text())
-    assert (other["exclude_outputs"], other["train_frozen"]) == ([], False)
+def stored_run(**changes: Any) -> None:
+    Path("out").mkdir(exist_ok=True)
+    options = {"model": "demo", "data": "digits", "budget": "flops=0.5", **changes}
+    Path("out", "config.toml").write_text(tomli_w.dumps(options))
+
+
+def limits(**given: Any) -> tuple[Any, ...]:
+    """Return what may not change, as a search with these options takes it."""
+    options = gather(given).search
+    return tuple(options.get(key) for key in ("exclude", "exclude_outputs", "train_frozen"))
+
+
+def test_what_stays_and_what_is_trained_is_recalled(cli) -> None:
+    stored_run(exclude=["stem.0"], exclude_outputs=["widen.0"], train_frozen=True)
+    again = {"from_run": "out", "budget": "flops=0.8"}
+    assert limits(**again) == (("stem.0",), ("widen.0",), True)
+    assert limits(**again, exclude=("head",), train_frozen=False) == (("head",), None, False)
+    assert limits(resume=True, output="out") == (("stem.0",), ("widen.0",), True)
 
 
 def test_a_run_of_an_older_version_keeps_what_exclude_meant(cli) -> None:
-    """It left the outputs alone and trained what was frozen: resumed or recalled, it still does."""
-    command = "search --config small.toml --budget flops=0.7 --trials 1 --strategy random"
-    limits = ("--exclude-outputs", "widen.0", "--train-frozen")
-    assert cli(*command.split(), *limits, "--output", "out").status == 0
-    config = Path("out", "config.toml")
-    text = config.read_text().replace("exclude = []\n", "").replace("exclude_outputs", "exclude")
-    config.write_text(text.replace("train_frozen = true\n", ""))
-    recalled = cli("search", "--from", "out", "--budget", "flops=0.8", "--output", "recalled")
-    assert recalled.status == 0, recalled.err
-    resumed = cli("search", "--resume", "--output", "out", "--trials", "2")
-    assert resumed.status == 0 and "goes on as it was begun" in resumed.err
-    for run in ("out", "recalled"):
-        stored = tomllib.loads(Path(run, "config.toml").read_text())
-        assert (stored["exclude"], stored["exclude_outputs"]) == ([], ["widen.0"])
-        assert stored["train_frozen"] is True
+    """It left outputs alone and trained what was frozen; a file of options has today's meaning."""
+    stored_run(exclude=["widen.0"])
+    for given in ({"from_run": "out", "budget": "flops=0.8"}, {"resume": True, "output": "out"}):
+        assert limits(**given) == ((), ("widen.0",), True)
+    assert limits(config="out/config.toml") == (("widen.0",), None, None)
+
+
+def test_outputs_alone_are_excluded_and_what_is_frozen_may_be_trained(search) -> None:
+    options = ("--config", "small.toml", "--strategy", "uniform", "--trials", "1")
+    assert search(*options, "--exclude-outputs", "widen.0", "--train-frozen").status == 0
+    stored = tomllib.loads(Path("out", "config.toml").read_text())
+    assert (stored["exclude_outputs"], stored["train_frozen"]) == (["widen.0"], True)
+    assert "widen.0" not in result("out")["widths"]
 
 
 def test_a_run_that_was_begun_from_python_is_recalled_with_its_model(cli) -> None:

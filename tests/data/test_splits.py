@@ -81,6 +81,8 @@ def test_whole_numbers_are_labels(dtype: torch.dtype, shape: tuple[int, ...]) ->
         ((torch.tensor(1.0), torch.zeros(2)), "first dimension, but got a number"),
         ((torch.zeros(2), torch.zeros(3), torch.zeros(2)), "have the shapes (2,), (3,)"),
         ([], "must be a tensor"),
+        ((torch.zeros(3, 8, 8), 4), "has the target 4 and inputs of shape (3, 8, 8)"),
+        ((torch.zeros(3, 8, 8), torch.tensor(4)), "the samples in its first dimension"),
         ((torch.zeros(2).byte(), torch.zeros(2)), "inputs are uint8"),
         ((torch.zeros(2), torch.zeros(3)), "2 inputs but 3 targets"),
     ],

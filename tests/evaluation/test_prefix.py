@@ -74,6 +74,30 @@ NETWORKS: dict[str, Callable[[Any], nn.Module]] = {
 }
 
 
+@pytest.mark.parametrize("named", [False, True])
+def test_networks_of_several_inputs(named: bool, net: Any) -> None:
+    """Tokens and an image; the last layer is the one that changes."""
+    parts: dict[str, Any] = {
+        "words": nn.Embedding(9, 8),
+        "conv": nn.Conv2d(3, 8, 3),
+        "a": nn.Linear(8, 16),
+        "b": nn.Linear(16, 4),
+    }
+    model = net(
+        lambda m, image, tokens: m.b(m.a(m.conv(image).mean((2, 3)) + m.words(tokens).mean(1))),
+        **parts,
+    ).eval()
+    (image,), tokens = images(6, 4), torch.arange(20).reshape(4, 5) % 9
+    batch: Any = {"tokens": tokens, "image": image} if named else (image, tokens)
+    other = copy.deepcopy(model)
+    nn.init.normal_(other.b.weight)
+    cached = PrefixCache([batch])
+    found = cached.outputs(other, model)
+    assert found is not None and cached.skipped > 0.5
+    with torch.no_grad():
+        assert torch.equal(found[0], other(image, tokens))
+
+
 @pytest.mark.parametrize("name", NETWORKS)
 def test_torchvision_networks(name: str) -> None:
     models = pytest.importorskip("torchvision").models
@@ -285,3 +309,27 @@ def test_scorers_agree_with_themselves() -> None:
         raise AssertionError("nothing is saved by a base that is built for nothing")
 
     assert custom.score_near(Simple(3), unused) == custom.score(Simple(3))
+
+
+def test_tables_outside_of_the_network_are_made_of_ordinary_tensors(net: Any) -> None:
+    tables: dict[int, Tensor] = {}
+
+    def forward(m: Any, x: Tensor) -> Tensor:
+        for layer in (m.a, m.b, m.c):
+            x = layer(x).relu()
+            width = x.shape[1]
+            if width not in tables:
+                tables[width] = torch.full((), 2.0) * 2
+            x = x * tables[width]
+        return x.mean((2, 3))
+
+    torch.manual_seed(0)
+    model = net(forward, a=nn.Conv2d(3, 8, 3), b=nn.Conv2d(8, 8, 3), c=nn.Conv2d(8, 4, 3)).eval()
+    batches = images(8, 2)
+    structure = analyze(model, batches[0])
+    base, candidate = folded(model, structure, (6, 6)), folded(model, structure, (6, 5))
+    tables.clear()
+    cached = PrefixCache(batches)
+    assert equal(cached.outputs(candidate, base), in_full(candidate, batches))
+    assert cached.skipped > 0 and tables.keys() == {6, 5, 4}
+    assert all(type(table) is Tensor for table in tables.values())

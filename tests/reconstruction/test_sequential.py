@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -251,6 +252,67 @@ def block_sums(model: Any, x: Tensor) -> Tensor:
     h = model.stem(x)
     result: Tensor = h + model.scale(model.branch(h))
     return result
+
+
+def ramped(made: Callable[[Any], Tensor]) -> Any:
+    """The residual network with a ramp added to its images, made in the forward pass."""
+    return lambda m, x: residual(m, x + made(m))
+
+
+def kept_ramp(m: Any) -> Tensor:
+    if not hasattr(m, "ramp"):
+        m.ramp = torch.arange(6.0) / 6
+    ramp: Tensor = m.ramp.to(m.stem.weight.device)
+    return ramp
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        lambda m: torch.arange(6.0) / 6,
+        lambda m: torch.linspace(0, 5 / 6, 6) + torch.zeros(6, 1),
+        lambda m: torch.ones(6).cumsum(0).sub(1).div(6),
+        kept_ramp,
+    ],
+)
+def test_what_a_forward_pass_makes_changes_no_repair(
+    made: Callable[[Any], Tensor], net: Any
+) -> None:
+    ramp = torch.arange(6.0) / 6
+    plain = make(net, ramped(lambda m: ramp), residual_parts)
+    model = make(net, ramped(made), residual_parts)
+    model.load_state_dict(plain.state_dict())
+    keep = random_keep(plain, trace(plain, IMAGES), 0.4, only="conv")
+    wanted, found = repaired(plain, keep), repaired(model, keep)
+    torch.testing.assert_close(outputs(found), outputs(wanted))
+
+
+def test_no_shortcut_is_taken_for_another_where_operators_are_counted_otherwise(net: Any) -> None:
+    """A loop over the batch: numbers of one sample's pass mean other operators in a larger one."""
+
+    def by_sample(m: Any, x: Tensor) -> Tensor:
+        h = torch.stack([F.relu(one) for one in m.first(x)])
+        return residual(m, h)
+
+    def at_once(m: Any, x: Tensor) -> Tensor:
+        return residual(m, F.relu(m.first(x)))
+
+    def parts() -> dict[str, nn.Module]:
+        return {"first": nn.Conv2d(3, 3, 1), **residual_parts()}
+
+    loops, plain = make(net, by_sample, parts), make(net, at_once, parts)
+    plain.load_state_dict(loops.state_dict())
+    keep = random_keep(plain, trace(plain, IMAGES), 0.4, only="conv")
+    structure = trace(plain, IMAGES)
+    without = tuple(
+        replace(layer, shortcut=None, clamp=None) if layer.shortcut is not None else layer
+        for layer in structure.layers
+    )
+    small = one_shot(plain, structure, keep)
+    SequentialRepair(plain, replace(structure, layers=without), Samples(IMAGES, None), 0).repair(
+        small, keep
+    )
+    torch.testing.assert_close(outputs(repaired(loops, keep)), outputs(small))
 
 
 @pytest.mark.parametrize("gain", [0.5, -2.0])

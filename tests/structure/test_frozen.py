@@ -171,7 +171,7 @@ CASES = {
         lambda net: net(
             lambda m, x: F.linear(m.a(x).relu(), m.a.weight.t()), a=nn.Linear(4, 6, bias=False)
         ),
-        {"a": "used by linear"},
+        {"a": "a's weight is computed from a.weight"},
         (),
         torch.randn(2, 4),
     ),

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import copy
+import threading
+from collections import deque, namedtuple
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -8,8 +11,17 @@ import torch
 from torch import nn
 
 from autoprune.errors import ModelError
-from autoprune.structure.surgery import apply_policy, cut, kept_positions
+from autoprune.policy import PruningPolicy, hash_shapes
+from autoprune.structure.surgery import (
+    apply_policy,
+    cut,
+    deep_copy,
+    kept_positions,
+    named_tensors,
+    replica,
+)
 from autoprune.structure.trace import trace
+from autoprune.structure.verify import analyze
 
 IMAGES = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 
@@ -102,3 +114,107 @@ def test_given_weights_replace_the_sliced_ones_and_missing_biases_appear() -> No
 def test_policy_for_another_network_is_refused(other: nn.Module) -> None:
     with pytest.raises(ModelError, match="made for another network"):
         apply_policy(other, half_policy(model_of()))
+
+
+Losses = namedtuple("Losses", "first second")
+
+
+@pytest.mark.parametrize(
+    "hold",
+    [
+        lambda loss: loss,
+        lambda loss: [loss, [loss]],
+        lambda loss: {"a": (loss, 3)},
+        lambda loss: SimpleNamespace(inside=SimpleNamespace(value=loss)),
+        lambda loss: deque([loss]),
+        lambda loss: Losses(loss, None),
+        lambda loss: {loss},
+    ],
+    ids=["plain", "list", "dict", "object", "deque", "namedtuple", "set"],
+)
+def test_tensors_with_a_graph_are_copied_without_it(hold: Any) -> None:
+    model = model_of()
+    loss = model[0](IMAGES).abs().mean()
+    model[1].kept = hold(loss)
+    for make in (deep_copy, replica, lambda m: apply_policy(m, half_policy(m))):
+        found = make(model)[1].kept
+        while not isinstance(found, torch.Tensor):
+            if isinstance(found, SimpleNamespace):
+                found = next(iter(vars(found).values()))
+            else:
+                found = next(iter(found.values() if isinstance(found, dict) else found))
+        assert found.grad_fn is None and torch.equal(found, loss.detach()) and found is not loss
+    assert loss.grad_fn is not None
+    loss.backward()
+    assert model[0].weight.grad is not None
+
+
+def test_a_buffer_with_a_graph_can_be_cut() -> None:
+    model = model_of()
+    model[1].running_mean = 2 * model[0].weight.sum((1, 2, 3))
+    small: Any = apply_policy(model, half_policy(model))
+    assert torch.equal(small[1].running_mean, model[1].running_mean[::2].detach())
+    assert small[1].running_mean.grad_fn is None
+
+
+def test_tensors_that_are_shared_stay_shared() -> None:
+    model = model_of()
+    model[0].kept = model[1].kept = 2 * model[0].weight
+    copied: Any = deep_copy(model)
+    assert copied[0].kept is copied[1].kept is not model[0].kept
+
+
+def test_what_has_no_copy_is_named_in_one_line() -> None:
+    model = model_of()
+    model[1].lock = threading.Lock()
+    with pytest.raises(ModelError, match=r"cannot be copied: TypeError: cannot pickle '_thread"):
+        deep_copy(model)
+
+
+def test_lazy_layers_are_named(net: Any) -> None:
+    policy = half_policy(model_of())
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.LazyConv2d(4, 3))
+    for call in (lambda: apply_policy(model, policy), lambda: analyze(model, IMAGES)):
+        with pytest.raises(ModelError, match="layer '1', a LazyConv2d, has no weights yet"):
+            call()
+    model(IMAGES)
+    analyze(model, IMAGES)
+
+
+class Cached(nn.Module):
+    """Makes one buffer at its first call, and gives another one its size."""
+
+    table: torch.Tensor
+
+    def __init__(self, persistent: bool) -> None:
+        super().__init__()
+        self.conv, self.last = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 2, 1)
+        self.persistent = persistent
+        self.register_buffer("anchors", torch.empty(0), persistent)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.conv(x).relu()
+        if not hasattr(self, "table"):
+            self.register_buffer("table", torch.ones(1, x.shape[1], 1, 1), self.persistent)
+            self.anchors = torch.arange(x.shape[-1])
+        out: torch.Tensor = self.last(x * self.table)
+        return out
+
+
+@pytest.mark.parametrize("persistent", [True, False])
+def test_a_policy_fits_networks_that_ran_and_that_did_not(persistent: bool) -> None:
+    ran, fresh = Cached(persistent), Cached(persistent)
+    ran(IMAGES)
+    policy = half_policy(ran)
+    assert policy.groups["conv"].kept == (0, 2, 4, 6)
+    for model in (ran, fresh):
+        assert apply_policy(model, policy)(IMAGES).shape == (2, 2, 6, 6)
+
+
+def test_policies_that_count_buffers_are_still_understood() -> None:
+    model = model_of()
+    policy = half_policy(model)
+    shapes = {name: tuple(tensor.shape) for name, tensor in named_tensors(model).items()}
+    older = PruningPolicy(policy.groups, hash_shapes(shapes))
+    assert older.shapes_hash != policy.shapes_hash
+    assert str(apply_policy(model, older)) == str(apply_policy(model, policy))

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from autoprune.errors import ModelError
@@ -113,3 +114,120 @@ def test_any_batch_of_examples_gives_the_same_structure(batch: int) -> None:
     structure = analyze(chain(), images)
     assert [(g.name, g.size) for g in structure.groups] == [("0", 8), ("3", 6)]
     assert [layer.positions for layer in structure.layers] == [36, 16, 4]
+
+
+def share(part: float) -> Any:
+    """Channels below a share of the width are worth twice as much."""
+
+    def forward(m: Any, x: Tensor) -> Tensor:
+        h = F.relu(m.a(x))
+        low = int(h.shape[1] * part)
+        out: Tensor = m.b(torch.cat([h[:, :low] * 2, h[:, low:]], 1))
+        return out
+
+    return forward
+
+
+@pytest.mark.parametrize("part", [1 / 16, 1 / 8, 1 / 4, 1 / 3, 1 / 2, 2 / 3, 3 / 4, 15 / 16])
+def test_no_share_of_the_width_is_split_unseen(net: Any, part: float) -> None:
+    torch.manual_seed(0)
+    structure = analyze(net(share(part), a=nn.Conv2d(3, 16, 3), b=nn.Conv2d(16, 4, 3)), IMAGES)
+    assert structure.groups == ()
+    assert {f.name: f.reason for f in structure.frozen}["a"] == (
+        "the forward pass assumes its size: b reads other values"
+    )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda h: h * 2 if h.shape[1] % 2 else h,
+        lambda h: h * 2 if h.shape[1] < 4 else h,
+        lambda h: h * 2 if h.shape[1] == 15 else h,
+        lambda h: h / h.shape[1] ** 0.5,
+        lambda h: torch.cat([h[:, :1] * 2, h[:, 1:]], 1),
+        lambda h: torch.cat([h[:, :-1], h[:, -1:] * 2], 1),
+    ],
+)
+def test_no_other_use_of_a_width_is_unseen(net: Any, change: Any) -> None:
+    torch.manual_seed(0)
+    parts = {"a": nn.Conv2d(3, 16, 3), "b": nn.Conv2d(16, 4, 3)}
+    assert analyze(net(lambda m, x: m.b(change(m.a(x))), **parts), IMAGES).groups == ()
+
+
+def test_the_width_of_another_group_is_no_width(net: Any) -> None:
+    def forward(m: Any, x: Tensor) -> Tensor:
+        a, b = m.a(x), m.b(x)
+        n = b.shape[1]
+        out: Tensor = m.out(torch.cat([a[:, : n // 2] * 2, a[:, n // 2 :], b], 1))
+        return out
+
+    torch.manual_seed(0)
+    parts = {"a": nn.Conv2d(3, 8, 1), "b": nn.Conv2d(3, 8, 1), "out": nn.Conv2d(16, 2, 1)}
+    frozen = {f.name for f in analyze(net(forward, **parts), IMAGES).frozen}
+    assert "a" in frozen
+
+
+def detector(net: Any, answer: Any, width: int = 6) -> Any:
+    """Boxes and rare classes; the class branch assumes its width."""
+
+    def forward(m: Any, x: Tensor) -> Any:
+        h = F.relu(m.stem(x))
+        c = m.cls(h)
+        c = torch.cat([c[:, :width].relu(), c[:, width:].sigmoid()], 1)
+        return answer(m.box(h), m.cls2(c))
+
+    torch.manual_seed(0)
+    model = net(
+        forward, stem=nn.Conv2d(3, 8, 3), cls=nn.Conv2d(8, 12, 3), cls2=nn.Conv2d(12, 5, 1),
+        box=nn.Conv2d(8, 4, 1),
+    ).eval()  # fmt: skip
+    nn.init.constant_(model.cls2.bias, -4.6)
+    return model
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        lambda box, cls: torch.cat([box[..., 2:, 2:] * 1e4, cls.sigmoid()], 1),
+        lambda box, cls: torch.cat([box[..., 2:, 2:] * 1e4, cls], 1).flatten(2).transpose(1, 2),
+        lambda box, cls: cls.argmax(1),
+        lambda box, cls: cls.flatten(1).topk(3).indices,
+        lambda box, cls: {"boxes": box, "labels": (cls > 0.5)},
+        lambda box, cls: (cls * 100 - 900).sigmoid(),
+    ],
+)
+def test_no_output_hides_a_branch(net: Any, answer: Any) -> None:
+    structure = analyze(detector(net, answer), IMAGES)
+    assert [g.name for g in structure.groups] == ["stem"]
+    reasons = {f.name: f.reason for f in structure.frozen}
+    assert reasons["cls"] == "the forward pass assumes its size: cls2 reads other values"
+
+
+@pytest.mark.parametrize("prepare", [nn.init.zeros_, nn.init.ones_])
+def test_weights_without_information_hide_nothing(net: Any, prepare: Any) -> None:
+    model = detector(net, lambda box, cls: cls)
+    for parameter in model.parameters():
+        prepare(parameter)
+    assert [g.name for g in analyze(model, torch.zeros(2, 3, 8, 8)).groups] == ["stem"]
+    assert all(bool((p == p.flatten()[0]).all()) for p in model.parameters())
+
+
+def test_a_forward_pass_that_bears_no_other_type_is_tested_as_it_is(net: Any) -> None:
+    def forward(m: Any, x: Tensor) -> Tensor:
+        assert x.dtype == torch.float32
+        out: Tensor = m.b(F.relu(m.a(x)))
+        return out
+
+    parts = {"a": nn.Conv2d(3, 8, 3), "b": nn.Conv2d(8, 4, 3)}
+    assert [g.name for g in analyze(net(forward, **parts), IMAGES).groups] == ["a"]
+    split = net(lambda m, x: forward(m, x) + 0 * share(0.5)(m, x), **parts)
+    assert analyze(split, IMAGES).groups == ()
+
+
+def test_random_state_is_as_it_was() -> None:
+    model = nn.Sequential(*chain(), nn.Dropout(0.5)).train()
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    analyze(model, IMAGES)
+    assert torch.equal(torch.get_rng_state(), before)

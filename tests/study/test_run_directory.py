@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,12 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from autoprune.errors import RunError
 from autoprune.policy import GroupPolicy, PruningPolicy, Slice
 from autoprune.search_spaces.keep_ratio import SearchSpace
+from autoprune.study.files import BESIDES, check_writable
 from autoprune.study.ledger import Ledger
 from autoprune.study.run_directory import RunDirectory, next_free
 
@@ -64,6 +66,77 @@ def test_everything_comes_back(run: RunDirectory) -> None:
     assert sorted(p.name for p in run.path.iterdir()) == [
         "config.toml", "policy.json", "pruned.safetensors", "result.json",
     ]  # fmt: skip
+
+
+class Versioned(nn.Linear):
+    """Cannot be loaded without the version that it was saved by, as torchvision's MNASNet."""
+
+    _version = 7
+    seen: object = None
+
+    def _load_from_state_dict(self, state: Any, prefix: str, notes: Any, *args: Any) -> None:
+        self.seen = notes.get("version")
+        super()._load_from_state_dict(state, prefix, notes, *args)
+
+
+def test_what_modules_noted_comes_back(run: RunDirectory) -> None:
+    saved = nn.Sequential(nn.BatchNorm1d(3), Versioned(3, 2))
+    run.save_weights(saved)
+    run.save_recovered(saved)
+    run.weights_path.replace(run.path / "newest")
+    for path in (run.path / "newest", run.unrecovered_path):
+        path.replace(run.weights_path)
+        state = run.load_weights()
+        assert state._metadata == saved.state_dict()._metadata  # type: ignore[attr-defined]
+        assert state.buffers == {"0.running_mean", "0.running_var", "0.num_batches_tracked"}
+        other = nn.Sequential(nn.BatchNorm1d(3), Versioned(3, 2))
+        other.load_state_dict(state)
+        assert other[1].seen == 7
+
+
+def test_plain_safetensors_take_the_versions_of_the_network(run: RunDirectory) -> None:
+    model = Versioned(3, 2)
+    save_file(model.state_dict(), run.weights_path)
+    state = run.load_weights()
+    assert state._metadata is None and not state.buffers
+    model.load_state_dict(state.with_defaults(model.state_dict()))
+    assert model.seen == 7
+
+
+def test_state_that_is_no_tensor_stays_the_networks_own(run: RunDirectory) -> None:
+    class Extra(nn.Linear):
+        def get_extra_state(self) -> Any:
+            return {"classes": {1, 2}}
+
+        def set_extra_state(self, state: Any) -> None:
+            assert state == {"classes": {1, 2}}
+
+    model = Extra(3, 2)
+    run.save_weights(model)
+    state = run.load_weights()
+    assert state.keys() == {"weight", "bias"}
+    model.load_state_dict(state.with_defaults(model.state_dict()))
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "",
+        "[" * 100_000,
+        "[]",
+        "{}",
+        '{"buffers": 3, "modules": {}}',
+        '{"buffers": [[]], "modules": {}}',
+        '{"buffers": [], "modules": []}',
+        '{"buffers": [], "modules": {"": 3}}',
+        '{"buffers": [], "modules": {"": {"version": [2]}}}',
+    ],
+    ids=lambda text: f"{text:.50}",
+)
+def test_an_altered_header_is_refused(header: str, run: RunDirectory) -> None:
+    save_file({"a": torch.zeros(1)}, run.weights_path, {BESIDES: header})
+    with pytest.raises(RunError, match=r"cannot read '.*pruned\.safetensors'"):
+        run.load_weights()
 
 
 def test_shared_and_sliced_tensors_are_written(run: RunDirectory) -> None:
@@ -158,3 +231,34 @@ def test_files_are_plain_text(run: RunDirectory) -> None:
     run.save_result({"b": 1})
     assert json.loads(run.result_path.read_text(encoding="utf-8")) == {"b": 1}
     assert run.result_path.read_text().endswith("}\n")
+
+
+@pytest.mark.parametrize("draft", [".config.toml.part", ".policy.json.part", ".lock"])
+def test_what_a_killed_process_leaves_is_no_content(draft: str, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / draft).write_text("half")
+    run = RunDirectory(tmp_path / "run")
+    with pytest.raises(RunError, match=r"holds no run: .*; search again without --resume"):
+        run.load_config()
+    run.create(CONFIG)
+    assert run.load_config() == CONFIG
+
+
+def test_a_place_that_cannot_be_written_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    check_writable(tmp_path / "a" / "b", "--output", is_folder=True)
+    check_writable(tmp_path / "a" / "b", "--plot")
+    check_writable(tmp_path / "file", "--plot")
+    for path, is_folder, told in (
+        (tmp_path / "file" / "a" / "b", False, "cannot be made: '.*/file' is not a directory"),
+        (tmp_path / "file", True, "is a file: name a directory"),
+        (tmp_path, False, "is a directory: name a file"),
+    ):
+        with pytest.raises(RunError, match=f"^--plot '.*' {told}"):
+            check_writable(path, "--plot", is_folder)
+    monkeypatch.setattr(os, "access", lambda *args: False)  # root may write everything
+    with pytest.raises(RunError, match=r"no permission to write '.*', or its file system"):
+        check_writable(tmp_path / "new", "--plot")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

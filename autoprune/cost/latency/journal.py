@@ -82,9 +82,10 @@ class Journal:
         header = {"format": FORMAT, "version": VERSION, "conditions": dict(conditions)}
         if path is None:
             return
-        if os.path.lexists(path) and (not path.is_file() or path.stat().st_size):
+        if os.path.lexists(path) and not _is_cut(path, header):
             self._read(path, header)
         else:
+            path.unlink(missing_ok=True)
             path.parent.mkdir(parents=True, exist_ok=True)
             self._write(header)
 
@@ -158,6 +159,14 @@ class Journal:
                 "choose another --output."
             )
         path.write_text("".join(f"{json.dumps(line)}\n" for line in lines), encoding="utf-8")
+
+
+def _is_cut(path: Path, header: Mapping[str, Any]) -> bool:
+    """Whether a process was killed before the first line was whole."""
+    begun = json.dumps(header).encode()
+    return (
+        path.is_file() and path.stat().st_size <= len(begun) and begun.startswith(path.read_bytes())
+    )
 
 
 def _at_one_speed(measurements: Mapping[Key, Measurement]) -> dict[Key, Timing]:

@@ -17,7 +17,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from autoprune.cost.latency.backends import Conditions
 from autoprune.cost.latency.journal import Journal, subject
@@ -31,7 +31,7 @@ from autoprune.cost.latency.sheets import wanted
 from autoprune.cost.latency.signature import Family, Signature, families
 from autoprune.cost.latency.stopwatch import Timing
 from autoprune.cost.latency.table import LatencyTable, Origin
-from autoprune.data.inputs import Inputs, described
+from autoprune.data.inputs import Inputs, described, tensors
 from autoprune.errors import TableError, UsageError, first_line
 from autoprune.policy import Widths
 from autoprune.structure.groups import Structure
@@ -182,14 +182,15 @@ def _layers(structure: Structure, conditions: Conditions) -> Iterator[KitTask]:
 def _networks(
     networks: Iterable[tuple[nn.Module, Widths]], inputs: Inputs, conditions: Conditions
 ) -> Iterator[KitTask]:
-    if not isinstance(inputs, Tensor) or not inputs.is_floating_point():
+    given = tensors(inputs)
+    if len(given) != 1 or not given[0].is_floating_point():
         raise UsageError(
             "a kit measures networks of one tensor of floats, but the inputs are "
             f"{described(inputs)}: measure here, with --backend onnxruntime."
         )
     for network, widths in networks:
         content = with_light_weights(exported(network, inputs, conditions.dtype))
-        yield KitTask(content, tuple(inputs.shape), {"network": list(widths)})
+        yield KitTask(content, tuple(given[0].shape), {"network": list(widths)})
 
 
 def _write(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -15,7 +16,7 @@ from autoprune.cost.latency.backends import Backend, Conditions
 from autoprune.cost.latency.correction import Correction
 from autoprune.cost.latency.journal import Journal, Measurement
 from autoprune.cost.latency.model import Terms
-from autoprune.cost.latency.sampling import Refined, Sampling
+from autoprune.cost.latency.sampling import Refined, Sampling, SoFar
 from autoprune.cost.latency.sheets import assemble, wanted
 from autoprune.cost.latency.signature import BARE, Family, Signature, families
 from autoprune.cost.latency.stopwatch import Run, Timing
@@ -31,7 +32,7 @@ from autoprune.untrusted import significant
 Item = TypeVar("Item")
 Progress = Callable[[int, int], None]
 
-REFINED = Refined()
+REFINED, SO_FAR = Refined(), SoFar()
 
 # Whole networks that the correction is fitted to; the dense one is the first.
 NETWORKS = 24
@@ -50,6 +51,8 @@ def profile(
     backend: Backend,
     journal: Journal,
     progress: Progress = lambda done, total: None,
+    refined_until: float = math.inf,
+    deadline: float = math.inf,
 ) -> LatencyTable:
     """Measure every layer of a network over its widths, and some whole networks.
 
@@ -60,15 +63,19 @@ def profile(
         backend: what runs it.
         journal: what was measured before; every measurement is added at once.
         progress: told the number of measurements made and, as far as it is known, to be made.
+        refined_until: when refinement ends, in `time.monotonic` seconds; a few whole networks are
+            measured in any case.
+        deadline: when every layer must have been measured coarsely.
 
     Raises:
-        MeasuringError: the device fails; what was measured until then is in the journal.
+        MeasuringError: the device fails, or the time is over before every layer was measured
+            coarsely; what was measured until then is in the journal.
     """
     began = time.monotonic()
     with backend.session():
-        measure_layers(families(structure), backend, journal, progress)
+        measure_layers(families(structure), backend, journal, progress, refined_until, deadline)
         inputs = sample(example_inputs, backend.conditions.batch)
-        _measure_networks(model, structure, inputs, backend, journal, progress)
+        _measure_networks(model, structure, inputs, backend, journal, progress, refined_until)
     origin = Origin(
         device=backend.device_name(),
         versions=backend.versions(),
@@ -77,7 +84,8 @@ def profile(
         measurements=len(journal.layers),
         seconds=round(time.monotonic() - began, 1),
     )
-    return build_table(structure, backend.conditions, origin, journal)
+    sampling = REFINED if time.monotonic() < refined_until else SO_FAR
+    return build_table(structure, backend.conditions, origin, journal, sampling)
 
 
 def build_table(
@@ -95,7 +103,10 @@ def build_table(
     try:
         known, measured = journal.layers, journal.networks
         layers, call_ms = assemble(families(structure), known.get, sampling), known[BARE].ms
-        networks = {widths: measured[widths] for widths in spread(structure)}
+        planned = spread(structure)
+        if sampling is SO_FAR:
+            planned = [widths for widths in planned if widths in measured]
+        networks = {widths: measured[widths] for widths in planned}
     except KeyError as error:
         raise TableError(f"the measurements lack {error.args[0]}.") from error
     if not all(one.is_sound for one in (*known.values(), *networks.values())):
@@ -108,9 +119,11 @@ def build_table(
     return replace(table, correction=correction)
 
 
-def missing_layers(layers: Sequence[Family], known: Mapping[Signature, Timing]) -> list[Signature]:
+def missing_layers(
+    layers: Sequence[Family], known: Mapping[Signature, Timing], sampling: Sampling = REFINED
+) -> list[Signature]:
     """Return the signatures to be measured next, each once; none are left at the end."""
-    needed = dict.fromkeys(wanted(layers, known.get, REFINED))
+    needed = dict.fromkeys(wanted(layers, known.get, sampling))
     return [signature for signature in needed if signature not in known]
 
 
@@ -120,9 +133,19 @@ def layer_beside(layers: Sequence[Family]) -> Signature:
 
 
 def measure_layers(
-    layers: Sequence[Family], backend: Backend, journal: Journal, progress: Progress
+    layers: Sequence[Family],
+    backend: Backend,
+    journal: Journal,
+    progress: Progress,
+    refined_until: float = math.inf,
+    deadline: float = math.inf,
 ) -> None:
-    """Measure until no curve asks for more."""
+    """Measure until no curve asks for more, or the time is over (as in `profile`).
+
+    Raises:
+        MeasuringError: the device fails, or the time is over too early for any table.
+    """
+    began, before = time.monotonic(), len(journal)
     while missing := missing_layers(layers, journal.layers):
         reference = layer_beside(layers)
         total = len(journal) + len(missing) + NETWORKS
@@ -135,6 +158,25 @@ def measure_layers(
             for signature in some:
                 journal.add_layer(signature, Measurement(timings[signature], beside))
             progress(len(journal), total)
+            now = time.monotonic()
+            if now < refined_until:
+                continue
+            coarse = missing_layers(layers, journal.layers, SO_FAR)
+            if not coarse:
+                return
+            if now >= deadline:
+                each = (now - began) / (len(journal) - before)
+                raise _too_short(journal, (len(coarse) + NETWORKS_AT_ONCE) * each)
+
+
+def _too_short(journal: Journal, seconds: float) -> MeasuringError:
+    """Return the error of time that ends before there is a table, and of what it lacks."""
+    return MeasuringError(
+        f"the time is too short to measure the latency of every layer: at least {seconds:.0f} s "
+        f"more of measuring are needed; the {len(journal)} measurements so far are kept in "
+        f"{str(journal.path)!r}: search again to go on, with a longer --time or none, or make "
+        "the table first with autoprune profile."
+    )
 
 
 def _maker(backend: Backend, signature: Signature) -> Callable[[], Run]:
@@ -148,6 +190,7 @@ def _measure_networks(
     backend: Backend,
     journal: Journal,
     progress: Progress,
+    deadline: float,
 ) -> None:
     def maker(widths: Widths) -> Callable[[], Run]:
         return lambda: backend.network(cut_to(model, structure, widths), inputs)
@@ -163,6 +206,8 @@ def _measure_networks(
         for widths in some:
             journal.add_network(widths, Measurement(timings[widths], timings[dense].ms))
         progress(len(journal), total)
+        if time.monotonic() >= deadline:
+            return
 
 
 def cut_to(model: nn.Module, structure: Structure, widths: Widths) -> nn.Module:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 import numpy as np
 
 from autoprune.cost.latency.lattice import Axis
-from autoprune.cost.latency.nodes import LARGEST_STEP, TimingAt, largest_step, nodes
+from autoprune.cost.latency.nodes import LARGEST_STEP, TimingAt, coarse, largest_step, nodes
 from autoprune.cost.latency.signature import Family, Signature
 from autoprune.cost.latency.stopwatch import Timing
 
@@ -74,6 +74,16 @@ class Refined(Sampling):
     def places(self, axis: Axis, varies: bool, timing: TimingAt) -> set[int]:
         """Return both sides of every step."""
         return nodes(axis.places, varies, timing, largest_step(axis))
+
+
+class SoFar(Refined):
+    """Looks no further than what was measured; the coarse places alone must have been."""
+
+    def places(self, axis: Axis, varies: bool, timing: TimingAt) -> set[int]:
+        """Return the coarse places, and of the others those that were measured."""
+        found = super().places(axis, varies, timing)
+        always = coarse(axis.places, varies, largest_step(axis))
+        return {*always, *(place for place in found if timing(place) is not None)}
 
 
 def _highest(family: Family) -> int:

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ import torch
 from tables import IMAGE, layers
 from torch import nn
 
+from autoprune.cost.latency import profiler
 from autoprune.cost.latency.backends import Backend, Conditions, make_backend
 from autoprune.cost.latency.correction import Correction
 from autoprune.cost.latency.journal import Journal, Measurement
@@ -170,6 +173,81 @@ def test_measurements_that_cannot_be_are_not_taken_up(
         file.write(json.dumps(line | change) + "\n")
     with pytest.raises(TableError, match="remove it to begin anew"):
         Journal(path, conditions)
+
+
+# ------------------------------------------------------------------------------------------- time
+
+
+class Clocked:
+    """A device on which everything that is measured at once takes a second."""
+
+    def __init__(self, stairs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now, self.stairs = 0.0, stairs
+        monkeypatch.setattr(profiler, "time", SimpleNamespace(monotonic=lambda: self.now))
+
+    def profiled(
+        self, refined: float, path: Path | None = None, deadline: float | None = None
+    ) -> LatencyTable:
+        self.now, clock = 0.0, self
+
+        class Backend(self.stairs):  # type: ignore[name-defined,misc]
+            def measure(self, runs: Any) -> Any:
+                clock.now += 1.0
+                return super().measure(runs)
+
+        model, conditions = layers(), Conditions(backend="stairs")
+        journal = Journal(path, conditions.to_json())
+        backend = Backend(conditions)
+        times = {"refined_until": refined, "deadline": refined if deadline is None else deadline}
+        return profile(model, trace(model, IMAGE), IMAGE, backend, journal, **times)
+
+
+@pytest.fixture
+def clocked(stairs: Any, monkeypatch: pytest.MonkeyPatch) -> Clocked:
+    return Clocked(stairs, monkeypatch)
+
+
+def test_a_deadline_leaves_a_coarser_table(clocked: Clocked, table: LatencyTable) -> None:
+    coarse, seconds = None, 1
+    while coarse is None:
+        try:
+            coarse = clocked.profiled(seconds)
+        except MeasuringError as error:
+            assert re.search(r"at least \d+ s more of measuring are needed.* --time", str(error))
+            seconds += 1
+    assert seconds > 2 and clocked.now <= seconds + 1  # a few networks are measured in any case
+    assert coarse.origin.measurements < table.origin.measurements
+    for rough, fine in zip(coarse.layers, table.layers, strict=True):
+        assert (rough.dense, rough.dense_ms) == (fine.dense, pytest.approx(fine.dense_ms))
+
+
+def test_coarse_curves_are_waited_for(clocked: Clocked, table: LatencyTable) -> None:
+    coarse = clocked.profiled(0.0, deadline=1e6)
+    assert 8 < coarse.origin.measurements < table.origin.measurements
+
+
+def test_time_enough_changes_nothing(clocked: Clocked, table: LatencyTable) -> None:
+    again = clocked.profiled(1e6)
+    assert [one.to_json() for one in again.layers] == [one.to_json() for one in table.layers]
+    assert again.correction == table.correction
+
+
+def test_time_that_is_too_short_keeps_what_was_measured(clocked: Clocked, tmp_path: Path) -> None:
+    path = tmp_path / "part"
+    with pytest.raises(MeasuringError, match=rf"8 measurements so far are kept in '{path}'"):
+        clocked.profiled(1.0, path)
+    before = clocked.now
+    assert clocked.profiled(1e6, path).origin.measurements > 8 and before == 1.0
+
+
+@pytest.mark.parametrize("length", [0, 1, 40, None])
+def test_a_first_line_that_was_cut_short_is_begun_again(length: int | None, tmp_path: Path) -> None:
+    path, conditions = tmp_path / "part", Conditions().to_json()
+    Journal(path, conditions)
+    whole = path.read_text()
+    path.write_text(whole.removesuffix("\n")[:length])
+    assert len(Journal(path, conditions)) == 0
+    assert path.read_text() == whole
 
 
 # -------------------------------------------------------------------------------------- correction

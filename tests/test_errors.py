@@ -1,0 +1,101 @@
+"""What becomes of what the user's code raises, returns and shows."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from autoprune.errors import (
+    AutopruneError,
+    DataError,
+    EvaluateError,
+    describe,
+    first_line,
+    shown,
+    user_code,
+)
+from autoprune.evaluation.measurement import number_in
+
+
+class Silent(Exception):
+    """Cannot say what it is, not even why it cannot."""
+
+    def __str__(self) -> str:
+        raise Silent
+
+    __repr__ = __float__ = __str__
+
+
+class Leaves(Silent):
+    def __str__(self) -> str:
+        sys.exit(0)
+
+    __repr__ = __float__ = __str__
+
+
+class Beyond(BaseException):
+    """As timeouts of some packages, which no `except Exception` is to take."""
+
+
+def raises(error: BaseException) -> Callable[[], Any]:
+    def call() -> Any:
+        raise error
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("call", "line"),
+    [
+        (raises(KeyError("top5")), "KeyError: 'top5'"),
+        (raises(StopIteration()), "StopIteration: StopIteration"),
+        (raises(ValueError("\n first\nsecond")), "ValueError: first"),
+        (raises(ValueError("\ud800")), r"ValueError: \ud800"),
+        (raises(Silent()), "Silent: Silent"),
+        (raises(Leaves()), "Leaves: Leaves"),
+        (raises(Beyond("late")), "Beyond: late"),
+        (raises(GeneratorExit()), "GeneratorExit: GeneratorExit"),
+        (lambda: sys.exit(0), "SystemExit: 0"),
+        (lambda: sys.exit("done"), "SystemExit: done"),
+    ],
+    ids=str,
+)
+def test_whatever_the_users_code_raises_is_one_line(call: Callable[[], Any], line: str) -> None:
+    with pytest.raises(EvaluateError) as caught, user_code(EvaluateError):
+        call()
+    assert str(caught.value) == line == describe(caught.value.__cause__)  # type: ignore[arg-type]
+
+
+def test_what_passes() -> None:
+    with pytest.raises(KeyboardInterrupt), user_code(EvaluateError):
+        raise KeyboardInterrupt
+    with pytest.raises(DataError), user_code(EvaluateError, passes=(AutopruneError,)):
+        raise DataError("ours")
+    with pytest.raises(EvaluateError), user_code(EvaluateError):
+        raise DataError("ours")
+    with user_code(EvaluateError):
+        pass
+
+
+def test_what_is_shown_of_values() -> None:
+    assert shown([1, 2]) == "[1, 2]" and shown("a\nb") == repr("a\nb")
+    assert shown(Silent()) == "a Silent" and shown(Leaves()) == "a Leaves"
+    assert shown("x" * 99) == "'" + 59 * "x"
+    assert first_line(Silent()) == "Silent"
+
+
+@pytest.mark.filterwarnings("error")
+def test_numbers() -> None:
+    weight = torch.tensor([2.0], requires_grad=True)
+    for answer, value in (
+        (3, 3.0), (True, 1.0), (weight, 2.0), (weight.sum(), 2.0), (10**400, None), ("3", None),
+        (b"3", None), (None, None), (3j, None), (torch.ones(2), None), (Silent(), None),
+        (Leaves(), None),
+    ):  # fmt: skip
+        assert number_in(answer) == value
+    assert math.isnan(number_in(math.nan) or 0.0)
