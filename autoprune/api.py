@@ -18,7 +18,7 @@ import scipy
 import torch
 from torch import nn
 
-from autoprune.bench import Evaluate, set_up
+from autoprune.bench import Bench, Evaluate, set_up
 from autoprune.config import (
     ORIGIN,
     REMARKS,
@@ -48,6 +48,7 @@ from autoprune.latency import Verifier, backend_here
 from autoprune.max_drop import Smallest, check_metric, find_smallest
 from autoprune.memory import kept_memory
 from autoprune.policy import PruningPolicy
+from autoprune.precision import fresh_casts
 from autoprune.progress import PlainProgress, Progress
 from autoprune.randomness import kept_random_states
 from autoprune.session import Session
@@ -95,14 +96,15 @@ class Run:
 def _undisturbed() -> Iterator[None]:
     """Around a public function: it leaves the global random states, and does not end the process.
 
-    Gradients can be taken inside, in whatever mode it is called.
+    Gradients can be taken inside, and weights changed, in whatever mode it is called.
     """
 
     def ended(reason: str) -> UsageError:
         return UsageError(f"code of yours ended the call: {reason}")
 
-    with user_code(ended, passes=(Exception,)), kept_random_states(), torch.inference_mode(False):
-        yield
+    with user_code(ended, passes=(Exception,)), kept_random_states(), fresh_casts():
+        with torch.inference_mode(False):
+            yield
 
 
 @kept_memory()
@@ -167,12 +169,10 @@ def search(
     run = RunDirectory(output or next_free(Path("runs"), type(model).__name__.lower()))
     (run.load_config if resume else run.check_free)()  # before anything is written
     with run.held():
-        before = _begun(run, settings, config, progress) if resume else {}
-        if not resume:
-            run.check_free()  # again: another process may have finished here
-            # What the caller names, this run may name later; objects are no names.
-            if (failure := trust(run.path, {**settings, "reward": reward})) is not None:
-                progress.note(failure)
+        if resume:
+            before = _begun(run, settings, config, progress)
+        else:
+            before = _new(run, {**settings, "reward": reward}, progress)
 
         # Optuna announces every trial of ours, and optional packages that it lacks.
         optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -189,18 +189,12 @@ def search(
         bench = set_up(
             model, task, images, evaluate, config, progress, session.seconds, judge, repaired
         )
-        chosen = {"judge": bench.judge_name, "repair_samples": len(bench.builder.repair.samples)}
         session.count(*[bench.forwards()] * bench.judging)
         if config.max_drop is not None:
             check_metric(bench.dense)
         if (dense := bench.dense.metric) is not None:
             progress.note(f"the dense network scores {dense:.4f} on the search images")
-        if resume:
-            renewed = {key: settings[key] for key in RENEWABLE if key in settings}
-            run.save_config({**before, **renewed, **chosen})
-        else:
-            run.create({**settings, "versions": _versions(), **chosen})
-
+        _write_down(run, before, settings, bench)
         ledger = Ledger(task.space, run.storage)
         with session.recorded(ledger):
             verifier = _verifier(model, inputs, task, config, progress)
@@ -272,7 +266,7 @@ def load_pruned(model: nn.Module, run: str | os.PathLike[str]) -> nn.Module:
     directory = RunDirectory(run)
     policy = directory.load_policy()
     small = apply_policy(model, policy)
-    state = directory.load_weights()
+    state = directory.load_weights(small.state_dict())
     try:
         surgery.add_biases(small, state)
         surgery.add_buffers(small, state, state.buffers, policy)
@@ -384,6 +378,32 @@ def _begun(
                 "raise --trials, --time or --recover to go on."
             )
     return before
+
+
+def _new(run: RunDirectory, named: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
+    """Return the configuration that a new run was begun with: none.
+
+    What the caller names, the run may name later; objects are no names.
+
+    Raises:
+        RunError: another process has finished a run there since it was asked first.
+    """
+    run.check_free()
+    if (failure := trust(run.path, named)) is not None:
+        progress.note(failure)
+    return {}
+
+
+def _write_down(
+    run: RunDirectory, before: Mapping[str, Any], settings: Mapping[str, Any], bench: Bench
+) -> None:
+    """Write `config.toml`: all settings of a new run, or those that a resumed one may renew."""
+    chosen = {"judge": bench.judge_name, "repair_samples": len(bench.builder.repair.samples)}
+    if before:
+        renewed = {key: settings[key] for key in RENEWABLE if key in settings}
+        run.save_config({**before, **renewed, **chosen})
+    else:
+        run.create({**settings, "versions": _versions(), **chosen})
 
 
 def _versions() -> dict[str, str]:

@@ -9,7 +9,7 @@ from torch import nn
 
 from autoprune.config import SearchConfig
 from autoprune.data import Partition, Samples, mixed_pairs
-from autoprune.errors import RunError
+from autoprune.errors import RunError, listed
 from autoprune.evaluation.evaluator import Build, Builder, Evaluator, timed
 from autoprune.evaluation.measurement import Measurement, Scores
 from autoprune.evaluation.reward import DEFAULT_REWARD, check_labels
@@ -29,8 +29,6 @@ from autoprune.task import Task
 BATCHNORM_SAMPLES = 500
 # The KL that a slower judge must reach, as a share of the quicker one's, to be preferred.
 CLEARLY = 0.9
-# Layers that a note names.
-MOST_NAMED = 4
 
 # Kinds of repair besides the judge's: that by which finalists are chosen, and theirs.
 QUICK, THOROUGH = "quick-sequential", "sequential"
@@ -238,11 +236,10 @@ def _tell_sliced(structure: Structure, moments: Mapping[str, Moments], progress:
     full = {weight for weight, own in moments.items() if own.is_full} | structure.untouched
     rest = [structure.layer_of_weight[w].name for w in structure.feeds if w not in full]
     if rest:
-        shown = ", ".join([*rest[:MOST_NAMED], *["…"] * (len(rest) > MOST_NAMED)])
         progress.note(
             f"{len(rest)} of {len(structure.feeds)} layers that read what is cut are sliced, not "
-            f"refitted, in the search: {shown} (more than {LARGEST_PATCH:,} inputs, one-sided "
-            "padding, no place for a bias, or samples that are not the first dimension)"
+            f"refitted, in the search: {listed(rest)} (more than {LARGEST_PATCH:,} inputs, "
+            "one-sided padding, no place for a bias, or samples that are not the first dimension)"
         )
 
 

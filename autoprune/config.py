@@ -261,6 +261,13 @@ def _whole(value: Any) -> int:
     return number
 
 
+def _amount(value: Any) -> int:
+    number = _whole(value)
+    if number < 1:
+        raise ValueError
+    return number
+
+
 def _step(value: Any) -> int | str:
     return AUTO if value == AUTO else _whole(value)
 
@@ -374,5 +381,5 @@ _READERS: _Readers = {
 _STORED: _Readers = {
     **dict.fromkeys((*ORIGIN, "autoprune", "judge"), _TEXT),
     "versions": (_versions, "a table of versions"),
-    "repair_samples": _WHOLE,
+    "repair_samples": (_amount, "a whole number above zero"),
 }

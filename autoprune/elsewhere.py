@@ -62,7 +62,8 @@ def take_measured(path: Path, run: RunDirectory) -> dict[str, Any]:
     with run.held():
         policy, result = run.load_policy(), run.load_result()
         conditions, device = _measured_by(run)
-        origin, timings = read_winner(path, _widths(policy), _about(policy), conditions)
+        widths, about = _widths(policy), _about(policy)
+        origin, conditions, timings = read_winner(path, widths, about, conditions)
         if device is not None and origin.device != device:
             raise TableError(
                 f"the results in {str(path)!r} are of {origin.device!r}, but the run's latency "
@@ -82,9 +83,12 @@ def take_measured(path: Path, run: RunDirectory) -> dict[str, Any]:
 
 
 def _measured_by(run: RunDirectory) -> tuple[Conditions, str | None]:
-    """Return how the run's latency table was measured, and on what; without one, the defaults."""
+    """Return how the run's latency table was measured, and on what; without one, the device's own.
+
+    Threads are those that the runtime would use there, then, as in a kit for a table.
+    """
     if predictions_of(run)["predicted_ms"] is None:
-        return Conditions(OnnxBackend.name), None
+        return Conditions(OnnxBackend.name, threads=None), None
     named = stored_settings(run).get("latency_table")
     path = run.latency_path if named is None else Path(named)
     table = LatencyTable.load(path)

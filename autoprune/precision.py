@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -25,8 +26,16 @@ def float_dtype(model: nn.Module) -> torch.dtype:
     return next((one.dtype for one in tensors if one.dtype in FLOATS), torch.float32)
 
 
-def single_precision(model: nn.Module) -> nn.Module:
-    """Return a float32 copy of a network with parameters in half precision; others are returned."""
-    if not any(one.dtype in HALVES for one in model.parameters()):
-        return model
-    return copy.deepcopy(model).to(torch.float32)
+@contextmanager
+def fresh_casts() -> Iterator[None]:
+    """Under autocast, weights are cast whenever they are used.
+
+    A cast that is kept until autocast ends hides from a trace which weight it is, and is out of
+    date once the weight is refitted or trained.
+    """
+    before = torch.is_autocast_cache_enabled()
+    torch.set_autocast_cache_enabled(False)
+    try:
+        yield
+    finally:
+        torch.set_autocast_cache_enabled(before)

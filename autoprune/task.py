@@ -16,7 +16,7 @@ from autoprune.budget import COSTS, Budget
 from autoprune.config import AUTO, SearchConfig
 from autoprune.cost import cost_models
 from autoprune.cost.model import CostModel
-from autoprune.errors import BudgetError, ModelError, UsageError, did_you_mean
+from autoprune.errors import BudgetError, ModelError, UsageError, did_you_mean, listed
 from autoprune.evaluation.reward import BUILT_IN, needs_no_budget
 from autoprune.importance import make_importance
 from autoprune.latency import check_backend, latency_cost, step_of_widths
@@ -28,7 +28,7 @@ from autoprune.structure.inputs import Inputs
 from autoprune.structure.untouched import excluded_tensors, freeze_excluded, frozen_tensors
 from autoprune.structure.verify import analyze
 
-# Modules that a note names.
+# Reasons that a message names.
 MOST_NAMED = 4
 # Multiples that are tried where the budget is out of reach in the one that the device favours.
 SMALLER_STEPS = (8, 4, 1)
@@ -223,9 +223,8 @@ def _tell_frozen(model: nn.Module, progress: Progress) -> None:
     if not frozen:
         return
     modules = list(dict.fromkeys(name.rpartition(".")[0] or name for name in frozen))
-    shown = ", ".join([*modules[:MOST_NAMED], *["…"] * (len(modules) > MOST_NAMED)])
     progress.note(
         f"{sum(frozen.values()):,} of {sum(p.numel() for p in model.parameters()):,} parameters "
         f"are frozen (requires_grad=False) and keep their values, neither refitted nor trained: "
-        f"{shown}; --train-frozen (train_frozen=True) lets them change"
+        f"{listed(modules)}; --train-frozen (train_frozen=True) lets them change"
     )

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autoprune.budget import COSTS, Budget, Limit
+from autoprune.budget import COSTS, UNBOUNDED, Budget, Limit
 from autoprune.errors import BudgetError
 
 
@@ -109,4 +109,4 @@ def test_any_text_is_a_budget_or_a_budget_error(text: str) -> None:
         budget = Budget.parse(text)
     except BudgetError:
         return
-    assert budget.limits
+    assert budget.limits or text.strip() == UNBOUNDED

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+
+from autoprune.errors import listed
 
 if TYPE_CHECKING:
     from autoprune.api import Run
@@ -53,12 +55,6 @@ def count(value: float) -> str:
         if (shown := float(f"{value / scale:.3g}")) >= 1:
             return f"{shown:g}{suffix}"
     return f"{value:.0f}"
-
-
-def shorten(names: Sequence[str], shown: int = 3) -> str:
-    """Return the first few names and how many more there are."""
-    more = len(names) - shown
-    return ", ".join(names[:shown]) + (f" and {more} more" if more > 0 else "")
 
 
 def percent(share: float | None) -> str:
@@ -199,7 +195,7 @@ def show_inspection(report: Mapping[str, Any]) -> None:
         groups.add_row(escape(group["name"]), *sizes, *linked, percent(group["macs_share"]))
     out.print(layers, "", groups, "", sep="\n")
     for names, reason in _by_reason(report["frozen"]):
-        text = f"frozen ({len(names)}): {shorten(names)}: {reason}"
+        text = f"frozen ({len(names)}): {listed(names)}: {reason}"
         out.print(escape(text), soft_wrap=True)
     for operator in report["not_counted"]:
         out.print(escape(f"MACs of {operator} are not counted"), soft_wrap=True)

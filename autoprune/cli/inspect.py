@@ -42,7 +42,7 @@ def inspect(
     FLOPs are multiply-accumulates (MACs) of convolutions and matrix products for one input,
     attention and recurrent networks included; operators that are not counted are named.
     """
-    from autoprune.cli.display import print_json, show_inspection
+    from autoprune.cli.display import print_json, show_inspection, warn
     from autoprune.cli.specs import DEMO, load_model
     from autoprune.config import parse_min_keep
     from autoprune.cost import cost_models
@@ -60,6 +60,8 @@ def inspect(
         structure = prunable_structure(
             network, inputs, exclude or [], Progress(), exclude_outputs=exclude_outputs or []
         )
+    for note in structure.training.notes():
+        warn(note)
     space = search_space(structure, ratios or None)
     report = {
         "model": spec,

@@ -175,6 +175,8 @@ def read_config(path: Path) -> dict[str, Any]:
         raise UsageError(
             f"config file {str(path)!r} cannot be read: {first_line(error)}"
         ) from error
+    if content.keys() & set(REMARKS):  # a run's own, perhaps of an older version
+        content = in_todays_words(content)
     return _read(content, f"config file {str(path)!r}: ")
 
 

@@ -12,9 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from autoprune.cli.display import shorten
-from autoprune.errors import ModelError, UsageError, did_you_mean, first_line, type_of
-from autoprune.study.files import check_finite, misfits
+from autoprune.errors import ModelError, UsageError, did_you_mean, first_line, listed, type_of
+from autoprune.study.files import StateDict, check_finite, misfits
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
 _PREFIXES = ("module.", "_orig_mod.")
@@ -35,13 +34,16 @@ def load_weights(model: nn.Module, file: str) -> None:
         ModelError: the weights do not fit the network, or are not finite.
     """
     state = _state_dict(_read(_existing(file)), file)
-    _check_fit(model, state, file)
+    own = model.state_dict()
+    tensors = {name: value for name, value in own.items() if isinstance(value, Tensor)}
+    _check_fit(tensors, state, file)
     try:
-        check_finite(state)
-        model.load_state_dict(state, strict=False)
+        check_finite(state, tensors)
     except ValueError as error:
         raise ModelError(f"weights {file!r} hold {first_line(error)}.") from error
-    except RuntimeError as error:  # tensors that are sparse, quantised or of no device
+    try:
+        model.load_state_dict(state.with_defaults(own), strict=False)
+    except Exception as error:  # tensors of no device, or whatever a module's own way raises
         raise ModelError(f"weights {file!r} cannot be used: {first_line(error)}.") from error
 
 
@@ -105,7 +107,7 @@ def _why_unreadable(error: Exception) -> str:
     )
 
 
-def _state_dict(content: Any, file: str) -> dict[str, Tensor]:
+def _state_dict(content: Any, file: str) -> StateDict:
     """Take wrappers and prefixes off."""
     for _ in range(_MOST_WRAPPED):
         known = content if isinstance(content, Mapping) else {}
@@ -124,16 +126,27 @@ def _state_dict(content: Any, file: str) -> dict[str, Tensor]:
     return _without_prefixes(content)
 
 
-def _without_prefixes(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _without_prefixes(state: Mapping[str, Tensor]) -> StateDict:
     plain = {str(name): tensor for name, tensor in state.items()}
+    notes = _notes(state)
     for _ in range(_MOST_WRAPPED):
         prefix = next((p for p in _PREFIXES if all(n.startswith(p) for n in plain)), "")
         plain = {name.removeprefix(prefix): tensor for name, tensor in plain.items()}
-    return plain
+        # The network itself is "", and inside a wrapper "module".
+        notes = {f"{path}.".removeprefix(prefix)[:-1]: own for path, own in notes.items()}
+    found = StateDict(plain)
+    found._metadata = notes or None
+    return found
 
 
-def _check_fit(model: nn.Module, state: Mapping[str, Tensor], file: str) -> None:
-    own = model.state_dict()
+def _notes(state: Mapping[str, Tensor]) -> dict[str, Mapping[str, Any]]:
+    """Return what modules noted of their part (versions, mostly), by module name."""
+    notes = getattr(state, "_metadata", None)
+    known = notes.items() if isinstance(notes, Mapping) else ()
+    return {str(path): own for path, own in known if isinstance(own, Mapping)}
+
+
+def _check_fit(own: Mapping[str, Tensor], state: Mapping[str, Tensor], file: str) -> None:
     # Safetensors keep tied weights once, and old checkpoints lack BN's counter.
     tied = {own[name].data_ptr() for name in own.keys() & state.keys()}
     missing = [
@@ -149,7 +162,7 @@ def _check_fit(model: nn.Module, state: Mapping[str, Tensor], file: str) -> None
         "unexpected": unexpected,
         "of another shape or type": misfits(state, own),
     }
-    text = "; ".join(f"{fault}: {shorten(names)}" for fault, names in faults.items() if names)
+    text = "; ".join(f"{fault}: {listed(names)}" for fault, names in faults.items() if names)
     if text:
         raise ModelError(
             f"weights {file!r} do not fit the model: {text}. Give the file that belongs to --model."

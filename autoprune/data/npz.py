@@ -35,7 +35,9 @@ def load_npz(argument: str, normalize: str | None) -> Splits:
 
 
 def _shared_files(files: Mapping[str, Sequence[Path]]) -> Iterator[str]:
-    resolved = {name: {path.resolve(): path for path in paths} for name, paths in files.items()}
+    # What is no file is left to its reader.
+    named = {name: filter(os.path.isfile, paths) for name, paths in files.items()}
+    resolved = {name: {path.resolve(): path for path in paths} for name, paths in named.items()}
     for (name, one), (other, another) in combinations(resolved.items(), 2):
         for path in one.keys() & another.keys():
             yield shared_note(name, other, f"the file {str(one[path])!r}")

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Hashable, Iterator, Mapping
 from functools import singledispatch
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from torch import Tensor
 from torch.utils.data import ConcatDataset, Dataset, Subset, TensorDataset
 
 from autoprune.data.splits import DatasetSplit, PartOfSplit, Split
 from autoprune.errors import DataError
 
 Places = npt.NDArray[np.int64]
+# Samples by which two datasets are compared.
+LOOKED_AT = 64
 
 
 def shared_note(name: str, other: str, what: str) -> str:
@@ -33,8 +38,9 @@ def shared_note(name: str, other: str, what: str) -> str:
 def shared_samples(a: Split, b: Split) -> int:
     """Return how many samples two splits have in common, as far as can be told.
 
-    Samples are the same if they are the same place of the same dataset, or the same memory of a
-    `TensorDataset`; what a dataset reads is not compared.
+    Samples are the same if they are the same place of the same dataset, or of two that hold the
+    same files or arrays (one with augmentation, one without), or the same memory of a
+    `TensorDataset`. Equal images of different datasets are not looked for.
     """
     mine, theirs = _places(a), _places(b)
     return sum(len(np.intersect1d(mine[key], theirs[key])) for key in mine.keys() & theirs.keys())
@@ -53,7 +59,7 @@ def _located(holder: Any, places: Places) -> Iterator[tuple[Hashable, Places]]:
     if (inner := _only_dataset(holder)) is not None:
         yield from _located(inner, places)
     else:
-        yield id(holder), places
+        yield _source(holder), places
 
 
 @_located.register
@@ -84,6 +90,34 @@ def _(holder: TensorDataset, places: Places) -> Iterator[tuple[Hashable, Places]
     rows = holder.tensors[0]
     # Two datasets may hold the same tensor, or overlapping parts of one.
     yield str(rows.device), rows.data_ptr() + places * rows.stride(0) * rows.element_size()
+
+
+def _source(holder: Any) -> Hashable:
+    """Return what two datasets have alike that read the same samples; itself where nothing says."""
+    held = dict(getattr(holder, "__dict__", {}))
+    columns = {name: value for name, value in held.items() if _tells(value, len(holder))}
+    if not columns:
+        return id(holder)
+    rows = np.linspace(0, len(holder) - 1, min(len(holder), LOOKED_AT)).astype(int)
+    texts = {name: value for name, value in held.items() if isinstance(value, (str, os.PathLike))}
+    found = [(name, [_text(value[row]) for row in rows]) for name, value in columns.items()]
+    return type(holder), len(holder), repr(sorted(found)), repr(sorted(texts.items()))
+
+
+def _tells(value: Any, samples: int) -> bool:
+    """Whether a dataset's attribute names the file, or holds the array, of every sample."""
+    if isinstance(value, (np.ndarray, Tensor)):
+        return value.ndim > 1 and len(value) == samples
+    if not isinstance(value, (list, tuple)) or len(value) != samples or not samples:
+        return False
+    first = value[0] if isinstance(value[0], (list, tuple)) else [value[0]]
+    return any(isinstance(one, (str, os.PathLike)) for one in first)
+
+
+def _text(row: Any) -> str:
+    if isinstance(row, (np.ndarray, Tensor)):
+        return hashlib.sha256(np.ascontiguousarray(row).tobytes()).hexdigest()
+    return repr(row)
 
 
 def _only_dataset(holder: Any) -> Any:

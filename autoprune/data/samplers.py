@@ -23,7 +23,7 @@ from torch.utils.data import (
 )
 from torch.utils.data.distributed import DistributedSampler
 
-from autoprune.errors import DataError, first_line
+from autoprune.errors import DataError, user_code
 from autoprune.randomness import kept_random_states
 
 # How often an unknown sampler is read: it may draw other samples every time.
@@ -64,18 +64,20 @@ def pool_of(loader: DataLoader[Any], length: int) -> Pool | None:
     single = type(batches) is BatchSampler
     sampler = batches.sampler if single else batches
     known = _KNOWN.get(type(sampler))
+
+    def failed(reason: str) -> DataError:
+        return DataError(f"the sampler {type(sampler).__name__} fails: {reason}")
+
     try:
-        if known is not None:
-            indices, remark = known(sampler)
-        else:
-            draws = iter if single else chain.from_iterable
-            indices, remark = _read(sampler, draws, loader.dataset, length)
-        places = _whole_numbers(indices)
+        with user_code(failed, passes=(_NoWholeNumber,)):
+            if known is not None:
+                indices, remark = known(sampler)
+            else:
+                draws = iter if single else chain.from_iterable
+                indices, remark = _read(sampler, draws, loader.dataset, length)
+            places = _whole_numbers(indices)
     except _NoWholeNumber:
         return None
-    except (Exception, SystemExit) as error:  # the user's own code
-        reason = f"{type(error).__name__}: {first_line(error)}"
-        raise DataError(f"the sampler {type(sampler).__name__} fails: {reason}") from error
     return Pool(np.unique(np.where(places < 0, places + length, places)), remark)
 
 

@@ -21,11 +21,25 @@ def doubt(logits: Tensor, labels: Tensor | None) -> str | None:
         logits: its class scores, (samples, classes).
         labels: class labels, (samples,), `NO_LABEL` where there is none.
     """
+    if _is_constant(logits):
+        return (
+            f"the dense network gives the same class probabilities for all {len(logits)} images, "
+            "so that nothing tells good candidates from bad ones: check its weights and how images "
+            "are normalised"
+        )
     chosen = logits.argmax(1)
     if labels is None or not (known := labels != NO_LABEL).any():
         return _single_choice(chosen)
     labels, chosen = labels[known], chosen[known]
     return _single_label(labels) or _single_choice(chosen) or _by_chance(chosen, labels)
+
+
+def _is_constant(logits: Tensor) -> bool:
+    """Return whether class probabilities are the same for all samples, up to rounding."""
+    logits = logits.double()
+    rounding = 1e-6 * (1 + float(logits.abs().max()))
+    log_p = logits.log_softmax(1)
+    return len(logits) >= FEW and bool(((log_p - log_p[0]).abs() <= rounding).all())
 
 
 def _single_label(labels: Tensor) -> str | None:

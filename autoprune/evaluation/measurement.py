@@ -73,7 +73,7 @@ class Measurement:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON."""
-        return asdict(self)
+        return {**asdict(self), "widths": list(self.widths), "names": list(self.names)}
 
     @classmethod
     def from_json(cls, data: Any) -> Measurement:

@@ -21,7 +21,6 @@ from autoprune.data import (
     check_samples,
     with_class_labels,
 )
-from autoprune.data.inputs import tensors
 from autoprune.errors import (
     DataError,
     EvaluateError,
@@ -114,7 +113,6 @@ class ClassificationScorer(Scorer):
         logits = class_logits(dense, samples)
         check_classes(classes, logits.shape[1])
         check_labels(samples, logits.shape[1])
-        _check_varied(logits, samples)
         self.doubt = doubt(logits, samples.targets)
         if unlabelled is not None:
             samples = samples.with_unlabelled(unlabelled)
@@ -269,25 +267,6 @@ def score_split(
 def _batch_size(split: Split) -> int:
     """Return how many samples of a split are read at once: few where they are large."""
     return max(1, min(GPU_BATCH, MAX_BYTES // split.take([0]).sample_bytes))
-
-
-def _check_varied(logits: Tensor, samples: Samples) -> None:
-    """Check that class probabilities depend on the samples: cut networks could not differ in them.
-
-    Raises:
-        ModelError: they do not, and the samples differ.
-    """
-    logits = logits.double()
-    rounding = 1e-6 * (1 + float(logits.abs().max()))
-    log_p = logits.log_softmax(1)
-    if len(samples) < 2 or bool(((log_p - log_p[0]).abs() > rounding).any()):
-        return
-    if any(bool((one != one[0]).any()) for one in tensors(samples.inputs)):
-        raise ModelError(
-            f"the dense network gives the same class probabilities for all {len(samples)} search "
-            "images, so that nothing tells good candidates from bad ones: check its weights and "
-            "how images are normalised."
-        )
 
 
 def class_logits(model: nn.Module, samples: Samples) -> Tensor:

@@ -20,7 +20,7 @@ from torch import nn
 from autoprune.data import Samples, Split
 from autoprune.data.inputs import Inputs, with_floats
 from autoprune.errors import ModelError
-from autoprune.precision import float_dtype, single_precision
+from autoprune.precision import HALVES, float_dtype
 from autoprune.reconstruction.batchnorm import fold_batchnorm, unfold_batchnorm
 from autoprune.recovery.imitation import Imitation
 from autoprune.recovery.schedule import Pace, by_steps, first_of, rate
@@ -246,9 +246,9 @@ def _trainable(small: nn.Module, structure: Structure) -> nn.Module:
 
 def _to_train(model: nn.Module, samples: Samples) -> nn.Module:
     """Return a network in single precision; as it is if it insists on the half that it is in."""
-    wide = single_precision(model)
-    if wide is model:
+    if not any(one.dtype in HALVES for one in model.parameters()):
         return model
+    wide = deep_copy(model).to(torch.float32)
     try:
         with torch.no_grad():
             run(wide, with_floats(samples.first(1).inputs, float_dtype(wide)))

@@ -17,6 +17,7 @@ from torch.nn.utils.prune import BasePruningMethod
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
+from autoprune.errors import listed
 from autoprune.structure.call import Call
 
 _PARAMETRIZED = "parametrizations"
@@ -27,8 +28,6 @@ _HOOKS: dict[type, tuple[str, str, str]] = {
     WeightNorm: ("name", "torch.nn.utils.weight_norm", "remove_weight_norm(module, {!r})"),
     SpectralNorm: ("name", "torch.nn.utils.spectral_norm", "remove_spectral_norm(module, {!r})"),
 }
-# Tensors that a reason names.
-_MOST_NAMED = 3
 
 
 class Origins:
@@ -71,9 +70,8 @@ def how_computed(model: nn.Module, names: frozenset[str]) -> str:
     for leaf, what, undo in _known_ways(module):
         if any(_is_of(name, path, leaf) for name in names):
             return f"{whose} {leaf} is computed by {what}: make it permanent with {undo}"
-    some = sorted(names)
-    listed = ", ".join([*some[:_MOST_NAMED], *["…"] * (len(some) > _MOST_NAMED)])
-    return f"{whose} weight is computed from {listed}: make the result one parameter"
+    found = listed(sorted(names))
+    return f"{whose} weight is computed from {found}: make the result one parameter"
 
 
 def _known_ways(module: nn.Module) -> Iterator[tuple[str, str, str]]:

@@ -170,7 +170,7 @@ class TrainingOnly:
         layers: that run in training mode only; their inputs shrink with what they read, as
             carried slices: nothing about them is measured, refitted or counted as MACs.
         failure: how the forward pass fails in training mode, None if it does not.
-        unseen: weights of which nothing is known, since they would run after that.
+        unseen: weights that no forward pass has read: nothing is known of what they read.
         wrong: groups that are right in evaluation but not in training mode, with the reasons.
     """
 
@@ -186,9 +186,10 @@ class TrainingOnly:
             yield f"layers that run in training mode only, cut along with what they read: {names}"
         if self.unseen:
             names = ", ".join(name.removesuffix(".weight") for name in self.unseen)
+            failed = f" (it fails in training mode: {self.failure})" if self.failure else ""
             yield (
-                "the forward pass fails in training mode, and evaluation does not run all layers; "
-                f"not known, and left as they are: {names} ({self.failure})"
+                f"no forward pass runs these layers{failed}; what they read is not known, and they "
+                f"are left as they are, even if that is cut: {names}"
             )
         for group, reason in self.wrong.items():
             yield f"once group {group} is cut, the network may not run in training mode: {reason}"

@@ -96,5 +96,5 @@ def layer_norm(trace: Recorder, call: Call) -> None:
 
 
 def group_norm(trace: Recorder, call: Call) -> None:
-    """Group normalisation."""
+    """Group normalisation: its statistics change when a channel goes."""
     statistics_over(trace, call, range(1, call.args[0].dim()), "normalised together by GroupNorm")

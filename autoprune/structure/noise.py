@@ -56,7 +56,7 @@ ORDERS: Mapping[str, Callable[[Arguments], Tensor]] = {
     "multinomial": lambda one: _places(one["self"], one["num_samples"], one.get("replacement")),
 }
 # Arguments that switch chance on, and the values that switch it off.
-SWITCHES = {"dropout_p": 0.0, "dropout": 0.0, "training": False}
+SWITCHES = {"dropout_p": 0.0, "dropout": 0.0, "training": False, "train": False}
 NOISE = DRAWS.keys() | PASSING | ORDERS.keys()
 
 

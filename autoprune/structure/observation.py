@@ -6,11 +6,14 @@ argmax. Every layer is compared, channel by channel.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -38,7 +41,7 @@ class Tolerance:
 
     def agree(self, a: Tensor, b: Tensor, dims: Sequence[int]) -> bool:
         """Say whether two tensors of one shape are equal, by their slices along some dimensions."""
-        if a.numel() == 0:
+        if torch.equal(a, b):
             return True
         if not (a.is_floating_point() or a.is_complex()):
             return float((a != b).float().mean()) <= FLIPPED
@@ -93,10 +96,17 @@ class Observer(OperatorMode):
 
 def _rows(tensor: Tensor, rank: int) -> Tensor:
     """Return (channels, positions) of a tensor with so many dimensions behind its channels."""
-    rows = tensor.movedim(tensor.dim() - 1 - rank, 0).flatten(1)
-    count = rows.shape[1]
-    chosen = torch.linspace(0, count - 1, min(count, POSITIONS), device=rows.device).long()
-    return rows[:, chosen]
+    rows = tensor.movedim(tensor.dim() - 1 - rank, 0)
+    places: tuple[slice | Tensor, ...] = (slice(None), *_spread(rows.shape[1:]))
+    return rows[places]
+
+
+@lru_cache
+def _spread(space: tuple[int, ...]) -> tuple[Tensor, ...]:
+    """Return positions that lie evenly in a space, by dimension: flattening would copy it all."""
+    count = math.prod(space)
+    chosen = np.linspace(0, count - 1, min(count, POSITIONS)).astype(int)
+    return tuple(map(torch.from_numpy, np.unravel_index(chosen, space)))
 
 
 def disagreement(

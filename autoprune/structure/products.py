@@ -29,23 +29,22 @@ def attention(call: Call) -> int:
     """Queries times keys, then weights times values; masks save nothing."""
     query, key, value = call.args[:3]
     out = next(call.outputs())
-    rows = out.numel() // out.shape[-1]
-    return int(rows * key.shape[-2] * (query.shape[-1] + value.shape[-1]))
+    return _rows(out) * int(key.shape[-2] * (query.shape[-1] + value.shape[-1]))
 
 
 def encoder(call: Call) -> int:
     """Self-attention with its projections, and the two linear layers behind it if they are in."""
-    source = call.args[0]
-    tokens, width = source.numel() // source.shape[-1], source.shape[-1]
+    source: Tensor = call.args[0]
     names = ("qkv_weight", "proj_weight", "ffn_weight_1", "ffn_weight_2")
-    weights = [weight for name in names if (weight := call.argument(name)) is not None]
-    return tokens * (sum(weight.numel() for weight in weights) + 2 * source.shape[-2] * width)
+    weights: list[Tensor] = [own for name in names if (own := call.argument(name)) is not None]
+    products = 2 * source.shape[-2] * source.shape[-1]
+    return _rows(source) * (sum(int(weight.numel()) for weight in weights) + products)
 
 
 def recurrent(call: Call) -> int:
     """Every step multiplies every matrix once, in both directions of a bidirectional network."""
-    matrices = [tensor for tensor in call.argument("params") if tensor.dim() == 2]
-    return _rows(call.args[0]) * sum(matrix.numel() for matrix in matrices)
+    matrices: list[Tensor] = [one for one in call.argument("params") if one.dim() == 2]
+    return _rows(call.args[0]) * sum(int(matrix.numel()) for matrix in matrices)
 
 
 def deformable(call: Call) -> int:

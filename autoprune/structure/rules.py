@@ -43,13 +43,13 @@ from autoprune.structure.tensor_rules import (
 # Element-wise operators beside those that PyTorch tags as such.
 POINTWISE = {
     *("hardswish", "log_sigmoid", "rrelu_with_noise", "_prelu_kernel", "floor_divide", "rsub"),
-    *("copy", "masked_fill", "complex", "polar", "_conj"),
+    *("copy", "masked_fill", "native_dropout", "complex", "polar"),
 }
 CONVOLUTIONS = {"conv1d", "conv2d", "conv3d"}
 TRANSPOSED = {"conv_transpose1d", "conv_transpose2d", "conv_transpose3d"}
 IDENTITIES = {
     *("clone", "contiguous", "detach", "alias", "to", "_to_copy", "type_as"),
-    *("lift_fresh", "lift_fresh_copy"),
+    "lift_fresh",
     # What is filled keeps its shape, which is that of the channels.
     *("fill", "zero", "zeros_like", "ones_like", "full_like", "empty_like"),
     *("rand_like", "randn_like", "bernoulli", "uniform", "normal", "exponential"),
@@ -66,7 +66,7 @@ MOVEMENTS = {
     *("stack", "channel_shuffle", "pixel_shuffle", "pixel_unshuffle"),
 }
 WRITING = {
-    *("index_put", "index_copy", "index_fill", "scatter", "masked_scatter"),
+    *("index_put", "index_copy", "index_fill", "scatter"),
     *("slice_scatter", "select_scatter", "diagonal_scatter"),
 }
 SPATIAL = (
@@ -85,7 +85,7 @@ ALONG_DIM = {
     *("_fft_c2c", "_fft_r2c", "_fft_c2r"),
 }
 CREATIONS = {
-    *("zeros", "ones", "full", "empty", "empty_strided"),
+    *("zeros", "ones", "full", "empty", "empty_strided", "scalar_tensor"),
     *("new_zeros", "new_ones", "new_full", "new_empty", "new_empty_strided"),
 }
 

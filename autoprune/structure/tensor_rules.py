@@ -56,7 +56,7 @@ def merge(atoms: Atoms, operands: list[Tensor], shape: torch.Size) -> Tensor:
 
 
 def identity(trace: Recorder, call: Call) -> None:
-    """A copy, cast or alias."""
+    """A copy, cast or alias, or a tensor of the same shape, whatever is in it."""
     trace.set_labels(call.out, trace.labels(call.args[0]))
 
 
@@ -66,7 +66,8 @@ def reshape(trace: Recorder, call: Call) -> None:
 
 
 def movement(trace: Recorder, call: Call) -> None:
-    """Data movement: run the same operator on the labels; what comes behind the data are places."""
+    """Data movement: channels are where the same operator puts their labels."""
+    # What comes behind the data says where: it is taken as it is.
     data = tree_map_only(Tensor, lambda leaf: trace.labels(leaf).detach(), call.args[0])
     places, options = tree_map_only(Tensor, Tensor.cpu, (call.args[1:], dict(call.kwargs)))
     labels = call.func(data, *places, **options)
@@ -176,7 +177,7 @@ def along_dim(trace: Recorder, call: Call) -> None:
 
 
 def triangle(trace: Recorder, call: Call) -> None:
-    """A triangle of the last two dimensions: which entries are zeroed depends on their places."""
+    """A triangle of the last two dimensions, along which no channels may lie."""
     statistics_over(trace, call, range(-2, 0), f"zeroed by their places in {call.name}")
 
 

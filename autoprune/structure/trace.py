@@ -313,7 +313,7 @@ def _traced_in_training(
         failure = describe(error)
     layers = tuple(spec for weight, spec in tracer.layers.items() if weight in idle)
     atoms = replace(tracer.atoms, blocked=seen.atoms.blocked) if layers else seen.atoms
-    unseen = tuple(weight for weight in idle if weight not in tracer.read) if failure else ()
+    unseen = tuple(weight for weight in idle if weight not in tracer.read)
     return atoms, TrainingOnly(layers, failure, unseen)
 
 

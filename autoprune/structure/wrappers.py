@@ -7,6 +7,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from autoprune.errors import ModelError
+from autoprune.structure.surgery import named_tensors
 
 _COMPILED = "_orig_mod"
 
@@ -15,7 +16,7 @@ def plain_network(model: nn.Module) -> nn.Module:
     """Return the network without what trains it on several devices or compiles it.
 
     Raises:
-        ModelError: it is scripted, exported, or compiled in parts.
+        ModelError: it is scripted, exported, compiled in parts, or has no values.
     """
     while (inner := _inside(model)) is not None:
         model = inner
@@ -35,6 +36,12 @@ def plain_network(model: nn.Module) -> nn.Module:
                 f"{_words(path)} is compiled by torch.compile: pass the network without it, and "
                 "compile the pruned one."
             )
+    empty = next((name for name, t in named_tensors(model).items() if t.is_meta), None)
+    if empty is not None:
+        raise ModelError(
+            f"the network's {empty!r} is on the meta device, where it has no values: load "
+            "its weights first, e.g. model.to_empty(device='cpu') and model.load_state_dict(…)."
+        )
     return model
 
 

@@ -54,11 +54,14 @@ def check_writable(path: Path, option: str, is_folder: bool = False) -> None:
 def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
     """Write beside the file and rename: readers see the old file or the new one, whole.
 
+    What is there may come from anybody: links are replaced, never written through.
+
     Args:
         path: of the file, in a folder that is there.
         write: writes everything to the path that it is given.
     """
     draft = path.with_name(f".{path.name}{_DRAFT}")
+    draft.unlink(missing_ok=True)
     try:
         write(draft)
         draft.chmod(0o644)  # safetensors would let nobody else read
@@ -107,21 +110,34 @@ def save_state(path: Path, model: nn.Module) -> None:
     save_tensors(path, tensors, {BESIDES: json.dumps(besides)})
 
 
-def load_state(path: Path) -> StateDict:
-    """Read what `save_state` wrote, or plain safetensors; every tensor is finite.
+def load_state(path: Path, own: Mapping[str, Any] | None = None) -> StateDict:
+    """Read what `save_state` wrote, or plain safetensors.
+
+    Weights are finite. Masks of −inf are none: what is infinite in the network itself may be, and
+    so may buffers that it lacks, which a forward pass makes.
+
+    Args:
+        path: of the file.
+        own: the state of the network that the tensors are for, if it is there.
 
     Raises:
         OSError: it cannot be read.
         ValueError: it is no ordinary file, damaged, or holds NaN or infinity.
     """
-    tensors, header = _read(path)
-    state = StateDict(tensors)
+    state, header = _read(path)
     if BESIDES in header:
         besides = parse_json(header[BESIDES])
         if not _is_sound(besides):
             raise ValueError("what the header says of modules and buffers was altered")
         state.buffers = frozenset(besides["buffers"]) & state.keys()
         state._metadata = besides["modules"]
+    made = {name: state[name] for name in state.buffers}
+    there = {
+        name: value
+        for name, value in (own or {}).items()
+        if name in state and isinstance(value, Tensor) and value.shape == state[name].shape
+    }
+    check_finite(state, {**made, **there})
     return state
 
 
@@ -132,21 +148,22 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
         OSError: it cannot be read.
         ValueError: it is no ordinary file, damaged, or holds NaN or infinity.
     """
-    return _read(path)[0]
+    tensors, _ = _read(path)
+    check_finite(tensors)
+    return tensors
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], Mapping[str, str]]:
+def _read(path: Path) -> tuple[StateDict, Mapping[str, str]]:
     """Return tensors, and the texts in the file's header."""
     check_regular(path)
     try:
         with safe_open(path, "pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            tensors = StateDict({name: file.get_tensor(name) for name in file.keys()})
             header = file.metadata() or {}
     except OSError:
         raise
     except Exception as error:  # safetensors has its own error type
         raise ValueError(first_line(error)) from error
-    check_finite(tensors)
     return tensors, header
 
 
@@ -165,17 +182,25 @@ def _is_sound(besides: Any) -> bool:
     return named and all(isinstance(own, dict) and _plain(own) == own for own in modules.values())
 
 
-def check_finite(tensors: Mapping[str, Tensor]) -> None:
+def check_finite(tensors: Mapping[str, Tensor], usual: Mapping[str, Tensor] | None = None) -> None:
     """Refuse weights with which no network computes anything.
 
+    Args:
+        tensors: by name.
+        usual: tensors of the same shapes that may be infinite where these are, such as masks.
+
     Raises:
-        ValueError: a tensor holds NaN or infinity.
+        ValueError: a tensor holds NaN, or infinity where that is not usual.
     """
     for name, tensor in tensors.items():
+        if not (tensor.is_floating_point() or tensor.is_complex()):
+            continue
         # Tensors of eight bits know no `isfinite`; nothing that they hold overflows here.
-        if (tensor.is_floating_point() or tensor.is_complex()) and not bool(
-            (tensor if tensor.element_size() > 1 else tensor.float()).isfinite().all()
-        ):
+        values = tensor if tensor.element_size() > 1 else tensor.float()
+        broken = ~values.isfinite()
+        if usual is not None and name in usual:
+            broken &= values != usual[name].to(values)
+        if bool(broken.any()):
             raise ValueError(f"NaN or infinity in {shown(name)}")
 
 

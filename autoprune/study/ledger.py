@@ -201,14 +201,10 @@ class Ledger:
     def _restore(self, frozen: FrozenTrial) -> tuple[Trial, str]:
         try:
             found = known(frozen.user_attrs, _TRIAL, _OF_SOME_TRIALS)
-            is_complete = frozen.state == TrialState.COMPLETE
-            value = finite(frozen.value) if is_complete else None
-            measurement = found.get("measurement")
-            if is_complete and measurement is None:
-                raise ValueError("it has a value, but was not measured")
+            value = finite(frozen.value) if frozen.state == TrialState.COMPLETE else None
         except ValueError as error:
             raise RunError(f"trial {frozen.number} of the study is damaged: {error}.") from error
-        widths = found["widths"]
+        widths, measurement = found["widths"], found.get("measurement")
         fits = self._space.contains(widths) and frozen.distributions == self._view.distributions
         if not fits or (measurement and not self._is_of(measurement, widths)):
             raise RunError(

@@ -16,6 +16,7 @@ from pathlib import Path
 from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
 from autoprune.errors import RunError
+from autoprune.study.files import write_whole
 
 # Some network filesystems have no locks; a file that names its process is the lock there.
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)
@@ -54,7 +55,8 @@ class Holder:
 
     def write(self, path: Path) -> None:
         """Inverse of `read`."""
-        path.write_text(json.dumps(asdict(self)) + "\n", encoding="utf-8")
+        text = json.dumps(asdict(self)) + "\n"
+        write_whole(path, lambda draft: draft.write_text(text, encoding="utf-8"))
 
     @property
     def is_here(self) -> bool:
@@ -100,11 +102,12 @@ def held(lock: Path, what: str) -> Iterator[None]:
     taken, own, named = _take(lock, what), Holder.here(), holder_path(lock)
     try:
         own.write(named)
-        yield
-    except Exception as error:
-        if (reason := _lost(named, own)) is not None:
-            raise RunError(f"{what} {reason} while it was being written.") from error
-        raise
+        try:
+            yield
+        except Exception as error:
+            if (reason := _lost(named, own)) is not None:
+                raise RunError(f"{what} {reason} while it was being written.") from error
+            raise
     finally:
         if Holder.read(named) == own:  # else somebody removed the folder, or made it again
             with suppress(OSError):

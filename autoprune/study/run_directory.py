@@ -181,14 +181,17 @@ class RunDirectory:
         write_whole(self.unrecovered_path, lambda p: shutil.copyfile(self.weights_path, p))
         save_state(self.weights_path, model)
 
-    def load_weights(self) -> StateDict:
+    def load_weights(self, own: Mapping[str, Any] | None = None) -> StateDict:
         """Return the pruned model's tensors.
+
+        Args:
+            own: the state of the network that they are for; where it is infinite, they may be.
 
         Raises:
             RunError: they are missing, damaged or not finite.
         """
         try:
-            return load_state(self.weights_path)
+            return load_state(self.weights_path, own)
         except (OSError, ValueError) as error:
             raise RunError(
                 f"cannot read {str(self.weights_path)!r}: {first_line(error)}"

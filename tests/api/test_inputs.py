@@ -153,6 +153,20 @@ def test_networks_of_every_precision(kind: str, importance: str, tmp_path: Path)
     )
 
 
+def test_a_search_inside_autocast_keeps_all_finalists(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = nn.Sequential(
+        nn.Conv2d(1, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU(),
+        nn.Conv2d(8, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4),
+    ).eval()  # fmt: skip
+    data = TensorDataset(IMAGES, LABELS)
+    with torch.autocast("cpu", torch.bfloat16):
+        autoprune.search(model, data=data, output=tmp_path / "run", progress=True, **TINY)
+    assert "drops out" not in capsys.readouterr().err
+
+
 @dataclasses.dataclass
 class Found:
     boxes: Tensor

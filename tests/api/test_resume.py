@@ -126,10 +126,10 @@ def test_a_run_killed_in_recovery_is_refused_until_it_is_finished(
 ) -> None:
     def killed(*args: Any) -> None:
         shutil.copytree(tmp_path / "run", tmp_path / "a run")  # what SIGKILL would leave
-        raise SystemExit
+        raise KeyboardInterrupt
 
     options = {**TINY, "output": tmp_path / "run", "recover": 600}
-    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(api, "recover_finalist", killed)
         autoprune.search(classifier(), data=dataset(), **options)
     options["output"] = tmp_path / "a run"

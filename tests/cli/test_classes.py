@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from autoprune.cli.settings import tomllib
+from autoprune.untrusted import tomllib
 
 NETWORK = """
 import torch

@@ -43,11 +43,16 @@ def test_inputs(cli) -> None:
 
 
 def test_the_shape_that_is_assumed_is_said(cli) -> None:
-    Path("net.py").write_text("from autoprune.demo import digits_cnn\n")
-    done = cli("inspect", "--model", "net.py:digits_cnn", "--json")
+    Path("net.py").write_text(
+        "from torch import nn\n"
+        "def small():\n"
+        "    pool = nn.AdaptiveAvgPool2d(1), nn.Flatten()\n"
+        "    return nn.Sequential(nn.Conv2d(1, 4, 3), *pool, nn.Linear(4, 2))\n"
+    )
+    done = cli("inspect", "--model", "net.py:small", "--json")
     assert json.loads(done.out)["input_shape"] == [1, 224, 224]
     assert done.err.startswith("Warning: inputs are taken to be 1x224x224; give --input-shape")
-    assert cli("inspect", "--model", "net.py:digits_cnn", "--input-shape", "1x8x8").err == ""
+    assert cli("inspect", "--model", "net.py:small", "--input-shape", "1x8x8").err == ""
 
 
 @pytest.mark.parametrize(
@@ -83,3 +88,20 @@ def test_operators_that_are_not_counted_are_named(cli) -> None:
     options = ("--model", "net.py:Net", "--input-shape", "1x8x8")
     assert "MACs of inspected.times are not counted" in cli("inspect", *options).out
     assert json.loads(cli("inspect", "--json", *options).out)["not_counted"] == ["inspected.times"]
+
+
+def test_layers_that_run_in_training_only_are_named(cli) -> None:
+    Path("deep.py").write_text(
+        "from torch import nn\n"
+        "class Deep(nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.one, self.two = nn.Linear(4, 8), nn.Linear(8, 3)\n"
+        "        self.aux = nn.Linear(8, 3)\n"
+        "    def forward(self, x):\n"
+        "        x = self.one(x).relu()\n"
+        "        return (self.two(x), self.aux(x)) if self.training else self.two(x)\n"
+    )
+    done = cli("inspect", "--json", "--model", "deep.py:Deep", "--input-shape", "4")
+    assert done.status == 0 and json.loads(done.out)["groups"]
+    assert "run in training mode only, cut along with what they read: aux" in done.err

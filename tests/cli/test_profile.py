@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from autoprune.cost.latency.kit_runner import default_threads
+
 # A device that takes 10 ns a weight. While the file "slow" is there, small networks are slower.
 DEVICE = """
 from pathlib import Path
@@ -175,9 +177,12 @@ def test_a_winner_without_a_table_is_measured_elsewhere(search, cli) -> None:
     assert search().status == 0
     Path("out.latency.json").write_text("of a run that had this name before")
     assert cli("evaluate", "out", "--kit", "kit").status == 0
-    done = cli("evaluate", "out", "--from-kit", str(measured_by_kit("kit")))
+    results = measured_by_kit("kit")
+    done = cli("evaluate", "out", "--from-kit", str(results))
     assert done.status == 0 and "predicted" not in done.out and "latency=" not in done.out
     found = latency_of("out")
+    head = json.loads(results.read_text().splitlines()[0])
+    assert found["threads"] == head["conditions"]["threads"] == default_threads()
     assert (found["device"], found["predicted_ms"], found["verified"]) == ("a phone", None, None)
     assert 0 < found["measured_ms"] and 0 < found["measured_dense_ms"]
 

@@ -126,6 +126,8 @@ def test_a_run_of_an_older_version_keeps_what_exclude_meant(cli) -> None:
     for given in ({"from_run": "out", "budget": "flops=0.8"}, {"resume": True, "output": "out"}):
         assert limits(**given) == ((), ("widen.0",), True)
     assert limits(config="out/config.toml") == (("widen.0",), None, None)
+    stored_run(exclude=["widen.0"], autoprune="0.1", versions={"torch": "2.6"})
+    assert limits(config="out/config.toml") == ((), ("widen.0",), True)  # it is a run's own
 
 
 def test_outputs_alone_are_excluded_and_what_is_frozen_may_be_trained(search) -> None:

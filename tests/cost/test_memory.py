@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 import torchvision
 from torch import Tensor, fx, nn
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -95,6 +96,16 @@ def test_a_shortcut_stays_alive_over_its_block(net: Any) -> None:
     narrow[places["b"]] = 2
     assert cost.peak(tuple(wide)) == 4 * 25 * (4 + 16 + 4)
     assert cost.peak(tuple(narrow)) == 4 * 25 * (4 + 4 + 4)  # the sum: y, c's result, its own
+
+
+def test_fused_operators_hold_what_goes_in_and_comes_out(net: Any) -> None:
+    """5 steps of 8 numbers; what a kernel keeps to itself, scores or gates, is not in it."""
+    x = torch.randn(1, 5, 8)
+    attention = net(lambda m, x: F.scaled_dot_product_attention(x, x, x))
+    assert MemoryCost(trace(attention, x)).peak(()) == 4 * 2 * 40
+    recurrent = net(lambda m, x: m.rnn(x)[0], rnn=nn.LSTM(8, 6, batch_first=True))
+    states = 2 * 6  # hidden and cell, before and after
+    assert MemoryCost(trace(recurrent, x)).peak(()) == 4 * (40 + states + 30 + states)
 
 
 def test_groups_frozen_later_stay_whole() -> None:

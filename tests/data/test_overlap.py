@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -39,6 +40,39 @@ class Transformed(Dataset[Any]):
         return self.scale * x, y
 
 
+class Files(Dataset[Any]):
+    """Names of files in a folder, read with or without augmentation."""
+
+    def __init__(self, folder: str, names: list[str], augmented: bool) -> None:
+        self.folder, self.names, self.augmented = folder, names, augmented
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: int) -> Any:
+        return torch.tensor([float(index)]), index
+
+
+class Images(Dataset[Any]):
+    """Arrays in memory, of which every object has its own."""
+
+    def __init__(self, pixels: Any) -> None:
+        self.pixels, self.labels = pixels, list(range(len(pixels)))
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def __getitem__(self, index: int) -> Any:
+        return torch.from_numpy(self.pixels[index]), self.labels[index]
+
+
+def files(folder: str, augmented: bool) -> Files:
+    return Files(folder, [f"{i}.png" for i in range(40)], augmented)
+
+
+PIXELS = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
+
+
 def loader(start: int, stop: int, dataset: Any = DATASET) -> Any:
     return DataLoader(dataset, 4, sampler=SubsetRandomSampler(range(start, stop)))
 
@@ -59,6 +93,8 @@ SHARING = {
     "the same tensor": (TensorDataset(INPUTS), TensorDataset(INPUTS), 40),
     "slices of a tensor": (TensorDataset(INPUTS[:30]), TensorDataset(INPUTS[25:]), 5),
     "one of them transformed": (Transformed(DATASET), DATASET, 40),
+    "the same files twice": (part(0, 20, files("a", True)), part(15, 40, files("a", False)), 5),
+    "the same array twice": (part(0, 20, Images(PIXELS)), part(18, 40, Images(PIXELS.copy())), 2),
 }
 APART = {
     "samplers": (loader(0, 20), loader(20, 40)),
@@ -66,6 +102,8 @@ APART = {
     "slices": (TensorDataset(INPUTS[:30]), TensorDataset(INPUTS[30:])),
     "equal values": (TensorDataset(INPUTS), TensorDataset(INPUTS.clone())),
     "concatenated": (ConcatDataset([part(0, 9), part(20, 30)]), part(9, 20)),
+    "other files": (files("a", True), files("b", True)),
+    "other arrays": (Images(PIXELS), Images(PIXELS + 1)),
     "transformed": (Transformed(part(0, 20)), Transformed(part(20, 40))),
 }
 

@@ -12,8 +12,8 @@ LABELS = torch.arange(200) % 10
 
 
 def answers(chosen: Tensor) -> Tensor:
-    """Class scores of ten classes whose first choices these are."""
-    return 5 * F.one_hot(chosen, 10).float()
+    """Class scores of ten classes, other ones for every sample, whose first choices these are."""
+    return 5 * F.one_hot(chosen, 10) + torch.rand(len(chosen), 10)
 
 
 def some_right(share: float) -> Tensor:
@@ -67,3 +67,21 @@ def test_samples_without_a_label_do_not_count() -> None:
 def test_few_samples_say_nothing() -> None:
     labels = torch.arange(FEW - 1)
     assert doubt(answers((labels + 1) % 10), labels) is None
+
+
+@pytest.mark.parametrize(
+    "logits",
+    [
+        torch.arange(5.0).expand(20, 5),
+        torch.randn(20, 1).expand(-1, 5),  # probabilities are equal all the same
+        1000 + 1e-5 * torch.randn(20, 5),
+        torch.ones(20, 5, dtype=torch.float16),
+    ],
+)
+@pytest.mark.parametrize("labels", [None, torch.arange(20) % 5])
+def test_probabilities_that_do_not_depend_on_the_samples(
+    logits: Tensor, labels: Tensor | None
+) -> None:
+    text = doubt(logits, labels) or ""
+    assert text.startswith("the dense network gives the same class probabilities for all 20 images")
+    assert "the same" not in (doubt(1e-3 * torch.randn(20, 5), labels) or "")

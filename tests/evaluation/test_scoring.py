@@ -168,27 +168,9 @@ def test_one_number_per_sample_has_no_kl(targets: Tensor | None) -> None:
         )
 
 
-@pytest.mark.parametrize(
-    "output",
-    [
-        lambda x: torch.arange(5.0).expand(len(x), 5),
-        lambda x: x.flatten(1)[:, :1].expand(-1, 5),  # probabilities are equal all the same
-        lambda x: 1000 + 1e-5 * x.flatten(1),
-        lambda x: torch.ones(len(x), 5, dtype=torch.float16),
-    ],
-)
-def test_outputs_that_do_not_depend_on_the_samples(output: Any) -> None:
-    samples = Samples(torch.randn(4, 3, 2, 2), None)
-    with pytest.raises(ModelError, match="the same class probabilities for all 4 search images"):
-        ClassificationScorer(Odd(output), samples)
-    same = Samples(torch.ones(4, 3, 2, 2), None)
-    for few in (samples.first(1), same):  # which says nothing about the network
-        ClassificationScorer(Odd(output), few)
-
-
 def test_outputs_that_hardly_depend_on_the_samples_do() -> None:
     scorer = ClassificationScorer(
-        Odd(lambda x: 1e-3 * x.flatten(1)), Samples(torch.randn(4, 3, 2, 2), None)
+        Odd(lambda x: 1e-6 * x.flatten(1)), Samples(torch.randn(4, 3, 2, 2), None)
     )
     assert scorer.dense.kl == pytest.approx(0, abs=1e-6)
 

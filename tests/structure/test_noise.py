@@ -61,9 +61,9 @@ def test_seeds_are_fixed_and_every_generator_is_as_it_was() -> None:
     random.seed(5), np.random.seed(5), torch.manual_seed(5)
     wanted = draw()
     random.seed(5), np.random.seed(5), torch.manual_seed(5)
-    with fixed_seeds(1, torch.device("cpu")):
+    with fixed_seeds(1):
         first = draw()
-    with fixed_seeds(1, torch.device("cpu")):
+    with fixed_seeds(1):
         assert draw() == first
     assert draw() == wanted
 

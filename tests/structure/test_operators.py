@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,9 +11,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from autoprune.plugin import load_object
+from autoprune.structure.layer_rules import (
+    batch_norm,
+    convolution,
+    group_norm,
+    layer_norm,
+    linear,
+    transposed_convolution,
+)
+from autoprune.structure.operators import OperatorMode, whole_operators
+from autoprune.structure.products import product
+from autoprune.structure.rules import RULES
+from autoprune.structure.trace import trace
 from autoprune.structure.verify import analyze
 
 IMAGES = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+aten = torch.ops.aten
 ROWS = torch.tensor([6, 1, 4])
 
 Operation = Callable[[Tensor], Tensor]
@@ -100,6 +115,11 @@ def three_rows(x: Tensor) -> Tensor:
     return x.gather(2, ROWS[None, None, :, None].expand(len(x), x.shape[1], -1, 8))
 
 
+def volume_sampled(x: Tensor) -> Tensor:
+    places = torch.linspace(-1, 1, 3).expand(len(x), 1, 5, 5, 3)
+    return F.grid_sample(x.unsqueeze(2), places, align_corners=False).squeeze(2)
+
+
 def ticks(x: Tensor) -> Tensor:
     return torch.arange(x.shape[2], dtype=x.dtype)
 
@@ -148,7 +168,11 @@ PASSED: dict[str, Operation] = {
     "fill in place": lambda x: written(x, lambda out: out[:, :, :2].fill_(0.3)),
     "zero in place": lambda x: written(x, lambda out: out.flatten(2)[..., 3:9].zero_()),
     "copy": lambda x: torch.empty(x.shape).copy_(x),
-    "clone and cast": lambda x: x.clone().double().float().contiguous().detach(),
+    "PReLU": lambda x: F.prelu(x, torch.tensor([0.3])),
+    "transposed": lambda x: x.transpose(2, 3).contiguous() + x[:, :, 0, 0].t().t()[..., None, None],
+    "clone and cast": lambda x: x.clone().double().float().contiguous().detach().type_as(x),
+    "copy of strides": lambda x: torch.empty_strided(x.shape, x.stride()).copy_(x)
+    + x.new_empty_strided(x.shape, x.stride()).copy_(x),
     # Work in place, through views.
     "slices of zeros_like": assigned(torch.zeros_like),
     "slices of empty": assigned(lambda x: torch.empty(x.shape)),
@@ -179,6 +203,15 @@ PASSED: dict[str, Operation] = {
     "roll": lambda x: x.roll((1, 2), (2, 3)).flip(2).rot90(1, (2, 3)),
     "repeat": lambda x: x.repeat(1, 1, 2, 1).repeat_interleave(2, 3),
     "unfold in windows": lambda x: x.unfold(2, 3, 2).flatten(3),
+    "splits": lambda x: torch.cat(
+        [*x.split(3, 2), *x.split_with_sizes([2, 6], 2), *x[:, :, :1].unsafe_split(1, 2)], 2
+    ),
+    "unbind": lambda x: torch.stack(x.unbind(2)[::2], 2),
+    "views": lambda x: x.narrow(2, 1, 6).swapaxes(2, 3).unflatten(2, (2, 4)).flatten(2, 3),
+    "tile": lambda x: x.tile(1, 2).reshape_as(torch.empty(1).expand(*x.shape[:3], 16)),
+    "diagonal": lambda x: x.diagonal(0, 2, 3)[..., None] + x.diagonal_scatter(x[..., 0], 0, 2, 3),
+    "pixel_unshuffle": lambda x: F.pixel_unshuffle(x, 2),
+    "concat": lambda x: torch.concat([x, torch.concatenate([x.sin(), x], 1)], 1),
     "stack": lambda x: torch.stack([x, x.sin()], -1).flatten(3),
     "F.unfold and back": lambda x: F.fold(F.unfold(x, 3, padding=1), (8, 8), 3, padding=1),
     # Statistics over positions.
@@ -196,13 +229,23 @@ PASSED: dict[str, Operation] = {
     "softmax": lambda x: x.flatten(2).softmax(2).view_as(x) + x.log_softmax(3),
     "cumsum": lambda x: x.cumsum(2) + x.cumprod(3) + x.cummax(3).values,
     "topk": lambda x: x.topk(3, 2).values + x.sort(2).values[:, :, :3],
+    "sums": lambda x: x - x.sum(2, keepdim=True) + x.nansum((2, 3), keepdim=True),
+    "extremes": lambda x: x.amin(3, True) + x.min(2, True).values + x.aminmax(dim=3)[1][..., None],
+    "places of extremes": lambda x: x + x.argmin(2, keepdim=True) + x.argmax(3, keepdim=True),
+    "ranks": lambda x: x.kthvalue(2, 3, True).values + x.nanmedian(2, True).values,
+    "counts": lambda x: x + (x > 0).count_nonzero((2, 3))[..., None, None] / 9,
+    "any and all": lambda x: x * (x > 1).any(3, True) + x * (x < 2).all(2, True),
+    "sums on the way": lambda x: x.logcumsumexp(2) + x.cummin(3).values,
     "triu": lambda x: x.triu() + x.tril(-1) * 2,
     "glu over space": lambda x: F.glu(x, 3),
     "fft": lambda x: torch.fft.rfft2(x).abs(),
+    "fft and back": lambda x: torch.fft.irfft(torch.fft.rfft(x) * 2).abs()
+    + torch.fft.fft(torch.fft.fft(x, dim=2), dim=3).abs(),
     "layer_norm over space": lambda x: F.layer_norm(x, x.shape[2:]),
     "rms_norm over space": lambda x: F.rms_norm(x, x.shape[3:]),
     # Resampling.
     "grid_sample": sampled,
+    "grid_sample of a volume": volume_sampled,
     "max_unpool": unpooled,
     "lp_pool": lambda x: F.lp_pool2d(x.abs(), 2, 2),
     **{
@@ -216,6 +259,17 @@ PASSED: dict[str, Operation] = {
         f"pad {mode}": lambda x, mode=mode: F.pad(x, (1, 2, 0, 1), mode=mode)
         for mode in ("constant", "reflect", "replicate", "circular")
     },
+    "constant_pad_nd": lambda x: torch.constant_pad_nd(x, (1, 0), 0.5),
+    # What a composite operator becomes where a graph was taken apart before.
+    "kernels of softmax": lambda x: aten._softmax(x, 2, False)
+    + aten._log_softmax(x, 3, False) + aten._safe_softmax(x, -1),
+    "kernels of views": lambda x: aten._reshape_alias(
+        aten._unsafe_view(aten.alias(aten._to_copy(x)), x.shape), x.shape, x.stride()
+    ),
+    "kernel of norm": lambda x: x / aten.norm(x, 2, [2, 3], True),
+    "kernel of layer_norm": lambda x: aten.native_layer_norm(x, [8], None, None, 1e-5)[0],
+    "kernel of rrelu": lambda x: aten.rrelu_with_noise(x, torch.empty_like(x), 0.1, 0.3, False),
+    "checks": lambda x: x.where(torch._is_all_true(x > -99) & torch._is_any_true(x > 99), x),
     "positions": lambda x: x + ticks(x) * 0.1 + (ticks(x) > 3).to(x.dtype)[:, None],
 }  # fmt: skip
 
@@ -227,6 +281,7 @@ PAIRED: dict[str, tuple[Operation, int]] = {
         4,
     ),
     "halves swapped by slices": (halves_swapped, 4),
+    "polar": (lambda x: torch.polar(*x.chunk(2, 1)).abs(), 4),
     "complex numbers": (lambda x: torch.complex(*x.chunk(2, 1)).abs(), 4),
 }
 
@@ -245,11 +300,17 @@ FROZEN: dict[str, tuple[Operation, str]] = {
         lambda x: F.rms_norm(x.movedim(1, 3), x.shape[1:2]).movedim(3, 1),
         "normalised together by RMSNorm",
     ),
+    "kernel of group_norm": (
+        lambda x: aten.native_group_norm(x, None, None, len(x), x.shape[1], 64, 1, 1e-5)[0],
+        "normalised together by GroupNorm",
+    ),
+    "masked_scatter": (lambda x: x.masked_scatter(x > 0, x.sin()), "used by masked_scatter"),
     "triangle of channels": (
         lambda x: x.movedim(1, 3).tril().movedim(3, 1), "zeroed by their places in tril"
     ),
     "fft over channels": (lambda x: torch.fft.fft(x, dim=1).abs(), "summed over by _fft"),
     "pixel_shuffle": (lambda x: F.pixel_shuffle(x, 2), "laid out across the rows"),
+    "shuffle of channels": (lambda x: F.channel_shuffle(x, 2), "once it is cut"),
     "roll of channels": (lambda x: x.roll(3, 1), "assumes its size"),
     "numbered channels": (
         lambda x: x + torch.arange(x.shape[1])[:, None, None], "a tensor of fixed size"
@@ -277,6 +338,35 @@ FROZEN: dict[str, tuple[Operation, str]] = {
 }  # fmt: skip
 
 
+# Random numbers, which no two forward passes share: their structure is traced, but not verified.
+RANDOM: dict[str, Operation] = {
+    "dropout": lambda x: F.dropout(x, 0.5, training=True),
+    "dropout with its mask": lambda x: torch.native_dropout(x, 0.5, True)[0],
+    "noise": lambda x: x + torch.rand_like(x) * torch.randn_like(x),
+    "noise in place": lambda x: x + torch.empty_like(x).uniform_() - x.new_empty(x.shape).normal_(),
+    "waiting times": lambda x: x * torch.empty(x.shape).exponential_(),
+    "stochastic depth": lambda x: x * x.new_empty(len(x), 1, 1, 1).bernoulli_(0.5),
+}
+
+# Rules of layers and of products, which `test_prunable` and `test_products` look at.
+LAYERS = {convolution, transposed_convolution, linear, batch_norm, group_norm, layer_norm, product}
+
+
+class Names(OperatorMode):
+    """Notes the names of operators."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: set[str] = set()
+
+    def operate(self, number: int, name: str, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        return self.aside(name, func, args, kwargs)
+
+    def aside(self, name: str, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        self.seen.add(name)
+        return func(*args, **kwargs)
+
+
 def units(model: nn.Module) -> dict[str, int]:
     return {group.name: group.size for group in analyze(model, IMAGES).groups}
 
@@ -292,6 +382,23 @@ def test_channels_that_meet_are_one_unit(name: str) -> None:
     assert units(between(operation)) == {"a": size, "b": 6}
 
 
+@pytest.mark.parametrize("name", RANDOM)
+def test_random_numbers_are_as_wide_as_what_they_meet(name: str) -> None:
+    structure = trace(between(RANDOM[name]), IMAGES)
+    assert {group.name: group.size for group in structure.groups} == {"a": 8, "b": 6}
+
+
+def test_every_rule_is_tried() -> None:
+    """No operator is in the table that no test here or of layers and products looks at."""
+    groups = ({k: v[0] for k, v in cases.items()} for cases in (PAIRED, FROZEN))
+    operations = [one for cases in (PASSED, RANDOM, *groups) for one in cases.values()]
+    names = Names()
+    with whole_operators(), names:
+        for operation in operations:
+            operation(torch.randn(2, 8, 8, 8))
+    assert {name for name, rule in RULES.items() if rule not in LAYERS} - names.seen == set()
+
+
 @pytest.mark.parametrize("name", FROZEN)
 def test_channels_stay_for_the_true_reason(name: str) -> None:
     operation, reason = FROZEN[name]
@@ -300,3 +407,9 @@ def test_channels_stay_for_the_true_reason(name: str) -> None:
     assert "b" in structure.index
     [why] = {frozen.reason for frozen in structure.frozen if frozen.name[0] == "a"}
     assert reason in why
+
+
+def test_the_page_of_operators_is_what_the_table_says(root: Path) -> None:
+    """To make it again: python experiments/operators/page.py > docs/operators.md."""
+    page = load_object(f"{root}/experiments/operators/page.py:page", "page")
+    assert (root / "docs" / "operators.md").read_text() == page()

@@ -108,7 +108,18 @@ def test_training_that_needs_targets_freezes_nothing_and_is_told(net: Any) -> No
     structure = analyze(with_head(net, head, aux=nn.Conv2d(8, 4, 1)), IMAGES)
     assert [g.name for g in structure.groups] == ["a.0", "b.0"]
     [note] = structure.training.notes()
-    assert "aux (ValueError: targets are missing)" in note
+    assert "fails in training mode: ValueError: targets are missing" in note
+    assert note.endswith("even if that is cut: aux")
+
+
+def test_a_head_that_nothing_runs_is_told(net: Any) -> None:
+    """It is behind a flag, or read by another method than forward."""
+    model = with_head(net, lambda m, h: h, aux=nn.Conv2d(8, 4, 1))
+    structure = analyze(model, IMAGES)
+    assert [g.name for g in structure.groups] == ["a.0", "b.0"]
+    [note] = structure.training.notes()
+    assert note.startswith("no forward pass runs these layers; what they read is not known")
+    assert note.endswith(": aux")
 
 
 def test_a_head_that_assumes_a_width_is_told(net: Any) -> None:

@@ -64,8 +64,9 @@ EXAMPLE = torch.randn(2, 4)
         ),
         (lambda: with_part(compiled), "the network's '2' is compiled by torch.compile: pass"),
         (lambda: with_part(compiled_in_place), "the network's '2' is compiled by torch.compile"),
+        (lambda: with_part(lambda part: part.to("meta")), "'2.weight' is on the meta device"),
     ],
-    ids=["script", "trace", "export", "compiled part", "part compiled in place"],
+    ids=["script", "trace", "export", "compiled part", "part compiled in place", "no values"],
 )
 def test_what_cannot_be_cut_is_named(make: Any, message: str) -> None:
     with pytest.raises(ModelError, match=message):

@@ -98,6 +98,15 @@ def test_other_errors_are_as_they_were(tmp_path: Path) -> None:
         raise KeyError("mine")
 
 
+def test_a_full_disk_is_said_to_be_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*args: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Holder, "write", full)
+    with pytest.raises(OSError, match="No space left"), held(tmp_path / "lock", "it"):
+        raise AssertionError("never held")
+
+
 def test_where_no_directory_can_be(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     run = RunDirectory(tmp_path / "file" / "run")
@@ -164,3 +173,13 @@ def test_a_file_system_without_locks(
     ):
         pass
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", [".lock-holder", "..lock-holder.part"])
+def test_a_link_to_another_file_is_not_written_through(name: str, tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("mine")
+    (tmp_path / name).symlink_to(tmp_path / "mine")
+    with held(tmp_path / ".lock", "the run"):
+        holder = Holder.read(tmp_path / ".lock-holder")
+        assert holder is not None and holder.pid == os.getpid()
+    assert (tmp_path / "mine").read_text() == "mine"

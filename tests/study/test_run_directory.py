@@ -103,6 +103,33 @@ def test_plain_safetensors_take_the_versions_of_the_network(run: RunDirectory) -
     assert model.seen == 7
 
 
+def masked(*values: float) -> nn.Module:
+    model = nn.Linear(2, 2)
+    model.register_buffer("mask", torch.tensor(values))
+    return model
+
+
+@pytest.mark.parametrize("is_plain", [True, False])
+def test_masks_may_be_infinite(is_plain: bool, run: RunDirectory) -> None:
+    model = masked(0.0, -float("inf"))
+    run.save_weights(model)
+    if is_plain:  # as versions before wrote it
+        save_file(model.state_dict(), run.weights_path)
+    assert torch.equal(run.load_weights(model.state_dict())["mask"], model.mask)
+    with pytest.raises(RunError, match="NaN or infinity in 'mask'"):
+        run.load_weights(masked(0.0, 0.0).state_dict())
+
+
+def test_masks_that_a_forward_pass_makes_may_be_infinite_but_never_nan(run: RunDirectory) -> None:
+    run.save_weights(masked(-float("inf")))
+    assert run.load_weights(nn.Linear(2, 2).state_dict())["mask"].isinf().all()
+    assert run.load_weights(masked(0.0, 1.0).state_dict())["mask"].isinf().all()  # it resizes it
+    run.save_weights(masked(float("nan")))
+    for own in (nn.Linear(2, 2), masked(-float("inf"))):
+        with pytest.raises(RunError, match="NaN or infinity in 'mask'"):
+            run.load_weights(own.state_dict())
+
+
 def test_state_that_is_no_tensor_stays_the_networks_own(run: RunDirectory) -> None:
     class Extra(nn.Linear):
         def get_extra_state(self) -> Any:

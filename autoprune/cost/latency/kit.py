@@ -158,16 +158,16 @@ def read_kit(
 
 def read_winner(
     path: Path, widths: Sequence[Widths], about: Mapping[str, Any], conditions: Conditions
-) -> tuple[Origin, list[Timing]]:
-    """Return where a winner's kit was run, and how long networks of some widths took there.
+) -> tuple[Origin, Conditions, list[Timing]]:
+    """Return where and how a winner's kit was run, and how long networks of some widths took there.
 
     Raises:
         TableError: the results are damaged, lack a network, or are of another run or conditions.
     """
-    journal, origin, _ = _read(path, about, conditions)
+    journal, origin, conditions = _read(path, about, conditions)
     _check_networks(journal, widths, path)
     known = journal.networks
-    return origin, [known[one] for one in widths]
+    return origin, conditions, [known[one] for one in widths]
 
 
 def _layers(structure: Structure, conditions: Conditions) -> Iterator[KitTask]:

@@ -22,7 +22,7 @@ from autoprune.cost.latency.signature import BARE, Family, Signature, families
 from autoprune.cost.latency.stopwatch import Run, Timing
 from autoprune.cost.latency.table import LatencyTable, Origin
 from autoprune.data.inputs import Inputs
-from autoprune.errors import MeasuringError, TableError, UsageError, first_line
+from autoprune.errors import MeasuringError, TableError, UsageError, describe
 from autoprune.policy import Widths
 from autoprune.structure.groups import Structure
 from autoprune.structure.inputs import sample
@@ -264,6 +264,6 @@ def _measured(
         kept = f"{len(journal)} measurements are kept in {str(journal.path)!r}"
         raise MeasuringError(
             f"the device fails while {makers[-1][0]} and what comes with it are measured "
-            f"({type(error).__name__}: {first_line(error)[:300]}); {kept}: run the same command "
+            f"({describe(error)}); {kept}: run the same command "
             "again to go on."
         ) from error

@@ -159,7 +159,7 @@ def test_an_agent_is_never_half_written(
     agent.save(tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
 
-    def fail(tensors: Any, path: Path) -> None:
+    def fail(tensors: Any, path: Path, besides: Any) -> None:
         path.write_bytes(b"half")
         raise OSError("no space left")
 
