@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_is_leaf, tree_leaves, tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 
 from autoprune.data import Splits
 from autoprune.data.inputs import Inputs, described, map_tensors, plain, with_floats
@@ -157,8 +157,8 @@ def _parts_of(value: Any) -> Iterator[tuple[Any, Any]]:
         yield from enumerate(value)
     elif is_dataclass(value) and not isinstance(value, type):
         yield from ((field.name, getattr(value, field.name)) for field in fields(value))
-    elif not tree_is_leaf(value):
-        yield from enumerate(tree_leaves(value))
+    elif (leaves := tree_leaves(value)) and leaves[0] is not value:
+        yield from enumerate(leaves)
 
 
 def class_scores(output: Any) -> Any:

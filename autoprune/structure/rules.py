@@ -42,8 +42,8 @@ from autoprune.structure.tensor_rules import (
 
 # Element-wise operators beside those that PyTorch tags as such.
 POINTWISE = {
-    *("hardswish", "log_sigmoid", "rrelu_with_noise", "_prelu_kernel", "floor_divide", "rsub"),
-    *("copy", "masked_fill", "native_dropout", "complex", "polar"),
+    *("hardswish", "leaky_relu", "log_sigmoid", "rrelu_with_noise", "_prelu_kernel"),
+    *("floor_divide", "rsub", "copy", "masked_fill", "native_dropout", "complex", "polar"),
 }
 CONVOLUTIONS = {"conv1d", "conv2d", "conv3d"}
 TRANSPOSED = {"conv_transpose1d", "conv_transpose2d", "conv_transpose3d"}
