@@ -19,7 +19,7 @@ from autoprune.cost.latency.journal import Journal, subject
 from autoprune.cost.latency.model import LatencyCost
 from autoprune.cost.latency.profiler import profile
 from autoprune.cost.latency.steps import favoured_step
-from autoprune.cost.latency.table import LatencyTable, describe_noise
+from autoprune.cost.latency.table import LatencyTable, describe_error, describe_noise
 from autoprune.errors import UsageError, first_line
 from autoprune.evaluation.stopwatch import paired_latency_ms
 from autoprune.memory import settled_memory
@@ -185,8 +185,8 @@ def latency_cost(
         progress.note(f"no latency table is given: this host is measured, into {path}")
         today = host_conditions(model)
         table = measure_table(model, structure, inputs, today, path, progress, deadline, True)
-    if (noise := describe_noise(table.origin)) is not None:
-        progress.note(noise)
+    for doubt in filter(None, (describe_noise(table.origin), describe_error(table))):
+        progress.note(doubt)
     table.check(batch=1, dtype=host_conditions(model).dtype)
     return LatencyCost(structure, table)
 

@@ -162,10 +162,10 @@ def profile(
 def _show(table: LatencyTable, path: Path, spec: str) -> None:
     """Print what a table holds, and whether it can be trusted."""
     from autoprune.cli.display import console, warn
-    from autoprune.cost.latency.table import describe_noise
+    from autoprune.cost.latency.table import describe_error, describe_noise
 
-    if (noise := describe_noise(table.origin)) is not None:
-        warn(noise)
+    for doubt in filter(None, (describe_noise(table.origin), describe_error(table))):
+        warn(doubt)
     correction, seconds = table.correction, table.origin.seconds
     usual, largest = correction.relative_error or 0.0, correction.largest_error or 0.0
     took = f" in {seconds:.0f} s" if seconds else ""  # a kit does not say

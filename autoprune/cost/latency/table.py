@@ -17,6 +17,8 @@ from autoprune.errors import TableError, first_line, shown
 from autoprune.structure.groups import Structure
 from autoprune.untrusted import amount, count, each, fields, read_json, text
 
+# Usual errors of predictions above this are called rough.
+ROUGH = 0.15
 FORMAT, VERSION = "autoprune latency table", 2
 
 
@@ -198,3 +200,18 @@ def describe_noise(origin: Origin) -> str | None:
         f"{origin.noisy} of {origin.measurements} measurements spread by more than what they "
         "measure: predictions are rough; measure again on a quieter machine."
     )
+
+
+def describe_error(table: LatencyTable) -> str | None:
+    """Return what is to be said of a table that predicts whole networks badly, if any."""
+    correction = table.correction
+    usual, largest = correction.relative_error or 0.0, correction.largest_error or 0.0
+    if usual <= ROUGH:
+        return None
+    told = (
+        f"latency is predicted to {usual:.0%} only, at worst {largest:.0%}: believe what is "
+        "measured of the winner, not the predictions"
+    )
+    if (table.conditions.threads or 1) == 1:
+        return told
+    return f"{told} (a small network's threads wait for each other: try --threads 1)"

@@ -4,6 +4,7 @@ import json
 import math
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,7 +23,7 @@ from autoprune.cost.latency.kit import write_kit
 from autoprune.cost.latency.model import LatencyCost
 from autoprune.cost.latency.profiler import LAYERS_AT_ONCE, profile
 from autoprune.cost.latency.stopwatch import Timing
-from autoprune.cost.latency.table import LatencyTable, describe_noise
+from autoprune.cost.latency.table import LatencyTable, Origin, describe_error, describe_noise
 from autoprune.errors import MeasuringError, TableError, UsageError
 from autoprune.structure.trace import trace
 
@@ -277,6 +278,17 @@ def test_a_noisy_machine_is_told(stairs: Any) -> None:
     origin = profiled(Noisy(Conditions(backend="stairs")), None).origin
     assert origin.noisy == origin.measurements > 0
     assert "quieter machine" in (describe_noise(origin) or "")
+
+
+@pytest.mark.parametrize(("threads", "hint"), [(1, False), (2, True)])
+def test_predictions_that_are_rough_are_told(threads: int, hint: bool) -> None:
+    origin = Origin("a device", {}, "2026-01-01T00:00:00+00:00", 0, 9, 1.0)
+    good, bad = (Correction(relative_error=error, networks=((1.9, 1.0),)) for error in (0.1, 0.4))
+    table = LatencyTable(Conditions(threads=threads), origin, 0.0, (), good)
+    assert describe_error(table) is None
+    told = describe_error(replace(table, correction=bad)) or ""
+    assert told.startswith("latency is predicted to 40% only, at worst 90%")
+    assert ("--threads 1" in told) == hint
 
 
 # ---------------------------------------------------------------------------------------- backends
