@@ -83,11 +83,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _say(str(stop), INTERRUPTED)
     except (KeyboardInterrupt, typer.Abort):
         status = INTERRUPTED
-    except BrokenPipeError:
-        # The reader (`| head`) has seen enough; Python's own flush at exit must not complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return BROKEN_PIPE
-    except SystemExit as error:  # nothing of ours raises it: this must not pass for success
+    except SystemExit as error:
+        if any(isinstance(cause, BrokenPipeError) for cause in _chain(error)):
+            return _reader_left()  # Click turns the pipe's error into an exit
+        # Nothing of ours raises it: this must not pass for success.
         return _say(f"Error: code of yours ended the command: {describe(error)}", MISTAKE)
     except Exception as error:
         reason = _mistake(error)
@@ -95,6 +94,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         return _say(f"Error: {reason}", MISTAKE)
     return _say("Interrupted.", INTERRUPTED) if status == INTERRUPTED else status or DONE
+
+
+def _reader_left() -> int:
+    """The reader (`| head`) has seen enough: Python's own flush at exit must not complain."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return BROKEN_PIPE
 
 
 def _mistake(error: Exception) -> str | None:

@@ -39,9 +39,12 @@ def test_help_names_every_choice(cli) -> None:
 
 
 def test_a_reader_that_leaves_early() -> None:
-    command = f"{sys.executable} -m autoprune.cli.app inspect --json | head -1"
-    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=True)
-    assert done.stdout == "{\n" and done.stderr == ""
+    """Whether it leaves after a line or before there is one."""
+    inspect = f"{sys.executable} -m autoprune.cli.app inspect --json"
+    for reader, seen in (("head -1", "{\n"), ("true", "")):
+        command = f"{inspect} | {reader}"
+        done = subprocess.run(command, shell=True, capture_output=True, text=True, check=True)
+        assert (done.stdout, done.stderr) == (seen, "")
 
 
 def _raising(error: BaseException):
