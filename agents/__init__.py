@@ -26,17 +26,14 @@ _PLACES = {
     "rl:td3": "autoprune.agents.reinforcement:Td3Strategy",
     "sensitivity": "autoprune.agents.sensitivity:SensitivityStrategy",
     "shallow": "autoprune.agents.uniform:ShallowStrategy",
+    "surrogate": "autoprune.agents.surrogate:SurrogateStrategy",
     "uniform": "autoprune.agents.uniform:UniformStrategy",
 }
 AUTO, FALLBACK = "auto", "bayes"
 # The agent that comes with autoprune.
 BUILT_IN = "built-in"
-# From so many groups on, swaps around what an agent that learnt on another network advises are
-# taken for the best under a budget: they are with 28 (ResNet-56), and are not with 10 (ResNet-20).
-MANY_GROUPS = 16
-# What "auto" stands for, with few groups and with many: the first that has the options given. The
-# few have all that the many have.
-_FEW, _MANY = (FALLBACK, "ddpg"), ("local", FALLBACK)
+# What "auto" stands for, under a budget and without one: the first that has the options given.
+_BOUNDED, _UNBOUNDED = ("surrogate", FALLBACK, "ddpg"), (FALLBACK, "ddpg")
 
 STRATEGIES = (AUTO, *sorted(_PLACES))
 
@@ -66,7 +63,7 @@ def check_strategy(name: str, **options: Any) -> None:
     """
     given = _given(options)
     strategy_class(name)
-    stands_for = _FEW if name == AUTO else (name,)
+    stands_for = _BOUNDED if name == AUTO else (name,)
     for option in given:
         if not any(_takers(stands_for, (option,))):
             able = " or ".join(map(repr, _takers(sorted(_PLACES), (option,))))
@@ -127,9 +124,8 @@ def resolve(name: str, problem: SearchProblem, **options: Any) -> tuple[str, dic
     given = _given(options)
     if name != AUTO:
         return name, given
-    many = problem.projection.constraints and len(problem.space) >= MANY_GROUPS
-    chosen = _taker(_MANY if many else _FEW, given)
-    return chosen, {"agent": BUILT_IN, **given} if chosen == "local" else given
+    bounded = problem.projection.constraints and len(problem.space) > 1
+    return _taker(_BOUNDED if bounded else _UNBOUNDED, given), given
 
 
 __all__ = [

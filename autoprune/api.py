@@ -42,7 +42,7 @@ from autoprune.errors import (
     user_code,
 )
 from autoprune.evaluation.evaluator import timed
-from autoprune.evaluation.reward import DEFAULT_REWARD, Reward, find_reward
+from autoprune.evaluation.reward import DEFAULT_REWARD, Reward, find_reward, on_the_scale_of
 from autoprune.exploration import pose
 from autoprune.latency import Verifier, backend_here
 from autoprune.max_drop import Smallest, check_metric, find_smallest
@@ -196,6 +196,7 @@ def search(
             progress.note(f"the dense network scores {dense:.4f} on the search images")
         _write_down(run, before, settings, bench)
         ledger = Ledger(task.space, run.storage)
+        valued = on_the_scale_of(valued, (t.measurement for t in ledger if t.measurement))
         with session.recorded(ledger):
             verifier = _verifier(model, inputs, task, config, progress)
             arena = Arena(config, bench, valued, ledger, session, progress, verifier)

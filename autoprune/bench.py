@@ -30,11 +30,13 @@ BATCHNORM_SAMPLES = 500
 # The KL that a slower judge must reach, as a share of the quicker one's, to be preferred.
 CLEARLY = 0.9
 
-# Kinds of repair besides the judge's: that by which finalists are chosen, and theirs.
+# Sequential repairs: that by which finalists, and where it pays candidates, are chosen, and theirs.
 QUICK, THOROUGH = "quick-sequential", "sequential"
 # How many times less work the quick one must be than the thorough one. Scoring, which is as much
 # for both, is left out: where forward passes are most of the work, the ratio does not come so far.
 PAYS = 4
+# The most that it may take as the judge's repair, beside the forward passes that score a candidate.
+AFFORDABLE = 3
 
 Evaluate = Callable[[nn.Module], float]
 
@@ -123,13 +125,13 @@ def set_up(
         seconds,
         repair_samples or _repairable(task.structure, images.calibration, config, progress),
     )
-    quick = _quick_builds(builder, judge_name)
+    quick = _judge_builds(builder, judge_name, _affordable(builder, task, images))
     with timed(seconds, "judge"):
         name, judge = _choose_judge(_judges(quick, search, task), task)
     repairs = {name: quick[name], **_careful_builds(builder, evaluate)}
     finals = _judges(repairs, selection, task)
     contests = finals if contest is selection else _judges(repairs, contest, task)
-    settling = BATCHNORM_SAMPLES if "batchnorm" in name else 0
+    settling = {"one-shot+batchnorm": BATCHNORM_SAMPLES, QUICK: len(builder.quick_repair.samples)}
     return Bench(
         dense=search.dense,
         builder=builder,
@@ -137,11 +139,11 @@ def set_up(
         judge_name=name,
         finals=finals,
         contests=contests,
-        settling=settling,
+        settling=settling.get(name, 0),
         races=by_kl,
         judging=len(quick) if judge_name is None else 0,
         final_forwards={
-            name: contest.dense.samples + settling,
+            name: contest.dense.samples + settling.get(name, 0),
             QUICK: contest.dense.samples + len(builder.quick_repair.samples),
             THOROUGH: contest.dense.samples + len(builder.repair.samples),
         },
@@ -243,11 +245,21 @@ def _tell_sliced(structure: Structure, moments: Mapping[str, Moments], progress:
         )
 
 
-def _quick_builds(builder: Builder, judge_name: str | None) -> dict[str, Build]:
+def _affordable(builder: Builder, task: Task, images: Partition) -> bool:
+    """Whether every candidate can be repaired quickly: that costs little more than scoring it."""
+    scoring = len(images.search) * task.costs["flops"].total(task.space.sizes)
+    return builder.quick_repair.work() <= AFFORDABLE * scoring
+
+
+def _judge_builds(builder: Builder, judge_name: str | None, affordable: bool) -> dict[str, Build]:
     """Return how the judge may repair candidates, by its name: in one way where it is known."""
-    builds: dict[str, Build] = {"one-shot": builder.one_shot, "one-shot+batchnorm": builder.settled}
+    builds: dict[str, Build] = {
+        "one-shot": builder.one_shot,
+        "one-shot+batchnorm": builder.settled,
+        QUICK: builder.quick_sequential,
+    }
     if judge_name is None:
-        return builds
+        return builds if affordable else {k: b for k, b in builds.items() if k != QUICK}
     if judge_name not in builds:
         raise RunError(f"the run was begun with the judge {judge_name!r}, which is not known.")
     return {judge_name: builds[judge_name]}

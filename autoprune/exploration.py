@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from autoprune.bench import Bench
+from autoprune.bench import QUICK, Bench
 from autoprune.config import SearchConfig
 from autoprune.errors import RunError
 from autoprune.evaluation.reward import Reward
@@ -18,9 +18,13 @@ from autoprune.study.ledger import Ledger
 from autoprune.task import Task
 
 
-def default_trials(groups: int) -> int:
-    """Return how many evaluations a search of so many groups gets if nobody says."""
-    return min(max(40, 4 * groups), 400)
+def default_trials(groups: int, judge: str) -> int:
+    """Return how many evaluations a search of so many groups gets if nobody says.
+
+    Half as many where the judge repairs candidates as a whole: that takes twice as long and more,
+    and tells more.
+    """
+    return min(max(40, (2 if judge == QUICK else 4) * groups), 400)
 
 
 def pose(task: Task, bench: Bench, config: SearchConfig) -> SearchProblem:
@@ -31,7 +35,7 @@ def pose(task: Task, bench: Bench, config: SearchConfig) -> SearchProblem:
         costs=task.costs,
         rankings=bench.builder.rankings,
         traits=describe(task.structure),
-        trials=config.trials or default_trials(len(task.space)),
+        trials=config.trials or default_trials(len(task.space), bench.judge_name),
         seed=config.seed,
         workers=config.workers,
     )

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean
 
 from torch import nn
 
@@ -25,6 +26,9 @@ CONTENDERS = 24
 SIFTED = 4
 # Finalists where there is no quick repair, or it is no better than the judge's.
 UNSIFTED = 8
+# How many are looked at again where candidates were repaired as those to be sifted are, and how far
+# apart their keep ratios are at least: neighbours are as good as each other, or as overrated.
+FEWER, APART = 12, 0.03
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,6 +109,36 @@ class _Jury:
         return value
 
 
+def shortlist(
+    trials: Sequence[Trial], bench: Bench, always: Collection[Widths] = ()
+) -> Sequence[Trial]:
+    """Return the contenders of the run-off.
+
+    Where candidates were repaired alone, one by one, many are looked at again; where they were
+    repaired as a whole, fewer that are unlike each other.
+
+    Args:
+        trials: with a value, best first.
+        bench: who judged them.
+        always: widths that are among them if they were measured.
+    """
+    if bench.judge_name != QUICK:
+        return trials[:CONTENDERS]
+    chosen: list[Trial] = []
+    rest: list[Trial] = []
+    for trial in trials:
+        near = any(_distance(trial, other) < APART for other in chosen)
+        (rest if near or len(chosen) == FEWER else chosen).append(trial)
+    known = [trial for trial in rest if trial.candidate.widths in always]
+    return [*chosen, *rest[: FEWER - len(chosen)], *known]
+
+
+def _distance(trial: Trial, other: Trial) -> float:
+    """Return the mean difference of the logarithms of what groups keep."""
+    widths = zip(trial.candidate.widths, other.candidate.widths, strict=True)
+    return fmean(abs(math.log(a / b)) for a, b in widths)
+
+
 def run_off(
     trials: Sequence[Trial],
     bench: Bench,
@@ -151,13 +185,13 @@ def _sift(
     Where a quick repair beats the judge's own, these are the best few after it, of as many as half
     of the time allows.
     """
-    own, *others = bench.contests
+    own, *_ = bench.contests
     unsifted = trials[:UNSIFTED], (own, THOROUGH)
-    if QUICK not in others or len(trials) <= SIFTED or jury.half_over:
+    if QUICK not in bench.contests or len(trials) <= SIFTED or jury.half_over:
         return unsifted
-    jury.planned = 1 + len(trials) + SIFTED
+    jury.planned = (own != QUICK) + len(trials) + SIFTED
     before, after = jury.judge(trials[0], own), jury.judge(trials[0], QUICK)
-    if after is None or (before is not None and after <= before):
+    if after is None or (own != QUICK and before is not None and after <= before):
         return unsifted
     values = {0: after}
     for number, trial in enumerate(trials[1:], start=1):

@@ -18,7 +18,7 @@ from autoprune.errors import AutopruneError, first_line, shown
 from autoprune.evaluation.evaluator import timed
 from autoprune.evaluation.reward import Reward
 from autoprune.exploration import explore
-from autoprune.finals import CONTENDERS, UNSIFTED, Finalist, run_off
+from autoprune.finals import UNSIFTED, Finalist, run_off, shortlist
 from autoprune.latency import Verifier, is_miss, overshoot, tightened
 from autoprune.loop import LoopReport, SearchFailed
 from autoprune.progress import Progress
@@ -132,8 +132,10 @@ class Arena:
         )
         session.seconds["strategy"] += report.strategy_seconds
         with timed(session.seconds, "finalists"):
-            best = ledger.best(CONTENDERS, problem.projection.fits)
-            finalist = run_off(best, self.bench, self.reward, self.progress, deadline)
+            best = ledger.best(len(ledger), problem.projection.fits)
+            uniform = problem.projection.project([1.0] * len(problem.space))
+            contenders = shortlist(best, self.bench, {uniform})
+            finalist = run_off(contenders, self.bench, self.reward, self.progress, deadline)
         session.count(*finalist.forwards)
         ledger.keep_session(session.took)
         return Contest(strategy, report, finalist, self._figures(finalist))

@@ -16,7 +16,7 @@ from torch import nn
 from autoprune.bench import QUICK
 from autoprune.errors import ModelError
 from autoprune.evaluation.measurement import Measurement, Scores
-from autoprune.finals import SIFTED, UNSIFTED, run_off
+from autoprune.finals import CONTENDERS, FEWER, SIFTED, UNSIFTED, run_off, shortlist
 from autoprune.policy import Widths
 from autoprune.progress import Progress
 from autoprune.strategy import Candidate, Trial
@@ -140,3 +140,35 @@ def test_sifting_takes_half_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None
     finalist = play({"one-shot": own, "sequential": slow, QUICK: quick}, trials=11)(10.0)
     assert (own.built, quick.built, slow.built) == ([1], [1, 2, 3], [1])
     assert (finalist.measurement.widths, finalist.reconstruction) == ((1,), "sequential")
+
+
+def test_a_judge_that_repairs_as_finalists_are_sifted_does_so_again_on_fresh_images() -> None:
+    quick = Known({w: 0.4 + 0.001 * w for w in range(1, 12)})
+    slow = Known(dict.fromkeys(range(1, 12), 0.3))
+    play({QUICK: quick, "sequential": slow}, trials=11)()
+    assert quick.built[:11] == list(range(1, 12)) and slow.built == [1, 2, 3, 4]
+
+
+def listed(widths: list[Widths], judge: str = QUICK, always: Any = ()) -> list[Widths]:
+    trials = [Trial(Candidate(w), value=-float(n)) for n, w in enumerate(widths)]
+    bench = SimpleNamespace(judge_name=judge)
+    return [t.candidate.widths for t in shortlist(trials, bench, always)]  # type: ignore[arg-type]
+
+
+def test_contenders_that_were_repaired_as_a_whole_are_unlike_each_other() -> None:
+    near = [(100, 100), (101, 100), (50, 100), (100, 101), (50, 99)]
+    far = [(100, w) for w in range(10, 80, 5)]
+    chosen = listed(near + far)
+    assert chosen == [(100, 100), (50, 100), *far[: FEWER - 2]]
+    assert listed(near) == [(100, 100), (50, 100), (101, 100), (100, 101), (50, 99)]
+
+
+def test_the_uniform_widths_are_contenders_wherever_they_stand() -> None:
+    widths = [(100, w) for w in range(10, 95, 5)]
+    assert listed(widths, always={(100, 90)})[FEWER:] == [(100, 90)]
+    assert len(listed(widths, always={(1, 1)})) == FEWER
+
+
+def test_many_are_contenders_where_candidates_were_repaired_in_one_shot() -> None:
+    widths = [(100, w) for w in range(1, 60)]
+    assert listed(widths, "one-shot") == widths[:CONTENDERS]

@@ -19,8 +19,8 @@ MAX_BYTES = 600_000_000
 # Bytes of all inputs in memory from which on their size is told.
 MUCH = 1_000_000_000
 PURPOSES = ("calibration", "search", "selection")
-# Mixed images per image of the selection.
-MIXED = 3
+# Mixed images per image of the selection. By softened KL three tell no more than one.
+MIXED = 1
 CHUNK = 64
 """Samples fetched at a time, so that images are not held twice while they are gathered."""
 

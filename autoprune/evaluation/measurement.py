@@ -22,6 +22,8 @@ class Scores:
         loss: mean cross entropy on the labels, nats.
         top1: share of the samples with a label whose label is the first choice, in [0, 1].
         custom: what the user's `evaluate` returned; higher is better.
+        soft_kl: `kl` of class probabilities softened by a temperature (Hinton et al. 2015,
+            "Distilling the Knowledge in a Neural Network", section 2), times its square.
         samples: how many there were.
     """
 
@@ -29,6 +31,7 @@ class Scores:
     loss: float | None = None
     top1: float | None = None
     custom: float | None = None
+    soft_kl: float | None = None
     samples: int = 0
 
     @classmethod
@@ -38,7 +41,7 @@ class Scores:
         Raises:
             ValueError: they are none.
         """
-        scores = dict.fromkeys(("kl", "loss", "top1", "custom"), or_none(real))
+        scores = dict.fromkeys(("kl", "loss", "top1", "custom", "soft_kl"), or_none(real))
         return cls(**fields(data, {}, {**scores, "samples": count}))
 
     @property

@@ -29,6 +29,9 @@ LOOKS = (0.125, 0.25, 0.5, 0.75)
 CERTAIN = 2.5
 # Fewer images than this say nothing about their own spread.
 LEAST = 50
+# Temperature of the softened KL. A plain KL is mostly that of the few images on which a network
+# errs; softened class probabilities differ on all of them, so that fewer tell two networks apart.
+TEMPERATURE = 4.0
 
 Rival: TypeAlias = tuple[Hashable, Callable[[], nn.Module]]
 """What a rival is remembered by, and how to get it where it is not."""
@@ -39,9 +42,9 @@ class SampleScores:
     """How well a network does on each of some samples.
 
     Attributes:
-        rows: the KL from the dense network's class probabilities and, where there are labels, the
-            cross entropy and whether the label is the first choice, NaN where a sample has no
-            label: (1 or 3, samples).
+        rows: the KL from the dense network's class probabilities, the same softened and, where
+            there are labels, the cross entropy and whether the label is the first choice, NaN where
+            a sample has no label: (2 or 4, samples).
     """
 
     rows: Tensor
@@ -50,16 +53,18 @@ class SampleScores:
         return self.rows.shape[1]
 
     @property
-    def kl(self) -> Tensor:
-        """KL of every sample, nats."""
-        return self.rows[0]
+    def soft_kl(self) -> Tensor:
+        """Softened KL of every sample, nats."""
+        return self.rows[1]
 
     @classmethod
     def of(cls, dense: Tensor, logits: Tensor, targets: Tensor | None) -> SampleScores:
         """Compare class scores (samples, classes) with the dense network's and the labels."""
         # Half precision would round hits and misses when their mean is taken.
-        p, q = (at_least_single(scores).log_softmax(1) for scores in (dense, logits))
-        rows = [F.kl_div(q, p, reduction="none", log_target=True).sum(1)]
+        wide = at_least_single(dense), at_least_single(logits)
+        p, q = (scores.log_softmax(1) for scores in wide)
+        soft_p, soft_q = ((scores / TEMPERATURE).log_softmax(1) for scores in wide)
+        rows = [_kl(p, q), TEMPERATURE**2 * _kl(soft_p, soft_q)]
         if targets is not None:
             right = (q.argmax(1) == targets).to(q.dtype)
             of_labels = [F.nll_loss(q, targets, ignore_index=NO_LABEL, reduction="none"), right]
@@ -78,9 +83,16 @@ class SampleScores:
     def beside(self, rival: SampleScores) -> Scores:
         """Return the scores expected on all samples of a rival, of which these are the first."""
         means = expected_means(self.rows, rival.rows).tolist()
-        if len(means) < 3 or math.isnan(means[2]):  # no sample has a label
-            return Scores(means[0], samples=len(self))
-        return Scores(means[0], means[1], min(means[2], 1.0), samples=len(self))
+        kl, soft_kl, *labelled = means
+        if not labelled or math.isnan(labelled[1]):  # no sample has a label
+            return Scores(kl, soft_kl=soft_kl, samples=len(self))
+        loss, top1 = labelled
+        return Scores(kl, loss, min(top1, 1.0), soft_kl=soft_kl, samples=len(self))
+
+
+def _kl(p: Tensor, q: Tensor) -> Tensor:
+    """Return the KL of every sample from logarithms of probabilities, (samples, classes)."""
+    return F.kl_div(q, p, reduction="none", log_target=True).sum(1)
 
 
 def expected_means(rows: Tensor, others: Tensor) -> Tensor:
@@ -92,12 +104,12 @@ def expected_means(rows: Tensor, others: Tensor) -> Tensor:
     differences = rows - others[:, : rows.shape[1]]
     # The first samples alone may have no label.
     means = others.nanmean(1) + differences.nanmean(1).nan_to_num(0.0)
-    means[0] = others[0].mean() + differences[0].mean()
+    means[:2] = others[:2].mean(1) + differences[:2].mean(1)
     return means.clamp_min(0.0)
 
 
 def race(batches: Iterable[SampleScores], rival: SampleScores) -> SampleScores:
-    """Return a network's scores, of the first samples only if it falls too far behind by KL.
+    """Return a network's scores, of the first samples only if it falls too far behind.
 
     Args:
         batches: scores of the samples in the rival's order; no more are taken than needed.
@@ -112,7 +124,7 @@ def race(batches: Iterable[SampleScores], rival: SampleScores) -> SampleScores:
         if looks and looks[0] <= seen < len(rival):
             looks = [look for look in looks if look > seen]
             so_far = SampleScores.join(parts)
-            if _is_behind(so_far.kl - rival.kl[:seen], len(rival)):
+            if _is_behind(so_far.soft_kl - rival.soft_kl[:seen], len(rival)):
                 return so_far
     return SampleScores.join(parts)
 

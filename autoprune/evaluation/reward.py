@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 from autoprune.errors import RewardError, UsageError, shown, user_code
@@ -20,7 +20,13 @@ ENTRY_POINTS = "autoprune.rewards"
 
 
 def negative_kl(measurement: Measurement) -> float:
-    """−KL to the dense network: needs no labels, and far less noisy than top-1 on small splits."""
+    """−softened KL to the dense network: needs no labels, and is least noisy on small splits."""
+    assert measurement.scores.soft_kl is not None
+    return -measurement.scores.soft_kl
+
+
+def negative_plain_kl(measurement: Measurement) -> float:
+    """−KL as it is, by which runs begun before it was softened go on."""
     assert measurement.scores.kl is not None
     return -measurement.scores.kl
 
@@ -117,6 +123,15 @@ class NamedReward:
     def _error(self, fault: str, measurement: Measurement) -> RewardError:
         costs = ", ".join(f"{name}={cost:.12g}" for name, cost in measurement.costs.items())
         return RewardError(f"the reward {self.name!r} {fault} for a network of {costs}")
+
+
+def on_the_scale_of(reward: NamedReward, earlier: Iterable[Measurement]) -> NamedReward:
+    """Return the reward as a run's earlier trials were valued by it."""
+    scores = [measurement.scores for measurement in earlier]
+    before = any(one.kl is not None and one.soft_kl is None for one in scores)
+    if reward.name == DEFAULT_REWARD and before:
+        return replace(reward, function=negative_plain_kl)
+    return reward
 
 
 def find_reward(wanted: str | Callable[[Measurement], Any]) -> NamedReward:

@@ -20,6 +20,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from threading import Lock
 from typing import Any
 
 import torch
@@ -62,8 +63,8 @@ class Effort:
 
 
 THOROUGH_EFFORT = Effort(samples=None, rows=64_000, rounds=3)
-# A tenth of the time, and tells good cut networks apart that look alike without repair.
-QUICK_EFFORT = Effort(samples=500, rows=8_000, rounds=0)
+# A tenth of the time. With no round it prefers other networks than the thorough repair does.
+QUICK_EFFORT = Effort(samples=500, rows=8_000, rounds=1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,6 +161,7 @@ class SequentialRepair:
         self._seed = seed
         self._effort = effort
         self._targets: Mapping[str, Target] | None = None
+        self._lock = Lock()  # candidates are built in several threads
 
     def with_effort(self, effort: Effort) -> SequentialRepair:
         """Return the same on no more samples, at another effort."""
@@ -186,10 +188,11 @@ class SequentialRepair:
             small: the cut network; its weights are the prior.
             keep: the entries that stayed.
         """
-        if self._targets is None:
-            recording = _Recording(self._dense, self._structure, self._seed, self._effort.rows)
-            recording.run(self.samples)
-            self._targets = recording.targets
+        with self._lock:
+            if self._targets is None:
+                recording = _Recording(self._dense, self._structure, self._seed, self._effort.rows)
+                recording.run(self.samples)
+                self._targets = recording.targets
         refitting = _Refitting(
             small, self._dense, self._structure, keep, self._targets, self._effort.rounds
         )

@@ -64,6 +64,10 @@ def _stage(inputs: int, outputs: int, stride: int, blocks: int) -> nn.Sequential
     return nn.Sequential(BasicBlock(inputs, outputs, stride), *rest)
 
 
+def resnet14() -> CifarResNet:
+    return CifarResNet(2)
+
+
 def resnet20() -> CifarResNet:
     return CifarResNet(3)
 

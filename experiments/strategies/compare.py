@@ -1,12 +1,16 @@
-"""Strategies at equal evaluations: what each finds on CIFAR-10, on images it never saw.
+"""Strategies at equal evaluations or equal time: what each hands over, on images it never saw.
 
 Usage: python experiments/strategies/compare.py SHARED resnet20 \
     --strategies random uniform knapsack --seeds 0 1 2 --trials 100
 
-SHARED holds data/ and checkpoints/ of CIFAR-10. Probes count as trials. Every strategy is given the
-same images, statistics and judge of a seed; the winner of its run-off, as in every search, or with
-`--contenders 1` its best candidate, is then scored on the test images, which nothing before has
-read: with the judge's repair, and as handed over.
+SHARED holds data/ and checkpoints/ of CIFAR-10; other networks are named as FILE.py:FACTORY=WEIGHTS
+(train.py beside cifar_resnet.py makes such). Probes count as trials. Every strategy is given the
+same images, statistics and judge of a seed; the winner of the run-off that every search ends with,
+or with `--contenders 1` its best candidate, is then scored on the test images, which nothing before
+has read: with the judge's repair, and as handed over.
+
+With `--seconds` every search gets so many, run-off included, but not the statistics, which all
+share. Strategies that plan ahead are told how many trials of the uniform cut would fit.
 Weights that one strategy had solved are remembered for the next, so that those named first look a
 little slower.
 """
@@ -20,10 +24,12 @@ import statistics
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import optuna
+from scipy.stats import spearmanr
 from torch import nn
 
 from autoprune.agents import make_strategy
@@ -34,10 +40,11 @@ from autoprune.data import Split, SplitSizes, load_splits, partition
 from autoprune.evaluation.reward import negative_kl
 from autoprune.evaluation.scoring import score_split
 from autoprune.exploration import explore, pose
-from autoprune.finals import CONTENDERS, run_off
+from autoprune.finals import run_off, shortlist
 from autoprune.memory import kept_memory
 from autoprune.progress import Progress
-from autoprune.strategy import SearchProblem
+from autoprune.session import SEARCH_SHARE
+from autoprune.strategy import SearchProblem, Trial
 from autoprune.study.ledger import Ledger
 from autoprune.task import Task, define_task
 
@@ -51,10 +58,13 @@ class Row:
     Attributes:
         searched: KL of its best candidate on the search images.
         kl, top1: of the winner on the test images, with the judge's repair.
-        repaired_kl, repaired_top1: the same as it is handed over.
+        repaired_kl, repaired_top1: the same as it is handed over, after the common run-off.
+        correlation: of the searched value with the KL after thorough repair on the test images,
+            by rank, among some of the last 50 candidates; None where that was not asked for.
         trials: evaluations, probes included.
         forwards: images scored.
         seconds: of the whole search, without the run-off.
+        final_seconds: of the run-off.
         widths: of the winner.
     """
 
@@ -65,9 +75,11 @@ class Row:
     top1: float
     repaired_kl: float
     repaired_top1: float
+    correlation: float | None
     trials: int
     forwards: int
     seconds: float
+    final_seconds: float
     widths: tuple[int, ...]
 
 
@@ -90,52 +102,119 @@ def arena(
     seed: int,
     samples: int = 1000,
     workers: int = 1,
+    judge: str | None = None,
 ) -> Arena:
-    """Gather a seed's images and statistics."""
-    weights = shared / "checkpoints" / f"cifar_{network}.th"
-    model = load_model(f"{FACTORY}:{network}", str(weights)).eval()
+    """Gather a seed's images and statistics; no judge named is the usual one."""
+    factory, _, weights = network.partition("=")
+    if not weights:
+        factory = f"{FACTORY}:{network}"
+        weights = str(shared / "checkpoints" / f"cifar_{network}.th")
+    model = load_model(factory, weights).eval()
     sizes = SplitSizes(search=samples)
     images = partition(load_splits(f"cifar10:{shared / 'data'}"), sizes, seed)
     config = SearchConfig(budget=budget, trials=trials, seed=seed, workers=workers)
     inputs = images.calibration.inputs[:2]
     task = define_task(model, inputs, config, Path("unused"), Progress())
-    bench = set_up(model, task, images, None, config, Progress(), {})
+    bench = set_up(model, task, images, None, config, Progress(), {}, judge)
     if images.test is None:
         raise SystemExit("no test images in SHARED")
     return Arena(model, images.test, task, pose(task, bench, config), bench)
 
 
-def play(name: str, arena: Arena, contenders: int = CONTENDERS) -> Row:
-    """Run one search and score its winner, the best of so many trials that are looked at again."""
-    start, bench = time.perf_counter(), arena.bench
+def play(
+    name: str,
+    arena: Arena,
+    contenders: int | None = None,
+    seconds: float | None = None,
+    correlated: int = 0,
+) -> Row:
+    """Run one search and score its winner.
+
+    Args:
+        name: of the strategy.
+        arena: what it shares with others.
+        contenders: of its best candidates that are looked at again; None as every search does.
+        seconds: that it may take with its run-off; None for the arena's trials.
+        correlated: of the last 50 candidates that the searched value is compared with thoroughly.
+    """
+    start, bench, problem = time.perf_counter(), arena.bench, arena.problem
+    stop = deadline = math.inf
+    if seconds is not None:
+        deadline = time.monotonic() + seconds
+        stop = time.monotonic() + SEARCH_SHARE * seconds
+        problem = replace(problem, trials=affordable(arena, SEARCH_SHARE * seconds))
     with tempfile.TemporaryDirectory() as folder:
         ledger = Ledger(arena.task.space, f"sqlite:///{folder}/study.db")
-        strategy = make_strategy(name, arena.problem)
-        explore(strategy, strategy.problem.trials, bench, negative_kl, ledger, math.inf, Progress())
-    seconds = time.perf_counter() - start
-    best = ledger.best(contenders, arena.problem.projection.fits)
-    winner = run_off(best, bench, negative_kl, Progress())
+        strategy = make_strategy(name, problem)
+        most = problem.trials if seconds is None else 10 * problem.trials
+        explore(strategy, most, bench, negative_kl, ledger, stop, Progress())
+    searched = time.perf_counter()
+    best = ledger.best(len(ledger), problem.projection.fits)
+    uniform = problem.projection.project([1.0] * len(problem.space))
+    chosen = best[:contenders] if contenders else shortlist(best, bench, {uniform})
+    winner = run_off(chosen, bench, negative_kl, Progress(), deadline)
+    ended = time.perf_counter()
     widths = winner.measurement.widths
     quick, _ = bench.finals[bench.judge_name].build(widths)
     _, quick_scores, scores = score_split(arena.model, [quick, winner.network], arena.test)
     return Row(
         strategy=name,
-        seed=arena.problem.seed,
+        seed=problem.seed,
         searched=-(best[0].value or 0.0),
         kl=quick_scores.kl or 0.0,
         top1=quick_scores.top1 or 0.0,
         repaired_kl=scores.kl or 0.0,
         repaired_top1=scores.top1 or 0.0,
+        correlation=rank_correlation(list(ledger), arena, correlated) if correlated else None,
         trials=len(ledger),
         forwards=sum(bench.forwards(trial.measurement) for trial in ledger),
-        seconds=round(seconds, 1),
+        seconds=round(searched - start, 1),
+        final_seconds=round(ended - searched, 1),
         widths=widths,
     )
 
 
+def affordable(arena: Arena, seconds: float) -> int:
+    """Return how many trials of the uniform cut there are in so many seconds."""
+    widths = arena.problem.projection.project([1.0] * len(arena.problem.space))
+    arena.bench.judge.measure(widths)  # what is only done once
+    start = time.perf_counter()
+    arena.bench.judge.measure(widths)
+    return max(int(seconds / (time.perf_counter() - start)), 1)
+
+
+def rank_correlation(trials: Sequence[Trial], arena: Arena, count: int) -> float:
+    """Return Spearman's coefficient of searched values and KL handed over, of the last trials.
+
+    Args:
+        trials: in their order.
+        arena: where they were made.
+        count: how many of the last 50 are repaired thoroughly, spread evenly over their values.
+    """
+    fits = arena.problem.projection.fits
+    known = [t for t in trials if t.value is not None and fits(t.candidate.widths)][-50:]
+    ranked = sorted(known, key=lambda trial: trial.value or 0.0)
+    places = np.linspace(0, len(ranked) - 1, min(count, len(ranked))).round().astype(int)
+    shown = [ranked[place] for place in places]
+    builder = arena.bench.builder
+    kls = [
+        score_split(arena.model, [builder.sequential(t.candidate.widths, {})], arena.test)[1].kl
+        for t in shown
+    ]
+    return float(spearmanr([-(t.value or 0.0) for t in shown], kls).statistic)
+
+
 def summary(rows: Sequence[Row]) -> str:
     """Return mean ± standard deviation over the seeds, strategy by strategy."""
-    columns = ("searched", "kl", "repaired_kl", "repaired_top1", "trials", "forwards", "seconds")
+    columns = (
+        "searched",
+        "kl",
+        "repaired_kl",
+        "repaired_top1",
+        "trials",
+        "seconds",
+        "final_seconds",
+    )
     lines = [f"{'strategy':12}" + "".join(f"{column:>17}" for column in columns)]
     for name in dict.fromkeys(row.strategy for row in rows):
         own = [row for row in rows if row.strategy == name]
@@ -154,7 +233,7 @@ def _spread(values: Sequence[float]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("shared", type=Path)
-    parser.add_argument("network", help="resnet20 or resnet56")
+    parser.add_argument("network", help="resnet20, resnet56 or FILE.py:FACTORY=WEIGHTS")
     parser.add_argument("--strategies", nargs="+", default=["random", "uniform", "knapsack"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--trials", type=int, default=100)
@@ -162,24 +241,32 @@ def main() -> None:
     parser.add_argument(
         "--contenders",
         type=int,
-        default=CONTENDERS,
         help="for the run-off; 1: the best candidate wins",
     )
+    parser.add_argument("--seconds", type=float, help="of every search, instead of --trials")
+    parser.add_argument("--judge", help="how candidates are repaired, by name")
+    parser.add_argument("--correlated", type=int, default=0, help="candidates compared by rank")
     parser.add_argument("--workers", type=int, default=1, help="candidates evaluated at once")
     parser.add_argument("--output", type=Path, help="JSON; strategies-NETWORK.json by default")
     args = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    output = args.output or Path(f"strategies-{args.network}.json")
+    output = args.output or Path(f"strategies-{Path(args.network).stem}.json")
     rows: list[Row] = []
     for seed in args.seeds:
         shared = arena(
-            args.shared, args.network, args.budget, args.trials, seed, workers=args.workers
+            args.shared,
+            args.network,
+            args.budget,
+            args.trials,
+            seed,
+            workers=args.workers,
+            judge=args.judge,
         )
         for name in args.strategies:
-            rows.append(play(name, shared, args.contenders))
+            rows.append(play(name, shared, args.contenders, args.seconds, args.correlated))
             print(rows[-1], flush=True)
             output.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
-    print(f"{args.network}, {args.budget}, {args.contenders} contenders, seeds {args.seeds}")
+    print(f"{args.network}, {args.budget}, seeds {args.seeds}")
     print(f"{summary(rows)}\n{output}")
 
 

@@ -36,6 +36,7 @@ ALL = [
     ("bayes", "cmaes"),
     ("ddpg", None),
     ("local", None),
+    ("surrogate", None),
     ("netadapt", None),
     ("rl:ppo", None),
     ("rl:sac", None),
@@ -187,24 +188,19 @@ def test_what_needs_a_budget_is_refused_without_one(name: str) -> None:
         check_unbounded(name)
 
 
-def test_auto_takes_what_is_best_for_the_size(make_toy: Any) -> None:
-    for groups, bounded, name in ((15, True, "bayes"), (16, True, "local"), (16, False, "bayes")):
+def test_auto_takes_what_was_measured_to_be_best(make_toy: Any) -> None:
+    for groups, bounded, name in ((4, True, "surrogate"), (1, True, "bayes"), (16, False, "bayes")):
         problem = make_toy([8] * groups, bounded=bounded).problem
         assert make_strategy("auto", problem).name == name
-    assert make_strategy("auto", make_toy([8] * 16).problem).agent_from["path"] == "built-in"
     assert make_strategy("auto", make_toy([8] * 16).problem, sampler="gp").name == "bayes"
 
 
-@pytest.mark.parametrize(
-    ("groups", "bounded", "name"), [(4, True, "ddpg"), (16, True, "local"), (16, False, "ddpg")]
-)
-def test_auto_takes_a_strategy_that_can_use_an_agent(
-    groups: int, bounded: bool, name: str, make_toy: Any
-) -> None:
+@pytest.mark.parametrize("bounded", [True, False])
+def test_auto_takes_a_strategy_that_can_use_an_agent(bounded: bool, make_toy: Any) -> None:
     check_strategy("auto", agent="built-in")
-    problem = make_toy([8] * groups, bounded=bounded).problem
+    problem = make_toy([8] * 16, bounded=bounded).problem
     strategy = make_strategy("auto", problem, agent="built-in")
-    assert (strategy.name, strategy.agent_from["path"]) == (name, "built-in")
+    assert (strategy.name, strategy.agent_from["path"]) == ("ddpg", "built-in")
     with pytest.raises(RunError, match="no-such-run"):
         check_strategy("auto", agent="no-such-run")
 

@@ -212,14 +212,13 @@ def test_what_auto_stood_for_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         given = {**options, "trials": trials, "resume": trials > 1}
         return str(autoprune.search(classifier(), data=dataset(), **given).result["searched_by"])
 
-    monkeypatch.setattr(agents, "MANY_GROUPS", 1)
+    monkeypatch.setattr(agents, "_BOUNDED", ("local",))
     assert searched_by(1) == "local"
-    monkeypatch.setattr(agents, "MANY_GROUPS", 99)
+    monkeypatch.setattr(agents, "_BOUNDED", ("random",))
     assert searched_by(2) == "local"
     # A run of a version that knew one strategy alone, and did not write it down.
     storage = RunDirectory(tmp_path / "run").storage
     optuna.load_study(study_name=STUDY_NAME, storage=storage).set_user_attr("strategy", None)
-    monkeypatch.setattr(agents, "MANY_GROUPS", 1)
     assert searched_by(3) == "bayes"
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import pytest
@@ -17,7 +18,12 @@ from autoprune.evaluation.streams import CPU_BATCH
 def batches_of(kl: Tensor, size: int, taken: list[int]) -> Iterator[SampleScores]:
     for part in kl.split(size):
         taken.append(len(part))
-        yield SampleScores(part[None])
+        yield scores_of(part)
+
+
+def scores_of(kl: Tensor) -> SampleScores:
+    """Samples whose plain KL says nothing: it is the softened one that races."""
+    return SampleScores(torch.stack([torch.zeros_like(kl), kl]))
 
 
 def noisy(mean: float, count: int = 400, seed: int = 0) -> Tensor:
@@ -27,30 +33,41 @@ def noisy(mean: float, count: int = 400, seed: int = 0) -> Tensor:
 
 
 def test_estimate_beside_a_rival_by_hand() -> None:
-    theirs = torch.tensor([[1.0, 2.0, 3.0, 6.0], [3.0, 3.0, 0.0, 0.0]])
+    theirs = torch.tensor([[1.0, 2.0, 3.0, 6.0], [3.0, 3.0, 0.0, 0.0], [3.0, 3.0, 0.0, 0.0]])
     # 1 and 2 above the first two of mean 3; 3 and 3 below the first two of mean 1.5.
-    own = torch.tensor([[2.0, 4.0], [0.0, 0.0]])
-    assert expected_means(own, theirs).tolist() == pytest.approx([3 + 1.5, 0.0])
+    own = torch.tensor([[2.0, 4.0], [0.0, 0.0], [0.0, 0.0]])
+    assert expected_means(own, theirs).tolist() == pytest.approx([3 + 1.5, 0.0, 0.0])
+
+
+def test_softened_kl_by_hand() -> None:
+    """At temperature 4, logits 4 ln 3 apart are odds of three to one; times 16."""
+    dense, other = torch.tensor([[4 * math.log(3), 0.0]]), torch.tensor([[0.0, 0.0]])
+    found = SampleScores.of(dense, other, None).mean()
+    assert found.soft_kl == pytest.approx(
+        16 * (0.75 * math.log(0.75 / 0.5) + 0.25 * math.log(0.25 / 0.5)), rel=1e-5
+    )
+    assert found.kl == pytest.approx(81 / 82 * math.log(2 * 81 / 82) + math.log(2 / 82) / 82)
 
 
 def test_first_samples_without_labels_say_nothing_about_them() -> None:
     nan = torch.nan
-    theirs = torch.tensor([[1.0, 2.0, 3.0, 6.0], [nan, nan, 2.0, 4.0], [nan, nan, 0.0, 1.0]])
-    own = SampleScores(torch.tensor([[2.0, 4.0], [nan, nan], [nan, nan]]))
+    kl = [1.0, 2.0, 3.0, 6.0]
+    theirs = torch.tensor([kl, kl, [nan, nan, 2.0, 4.0], [nan, nan, 0.0, 1.0]])
+    own = SampleScores(torch.tensor([[2.0, 4.0], [1.0, 2.0], [nan, nan], [nan, nan]]))
     found = own.beside(SampleScores(theirs))
-    assert (found.kl, found.loss, found.top1) == (4.5, 3.0, 0.5)
+    assert (found.kl, found.soft_kl, found.loss, found.top1) == (4.5, 3.0, 3.0, 0.5)
 
 
 def test_estimate_from_all_samples_is_the_mean() -> None:
     own, theirs = noisy(5.0, seed=1), noisy(4.0, seed=2)
-    found = expected_means(own[None], theirs[None])
+    found = expected_means(own.expand(2, -1), theirs.expand(2, -1))[0]
     assert float(found) == pytest.approx(float(own.mean()), rel=1e-6)
 
 
 def test_what_is_far_behind_is_dropped_at_the_first_look() -> None:
     rival, taken = 10 + noisy(0.0), list[int]()
     # Behind by one standard deviation: seven standard errors of 50 samples.
-    found = race(batches_of(rival + noisy(1.0, seed=1), 50, taken), SampleScores(rival[None]))
+    found = race(batches_of(rival + noisy(1.0, seed=1), 50, taken), scores_of(rival))
     assert len(found) == 50 == LOOKS[0] * len(rival)
     assert taken == [50]
 
@@ -59,19 +76,19 @@ def test_what_is_a_little_behind_is_scored_on_all() -> None:
     rival, taken = 10 + noisy(0.0), list[int]()
     # Behind by 0.02 standard deviations: far from certain after 200 samples.
     own = rival + noisy(0.02, seed=1)
-    assert len(race(batches_of(own, 50, taken), SampleScores(rival[None]))) == 400
+    assert len(race(batches_of(own, 50, taken), scores_of(rival))) == 400
     assert sum(taken) == 400
 
 
 def test_a_later_look_sees_what_earlier_ones_could_not() -> None:
     rival = 10 + noisy(0.0)
     own = rival + torch.cat([noisy(0.0, 100, 1), noisy(1.0, 300, 2)])
-    assert len(race(batches_of(own, 50, []), SampleScores(rival[None]))) == 200
+    assert len(race(batches_of(own, 50, []), scores_of(rival))) == 200
 
 
 def test_few_samples_are_no_reason_to_drop() -> None:
     count = int(LEAST / max(LOOKS)) - 2
-    rival = SampleScores(torch.zeros(1, count))
+    rival = scores_of(torch.zeros(count))
     assert len(race(batches_of(noisy(9.0, count), 5, []), rival)) == count
 
 
@@ -79,7 +96,7 @@ def test_few_samples_are_no_reason_to_drop() -> None:
 def test_who_is_nowhere_worse_is_never_dropped(seed: int, margin: float) -> None:
     rival = 10 + noisy(0.0, seed=seed)
     better = rival - margin * torch.rand(400, generator=torch.Generator().manual_seed(seed))
-    assert len(race(batches_of(better, 50, []), SampleScores(rival[None]))) == 400
+    assert len(race(batches_of(better, 50, []), scores_of(rival))) == 400
 
 
 class TestScorer:

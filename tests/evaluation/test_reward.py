@@ -21,6 +21,7 @@ from autoprune.evaluation.reward import (
     check_labels,
     find_reward,
     needs_no_budget,
+    on_the_scale_of,
 )
 
 
@@ -30,7 +31,7 @@ def measured(costs: Mapping[str, float] | None = None, **scores: Any) -> Measure
 
 
 def test_built_in_values_by_hand() -> None:
-    labelled = {"kl": 0.5, "top1": 0.75, "samples": 100}
+    labelled = {"kl": 0.4, "soft_kl": 0.5, "top1": 0.75, "samples": 100}
     for name, found, value in (
         ("kl", measured(**labelled), -0.5),
         ("kl", measured(custom=0.25), 0.25),
@@ -41,6 +42,15 @@ def test_built_in_values_by_hand() -> None:
         ("accuracy_latency", measured({"latency": 2.0}, **labelled), -1.9002256148855205),
     ):
         assert find_reward(name)(found) == pytest.approx(value, rel=1e-12), name
+
+
+def test_a_run_goes_on_by_the_kl_that_it_was_begun_with() -> None:
+    softened, plain = measured(kl=0.4, soft_kl=0.5), measured(kl=0.3)
+    by_kl, by_top1 = find_reward("kl"), find_reward("accuracy")
+    for earlier, value in (([], -0.5), ([softened], -0.5), ([softened, plain], -0.4)):
+        assert on_the_scale_of(by_kl, earlier)(softened) == value
+    assert on_the_scale_of(by_top1, [plain]) == by_top1
+    assert on_the_scale_of(by_kl, [measured(custom=1.0)]) == by_kl
 
 
 def test_less_cost_is_better_even_without_an_error() -> None:
@@ -139,7 +149,7 @@ def test_entry_points(installed: Callable[..., None]) -> None:
 
 def test_a_built_in_name_is_never_an_entry_point(installed: Callable[..., None]) -> None:
     installed(entry("kl", "math:tan"))
-    assert find_reward("kl")(measured(kl=0.5)) == -0.5
+    assert find_reward("kl")(measured(kl=0.5, soft_kl=0.5)) == -0.5
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,15 @@ def problem(trials: int = 10, seed: int = 0, workers: int = 1) -> SearchProblem:
 def measurement(widths: Widths) -> Measurement:
     costs = {"flops": float(sum(widths))}
     kl = float(sum((w - goal) ** 2 for w, goal in zip(widths, (8, 4, 2), strict=True)))
-    return Measurement(widths, SPACE.names, Scores(kl=kl), Scores(kl=0.0), costs, costs, {})
+    return Measurement(
+        widths,
+        SPACE.names,
+        Scores(kl=kl, soft_kl=kl),
+        Scores(kl=0.0, soft_kl=0.0),
+        costs,
+        costs,
+        {},
+    )
 
 
 def reward(found: Measurement) -> float:
