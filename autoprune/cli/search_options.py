@@ -51,9 +51,9 @@ Strategy = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="Who chooses the widths: auto (default), local, ddpg, netadapt, bayes, knapsack, "
-        "evolution, sensitivity, global, random, uniform, deep, shallow, rl:ppo, rl:sac, rl:td3 "
-        "or recall (--from).",
+        help="Who chooses the widths: auto (default), surrogate, local, ddpg, netadapt, bayes, "
+        "knapsack, evolution, sensitivity, global, random, uniform, deep, shallow, rl:ppo, "
+        "rl:sac, rl:td3 or recall (--from).",
         rich_help_panel=HOW,
     ),
 ]
