@@ -35,8 +35,8 @@ QUICK, THOROUGH = "quick-sequential", "sequential"
 # How many times less work the quick one must be than the thorough one. Scoring, which is as much
 # for both, is left out: where forward passes are most of the work, the ratio does not come so far.
 PAYS = 4
-# The most that it may take as the judge's repair, beside the forward passes that score a candidate.
-AFFORDABLE = 3
+# The most work that it may be as the judge's repair, beside what scores a candidate.
+AFFORDABLE = 2
 
 Evaluate = Callable[[nn.Module], float]
 
@@ -125,7 +125,7 @@ def set_up(
         seconds,
         repair_samples or _repairable(task.structure, images.calibration, config, progress),
     )
-    quick = _judge_builds(builder, judge_name, _affordable(builder, task, images))
+    quick = _judge_builds(builder, judge_name, _affordable(builder, task, images, config))
     with timed(seconds, "judge"):
         name, judge = _choose_judge(_judges(quick, search, task), task)
     repairs = {name: quick[name], **_careful_builds(builder, evaluate)}
@@ -245,10 +245,16 @@ def _tell_sliced(structure: Structure, moments: Mapping[str, Moments], progress:
         )
 
 
-def _affordable(builder: Builder, task: Task, images: Partition) -> bool:
-    """Whether every candidate can be repaired quickly: that costs little more than scoring it."""
+def _affordable(builder: Builder, task: Task, images: Partition, config: SearchConfig) -> bool:
+    """Whether every candidate can be repaired quickly.
+
+    That is little work beside scoring it, and as many as are evaluated at once fit into memory.
+    """
+    quick = builder.quick_repair
     scoring = len(images.search) * task.costs["flops"].total(task.space.sizes)
-    return builder.quick_repair.work() <= AFFORDABLE * scoring
+    samples, most = len(quick.samples), len(builder.repair.samples)
+    fits = config.workers == 1 or config.workers * samples <= most
+    return fits and quick.work() <= AFFORDABLE * scoring
 
 
 def _judge_builds(builder: Builder, judge_name: str | None, affordable: bool) -> dict[str, Build]:
