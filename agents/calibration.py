@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from autoprune.policy import Widths
-from autoprune.search_spaces.descent import Curves, error_curves
+from autoprune.search_spaces.descent import Curves, expected_losses
 from autoprune.strategy import SearchProblem
 
 Floats = npt.NDArray[np.float64]
@@ -58,7 +58,7 @@ class Calibration:
     """
 
     def __init__(self, problem: SearchProblem) -> None:
-        self._shapes = error_curves(problem.rankings)
+        self._shapes = expected_losses(problem.rankings)
 
     def curves(
         self,

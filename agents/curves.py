@@ -11,7 +11,7 @@ from scipy.interpolate import PchipInterpolator
 from scipy.optimize import isotonic_regression
 
 from autoprune.policy import Widths
-from autoprune.search_spaces.descent import error_curves
+from autoprune.search_spaces.descent import expected_losses
 from autoprune.search_spaces.keep_ratio import with_width
 from autoprune.strategy import Candidate, SearchProblem
 
@@ -59,7 +59,7 @@ def loss_curves(problem: SearchProblem, values: Mapping[Widths, float]) -> tuple
     """
     dense = problem.space.sizes
     top = values.get(dense, max(values.values(), default=0.0))
-    sizes = zip(error_curves(problem.rankings), problem.space.levels, dense, strict=True)
+    sizes = zip(expected_losses(problem.rankings), problem.space.levels, dense, strict=True)
     shapes = [_shape(errors[levels], 1 - levels / size) for errors, levels, size in sizes]
     points = [
         {

@@ -1,4 +1,4 @@
-"""One ranking over the whole network: cut where the least error buys the most budget."""
+"""One ranking over the whole network: cut where the least loss buys the most budget."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from autoprune.agents.course import CourseStrategy
 from autoprune.errors import UsageError
 from autoprune.policy import Widths
-from autoprune.search_spaces.descent import least_error
+from autoprune.search_spaces.descent import least_loss
 from autoprune.strategy import Candidate, SearchProblem
 
 # Keep ratios of all groups that a search without a budget begins with.
@@ -22,10 +22,10 @@ class GlobalStrategy(CourseStrategy):
     """One candidate by the criterion alone; nothing is evaluated.
 
     Where units are scored on one scale for all groups, those below one threshold go (Network
-    Slimming, Liu et al. 2017, section 3.2). Else errors decide: starting from the dense network,
-    the group whose best cut loses the least error for what it saves is cut, until the budget holds.
-    Savings are those of the exact cost model at the current widths: a layer's cost is a product of
-    two widths, so every cut changes its neighbours' prices.
+    Slimming, Liu et al. 2017, section 3.2). Else the losses to expect decide: starting from the
+    dense network, the group whose best cut loses least for what it saves is cut, until the budget
+    holds. Savings are those of the exact cost model at the current widths: a layer's cost is a
+    product of two widths, so every cut changes its neighbours' prices.
     """
 
     name: ClassVar[str] = "global"
@@ -46,7 +46,7 @@ class GlobalStrategy(CourseStrategy):
 
     def _course(self) -> Iterator[list[Candidate]]:
         own = self.problem
-        widths = threshold(own) if self._has_scores else least_error(own.projection, own.rankings)
+        widths = threshold(own) if self._has_scores else least_loss(own.projection, own.rankings)
         yield [Candidate(widths)]
 
 
@@ -68,7 +68,7 @@ def threshold(problem: SearchProblem) -> Widths:
 def warm_starts(problem: SearchProblem) -> list[Widths]:
     """Return the candidates that are known before any search, each once.
 
-    These are the uniform one and, where the criterion gives errors, the one of least error; without
+    These are the uniform one and, where the criterion gives errors, the one of least loss; without
     a budget, uniform ones from the dense network down.
     """
     every = np.ones(len(problem.space))
@@ -77,5 +77,5 @@ def warm_starts(problem: SearchProblem) -> list[Widths]:
     else:
         starts = [problem.projection.project(every)]
         if all(ranking.errors is not None for ranking in problem.rankings):
-            starts.append(least_error(problem.projection, problem.rankings))
+            starts.append(least_loss(problem.projection, problem.rankings))
     return list(dict.fromkeys(starts))

@@ -11,7 +11,7 @@ import numpy as np
 from autoprune.agents.local_search import LocalSearchStrategy
 from autoprune.agents.moves import error, narrow
 from autoprune.policy import Widths
-from autoprune.search_spaces.descent import descend, least_error
+from autoprune.search_spaces.descent import descend, least_loss
 from autoprune.search_spaces.projection import Constraint, Projection
 from autoprune.strategy import Candidate
 
@@ -42,7 +42,7 @@ class NetAdaptStrategy(LocalSearchStrategy):
 
     def _course(self) -> Iterator[Iterable[Candidate]]:
         # A search that is cut short has a candidate; losses are counted from the dense network.
-        start = least_error(self.problem.projection, self.problem.rankings)
+        start = least_loss(self.problem.projection, self.problem.rankings)
         yield self._candidates([start, self.problem.space.sizes])
         yield from self._descend()
         yield from self._refine(start)

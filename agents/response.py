@@ -1,87 +1,131 @@
-"""What the reward is expected to be at any widths, learnt from those that were measured."""
+"""What widths are expected to lose, learnt from those that were measured."""
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from autoprune.policy import Widths
-from autoprune.search_spaces.descent import error_curves
+from autoprune.search_spaces.descent import Curves, expected_losses
 from autoprune.strategy import SearchProblem
 
 Floats = npt.NDArray[np.float64]
 
-# Measured widths that a regression needs.
-FEWEST = 3
+# Prior standard deviations: of the logarithm of a group's scale, of the power of its curve, of that
+# of all curves together, and of what may be anything.
+DOUBT, TILT, BENT, ANY = 1.0, 0.3, 0.25, 1e3
+# Of what is measured about the model.
+NOISE = 0.1
+# No curve bends so much that it hardly rises.
+LEAST_POWER = 0.2
+# Share of the largest loss that every width is taken to lose.
+LEAST = 1e-9
+# Steps of the fit; one that has not converged is good enough.
+STEPS = 30
 
 
-class Response:
-    """Bayesian linear regression of the reward on what every group keeps.
+@dataclass(frozen=True, eq=False)
+class Belief:
+    """What is known of how the groups' losses add up.
 
-    A group counts with its reconstruction error, the logarithm of its keep ratio and the square of
-    that, and all groups together with the logarithm of their summed error: before much is known, a
-    group's error is as bad as any other's, and each answer tells how much worse or better. How
-    strongly coefficients are pulled to zero is learnt, too (MacKay 1992, "Bayesian Interpolation").
-    Of rewards below zero, such as minus the KL, it is the logarithm that is learnt: what groups
-    lose multiplies more than it adds up.
+    log loss = c + (1 + p) log Σ_g h_g exp(a_g) (curve_g / h_g)^(1 + b_g), where h_g is what the
+    curve says of half of the group.
+
+    Attributes:
+        curves: the losses to expect, group by group, none of them zero.
+        mean: of c, p, the groups' a and their b, (2 + 2 groups,).
+        covariance: of these.
     """
 
-    def __init__(self, problem: SearchProblem) -> None:
-        self._errors = error_curves(problem.rankings)
-        self._sizes = np.array(problem.space.sizes, dtype=float)
+    curves: Curves
+    mean: Floats
+    covariance: Floats
 
-    def rank(
-        self, widths: Sequence[Widths], values: Mapping[Widths, float], hope: float = 0.0
-    ) -> list[Widths]:
-        """Return widths by falling promise; as they are while too little is known.
+    def rank(self, widths: Sequence[Widths], hope: float) -> list[Widths]:
+        """Return widths by rising loss.
 
         Args:
             widths: to rank.
-            values: measured rewards.
             hope: standard deviations of what is not known that are counted in favour.
         """
-        if not widths or len(values) < FEWEST or len(set(values.values())) == 1:
-            return list(widths)
-        mean, deviation = self._expected(widths, values)
-        return [widths[i] for i in np.argsort(-(mean + hope * deviation), kind="stable")]
+        expected, slopes = _modelled(self.mean, *_at(self.curves, widths))
+        deviation = np.sqrt(np.einsum("ij,jk,ik->i", slopes, self.covariance, slopes))
+        return [widths[i] for i in np.argsort(expected - hope * deviation, kind="stable")]
 
-    def _expected(
-        self, widths: Sequence[Widths], values: Mapping[Widths, float]
-    ) -> tuple[Floats, Floats]:
-        """Return means and standard deviations, on the scale that is learnt."""
-        from sklearn.linear_model import BayesianRidge
-
-        known, wanted = self._features(list(values)), self._features(widths)
-        groups = len(self._errors)
-        columns = [_alike(*pair, groups) for pair in zip(known, wanted, strict=True)]
-        rows, new = (np.concatenate(own, axis=1) for own in zip(*columns, strict=True))
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a fit that has not converged is good enough
-            model = BayesianRidge().fit(rows, _scaled(list(values.values())))
-        mean, deviation = model.predict(new, return_std=True)
-        return mean, deviation
-
-    def _features(self, widths: Sequence[Widths]) -> list[Floats]:
-        """Return what widths are judged by, kind by kind, (widths, groups or 1)."""
-        rows = np.array(widths)
-        errors = np.stack([curve[rows[:, g]] for g, curve in enumerate(self._errors)], axis=1)
-        logs = np.log(rows / self._sizes)
-        total = np.log(errors.sum(axis=1, keepdims=True) + 1e-12)
-        return [errors, logs, logs**2, total]
+    def draw(self, random: np.random.Generator) -> Curves:
+        """Return the curves as they might be, each as likely as it is believed."""
+        root = np.linalg.cholesky(self.covariance)
+        point = self.mean + root @ random.standard_normal(len(self.mean))
+        scales, powers = point[2:].reshape(2, -1)
+        return [
+            np.exp(scale) * half * (curve / half) ** (1 + max(power, LEAST_POWER - 1))
+            for curve, scale, power in zip(self.curves, scales, powers, strict=True)
+            if (half := curve[len(curve) // 2])
+        ]
 
 
-def _alike(known: Floats, wanted: Floats, groups: int) -> tuple[Floats, Floats]:
-    """Return features of one kind on one scale, which leaves more to those that vary more.
+class Response:
+    """Bayesian regression of the reward on the losses to expect.
 
-    What there is once for all groups weighs as much as all of theirs.
+    Every group's curve is known up to a factor and a power, and so is their sum. The posterior is
+    Gaussian around its maximum (Laplace's approximation; MacKay 2003, "Information Theory,
+    Inference, and Learning Algorithms", chapter 27). Of rewards below zero, such as minus the KL,
+    it is the logarithm that is modelled, of others they themselves, standardised.
     """
-    weight = np.sqrt(groups / known.shape[1]) / (known.std(0).mean() + 1e-9)
-    return weight * (known - known.mean(0)), weight * (wanted - known.mean(0))
+
+    def __init__(self, problem: SearchProblem) -> None:
+        curves = expected_losses(problem.rankings)
+        least = LEAST * max(float(curve[0]) for curve in curves)
+        self._curves = [curve + least for curve in curves]
+
+    def learnt(self, values: Mapping[Widths, float]) -> Belief:
+        """Return what is believed after these rewards; what was before there were any, if none."""
+        from scipy.optimize import least_squares
+
+        each = np.ones(len(self._curves))
+        pull = 1 / np.array([ANY, BENT, *(DOUBT * each), *(TILT * each)])
+        if len(set(values.values())) < 2:
+            return Belief(self._curves, np.zeros_like(pull), np.diag(pull**-2))
+        lost, wanted = _at(self._curves, list(values)), _losses(list(values.values()))
+
+        def residuals(point: Floats) -> Floats:
+            misfit = (_modelled(point, *lost)[0] - wanted) / NOISE
+            return np.concatenate([misfit, pull * point])
+
+        def slopes(point: Floats) -> Floats:
+            return np.concatenate([_modelled(point, *lost)[1] / NOISE, np.diag(pull)])
+
+        start = np.zeros_like(pull)
+        start[0] = np.mean(wanted - _modelled(start, *lost)[0])
+        found = least_squares(residuals, start, jac=slopes, max_nfev=STEPS).x
+        root = slopes(found)
+        return Belief(self._curves, found, np.linalg.inv(root.T @ root))
 
 
-def _scaled(values: Sequence[float]) -> Floats:
-    rewards = np.array(values)
-    return -np.log(-rewards) if (rewards < 0).all() else rewards
+def _at(curves: Curves, widths: Sequence[Widths]) -> tuple[Floats, Floats]:
+    """Return logs of what is lost at widths as shares of halves, (widths, groups), and of these."""
+    rows = np.array(widths)
+    halves = np.log([curve[len(curve) // 2] for curve in curves])
+    lost = np.stack([np.log(curve[rows[:, g]]) for g, curve in enumerate(curves)], axis=1)
+    return lost - halves, halves
+
+
+def _modelled(point: Floats, shares: Floats, halves: Floats) -> tuple[Floats, Floats]:
+    """Return log losses, (widths,), and their derivatives by the point, (widths, 2 + 2 groups)."""
+    scales, powers = point[2:].reshape(2, -1)
+    parts = np.exp(halves + scales + (1 + powers) * shares)
+    total = parts.sum(axis=1, keepdims=True)
+    logs = np.log(total)
+    steps = (1 + point[1]) * parts / total
+    slopes = np.concatenate([np.ones_like(logs), logs, steps, steps * shares], axis=1)
+    return point[0] + (1 + point[1]) * logs[:, 0], slopes
+
+
+def _losses(rewards: Sequence[float]) -> Floats:
+    values = np.array(rewards)
+    if (values < 0).all():
+        return np.log(-values)
+    return (values.mean() - values) / values.std()

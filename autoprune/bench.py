@@ -9,12 +9,14 @@ from torch import nn
 
 from autoprune.config import SearchConfig
 from autoprune.data import Partition, Samples, mixed_pairs
-from autoprune.errors import RunError, listed
+from autoprune.errors import ModelError, RunError, first_line, listed
 from autoprune.evaluation.evaluator import Build, Builder, Evaluator, timed
 from autoprune.evaluation.measurement import Measurement, Scores
+from autoprune.evaluation.racing import TEMPERATURE
 from autoprune.evaluation.reward import DEFAULT_REWARD, check_labels
 from autoprune.evaluation.scoring import ClassificationScorer, CustomScorer, Scorer
 from autoprune.importance import Evidence, Importance, check_needs, make_importance, rank_groups
+from autoprune.importance.losses import with_losses
 from autoprune.memory import memory_share
 from autoprune.progress import Progress
 from autoprune.reconstruction.refit import Refitter
@@ -205,6 +207,7 @@ def gather(
             seed,
             progress=lambda d, t: progress.step("statistics", d, t),
         )
+    refitter = Refitter(model, structure, moments)
     with timed(seconds, "paths"):
         rankings = rank_groups(
             criterion,
@@ -212,10 +215,15 @@ def gather(
             Evidence(deep_copy(model), structure, moments, calibration, seed),
             lambda d, t: progress.step("paths", d, t),
         )
+        try:
+            rankings = with_losses(
+                model, structure, rankings, refitter, calibration, TEMPERATURE, seed
+            )
+        except ModelError as error:
+            progress.note(f"{first_line(error)}; reconstruction errors stand for losses")
     _tell_sliced(structure, moments, progress)
     repair = SequentialRepair(model, structure, calibration.first(repair_samples), seed)
     settling = calibration.first(BATCHNORM_SAMPLES)
-    refitter = Refitter(model, structure, moments)
     return Builder(model, structure, rankings, refitter, settling, repair)
 
 

@@ -1,4 +1,4 @@
-"""The way down to a budget by the rankings' reconstruction errors, with nothing evaluated."""
+"""The way down to a budget by the losses to expect, with nothing evaluated."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from autoprune.search_spaces.keep_ratio import with_width
 from autoprune.search_spaces.projection import Projection
 
 Curves: TypeAlias = Sequence[npt.NDArray[np.float64]]
-"""Per group: the error with w units left, w = 0 … size."""
+"""Per group: what is lost with w units left, w = 0 … size."""
 
 # A cut takes at most this part of a group at once, before prices are looked at again.
 STEPS_PER_GROUP = 16
@@ -28,14 +28,21 @@ def error_curves(rankings: Sequence[Ranking]) -> Curves:
     ]
 
 
-def least_error(projection: Projection, rankings: Sequence[Ranking]) -> Widths:
-    """Return widths on the budget that lose little reconstruction error, greedily."""
-    cut = descend(projection.space.sizes, error_curves(rankings), projection)
+def expected_losses(rankings: Sequence[Ranking]) -> Curves:
+    """Return the losses to expect; the errors where nobody has looked at the network's output."""
+    if any(ranking.losses is None for ranking in rankings):
+        return error_curves(rankings)
+    return [np.asarray(ranking.losses) for ranking in rankings]
+
+
+def least_loss(projection: Projection, rankings: Sequence[Ranking]) -> Widths:
+    """Return widths on the budget that are expected to lose little, greedily."""
+    cut = descend(projection.space.sizes, expected_losses(rankings), projection)
     return projection.fill(cut)
 
 
 def descend(widths: Widths, curves: Curves, projection: Projection) -> Widths:
-    """Cut where the least error buys the most budget, until every bound holds.
+    """Cut where the least loss buys the most budget, until every bound holds.
 
     Savings are those of the exact cost models at the current widths: a layer's cost is a product of
     two widths, so every cut changes its neighbours' prices.
@@ -51,18 +58,18 @@ def descend(widths: Widths, curves: Curves, projection: Projection) -> Widths:
 def _cut(
     widths: Widths,
     group: int,
-    errors: npt.NDArray[np.float64],
+    losses: npt.NDArray[np.float64],
     projection: Projection,
     excess: float,
 ) -> tuple[float, Widths] | None:
-    """Return (error per saving, widths) of a group's best cut at the current widths."""
+    """Return (loss per saving, widths) of a group's best cut at the current widths."""
     space = projection.space
     levels, now = space.levels[group], widths[group]
     lower = levels[levels < now]
     if not len(lower):
         return None
-    # Error curves need not be convex: a cut is as cheap as the cheapest way down.
-    slopes = (errors[lower] - errors[now]) / (now - lower)
+    # Curves need not be convex: a cut is as cheap as the cheapest way down.
+    slopes = (losses[lower] - losses[now]) / (now - lower)
     cheapest = int(slopes.argmin())
     step_floor = now - max(space.sizes[group] // STEPS_PER_GROUP, 1)
     reached = max(lower[cheapest], lower[lower <= max(step_floor, lower[0])][-1])

@@ -41,7 +41,7 @@ import numpy.typing as npt
 from autoprune.cost.model import CostModel
 from autoprune.importance.base import Ranking
 from autoprune.policy import Widths
-from autoprune.search_spaces.descent import least_error
+from autoprune.search_spaces.descent import least_loss
 from autoprune.search_spaces.keep_ratio import SearchSpace, with_width
 from autoprune.search_spaces.projection import Projection
 from autoprune.search_spaces.traits import GroupTraits
@@ -192,7 +192,7 @@ class Episode:
         """Keep ratios of least error; alike where errors of some group are not known."""
         if any(ranking.errors is None for ranking in self._rankings):
             return np.ones(len(self))
-        return self._space.ratios(least_error(self._projection, self._rankings))
+        return self._space.ratios(least_loss(self._projection, self._rankings))
 
     def _planned(self, decided: Widths) -> float:
         if not self._projection.constraints:

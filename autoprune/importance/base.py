@@ -32,11 +32,14 @@ class Ranking:
             estimated them.
         scores: of the units in the order of `order`, falling, on one scale for all groups; None
             where the criterion compares only units of one group.
+        losses: what the network's output is expected to lose with w units left, w = 0 … units, on
+            one scale for all groups; None where nobody has looked. Not the criterion's to say.
     """
 
     order: tuple[int, ...]
     errors: tuple[float, ...] | None = None
     scores: tuple[float, ...] | None = None
+    losses: tuple[float, ...] | None = None
 
     @classmethod
     def by(cls, values: Tensor, scores: Tensor | None = None) -> Ranking:

@@ -190,14 +190,36 @@ class Refitter:
                 changed |= self._place(layer, fit, keep[weight].get(layer.out_dim))
         return changed
 
+    def change(self, weight: str, kept_inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Return by what a consumer's weight changes, and what its output gets in return.
+
+        Inputs that go have weights of zero. Nothing is remembered.
+
+        Returns:
+            of the weight's shape; (out,).
+        """
+        layer = self._structure.layer_of_weight[weight]
+        dense = self._model.get_parameter(weight).detach()
+        if weight in self._problems:
+            fit = self._fit(weight, kept_inputs)
+            small, shift = fit.weight, fit.shift
+        else:
+            small = dense.index_select(layer.in_dim, kept_inputs)
+            shift = at_least_single(dense.new_zeros(dense.shape[layer.out_dim]))
+        return torch.zeros_like(dense).index_copy(layer.in_dim, kept_inputs, small) - dense, shift
+
+    def _fit(self, weight: str, kept_inputs: Tensor) -> Refit:
+        fit, layer = (
+            self._problems[weight].refit(kept_inputs),
+            self._structure.layer_of_weight[weight],
+        )
+        return _of_outputs(layer, fit) if layer.is_transposed else fit
+
     def _solve(self, weight: str, kept_inputs: Tensor) -> Refit:
         key = (weight, tuple(kept_inputs.tolist()))
         fit = self._solved.get(key)
         if fit is None:
-            fit = self._problems[weight].refit(kept_inputs)
-            layer = self._structure.layer_of_weight[weight]
-            if layer.is_transposed:
-                fit = _of_outputs(layer, fit)
+            fit = self._fit(weight, kept_inputs)
         self._remember(key, fit)
         return fit
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,9 @@ _LAYERS = {
     *("linear", "conv1d", "conv2d", "conv3d"),
     *("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"),
 }
+
+Apply: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+"""(input, weight) → what the layer makes of them, its other arguments as they were."""
 
 
 class LayerMode(TorchFunctionMode):
@@ -45,14 +48,21 @@ class LayerMode(TorchFunctionMode):
             source = args[0] if args else kwargs.pop("input")
             weight = args[1] if len(args) > 1 else kwargs["weight"]
             layer = self._layers.get(id(weight))
-            if layer is not None:
-                source = self.visit(layer, source)
-            return func(source, *args[1:], **kwargs)
+            if layer is None:
+                return func(source, *args[1:], **kwargs)
+            source = self.visit(layer, source)
+            out = func(source, *args[1:], **kwargs)
+            rest = {name: value for name, value in kwargs.items() if name != "weight"}
+            return self.passed(layer, source, out, lambda x, w: func(x, w, *args[2:], **rest))
         return func(*args, **kwargs)
 
     @abstractmethod
     def visit(self, layer: LayerSpec, source: Tensor) -> Tensor:
         """Return what the layer reads: the source, or a stand-in of the same values."""
+
+    def passed(self, layer: LayerSpec, source: Tensor, out: Tensor, apply: Apply) -> Tensor:
+        """Return what came of a layer's input, or a stand-in; `apply` does the same to others."""
+        return out
 
 
 def by_channel(layer: LayerSpec, source: Tensor, samples: int) -> Tensor | None:

@@ -85,7 +85,7 @@ def taylor_terms(
     samples = samples.first(count)
     batch_size = batch_within(structure, 100, ACTIVATION_BYTES)
     totals = [torch.zeros(group.size, dtype=torch.float64) for group in structure.groups]
-    with _fixed_parameters(model), torch.enable_grad(), plain_arithmetic():
+    with fixed_parameters(model), torch.enable_grad(), plain_arithmetic():
         for batch in samples.batches(batch_size):
             tap = GradientTap(model, structure, len(batch), _changes)
             with tap:
@@ -113,7 +113,7 @@ def _loss(logits: Tensor, batch: Samples) -> Tensor:
 
 
 @contextmanager
-def _fixed_parameters(model: nn.Module) -> Iterator[None]:
+def fixed_parameters(model: nn.Module) -> Iterator[None]:
     """No gradients of weights: nobody asks for them."""
     wanted = [p for p in model.parameters() if p.requires_grad]
     for parameter in wanted:

@@ -13,7 +13,7 @@ from autoprune.agents.bayesian import MOST_COORDINATES, BayesianStrategy, scopes
 from autoprune.agents.global_ranking import warm_starts
 from autoprune.errors import UsageError
 from autoprune.policy import Widths
-from autoprune.search_spaces.descent import least_error
+from autoprune.search_spaces.descent import least_loss
 from autoprune.strategy import Trial
 
 SAMPLERS = ("tpe", "gp", "cmaes")
@@ -59,7 +59,7 @@ def test_starts_from_what_is_known(make_toy: Any, play: Any) -> None:
     uniform = toy.problem.projection.project([1, 1, 1])
     assert warm_starts(toy.problem) == [
         uniform,
-        least_error(toy.problem.projection, toy.problem.rankings),
+        least_loss(toy.problem.projection, toy.problem.rankings),
     ]
     assert warm_starts(blind.problem) == [uniform]
     asked = [t.candidate.widths for t in play(BayesianStrategy(toy.problem), toy.value, 2)]

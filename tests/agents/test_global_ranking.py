@@ -10,7 +10,7 @@ import pytest
 from autoprune.agents.global_ranking import GlobalStrategy, threshold
 from autoprune.errors import UsageError
 from autoprune.importance import Ranking
-from autoprune.search_spaces.descent import least_error
+from autoprune.search_spaces.descent import least_loss
 from autoprune.strategy import Candidate
 
 
@@ -18,7 +18,7 @@ from autoprune.strategy import Candidate
 @pytest.mark.parametrize("sizes", [[5], [8, 8, 8], [12, 7, 9], [4, 20, 6]], ids=str)
 def test_near_the_enumerated_optimum(sizes: list[int], keep: float, make_toy: Any) -> None:
     toy = make_toy(sizes, keep=keep)
-    widths = least_error(toy.problem.projection, toy.problem.rankings)
+    widths = least_loss(toy.problem.projection, toy.problem.rankings)
     assert toy.problem.space.contains(widths) and toy.problem.projection.fits(widths)
     scale = -toy.value(toy.problem.space.lowest)
     assert toy.optimum() - toy.value(widths) <= 0.05 * scale
@@ -26,14 +26,14 @@ def test_near_the_enumerated_optimum(sizes: list[int], keep: float, make_toy: An
 
 def test_a_generous_budget_keeps_everything(make_toy: Any) -> None:
     toy = make_toy([8, 8], keep=1.0)
-    assert least_error(toy.problem.projection, toy.problem.rankings) == (8, 8)
+    assert least_loss(toy.problem.projection, toy.problem.rankings) == (8, 8)
 
 
 def test_error_never_falls_with_the_budget(make_toy: Any) -> None:
     values = []
     for keep in np.linspace(0.1, 1.0, 19):
         toy = make_toy([12, 7, 9], keep=keep)
-        values.append(toy.value(least_error(toy.problem.projection, toy.problem.rankings)))
+        values.append(toy.value(least_loss(toy.problem.projection, toy.problem.rankings)))
     assert all(a <= b + 0.02 for a, b in itertools.pairwise(values))
 
 
@@ -42,7 +42,7 @@ def test_a_cost_with_plateaus(step: int, make_toy: Any, widest: Any, chain: Any)
     """Single cuts save nothing where the cost is a maximum over layers."""
     for costs in ([widest], [widest, chain]):
         toy = make_toy([16, 16, 16], step=step, keep=0.5, costs=costs)
-        widths = least_error(toy.problem.projection, toy.problem.rankings)
+        widths = least_loss(toy.problem.projection, toy.problem.rankings)
         assert toy.problem.space.contains(widths) and toy.problem.projection.fits(widths)
 
 
@@ -52,7 +52,7 @@ def test_a_plateau_of_errors_is_cut_through(make_toy: Any) -> None:
     cliff = [1.0] * 16 + [0.0]
     steady = [(100 * (1 - w / 16)) for w in range(17)]
     rankings = [Ranking(tuple(range(16)), tuple(curve)) for curve in (cliff, steady)]
-    narrow, wide = least_error(toy.problem.projection, rankings)
+    narrow, wide = least_loss(toy.problem.projection, rankings)
     assert narrow < wide
 
 

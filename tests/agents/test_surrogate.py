@@ -1,17 +1,19 @@
-"""The regression that leads a search, and what the search finds."""
+"""What a search learns about the groups' losses, and what it finds by it."""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
+from scipy.stats import spearmanr
 
 from autoprune.agents.global_ranking import warm_starts
 from autoprune.agents.response import Response
 from autoprune.agents.surrogate import SurrogateStrategy
 from autoprune.policy import Widths
+from autoprune.search_spaces.descent import expected_losses
 
 
 def random_widths(problem: Any, count: int, seed: int = 0) -> list[Widths]:
@@ -20,31 +22,75 @@ def random_widths(problem: Any, count: int, seed: int = 0) -> list[Widths]:
     return [tuple(int(random.choice(own)) for own in levels) for _ in range(count)]
 
 
-def test_the_regression_ranks_what_multiplies(make_toy: Any) -> None:
-    """A loss that is a product over groups is additive in its logarithm: ranked without a fault."""
-    problem = make_toy([16, 12, 10, 14]).problem
+def losing(problem: Any, scales: list[float], power: float) -> Callable[[Widths], float]:
+    """Return a reward of which the curves are right up to a factor each, and a power of the sum."""
+    curves = expected_losses(problem.rankings)
 
     def value(widths: Widths) -> float:
-        return -math.prod(w**-power for w, power in zip(widths, (1.0, 0.2, 0.5, 0.0), strict=True))
+        parts = zip(scales, curves, widths, strict=True)
+        return -float((1e-3 + sum(s * c[w] for s, c, w in parts)) ** power)
 
+    return value
+
+
+def test_the_groups_factors_are_learnt(make_toy: Any) -> None:
+    problem = make_toy([16, 12, 10, 14]).problem
+    value = losing(problem, [4.0, 0.3, 1.0, 0.5], 0.8)
     seen, new = random_widths(problem, 60), random_widths(problem, 40, seed=1)
-    ranked = Response(problem).rank(new, {widths: value(widths) for widths in seen})
-    places = [value(widths) for widths in ranked]
-    order = np.argsort(np.argsort(places))
-    assert np.corrcoef(order, np.arange(len(order))[::-1])[0, 1] > 0.99
+    belief = Response(problem).learnt({widths: value(widths) for widths in seen})
+    ranked = [value(widths) for widths in belief.rank(new, 0.0)]
+    assert spearmanr(ranked, np.arange(len(ranked))).statistic < -0.98
+    # What has never varied is not known: the scales are, beside each other, and so is the power.
+    scales = belief.mean[2:6] - belief.mean[2]
+    assert np.allclose(scales, np.log([1.0, 0.3 / 4, 1 / 4, 0.5 / 4]), atol=0.5)
 
 
-def test_rewards_above_zero_are_learnt_as_they_are(make_toy: Any) -> None:
+def test_before_anything_is_known_the_curves_decide(make_toy: Any) -> None:
+    problem = make_toy([16, 12, 10, 14]).problem
+    new = random_widths(problem, 40)
+    ranked = Response(problem).learnt({}).rank(new, 0.0)
+    losses = [losing(problem, [1.0] * 4, 1.0)(widths) for widths in ranked]
+    assert losses == sorted(losses, reverse=True)
+
+
+def test_what_little_is_known_of_gets_the_benefit_of_the_doubt(make_toy: Any) -> None:
+    """Two groups that lose alike: the one that was never varied comes first with hope."""
+    problem = make_toy([12, 12, 12]).problem
+    value = losing(problem, [1.0, 1.0, 1.0], 1.0)
+    values = {(w, 12, 12): value((w, 12, 12)) for w in range(2, 12)}
+    belief = Response(problem).learnt(values)
+    known, unknown = (4, 12, 12), (12, 12, 4)
+    assert belief.rank([known, unknown], 5.0)[0] == unknown
+
+
+def test_curves_are_drawn_as_they_may_be(make_toy: Any) -> None:
+    """Less and less unlike each other the more is known; as deep as what is expected."""
+    problem = make_toy([16, 12, 10, 14]).problem
+    value = losing(problem, [4.0, 0.3, 1.0, 0.5], 1.0)
+    response, spreads = Response(problem), []
+    for count in (0, 10, 100):
+        seen = random_widths(problem, count)
+        belief = response.learnt({widths: value(widths) for widths in seen})
+        random = np.random.default_rng(0)
+        halves = [[curve[len(curve) // 2] for curve in belief.draw(random)] for _ in range(200)]
+        shares = np.log(halves)
+        spreads.append((shares - shares.mean(1, keepdims=True)).std(0).mean())
+    assert spreads[0] > 1.5 * spreads[1] > 1.5 * spreads[2]
+
+
+@pytest.mark.parametrize("rewards", [[0.3, 0.6, 0.9], [-0.4, 0.2, 0.5]])
+def test_rewards_above_zero_are_learnt_as_they_are(rewards: list[float], make_toy: Any) -> None:
     problem = make_toy([16, 12]).problem
-    seen = random_widths(problem, 40)
-    values = {widths: widths[0] / 16 - 0.5 for widths in seen}
-    assert Response(problem).rank([(4, 12), (16, 2), (9, 7)], values) == [(16, 2), (9, 7), (4, 12)]
+    values = dict(zip([(4, 12), (8, 12), (16, 12)], rewards, strict=True))
+    ranked = Response(problem).learnt(values).rank([(3, 12), (15, 12), (9, 12)], 0.0)
+    assert ranked == [(15, 12), (9, 12), (3, 12)]
 
 
-@pytest.mark.parametrize("values", [{}, {(4, 4): -1.0}, {(4, 4): -1.0, (5, 4): -1.0, (6, 6): -1.0}])
-def test_too_little_is_known(values: dict[Widths, float], make_toy: Any) -> None:
+@pytest.mark.parametrize("values", [{(4, 4): -1.0}, {(4, 4): -1.0, (5, 4): -1.0, (6, 6): -1.0}])
+def test_equal_answers_teach_nothing(values: dict[Widths, float], make_toy: Any) -> None:
     problem = make_toy([16, 12]).problem
-    assert Response(problem).rank([(4, 12), (16, 2)], values) == [(4, 12), (16, 2)]
+    before, after = (Response(problem).learnt(known) for known in ({}, values))
+    assert (before.mean == after.mean).all() and (before.covariance == after.covariance).all()
 
 
 def test_it_begins_with_the_warm_starts(make_toy: Any, play: Any) -> None:

@@ -19,7 +19,7 @@ from autoprune.agents.ddpg.exploration import TruncatedNormal
 from autoprune.agents.ddpg.networks import HIGH, LOW, PLANNED
 from autoprune.errors import RunError, UsageError
 from autoprune.policy import Widths
-from autoprune.search_spaces.descent import least_error
+from autoprune.search_spaces.descent import least_loss
 from autoprune.search_spaces.episode import FEATURES, Step
 
 
@@ -196,7 +196,7 @@ def test_an_idle_actor_keeps_to_the_plan(make_toy: Any) -> None:
     toy = make_toy([64, 48, 40, 56])
     strategy = DdpgStrategy(toy.problem)
     strategy._model.actor.correction = lambda seen: torch.zeros(len(seen), 1)
-    planned = least_error(toy.problem.projection, toy.problem.rankings)
+    planned = least_loss(toy.problem.projection, toy.problem.rankings)
     ratios = toy.problem.space.ratios
     assert ratios(strategy._play(0.0)) == pytest.approx(ratios(planned), abs=0.12)
 
