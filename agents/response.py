@@ -60,11 +60,15 @@ class Belief:
         root = np.linalg.cholesky(self.covariance)
         point = self.mean + root @ random.standard_normal(len(self.mean))
         scales, powers = point[2:].reshape(2, -1)
-        return [
-            np.exp(scale) * half * (curve / half) ** (1 + max(power, LEAST_POWER - 1))
-            for curve, scale, power in zip(self.curves, scales, powers, strict=True)
-            if (half := curve[len(curve) // 2])
-        ]
+        halves = np.array([curve[len(curve) // 2] for curve in self.curves])
+        parts = zip(
+            self.curves,
+            halves,
+            np.exp(scales) * halves,
+            np.maximum(1 + powers, LEAST_POWER),
+            strict=True,
+        )
+        return [scale * (curve / half) ** power for curve, half, scale, power in parts]
 
 
 class Response:
@@ -78,7 +82,7 @@ class Response:
 
     def __init__(self, problem: SearchProblem) -> None:
         curves = expected_losses(problem.rankings)
-        least = LEAST * max(float(curve[0]) for curve in curves)
+        least = LEAST * (max(float(curve[0]) for curve in curves) or 1.0)
         self._curves = [curve + least for curve in curves]
 
     def learnt(self, values: Mapping[Widths, float]) -> Belief:
@@ -126,6 +130,5 @@ def _modelled(point: Floats, shares: Floats, halves: Floats) -> tuple[Floats, Fl
 
 def _losses(rewards: Sequence[float]) -> Floats:
     values = np.array(rewards)
-    if (values < 0).all():
-        return np.log(-values)
-    return (values.mean() - values) / values.std()
+    losses: Floats = (values.mean() - values) / values.std()
+    return np.log(-values) if (values < 0).all() else losses

@@ -119,7 +119,7 @@ def _curve(levels: npt.NDArray[np.intp], losses: Floats, size: int) -> Floats:
     known = np.maximum.accumulate(losses[::-1])[::-1]
     known = np.maximum(known, LEAST * known[0])
     widths = np.arange(size + 1)
-    curve = np.exp(np.interp(widths, levels, np.log(known)))
+    curve: Floats = np.exp(np.interp(widths, levels, np.log(known)))
     above, below = widths > levels[-1], widths < levels[0]
     curve[above] = known[-1] * (size - widths[above]) / (size - levels[-1])
     curve[below] = known[0] * (size - widths[below]) / (size - levels[0])

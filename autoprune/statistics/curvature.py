@@ -44,7 +44,7 @@ def output_changes(
     samples: Samples,
     temperature: float,
     seed: int,
-) -> dict[str, float | Tensor]:
+) -> dict[str, Tensor]:
     """Return what changes of weights do to the output, to second order.
 
     Of class scores z that is the KL of softmax(z / T), times T²: half the mean over samples of the
@@ -159,7 +159,7 @@ class _ChangeTap(LayerMode):
         weight = self._model.get_parameter(layer.weight).detach()
 
         def of_sample(x: Tensor, change: Tensor) -> Tensor:
-            _, pull_back = torch.func.vjp(lambda w: apply(x, w), weight)
+            pull_back = torch.func.vjp(lambda w: apply(x, w), weight)[1]
             found: Tensor = pull_back(change)[0]
             return found
 
