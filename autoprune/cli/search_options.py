@@ -86,7 +86,8 @@ Trials = Annotated[
     typer.Option(
         metavar="N",
         parser=parse_count,
-        help="Evaluations (default: 4 per group of channels, at least 40).",
+        help="Evaluations (default: 4 per group of channels, at least 40; where candidates are "
+        "repaired as a whole 1, at least 30).",
         rich_help_panel=HOW,
     ),
 ]
