@@ -30,8 +30,6 @@ _PLACES = {
     "uniform": "autoprune.agents.uniform:UniformStrategy",
 }
 AUTO, FALLBACK = "auto", "bayes"
-# The agent that comes with autoprune.
-BUILT_IN = "built-in"
 # What "auto" stands for, under a budget and without one: the first that has the options given.
 _BOUNDED, _UNBOUNDED = ("surrogate", FALLBACK, "ddpg"), (FALLBACK, "ddpg")
 
@@ -130,7 +128,6 @@ def resolve(name: str, problem: SearchProblem, **options: Any) -> tuple[str, dic
 
 __all__ = [
     "AUTO",
-    "BUILT_IN",
     "FALLBACK",
     "STRATEGIES",
     "check_strategy",

@@ -46,7 +46,7 @@ class SearchConfig:
             None is half as long as the search took, two minutes at most.
         sampler: of the strategy "bayes", which "auto" then is.
         agent: of the strategies "ddpg" and "local", one of which "auto" then is: the run or file of
-            one that learnt before, or "built-in".
+            one that learnt before.
         from_run: of the strategy "recall", which it implies: the run whose frontier is used.
         importance: which channels stay.
         exclude: patterns of module paths that stay as they are: inputs, outputs and all values.

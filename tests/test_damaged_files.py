@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from loops import problem
 from mutants import forged_policy, kinds
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -22,7 +23,7 @@ from torch import Tensor, nn
 import autoprune
 from autoprune.agents import check_strategy
 from autoprune.agents.ddpg import files
-from autoprune.agents.ddpg.agent import HIDDEN
+from autoprune.agents.ddpg.agent import HIDDEN, DdpgStrategy
 from autoprune.cli.app import main
 from autoprune.cli.weights import load_weights
 from autoprune.data import load_splits
@@ -146,7 +147,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "small.toml").write_text(SMALL)
     words = "--budget flops=0.5 --trials 1 --strategy uniform --quiet"
     command("search", "--config", f"{folder}/small.toml", *words.split(), "--output", f"{folder}/a")
-    shutil.copytree(Path(files.__file__).with_name("built_in"), folder / "a" / "agent")
+    DdpgStrategy(problem()).save(folder / "a" / "agent")
     own = folder / "a" / "own"
     own.mkdir()
     torch.save(load_demo().state_dict(), own / "weights.pt")

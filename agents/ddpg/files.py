@@ -10,7 +10,6 @@ from typing import Any
 
 from torch import Tensor
 
-from autoprune.agents import BUILT_IN
 from autoprune.errors import RunError, first_line, shown
 from autoprune.search_spaces.episode import FEATURES
 from autoprune.study.files import load_tensors, save_tensors, write_whole
@@ -54,7 +53,7 @@ def load_agent(
     """Return an agent that fits networks with the given hidden layers.
 
     Args:
-        path: a run directory, its `agent` folder, one of the two files in that, or `BUILT_IN`.
+        path: a run directory, its `agent` folder, one of the two files in that.
         hidden: units of the hidden layers.
         shapes: of the tensors that are wanted, by name; not checked without.
 
@@ -86,15 +85,13 @@ def load_agent(
 
 
 def _folder(path: Path) -> Path:
-    if str(path) == BUILT_IN:
-        return Path(__file__).with_name("built_in")
     folder = path.parent if path.is_file() else path
     inner = folder / "agent"
     found = inner if (inner / "agent.json").exists() else folder
     if not (found / "agent.json").exists():
         raise RunError(
             f"there is no agent in {str(path)!r}: name the run of a strategy that learns one "
-            f"(ddpg), its agent folder, or {BUILT_IN}."
+            "(ddpg), or its agent folder."
         )
     return found
 

@@ -65,8 +65,8 @@ Agent = Annotated[
     str | None,
     typer.Option(
         metavar="RUN",
-        help="A run whose agent, learnt there, is used here (any network), or built-in; local "
-        "begins with its advice, ddpg lets it learn on, auto chooses one of the two.",
+        help="A run whose agent, learnt there, is used here (any network): local begins with its "
+        "advice, ddpg lets it learn on, auto chooses one of the two.",
         rich_help_panel=HOW,
     ),
 ]

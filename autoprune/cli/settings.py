@@ -7,7 +7,6 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from autoprune.agents import BUILT_IN
 from autoprune.cli.display import warn
 from autoprune.cli.specs import DEMO, DEMO_DATA, absolute_model
 from autoprune.config import (
@@ -44,8 +43,7 @@ _SWITCHES = ("verbose", "quiet")
 _DELIBERATE = ("verify_latency", "train_frozen")
 # Read in words that mean the same in any folder.
 _LASTING: Mapping[str, Callable[[str], str]] = {
-    **dict.fromkeys(("from_run", "latency_table"), absolute),
-    "agent": lambda agent: agent if agent == BUILT_IN else absolute(agent),
+    **dict.fromkeys(("from_run", "latency_table", "agent"), absolute),
     "latency_backend": absolute_object,
 }
 # How the code of a run or config file is agreed to.

@@ -170,3 +170,18 @@ def play() -> Play:
         return list(rounds_of(strategy, answer, rounds))
 
     return run
+
+
+@pytest.fixture(scope="session")
+def taught(make_toy: MakeToy, play: Play, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Where an agent is that learnt a few episodes on a network of four groups: an odd taste."""
+    from autoprune.agents.ddpg import agent
+
+    folder = tmp_path_factory.mktemp("taught")
+    toy = make_toy([9, 14, 12, 8], seed=3)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(agent, "UPDATES", 20)
+        teacher = agent.DdpgStrategy(toy.problem)
+        play(teacher, lambda widths: float(widths[2] - widths[0]), 12)
+    teacher.save(folder)
+    return str(folder)

@@ -196,17 +196,19 @@ def test_auto_takes_what_was_measured_to_be_best(make_toy: Any) -> None:
 
 
 @pytest.mark.parametrize("bounded", [True, False])
-def test_auto_takes_a_strategy_that_can_use_an_agent(bounded: bool, make_toy: Any) -> None:
-    check_strategy("auto", agent="built-in")
+def test_auto_takes_a_strategy_that_can_use_an_agent(
+    bounded: bool, make_toy: Any, taught: str
+) -> None:
+    check_strategy("auto", agent=taught)
     problem = make_toy([8] * 16, bounded=bounded).problem
-    strategy = make_strategy("auto", problem, agent="built-in")
-    assert (strategy.name, strategy.agent_from["path"]) == ("ddpg", "built-in")
+    strategy = make_strategy("auto", problem, agent=taught)
+    assert (strategy.name, strategy.agent_from["path"]) == ("ddpg", taught)
     with pytest.raises(RunError, match="no-such-run"):
         check_strategy("auto", agent="no-such-run")
 
 
 def test_options_that_no_strategy_has_together_are_refused(make_toy: Any) -> None:
     with pytest.raises(UsageError, match="no strategy has both --sampler and --agent"):
-        check_strategy("auto", sampler="gp", agent="built-in")
+        check_strategy("auto", sampler="gp", agent="run")
     with pytest.raises(UsageError, match="no strategy has both"):
-        resolve("auto", make_toy([8] * 16).problem, sampler="gp", agent="built-in")
+        resolve("auto", make_toy([8] * 16).problem, sampler="gp", agent="run")

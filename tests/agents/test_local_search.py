@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from autoprune.agents import BUILT_IN, check_strategy, make_strategy
+from autoprune.agents import check_strategy, make_strategy
 from autoprune.agents.ddpg.agent import TRUST, DdpgStrategy
 from autoprune.agents.global_ranking import warm_starts
 from autoprune.agents.local_search import LocalSearchStrategy
@@ -15,15 +15,17 @@ from autoprune.agents.moves import narrow
 from autoprune.errors import RunError
 
 
-def test_it_begins_with_the_agents_advice_and_the_warm_starts(make_toy: Any, play: Any) -> None:
+def test_it_begins_with_the_agents_advice_and_the_warm_starts(
+    make_toy: Any, play: Any, taught: str
+) -> None:
     toy = make_toy([16, 12, 10, 14])
-    advice = DdpgStrategy(toy.problem, agent=BUILT_IN)._play(0.0, TRUST)
+    advice = DdpgStrategy(toy.problem, agent=taught)._play(0.0, TRUST)
     starts = warm_starts(toy.problem)
     assert advice not in starts
-    strategy = make_strategy("local", toy.problem, agent=BUILT_IN)
+    strategy = make_strategy("local", toy.problem, agent=taught)
     asked = [t.candidate.widths for t in play(strategy, toy.value, 1 + len(starts))]
     assert asked == [advice, *starts]
-    assert strategy.agent_from["path"] == BUILT_IN
+    assert strategy.agent_from["path"] == taught
     assert make_strategy("local", toy.problem).agent_from is None
 
 

@@ -147,13 +147,6 @@ def test_a_run_that_was_begun_from_python_is_recalled_with_its_model(cli) -> Non
     assert done.status == 2 and "holds no run" in done.err
 
 
-def test_the_built_in_agent_is_no_path(search) -> None:
-    done = search("--strategy", "ddpg", "--agent", "built-in", "--trials", "1")
-    assert done.status == 0
-    assert result("out")["agent_from"]["path"] == "built-in"
-    assert 'agent = "built-in"' in Path("out", "config.toml").read_text()
-
-
 def test_config_file_and_command_line(search, cli) -> None:
     Path("mine.toml").write_text(
         'budget = "flops=0.9"\nstrategy = "uniform"\ntime = "10m"\nexclude = "stem"\n'

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from autoprune.agents import BUILT_IN, check_strategy
+from autoprune.agents import check_strategy
 from autoprune.agents.ddpg import agent
 from autoprune.agents.ddpg.agent import TRUST, DdpgStrategy
 from autoprune.agents.ddpg.exploration import TruncatedNormal
@@ -169,17 +169,17 @@ def test_an_agent_is_never_half_written(
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
-def test_the_built_in_agent_fits_any_network(make_toy: Any) -> None:
-    pupil = DdpgStrategy(make_toy([8, 6, 10]).problem, agent=BUILT_IN)
-    assert pupil.agent_from == {"path": BUILT_IN, "networks": [10], "episodes": 200}
+def test_an_agent_fits_any_network(make_toy: Any, taught: str) -> None:
+    pupil = DdpgStrategy(make_toy([8, 6, 10, 9, 7]).problem, agent=taught)
+    assert pupil.agent_from == {"path": taught, "networks": [4], "episodes": 12}
     assert pupil.ask() is not None
 
 
 @pytest.mark.usefixtures("few_updates")
-def test_an_agent_that_is_no_use_begins_as_the_best_warm_start(make_toy: Any) -> None:
+def test_an_agent_that_is_no_use_begins_as_the_best_warm_start(make_toy: Any, taught: str) -> None:
     """Its own candidate comes first, then the warm starts; the best one of all is what it does."""
     for best in range(2):
-        pupil = DdpgStrategy(make_toy([16, 12, 10, 14]).problem, agent=BUILT_IN)
+        pupil = DdpgStrategy(make_toy([16, 12, 10, 14]).problem, agent=taught)
         asked = [pupil.ask() for _ in range(2)]
         assert asked[0] is not None and asked[0].widths == pupil._play(0.0, TRUST)
         for number, candidate in enumerate(asked):
