@@ -71,11 +71,10 @@ def warm_starts(problem: SearchProblem) -> list[Widths]:
     These are the uniform one and, where the criterion gives errors, the one of least loss; without
     a budget, uniform ones from the dense network down.
     """
-    every = np.ones(len(problem.space))
     if not problem.projection.constraints:
-        starts = [problem.projection.project(ratio * every) for ratio in DIAGONAL]
+        starts = [problem.projection.uniform(ratio) for ratio in DIAGONAL]
     else:
-        starts = [problem.projection.project(every)]
+        starts = [problem.projection.uniform()]
         if all(ranking.errors is not None for ranking in problem.rankings):
             starts.append(least_loss(problem.projection, problem.rankings))
     return list(dict.fromkeys(starts))

@@ -47,7 +47,7 @@ class KnapsackStrategy(CourseStrategy):
 
     def _course(self) -> Iterator[list[Candidate]]:
         # A search that is cut short among the probes has something to hand over.
-        uniform = self.problem.projection.project(np.ones(len(self.problem.space)))
+        uniform = self.problem.projection.uniform()
         # Losses are counted from here.
         dense = Candidate(self.problem.space.sizes, "probe")
         yield [Candidate(uniform), dense, *plan_probes(self.problem, PROBES)]

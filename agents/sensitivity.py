@@ -29,7 +29,7 @@ class SensitivityStrategy(CourseStrategy):
 
     def _course(self) -> Iterator[Iterable[Candidate]]:
         # A search that is cut short among the probes has something to hand over.
-        uniform = self.problem.projection.project(np.ones(len(self.problem.space)))
+        uniform = self.problem.projection.uniform()
         yield [Candidate(uniform), *plan_probes(self.problem, PROBES)]
         curves = loss_curves(self.problem, self._values)
         yield map(Candidate, _by_threshold(self.problem, curves))

@@ -303,7 +303,7 @@ def _choose_judge(judges: Mapping[str, Evaluator], task: Task) -> tuple[str, Eva
     (name, judge), *others = judges.items()
     if not others:
         return name, judge
-    uniform = task.projection.project([0.5] * len(task.space))
+    uniform = task.projection.uniform(0.5)
     scores = judge.measure(uniform).scores
     for other_name, other in others:
         theirs = other.measure(uniform).scores

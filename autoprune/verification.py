@@ -133,7 +133,7 @@ class Arena:
         session.seconds["strategy"] += report.strategy_seconds
         with timed(session.seconds, "finalists"):
             best = ledger.best(len(ledger), problem.projection.fits)
-            uniform = problem.projection.project([1.0] * len(problem.space))
+            uniform = problem.projection.uniform()
             contenders = shortlist(best, self.bench, {uniform})
             finalist = run_off(contenders, self.bench, self.reward, self.progress, deadline)
         session.count(*finalist.forwards)

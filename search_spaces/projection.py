@@ -73,6 +73,10 @@ class Projection:
         """Return by what share the bounds are exceeded, summed; 0 where all hold."""
         return sum(max(c.cost.total(widths) / c.limit - 1, 0.0) for c in self.constraints)
 
+    def uniform(self, ratio: float = 1.0) -> Widths:
+        """Return the widths with all keep ratios alike; how large counts only without a bound."""
+        return self.project(np.full(len(self.space), ratio))
+
     def project(self, ratios: npt.ArrayLike) -> Widths:
         """Return the widths for a vector of positive keep ratios.
 

@@ -44,7 +44,7 @@ def main(shared: Path, network: str = "resnet56", samples: str = "1000") -> None
     inputs = images.calibration.inputs[:2]
     task = define_task(model.eval(), inputs, config, Path("unused"), Progress())
     bench = set_up(model, task, images, None, config, Progress(), {})
-    widths = task.projection.project([1.0] * len(task.space))
+    widths = task.projection.uniform()
     step = [with_width(widths, group, w - max(1, w // 10)) for group, w in enumerate(widths)]
     base, *candidates = (
         fold_batchnorm(bench.builder.one_shot(w, {}), task.structure) for w in (widths, *step)

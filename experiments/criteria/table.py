@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -85,7 +84,7 @@ class Table:
 
     def rows(self, name: str) -> Iterator[dict[str, float]]:
         """Yield, seed by seed, the top-1 of every kind of repair on every set of images."""
-        widths = self.task.projection.project(np.ones(len(self.task.space)))
+        widths = self.task.projection.uniform()
         few = self.images.calibration.first(BATCHNORM_SAMPLES)
         structure = self.task.structure
         for seed in range(SEEDS if name in SAMPLED else 1):

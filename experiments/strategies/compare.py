@@ -150,7 +150,7 @@ def play(
         explore(strategy, most, bench, negative_kl, ledger, stop, Progress())
     searched = time.perf_counter()
     best = ledger.best(len(ledger), problem.projection.fits)
-    uniform = problem.projection.project([1.0] * len(problem.space))
+    uniform = problem.projection.uniform()
     chosen = best[:contenders] if contenders else shortlist(best, bench, {uniform})
     winner = run_off(chosen, bench, negative_kl, Progress(), deadline)
     ended = time.perf_counter()
@@ -176,7 +176,7 @@ def play(
 
 def affordable(arena: Arena, seconds: float) -> int:
     """Return how many trials of the uniform cut there are in so many seconds."""
-    widths = arena.problem.projection.project([1.0] * len(arena.problem.space))
+    widths = arena.problem.projection.uniform()
     arena.bench.judge.measure(widths)  # what is only done once
     start = time.perf_counter()
     arena.bench.judge.measure(widths)

@@ -250,3 +250,10 @@ class Residual(nn.Linear):
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         return input + super().forward(input).relu()
+
+
+def test_uniform_widths_are_alike() -> None:
+    """Within a unit of each other under a bound; without one as large as asked for."""
+    space = SearchSpace(("a", "b"), (20, 40), (1, 1), 1)
+    assert Projection(space, []).uniform(0.5) == (10, 20)
+    assert Projection(space, []).uniform() == (20, 40)
