@@ -61,7 +61,7 @@ class BayesianStrategy(Strategy):
     learns its own raw ones. A sampler that insists on known widths (the GP, whose model they leave
     as it was) gets new ones near by. Several candidates may be on their way: samplers are told of
     them at once, without a value. The first candidates are the uniform one and, where the
-    criterion gives errors, the one of least reconstruction error; without a budget, uniform ones
+    criterion gives errors, the one of least expected loss; without a budget, uniform ones
     from the dense network down.
 
     A few groups are a coordinate each. Many are moved in bins of neighbours, away from the best

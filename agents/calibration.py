@@ -1,4 +1,4 @@
-"""Error curves in the unit of the reward, calibrated by what was measured."""
+"""Expected losses in the unit of the reward, calibrated by what was measured."""
 
 from __future__ import annotations
 
@@ -47,10 +47,10 @@ class Regression:
 class Calibration:
     """Says what the units of every group are worth in reward, around any centre of the search.
 
-    The rankings' reconstruction errors know how a group's loss grows as its units go, but not what
-    it does to the network's output. So the model is
+    The losses to expect know how a group's loss grows as its units go, but not by what factor it
+    counts for the reward after repair. So the model is
 
-        value(centre) − value(w) = Σ_g scale_g · (error_g(w_g) − error_g(centre_g)),
+        value(centre) − value(w) = Σ_g scale_g · (loss_g(w_g) − loss_g(centre_g)),
 
     with one scale for widths below the centre and another, alike, for those above it. They are
     fitted by Bayesian linear regression to everything that was measured, nearby widths counting

@@ -50,8 +50,8 @@ def _spread(problem: SearchProblem, group: int, points: int) -> list[int]:
 def loss_curves(problem: SearchProblem, values: Mapping[Widths, float]) -> tuple[Curve, ...]:
     """Return every group's curve.
 
-    Between measured widths the loss is interpolated monotonically (PCHIP) over the criterion's
-    reconstruction error, which bends as the loss does, or over the squared cut where there is none.
+    Between measured widths the loss is interpolated monotonically (PCHIP) over what the
+    group is expected to lose, or over the squared cut where nothing is.
 
     Args:
         problem: whose groups they are.
@@ -83,11 +83,11 @@ def _shape(errors: Curve, cut: Curve) -> Curve:
     """Return what the loss is taken to be a smooth function of, strictly falling to 0.
 
     Args:
-        errors: of the group at each level.
+        errors: or losses of the group at each level.
         cut: the share of its units that each level takes away.
     """
     rising = np.maximum.accumulate(errors[::-1])[::-1]
-    return np.asarray(rising - rising[-1] + 1e-6 * cut)
+    return np.asarray(rising - rising[-1] + 1e-6 * (rising[0] or 1.0) * cut)
 
 
 def _interpolate(shape: Curve, points: Mapping[int, float]) -> Curve:

@@ -28,7 +28,7 @@ class EvolutionStrategy(Strategy):
 
     As in EvoPress, few swaps are likelier than many. A swap moves keep ratio, and the projection
     then scales all ratios onto the budget, since groups cost unlike. The first parents are the
-    uniform candidate and, where the criterion gives errors, the one of least reconstruction error.
+    uniform candidate and, where the criterion gives errors, the one of least expected loss.
     """
 
     name: ClassVar[str] = "evolution"

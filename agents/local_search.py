@@ -1,4 +1,4 @@
-"""Local search at the budget: units are swapped between groups by calibrated error curves."""
+"""Local search at the budget: units are swapped between groups by calibrated loss curves."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class LocalSearchStrategy(CourseStrategy):
     Starts are the known warm starts and, if there is an agent, what it would do at once.
 
     Of many such swaps around the best candidate so far, the one is measured that promises most by
-    the groups' error curves. What a curve's unit is worth in reward is learnt from every answer
+    the groups' loss curves. What a curve's unit is worth in reward is learnt from every answer
     (`Calibration`), so that an answer about one swap tells something about many others.
     """
 

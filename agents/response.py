@@ -23,6 +23,8 @@ NOISE = 0.1
 LEAST_POWER = 0.2
 # Share of the largest loss that every width is taken to lose.
 LEAST = 1e-9
+# Share of the median of rewards below zero that is taken for the best of them.
+LEAST_REWARD = 1e-3
 # Steps of the fit; one that has not converged is good enough.
 STEPS = 30
 
@@ -81,8 +83,8 @@ class Response:
     """
 
     def __init__(self, problem: SearchProblem) -> None:
-        curves = expected_losses(problem.rankings)
-        least = LEAST * (max(float(curve[0]) for curve in curves) or 1.0)
+        curves = [np.maximum(curve, 0.0) for curve in expected_losses(problem.rankings)]
+        least = LEAST * (max(float(curve.max()) for curve in curves) or 1.0)
         self._curves = [curve + least for curve in curves]
 
     def learnt(self, values: Mapping[Widths, float]) -> Belief:
@@ -120,7 +122,7 @@ def _at(curves: Curves, widths: Sequence[Widths]) -> tuple[Floats, Floats]:
 def _modelled(point: Floats, shares: Floats, halves: Floats) -> tuple[Floats, Floats]:
     """Return log losses, (widths,), and their derivatives by the point, (widths, 2 + 2 groups)."""
     scales, powers = point[2:].reshape(2, -1)
-    parts = np.exp(halves + scales + (1 + powers) * shares)
+    parts = np.exp(halves + scales + np.maximum(1 + powers, LEAST_POWER) * shares)
     total = parts.sum(axis=1, keepdims=True)
     logs = np.log(total)
     steps = (1 + point[1]) * parts / total
@@ -129,6 +131,10 @@ def _modelled(point: Floats, shares: Floats, halves: Floats) -> tuple[Floats, Fl
 
 
 def _losses(rewards: Sequence[float]) -> Floats:
-    values = np.array(rewards)
-    losses: Floats = (values.mean() - values) / values.std()
-    return np.log(-values) if (values < 0).all() else losses
+    losses: Floats = -np.array(rewards)
+    if (losses > 0).all():
+        # One that is all but perfect must not outweigh the others.
+        losses = np.log(np.maximum(losses, LEAST_REWARD * np.median(losses)))
+    else:
+        losses = (losses - losses.mean()) / losses.std()
+    return losses

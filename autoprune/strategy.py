@@ -64,7 +64,7 @@ class SearchProblem:
         space: allowed widths.
         projection: onto the budget; without constraints where there is none.
         costs: every cost model, by name.
-        rankings: of the groups' units, with error curves where the criterion has them.
+        rankings: of the groups' units, with the errors and losses that are known.
         traits: what kind of layers the groups' channels come from and go to.
         trials: how many evaluations there will be. A search resumed with others keeps to those that
             it was begun with: what was asked stays true, and it goes on from there.

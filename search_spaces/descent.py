@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Sequence
 from typing import TypeAlias
 
@@ -47,11 +48,21 @@ def descend(widths: Widths, curves: Curves, projection: Projection) -> Widths:
     Savings are those of the exact cost models at the current widths: a layer's cost is a product of
     two widths, so every cut changes its neighbours' prices.
     """
+    # A cut's price rises as others are made, or so it is where costs are products of widths: what a
+    # group asked when it was last looked at is a lower bound, and few need to be looked at again.
+    prices = [(0.0, group) for group in range(len(curves))]
     while not projection.fits(widths):
-        excess = projection.excess(widths)
-        cuts = [_cut(widths, g, curve, projection, excess) for g, curve in enumerate(curves)]
-        # The projection has made sure that the narrowest widths fit.
-        widths = min(cut for cut in cuts if cut is not None)[1]
+        # The projection has made sure that the narrowest widths fit: somebody can still be cut.
+        _, group = heapq.heappop(prices)
+        cut = _cut(widths, group, curves[group], projection, projection.excess(widths))
+        if cut is None:
+            continue
+        if not prices or (cut[0], group) <= prices[0]:
+            widths = cut[1]
+            # Its next cut is another one: looked at before anything else.
+            heapq.heappush(prices, (0.0, group))
+        else:
+            heapq.heappush(prices, (cut[0], group))
     return widths
 
 

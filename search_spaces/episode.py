@@ -18,7 +18,7 @@ agent that learnt on one network fits any other:
 | 10    | reduced       | cost saved by the groups decided so far / dense cost           | 0 to 1 |
 | 11    | rest          | cost that the groups left can save at most / dense cost        | 0 to 1 |
 | 12    | needed        | cost still to be saved / what the groups left can save         | 0 to 1 |
-| 13    | planned       | keep ratio in the plan of least reconstruction error, by one   | 0 to 1 |
+| 13    | planned       | keep ratio in the plan of least expected loss, by one          | 0 to 1 |
 |       |               | factor for all groups left brought onto what is left to spend  |        |
 |       |               | (0.5 without a budget)                                         |        |
 | 14    | last          | keep ratio of the group before (1 at the start)                | 0 to 1 |
@@ -189,7 +189,7 @@ class Episode:
 
     @cached_property
     def _plan(self) -> Floats:
-        """Keep ratios of least error; alike where errors of some group are not known."""
+        """Keep ratios of least loss; alike where errors of some group are not known."""
         if any(ranking.errors is None for ranking in self._rankings):
             return np.ones(len(self))
         return self._space.ratios(least_loss(self._projection, self._rankings))

@@ -49,7 +49,7 @@ class DdpgStrategy(Strategy):
     the executed episode: walked again with the widths that were evaluated, after rounding, wall and
     the spending of what was left of the budget.
 
-    An agent that learnt before first shows what it does at once, near the plan of least error:
+    An agent that learnt before first shows what it does at once, near the plan of least loss:
     further away it has only learnt its own network. What is saved for other networks is an
     actor that was taught the best episodes (self-imitation, Oh et al. 2018): the one that searched
     has followed its critic.

@@ -15,7 +15,7 @@ from autoprune.search_spaces.episode import FEATURES
 from autoprune.study.files import load_tensors, save_tensors, write_whole
 from autoprune.untrusted import count, each, extent, known, read_json
 
-VERSION = 1
+VERSION = 2
 ALGORITHM = "ddpg"
 
 

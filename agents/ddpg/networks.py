@@ -32,7 +32,7 @@ class WalledActor(Actor):
 
     The critic only ever sees executed actions: an actor that could leave the wall would follow the
     critic's guesses out there, and every episode would end in a corner. What the networks learn
-    are corrections of the plan of least reconstruction error: other networks have other plans, but
+    are corrections of the plan of least expected loss: other networks have other plans, but
     what is wrong with them is alike.
     """
 

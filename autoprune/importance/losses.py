@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -14,6 +15,7 @@ from autoprune.data import Samples
 from autoprune.importance.base import Ranking
 from autoprune.reconstruction.refit import Refitter
 from autoprune.statistics.curvature import Change, output_changes
+from autoprune.statistics.moments import LARGEST_PATCH
 from autoprune.structure.groups import Structure
 from autoprune.structure.surgery import kept_positions
 
@@ -65,7 +67,7 @@ def with_losses(
     seen = output_changes(model, structure, changes, samples.first(SAMPLES), temperature, seed)
     curves = [
         _curve(own, seen[group.name].cpu().numpy(), group.size)
-        if group.name in seen and bool(seen[group.name].any())
+        if group.name in seen and bool(seen[group.name].isfinite().all() & seen[group.name].any())
         else None
         for own, group in zip(levels, structure.groups, strict=True)
     ]
@@ -74,9 +76,13 @@ def with_losses(
 
 def _affordable(structure: Structure) -> int:
     """Return how many widths of every group can be looked at."""
-    shapes = [structure.shapes[weight] for weight in structure.feeds]
-    memory = 4 * sum(int(np.prod(shape)) for shape in shapes)
-    work = sum(float(np.prod(shape) / max(min(shape[:2]), 1)) ** 3 / 3 for shape in shapes)
+    memory, work = 0.0, 0.0
+    for weight, groups in structure.feeds.items():
+        layer, numbers = structure.layer_of_weight[weight], math.prod(structure.shapes[weight])
+        rows = structure.shapes[weight][layer.out_dim]
+        inputs = structure.shapes[weight][0] if layer.is_transposed else numbers // rows
+        memory += 4 * numbers * len(groups)
+        work += inputs**3 / 3 * len(groups) if inputs <= LARGEST_PATCH else 0
     most = min(CHANGE_BYTES / max(memory, 1), SOLVING / max(work, 1.0))
     return int(np.clip(most, FEWEST, LEVELS))
 
@@ -128,17 +134,16 @@ def _curve(levels: npt.NDArray[np.intp], losses: Floats, size: int) -> Floats:
 
 def _completed(rankings: Sequence[Ranking], curves: Sequence[Floats | None]) -> list[Ranking]:
     """Return the rankings with their losses; as they are if there is none at all."""
+    errors = [np.array(ranking.errors) for ranking in rankings]
     known = [
-        curve.sum() / max(sum(ranking.errors or ()), 1e-12)
-        for ranking, curve in zip(rankings, curves, strict=True)
-        if curve is not None
+        float(curve.sum() / own.sum())
+        for own, curve in zip(errors, curves, strict=True)
+        if curve is not None and own.sum() > 0
     ]
-    if not known or any(ranking.errors is None for ranking in rankings):
+    if not known:
         return list(rankings)
     usual = float(np.median(known))
-    return [
-        replace(
-            ranking, losses=tuple((usual * np.array(ranking.errors) if c is None else c).tolist())
-        )
-        for ranking, c in zip(rankings, curves, strict=True)
+    every = [
+        usual * own if curve is None else curve for own, curve in zip(errors, curves, strict=True)
     ]
+    return [replace(r, losses=tuple(own.tolist())) for r, own in zip(rankings, every, strict=True)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from autoprune.errors import ModelError, user_code
 from autoprune.precision import at_least_single
 from autoprune.statistics.consumers import Apply, LayerMode, batch_within, by_channel
 from autoprune.statistics.gradients import ACTIVATION_BYTES, fixed_parameters
+from autoprune.statistics.moments import is_laid_out
 from autoprune.structure.groups import LayerSpec, Structure
 from autoprune.structure.inputs import class_scores, outputs_of, run
 from autoprune.structure.operators import plain_arithmetic
@@ -63,44 +64,60 @@ def output_changes(
         seed: of what is drawn.
 
     Returns:
-        (changes,) by name, float64.
+        (changes,) by name, float64; nothing of names of which a layer is not laid out by samples.
 
     Raises:
         ModelError: the network has no derivatives.
     """
-    generator = torch.Generator().manual_seed(seed)
-    batch_size = batch_within(structure, BATCH, ACTIVATION_BYTES)
-    parts: list[dict[str, Tensor]] = []
-    with fixed_parameters(model), torch.enable_grad(), plain_arithmetic(), user_code(_stuck):
-        for batch in samples.batches(batch_size):
-            tap = _ChangeTap(model, structure, changes, len(batch))
-            with tap:
-                output = run(model, batch.inputs)
-            _drawn(output, temperature, generator).backward()
-            parts.append(tap.effects)
+    draw = _Draw(temperature, torch.Generator().manual_seed(seed))
+    size = batch_within(structure, BATCH, ACTIVATION_BYTES)
+    # Nearly equal batches: a single sample left over would say nothing about the output's spread.
+    size = -(-len(samples) // -(-len(samples) // size))
+    taps = [_ChangeTap(model, structure, changes, len(batch)) for batch in samples.batches(size)]
+    with fixed_parameters(model), torch.enable_grad(), plain_arithmetic():
+        for tap, batch in zip(taps, samples.batches(size), strict=True):
+            with user_code(_stuck):
+                with tap:
+                    output = run(model, batch.inputs)
+                draw.function(output).backward()
     return {
-        name: torch.cat([part[name] for part in parts], 1).square().mean(1) / 2
-        for name in (parts[0] if parts else {})
+        name: torch.cat([tap.effects[name] for tap in taps], 1).square().mean(1) / 2
+        for name, own in changes.items()
+        if all(own.keys() <= tap.seen for tap in taps)
     }
 
 
 def _stuck(reason: str) -> ModelError:
-    return ModelError(f"the network has no derivatives: {reason}")
+    return ModelError(f"the network's derivatives cannot be taken: {reason}")
 
 
-def _drawn(output: Any, temperature: float, generator: torch.Generator) -> Tensor:
-    """Return a random function of the output whose squared change is what it loses."""
-    scores = class_scores(output)
-    if isinstance(scores, Tensor) and scores.dim() == 2 and scores.shape[1] > 1:
-        scaled = at_least_single(scores) / temperature
-        shares = scaled.detach().softmax(1).cpu()
-        drawn = torch.multinomial(shares, 1, generator=generator)[:, 0].to(scaled.device)
-        return temperature * F.cross_entropy(scaled, drawn, reduction="sum")
-    values = [at_least_single(v) for v in outputs_of(output).values() if v.requires_grad]
-    noises = [torch.randn(v.shape, generator=generator).to(v) for v in values]
-    spreads = [v.detach().std(correction=0).clamp_min(1e-12) for v in values]
-    pairs = zip(values, noises, spreads, strict=True)
-    return torch.stack([(v * noise).sum() / spread for v, noise, spread in pairs]).sum()
+class _Draw:
+    """Random functions of outputs whose squared changes are what the output loses."""
+
+    def __init__(self, temperature: float, generator: torch.Generator) -> None:
+        self._temperature = temperature
+        self._generator = generator
+        self._spreads: dict[str, Tensor] = {}  # those of the first batch hold for all
+
+    def function(self, output: Any) -> Tensor:
+        """Return the sum over samples of a function drawn for each."""
+        scores = class_scores(output)
+        if isinstance(scores, Tensor) and scores.dim() == 2 and scores.shape[1] > 1:
+            return self._surprise(at_least_single(scores) / self._temperature)
+        total = torch.zeros(())
+        for place, value in outputs_of(output).items():
+            if value.requires_grad:
+                wide = at_least_single(value)
+                spread = self._spreads.setdefault(place, wide.detach().std(correction=0))
+                noise = torch.randn(wide.shape, generator=self._generator).to(wide)
+                if spread > 0:
+                    total = total.to(wide.device) + (wide * noise).sum() / spread
+        return total
+
+    def _surprise(self, scores: Tensor) -> Tensor:
+        shares = scores.detach().softmax(1).cpu()
+        drawn = torch.multinomial(shares, 1, generator=self._generator)[:, 0]
+        return self._temperature * F.cross_entropy(scores, drawn.to(scores.device), reduction="sum")
 
 
 class _ChangeTap(LayerMode):
@@ -108,6 +125,7 @@ class _ChangeTap(LayerMode):
 
     Attributes:
         effects: (changes, samples) by name.
+        seen: weights of layers whose inputs are laid out by samples.
     """
 
     def __init__(
@@ -122,6 +140,7 @@ class _ChangeTap(LayerMode):
         self._samples = samples
         self._by_layer: dict[str, dict[str, Change]] = {}
         self.effects: dict[str, Tensor] = {}
+        self.seen: set[str] = set()
         for name, own in changes.items():
             for weight, change in own.items():
                 self._by_layer.setdefault(weight, {})[name] = change
@@ -134,28 +153,31 @@ class _ChangeTap(LayerMode):
     def passed(self, layer: LayerSpec, source: Tensor, out: Tensor, apply: Apply) -> Tensor:
         """Look at the gradient of the layer's output when it comes."""
         known = self._by_layer.get(layer.weight)
-        if known is None or len(source) % self._samples or not out.requires_grad:
+        told_apart = is_laid_out(layer, source) and not len(source) % self._samples
+        if known is None or not told_apart or not out.requires_grad:
             return out
+        self.seen.add(layer.weight)
         # Copies: what the layer has read may be worked on in place; so may what it gives, and a
         # view that is changed forgets its hooks.
         out = out.clone() if out._is_view() else out
         read = source.detach().clone()
 
         def record(gradient: Tensor) -> None:
-            weights = self._weight_gradients(layer, read, gradient, apply)
-            shifts = by_channel(layer, gradient, self._samples)
+            for chosen, weights in self._weight_gradients(layer, read, gradient, apply):
+                for name, change in known.items():
+                    self.effects[name][:, chosen] += change.weight.to(weights) @ weights.T
+            shifts = by_channel(layer, at_least_single(gradient), self._samples)
             assert shifts is not None
             for name, change in known.items():
-                found = change.weight @ weights.T + change.shift @ shifts.sum(1).to(weights).T
-                self.effects[name] += found
+                self.effects[name] += change.shift.to(shifts) @ shifts.sum(1).T
 
         out.register_hook(record)
         return out
 
     def _weight_gradients(
         self, layer: LayerSpec, source: Tensor, gradient: Tensor, apply: Apply
-    ) -> Tensor:
-        """Return the gradient of the weight sample by sample, (samples, weight.numel())."""
+    ) -> Iterator[tuple[slice, Tensor]]:
+        """Yield the gradients of the weight of some samples, (some, weight.numel()), and which."""
         weight = self._model.get_parameter(layer.weight).detach()
 
         def of_sample(x: Tensor, change: Tensor) -> Tensor:
@@ -163,7 +185,12 @@ class _ChangeTap(LayerMode):
             found: Tensor = pull_back(change)[0]
             return found
 
-        at_once = max(1, GRADIENT_BYTES // (4 * weight.numel()))
-        every = torch.func.vmap(of_sample, chunk_size=at_once)
-        parts = (value.unflatten(0, (self._samples, -1)) for value in (source, gradient))
-        return at_least_single(every(*parts).flatten(1))
+        # Under autocast the layer has read another precision than that of its weight.
+        sources, gradients = (
+            value.to(weight.dtype).unflatten(0, (self._samples, -1)) for value in (source, gradient)
+        )
+        at_once = max(1, GRADIENT_BYTES // weight.nbytes)
+        for start in range(0, self._samples, at_once):
+            chosen = slice(start, start + at_once)
+            every = torch.func.vmap(of_sample)(sources[chosen], gradients[chosen])
+            yield chosen, at_least_single(every.flatten(1))

@@ -6,11 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from autoprune.agents.global_ranking import GlobalStrategy, threshold
 from autoprune.errors import UsageError
 from autoprune.importance import Ranking
-from autoprune.search_spaces.descent import least_loss
+from autoprune.search_spaces.descent import _cut, descend, least_loss
 from autoprune.strategy import Candidate
 
 
@@ -35,6 +37,25 @@ def test_error_never_falls_with_the_budget(make_toy: Any) -> None:
         toy = make_toy([12, 7, 9], keep=keep)
         values.append(toy.value(least_loss(toy.problem.projection, toy.problem.rankings)))
     assert all(a <= b + 0.02 for a, b in itertools.pairwise(values))
+
+
+@given(seed=st.integers(0, 10_000), keep=st.floats(0.15, 0.9))
+@settings(max_examples=40, deadline=None)
+def test_the_cheapest_cut_is_always_next(seed: int, keep: float, make_toy: Any) -> None:
+    """The same as looking at all groups before every cut."""
+    random = np.random.default_rng(seed)
+    sizes = random.integers(3, 40, random.integers(2, 9)).tolist()
+    projection = make_toy(sizes, keep=keep).problem.projection
+    curves = [
+        random.uniform(0.1, 10) * (1 - np.arange(size + 1) / size) ** random.uniform(0.5, 4)
+        for size in sizes
+    ]
+    widths = tuple(sizes)
+    while not projection.fits(widths):
+        excess = projection.excess(widths)
+        cuts = [_cut(widths, g, curve, projection, excess) for g, curve in enumerate(curves)]
+        widths = min(cut for cut in cuts if cut is not None)[1]
+    assert descend(tuple(sizes), curves, projection) == widths
 
 
 @pytest.mark.parametrize("step", [1, 4])

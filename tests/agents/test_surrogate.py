@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from scipy.stats import spearmanr
 from autoprune.agents.global_ranking import warm_starts
 from autoprune.agents.response import Response
 from autoprune.agents.surrogate import SurrogateStrategy
+from autoprune.importance import Ranking
 from autoprune.policy import Widths
 from autoprune.search_spaces.descent import expected_losses
 
@@ -91,6 +93,29 @@ def test_equal_answers_teach_nothing(values: dict[Widths, float], make_toy: Any)
     problem = make_toy([16, 12]).problem
     before, after = (Response(problem).learnt(known) for known in ({}, values))
     assert (before.mean == after.mean).all() and (before.covariance == after.covariance).all()
+
+
+@pytest.mark.parametrize("best", [-1e-300, -1e-12, -1e-3])
+def test_one_perfect_answer_does_not_turn_the_ranking_round(best: float, make_toy: Any) -> None:
+    problem = make_toy([16, 12, 10, 14]).problem
+    value = losing(problem, [4.0, 0.3, 1.0, 0.5], 1.0)
+    values = {widths: value(widths) for widths in random_widths(problem, 40)}
+    values[max(values, key=values.__getitem__)] = best
+    new = random_widths(problem, 40, seed=1)
+    ranked = [value(widths) for widths in Response(problem).learnt(values).rank(new, 0.0)]
+    assert spearmanr(ranked, np.arange(len(ranked))).statistic < -0.8
+
+
+def test_errors_of_a_custom_criterion_may_be_anything(make_toy: Any) -> None:
+    problem = make_toy([16, 12]).problem
+    odd = [Ranking(r.order, tuple(-e for e in r.errors)) for r in problem.rankings]
+    flat = [Ranking(r.order, (0.0,) * len(r.errors)) for r in problem.rankings]
+    for rankings in (odd, flat):
+        response = Response(replace(problem, rankings=rankings))
+        values = {(4, 12): -0.3, (16, 2): -0.2, (9, 7): -0.1}
+        belief = response.learnt(values)
+        assert sorted(belief.rank(list(values), 0.5)) == sorted(values)
+        assert all(np.isfinite(c).all() for c in belief.draw(np.random.default_rng(0)))
 
 
 def test_it_begins_with_the_warm_starts(make_toy: Any, play: Any) -> None:

@@ -162,5 +162,89 @@ class Deaf(nn.Module):
 def test_a_network_without_derivatives() -> None:
     model, x = Deaf().eval(), torch.randn(8, 4)
     change = {"a": {"b.weight": random_change(model, "b.weight")}}
-    with pytest.raises(ModelError, match="the network has no derivatives: "):
+    with pytest.raises(ModelError, match="the network's derivatives cannot be taken: "):
         output_changes(model, trace(model, x[:2]), change, Samples(x, None), 1.0, 0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+def test_other_precisions(dtype: torch.dtype) -> None:
+    model = made(plain)
+    change = {"a": {"2.weight": random_change(model, "2.weight")}}
+    structure = trace(model, IMAGES[:2])
+    single = output_changes(model, structure, change, SAMPLES, TEMPERATURE, 0)["a"]
+    other = copy.deepcopy(model).to(dtype)
+    samples = Samples(IMAGES.to(dtype), None)
+    found = output_changes(other, structure, change, samples, TEMPERATURE, 0)["a"]
+    assert found.dtype == torch.float64
+    assert torch.allclose(found, single, rtol=1e-5 if dtype == torch.float64 else 0.1)
+
+
+class Cast(nn.Module):
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.inner = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            out: Tensor = self.inner(x)
+        return out.float()
+
+
+def test_autocast_in_the_forward_pass() -> None:
+    model = made(plain)
+    own = random_change(model, "2.weight")
+    plainly = output_changes(
+        model, trace(model, IMAGES[:2]), {"a": {"2.weight": own}}, SAMPLES, TEMPERATURE, 0
+    )
+    cast = Cast(model).eval()
+    found = output_changes(
+        cast, trace(cast, IMAGES[:2]), {"a": {"inner.2.weight": own}}, SAMPLES, TEMPERATURE, 0
+    )
+    assert torch.allclose(found["a"], plainly["a"], rtol=0.1)
+
+
+class SequenceFirst(nn.Module):
+    """Linear layers on (time, samples, features)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(6, 6), nn.Linear(6, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.b(self.a(x.flatten(2).transpose(0, 1)).relu()).mean(0)
+
+
+def test_nothing_is_said_of_layers_not_laid_out_by_samples() -> None:
+    torch.manual_seed(0)
+    model, x = SequenceFirst().eval(), torch.randn(40, 20, 6)
+    changes = {
+        "one": {"b.weight": random_change(model, "b.weight")},
+        "two": {w: random_change(model, w) for w in ("a.weight", "b.weight")},
+    }
+    assert not output_changes(model, trace(model, x[:2]), changes, Samples(x, None), 1.0, 0)
+
+
+def test_a_sample_left_over_counts_like_any_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its outputs alone have no spread to be measured by."""
+    monkeypatch.setattr(module, "BATCH", 20)
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(5, 6), nn.ReLU(), nn.Linear(6, 1)).eval()
+    x = torch.randn(41, 5, generator=torch.Generator().manual_seed(0))
+    change = {"a": {"2.weight": random_change(model, "2.weight")}}
+    structure = trace(model, x[:2])
+    with_it, without = (
+        output_changes(model, structure, change, Samples(some, None), 1.0, 0)["a"]
+        for some in (x, x[:40])
+    )
+    assert (with_it / without < 2).all() and (without / with_it < 2).all()
+
+
+def test_few_samples_at_once_where_weights_are_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = made(plain)
+    change = {"a": {"2.weight": random_change(model, "2.weight")}}
+    structure = trace(model, IMAGES[:2])
+    once = output_changes(model, structure, change, SAMPLES, TEMPERATURE, 0)["a"]
+    monkeypatch.setattr(module, "GRADIENT_BYTES", 3 * model[2].weight.nbytes)  # type: ignore[operator]
+    assert torch.allclose(
+        output_changes(model, structure, change, SAMPLES, TEMPERATURE, 0)["a"], once, rtol=1e-5
+    )

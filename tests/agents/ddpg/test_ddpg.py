@@ -125,7 +125,7 @@ def test_an_agent_goes_on_where_it_was_saved(make_toy: Any, play: Any, tmp_path:
         (lambda f: (f / "agent.safetensors").write_bytes(b"x"), "cannot read the agent"),
         (lambda f: _edit(f, features=["depth"]), "its features is different"),
         (lambda f: _edit(f, hidden=[8]), "its hidden is different"),
-        (lambda f: _edit(f, version=99), "its version is 99 instead of 1"),
+        (lambda f: _edit(f, version=99), "its version is 99 instead of 2"),
         (lambda f: _edit(f, episodes="many"), "is damaged"),
         (lambda f: save_file({"a": torch.ones(1)}, f / "agent.safetensors"), "tensors are others"),
         (
@@ -192,7 +192,7 @@ def test_an_agent_that_is_no_use_begins_as_the_best_warm_start(make_toy: Any, ta
 
 
 def test_an_idle_actor_keeps_to_the_plan(make_toy: Any) -> None:
-    """Its networks correct the plan of least error: with no correction that is what it does."""
+    """Its networks correct the plan of least loss: with no correction that is what it does."""
     toy = make_toy([64, 48, 40, 56])
     strategy = DdpgStrategy(toy.problem)
     strategy._model.actor.correction = lambda seen: torch.zeros(len(seen), 1)
