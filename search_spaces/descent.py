@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Sequence
 from typing import TypeAlias
 
@@ -21,19 +22,18 @@ Curves: TypeAlias = Sequence[npt.NDArray[np.float64]]
 STEPS_PER_GROUP = 16
 
 
-def error_curves(rankings: Sequence[Ranking]) -> Curves:
-    """Return the rankings' errors; (1 − keep ratio)² where the criterion gives none."""
+def expected_losses(rankings: Sequence[Ranking]) -> Curves:
+    """Return the losses to expect.
+
+    Where nobody has looked at the network's output, errors stand for them; (1 − keep ratio)² where
+    the criterion gives none.
+    """
+    if all(ranking.losses is not None for ranking in rankings):
+        return [np.asarray(ranking.losses) for ranking in rankings]
     return [
         (1 - np.linspace(0, 1, len(r.order) + 1)) ** 2 if r.errors is None else np.asarray(r.errors)
         for r in rankings
     ]
-
-
-def expected_losses(rankings: Sequence[Ranking]) -> Curves:
-    """Return the losses to expect; the errors where nobody has looked at the network's output."""
-    if any(ranking.losses is None for ranking in rankings):
-        return error_curves(rankings)
-    return [np.asarray(ranking.losses) for ranking in rankings]
 
 
 def least_loss(projection: Projection, rankings: Sequence[Ranking]) -> Widths:
@@ -50,7 +50,7 @@ def descend(widths: Widths, curves: Curves, projection: Projection) -> Widths:
     """
     # A cut's price rises as others are made, or so it is where costs are products of widths: what a
     # group asked when it was last looked at is a lower bound, and few need to be looked at again.
-    prices = [(0.0, group) for group in range(len(curves))]
+    prices = [(-math.inf, group) for group in range(len(curves))]
     while not projection.fits(widths):
         # The projection has made sure that the narrowest widths fit: somebody can still be cut.
         _, group = heapq.heappop(prices)
@@ -60,7 +60,7 @@ def descend(widths: Widths, curves: Curves, projection: Projection) -> Widths:
         if not prices or (cut[0], group) <= prices[0]:
             widths = cut[1]
             # Its next cut is another one: looked at before anything else.
-            heapq.heappush(prices, (0.0, group))
+            heapq.heappush(prices, (-math.inf, group))
         else:
             heapq.heappush(prices, (cut[0], group))
     return widths

@@ -9,7 +9,7 @@ import pytest
 from autoprune.agents.calibration import Calibration
 from autoprune.agents.moves import error
 from autoprune.policy import Widths
-from autoprune.search_spaces.descent import error_curves
+from autoprune.search_spaces.descent import expected_losses
 from autoprune.search_spaces.keep_ratio import with_width
 
 SCALES = (3.0, 0.2, 1.0, 40.0)
@@ -90,6 +90,6 @@ def test_draws_spread_where_little_is_known(toy: Any) -> None:
 
 
 def test_a_criterion_without_errors_gets_a_shape(make_toy: Any) -> None:
-    curves = error_curves(make_toy([4, 8], has_errors=False).problem.rankings)
+    curves = expected_losses(make_toy([4, 8], has_errors=False).problem.rankings)
     assert curves[0].tolist() == [1.0, 0.5625, 0.25, 0.0625, 0.0]
     assert len(curves[1]) == 9
