@@ -6,9 +6,10 @@ from typing import ClassVar
 
 import numpy as np
 
+from autoprune.agents.base import SearchProblem, Strategy
 from autoprune.agents.global_ranking import warm_starts
-from autoprune.policy import Widths
-from autoprune.strategy import Candidate, SearchProblem, Strategy, Trial
+from autoprune.core.policy import Widths
+from autoprune.study.trial import Candidate, Trial
 
 # Children of one parent before the best of all is the next parent.
 CHILDREN = 2

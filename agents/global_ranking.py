@@ -8,11 +8,12 @@ from typing import ClassVar
 
 import numpy as np
 
-from autoprune.agents.course import CourseStrategy
+from autoprune.agents.base import SearchProblem
+from autoprune.agents.tools.scripted import CourseStrategy
+from autoprune.core.policy import Widths
 from autoprune.errors import UsageError
-from autoprune.policy import Widths
-from autoprune.search_spaces.descent import least_loss
-from autoprune.strategy import Candidate, SearchProblem
+from autoprune.search_spaces.greedy import least_loss
+from autoprune.study.trial import Candidate
 
 # Keep ratios of all groups that a search without a budget begins with.
 DIAGONAL = (1.0, 0.75, 0.5, 0.25)

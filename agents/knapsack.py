@@ -9,11 +9,12 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from autoprune.agents.allocation import allocate, by_greed, parts
-from autoprune.agents.course import CourseStrategy
-from autoprune.agents.curves import Curve, loss_curves, plan_probes
-from autoprune.policy import Widths
-from autoprune.strategy import Candidate, SearchProblem
+from autoprune.agents.base import SearchProblem
+from autoprune.agents.tools.allocation import allocate, by_greed, parts
+from autoprune.agents.tools.loss_curves import Curve, loss_curves, plan_probes
+from autoprune.agents.tools.scripted import CourseStrategy
+from autoprune.core.policy import Widths
+from autoprune.study.trial import Candidate
 
 # Part of the trials that may be probes.
 PROBES = 0.25

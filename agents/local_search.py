@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from autoprune.agents.calibration import Calibration
-from autoprune.agents.course import CourseStrategy
+from autoprune.agents.base import SearchProblem
 from autoprune.agents.global_ranking import warm_starts
-from autoprune.agents.moves import error, swap
-from autoprune.policy import Widths
-from autoprune.search_spaces.descent import Curves
-from autoprune.strategy import Candidate, SearchProblem
+from autoprune.agents.tools.calibration import Calibration
+from autoprune.agents.tools.moves import error, swap
+from autoprune.agents.tools.scripted import CourseStrategy
+from autoprune.core.policy import Widths
+from autoprune.search_spaces.greedy import Curves
+from autoprune.study.trial import Candidate
 
 if TYPE_CHECKING:
     from autoprune.agents.ddpg.agent import DdpgStrategy

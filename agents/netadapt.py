@@ -9,11 +9,11 @@ from typing import ClassVar
 import numpy as np
 
 from autoprune.agents.local_search import LocalSearchStrategy
-from autoprune.agents.moves import error, narrow
-from autoprune.policy import Widths
-from autoprune.search_spaces.descent import descend, least_loss
+from autoprune.agents.tools.moves import error, narrow
+from autoprune.core.policy import Widths
+from autoprune.search_spaces.greedy import descend, least_loss
 from autoprune.search_spaces.projection import Constraint, Projection
-from autoprune.strategy import Candidate
+from autoprune.study.trial import Candidate
 
 # Part of the evaluations that the way down takes; refinement at the budget has the rest.
 DESCENT = 0.3

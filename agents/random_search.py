@@ -6,7 +6,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from autoprune.strategy import Candidate, SearchProblem, Strategy, Trial
+from autoprune.agents.base import SearchProblem, Strategy
+from autoprune.study.trial import Candidate, Trial
 
 
 class RandomStrategy(Strategy):

@@ -8,12 +8,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from autoprune.agents.course import CourseStrategy
+from autoprune.agents.base import SearchProblem
+from autoprune.agents.tools.scripted import CourseStrategy
+from autoprune.core.policy import Widths
 from autoprune.errors import RunError
-from autoprune.policy import Widths
-from autoprune.strategy import Candidate, SearchProblem
 from autoprune.study.result import frontier_of
 from autoprune.study.run_directory import RunDirectory
+from autoprune.study.trial import Candidate
 
 # Policies of the frontier that are measured at the new budget.
 NEAREST = 5

@@ -22,11 +22,12 @@ from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.noise import NormalActionNoise
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
 
-from autoprune.agents.randomness import OwnRandomness
+from autoprune.agents.base import SearchProblem, Strategy
+from autoprune.core.policy import Widths
+from autoprune.core.randomness import OwnRandomness
 from autoprune.errors import AutopruneError, first_line
-from autoprune.policy import Widths
 from autoprune.search_spaces.env import PruningEnv
-from autoprune.strategy import Candidate, SearchProblem, Strategy, Trial
+from autoprune.study.trial import Candidate, Trial
 
 # Episodes in a row that may end at known widths: an algorithm that has made up its mind is done.
 MOST_FOLDED = 40

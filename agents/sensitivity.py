@@ -8,10 +8,11 @@ from typing import ClassVar
 
 import numpy as np
 
-from autoprune.agents.course import CourseStrategy
-from autoprune.agents.curves import Curve, loss_curves, plan_probes
-from autoprune.policy import Widths
-from autoprune.strategy import Candidate, SearchProblem
+from autoprune.agents.base import SearchProblem
+from autoprune.agents.tools.loss_curves import Curve, loss_curves, plan_probes
+from autoprune.agents.tools.scripted import CourseStrategy
+from autoprune.core.policy import Widths
+from autoprune.study.trial import Candidate
 
 # Part of the trials that may be probes; the rest tries other thresholds.
 PROBES = 0.8

@@ -7,13 +7,14 @@ from typing import ClassVar
 
 import numpy as np
 
-from autoprune.agents.course import CourseStrategy
+from autoprune.agents.base import SearchProblem
 from autoprune.agents.global_ranking import warm_starts
-from autoprune.agents.moves import swap
-from autoprune.agents.response import Belief, Response
-from autoprune.policy import Widths
-from autoprune.search_spaces.descent import descend
-from autoprune.strategy import Candidate, SearchProblem
+from autoprune.agents.tools.moves import swap
+from autoprune.agents.tools.response import Belief, Response
+from autoprune.agents.tools.scripted import CourseStrategy
+from autoprune.core.policy import Widths
+from autoprune.search_spaces.greedy import descend
+from autoprune.study.trial import Candidate
 
 # Measured before anything is learnt, and the share of the trials that they may be.
 STARTS, START_SHARE = 8, 0.3

@@ -7,8 +7,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from autoprune.agents.course import CourseStrategy
-from autoprune.strategy import Candidate
+from autoprune.agents.tools.scripted import CourseStrategy
+from autoprune.study.trial import Candidate
 
 # The keep ratio at the end that is cut most, beside the other end's, before scaling.
 STEEPEST = 0.5

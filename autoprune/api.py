@@ -18,19 +18,26 @@ import scipy
 import torch
 from torch import nn
 
-from autoprune.bench import Bench, Evaluate, set_up
-from autoprune.config import (
-    ORIGIN,
-    REMARKS,
-    RENEWABLE,
-    SearchConfig,
-    in_todays_words,
-    is_outdated,
-    stored_settings,
-)
+from autoprune.agents.base import SearchProblem
+from autoprune.core.allocator import kept_memory
+from autoprune.core.files import misfits
+from autoprune.core.policy import PruningPolicy
+from autoprune.core.precision import fresh_casts
+from autoprune.core.progress import PlainProgress, Progress
+from autoprune.core.randomness import kept_random_states
 from autoprune.cost.latency.model import LatencyCost
 from autoprune.data import Partition, Samples, SplitSizes, as_splits, partition
-from autoprune.data.inputs import map_tensors, plain, sample_shapes
+from autoprune.data.forms import map_tensors, plain, sample_shapes
+from autoprune.engine.clock import Session
+from autoprune.engine.evaluators import Bench, Evaluate, set_up
+from autoprune.engine.exploration import pose
+from autoprune.engine.latency import Verifier, backend_here
+from autoprune.engine.max_drop import Smallest, check_metric, find_smallest
+from autoprune.engine.problem import Task, check_config, define_task
+from autoprune.engine.recover import recover_finalist
+from autoprune.engine.rounds import Arena, Contest
+from autoprune.engine.summary import Summary
+from autoprune.engine.trust import trust
 from autoprune.errors import (
     DataError,
     ModelError,
@@ -43,30 +50,23 @@ from autoprune.errors import (
 )
 from autoprune.evaluation.evaluator import timed
 from autoprune.evaluation.reward import DEFAULT_REWARD, Reward, find_reward, on_the_scale_of
-from autoprune.exploration import pose
-from autoprune.latency import Verifier, backend_here
-from autoprune.max_drop import Smallest, check_metric, find_smallest
-from autoprune.memory import kept_memory
-from autoprune.policy import PruningPolicy
-from autoprune.precision import fresh_casts
-from autoprune.progress import PlainProgress, Progress
-from autoprune.randomness import kept_random_states
-from autoprune.session import Session
-from autoprune.strategy import SearchProblem
+from autoprune.options.search import (
+    ORIGIN,
+    REMARKS,
+    RENEWABLE,
+    SearchConfig,
+    in_todays_words,
+    is_outdated,
+    stored_settings,
+)
 from autoprune.structure import surgery
 from autoprune.structure.inputs import Inputs, device_of, fitted, form_for
 from autoprune.structure.surgery import deep_copy
 from autoprune.structure.wrappers import plain_network
-from autoprune.study.files import misfits
 from autoprune.study.ledger import Ledger
 from autoprune.study.result import limits_of
 from autoprune.study.run_directory import RunDirectory, next_free
-from autoprune.summary import Summary
-from autoprune.task import Task, check_config, define_task
-from autoprune.trust import trust
-from autoprune.verification import Arena, Contest
 from autoprune.version import __version__
-from autoprune.winner import recover_finalist
 
 # What the options of a run meant that is of an older version (`config.is_outdated`).
 OUTDATED = (

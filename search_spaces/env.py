@@ -9,7 +9,7 @@ import gymnasium
 import numpy as np
 import numpy.typing as npt
 
-from autoprune.policy import Widths
+from autoprune.core.policy import Widths
 from autoprune.search_spaces.episode import FEATURES, Episode
 
 Observation = npt.NDArray[np.float32]

@@ -38,15 +38,14 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from autoprune.core.arrays import Floats
+from autoprune.core.policy import Widths
 from autoprune.cost.model import CostModel
 from autoprune.importance.base import Ranking
-from autoprune.policy import Widths
-from autoprune.search_spaces.descent import least_loss
+from autoprune.search_spaces.greedy import least_loss
+from autoprune.search_spaces.group_features import GroupTraits
 from autoprune.search_spaces.keep_ratio import SearchSpace, with_width
 from autoprune.search_spaces.projection import Projection
-from autoprune.search_spaces.traits import GroupTraits
-
-Floats = npt.NDArray[np.float64]
 
 FEATURES = (
     *("depth", "size", "producers", "consumers", "depthwise", "linear", "kernel", "stride"),

@@ -11,8 +11,8 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from autoprune.core.policy import Widths
 from autoprune.errors import UsageError, did_you_mean
-from autoprune.policy import Widths
 from autoprune.structure.groups import Structure
 
 DEFAULT_MIN_KEEP = 0.1

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from autoprune.core.policy import Widths
 from autoprune.cost.model import CostModel
 from autoprune.errors import BudgetError
-from autoprune.policy import Widths
 from autoprune.search_spaces.keep_ratio import SearchSpace, with_width
 
 _BISECTIONS = 40

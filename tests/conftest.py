@@ -16,18 +16,19 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from autoprune.cost.latency.backends import Backend, Conditions
-from autoprune.cost.latency.journal import Journal
-from autoprune.cost.latency.profiler import profile
+from autoprune.core.policy import Widths
+from autoprune.cost.latency.conditions import Conditions
 from autoprune.cost.latency.signature import BARE, Signature
-from autoprune.cost.latency.stopwatch import Run, Timing
 from autoprune.cost.latency.table import LatencyTable
-from autoprune.policy import Widths
+from autoprune.engine.trust import STATE_FOLDER
+from autoprune.profiling.backends.base import Backend
+from autoprune.profiling.journal import Journal
+from autoprune.profiling.profiler import profile
+from autoprune.profiling.stopwatch import Run, Timing
 from autoprune.structure.groups import Structure
 from autoprune.structure.inputs import Inputs, run, sample
 from autoprune.structure.surgery import apply_policy
-from autoprune.structure.trace import trace
-from autoprune.trust import STATE_FOLDER
+from autoprune.structure.tracing.trace import trace
 
 ROOT = Path(__file__).resolve().parents[1]
 

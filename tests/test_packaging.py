@@ -65,7 +65,7 @@ def test_the_installed_package_runs(wheel: Path, tmp_path: Path) -> None:
     zipfile.ZipFile(wheel).extractall(tmp_path)
     script = """
 import autoprune, autoprune.agents, autoprune.search_spaces.projection
-from autoprune.demo import load_demo
+from autoprune.models.demo import load_demo
 load_demo()
 print(autoprune.__file__, autoprune.agents.__file__)
 """

@@ -10,14 +10,15 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
+from autoprune.agents.base import SearchProblem, Strategy, best_first
 from autoprune.agents.ddpg.exploration import TruncatedNormal
-from autoprune.agents.ddpg.files import AgentInfo, load_agent, save_agent
 from autoprune.agents.ddpg.networks import HIDDEN, HIGH, LOW, PLANNED, WalledActor, make_ddpg
-from autoprune.agents.ddpg.replay import EpisodeReplay
+from autoprune.agents.ddpg.replay_buffer import EpisodeReplay
+from autoprune.agents.ddpg.storage import AgentInfo, load_agent, save_agent
 from autoprune.agents.global_ranking import warm_starts
-from autoprune.policy import Widths
+from autoprune.core.policy import Widths
 from autoprune.search_spaces.episode import Step
-from autoprune.strategy import Candidate, SearchProblem, Strategy, Trial, best_first
+from autoprune.study.trial import Candidate, Trial
 
 # Spread of the exploration at the first and the last trial, in keep ratios.
 FIRST_SPREAD, LAST_SPREAD = 0.2, 0.02

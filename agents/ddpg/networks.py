@@ -10,8 +10,8 @@ from stable_baselines3.common.logger import Logger
 from stable_baselines3.td3.policies import Actor, TD3Policy
 from torch import Tensor
 
-from autoprune.agents.ddpg.replay import EpisodeReplay
-from autoprune.agents.randomness import OwnRandomness
+from autoprune.agents.ddpg.replay_buffer import EpisodeReplay
+from autoprune.core.randomness import OwnRandomness
 from autoprune.search_spaces.env import PruningEnv
 from autoprune.search_spaces.episode import FEATURES, Episode
 

@@ -136,7 +136,7 @@ def _about_latency(latency: Mapping[str, Any], run: str) -> str:
 
 def _conditions(latency: Mapping[str, Any]) -> str:
     """Return in words what `costs.latency` of a result is of."""
-    from autoprune.cost.latency.backends import measured_on
+    from autoprune.cost.latency.conditions import measured_on
 
     # Runs of older versions have the threads in the device's name.
     return f"{measured_on(latency['backend'], latency['device'], latency.get('threads'))}, batch 1"
@@ -162,7 +162,7 @@ def show_evaluation(report: Mapping[str, Any]) -> None:
 
 def show_measured(report: Mapping[str, Any]) -> None:
     """Print what a winner's kit measured."""
-    from autoprune.latency import is_miss
+    from autoprune.engine.latency import is_miss
 
     out, dense, pruned = console(), report["measured_dense_ms"], report["measured_ms"]
     out.print(comparison({"latency_ms": dense}, {"latency_ms": pruned}))

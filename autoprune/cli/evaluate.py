@@ -60,9 +60,9 @@ def evaluate(
     from rich.markup import escape
 
     from autoprune.cli.display import console, print_json, show_evaluation, show_measured
-    from autoprune.elsewhere import take_measured
+    from autoprune.core.files import check_writable
+    from autoprune.engine.on_device import take_measured
     from autoprune.errors import UsageError
-    from autoprune.study.files import check_writable
     from autoprune.study.run_directory import RunDirectory
 
     if kit is not None and from_kit is not None:
@@ -117,10 +117,10 @@ class Subjects:
     def compare(self) -> dict[str, Any]:
         """Return what `autoprune evaluate --json` prints."""
         from autoprune.cli.display import warn
-        from autoprune.data.inputs import map_tensors
+        from autoprune.core.randomness import kept_random_states
+        from autoprune.data.forms import map_tensors
+        from autoprune.engine.latency import measured_here
         from autoprune.evaluation.scoring import score_split
-        from autoprune.latency import measured_here
-        from autoprune.randomness import kept_random_states
         from autoprune.study.result import costs_of
 
         networks = [self.dense, self.pruned]
@@ -157,7 +157,7 @@ class Subjects:
 
     def pack(self, folder: Path) -> None:
         """Write a kit that measures the networks on another device."""
-        from autoprune.elsewhere import write_winner_kit
+        from autoprune.engine.on_device import write_winner_kit
 
         inputs = self.split.take([0]).inputs
         write_winner_kit(folder, self.run, self.dense, self.pruned, inputs)
@@ -180,9 +180,9 @@ def load_subjects(
     """
     from autoprune.api import load_pruned
     from autoprune.cli.display import warn
-    from autoprune.cli.specs import find_device, load_model
-    from autoprune.config import stored_settings
     from autoprune.data import load_splits
+    from autoprune.models.loading import find_device, load_model
+    from autoprune.options.search import stored_settings
     from autoprune.structure.inputs import fitted
     from autoprune.study.run_directory import RunDirectory
 
@@ -205,9 +205,9 @@ def _origin(
 ) -> dict[str, str]:
     """Return where model and data come from: the run's own words, where nothing else is given."""
     from autoprune.cli.settings import NAME_OR_TRUST, agreed
+    from autoprune.core.plugins import names_object
     from autoprune.data import reads_classes
     from autoprune.errors import UsageError
-    from autoprune.plugin import names_object
 
     names = ("model", "weights", "data", "normalize", "classes")  # the device is this machine's own
     kept = {name: stored[name] for name in names if name in stored}

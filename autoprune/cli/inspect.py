@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from autoprune.cost.model import CostModel
-    from autoprune.data.inputs import Inputs
+    from autoprune.data.forms import Inputs
     from autoprune.search_spaces.keep_ratio import SearchSpace
     from autoprune.structure.groups import Structure
 
@@ -43,14 +43,14 @@ def inspect(
     attention and recurrent networks included; operators that are not counted are named.
     """
     from autoprune.cli.display import print_json, show_inspection, warn
-    from autoprune.cli.specs import DEMO, load_model
-    from autoprune.config import parse_min_keep
+    from autoprune.core.progress import Progress
+    from autoprune.core.randomness import kept_random_states
     from autoprune.cost import cost_models
-    from autoprune.data.inputs import sample_shapes
-    from autoprune.progress import Progress
-    from autoprune.randomness import kept_random_states
+    from autoprune.data.forms import sample_shapes
+    from autoprune.engine.problem import prunable_structure
+    from autoprune.models.loading import DEMO, load_model
+    from autoprune.options.search import parse_min_keep
     from autoprune.search_spaces.keep_ratio import search_space
-    from autoprune.task import prunable_structure
 
     spec = model or DEMO
     ratios = parse_min_keep(min_keep or [])
@@ -122,11 +122,11 @@ def example_inputs(
     import torch
 
     from autoprune.cli.display import warn
-    from autoprune.cli.specs import default_input_shape, parse_shape
+    from autoprune.core.plugins import names_object
+    from autoprune.core.precision import float_dtype
     from autoprune.data import load_splits
     from autoprune.errors import UsageError
-    from autoprune.plugin import names_object
-    from autoprune.precision import float_dtype
+    from autoprune.models.loading import default_input_shape, parse_shape
     from autoprune.structure.inputs import fitted
 
     if data is not None and shape is not None:

@@ -100,20 +100,21 @@ def profile(
     """
     from autoprune.cli.display import console
     from autoprune.cli.inspect import example_inputs
-    from autoprune.cli.progress import listen
+    from autoprune.cli.progress_bars import listen
     from autoprune.cli.search import Interrupted
-    from autoprune.cli.specs import DEMO, load_model
-    from autoprune.cost.latency.backends import Conditions, backend_class, make_backend
-    from autoprune.cost.latency.kit import read_kit, write_kit
-    from autoprune.cost.latency.onnx_backend import check_onnx
-    from autoprune.cost.latency.plots import check_plotly
-    from autoprune.cost.latency.plots import plot as draw
+    from autoprune.core.allocator import kept_memory
+    from autoprune.core.files import check_writable
+    from autoprune.core.randomness import kept_random_states
+    from autoprune.cost.latency.conditions import Conditions
+    from autoprune.engine.latency import measure_table
+    from autoprune.engine.problem import prunable_structure
     from autoprune.errors import UsageError
-    from autoprune.latency import measure_table
-    from autoprune.memory import kept_memory
-    from autoprune.randomness import kept_random_states
-    from autoprune.study.files import check_writable
-    from autoprune.task import prunable_structure
+    from autoprune.models.loading import DEMO, load_model
+    from autoprune.profiling.backends.base import backend_class, make_backend
+    from autoprune.profiling.backends.onnx import check_onnx
+    from autoprune.profiling.kit.kit import read_kit, write_kit
+    from autoprune.profiling.plots import check_plotly
+    from autoprune.profiling.plots import plot as draw
 
     path = Path(output)
     if path.exists() and kit is None:

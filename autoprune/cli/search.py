@@ -118,9 +118,9 @@ def run_search(settings: Settings) -> None:
     """
     from autoprune import api
     from autoprune.cli.display import show_search, warn
-    from autoprune.cli.progress import listen
-    from autoprune.cli.specs import find_device, has_random_weights, load_model
+    from autoprune.cli.progress_bars import listen
     from autoprune.data import load_splits
+    from autoprune.models.loading import find_device, has_random_weights, load_model
 
     _check(settings)
     origin = settings.origin
@@ -147,10 +147,10 @@ def run_search(settings: Settings) -> None:
 
 def _check(settings: Settings) -> None:
     """Find mistakes that need no network before one is loaded."""
-    from autoprune.config import SearchConfig
-    from autoprune.study.files import check_writable
+    from autoprune.core.files import check_writable
+    from autoprune.engine.problem import check_config
+    from autoprune.options.search import SearchConfig
     from autoprune.study.run_directory import RunDirectory
-    from autoprune.task import check_config
 
     check_config(SearchConfig.from_mapping(settings.search))
     if settings.resume:

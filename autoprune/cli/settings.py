@@ -8,8 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from autoprune.cli.display import warn
-from autoprune.cli.specs import DEMO, DEMO_DATA, absolute_model
-from autoprune.config import (
+from autoprune.core.plugins import absolute, absolute_object
+from autoprune.core.untrusted import read_toml
+from autoprune.data import absolute_data
+from autoprune.engine.trust import check_trusted, trust
+from autoprune.errors import UsageError, did_you_mean, first_line, shown
+from autoprune.evaluation.reward import DEFAULT_REWARD, find_reward, needs_no_budget
+from autoprune.models.loading import DEMO, DEMO_DATA, absolute_model
+from autoprune.options.search import (
     ORIGIN,
     REMARKS,
     RENEWABLE,
@@ -18,13 +24,7 @@ from autoprune.config import (
     read_setting,
     stored_settings,
 )
-from autoprune.data import absolute_data
-from autoprune.errors import UsageError, did_you_mean, first_line, shown
-from autoprune.evaluation.reward import DEFAULT_REWARD, find_reward, needs_no_budget
-from autoprune.plugin import absolute, absolute_object
 from autoprune.study.run_directory import RunDirectory, next_free
-from autoprune.trust import check_trusted, trust
-from autoprune.untrusted import read_toml
 
 # What a search that recalls the policies of a run takes over: the network with its images, what is
 # cut of it, and by which table its latency is foretold. What is said oneself goes before, each time

@@ -13,13 +13,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import numpy.typing as npt
 
+from autoprune.core.arrays import Floats
+from autoprune.core.policy import Widths
 from autoprune.cost.model import CostModel
-from autoprune.policy import Widths
 from autoprune.structure.groups import Structure
-
-Floats = npt.NDArray[np.float64]
 
 
 class Lengths:

@@ -12,9 +12,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from autoprune.cost.counts import Floats, TensorSizes
+from autoprune.core.arrays import Floats
+from autoprune.core.policy import Widths
+from autoprune.cost.counts import TensorSizes
 from autoprune.cost.model import CostModel
-from autoprune.policy import Widths
 from autoprune.structure.groups import Structure
 
 ACTIVATIONS = "activations (peak)"

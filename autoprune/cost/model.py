@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import ClassVar
 
-from autoprune.policy import Widths
+from autoprune.core.policy import Widths
 
 
 class CostModel(ABC):

@@ -1,6 +1,6 @@
 """Images: where they come from, how they are normalised, and who reads which."""
 
-from autoprune.data.labels import check_classes, check_labels, with_class_labels
+from autoprune.data.class_labels import check_classes, check_labels, with_class_labels
 from autoprune.data.normalization import Normalization, parse_normalization
 from autoprune.data.partition import (
     MAX_BYTES,

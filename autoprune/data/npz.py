@@ -13,11 +13,11 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
+from autoprune.core.plugins import absolute
 from autoprune.data.normalization import parse_normalization
 from autoprune.data.overlap import shared_note
 from autoprune.data.splits import ArraySplit, Splits
 from autoprune.errors import DataError, UsageError, did_you_mean, first_line
-from autoprune.plugin import absolute
 
 FORM = "npz:FILE[,FILE…][;val=FILE[,FILE…]][;test=FILE[,FILE…]]"
 

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from autoprune.data.inputs import map_tensors, sample_shapes, tensors
-from autoprune.data.labels import with_class_labels
+from autoprune.data.class_labels import with_class_labels
+from autoprune.data.forms import map_tensors, sample_shapes, tensors
 from autoprune.data.splits import PartOfSplit, Samples, Split, Splits
 from autoprune.errors import DataError, UsageError
 

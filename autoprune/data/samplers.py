@@ -23,8 +23,8 @@ from torch.utils.data import (
 )
 from torch.utils.data.distributed import DistributedSampler
 
+from autoprune.core.randomness import kept_random_states
 from autoprune.errors import DataError, user_code
-from autoprune.randomness import kept_random_states
 
 # How often an unknown sampler is read: it may draw other samples every time.
 PASSES = 4

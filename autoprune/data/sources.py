@@ -8,6 +8,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from autoprune.core.plugins import absolute, absolute_object, make_object, names_object
 from autoprune.data.cifar import load_cifar10
 from autoprune.data.folder import load_image_folder
 from autoprune.data.normalization import parse_normalization
@@ -15,7 +16,6 @@ from autoprune.data.npz import absolute_files, load_npz
 from autoprune.data.splits import ArraySplit, Splits
 from autoprune.data.user import as_splits
 from autoprune.errors import UsageError, did_you_mean
-from autoprune.plugin import absolute, absolute_object, make_object, names_object
 
 Loader: TypeAlias = Callable[[str, str | None], Splits]
 """(what follows the colon, normalisation spec) → splits."""

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from autoprune.data.inputs import Inputs, described, map_tensors, plain, tensors
+from autoprune.data.forms import Inputs, described, map_tensors, plain, tensors
 from autoprune.data.normalization import Normalization
 from autoprune.errors import AutopruneError, DataError, user_code
 

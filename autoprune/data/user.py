@@ -10,6 +10,7 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, Subset, default_collate
 
+from autoprune.core.randomness import kept_random_states
 from autoprune.data.overlap import shared_note, shared_samples
 from autoprune.data.samplers import pool_of
 from autoprune.data.splits import (
@@ -24,7 +25,6 @@ from autoprune.data.splits import (
     explained,
 )
 from autoprune.errors import DataError, UsageError, did_you_mean, type_of
-from autoprune.randomness import kept_random_states
 
 MATERIALISED_SAMPLES = 20_000
 """Samples kept of a stream: far more than calibration, search and selection ask for."""

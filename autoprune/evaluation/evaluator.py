@@ -11,12 +11,12 @@ from typing import TypeAlias
 
 from torch import nn
 
+from autoprune.core.policy import PruningPolicy, Widths
 from autoprune.cost.model import CostModel
 from autoprune.data import Samples
 from autoprune.evaluation.measurement import Measurement, Scores
 from autoprune.evaluation.scoring import Scorer
 from autoprune.importance.base import Ranking
-from autoprune.policy import PruningPolicy, Widths
 from autoprune.reconstruction.batchnorm import reestimate_batchnorm
 from autoprune.reconstruction.refit import Refitter
 from autoprune.reconstruction.sequential import QUICK_EFFORT, SequentialRepair

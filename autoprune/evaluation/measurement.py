@@ -8,9 +8,19 @@ from typing import Any
 
 from torch import Tensor
 
+from autoprune.core.policy import Widths
+from autoprune.core.untrusted import (
+    count,
+    each,
+    extent,
+    fields,
+    label,
+    or_none,
+    quantity,
+    real,
+    table,
+)
 from autoprune.errors import AutopruneError, user_code
-from autoprune.policy import Widths
-from autoprune.untrusted import count, each, extent, fields, label, or_none, quantity, real, table
 
 
 @dataclass(frozen=True)

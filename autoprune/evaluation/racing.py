@@ -18,9 +18,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from autoprune.core.precision import at_least_single
 from autoprune.data import NO_LABEL
 from autoprune.evaluation.measurement import Scores
-from autoprune.precision import at_least_single
 
 # Shares of the images after which a candidate may be dropped.
 LOOKS = (0.125, 0.25, 0.5, 0.75)

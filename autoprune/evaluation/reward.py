@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
+from autoprune.core.plugins import load_plugin
 from autoprune.errors import RewardError, UsageError, shown, user_code
 from autoprune.evaluation.measurement import Measurement, Scores, number_in
-from autoprune.plugin import load_plugin
 
 Reward: TypeAlias = Callable[[Measurement], float]
 """Larger is better."""

@@ -31,8 +31,8 @@ from autoprune.errors import (
 )
 from autoprune.evaluation.doubts import doubt
 from autoprune.evaluation.measurement import Scores, number_in
-from autoprune.evaluation.prefix import PrefixCache
 from autoprune.evaluation.racing import Rival, SampleScores, race
+from autoprune.evaluation.replay.prefix import PrefixCache
 from autoprune.evaluation.streams import GPU_BATCH, Streams, in_turn
 from autoprune.reconstruction.batchnorm import fold_batchnorm
 from autoprune.structure.groups import Structure

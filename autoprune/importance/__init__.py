@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from autoprune.core.plugins import call_factory, load_plugin
 from autoprune.errors import UsageError
 from autoprune.importance.activity import (
     ApozImportance,
@@ -22,7 +23,6 @@ from autoprune.importance.obs import ObsImportance
 from autoprune.importance.ranking import check_needs, rank_groups
 from autoprune.importance.selection import AofpImportance, LassoImportance, ThiNetImportance
 from autoprune.importance.taylor import TaylorImportance
-from autoprune.plugin import call_factory, load_plugin
 
 IMPORTANCES: dict[str, type[Importance]] = {
     criterion.name: criterion

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from autoprune.core.arrays import Floats
 from autoprune.data import Samples
 from autoprune.importance.base import Ranking
 from autoprune.reconstruction.refit import Refitter
@@ -18,8 +19,6 @@ from autoprune.statistics.curvature import Change, output_changes
 from autoprune.statistics.moments import LARGEST_PATCH
 from autoprune.structure.groups import Structure
 from autoprune.structure.surgery import kept_positions
-
-Floats = npt.NDArray[np.float64]
 
 SAMPLES = 250
 # Widths of a group that are looked at; between them its losses are interpolated. Fewer where all

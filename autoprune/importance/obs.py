@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from autoprune.importance.base import Evidence, Importance, Need, Ranking
-from autoprune.importance.readings import readings
+from autoprune.importance.consumer_inputs import readings
 from autoprune.reconstruction.obs_path import obs_path
 from autoprune.structure.groups import ChannelGroup
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from autoprune.data import Samples
 from autoprune.errors import AutopruneError, UsageError, user_code
 from autoprune.importance.base import Evidence, Importance, Ranking
-from autoprune.importance.readings import error_curve
+from autoprune.importance.consumer_inputs import error_curve
 from autoprune.structure.groups import ChannelGroup
 
 LABELLED = ("labels", "gradients")

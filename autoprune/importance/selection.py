@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from autoprune.importance.base import Evidence, Importance, Need, Ranking
-from autoprune.importance.readings import Contributions, contributions
+from autoprune.importance.consumer_inputs import Contributions, contributions
 from autoprune.structure.groups import ChannelGroup
 
 # Random masks per round of AOFP.

@@ -10,12 +10,12 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_weights, fuse_linear_bn_weights
 
+from autoprune.core.precision import at_least_single
 from autoprune.data import Samples
-from autoprune.precision import at_least_single
-from autoprune.structure.biases import PLAIN_LAYERS
 from autoprune.structure.groups import LayerSpec, Structure
 from autoprune.structure.inputs import run
 from autoprune.structure.surgery import deep_copy
+from autoprune.structure.tracing.biases import PLAIN_LAYERS
 
 BATCH = 250
 # BN gains |γ|/σ below this share of the layer's largest are none to divide by.

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from autoprune.precision import at_least_single
+from autoprune.core.precision import at_least_single
 from autoprune.statistics.moments import Moments, matrix_of
 from autoprune.structure.groups import LayerSpec, Structure
 from autoprune.structure.surgery import Keep

@@ -8,7 +8,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from autoprune.precision import at_least_single
+from autoprune.core.precision import at_least_single
 
 # Share of the mean input variance with which weights are pulled to what they were.
 RIDGE = 1e-3

@@ -27,14 +27,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from autoprune.core.precision import at_least_single
 from autoprune.data import Samples
-from autoprune.precision import at_least_single
 from autoprune.reconstruction.ridge import Affine, RidgeToPrior, passing
 from autoprune.statistics.moments import draw_positions, is_laid_out, outputs_at, patches
 from autoprune.structure.groups import LayerSpec, Structure
 from autoprune.structure.inputs import run
-from autoprune.structure.operators import OperatorMode, plain_arithmetic, whole_operators
 from autoprune.structure.surgery import Keep
+from autoprune.structure.tracing.operators import OperatorMode, plain_arithmetic, whole_operators
 
 # Of a row's targets on average: layers of more outputs get fewer rows, unless they need them.
 ROW_BYTES = 256

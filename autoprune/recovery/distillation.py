@@ -17,10 +17,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from autoprune.core.precision import HALVES, float_dtype
 from autoprune.data import Samples, Split
-from autoprune.data.inputs import Inputs, with_floats
+from autoprune.data.forms import Inputs, with_floats
 from autoprune.errors import ModelError
-from autoprune.precision import HALVES, float_dtype
 from autoprune.reconstruction.batchnorm import fold_batchnorm, unfold_batchnorm
 from autoprune.recovery.imitation import Imitation
 from autoprune.recovery.schedule import Pace, by_steps, first_of, rate

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from autoprune.core.precision import at_least_single
 from autoprune.errors import ModelError
-from autoprune.precision import at_least_single
 from autoprune.statistics.consumers import LayerMode
 from autoprune.structure.groups import LayerSpec, Structure
 from autoprune.structure.inputs import Inputs, outputs_of, run

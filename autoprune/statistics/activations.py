@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from autoprune.core.precision import at_least_single
 from autoprune.data import NO_LABEL, Samples
-from autoprune.precision import at_least_single
 from autoprune.statistics.collect import BATCH
 from autoprune.statistics.consumers import LayerMode, by_channel
 from autoprune.structure.groups import LayerSpec, Structure
 from autoprune.structure.inputs import run
-from autoprune.structure.operators import plain_arithmetic
+from autoprune.structure.tracing.operators import plain_arithmetic
 
 # Classes that are told apart, the most frequent ones: memory grows with their number.
 MOST_CLASSES = 32

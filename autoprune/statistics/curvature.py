@@ -10,15 +10,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from autoprune.core.precision import at_least_single
 from autoprune.data import Samples
 from autoprune.errors import ModelError, user_code
-from autoprune.precision import at_least_single
 from autoprune.statistics.consumers import Apply, LayerMode, batch_within, by_channel
 from autoprune.statistics.gradients import ACTIVATION_BYTES, fixed_parameters
 from autoprune.statistics.moments import is_laid_out
 from autoprune.structure.groups import LayerSpec, Structure
 from autoprune.structure.inputs import class_scores, outputs_of, run
-from autoprune.structure.operators import plain_arithmetic
+from autoprune.structure.tracing.operators import plain_arithmetic
 
 BATCH = 50
 # Of one layer's gradients, sample by sample, at a time.

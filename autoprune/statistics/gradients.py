@@ -10,13 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from autoprune.core.precision import at_least_single
 from autoprune.data import Samples, check_labels
 from autoprune.errors import ModelError
-from autoprune.precision import at_least_single
 from autoprune.statistics.consumers import LayerMode, batch_within, by_channel, unit_sums
 from autoprune.structure.groups import LayerSpec, Structure
 from autoprune.structure.inputs import class_scores, run
-from autoprune.structure.operators import plain_arithmetic
+from autoprune.structure.tracing.operators import plain_arithmetic
 
 # Labelled samples that gradients are taken of.
 SAMPLES = 500

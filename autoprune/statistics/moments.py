@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from autoprune.precision import at_least_single
+from autoprune.core.precision import at_least_single
 from autoprune.structure.groups import LayerSpec
 
 # With more inputs per patch than this (a 512-channel 3x3 convolution has 4,608) only the diagonal

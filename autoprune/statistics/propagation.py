@@ -12,14 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from autoprune.data.inputs import Inputs, map_tensors
+from autoprune.data.forms import Inputs, map_tensors
 from autoprune.errors import ModelError, user_code
 from autoprune.statistics.gradients import GradientTap
 from autoprune.statistics.moments import Moments
 from autoprune.structure.groups import Structure
 from autoprune.structure.inputs import run
-from autoprune.structure.operators import plain_arithmetic
 from autoprune.structure.surgery import deep_copy
+from autoprune.structure.tracing.operators import plain_arithmetic
 
 # Inputs so small that no ReLU6 or gate saturates, whatever the layers multiply them by.
 SMALL = 1e-120

@@ -14,7 +14,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from autoprune.policy import GroupPolicy, PruningPolicy, Slice, Widths, hash_shapes
+from autoprune.core.policy import GroupPolicy, PruningPolicy, Slice, Widths, hash_shapes
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
+from autoprune.core.precision import float_dtype
 from autoprune.data import Splits
-from autoprune.data.inputs import Inputs, described, map_tensors, plain, with_floats
+from autoprune.data.forms import Inputs, described, map_tensors, plain, with_floats
 from autoprune.errors import DataError, first_line
-from autoprune.precision import float_dtype
 
 __all__ = [
     "Inputs",

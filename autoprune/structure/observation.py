@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from autoprune.structure.groups import LayerSpec
-from autoprune.structure.operators import OperatorMode
 from autoprune.structure.surgery import Keep
+from autoprune.structure.tracing.operators import OperatorMode
 
 # Positions (pixels, tokens) of a layer that are compared; outputs are compared whole.
 POSITIONS = 128

@@ -18,10 +18,10 @@ from autoprune.errors import first_line
 from autoprune.structure.exact import exact, exact_arithmetic
 from autoprune.structure.groups import LayerSpec, Structure
 from autoprune.structure.inputs import Inputs, outputs_of, sample
-from autoprune.structure.noise import WithoutChance, fixed_seeds
 from autoprune.structure.observation import Observation, Observer, Tolerance, disagreement
-from autoprune.structure.operators import whole_operators
 from autoprune.structure.surgery import cut, deep_copy, kept_positions, named_tensors
+from autoprune.structure.tracing.noise import WithoutChance, fixed_seeds
+from autoprune.structure.tracing.operators import whole_operators
 
 # Where the network runs in float64, rounding is far below any fault.
 EXACT = Tolerance(relative=1e-6, floor=1e-10)

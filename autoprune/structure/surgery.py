@@ -16,8 +16,8 @@ from torch.nn.modules.conv import _ConvNd
 from torch.nn.parameter import is_lazy
 from torch.overrides import TorchFunctionMode
 
+from autoprune.core.policy import PruningPolicy, Slice, hash_shapes
 from autoprune.errors import ModelError, shown, user_code
-from autoprune.policy import PruningPolicy, Slice, hash_shapes
 from autoprune.structure.inputs import device_of
 
 Keep = Mapping[str, Mapping[int, Tensor]]

@@ -19,13 +19,13 @@ from torch import nn
 from autoprune.errors import ModelError
 from autoprune.structure.groups import ChannelGroup, Structure
 from autoprune.structure.inputs import Inputs, outputs_of, run, sample
-from autoprune.structure.noise import fixed_seeds
-from autoprune.structure.operators import plain_arithmetic
 from autoprune.structure.probes import WAYS, Kept, probes
 from autoprune.structure.specimen import Specimen, in_single, is_finite, specimen
 from autoprune.structure.surgery import check_ready
-from autoprune.structure.trace import trace
-from autoprune.structure.training import in_training_mode
+from autoprune.structure.tracing.noise import fixed_seeds
+from autoprune.structure.tracing.operators import plain_arithmetic
+from autoprune.structure.tracing.trace import trace
+from autoprune.structure.tracing.training_only import in_training_mode
 
 # MACs of one sample from which on a network is tested in float32 before float64. Below, most of
 # the time does not go into arithmetic.

@@ -11,13 +11,8 @@ import optuna
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from autoprune.errors import RunError, first_line
-from autoprune.evaluation.measurement import Measurement
-from autoprune.policy import Widths
-from autoprune.search_spaces.keep_ratio import SearchSpace
-from autoprune.search_spaces.optuna_view import GroupView
-from autoprune.strategy import Candidate, Trial
-from autoprune.untrusted import (
+from autoprune.core.policy import Widths
+from autoprune.core.untrusted import (
     Reader,
     count,
     each,
@@ -31,6 +26,11 @@ from autoprune.untrusted import (
     table,
     text,
 )
+from autoprune.errors import RunError, first_line
+from autoprune.evaluation.measurement import Measurement
+from autoprune.search_spaces.keep_ratio import SearchSpace
+from autoprune.study.optuna_view import GroupView
+from autoprune.study.trial import Candidate, Trial
 
 STUDY_NAME = "autoprune"
 # Failed trials in a row that end a search: by then it is not the candidate that is wrong.

@@ -7,12 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from autoprune.errors import RunError, UsageError, first_line
-from autoprune.evaluation.measurement import Measurement, Scores
-from autoprune.policy import Widths
-from autoprune.strategy import Trial
-from autoprune.study.run_directory import RunDirectory
-from autoprune.untrusted import (
+from autoprune.core.policy import Widths
+from autoprune.core.untrusted import (
     Reader,
     count,
     each,
@@ -24,6 +20,10 @@ from autoprune.untrusted import (
     table,
     text,
 )
+from autoprune.errors import RunError, UsageError, first_line
+from autoprune.evaluation.measurement import Measurement, Scores
+from autoprune.study.run_directory import RunDirectory
+from autoprune.study.trial import Trial
 
 
 @dataclass(frozen=True)

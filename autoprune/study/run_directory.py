@@ -14,9 +14,7 @@ from typing import Any
 import tomli_w
 from torch import nn
 
-from autoprune.errors import RunError, first_line
-from autoprune.policy import PruningPolicy
-from autoprune.study.files import (
+from autoprune.core.files import (
     StateDict,
     check_writable,
     is_draft,
@@ -24,8 +22,10 @@ from autoprune.study.files import (
     save_state,
     write_whole,
 )
-from autoprune.study.lock import held, holder_path
-from autoprune.untrusted import check_regular, read_json, read_toml
+from autoprune.core.lock import held, holder_path
+from autoprune.core.policy import PruningPolicy
+from autoprune.core.untrusted import check_regular, read_json, read_toml
+from autoprune.errors import RunError, first_line
 
 
 class RunDirectory:

@@ -17,15 +17,15 @@ import numpy as np
 import torch
 from torch import nn
 
-from autoprune.bench import set_up
-from autoprune.cli.specs import load_model
-from autoprune.config import SearchConfig
+from autoprune.core.allocator import kept_memory
+from autoprune.core.progress import Progress
 from autoprune.data import Samples, SplitSizes, load_splits, partition
+from autoprune.engine.evaluators import set_up
+from autoprune.engine.problem import define_task
 from autoprune.evaluation.streams import Streams, in_turn
-from autoprune.memory import kept_memory
-from autoprune.progress import Progress
+from autoprune.models.loading import load_model
+from autoprune.options.search import SearchConfig
 from autoprune.reconstruction.batchnorm import fold_batchnorm
-from autoprune.task import define_task
 
 REPEATS = 7
 STAGES = ("surgery", "batchnorm", "scoring")

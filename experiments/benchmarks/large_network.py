@@ -12,15 +12,15 @@ from pathlib import Path
 
 import torch
 
-from autoprune.bench import gather
-from autoprune.cli.specs import load_model
-from autoprune.config import SearchConfig
+from autoprune.core.allocator import kept_memory
+from autoprune.core.progress import PlainProgress
 from autoprune.data import Samples
+from autoprune.engine.evaluators import gather
+from autoprune.engine.problem import define_task
 from autoprune.importance import make_importance
-from autoprune.memory import kept_memory
-from autoprune.progress import PlainProgress
+from autoprune.models.loading import load_model
+from autoprune.options.search import SearchConfig
 from autoprune.reconstruction.sequential import samples_within
-from autoprune.task import define_task
 
 # Of sequential repair.
 ACTIVATION_BYTES = 2_000_000_000

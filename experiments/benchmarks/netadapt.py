@@ -17,20 +17,20 @@ from pathlib import Path
 
 import optuna
 
-from autoprune.agents import make_strategy
-from autoprune.bench import set_up
-from autoprune.cli.specs import load_model
-from autoprune.config import SearchConfig
+from autoprune.agents.registry import make_strategy
+from autoprune.core.allocator import kept_memory
+from autoprune.core.policy import Widths
+from autoprune.core.progress import Progress
 from autoprune.data import SplitSizes, load_splits, partition
+from autoprune.engine.evaluators import set_up
+from autoprune.engine.exploration import explore, pose
+from autoprune.engine.problem import define_task
 from autoprune.evaluation.evaluator import Evaluator
 from autoprune.evaluation.measurement import Measurement
 from autoprune.evaluation.reward import negative_kl
-from autoprune.exploration import explore, pose
-from autoprune.memory import kept_memory
-from autoprune.policy import Widths
-from autoprune.progress import Progress
+from autoprune.models.loading import load_model
+from autoprune.options.search import SearchConfig
 from autoprune.study.ledger import Ledger
-from autoprune.task import define_task
 
 
 class WithoutBases(Evaluator):

@@ -14,17 +14,17 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from autoprune.bench import set_up
-from autoprune.cli.specs import load_model
-from autoprune.config import SearchConfig
+from autoprune.core.allocator import kept_memory
+from autoprune.core.progress import Progress
 from autoprune.data import SplitSizes, load_splits, partition
+from autoprune.engine.evaluators import set_up
+from autoprune.engine.problem import define_task
 from autoprune.evaluation.measurement import Scores
 from autoprune.evaluation.scoring import ClassificationScorer
-from autoprune.memory import kept_memory
-from autoprune.progress import Progress
+from autoprune.models.loading import load_model
+from autoprune.options.search import SearchConfig
 from autoprune.reconstruction.batchnorm import fold_batchnorm
 from autoprune.search_spaces.keep_ratio import with_width
-from autoprune.task import define_task
 
 ROUNDS = 3
 

@@ -16,21 +16,21 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from autoprune.bench import BATCHNORM_SAMPLES
-from autoprune.cli.specs import load_model
-from autoprune.config import SearchConfig
+from autoprune.core.allocator import kept_memory
+from autoprune.core.policy import Widths
+from autoprune.core.progress import Progress
 from autoprune.data import Partition, Samples, SplitSizes, load_splits, partition
+from autoprune.engine.evaluators import BATCHNORM_SAMPLES
+from autoprune.engine.problem import define_task
 from autoprune.evaluation.evaluator import Builder
 from autoprune.importance import IMPORTANCES, Evidence, make_importance, rank_groups
-from autoprune.memory import kept_memory
-from autoprune.policy import Widths
-from autoprune.progress import Progress
+from autoprune.models.loading import load_model
+from autoprune.options.search import SearchConfig
 from autoprune.reconstruction.batchnorm import reestimate_batchnorm
 from autoprune.reconstruction.refit import Refitter
 from autoprune.reconstruction.sequential import SequentialRepair
 from autoprune.statistics.collect import collect_moments
 from autoprune.structure.surgery import cut, kept_positions
-from autoprune.task import define_task
 
 SAMPLED = {"random", "coreset", "aofp"}
 SEEDS = 3

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from autoprune.data import Samples, Split, load_splits
-from autoprune.demo.network import WEIGHTS, digits_cnn
+from autoprune.models.demo.network import WEIGHTS, digits_cnn
 
 EPOCHS = 60
 BATCH = 64

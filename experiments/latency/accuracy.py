@@ -19,19 +19,20 @@ import numpy as np
 import torch
 from scipy.stats import spearmanr
 
-from autoprune.cli.specs import load_model
+from autoprune.core.allocator import kept_memory, settled_memory
+from autoprune.core.policy import Widths
+from autoprune.core.progress import PlainProgress
 from autoprune.cost import cost_models
-from autoprune.cost.latency.backends import Conditions, make_backend
+from autoprune.cost.latency.conditions import Conditions
 from autoprune.cost.latency.model import LatencyCost
-from autoprune.cost.latency.profiler import cut_to
 from autoprune.cost.latency.table import LatencyTable
-from autoprune.latency import measure_table
-from autoprune.memory import kept_memory, settled_memory
-from autoprune.policy import Widths
-from autoprune.progress import PlainProgress
+from autoprune.engine.latency import measure_table
+from autoprune.models.loading import load_model
+from autoprune.profiling.backends.base import make_backend
+from autoprune.profiling.profiler import cut_to
 from autoprune.search_spaces.keep_ratio import search_space
 from autoprune.search_spaces.projection import Constraint, Projection
-from autoprune.structure.trace import trace
+from autoprune.structure.tracing.trace import trace
 
 AT_ONCE = 4
 EQUAL_MACS = 0.5

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from autoprune.cli.specs import load_model
 from autoprune.data import load_splits
+from autoprune.models.loading import load_model
 
 BATCH = 128
 # Pixels that images are shifted by at most.

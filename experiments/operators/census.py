@@ -25,7 +25,7 @@ import torchvision
 from torch import nn
 from transformers.models.auto import modeling_auto
 
-from autoprune.structure.operators import OperatorMode, plain_arithmetic, whole_operators
+from autoprune.structure.tracing.operators import OperatorMode, plain_arithmetic, whole_operators
 
 # Seconds for one network.
 LIMIT = 20

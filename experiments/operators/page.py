@@ -16,10 +16,10 @@ from typing import Any
 import torch
 import torchvision  # noqa: F401  (its operators)
 
-from autoprune.structure.call import Rule, unknown
-from autoprune.structure.products import product
-from autoprune.structure.rules import RULES, SPATIAL, find_rule
-from autoprune.structure.tensor_rules import pointwise, spatial
+from autoprune.structure.tracing.call import Rule, unknown
+from autoprune.structure.tracing.products import product
+from autoprune.structure.tracing.rules import RULES, SPATIAL, find_rule
+from autoprune.structure.tracing.tensor_rules import pointwise, spatial
 
 SEEN = Path(__file__).parent / "seen.json"
 

@@ -32,21 +32,22 @@ import optuna
 from scipy.stats import spearmanr
 from torch import nn
 
-from autoprune.agents import make_strategy
-from autoprune.bench import Bench, set_up
-from autoprune.cli.specs import load_model
-from autoprune.config import SearchConfig
+from autoprune.agents.base import SearchProblem
+from autoprune.agents.registry import make_strategy
+from autoprune.core.allocator import kept_memory
+from autoprune.core.progress import Progress
 from autoprune.data import Split, SplitSizes, load_splits, partition
+from autoprune.engine.clock import SEARCH_SHARE
+from autoprune.engine.evaluators import Bench, set_up
+from autoprune.engine.exploration import explore, pose
+from autoprune.engine.finalists import run_off, shortlist
+from autoprune.engine.problem import Task, define_task
 from autoprune.evaluation.reward import negative_kl
 from autoprune.evaluation.scoring import score_split
-from autoprune.exploration import explore, pose
-from autoprune.finals import run_off, shortlist
-from autoprune.memory import kept_memory
-from autoprune.progress import Progress
-from autoprune.session import SEARCH_SHARE
-from autoprune.strategy import SearchProblem, Trial
+from autoprune.models.loading import load_model
+from autoprune.options.search import SearchConfig
 from autoprune.study.ledger import Ledger
-from autoprune.task import Task, define_task
+from autoprune.study.trial import Trial
 
 FACTORY = Path(__file__).parents[1] / "models" / "cifar_resnet.py"
 

@@ -10,13 +10,14 @@ from typing import TypeAlias
 import numpy as np
 import pytest
 
+from autoprune.agents.base import SearchProblem, Strategy
+from autoprune.core.policy import Widths
 from autoprune.cost.model import CostModel
 from autoprune.importance import Ranking
-from autoprune.policy import Widths
+from autoprune.search_spaces.group_features import GroupTraits
 from autoprune.search_spaces.keep_ratio import SearchSpace
 from autoprune.search_spaces.projection import Constraint, Projection
-from autoprune.search_spaces.traits import GroupTraits
-from autoprune.strategy import SearchProblem, Strategy, Trial
+from autoprune.study.trial import Trial
 
 # Weight and power of each group's error curve: weight x (1 - keep ratio)^power.
 CURVES = ((1.0, 2.0), (8.0, 2.0), (0.1, 3.0), (3.0, 2.0))

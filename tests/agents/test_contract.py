@@ -7,19 +7,19 @@ from typing import Any
 
 import pytest
 
-from autoprune.agents import (
+from autoprune.agents import reinforcement
+from autoprune.agents.ddpg import agent
+from autoprune.agents.registry import (
     STRATEGIES,
     check_strategy,
     check_unbounded,
     make_strategy,
-    reinforcement,
     resolve,
     strategy_class,
 )
-from autoprune.agents.ddpg import agent
+from autoprune.core.policy import Widths
 from autoprune.errors import RunError, UsageError
-from autoprune.policy import Widths
-from autoprune.strategy import Trial
+from autoprune.study.trial import Trial
 
 ALL = [
     ("auto", None),

@@ -3,9 +3,9 @@ from __future__ import annotations
 from statistics import median
 from typing import Any
 
-from autoprune.agents import make_strategy
 from autoprune.agents.evolution import EvolutionStrategy
 from autoprune.agents.global_ranking import warm_starts
+from autoprune.agents.registry import make_strategy
 
 
 def best(make_toy: Any, play: Any, name: str, seed: int) -> float:

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from autoprune.agents.global_ranking import GlobalStrategy, threshold
 from autoprune.errors import UsageError
 from autoprune.importance import Ranking
-from autoprune.search_spaces.descent import _cut, descend, least_loss
-from autoprune.strategy import Candidate
+from autoprune.search_spaces.greedy import _cut, descend, least_loss
+from autoprune.study.trial import Candidate
 
 
 @pytest.mark.parametrize("keep", [0.25, 0.3, 0.5, 0.8, 0.95])

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from autoprune.agents import check_strategy, make_strategy
 from autoprune.agents.ddpg.agent import TRUST, DdpgStrategy
 from autoprune.agents.global_ranking import warm_starts
 from autoprune.agents.local_search import LocalSearchStrategy
-from autoprune.agents.moves import narrow
+from autoprune.agents.registry import check_strategy, make_strategy
+from autoprune.agents.tools.moves import narrow
 from autoprune.errors import RunError
 
 

@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autoprune.agents import make_strategy, netadapt
-from autoprune.agents.moves import narrow, swap
+from autoprune.agents import netadapt
 from autoprune.agents.netadapt import (
     DECAY,
     OVERHEAD,
@@ -20,9 +19,11 @@ from autoprune.agents.netadapt import (
     shares_enough,
     step_bounds,
 )
-from autoprune.policy import Widths
+from autoprune.agents.registry import make_strategy
+from autoprune.agents.tools.moves import narrow, swap
+from autoprune.core.policy import Widths
 from autoprune.search_spaces.projection import Constraint, Projection
-from autoprune.strategy import Trial
+from autoprune.study.trial import Trial
 
 SEEDS = range(3)
 # Errors that say too much of some groups and too little of others.

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from autoprune.agents import check_strategy, make_strategy
 from autoprune.agents.recall import NEAREST
+from autoprune.agents.registry import check_strategy, make_strategy
 from autoprune.errors import RunError, UsageError
 
 SIZES = (20, 30, 40)

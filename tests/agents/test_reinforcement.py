@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from autoprune.agents import make_strategy
+from autoprune.agents.registry import make_strategy
 from autoprune.agents.reinforcement import MOST_FOLDED, PpoStrategy, Td3Strategy
 from autoprune.errors import AutopruneError
-from autoprune.strategy import Trial
+from autoprune.study.trial import Trial
 
 
 def test_global_randomness_is_left_alone(make_toy: Any, play: Any) -> None:

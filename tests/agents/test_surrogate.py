@@ -11,11 +11,11 @@ import pytest
 from scipy.stats import spearmanr
 
 from autoprune.agents.global_ranking import warm_starts
-from autoprune.agents.response import Response
 from autoprune.agents.surrogate import SurrogateStrategy
+from autoprune.agents.tools.response import Response
+from autoprune.core.policy import Widths
 from autoprune.importance import Ranking
-from autoprune.policy import Widths
-from autoprune.search_spaces.descent import expected_losses
+from autoprune.search_spaces.greedy import expected_losses
 
 
 def random_widths(problem: Any, count: int, seed: int = 0) -> list[Widths]:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from autoprune.agents import make_strategy
+from autoprune.agents.registry import make_strategy
 from autoprune.agents.uniform import STEEPEST
 
 

@@ -5,7 +5,7 @@ from searches import FEW
 
 import autoprune
 from autoprune.data import Splits, load_splits
-from autoprune.demo import load_demo
+from autoprune.models.demo import load_demo
 
 
 @pytest.fixture(scope="session")

@@ -9,11 +9,11 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 import autoprune
+from autoprune.core.progress import Progress
 from autoprune.data import Splits
-from autoprune.demo import load_demo
+from autoprune.engine.max_drop import ROUNDS
 from autoprune.errors import RunError, UsageError
-from autoprune.max_drop import ROUNDS
-from autoprune.progress import Progress
+from autoprune.models.demo import load_demo
 
 OPTIONS: dict[str, Any] = {
     "calibration_samples": 200,

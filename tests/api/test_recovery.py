@@ -12,8 +12,8 @@ from torch import nn
 
 import autoprune
 from autoprune.data import Splits
-from autoprune.demo import load_demo
 from autoprune.errors import RunError
+from autoprune.models.demo import load_demo
 from autoprune.recovery import distillation, whitening
 from autoprune.study.run_directory import RunDirectory
 

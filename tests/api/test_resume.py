@@ -16,12 +16,14 @@ from searches import FEW, TINY, Notes, classifier, dataset
 from torch import nn
 
 import autoprune
-from autoprune import agents, api, bench, summary
+from autoprune import api
+from autoprune.agents import registry
+from autoprune.core.progress import Progress, SearchState
 from autoprune.data import Splits
-from autoprune.demo import load_demo
+from autoprune.engine import evaluators, summary
 from autoprune.errors import RunError, UsageError
 from autoprune.evaluation.measurement import Measurement
-from autoprune.progress import Progress, SearchState
+from autoprune.models.demo import load_demo
 from autoprune.recovery import distillation
 from autoprune.study.ledger import STUDY_NAME
 from autoprune.study.run_directory import RunDirectory
@@ -212,9 +214,9 @@ def test_what_auto_stood_for_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         given = {**options, "trials": trials, "resume": trials > 1}
         return str(autoprune.search(classifier(), data=dataset(), **given).result["searched_by"])
 
-    monkeypatch.setattr(agents, "_BOUNDED", ("local",))
+    monkeypatch.setattr(registry, "_BOUNDED", ("local",))
     assert searched_by(1) == "local"
-    monkeypatch.setattr(agents, "_BOUNDED", ("random",))
+    monkeypatch.setattr(registry, "_BOUNDED", ("random",))
     assert searched_by(2) == "local"
     # A run of a version that knew one strategy alone, and did not write it down.
     storage = RunDirectory(tmp_path / "run").storage
@@ -225,9 +227,9 @@ def test_what_auto_stood_for_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_the_judge_of_the_run_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), *classifier()[2:])
     options = {**TINY, "strategy": "random", "output": tmp_path / "run"}
-    monkeypatch.setattr(bench, "CLEARLY", math.inf)  # any other judge is preferred
+    monkeypatch.setattr(evaluators, "CLEARLY", math.inf)  # any other judge is preferred
     first = autoprune.search(model, data=dataset(), **options)
-    monkeypatch.setattr(bench, "CLEARLY", 0.0)
+    monkeypatch.setattr(evaluators, "CLEARLY", 0.0)
     again = autoprune.search(model, data=dataset(), resume=True, **{**options, "trials": 2})
     assert first.result["judge"] == again.result["judge"] == "one-shot+batchnorm"
 

@@ -10,10 +10,10 @@ from searches import TINY, classifier, dataset
 from torch.utils.data import TensorDataset
 
 import autoprune
+from autoprune.core.progress import Progress
+from autoprune.engine.finalists import UNSIFTED
 from autoprune.errors import AutopruneError, ModelError, UsageError
 from autoprune.evaluation.measurement import Measurement
-from autoprune.finals import UNSIFTED
-from autoprune.progress import Progress
 from autoprune.study.run_directory import RunDirectory
 
 

@@ -15,11 +15,11 @@ from searches import FEW, TINY, Notes, classifier, dataset, inputs_of, outputs
 from torch import Tensor, nn
 
 import autoprune
-from autoprune import bench
+from autoprune.core.progress import Progress
 from autoprune.data import Splits
-from autoprune.demo import digits_cnn, load_demo
+from autoprune.engine import evaluators
 from autoprune.errors import ModelError, RunError
-from autoprune.progress import Progress
+from autoprune.models.demo import digits_cnn, load_demo
 
 
 def test_files(demo: autoprune.Run) -> None:
@@ -118,7 +118,7 @@ def test_a_fresh_process_loads_the_same_network(demo: autoprune.Run, digits: Spl
     torch.save(inputs, demo.path.parent / "inputs.pt")
     script = f"""
 import pickle, torch, autoprune
-from autoprune.demo import digits_cnn
+from autoprune.models.demo import digits_cnn
 inputs = torch.load({str(demo.path.parent / "inputs.pt")!r}, weights_only=True)
 def refuse(*args, **kwargs):
     raise AssertionError("a pickle was read")
@@ -185,7 +185,7 @@ def test_what_an_agent_learnt_is_told_and_used_again(tmp_path: Path) -> None:
 def test_the_best_of_many_are_sifted_by_a_quick_repair(
     digits: Splits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bench, "PAYS", 0)  # whatever it saves
+    monkeypatch.setattr(evaluators, "PAYS", 0)  # whatever it saves
     told = Notes()
     steps: list[tuple[int, int]] = []
     monkeypatch.setattr(told, "step", lambda stage, *at: steps.append((stage, *at)), raising=False)

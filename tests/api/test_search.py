@@ -18,8 +18,8 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 import autoprune
 from autoprune.data import Splits
-from autoprune.demo import load_demo
 from autoprune.errors import DataError, ModelError, UsageError
+from autoprune.models.demo import load_demo
 
 
 def test_the_dense_network_is_unchanged(digits: Splits, tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ from searches import FEW, TINY, classifier, dataset
 
 import autoprune
 from autoprune.data import Splits
-from autoprune.demo import load_demo
-from autoprune.session import RECOVERY_SECONDS, Session
+from autoprune.engine.clock import RECOVERY_SECONDS, Session
+from autoprune.models.demo import load_demo
 
 
 def test_time_ends_a_search(digits: Splits, tmp_path: Path) -> None:

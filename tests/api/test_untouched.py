@@ -14,7 +14,7 @@ from searches import TINY, Notes, classifier, dataset
 from torch import Tensor, nn
 
 import autoprune
-from autoprune import bench
+from autoprune.engine import evaluators
 from autoprune.errors import ModelError, UsageError
 from autoprune.recovery import distillation
 
@@ -68,7 +68,7 @@ def changed(run: autoprune.Run, dense: nn.Module) -> set[str]:
 def test_excluded_modules_come_back_as_they_were(
     pattern: str, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bench, "CLEARLY", math.inf if "batchnorm" in kind else 0.0)
+    monkeypatch.setattr(evaluators, "CLEARLY", math.inf if "batchnorm" in kind else 0.0)
     dense = network()
     options = {"exclude": pattern, "budget": "params=0.97", "reward": First()}
     run = search(tmp_path, copy.deepcopy(dense), **options)

@@ -8,8 +8,8 @@ import sys
 import pytest
 
 from autoprune import api
-from autoprune.agents import STRATEGIES
-from autoprune.agents.bayesian import SAMPLERS
+from autoprune.agents.bayes.strategy import SAMPLERS
+from autoprune.agents.registry import STRATEGIES
 from autoprune.cli import app
 from autoprune.importance import IMPORTANCES
 
@@ -87,7 +87,7 @@ def test_interrupted_before_anything(search, cli, monkeypatch) -> None:
     monkeypatch.setattr(api, "search", _raising(KeyboardInterrupt()))
     done = search()
     assert done.status == 130 and "nothing was written" in done.err
-    monkeypatch.setattr("autoprune.cli.specs.load_model", _raising(KeyboardInterrupt()))
+    monkeypatch.setattr("autoprune.models.loading.load_model", _raising(KeyboardInterrupt()))
     done = cli("inspect")
     assert done.status == 130 and done.err == "Interrupted.\n"
 

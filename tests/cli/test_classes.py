@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from autoprune.untrusted import tomllib
+from autoprune.core.untrusted import tomllib
 
 NETWORK = """
 import torch

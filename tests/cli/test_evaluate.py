@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 import autoprune
 from autoprune.data import load_splits
-from autoprune.demo.network import load_demo
+from autoprune.models.demo.network import load_demo
 from autoprune.study.run_directory import RunDirectory
 
 
@@ -49,7 +49,7 @@ def test_another_network(run: str, cli) -> None:
 
 
 def test_a_run_is_known_from_any_folder(cli, demo_run, tmp_path, monkeypatch) -> None:
-    (tmp_path / "net.py").write_text("from autoprune.demo import digits_cnn\n")
+    (tmp_path / "net.py").write_text("from autoprune.models.demo import digits_cnn\n")
     save_file(load_demo().state_dict(), tmp_path / "demo.safetensors")
     images = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 1), np.uint8)
     for name in ("images", "unseen"):

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from autoprune.demo.network import digits_cnn
+from autoprune.models.demo.network import digits_cnn
 
 FACTORIES = """
 import torch
@@ -322,7 +322,7 @@ def test_what_cannot_be_written_is_told_before_any_network_is_loaded(
     Path("file").touch()
     Path("folder").mkdir()
     loaded: list[str] = []
-    monkeypatch.setattr("autoprune.cli.specs.load_model", loaded.append)
+    monkeypatch.setattr("autoprune.models.loading.load_model", loaded.append)
     done = cli(*command.format(run=demo_run[0]).split())
     assert done.status == 2 and told in done.err and len(done.err.splitlines()) == 1
     assert not loaded and {path.name for path in Path().iterdir()} >= {"file", "folder"}

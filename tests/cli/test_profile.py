@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from autoprune.cost.latency.kit_runner import default_threads
+from autoprune.profiling.kit.runner import default_threads
 
 # A device that takes 10 ns a weight. While the file "slow" is there, small networks are slower.
 DEVICE = """
 from pathlib import Path
 
-from autoprune.cost.latency.backends import Backend
-from autoprune.cost.latency.stopwatch import Timing
+from autoprune.profiling.backends.base import Backend
+from autoprune.profiling.stopwatch import Timing
 
 DENSE = 184_042
 
@@ -303,7 +303,7 @@ def test_a_kit_may_be_for_a_device_that_this_host_lacks(
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnx")
     written = []
-    monkeypatch.setattr("autoprune.cost.latency.kit.write_kit", lambda *a: written.append(a) or 3)
+    monkeypatch.setattr("autoprune.profiling.kit.kit.write_kit", lambda *a: written.append(a) or 3)
     done = cli("profile", "--kit", "kit", "--device", "RoadExecutionProvider")
     assert done.status == 0 and "kit: 3 models" in done.out, done.err
     assert written[0][-1].device == "RoadExecutionProvider"
@@ -316,7 +316,7 @@ def test_a_kit_may_be_for_a_device_that_this_host_lacks(
 def test_a_page_that_cannot_be_drawn_is_told_before_measuring(
     cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("autoprune.cost.latency.plots.find_spec", lambda name: None)
+    monkeypatch.setattr("autoprune.profiling.plots.find_spec", lambda name: None)
     done = cli("profile", "--plot", "page.html", "--output", "table.json")
     assert done.status == 2 and "needs Plotly" in done.err
     assert not list(Path.cwd().glob("table.json*"))

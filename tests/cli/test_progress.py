@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import io
 
-from autoprune.cli.progress import RichProgress, listen
-from autoprune.progress import PlainProgress, Progress, SearchState
+from autoprune.cli.progress_bars import RichProgress, listen
+from autoprune.core.progress import PlainProgress, Progress, SearchState
 
 
 class Terminal(io.StringIO):

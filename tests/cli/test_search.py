@@ -23,8 +23,8 @@ from safetensors.torch import save_file
 
 from autoprune.cli.display import show_search
 from autoprune.cli.settings import gather
-from autoprune.demo.network import load_demo
-from autoprune.untrusted import tomllib
+from autoprune.core.untrusted import tomllib
+from autoprune.models.demo.network import load_demo
 
 
 def result(path: str | Path) -> dict[str, Any]:
@@ -77,7 +77,7 @@ def test_equal_seeds_give_equal_widths(demo_run, cli) -> None:
 
 def test_a_recalled_run_says_what_is_searched(cli) -> None:
     """Its network, images, and the groups that were left alone, unless others are given."""
-    Path("net.py").write_text("from autoprune.demo import digits_cnn\n")
+    Path("net.py").write_text("from autoprune.models.demo import digits_cnn\n")
     save_file(load_demo().state_dict(), "demo.safetensors")
     given = "--model net.py:digits_cnn --weights demo.safetensors --data digits"
     search = f"search {given} --exclude stem.0 --config small.toml --budget flops=0.5 --trials 4"
@@ -179,7 +179,7 @@ def test_trained_weights(search, demo_run) -> None:
 def test_time_stops_early_with_a_result(search, monkeypatch: pytest.MonkeyPatch) -> None:
     hours = itertools.chain([0.0] * 4, itertools.repeat(math.inf))
     clock = SimpleNamespace(monotonic=lambda: next(hours), perf_counter=time.perf_counter)
-    monkeypatch.setattr("autoprune.loop.time", clock)
+    monkeypatch.setattr("autoprune.engine.loop.time", clock)
     assert search("--time", "1h", "--trials", "100000", "--strategy", "random").status == 0
     assert 0 < result("out")["search"]["trials"] <= 5
 

@@ -93,7 +93,7 @@ def test_what_leaves_is_a_failure(options: dict[str, str], said: str, cli, mine:
 
 
 def test_commands_leave_the_network_and_the_random_states(cli, mine: str) -> None:
-    from autoprune.plugin import load_object
+    from autoprune.core.plugins import load_object
 
     network = load_object(f"{mine}:NETWORK", "model")
     tensors = {name: value.clone() for name, value in network.state_dict().items()}

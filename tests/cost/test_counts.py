@@ -9,7 +9,7 @@ from torch import nn
 from autoprune.cost import cost_models
 from autoprune.cost.counts import MacsCost, ParamsCost, gains_bias
 from autoprune.structure.groups import Structure
-from autoprune.structure.trace import trace
+from autoprune.structure.tracing.trace import trace
 
 
 @pytest.fixture(scope="module")

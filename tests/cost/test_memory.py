@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from autoprune.cost.memory import ACTIVATIONS, MemoryCost
-from autoprune.structure.trace import trace
+from autoprune.structure.tracing.trace import trace
 
 
 class LiveBytes(TorchDispatchMode):

@@ -12,7 +12,7 @@ from torch import nn
 
 from autoprune.cost import cost_models
 from autoprune.structure.inputs import Inputs
-from autoprune.structure.trace import trace
+from autoprune.structure.tracing.trace import trace
 from autoprune.structure.verify import analyze
 
 LIGHT = {

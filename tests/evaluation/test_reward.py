@@ -131,7 +131,7 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         def entry_points(group: str) -> list[EntryPoint]:
             return [one for one in entries if one.group == group]
 
-        monkeypatch.setattr("autoprune.plugin.entry_points", entry_points)
+        monkeypatch.setattr("autoprune.core.plugins.entry_points", entry_points)
 
     return install
 

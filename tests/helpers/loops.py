@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from autoprune.agents.base import SearchProblem
+from autoprune.core.policy import Widths
 from autoprune.cost.model import CostModel
 from autoprune.evaluation.measurement import Measurement, Scores
 from autoprune.importance import Ranking
-from autoprune.policy import Widths
+from autoprune.search_spaces.group_features import GroupTraits
 from autoprune.search_spaces.keep_ratio import SearchSpace
 from autoprune.search_spaces.projection import Constraint, Projection
-from autoprune.search_spaces.traits import GroupTraits
-from autoprune.strategy import SearchProblem
 
 SIZES = (9, 9, 9)
 SPACE = SearchSpace(("a", "b", "c"), SIZES, (1, 1, 1))

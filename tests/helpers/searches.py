@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
+from autoprune.core.progress import Progress
 from autoprune.data import Splits
-from autoprune.progress import Progress
 
 FEW: dict[str, Any] = {
     "calibration_samples": 64,

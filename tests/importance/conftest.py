@@ -13,7 +13,7 @@ from autoprune.data import Samples
 from autoprune.importance import Evidence
 from autoprune.statistics.collect import collect_moments
 from autoprune.statistics.moments import Moments
-from autoprune.structure.trace import trace
+from autoprune.structure.tracing.trace import trace
 
 
 class MakeEvidence(Protocol):

@@ -13,7 +13,7 @@ from torch import nn
 
 from autoprune.importance import Ranking, make_importance
 from autoprune.importance.activity import least_separation
-from autoprune.importance.readings import contributions, error_curve
+from autoprune.importance.consumer_inputs import contributions, error_curve
 from autoprune.importance.selection import mean_damage
 from autoprune.importance.taylor import FLOPS_WEIGHT
 from autoprune.reconstruction.refit import LeastSquares

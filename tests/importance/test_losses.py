@@ -19,7 +19,7 @@ from autoprune.reconstruction.refit import Refitter
 from autoprune.statistics.collect import collect_moments
 from autoprune.structure.groups import Structure
 from autoprune.structure.surgery import cut, kept_positions
-from autoprune.structure.trace import trace
+from autoprune.structure.tracing.trace import trace
 
 
 def images(count: int = 200) -> Samples:

@@ -139,7 +139,7 @@ def test_an_installed_criterion(monkeypatch: pytest.MonkeyPatch) -> None:
     def installed(group: str) -> list[EntryPoint]:
         return [point for point in points if point.group == group]
 
-    monkeypatch.setattr("autoprune.plugin.entry_points", installed)
+    monkeypatch.setattr("autoprune.core.plugins.entry_points", installed)
     assert isinstance(make_importance("given"), Given)
     assert not isinstance(make_importance("l1"), Given)
     with pytest.raises(UsageError, match="did you mean 'given'"):

@@ -15,7 +15,7 @@ from autoprune.reconstruction.batchnorm import (
     reestimate_batchnorm,
     unfold_batchnorm,
 )
-from autoprune.structure.trace import trace
+from autoprune.structure.tracing.trace import trace
 
 
 def model_of() -> Any:

@@ -13,7 +13,7 @@ from autoprune.reconstruction.refit import RIDGE, LeastSquares, Refitter, ridge_
 from autoprune.statistics.collect import collect_moments
 from autoprune.statistics.moments import Moments
 from autoprune.structure.surgery import cut, kept_positions
-from autoprune.structure.trace import trace
+from autoprune.structure.tracing.trace import trace
 
 
 def inputs_of(kind: str, rows: int = 300, width: int = 12) -> Tensor:

@@ -25,7 +25,7 @@ from autoprune.reconstruction.sequential import (
 from autoprune.statistics.collect import collect_moments
 from autoprune.structure.groups import Structure
 from autoprune.structure.surgery import Keep, cut, kept_positions
-from autoprune.structure.trace import trace
+from autoprune.structure.tracing.trace import trace
 
 IMAGES = torch.randn(200, 3, 6, 6, generator=torch.Generator().manual_seed(0))
 

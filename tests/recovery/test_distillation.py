@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from autoprune.data import Samples, Split, load_splits
-from autoprune.demo import load_demo
 from autoprune.errors import ModelError
+from autoprune.models.demo import load_demo
 from autoprune.recovery import distillation, whitening
 from autoprune.recovery.distillation import Lesson, Recovery, recover
 from autoprune.recovery.schedule import by_steps

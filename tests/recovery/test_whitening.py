@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from autoprune.data import Samples
 from autoprune.recovery import whitening
 from autoprune.recovery.whitening import WhitenedAdam, find_bases
-from autoprune.structure.trace import trace
+from autoprune.structure.tracing.trace import trace
 
 
 def learner(model: nn.Module, inputs: Tensor, size: int = 50) -> WhitenedAdam:

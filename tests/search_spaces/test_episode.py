@@ -13,15 +13,15 @@ from hypothesis import strategies as st
 from stable_baselines3 import SAC
 from stable_baselines3.common.env_checker import check_env as sb3_check
 
+from autoprune.core.policy import Widths
 from autoprune.cost.model import CostModel
 from autoprune.errors import BudgetError
 from autoprune.importance import Ranking
-from autoprune.policy import Widths
 from autoprune.search_spaces.env import PruningEnv
 from autoprune.search_spaces.episode import FEATURES, Episode
+from autoprune.search_spaces.group_features import GroupTraits
 from autoprune.search_spaces.keep_ratio import SearchSpace
 from autoprune.search_spaces.projection import Constraint, Projection
-from autoprune.search_spaces.traits import GroupTraits
 
 
 class ChainCost(CostModel):

@@ -12,7 +12,7 @@ from torch import nn
 from autoprune.errors import UsageError
 from autoprune.search_spaces.keep_ratio import SearchSpace, match_groups, search_space, with_width
 from autoprune.structure.groups import Structure
-from autoprune.structure.trace import trace
+from autoprune.structure.tracing.trace import trace
 
 
 @pytest.fixture(scope="module")

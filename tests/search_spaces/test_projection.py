@@ -9,13 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from autoprune.core.policy import Widths
 from autoprune.cost import cost_models
 from autoprune.cost.model import CostModel
 from autoprune.errors import BudgetError
-from autoprune.policy import Widths
 from autoprune.search_spaces.keep_ratio import SearchSpace, search_space
 from autoprune.search_spaces.projection import Constraint, Projection, cheapened
-from autoprune.structure.trace import trace
+from autoprune.structure.tracing.trace import trace
 
 
 class ChainCost(CostModel):

@@ -11,7 +11,7 @@ from autoprune.statistics import activations as module
 from autoprune.statistics import gradients
 from autoprune.statistics.activations import collect_activations
 from autoprune.statistics.gradients import taylor_terms
-from autoprune.structure.trace import trace
+from autoprune.structure.tracing.trace import trace
 
 IMAGES = torch.randn(50, 3, 6, 6, generator=torch.Generator().manual_seed(0))
 

@@ -14,7 +14,7 @@ from autoprune.data import Samples
 from autoprune.errors import ModelError
 from autoprune.statistics import curvature as module
 from autoprune.statistics.curvature import Change, output_changes
-from autoprune.structure.trace import trace
+from autoprune.structure.tracing.trace import trace
 
 TEMPERATURE = 2.0
 IMAGES = torch.randn(600, 3, 6, 6, generator=torch.Generator().manual_seed(0))

@@ -20,7 +20,7 @@ from autoprune.statistics.moments import (
     patches,
 )
 from autoprune.structure.groups import LayerSpec
-from autoprune.structure.trace import trace
+from autoprune.structure.tracing.trace import trace
 
 
 def layer_of(module: nn.Module, source: Tensor) -> LayerSpec:

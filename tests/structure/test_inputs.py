@@ -15,7 +15,7 @@ from torch.utils.data import TensorDataset
 from autoprune.data import as_splits
 from autoprune.errors import DataError, ModelError
 from autoprune.structure.inputs import class_scores, fitted, form_for, outputs_of, run
-from autoprune.structure.trace import trace
+from autoprune.structure.tracing.trace import trace
 
 A, B = torch.ones(2, 3), torch.full((2, 3), 2.0)
 

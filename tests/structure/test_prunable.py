@@ -17,7 +17,7 @@ from autoprune.cost import cost_models
 from autoprune.structure.groups import Structure
 from autoprune.structure.inputs import Inputs, run
 from autoprune.structure.surgery import apply_policy
-from autoprune.structure.trace import trace
+from autoprune.structure.tracing.trace import trace
 from autoprune.structure.verify import analyze
 
 IMAGES = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))

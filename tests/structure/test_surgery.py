@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import nn
 
+from autoprune.core.policy import PruningPolicy, hash_shapes
 from autoprune.errors import ModelError
-from autoprune.policy import PruningPolicy, hash_shapes
 from autoprune.structure.surgery import (
     apply_policy,
     cut,
@@ -20,7 +20,7 @@ from autoprune.structure.surgery import (
     named_tensors,
     replica,
 )
-from autoprune.structure.trace import trace
+from autoprune.structure.tracing.trace import trace
 from autoprune.structure.verify import analyze
 
 IMAGES = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))

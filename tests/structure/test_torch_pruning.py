@@ -8,7 +8,7 @@ import torch_pruning
 import torchvision
 from torch import nn
 
-from autoprune.structure.trace import trace
+from autoprune.structure.tracing.trace import trace
 
 Coupled = set[frozenset[str]]
 

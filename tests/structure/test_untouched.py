@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from autoprune.errors import UsageError
-from autoprune.structure.trace import trace
+from autoprune.structure.tracing.trace import trace
 from autoprune.structure.untouched import excluded_tensors, freeze_excluded, frozen_tensors
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from autoprune.errors import ModelError
 from autoprune.structure.groups import ChannelGroup, Structure
-from autoprune.structure.trace import trace
+from autoprune.structure.tracing.trace import trace
 from autoprune.structure.verify import CutTest, analyze
 
 IMAGES = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))

@@ -11,8 +11,8 @@ import pytest
 from autoprune.errors import RunError
 from autoprune.evaluation.measurement import Measurement, Scores
 from autoprune.search_spaces.keep_ratio import SearchSpace
-from autoprune.strategy import Candidate, Trial
 from autoprune.study.ledger import STUDY_NAME, Ledger
+from autoprune.study.trial import Candidate, Trial
 
 SPACE = SearchSpace(("stem", "größe/2"), (8, 5), (2, 1))
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from autoprune.evaluation.measurement import Measurement, Scores
-from autoprune.strategy import Candidate, Trial
 from autoprune.study.result import LatencyFigures, Outcome, frontier, stage_seconds
+from autoprune.study.trial import Candidate, Trial
 
 COST_KEYS = {"flops", "params", "latency_ms", "memory_bytes"}
 WINNER = Measurement(

@@ -12,10 +12,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from autoprune.core.files import BESIDES, check_writable
+from autoprune.core.policy import GroupPolicy, PruningPolicy, Slice
 from autoprune.errors import RunError
-from autoprune.policy import GroupPolicy, PruningPolicy, Slice
 from autoprune.search_spaces.keep_ratio import SearchSpace
-from autoprune.study.files import BESIDES, check_writable
 from autoprune.study.ledger import Ledger
 from autoprune.study.run_directory import RunDirectory, next_free
 
@@ -189,7 +189,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_draft(
         path.write_text("half")
         raise OSError("disk full")
 
-    monkeypatch.setattr("autoprune.study.files.save_file", broken)
+    monkeypatch.setattr("autoprune.core.files.save_file", broken)
     (run.path / name).write_text("old")
     with pytest.raises((OSError, TypeError, AttributeError)):
         save(run)

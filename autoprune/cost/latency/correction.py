@@ -20,12 +20,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from scipy.optimize import nnls
 
-from autoprune.untrusted import amount, each, fields, positive, significant
-
-Floats = npt.NDArray[np.float64]
+from autoprune.core.arrays import Floats
+from autoprune.core.untrusted import amount, each, fields, positive, significant
 
 TERMS = ("aligned_ms", "odd_ms", "odd_mb", "weights_mb", "other_mb", "networks")
 """Sums of the layers on either lattice, ms, without what it takes to call them; megabytes (10^6)

@@ -14,14 +14,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from autoprune.cost.latency.lattice import Lattice, lattices
+from autoprune.core.arrays import Floats
+from autoprune.core.untrusted import amount, each, extent, fields, positive, significant
+from autoprune.cost.latency.alignment import Lattice, lattices
 from autoprune.cost.latency.signature import Family, Signature
 from autoprune.errors import shown
-from autoprune.untrusted import amount, each, extent, fields, positive, significant
-
-Floats = npt.NDArray[np.float64]
 
 # Lengths along one side of a coarse grid.
 MOST_GRID = 16

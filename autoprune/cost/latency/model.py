@@ -11,13 +11,14 @@ import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import map_coordinates
 
-from autoprune.cost.counts import Floats, Lengths
+from autoprune.core.arrays import Floats
+from autoprune.core.policy import Widths
+from autoprune.cost.counts import Lengths
 from autoprune.cost.latency.curves import LayerLatency
+from autoprune.cost.latency.memory_traffic import MEGA, Traffic
 from autoprune.cost.latency.table import LatencyTable
-from autoprune.cost.latency.traffic import MEGA, Traffic
 from autoprune.cost.model import CostModel
 from autoprune.errors import TableError
-from autoprune.policy import Widths
 from autoprune.structure.groups import Structure
 
 Integers = npt.NDArray[np.int64]

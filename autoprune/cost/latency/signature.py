@@ -6,9 +6,9 @@ import math
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from autoprune.cost.latency.lattice import Axis, Lattice
+from autoprune.core.untrusted import count, each, extent, fields, text
+from autoprune.cost.latency.alignment import Axis, Lattice
 from autoprune.structure.groups import LayerSpec, Structure
-from autoprune.untrusted import count, each, extent, fields, text
 
 # Elements of a weight that may be in memory beside any others.
 LIGHT = 5_000_000

@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from autoprune.cost.latency.backends import Conditions, measured_on
+from autoprune.core.untrusted import amount, count, each, fields, read_json, text
+from autoprune.cost.latency.conditions import Conditions, measured_on
 from autoprune.cost.latency.correction import Correction
 from autoprune.cost.latency.curves import LayerLatency
 from autoprune.cost.latency.signature import Family, Signature, families
 from autoprune.errors import TableError, first_line, shown
 from autoprune.structure.groups import Structure
-from autoprune.untrusted import amount, count, each, fields, read_json, text
 
 # Usual errors of predictions above this are called rough.
 ROUGH = 0.15

@@ -12,15 +12,15 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from autoprune.agents import check_strategy
 from autoprune.agents.ddpg import agent
 from autoprune.agents.ddpg.agent import TRUST, DdpgStrategy
 from autoprune.agents.ddpg.exploration import TruncatedNormal
 from autoprune.agents.ddpg.networks import HIGH, LOW, PLANNED
+from autoprune.agents.registry import check_strategy
+from autoprune.core.policy import Widths
 from autoprune.errors import RunError, UsageError
-from autoprune.policy import Widths
-from autoprune.search_spaces.descent import least_loss
 from autoprune.search_spaces.episode import FEATURES, Step
+from autoprune.search_spaces.greedy import least_loss
 
 
 @pytest.fixture
@@ -163,7 +163,7 @@ def test_an_agent_is_never_half_written(
         path.write_bytes(b"half")
         raise OSError("no space left")
 
-    monkeypatch.setattr("autoprune.study.files.save_file", fail)
+    monkeypatch.setattr("autoprune.core.files.save_file", fail)
     with pytest.raises(OSError, match="no space left"):
         agent.save(tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before

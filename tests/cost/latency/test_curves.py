@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from autoprune.cost.latency.alignment import Axis, lattices
 from autoprune.cost.latency.curves import Curve, LayerLatency
-from autoprune.cost.latency.lattice import Axis, lattices
-from autoprune.cost.latency.nodes import LARGEST_STEP, coarse, nodes
-from autoprune.cost.latency.sampling import Refined
-from autoprune.cost.latency.sheets import assemble, wanted
 from autoprune.cost.latency.signature import BARE, Family, Signature
-from autoprune.cost.latency.stopwatch import Timing
+from autoprune.profiling.grid import assemble, wanted
+from autoprune.profiling.refinement import LARGEST_STEP, coarse, nodes
+from autoprune.profiling.sampling import Refined
+from autoprune.profiling.stopwatch import Timing
 
 REFINED = Refined()
 

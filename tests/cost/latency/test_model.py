@@ -9,16 +9,16 @@ import torch
 import torchvision
 from torch import nn
 
-from autoprune.config import SearchConfig
-from autoprune.cost.latency.backends import Conditions
+from autoprune.core.progress import Progress
+from autoprune.cost.latency.conditions import Conditions
 from autoprune.cost.latency.curves import Curve, LayerLatency, Surface
 from autoprune.cost.latency.model import FIXED, OTHER, LatencyCost
-from autoprune.cost.latency.profiler import cut_to, spread
 from autoprune.cost.latency.signature import Signature
+from autoprune.engine.latency import step_of_widths
 from autoprune.errors import TableError
-from autoprune.latency import step_of_widths
-from autoprune.progress import Progress
-from autoprune.structure.trace import trace
+from autoprune.options.search import SearchConfig
+from autoprune.profiling.profiler import cut_to, spread
+from autoprune.structure.tracing.trace import trace
 
 SLOW = pytest.param("mobilenet_v2", marks=pytest.mark.slow)
 

@@ -16,13 +16,13 @@ from hypothesis import strategies as st
 from tables import IMAGE, layers
 from torch import nn
 
+from autoprune.core.untrusted import LARGEST_FILE
 from autoprune.cost.latency.correction import TERMS
 from autoprune.cost.latency.model import LatencyCost
 from autoprune.cost.latency.table import LatencyTable
 from autoprune.errors import TableError
 from autoprune.structure.groups import Structure
-from autoprune.structure.trace import trace
-from autoprune.untrusted import LARGEST_FILE
+from autoprune.structure.tracing.trace import trace
 
 
 @pytest.fixture(scope="module")

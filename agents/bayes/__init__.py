@@ -1,0 +1,1 @@
+"""Bayesian optimization of the keep ratios with Optuna's samplers."""

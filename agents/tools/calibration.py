@@ -1,0 +1,110 @@
+"""Expected losses in the unit of the reward, calibrated by what was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from autoprune.agents.base import SearchProblem
+from autoprune.core.arrays import Floats
+from autoprune.core.policy import Widths
+from autoprune.search_spaces.greedy import Curves, expected_losses
+
+# Standard deviation of a measurement at median distance around the model, relative to the error
+# that was moved; it grows with the root of that error.
+MISFIT = 0.5
+# Standard deviation between one group's scales above and below the centre; 1 is that of a scale.
+BEND = 1.0
+# Of a scale, relative to the mean one: no error comes for free.
+LEAST = 0.02
+
+
+@dataclass(frozen=True, eq=False)
+class Regression:
+    """Gaussian posterior of the scales, in units of the mean scale.
+
+    Attributes:
+        unit: the mean scale, reward per error.
+        mean: of the posterior, (2 x groups,): first for widths below the centre, then above it.
+        precision: inverse covariance.
+    """
+
+    unit: float
+    mean: Floats
+    precision: Floats
+
+    def draw(self, random: np.random.Generator) -> Floats:
+        """Return scales drawn at random."""
+        root = np.linalg.cholesky(self.precision)
+        noise: Floats = np.linalg.solve(root.T, random.standard_normal(len(self.mean)))
+        return self.mean + noise
+
+
+class Calibration:
+    """Says what the units of every group are worth in reward, around any centre of the search.
+
+    The losses to expect know how a group's loss grows as its units go, but not by what factor it
+    counts for the reward after repair. So the model is
+
+        value(centre) − value(w) = Σ_g scale_g · (loss_g(w_g) − loss_g(centre_g)),
+
+    with one scale for widths below the centre and another, alike, for those above it. They are
+    fitted by Bayesian linear regression to everything that was measured, nearby widths counting
+    most.
+    """
+
+    def __init__(self, problem: SearchProblem) -> None:
+        self._shapes = expected_losses(problem.rankings)
+
+    def curves(
+        self,
+        centre: Widths,
+        values: Mapping[Widths, float],
+        random: np.random.Generator | None = None,
+    ) -> Curves:
+        """Return the loss of reward by width of every group; zero at the centre's width.
+
+        Args:
+            centre: where the search stands; if it was not measured, nothing can be calibrated.
+            values: measured rewards.
+            random: draws the scales from their posterior, so that a group of which little is known
+                gets its chance; None takes the mean.
+        """
+        rises = [shape - shape[w] for shape, w in zip(self._shapes, centre, strict=True)]
+        fit = self._fit(rises, centre, values)
+        scales = fit.mean if random is None else fit.draw(random)
+        below, above = np.split(fit.unit * scales.clip(LEAST), 2)
+        return [
+            np.where(rise > 0, rise * b, rise * a)
+            for rise, b, a in zip(rises, below, above, strict=True)
+        ]
+
+    def _fit(self, rises: Curves, centre: Widths, values: Mapping[Widths, float]) -> Regression:
+        others = [widths for widths in values if centre in values and widths != centre]
+        moves = np.array([[rise[w] for rise, w in zip(rises, o, strict=True)] for o in others])
+        moves = moves.reshape(len(others), len(rises))
+        losses = np.array([values[centre] - values[o] for o in others])
+        sizes = np.abs(moves).sum(axis=1)
+        apart = sizes > 0
+        moves, losses, sizes = moves[apart], losses[apart], sizes[apart]
+        unit = float(np.abs(losses) @ sizes / (sizes @ sizes)) if len(sizes) else 1.0
+        unit = unit or 1.0
+        precision = _prior_precision(len(rises))
+        wanted: Floats = precision @ np.ones(len(precision))
+        if len(sizes):
+            # A row says what a move costs per error; near moves are told more exactly.
+            weights = np.sqrt(np.median(sizes) / sizes) / MISFIT
+            signed = np.concatenate([moves.clip(min=0), moves.clip(max=0)], axis=1)
+            rows = signed * (weights / sizes)[:, None]
+            precision += rows.T @ rows
+            wanted += rows.T @ (losses * weights / (unit * sizes))
+        mean = np.linalg.solve(precision, wanted).astype(np.float64)
+        return Regression(unit, mean, precision)
+
+
+def _prior_precision(groups: int) -> Floats:
+    """Return that of scales around 1, the two of a group alike."""
+    eye = np.eye(groups)
+    return np.eye(2 * groups) + np.block([[eye, -eye], [-eye, eye]]) / BEND**2

@@ -1,0 +1,138 @@
+"""What widths are expected to lose, learnt from those that were measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from autoprune.agents.base import SearchProblem
+from autoprune.core.arrays import Floats
+from autoprune.core.policy import Widths
+from autoprune.search_spaces.greedy import Curves, expected_losses
+
+# Prior standard deviations: of the logarithm of a group's scale, of the power of its curve, of that
+# of all curves together, and of what may be anything.
+DOUBT, TILT, BENT, ANY = 1.0, 0.3, 0.25, 1e3
+# Of what is measured about the model.
+NOISE = 0.1
+# No curve bends so much that it hardly rises.
+LEAST_POWER = 0.2
+# Share of the largest loss that every width is taken to lose.
+LEAST = 1e-9
+# Share of the median of rewards below zero that is taken for the best of them.
+LEAST_REWARD = 1e-3
+# Steps of the fit; one that has not converged is good enough.
+STEPS = 30
+
+
+@dataclass(frozen=True, eq=False)
+class Belief:
+    """What is known of how the groups' losses add up.
+
+    log loss = c + (1 + p) log Σ_g h_g exp(a_g) (curve_g / h_g)^(1 + b_g), where h_g is what the
+    curve says of half of the group.
+
+    Attributes:
+        curves: the losses to expect, group by group, none of them zero.
+        mean: of c, p, the groups' a and their b, (2 + 2 groups,).
+        covariance: of these.
+    """
+
+    curves: Curves
+    mean: Floats
+    covariance: Floats
+
+    def rank(self, widths: Sequence[Widths], hope: float) -> list[Widths]:
+        """Return widths by rising loss.
+
+        Args:
+            widths: to rank.
+            hope: standard deviations of what is not known that are counted in favour.
+        """
+        expected, slopes = _modelled(self.mean, *_at(self.curves, widths))
+        deviation = np.sqrt(np.einsum("ij,jk,ik->i", slopes, self.covariance, slopes))
+        return [widths[i] for i in np.argsort(expected - hope * deviation, kind="stable")]
+
+    def draw(self, random: np.random.Generator) -> Curves:
+        """Return the curves as they might be, each as likely as it is believed."""
+        root = np.linalg.cholesky(self.covariance)
+        point = self.mean + root @ random.standard_normal(len(self.mean))
+        scales, powers = point[2:].reshape(2, -1)
+        halves = np.array([curve[len(curve) // 2] for curve in self.curves])
+        parts = zip(
+            self.curves,
+            halves,
+            np.exp(scales) * halves,
+            np.maximum(1 + powers, LEAST_POWER),
+            strict=True,
+        )
+        return [scale * (curve / half) ** power for curve, half, scale, power in parts]
+
+
+class Response:
+    """Bayesian regression of the reward on the losses to expect.
+
+    Every group's curve is known up to a factor and a power, and so is their sum. The posterior is
+    Gaussian around its maximum (Laplace's approximation; MacKay 2003, "Information Theory,
+    Inference, and Learning Algorithms", chapter 27). Of rewards below zero, such as minus the KL,
+    it is the logarithm that is modelled, of others they themselves, standardised.
+    """
+
+    def __init__(self, problem: SearchProblem) -> None:
+        curves = [np.maximum(curve, 0.0) for curve in expected_losses(problem.rankings)]
+        least = LEAST * (max(float(curve.max()) for curve in curves) or 1.0)
+        self._curves = [curve + least for curve in curves]
+
+    def learnt(self, values: Mapping[Widths, float]) -> Belief:
+        """Return what is believed after these rewards; what was before there were any, if none."""
+        from scipy.optimize import least_squares
+
+        each = np.ones(len(self._curves))
+        pull = 1 / np.array([ANY, BENT, *(DOUBT * each), *(TILT * each)])
+        if len(set(values.values())) < 2:
+            return Belief(self._curves, np.zeros_like(pull), np.diag(pull**-2))
+        lost, wanted = _at(self._curves, list(values)), _losses(list(values.values()))
+
+        def residuals(point: Floats) -> Floats:
+            misfit = (_modelled(point, *lost)[0] - wanted) / NOISE
+            return np.concatenate([misfit, pull * point])
+
+        def slopes(point: Floats) -> Floats:
+            return np.concatenate([_modelled(point, *lost)[1] / NOISE, np.diag(pull)])
+
+        start = np.zeros_like(pull)
+        start[0] = np.mean(wanted - _modelled(start, *lost)[0])
+        found = least_squares(residuals, start, jac=slopes, max_nfev=STEPS).x
+        root = slopes(found)
+        return Belief(self._curves, found, np.linalg.inv(root.T @ root))
+
+
+def _at(curves: Curves, widths: Sequence[Widths]) -> tuple[Floats, Floats]:
+    """Return logs of what is lost at widths as shares of halves, (widths, groups), and of these."""
+    rows = np.array(widths)
+    halves = np.log([curve[len(curve) // 2] for curve in curves])
+    lost = np.stack([np.log(curve[rows[:, g]]) for g, curve in enumerate(curves)], axis=1)
+    return lost - halves, halves
+
+
+def _modelled(point: Floats, shares: Floats, halves: Floats) -> tuple[Floats, Floats]:
+    """Return log losses, (widths,), and their derivatives by the point, (widths, 2 + 2 groups)."""
+    scales, powers = point[2:].reshape(2, -1)
+    parts = np.exp(halves + scales + np.maximum(1 + powers, LEAST_POWER) * shares)
+    total = parts.sum(axis=1, keepdims=True)
+    logs = np.log(total)
+    steps = (1 + point[1]) * parts / total
+    slopes = np.concatenate([np.ones_like(logs), logs, steps, steps * shares], axis=1)
+    return point[0] + (1 + point[1]) * logs[:, 0], slopes
+
+
+def _losses(rewards: Sequence[float]) -> Floats:
+    losses: Floats = -np.array(rewards)
+    if (losses > 0).all():
+        # One that is all but perfect must not outweigh the others.
+        losses = np.log(np.maximum(losses, LEAST_REWARD * np.median(losses)))
+    else:
+        losses = (losses - losses.mean()) / losses.std()
+    return losses

@@ -1,0 +1,33 @@
+"""What operators read and write."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from autoprune.core.arrays import Floats
+from autoprune.core.policy import Widths
+from autoprune.cost.memory import ActivationSizes
+from autoprune.structure.groups import Structure
+
+MEGA = 1e6
+
+
+class Traffic:
+    """Megabytes (10^6) of activations that operators read and write, for any widths."""
+
+    def __init__(self, structure: Structure, batch: int) -> None:
+        """Take the network and the samples of a batch."""
+        rows = {layer.weight: row for row, layer in enumerate(structure.layers)}
+        moves = np.zeros((len(rows) + 1, len(structure.activations)))
+        for operator in structure.operators:
+            own = [rows[name] for name in operator.tensors if name in rows]
+            for row in own or [len(rows)]:
+                np.add.at(moves[row], [*operator.reads, *operator.writes], batch / MEGA)
+        sizes = ActivationSizes(structure)
+        self._dense, self._per_unit = moves @ sizes.dense, moves @ sizes.per_unit
+        self._sizes = np.array(structure.dense_widths, dtype=float)
+
+    def at(self, widths: Widths) -> tuple[Floats, float]:
+        """Return what every layer moves, (layers,), and what all other operators do."""
+        found = self._dense - self._per_unit @ (self._sizes - np.asarray(widths, dtype=float))
+        return found[:-1], float(found[-1])

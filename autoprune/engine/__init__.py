@@ -1,0 +1,1 @@
+"""One search: its stages, and what runs them."""

@@ -1,0 +1,228 @@
+"""The search loop: ask, evaluate, reward, record, tell."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TypeAlias
+
+from autoprune.agents.base import Strategy
+from autoprune.core.policy import Widths
+from autoprune.errors import AutopruneError, EvaluateError, RewardError, describe
+from autoprune.evaluation.measurement import Measurement
+from autoprune.evaluation.reward import Reward
+from autoprune.evaluation.streams import sharing_threads
+from autoprune.study.ledger import MOST_FAILURES, Ledger
+from autoprune.study.trial import Candidate, Trial
+
+# Questions in a row that were answered before.
+MOST_REPEATS = 1000
+
+Evaluation: TypeAlias = Callable[[], Measurement]
+"""Evaluates one candidate, in whichever thread it is called."""
+
+
+@dataclass(frozen=True)
+class LoopReport:
+    """How a search went.
+
+    Attributes:
+        strategy_seconds: spent in `ask` and `tell`.
+        timed_out: whether it was the time that ended it.
+    """
+
+    strategy_seconds: float
+    timed_out: bool = False
+
+
+class SearchFailed(AutopruneError):
+    """Trial after trial failed."""
+
+
+def run_loop(
+    strategy: Strategy,
+    measure: Callable[[Candidate, Widths | None], Evaluation],
+    reward: Reward,
+    ledger: Ledger,
+    trials: int,
+    deadline: float = math.inf,
+    on_trial: Callable[[Trial], None] = lambda trial: None,
+    workers: int = 1,
+) -> LoopReport:
+    """Search until there are so many trials, the time is over, or the strategy is done.
+
+    One trial is made in any case: there is always a best so far. What an interrupted search had
+    asked is replayed to its end, however late it is: a strategy would forget it otherwise.
+
+    Args:
+        strategy: who asks.
+        measure: (candidate, the best widths that the strategy was told of or earlier rounds found)
+            → how it is evaluated.
+        reward: values measurements; raises nothing but `RewardError`.
+        ledger: holds the trials; those of an interrupted search are replayed, not evaluated.
+        trials: of the ledger's round at the end, replayed ones included.
+        deadline: in `time.monotonic` seconds.
+        on_trial: told every new trial.
+        workers: candidates that are evaluated at once, where the strategy need not await them. As
+            many are always on their way, and each is told in its turn, however long others take:
+            what is asked does not depend on how long anything took. What is awaited alone has the
+            whole processor.
+
+    Raises:
+        SearchFailed: `MOST_FAILURES` trials failed in a row.
+    """
+    asking = _Asking(strategy, ledger, trials, deadline)
+    asked: deque[tuple[bool, Callable[[], Trial]]] = deque()
+
+    def begin(candidate: Candidate) -> Callable[[], Trial]:
+        if (refused := _over_budget(strategy, candidate)) is not None:
+            return lambda: refused
+        evaluation = measure(candidate, asking.leader)
+        if asked or not candidate.awaited:
+            evaluation = start(evaluation)
+        return partial(_evaluate, candidate, evaluation, reward)
+
+    def tell_next() -> None:
+        is_new, answer = asked.popleft()
+        trial = answer()
+        if is_new:
+            ledger.record(trial)
+            on_trial(trial)
+        _check_failures(ledger, trial)
+        asking.tell(trial)
+
+    with _evaluating(workers) as start:
+        for candidate, is_new in asking.questions():
+            known = partial(_again, strategy, candidate, ledger)
+            asked.append((is_new, begin(candidate) if is_new else known))
+            while asked and (candidate.awaited or len(asked) >= workers):
+                tell_next()
+        while asked:
+            tell_next()
+    timed_out = asking.made < trials and time.monotonic() >= deadline
+    return LoopReport(asking.seconds, timed_out)
+
+
+class _Asking:
+    """Asks a strategy until the search is over.
+
+    Attributes:
+        made: trials of the round that are done or on their way.
+        seconds: spent by the strategy.
+        leader: the best widths that it was told of, or that earlier rounds found; not what the
+            record of an interrupted search holds besides: that was not known then.
+    """
+
+    def __init__(self, strategy: Strategy, ledger: Ledger, trials: int, deadline: float) -> None:
+        self._strategy, self._ledger = strategy, ledger
+        self._trials, self._deadline = trials, deadline
+        self._replayed = {trial.candidate.widths for trial in ledger.of_round}
+        self._begun: set[Widths] = set()
+        self._repeats = 0
+        self.made = len(self._replayed)
+        self.seconds = 0.0
+        self._fits = strategy.problem.projection.fits
+        earlier = ledger.best(1, lambda w: self._fits(w) and w not in self._replayed)
+        self._best = -math.inf
+        self.leader: Widths | None = None
+        for trial in earlier:
+            self._lead(trial)
+
+    def questions(self) -> Iterator[tuple[Candidate, bool]]:
+        """Yield candidates, and whether they are new."""
+        while self.made < self._trials or self._replayed:
+            late = self.made > 0 and time.monotonic() >= self._deadline
+            if late and not self._replayed:
+                return
+            candidate = self._ask()
+            if candidate is None or self._repeats > MOST_REPEATS:
+                return
+            widths = candidate.widths
+            is_new = widths not in self._begun and self._ledger.find(widths) is None
+            if is_new and (self.made >= self._trials or late):
+                return
+            if is_new:
+                self._begun.add(widths)
+                self.made, self._repeats = self.made + 1, 0
+            else:
+                self._repeats += widths not in self._replayed
+                self._replayed.discard(widths)
+            yield candidate, is_new
+
+    def _ask(self) -> Candidate | None:
+        start = time.perf_counter()
+        candidate = self._strategy.ask()
+        self.seconds += time.perf_counter() - start
+        return candidate
+
+    def tell(self, trial: Trial) -> None:
+        """Tell the strategy."""
+        start = time.perf_counter()
+        self._strategy.tell(trial)
+        self.seconds += time.perf_counter() - start
+        if trial.candidate.kind == "candidate" and self._fits(trial.candidate.widths):
+            self._lead(trial)
+
+    def _lead(self, trial: Trial) -> None:
+        if trial.value is not None and trial.value > self._best:
+            self._best, self.leader = trial.value, trial.candidate.widths
+
+
+@contextmanager
+def _evaluating(workers: int) -> Iterator[Callable[[Evaluation], Evaluation]]:
+    """Give what starts evaluations, and returns where their results can be had.
+
+    One worker is this thread: it evaluates when the result is wanted.
+    """
+    if workers == 1:
+        yield lambda evaluation: evaluation
+        return
+    with sharing_threads(workers) as pool:
+        yield lambda evaluation: pool.submit(evaluation).result
+
+
+def _again(strategy: Strategy, candidate: Candidate, ledger: Ledger) -> Trial:
+    """Return what is known of a candidate; proposed in earnest, a probe's widths can win."""
+    known = ledger.find(candidate.widths)
+    assert known is not None  # whatever was asked before it is recorded by now
+    trial = replace(known, candidate=candidate)
+    if candidate.kind == "candidate" and known.candidate.kind == "probe":
+        trial = _over_budget(strategy, candidate) or trial
+        if trial.value is not None:
+            ledger.record(trial)
+    return trial
+
+
+def _check_failures(ledger: Ledger, last: Trial) -> None:
+    if ledger.failures >= MOST_FAILURES:
+        raise SearchFailed(
+            f"{ledger.failures} trials in a row failed, the last one because "
+            f"{str(last.error).rstrip('.')}; every earlier trial is kept: resume the run "
+            "when the cause is mended."
+        )
+
+
+def _over_budget(strategy: Strategy, candidate: Candidate) -> Trial | None:
+    """Return the failed trial of a candidate that is over the budget, None if it is not."""
+    if candidate.kind == "probe" or strategy.problem.projection.fits(candidate.widths):
+        return None
+    return Trial(candidate, None, error=f"{strategy.name} proposed widths over the budget.")
+
+
+def _evaluate(candidate: Candidate, evaluation: Evaluation, reward: Reward) -> Trial:
+    try:
+        measurement = evaluation()
+    except EvaluateError as error:
+        return Trial(candidate, None, error=str(error))
+    except (RuntimeError, ArithmeticError, MemoryError) as error:
+        reason = f"the evaluation failed: {describe(error)}"
+        return Trial(candidate, None, error=reason)
+    try:
+        return Trial(candidate, reward(measurement), measurement)
+    except RewardError as error:
+        return Trial(candidate, None, measurement, str(error))

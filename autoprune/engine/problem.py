@@ -1,0 +1,230 @@
+"""What a search decides and within which bounds: all that is known before any image is read."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from autoprune.agents.registry import check_strategy, check_unbounded
+from autoprune.core.budget import COSTS, Budget
+from autoprune.core.progress import Progress
+from autoprune.cost import cost_models
+from autoprune.cost.model import CostModel
+from autoprune.engine.latency import check_backend, latency_cost, step_of_widths
+from autoprune.errors import BudgetError, ModelError, UsageError, did_you_mean, listed
+from autoprune.evaluation.reward import BUILT_IN, needs_no_budget
+from autoprune.importance import make_importance
+from autoprune.options.search import AUTO, SearchConfig
+from autoprune.search_spaces.keep_ratio import SearchSpace, match_groups, search_space
+from autoprune.search_spaces.projection import Constraint, Projection
+from autoprune.structure.groups import Structure
+from autoprune.structure.inputs import Inputs
+from autoprune.structure.untouched import excluded_tensors, freeze_excluded, frozen_tensors
+from autoprune.structure.verify import analyze
+
+# Reasons that a message names.
+MOST_NAMED = 4
+# Multiples that are tried where the budget is out of reach in the one that the device favours.
+SMALLER_STEPS = (8, 4, 1)
+
+
+def check_config(config: SearchConfig) -> None:
+    """Refuse what no network and no image is needed to refuse.
+
+    Raises:
+        BudgetError: the budget is malformed, missing, or unreachable in any network.
+        UsageError: no such strategy, sampler or importance, or one that needs a budget or a cost.
+    """
+    limits = Budget.parse(config.budget).limits
+    check_strategy(config.strategy, **config.strategy_options)
+    make_importance(config.importance)
+    check_backend(config)
+    if config.minimize is not None and config.minimize not in COSTS:
+        hint = did_you_mean(config.minimize, COSTS)
+        raise UsageError(f"unknown cost {config.minimize!r} to minimize; {hint}")
+    if not limits and config.max_drop is None:
+        if config.reward in BUILT_IN and not needs_no_budget(config.reward):
+            raise BudgetError(
+                f"the reward {config.reward!r} needs a budget, e.g. flops=0.5: without one it "
+                "leaves the network whole; accuracy_flops needs none."
+            )
+        check_unbounded(config.strategy)
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """What can be chosen and what it costs: everything known before any image is read.
+
+    Attributes:
+        structure: verified.
+        costs: by name.
+        space: allowed widths.
+        projection: onto the budget.
+    """
+
+    structure: Structure
+    costs: Mapping[str, CostModel]
+    space: SearchSpace
+    projection: Projection
+
+
+def define_task(
+    model: nn.Module,
+    example_inputs: Inputs,
+    config: SearchConfig,
+    table_path: Path,
+    progress: Progress,
+    deadline: float = math.inf,
+) -> Task:
+    """Trace the network and check that the budget can be met.
+
+    Args:
+        model: the dense network.
+        example_inputs: a batch.
+        config: the options.
+        table_path: where the latency table is kept if this host has to be measured.
+        progress: told how far it is.
+        deadline: when the search must stop, in `time.monotonic` seconds; measuring the host keeps
+            to it.
+
+    Raises:
+        ModelError: the network fails, or nothing in it can be pruned.
+        BudgetError: the budget is malformed, unknown or out of reach.
+        UsageError: a pattern matches nothing.
+        TableError: the latency table is not for this network.
+        MeasuringError: the device fails, or the time does not suffice to measure it.
+    """
+    budget = Budget.parse(config.budget)
+    structure = prunable_structure(
+        model,
+        example_inputs,
+        config.exclude,
+        progress,
+        exclude_outputs=config.exclude_outputs,
+        train_frozen=config.train_frozen,
+    )
+    if not structure.groups:
+        hint = "; exclude fewer layers" if config.exclude or config.exclude_outputs else ""
+        raise ModelError(
+            f"nothing in this network can be pruned: {_why_nothing(model, structure)}{hint}."
+        )
+    if not config.train_frozen:
+        _tell_frozen(model, progress)
+    costs = cost_models(structure)
+    latency = latency_cost(model, structure, example_inputs, config, table_path, progress, deadline)
+    if latency is not None:
+        costs[latency.name] = latency
+    step = step_of_widths(config, latency, progress)
+    dense = {name: cost.total(structure.dense_widths) for name, cost in costs.items()}
+    limits = budget.resolve(dense)
+    constraints = [Constraint(costs[name], limit) for name, limit in limits.items()]
+    for text in _loose_bounds(constraints, dense):
+        progress.note(text)
+    projection = _reachable(structure, config, step, constraints, progress)
+    return Task(structure, costs, projection.space, projection)
+
+
+def _loose_bounds(constraints: Sequence[Constraint], dense: Mapping[str, float]) -> Iterator[str]:
+    """Yield what to say of bounds that the dense network meets, which ask for nothing."""
+    for name, limit, unit in ((one.cost.name, one.limit, one.cost.unit) for one in constraints):
+        if dense[name] <= limit:
+            yield (
+                f"the budget {name}={limit:.6g} {unit} bounds nothing: the dense network has "
+                f"{dense[name]:.6g} {unit}"
+            )
+
+
+def _reachable(
+    structure: Structure,
+    config: SearchConfig,
+    step: int,
+    constraints: Sequence[Constraint],
+    progress: Progress,
+) -> Projection:
+    """Return the projection onto the budget, in a smaller step if only that one can meet it.
+
+    Raises:
+        BudgetError: none can.
+    """
+
+    def projection(step: int) -> Projection:
+        return Projection(search_space(structure, config.min_keep or None, step), constraints)
+
+    smaller = [one for one in SMALLER_STEPS if config.round_to == AUTO and one < step]
+    for one, following in itertools.pairwise((step, *smaller)):
+        try:
+            return projection(one)
+        except BudgetError:
+            progress.note(f"the budget is out of reach in multiples of {one}: {following} is tried")
+    return projection((step, *smaller)[-1])
+
+
+def prunable_structure(
+    model: nn.Module,
+    example_inputs: Inputs,
+    exclude: Sequence[str],
+    progress: Progress,
+    *,
+    exclude_outputs: Sequence[str] = (),
+    train_frozen: bool = False,
+) -> Structure:
+    """Trace and verify the network, and leave alone what the user fixed.
+
+    Layers that run in training mode only, and operators with weights whose MACs nobody knows, are
+    named.
+
+    Args:
+        model: the dense network.
+        example_inputs: a batch.
+        exclude: patterns of modules that stay as they are.
+        progress: told how far it is.
+        exclude_outputs: patterns of layers whose outputs are not cut.
+        train_frozen: whether frozen weights may change all the same.
+
+    Raises:
+        ModelError: the network fails.
+        UsageError: a pattern matches nothing.
+    """
+    excluded = excluded_tensors(model, exclude)
+    structure = analyze(model, example_inputs, lambda d, t: progress.step("structure", d, t))
+    for note in structure.training.notes():
+        progress.note(note)
+    for operator in structure.uncounted:
+        progress.note(f"MACs of {operator} are not counted")
+    outputs = match_groups(structure, exclude_outputs, "exclude-outputs")
+    structure = freeze_excluded(structure, excluded)
+    structure = structure.frozen_by(dict.fromkeys(outputs, "its outputs are excluded"))
+    frozen = frozenset() if train_frozen else frozen_tensors(model)
+    return structure.leaving(excluded | frozen)
+
+
+def _why_nothing(model: nn.Module, structure: Structure) -> str:
+    """Return the reasons why nothing can be pruned, the most frequent first."""
+    reasons = Counter(frozen.reason for frozen in structure.frozen).most_common()
+    if reasons:
+        named = [reason for reason, _ in reasons[:MOST_NAMED]]
+        more = len(reasons) - len(named)
+        return "; ".join([*named, *[f"and {more} more reasons (autoprune inspect)"] * (more > 0)])
+    quantized = [name for name, m in model.named_modules() if "quantized" in type(m).__module__]
+    if quantized:
+        return f"{quantized[0]} and others are quantized (prune first, then quantize)"
+    return "it has no convolution or linear layer with a weight of its own"
+
+
+def _tell_frozen(model: nn.Module, progress: Progress) -> None:
+    """Say which weights are neither refitted nor trained since the user froze them."""
+    frozen = {name: p.numel() for name, p in model.named_parameters() if not p.requires_grad}
+    if not frozen:
+        return
+    modules = list(dict.fromkeys(name.rpartition(".")[0] or name for name in frozen))
+    progress.note(
+        f"{sum(frozen.values()):,} of {sum(p.numel() for p in model.parameters()):,} parameters "
+        f"are frozen (requires_grad=False) and keep their values, neither refitted nor trained: "
+        f"{listed(modules)}; --train-frozen (train_frozen=True) lets them change"
+    )

@@ -1,0 +1,152 @@
+"""Whose code runs: what a run directory or a config file names is imported only by consent.
+
+The configuration of a run says which network, data, reward and so on it was made of, some of it as
+Python files or modules. A run may come from anybody. So its code is imported only if the user names
+it again, says that he trusts it, or made the run himself. That is remembered outside the run, in
+the user's state folder: a file for every piece of code, named by a digest of where the run lies,
+what it names, and what is in the files that it names.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from platformdirs import user_state_path
+
+from autoprune import importance
+from autoprune.core.plugins import absolute, absolute_object, files_of, is_entry_point
+from autoprune.data.sources import FORMS as DATA_FORMS
+from autoprune.errors import UsageError
+from autoprune.evaluation import reward
+from autoprune.importance import IMPORTANCES
+from autoprune.models import MODEL_FORMS
+from autoprune.profiling.backends.base import is_installed
+
+STATE_FOLDER = "AUTOPRUNE_STATE_DIR"
+"""The environment variable that moves the folder of what is remembered."""
+
+
+def _form(spec: str) -> str:
+    return spec.partition(":")[0]
+
+
+# By option: whether a spec is a name that comes with autoprune or an installed package. All else is
+# code that is imported because of it.
+_COMES_INSTALLED: Mapping[str, Callable[[str], bool]] = {
+    "model": lambda spec: _form(spec) in MODEL_FORMS,
+    "data": lambda spec: _form(spec) in DATA_FORMS,
+    "reward": lambda spec: spec in reward.BUILT_IN or is_entry_point(spec, reward.ENTRY_POINTS),
+    "importance": lambda spec: spec in IMPORTANCES or is_entry_point(spec, importance.ENTRY_POINTS),
+    "latency_backend": is_installed,
+}
+
+
+@dataclass(frozen=True)
+class Code:
+    """What one option of a run or config file imports.
+
+    Attributes:
+        place: the run directory or config file.
+        option: that names it, a key of the configuration.
+        spec: `path/to/file.py:NAME` or `package.module:NAME`.
+        files: that it lies in.
+    """
+
+    place: Path
+    option: str
+    spec: str
+    files: tuple[Path, ...]
+
+    @property
+    def is_trusted(self) -> bool:
+        """Whether the user agreed to it, as it is now."""
+        return os.path.exists(self._record)
+
+    def trust(self) -> None:
+        """Remember that the user agrees.
+
+        Raises:
+            OSError: the state folder cannot be written.
+        """
+        self._record.parent.mkdir(parents=True, exist_ok=True)
+        self._record.write_text(json.dumps(self._identity, indent=2) + "\n", encoding="utf-8")
+
+    @property
+    def _record(self) -> Path:
+        digest = hashlib.sha256(json.dumps(self._identity).encode()).hexdigest()
+        return state_folder() / "trusted" / f"{digest}.json"
+
+    @property
+    def _identity(self) -> dict[str, Any]:
+        contents = {str(file): hashlib.sha256(file.read_bytes()).hexdigest() for file in self.files}
+        return {
+            "place": str(self.place.resolve()),
+            self.option: absolute_object(self.spec),
+            "files": contents,
+        }
+
+    def __str__(self) -> str:
+        return f"{self.option.replace('_', '-')} {self.spec!r}"
+
+
+def state_folder() -> Path:
+    """Return the folder of what is remembered for this user."""
+    named = os.environ.get(STATE_FOLDER)
+    return Path(absolute(named)) if named else user_state_path("autoprune", appauthor=False)
+
+
+def code_in(place: Path, options: Mapping[str, Any]) -> Iterator[Code]:
+    """Yield what options of a run or config file import; what is not there is left to its reader.
+
+    Args:
+        place: the run directory or config file.
+        options: by the configuration's keys; others than those that can name code are ignored.
+    """
+    for option, comes_installed in _COMES_INSTALLED.items():
+        spec = options.get(option)
+        if isinstance(spec, str) and ":" in spec and not comes_installed(spec):
+            files = files_of(spec)
+            if files is not None:
+                yield Code(place, option, spec, tuple(files))
+
+
+def check_trusted(place: Path, options: Mapping[str, Any], how: str) -> None:
+    """Refuse to import what the user did not agree to.
+
+    Args:
+        place: the run directory or config file.
+        options: of it, without those that the user gave himself.
+        how: he can agree, to end the message.
+
+    Raises:
+        UsageError: there is such code.
+    """
+    strange = [str(code) for code in code_in(place, options) if not code.is_trusted]
+    if strange:
+        raise UsageError(
+            f"{str(place)!r} names code of its own, which was not run: {', '.join(strange)}. It is "
+            f"not known from here, or has changed since; {how}."
+        )
+
+
+def trust(place: Path, options: Mapping[str, Any]) -> str | None:
+    """Remember that the user agrees to all code that a run or config file names.
+
+    Returns:
+        Why that is not possible; None if it is.
+    """
+    try:
+        for code in code_in(place, options):
+            code.trust()
+    except OSError as error:
+        return (
+            f"that you trust the code of {str(place)!r} cannot be kept in "
+            f"{str(state_folder())!r} ({error.strerror or error}): --trust is needed again"
+        )
+    return None

@@ -1,0 +1,1 @@
+"""Forward passes that start in the middle, after what two networks share."""

@@ -1,0 +1,1 @@
+"""Measures a device: layers, networks, and the table made of them."""

@@ -1,0 +1,1 @@
+"""What runs a layer or a network to be measured."""

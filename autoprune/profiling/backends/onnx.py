@@ -1,0 +1,159 @@
+"""ONNX Runtime."""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_structure, tree_unflatten
+
+from autoprune.cost.latency.conditions import Conditions
+from autoprune.cost.latency.signature import Signature
+from autoprune.data.forms import Inputs, tensors, with_floats
+from autoprune.errors import ModelError, UsageError, first_line
+from autoprune.profiling.backends.base import Backend
+from autoprune.profiling.backends.onnx_files import INPUT, ONNX_DTYPES, layer_model
+from autoprune.profiling.kit.runner import default_threads, device_name, open_session
+from autoprune.profiling.stopwatch import Run
+from autoprune.structure.inputs import outputs_of, run
+from autoprune.structure.surgery import deep_copy
+
+PROVIDER = "ExecutionProvider"
+
+
+class OnnxBackend(Backend):
+    """ONNX Runtime with one of its execution providers."""
+
+    name: ClassVar[str] = "onnxruntime"
+
+    def __init__(self, conditions: Conditions) -> None:
+        super().__init__(conditions)
+        check_onnx(conditions)
+        import onnxruntime
+
+        self._library = onnxruntime
+        self._provider = provider(conditions.device)
+        known = onnxruntime.get_available_providers()
+        if self._provider not in known:
+            raise UsageError(
+                f"ONNX Runtime has no provider {self._provider!r} here; it has {', '.join(known)}."
+            )
+
+    @classmethod
+    def default_threads(cls) -> int:
+        """Return one for every physical core."""
+        return default_threads()
+
+    def layer(self, signature: Signature) -> Run:
+        """Return what runs the layer's ONNX model."""
+        conditions = self.conditions
+        shape = signature.input_shape(conditions.batch)
+        return self._run(
+            layer_model(signature, conditions.batch, conditions.dtype), torch.ones(shape)
+        )
+
+    def network(self, model: nn.Module, inputs: Inputs) -> Run:
+        """Return what runs the exported network."""
+        return self._run(exported(model, inputs, self.conditions.dtype), inputs)
+
+    def _run(self, model: bytes, inputs: Inputs) -> Run:
+        session = open_session(self._library, model, self.conditions.threads, self._provider)
+        given = tensors(with_floats(inputs, getattr(torch, self.conditions.dtype)))
+        named = zip(input_names(inputs), given, strict=True)
+        # What the network does not read is not in the model.
+        known = {one.name for one in session.get_inputs()}
+        feed = {name: value.cpu().numpy() for name, value in named if name in known}
+        return lambda: session.run(None, feed)
+
+    def device_name(self) -> str:
+        """Return the CPU's name, with the provider where it is another."""
+        return device_name(self._provider)
+
+    def versions(self) -> Mapping[str, str]:
+        """Return ONNX Runtime's version."""
+        return {"onnxruntime": str(self._library.__version__)}
+
+
+def check_onnx(conditions: Conditions) -> None:
+    """Refuse what ONNX Runtime can do on no device.
+
+    Raises:
+        UsageError: a package is missing, or a condition is none of ONNX Runtime's.
+    """
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
+    except ImportError as error:
+        raise UsageError(
+            f"the backend 'onnxruntime' needs the package {error.name!r}: "
+            'pip install "autoprune[onnx]".'
+        ) from error
+    if conditions.memory_format != "contiguous":
+        raise UsageError("ONNX Runtime lays memory out itself: leave out --channels-last.")
+    if conditions.dtype not in ONNX_DTYPES:
+        raise UsageError(
+            f"dtype must be {' or '.join(ONNX_DTYPES)} with ONNX, but got {conditions.dtype!r}."
+        )
+    if not provider(conditions.device).endswith(PROVIDER):
+        raise UsageError(
+            f"device {conditions.device!r} is none of ONNX Runtime's: it must be cpu, cuda or a "
+            "provider's full name, e.g. CoreMLExecutionProvider."
+        )
+
+
+def provider(device: str) -> str:
+    """Return the provider's full name: `cpu`, `cuda`, or as ONNX Runtime calls it."""
+    short = {"cpu": "CPU", "cuda": "CUDA"}
+    return f"{short[device]}{PROVIDER}" if device in short else device
+
+
+class _Flat(nn.Module):
+    """A network of any inputs and outputs as one of tensors alone."""
+
+    def __init__(self, model: nn.Module, inputs: Inputs) -> None:
+        super().__init__()
+        self.model = model
+        self._form = tree_structure(inputs)
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        outputs = outputs_of(run(self.model, tree_unflatten(inputs, self._form)))
+        return tuple(outputs.values())
+
+
+def input_names(inputs: Inputs) -> list[str]:
+    """Return what the inputs of an exported network are called: `INPUT`, numbered if several."""
+    count = len(tensors(inputs))
+    return [INPUT] if count == 1 else [f"{INPUT}{place}" for place in range(count)]
+
+
+def exported(model: nn.Module, inputs: Inputs, dtype: str) -> bytes:
+    """Return a network as a serialised ONNX model whose inputs have `input_names`.
+
+    Args:
+        model: is not changed.
+        inputs: a batch.
+        dtype: one of `ONNX_DTYPES`, of the ONNX model.
+
+    Raises:
+        ModelError: the network cannot be exported.
+    """
+    kind = getattr(torch, dtype)
+    flat = _Flat(deep_copy(model).eval().to("cpu", kind), inputs)
+    given = tuple(one.cpu() for one in tensors(with_floats(inputs, kind)))
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        file = Path(folder) / "network.onnx"
+        warnings.simplefilter("ignore")  # of the exporter's own making
+        try:
+            torch.onnx.export(
+                flat, given, file, input_names=input_names(inputs), dynamo=False, opset_version=17
+            )  # fmt: skip
+        except Exception as error:  # the exporter's own, of many kinds
+            raise ModelError(
+                f"the network cannot be exported to ONNX: {first_line(error)}"
+            ) from error
+        return file.read_bytes()

@@ -1,0 +1,134 @@
+"""PyTorch as it is (eager), and compiled."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from autoprune.cost.latency.conditions import Conditions
+from autoprune.cost.latency.signature import Signature
+from autoprune.data.forms import Inputs, map_tensors, tensors, with_floats
+from autoprune.errors import UsageError, first_line
+from autoprune.profiling.backends.base import Backend
+from autoprune.profiling.kit.runner import processor_name
+from autoprune.profiling.stopwatch import Run, measure
+from autoprune.structure.inputs import run
+from autoprune.structure.surgery import deep_copy
+
+# All weights have this value: time does not depend on it, and it keeps results finite.
+WEIGHT = 0.01
+
+
+class TorchBackend(Backend):
+    """Eager PyTorch on the CPU or a CUDA device."""
+
+    name: ClassVar[str] = "torch"
+
+    def __init__(self, conditions: Conditions) -> None:
+        super().__init__(conditions)
+        try:
+            self._device = torch.device(conditions.device)
+            torch.empty(1, device=self._device)
+        except (RuntimeError, AssertionError) as error:
+            raise UsageError(
+                f"device {conditions.device!r} cannot be used: {first_line(error)}"
+            ) from error
+        self._dtype: torch.dtype = getattr(torch, conditions.dtype)
+
+    def layer(self, signature: Signature) -> Run:
+        """Return what runs a module of the layer's kind."""
+        with torch.device("meta"):
+            module = _module(signature)
+        module = module.to_empty(device=self._device)
+        with torch.no_grad():
+            for parameter in module.parameters():
+                parameter.fill_(WEIGHT)
+        return self.network(module, torch.ones(signature.input_shape(self.conditions.batch)))
+
+    def network(self, model: nn.Module, inputs: Inputs) -> Run:
+        """Return what runs the network in evaluation mode; the model itself stays as it is."""
+        # A copy of the tensors too: conversion works on parameters in place.
+        model = deep_copy(model).eval().to(self._device, self._dtype)
+        model = self._ready(model.to(memory_format=self._formats(4)))
+        return runner(model, map_tensors(self._placed, with_floats(inputs, self._dtype)))
+
+    def _placed(self, one: Tensor) -> Tensor:
+        return one.to(self._device).contiguous(memory_format=self._formats(one.dim()))
+
+    def _ready(self, model: nn.Module) -> nn.Module:
+        return model
+
+    def _formats(self, rank: int) -> torch.memory_format:
+        last = rank == 4 and self.conditions.memory_format == "channels_last"
+        return torch.channels_last if last else torch.contiguous_format
+
+    def device_name(self) -> str:
+        """Return the name of the GPU, or of the CPU."""
+        if self._device.type == "cuda":
+            return torch.cuda.get_device_name(self._device)
+        return processor_name()
+
+    def versions(self) -> Mapping[str, str]:
+        """Return PyTorch's version."""
+        return {"torch": str(torch.__version__)}
+
+    @contextmanager
+    def session(self) -> Iterator[None]:
+        """Set the number of threads for a while."""
+        before = torch.get_num_threads()
+        torch.set_num_threads(self.conditions.threads or before)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
+
+
+def runner(model: nn.Module, inputs: Inputs) -> Run:
+    """Return what runs a network once and waits until its device is done."""
+    device = tensors(inputs)[0].device
+
+    def once() -> None:
+        with torch.no_grad():
+            run(model, inputs)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+
+    return once
+
+
+class CompiledBackend(TorchBackend):
+    """`torch.compile` with its defaults, for fixed shapes."""
+
+    name: ClassVar[str] = "torch-compile"
+
+    def _ready(self, model: nn.Module) -> nn.Module:
+        torch._dynamo.reset()  # or thousands of layers would pass for one that is recompiled
+        model.compile(dynamic=False)
+        return model
+
+
+def _module(signature: Signature) -> nn.Module:
+    """Return a module of a layer's kind."""
+    if signature.operator == "linear":
+        return nn.Linear(signature.channels_in, signature.channels_out)
+    title = signature.operator.replace("conv_transpose", "ConvTranspose").replace("conv", "Conv")
+    kind: Any = getattr(nn, title)
+    module: nn.Module = kind(
+        signature.channels_in,
+        signature.channels_out,
+        signature.kernel,
+        stride=signature.stride,
+        padding=signature.padding,
+        dilation=signature.dilation,
+        groups=signature.groups,
+    )
+    return module
+
+
+def paired_latency_ms(models: Sequence[nn.Module], inputs: Inputs) -> list[float]:
+    """Return each model's median latency, ms per batch; repeats alternate between the models."""
+    return [timing.ms for timing in measure([runner(model, inputs) for model in models])]

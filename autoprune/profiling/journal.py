@@ -1,0 +1,177 @@
+"""The record of a profile that is not finished: one line per measurement, added as it is made.
+
+Processors change their speed within seconds. So every measurement is made beside the same run, a
+layer or the dense network, and is read as if that one had taken then what it usually takes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from autoprune.core.policy import Widths, hash_shapes
+from autoprune.core.untrusted import each, extent, fields, parse_json, positive, read_text
+from autoprune.cost.latency.signature import Signature
+from autoprune.data.forms import Inputs, sample_shapes
+from autoprune.errors import TableError, UsageError, shown
+from autoprune.profiling.stopwatch import Timing
+from autoprune.structure.groups import Structure
+
+FORMAT, VERSION = "autoprune measurements", 2
+SUBJECTS, BESIDE = ("layer", "network"), "beside_ms"
+
+Key = TypeVar("Key", bound=Hashable)
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A timing, and what the run beside it took, ms."""
+
+    timing: Timing
+    beside_ms: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON."""
+        return {**self.timing.to_json(), BESIDE: self.beside_ms}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Measurement:
+        """Inverse of `to_json`.
+
+        Raises:
+            ValueError: it is none.
+        """
+        timing = Timing.from_json({key: value for key, value in data.items() if key != BESIDE})
+        beside = fields({BESIDE: data.get(BESIDE)}, {BESIDE: positive})
+        return cls(timing, beside[BESIDE])
+
+
+def subject(structure: Structure, inputs: Inputs) -> dict[str, Any]:
+    """Return which network on which input whole networks are measured of.
+
+    Layers could serve other networks; timings of whole networks cannot.
+    """
+    return {"network": hash_shapes(structure.shapes), "input": sample_shapes(inputs)}
+
+
+class Journal:
+    """Timings of layers and of whole networks, kept in a file.
+
+    A line that was cut short when the process died is dropped. `path` None keeps nothing.
+    """
+
+    def __init__(self, path: Path | None, conditions: Mapping[str, Any]) -> None:
+        """Begin a file, or go on with the one that is there.
+
+        Args:
+            path: of the file.
+            conditions: what all measurements have in common.
+
+        Raises:
+            UsageError: the file is there, and was begun under other conditions.
+            TableError: it is no such file.
+        """
+        self.path = path
+        self._layers: dict[Signature, Measurement] = {}
+        self._networks: dict[Widths, Measurement] = {}
+        header = {"format": FORMAT, "version": VERSION, "conditions": dict(conditions)}
+        if path is None:
+            return
+        if os.path.lexists(path) and not _is_cut(path, header):
+            self._read(path, header)
+        else:
+            path.unlink(missing_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._write(header)
+
+    def __len__(self) -> int:
+        return len(self._layers) + len(self._networks)
+
+    @property
+    def layers(self) -> dict[Signature, Timing]:
+        """Timings of layers, at one speed of the machine."""
+        return _at_one_speed(self._layers)
+
+    @property
+    def networks(self) -> dict[Widths, Timing]:
+        """Timings of whole networks, at one speed of the machine."""
+        return _at_one_speed(self._networks)
+
+    @property
+    def noisy(self) -> int:
+        """How many layers' spreads exceed what they measure."""
+        return sum(one.timing.is_noisy for one in self._layers.values())
+
+    def take(self, line: Any) -> None:
+        """Take a measurement as it was written down.
+
+        Raises:
+            ValueError: it is none.
+        """
+        if not isinstance(line, dict):
+            raise ValueError(f"{shown(line)} is no measurement")
+        measurement = Measurement.from_json({k: v for k, v in line.items() if k not in SUBJECTS})
+        if "layer" in line:
+            self._layers[Signature.from_json(line["layer"])] = measurement
+        else:
+            self._networks[each(extent)(line.get("network"))] = measurement
+
+    def add_layer(self, signature: Signature, measurement: Measurement) -> None:
+        """Write down a layer's; beside all of them runs the same layer."""
+        self._layers[signature] = measurement
+        self._write({"layer": signature.to_json(), **measurement.to_json()})
+
+    def add_network(self, widths: Widths, measurement: Measurement) -> None:
+        """Write down a whole network's; beside all of them runs the same network."""
+        self._networks[widths] = measurement
+        self._write({"network": list(widths), **measurement.to_json()})
+
+    def discard(self) -> None:
+        """Remove the file: what is in it is in a table by now."""
+        if self.path is not None:
+            self.path.unlink(missing_ok=True)
+
+    def _write(self, line: Mapping[str, Any]) -> None:
+        if self.path is not None:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+
+    def _read(self, path: Path, header: Mapping[str, Any]) -> None:
+        try:
+            text = read_text(path)
+            lines = [parse_json(line) for line in text.splitlines()[: text.count("\n")]]
+            found = {key: lines[0].get(key) for key in header}
+            for line in lines[1:]:
+                self.take(line)
+        except (OSError, LookupError, ValueError, AttributeError) as error:
+            raise TableError(
+                f"{str(path)!r} holds no measurements that can be read: remove it to begin anew."
+            ) from error
+        if found != json.loads(json.dumps(header)):
+            raise UsageError(
+                f"{str(path)!r} holds measurements begun under other conditions "
+                f"({str(found.get('conditions'))[:300]}): remove it to begin anew, or "
+                "choose another --output."
+            )
+        path.write_text("".join(f"{json.dumps(line)}\n" for line in lines), encoding="utf-8")
+
+
+def _is_cut(path: Path, header: Mapping[str, Any]) -> bool:
+    """Whether a process was killed before the first line was whole."""
+    begun = json.dumps(header).encode()
+    return (
+        path.is_file() and path.stat().st_size <= len(begun) and begun.startswith(path.read_bytes())
+    )
+
+
+def _at_one_speed(measurements: Mapping[Key, Measurement]) -> dict[Key, Timing]:
+    """Return timings as on a machine where the run beside them always takes its median."""
+    if not measurements:
+        return {}
+    usual = statistics.median(one.beside_ms for one in measurements.values())
+    return {key: one.timing.scaled(usual / one.beside_ms) for key, one in measurements.items()}

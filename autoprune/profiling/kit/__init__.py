@@ -1,0 +1,1 @@
+"""Measuring on a device that has no PyTorch."""

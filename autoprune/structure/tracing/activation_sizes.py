@@ -1,0 +1,97 @@
+"""What every operator of a forward pass reads and writes, and how large that is at any widths.
+
+An activation is a piece of memory: views of it are the same activation, and work in place writes
+the one that it reads. What a kernel allocates for itself while it runs is not seen.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from autoprune.structure.groups import Activation, ChannelGroup, Operator
+from autoprune.structure.tracing.call import Call
+from autoprune.structure.tracing.labels import shrink
+
+# The name of the last operator, which reads the network's outputs.
+RETURN = "return"
+
+
+class ActivationLog:
+    """Takes down operators while a network runs; its tensors must stay alive."""
+
+    def __init__(self, name: Callable[[Tensor | None], str | None]) -> None:
+        """Take what names parameters and buffers."""
+        self.operators: list[Operator] = []
+        self._name = name
+        self._places: dict[int, int] = {}
+        self._tensors: list[Tensor] = []
+
+    def given(self, tensor: Tensor) -> None:
+        """Note an input of the network."""
+        self._place(tensor)
+
+    def returned(self, tensors: Iterable[Tensor]) -> None:
+        """Note the network's outputs."""
+        self.operators.append(Operator(RETURN, (), self._distinct(tensors), ()))
+
+    def record(self, call: Call) -> None:
+        """Note one operator, unless it only gives another view of memory."""
+        tensors = [(tensor, self._name(tensor)) for tensor in call.inputs()]
+        reads = self._distinct(tensor for tensor, name in tensors if name is None)
+        before = len(self._tensors)
+        outputs = self._distinct(call.outputs())
+        in_place = call.func._schema.is_mutable
+        writes = tuple(place for place in outputs if place >= before or in_place)
+        if writes:
+            names = tuple(name for _, name in tensors if name is not None)
+            self.operators.append(Operator(call.name, names, reads, writes))
+
+    def sizes(
+        self,
+        labels: Callable[[Tensor], Tensor],
+        owners: npt.NDArray[np.int64],
+        groups: Sequence[ChannelGroup],
+    ) -> tuple[Activation, ...]:
+        """Return the activations.
+
+        Args:
+            labels: of a tensor.
+            owners: the place of every atom's group, -1 where it has none, (atoms,).
+            groups: the groups.
+        """
+        return tuple(_measured(one, labels(one), owners, groups) for one in self._tensors)
+
+    def _distinct(self, tensors: Iterable[Tensor]) -> tuple[int, ...]:
+        own = (tensor for tensor in tensors if self._name(tensor) is None)
+        return tuple(dict.fromkeys(self._place(tensor) for tensor in own))
+
+    def _place(self, tensor: Tensor) -> int:
+        storage = tensor.untyped_storage()._cdata
+        if storage not in self._places:
+            self._places[storage] = len(self._tensors)
+            self._tensors.append(tensor)
+        return self._places[storage]
+
+
+def _measured(
+    tensor: Tensor,
+    labels: Tensor,
+    owners: npt.NDArray[np.int64],
+    groups: Sequence[ChannelGroup],
+) -> Activation:
+    short = shrink(labels)
+    item = tensor.element_size()
+    each = item * tensor.numel() / max(short.numel(), 1)
+    atoms = short.reshape(-1).numpy()
+    owned = Counter(owners[atoms[atoms > 0]].tolist())
+    per_unit = {
+        groups[place].name: count * each / groups[place].size
+        for place, count in owned.items()
+        if place >= 0
+    }
+    return Activation(item * tensor.numel(), per_unit)

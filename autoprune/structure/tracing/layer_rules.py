@@ -1,0 +1,100 @@
+"""What layers do to channel labels: operators with weights, and normalisations."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from autoprune.structure.tracing.call import Call, Recorder, only_along, statistics_over, unknown
+from autoprune.structure.tracing.labels import Atoms, along
+
+
+def convolution(trace: Recorder, call: Call) -> None:
+    """A (grouped) convolution: reads its input channels, makes its output channels."""
+    _contraction(
+        trace, call, channel_dim=-(call.args[1].dim() - 1), groups=call.arg(6, "groups", 1)
+    )
+
+
+def transposed_convolution(trace: Recorder, call: Call) -> None:
+    """A transposed convolution: its weight is (in, out / groups, …)."""
+    groups = call.arg(6, "groups", 1)
+    _contraction(trace, call, -(call.args[1].dim() - 1), groups, transposed=True)
+
+
+def linear(trace: Recorder, call: Call) -> None:
+    """A linear layer over the last dimension."""
+    _contraction(trace, call, channel_dim=-1, groups=1)
+
+
+def _contraction(
+    trace: Recorder, call: Call, channel_dim: int, groups: int, transposed: bool = False
+) -> None:
+    source, weight = call.args[0], call.args[1]
+    bias, atoms = call.arg(2, "bias"), trace.atoms
+    counted = source if transposed else call.out
+    positions = counted.numel() // counted.shape[channel_dim]
+    name = trace.parameter(weight)
+    is_computed = bias is not None and trace.name(bias) is None
+    if name is None or is_computed:
+        unknown(trace, call, trace.computed(call, call.out.shape[channel_dim]))
+        trace.fixed_macs[call.name] += positions * weight.numel()
+        return
+    if transposed and groups > 1:
+        unknown(trace, call)
+        trace.fixed_macs[call.name] += positions * weight.numel()
+        return
+    in_dim = 0 if transposed else 1
+    out = atoms.axis(name, 1 - in_dim, call.out.shape[channel_dim])
+    read = only_along(trace, source, channel_dim, f"laid out across the rows that {name} reads")
+    if groups == 1:
+        atoms.link(atoms.axis(name, in_dim, len(read)), read)
+    else:
+        _link_groups(atoms, read.reshape(groups, -1), out.reshape(groups, -1))
+    if bias is not None:
+        bias_name = trace.name(bias)
+        assert bias_name is not None
+        atoms.link(atoms.axis(bias_name, 0, len(out)), out)
+    trace.set_labels(call.out, along(out, call.out.shape, channel_dim % call.out.dim()))
+    trace.layer(call, in_dim, positions, groups)
+
+
+def _link_groups(atoms: Atoms, read: Tensor, out: Tensor) -> None:
+    """Make one unit of every convolution group: all its inputs and all its outputs."""
+    atoms.link(out, out[:, :1])
+    atoms.link(read, out[:, :1])
+    partly_fed = (read <= 0).any(1)
+    atoms.block(out[partly_fed], "a convolution group reads positions that no channel feeds")
+
+
+def batch_norm(trace: Recorder, call: Call) -> None:
+    """Batch or instance normalisation: per-channel parameters go along."""
+    source, atoms = call.args[0], trace.atoms
+    names = [
+        name
+        for i, key in enumerate(("weight", "bias", "running_mean", "running_var"), start=1)
+        if (tensor := call.arg(i, key)) is not None and (name := trace.name(tensor))
+    ]
+    read = only_along(trace, source, 1, "normalised over another dimension than the channels")
+    for name in names:
+        own = atoms.axis(name, 0, len(read))
+        atoms.link(own, read)
+        # A constant that is normalised takes the BN's own value at that position.
+        read = torch.where(read > 0, read, own)
+    path = names[-1].rpartition(".")[0] if names else ""
+    statistics = [f"{path}.running_mean", f"{path}.running_var"]
+    if call.name == "batch_norm" and names[-2:] == statistics:
+        trace.batchnorm(source, path, call.out)
+    trace.set_labels(call.out, along(read, call.out.shape, 1))
+
+
+def layer_norm(trace: Recorder, call: Call) -> None:
+    """Layer normalisation: its statistics change when a channel goes."""
+    kind = "RMSNorm" if "rms" in call.name else "LayerNorm"
+    rank = len(call.argument("normalized_shape"))
+    statistics_over(trace, call, range(-rank, 0), f"normalised together by {kind}")
+
+
+def group_norm(trace: Recorder, call: Call) -> None:
+    """Group normalisation: its statistics change when a channel goes."""
+    statistics_over(trace, call, range(1, call.args[0].dim()), "normalised together by GroupNorm")

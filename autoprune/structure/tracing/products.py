@@ -1,0 +1,142 @@
+"""MACs of operators that are not layers: products of activations, and fused kernels.
+
+PyTorch's registry has formulas for plain matrix products. What it lacks is here, named by what the
+network asks for rather than by the kernel that answers, so that a count is the same on every
+device: attention is counted as its two matrix products, a recurrent network as what its weight
+matrices multiply at every step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+from torch.utils.flop_counter import flop_registry
+
+from autoprune.structure.tracing.call import Call, Recorder, unknown
+
+# Operators that read weights and multiply none: lookups, and the arithmetic of a recurrent cell.
+WITHOUT_PRODUCTS = frozenset(
+    {
+        *("embedding", "_embedding_bag", "_embedding_bag_forward_only", "embedding_renorm"),
+        *("_thnn_fused_lstm_cell", "_thnn_fused_gru_cell"),
+    }
+)
+
+
+def attention(call: Call) -> int:
+    """Queries times keys, then weights times values; masks save nothing."""
+    query, key, value = call.args[:3]
+    out = next(call.outputs())
+    return _rows(out) * int(key.shape[-2] * (query.shape[-1] + value.shape[-1]))
+
+
+def encoder(call: Call) -> int:
+    """Self-attention with its projections, and the two linear layers behind it if they are in."""
+    source: Tensor = call.args[0]
+    names = ("qkv_weight", "proj_weight", "ffn_weight_1", "ffn_weight_2")
+    weights: list[Tensor] = [own for name in names if (own := call.argument(name)) is not None]
+    products = 2 * source.shape[-2] * source.shape[-1]
+    return _rows(source) * (sum(int(weight.numel()) for weight in weights) + products)
+
+
+def recurrent(call: Call) -> int:
+    """Every step multiplies every matrix once, in both directions of a bidirectional network."""
+    matrices: list[Tensor] = [one for one in call.argument("params") if one.dim() == 2]
+    return _rows(call.args[0]) * sum(int(matrix.numel()) for matrix in matrices)
+
+
+def deformable(call: Call) -> int:
+    """A convolution; where it reads is interpolated, which is not counted."""
+    return int(call.out.numel() // call.out.shape[1] * call.args[1].numel())
+
+
+def bilinear(call: Call) -> int:
+    """Every weight multiplies one pair of inputs."""
+    return _rows(call.out) * int(call.args[2].numel())
+
+
+def distances(call: Call) -> int:
+    """One product per entry of every pair, as if they were multiplied out."""
+    return int(call.out.numel() * call.args[0].shape[-1])
+
+
+def added_product(call: Call) -> int:
+    """`self + first @ second`."""
+    return int(call.args[1].numel() * call.args[2].shape[-1])
+
+
+def _rows(tensor: Tensor) -> int:
+    return tensor.numel() // tensor.shape[-1]
+
+
+FORMULAS: Mapping[str, Callable[[Call], int]] = {
+    "scaled_dot_product_attention": attention,
+    "_scaled_dot_product_attention_math": attention,
+    "_scaled_dot_product_attention_math_for_mps": attention,
+    "_scaled_dot_product_flash_attention": attention,
+    "_scaled_dot_product_flash_attention_for_cpu": attention,
+    "_scaled_dot_product_efficient_attention": attention,
+    "_scaled_dot_product_cudnn_attention": attention,
+    "_scaled_dot_product_fused_attention_overrideable": attention,
+    "_native_multi_head_attention": encoder,
+    "_transformer_encoder_layer_fwd": encoder,
+    **dict.fromkeys(("lstm", "gru", "rnn_tanh", "rnn_relu"), recurrent),
+    "torchvision.deform_conv2d": deformable,
+    "bilinear": bilinear,
+    "cdist": distances,
+    "_cdist_forward": distances,
+    "addbmm": added_product,
+    "_addmm_activation": added_product,
+    "_int_mm": lambda call: int(call.args[0].numel() * call.args[1].shape[-1]),
+    "mv": lambda call: int(call.args[0].numel()),
+    "addmv": lambda call: int(call.args[1].numel()),
+    "dot": lambda call: int(call.args[0].numel()),
+    "vdot": lambda call: int(call.args[0].numel()),
+    "addr": lambda call: int(call.out.numel()),
+}
+
+
+def multiplies(func: Any) -> bool:
+    """Say whether PyTorch's registry knows what an operator multiplies."""
+    return func.overloadpacket in flop_registry
+
+
+def product(trace: Recorder, call: Call) -> None:
+    """An operator that multiplies and is no layer: its inputs stay, its MACs are counted."""
+    unknown(trace, call)
+    formula = FORMULAS.get(call.name)
+    if formula is not None:
+        trace.fixed_macs[call.name] += formula(call)
+    else:
+        flops = flop_registry[call.func.overloadpacket](*call.args, **call.kwargs, out_val=call.out)
+        trace.fixed_macs[call.name] += flops // 2
+
+
+class Uncounted:
+    """Finds operators with weights whose MACs nobody knows.
+
+    Attributes:
+        names: of those operators, as they came.
+    """
+
+    def __init__(self, name: Callable[[Tensor | None], str | None]) -> None:
+        """Take what names parameters and buffers."""
+        self.names: dict[str, None] = {}
+        self._name = name
+        # Tensors that are computed from parameters alone: a normalised weight, a transposed one.
+        self._computed: set[int] = set()
+
+    def record(self, call: Call, is_known: bool) -> None:
+        """Note one operator, which has a rule or has none."""
+        inputs = list(call.inputs())
+        has_weights = any(map(self._is_weight, inputs))
+        if all(self._is_weight(tensor) or self._name(tensor) for tensor in inputs):
+            if has_weights:
+                self._computed |= {id(tensor) for tensor in call.outputs()}
+        elif has_weights and not is_known and call.name not in WITHOUT_PRODUCTS:
+            self.names[call.name] = None
+
+    def _is_weight(self, tensor: Tensor) -> bool:
+        return isinstance(tensor, nn.Parameter) or id(tensor) in self._computed

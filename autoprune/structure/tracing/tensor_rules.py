@@ -1,0 +1,255 @@
+"""What operators without weights do to channel labels: arithmetic, movement, pooling, sums."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+from autoprune.structure.tracing.call import Call, Recorder, only_along, statistics_over, unknown
+from autoprune.structure.tracing.labels import (
+    CONSTANT,
+    FIXED,
+    Atoms,
+    along,
+    canonical,
+    constant,
+    shrink,
+    varying,
+)
+
+
+def pointwise(trace: Recorder, call: Call) -> None:
+    """Element-wise arithmetic: channels that meet become one unit."""
+    operands = [trace.labels(tensor) for tensor in call.inputs()]
+    for out in call.outputs():
+        trace.set_labels(out, merge(trace.atoms, operands, out.shape))
+
+
+def merge(atoms: Atoms, operands: list[Tensor], shape: torch.Size) -> Tensor:
+    """Return the labels of an element-wise result, linking what meets."""
+    rank = len(shape)
+    aligned = [
+        one.reshape((1,) * (rank - one.dim()) + one.shape) for one in map(canonical, operands)
+    ]
+    moving = [set(varying(one)) for one in aligned]
+    result = constant((1,) * rank, CONSTANT)
+    for i, one in enumerate(aligned):
+        others: set[int] = set().union(*(m for j, m in enumerate(moving) if j != i))
+        repeated = {d for d in others if one.shape[d] == 1 and shape[d] > 1}
+        if repeated:
+            # One value serves many channels (a mask, a scalar): nothing to align, unless this
+            # operand has channels of its own along another dimension.
+            if moving[i]:
+                for each in aligned:
+                    atoms.block(each, "multiplied into an outer product")
+            continue
+        one = shrink(one)
+        a, b = torch.broadcast_tensors(result, one)
+        for fixed, met in ((a, b), (b, a)):
+            atoms.block(met[(fixed == FIXED) & (met > 0)], "combined with a tensor of fixed size")
+        atoms.link(a, b)
+        result = torch.where(a > 0, a, torch.maximum(a, b))
+    return canonical(result.expand(shape))
+
+
+def identity(trace: Recorder, call: Call) -> None:
+    """A copy, cast or alias, or a tensor of the same shape, whatever is in it."""
+    trace.set_labels(call.out, trace.labels(call.args[0]))
+
+
+def reshape(trace: Recorder, call: Call) -> None:
+    """A view of the same entries in the same order."""
+    trace.set_labels(call.out, canonical(trace.labels(call.args[0]).reshape(call.out.shape)))
+
+
+def movement(trace: Recorder, call: Call) -> None:
+    """Data movement: channels are where the same operator puts their labels."""
+    # What comes behind the data says where: it is taken as it is.
+    data = tree_map_only(Tensor, lambda leaf: trace.labels(leaf).detach(), call.args[0])
+    places, options = tree_map_only(Tensor, Tensor.cpu, (call.args[1:], dict(call.kwargs)))
+    labels = call.func(data, *places, **options)
+    for out, moved in zip(call.outputs(), _tensors(labels), strict=True):
+        trace.set_labels(out, canonical(moved))
+
+
+def _tensors(value: Any) -> list[Tensor]:
+    return [leaf for leaf in tree_leaves(value) if isinstance(leaf, Tensor)]
+
+
+def pad(trace: Recorder, call: Call) -> None:
+    """Padding: along channels it adds constant positions, along space nothing that matters."""
+    labels = trace.labels(call.args[0])
+    amounts, mode = call.args[1], call.arg(2, "mode", "constant")
+    padded = {labels.dim() - 1 - i // 2 for i, amount in enumerate(amounts) if amount}
+    across_channels = padded & (set(varying(labels)) | {1})
+    if not across_channels:
+        trace.set_labels(call.out, canonical(shrink(labels).expand(call.out.shape)))
+    elif call.name == "pad" and mode != "constant":
+        unknown(trace, call)
+    else:
+        grown = torch.constant_pad_nd(labels, amounts, CONSTANT)
+        for d in set(range(labels.dim())) - across_channels:
+            grown = grown.narrow(d, amounts[2 * (labels.dim() - 1 - d)] if d in padded else 0, 1)
+        trace.set_labels(call.out, canonical(grown.expand(call.out.shape)))
+
+
+def concatenation(trace: Recorder, call: Call) -> None:
+    """Concatenation: along the channels, or of tokens whose channels must then agree."""
+    dim = call.arg(1, "dim", 0) % call.out.dim()
+    pieces = [trace.labels(t) for t in call.args[0] if t.numel()]
+    if any(set(varying(piece)) - {dim} for piece in pieces):
+        if any(dim in varying(piece) for piece in pieces):
+            for piece in pieces:
+                trace.atoms.block(piece, "concatenated along two dimensions")
+        rows = [piece.narrow(dim, 0, 1) for piece in pieces]
+        joined = merge(trace.atoms, rows, rows[0].shape)
+        trace.set_labels(call.out, canonical(joined.expand(call.out.shape)))
+    else:
+        trace.set_labels(call.out, canonical(torch.cat(pieces, dim)))
+
+
+def spatial(trace: Recorder, call: Call) -> None:
+    """Pooling and resizing, over all dimensions but batch and channels."""
+    source = call.args[0]
+    dim = max(source.dim() - _pooled_dims(call), 1) - 1
+    reason = f"laid out across the positions that {call.name} pools"
+    read = only_along(trace, source, dim, reason)
+    for where in (tensor for tensor in call.inputs() if tensor is not source):
+        trace.atoms.link(read, only_along(trace, where, dim, reason))
+    for out in call.outputs():
+        trace.set_labels(out, along(read, out.shape, dim))
+
+
+def _pooled_dims(call: Call) -> int:
+    digits = [int(c) for c in call.name if c.isdigit()]
+    return digits[0] if digits else call.args[0].dim() - 2
+
+
+def reduction(trace: Recorder, call: Call) -> None:
+    """A sum, mean, … over dimensions that must not tell channels apart."""
+    if call.argument("other") is not None:  # max(a, b)
+        pointwise(trace, call)
+        return
+    source = call.args[0]
+    labels, dims = trace.labels(source), _dims(call, source)
+    if set(varying(labels)) & dims:
+        trace.atoms.block(labels, _mixed_by(call))
+        labels = constant(source.shape)
+    short = labels
+    for d in dims:
+        short = short.narrow(d, 0, 1)
+    for out in call.outputs():
+        kept = [labels.shape[d] for d in range(source.dim()) if d not in dims]
+        shape = tuple(kept) if out.dim() != source.dim() else tuple(out.shape)
+        trace.set_labels(out, canonical(short.reshape(shape)))
+
+
+def _dims(call: Call, source: Tensor) -> set[int]:
+    value = call.argument("dim")
+    if value is None or value == []:
+        return set(range(source.dim()))
+    dims = [value] if isinstance(value, int) else value
+    return {d % max(source.dim(), 1) for d in dims} & set(range(source.dim()))
+
+
+# Operators that pick entries; the others that take many together add them up.
+PICKING = frozenset(
+    {
+        *("amax", "amin", "aminmax", "max", "min", "argmax", "argmin"),
+        *("median", "nanmedian", "mode", "kthvalue", "any", "all"),
+        *("softmax", "_softmax", "log_softmax", "_log_softmax", "_safe_softmax"),
+        *("sort", "topk", "cummax", "cummin"),
+    }
+)
+
+
+def _mixed_by(call: Call) -> str:
+    verb = "compared with each other" if call.name in PICKING else "summed over"
+    return f"{verb} by {call.name}"
+
+
+def along_dim(trace: Recorder, call: Call) -> None:
+    """Softmax, sums on the way, transforms, …: mixes some dimensions."""
+    statistics_over(trace, call, _dims(call, call.args[0]), _mixed_by(call))
+
+
+def triangle(trace: Recorder, call: Call) -> None:
+    """A triangle of the last two dimensions, along which no channels may lie."""
+    statistics_over(trace, call, range(-2, 0), f"zeroed by their places in {call.name}")
+
+
+def halves(trace: Recorder, call: Call) -> None:
+    """A gated linear unit: each channel of the first half meets one of the second."""
+    dim = call.argument("dim")
+    pair = trace.labels(call.args[0]).chunk(2, dim)
+    trace.set_labels(call.out, merge(trace.atoms, list(pair), call.out.shape))
+
+
+def writing(trace: Recorder, call: Call) -> None:
+    """Values put at some places of a tensor: what is there and what comes must agree."""
+    if call.argument("accumulate") or call.argument("reduce"):
+        unknown(trace, call)
+        return
+    names = [argument.name for argument in call.func._schema.arguments]
+    base = trace.labels(call.args[0])
+    places = [_place(trace, *pair) for pair in zip(names[1:], call.args[1:], strict=False)]
+    options = {name: _place(trace, name, value) for name, value in call.kwargs.items()}
+    written = call.func(base.clone(memory_format=torch.contiguous_format), *places, **options)
+    trace.set_labels(call.out, merge(trace.atoms, [written, base], call.out.shape))
+
+
+# What the schemas of operators that write call the values.
+VALUES = ("value", "values", "src", "source")
+
+
+def _place(trace: Recorder, name: str, value: Any) -> Any:
+    """Return what stands for an argument of an operator that writes: of values their labels."""
+    if name not in VALUES:
+        return tree_map_only(Tensor, Tensor.cpu, value)
+    if not isinstance(value, Tensor):
+        return CONSTANT
+    labels = trace.labels(value).contiguous()
+    # One number for all places feeds no channel.
+    return torch.where(labels > 0, labels, CONSTANT) if labels.numel() == 1 else labels
+
+
+def sampling(trace: Recorder, call: Call) -> None:
+    """Entries interpolated at places that another tensor gives: channels go along."""
+    source, *places = call.inputs()
+    for tensor in places:
+        trace.atoms.block(trace.labels(tensor), f"places at which {call.name} reads")
+    read = only_along(trace, source, 1, f"laid out across the positions that {call.name} reads")
+    trace.set_labels(call.out, along(read, call.out.shape, 1))
+
+
+def patches(trace: Recorder, call: Call) -> None:
+    """Patches beside each other (`F.unfold`): every channel comes once per place in a patch."""
+    reason = "laid out across the positions that patches are cut from"
+    read = only_along(trace, call.args[0], -3, reason)
+    rows = read.repeat_interleave(call.out.shape[-2] // len(read))
+    trace.set_labels(call.out, along(rows, call.out.shape, call.out.dim() - 2))
+
+
+def summed_patches(trace: Recorder, call: Call) -> None:
+    """Patches put back (`F.fold`): the rows of a channel are one unit."""
+    read = only_along(trace, call.args[0], -2, "laid out across patches")
+    channels = call.out.shape[-3]
+    rows = read.reshape(channels, -1).unbind(1)
+    one = merge(trace.atoms, list(rows), torch.Size([channels]))
+    trace.set_labels(call.out, along(one, call.out.shape, call.out.dim() - 3))
+
+
+def creation(trace: Recorder, call: Call) -> None:
+    """The same number everywhere: positions that no channel feeds."""
+    trace.set_labels(call.out, constant(call.out.shape, CONSTANT))
+
+
+def verdict(trace: Recorder, call: Call) -> None:
+    """A yes or no about all entries: a check of the forward pass, which holds at any width."""
+    if call.arg(1, "dim") is None:
+        trace.set_labels(call.out, constant(call.out.shape))
+    else:
+        reduction(trace, call)
