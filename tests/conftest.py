@@ -6,10 +6,11 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import pytest
+import shape_checks  # noqa: F401 - before the packages whose signatures it checks
 import torch
 from hypothesis import settings
 from torch import nn
@@ -29,6 +30,7 @@ from autoprune.structure.groups import Structure
 from autoprune.structure.inputs import Inputs, run, sample
 from autoprune.structure.surgery import apply_policy
 from autoprune.structure.tracing.trace import trace
+from autoprune.testing.networks import Net
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -40,19 +42,6 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     # Tests already run side by side; threads of several processes would wait for each other.
     torch.set_num_threads(1)
     os.environ["OMP_NUM_THREADS"] = "1"
-
-
-class Net(nn.Module):
-    """A network written as one expression over named modules and parameters."""
-
-    def __init__(self, expression: Callable[..., Any], **parts: nn.Module | nn.Parameter) -> None:
-        super().__init__()
-        self.expression = expression
-        for name, part in parts.items():
-            setattr(self, name, part)
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        return self.expression(self, *args, **kwargs)
 
 
 class RandomCut(Protocol):

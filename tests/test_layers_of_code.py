@@ -26,6 +26,7 @@ FLOORS = (
     {"engine"},
     {"api"},
     {"cli"},
+    {"testing"},
 )
 STRANGERS = ({"cost", "reconstruction"},)
 """Packages that never import each other, in whichever order they stand."""
@@ -34,6 +35,10 @@ FOLDERS = {"agents": "agents", "search_spaces": "search_spaces"}
 """Packages that stand at the top level, but are installed inside `autoprune`."""
 
 HEAVY = [
+    "torch",
+    "jaxtyping",
+    "beartype",
+    "pytest",
     "torchvision",
     "typer",
     "rich",

@@ -216,9 +216,8 @@ def gather(
             lambda d, t: progress.step("paths", d, t),
         )
         try:
-            rankings = with_losses(
-                model, structure, rankings, refitter, calibration, TEMPERATURE, seed
-            )
+            known = Evidence(model, structure, moments, calibration, seed)
+            rankings = with_losses(rankings, refitter, known, TEMPERATURE)
         except ModelError as error:
             progress.note(f"{first_line(error)}; reconstruction errors stand for losses")
     _tell_sliced(structure, moments, progress)

@@ -17,7 +17,7 @@ from autoprune.evaluation.evaluator import timed
 from autoprune.evaluation.measurement import Measurement
 from autoprune.evaluation.reward import Reward
 from autoprune.options.search import SearchConfig
-from autoprune.recovery.distillation import Lesson, Recovery, recover
+from autoprune.recovery.distillation import DistillationTask, Recovery, recover
 from autoprune.recovery.schedule import by_clock
 from autoprune.structure.surgery import kept_positions
 
@@ -69,7 +69,7 @@ def recover_finalist(
             progress.note("no recovery: the time is over")
         return Winner(finalist)
     widths = finalist.measurement.widths
-    lesson = Lesson(
+    lesson = DistillationTask(
         dense=model,
         structure=task.structure,
         keep=kept_positions(model, bench.builder.policy(widths)),

@@ -1,4 +1,7 @@
-"""Which channels stay: importance criteria, by name."""
+"""Importance criteria, by name: which channels of a layer to keep.
+
+Axes in signatures are those of `statistics`.
+"""
 
 from __future__ import annotations
 
@@ -45,18 +48,18 @@ IMPORTANCES: dict[str, type[Importance]] = {
     )
 }
 ENTRY_POINTS = "autoprune.importances"
-"""The group of entry points by which installed packages offer criteria of their own."""
+"""Entry point group under which installed packages register custom criteria."""
 
 
 def make_importance(name: str) -> Importance:
-    """Return the criterion of that name.
+    """Return the criterion of a given name.
 
     Args:
-        name: one of `IMPORTANCES`, of an installed entry point, or `path/to/file.py:Class` or
+        name: a name in `IMPORTANCES` or of an installed entry point, `path/to/file.py:Class` or
             `package.module:Class`.
 
     Raises:
-        UsageError: there is no such criterion, or what is there is none.
+        UsageError: there is no such object, or it is not a criterion.
     """
     if name in IMPORTANCES:
         return IMPORTANCES[name]()

@@ -1,4 +1,4 @@
-"""Criteria on the activations that the consumers of a group read."""
+"""Criteria on the activations at the inputs of a group's consumers."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 import torch
+from jaxtyping import Float64, Int
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -13,28 +14,32 @@ from autoprune.importance.base import Evidence, Importance, Need, Ranking, share
 from autoprune.statistics.activations import Activations, ClassMoments
 from autoprune.structure.groups import ChannelGroup
 
-# Share of the largest variance that is added to all: two constants are told apart by it.
+# Fraction of the largest variance that is added to all, so that two constants can be separated.
 SMALLEST_VARIANCE = 1e-9
 
 
 def at_consumers(
-    group: ChannelGroup, evidence: Evidence, what: Callable[[Activations], Tensor]
-) -> list[Tensor]:
-    """Return a statistic at every consumer that was seen, (…, units, entries of a unit) each."""
+    group: ChannelGroup,
+    evidence: Evidence,
+    statistic: Callable[[Activations], Float64[Tensor, "*batch channels"]],
+) -> list[Float64[Tensor, "*_batch {group.size} _entries"]]:
+    """Return a statistic of every unit at every consumer with known activations."""
     return [
-        what(seen).cpu()[..., torch.from_numpy(consumer.positions)]
+        statistic(seen).cpu()[..., torch.from_numpy(consumer.positions)]
         for consumer in group.consumers
         if (seen := evidence.activations.get(consumer.tensor)) is not None
     ]
 
 
-def total(group: ChannelGroup, parts: Sequence[Tensor]) -> Tensor:
-    """Return the sum over consumers, (units,)."""
+def total(
+    group: ChannelGroup, parts: Sequence[Float64[Tensor, " {group.size}"]]
+) -> Float64[Tensor, " {group.size}"]:
+    """Return the sum over consumers."""
     return sum(parts, torch.zeros(group.size, dtype=torch.float64))
 
 
 class ApozImportance(Importance):
-    """Share of activations that are not zero (1 − APoZ, Hu et al. 2016, eq. 1)."""
+    """Fraction of activations that are not zero (1 − APoZ, Hu et al. 2016, eq. 1)."""
 
     name: ClassVar[str] = "apoz"
     needs: ClassVar[Need] = "images"
@@ -48,8 +53,8 @@ class ApozImportance(Importance):
 class MeanActivationImportance(Importance):
     """Mean absolute activation (Molchanov et al. 2017, section 2.2, "activation").
 
-    Each consumer counts by its share, as scales differ along a residual stream. Behind ReLU the
-    absolute value changes nothing; elsewhere large negative values count, too.
+    Every consumer is normalised by its sum, since scales differ along a residual stream. Behind a
+    ReLU the absolute value changes nothing; elsewhere large negative values count, too.
     """
 
     name: ClassVar[str] = "mean_activation"
@@ -64,8 +69,8 @@ class MeanActivationImportance(Importance):
 class BatchNormImportance(Importance):
     """Mean |γ| of the BNs that a unit passes (Network Slimming, Liu et al. 2017, section 3.2).
 
-    γ is the standard deviation of a normalised channel. A group without BN takes the standard
-    deviation of its activations for it, so that one threshold cuts all groups.
+    γ is the standard deviation of a normalised channel. In a group without BN the standard
+    deviation of the activations replaces it, so that one threshold is valid for all groups.
     """
 
     name: ClassVar[str] = "bn_scale"
@@ -81,8 +86,10 @@ class BatchNormImportance(Importance):
         return Ranking.by(values, scores=values)
 
 
-def _batchnorm_scales(group: ChannelGroup, evidence: Evidence) -> list[Tensor]:
-    """Return |γ| of every BN that the units pass, (units, entries) each."""
+def _batchnorm_scales(
+    group: ChannelGroup, evidence: Evidence
+) -> list[Float64[Tensor, "{group.size} _entries"]]:
+    """Return |γ| of every BN that the units pass."""
     scales = []
     for s in group.slices:
         path, _, leaf = s.tensor.rpartition(".")
@@ -96,17 +103,17 @@ class SeparationImportance(Importance):
     """Least distance between any two classes' activations (TVSPrune, Murti et al. 2023, section 4).
 
     The distance of two classes is the squared Hellinger distance of Gaussians with diagonal
-    covariance, a lower bound on their total variation. A unit is worth what its least separated
-    pair of classes is: where two classes look alike, the unit cannot tell them apart. Of a feature
-    map its mean over positions is looked at; the `statistics.activations.MOST_CLASSES` most
-    frequent classes are told apart, those with fewer than two samples are not.
+    covariance, a lower bound on their total variation. The score of a unit is that of its least
+    separated pair of classes, which it cannot distinguish. Feature maps are averaged over
+    positions. Only the `statistics.activations.MOST_CLASSES` most frequent classes with at least
+    two samples are considered.
     """
 
     name: ClassVar[str] = "tv_separation"
     needs: ClassVar[Need] = "labels"
 
     def rank(self, group: ChannelGroup, evidence: Evidence) -> Ranking:
-        """Return units by falling separation, that of the consumer where it is largest."""
+        """Return units by falling separation, at the consumer where it is largest."""
         values = torch.zeros(group.size, dtype=torch.float64)
         for consumer in group.consumers:
             seen = evidence.activations.get(consumer.tensor)
@@ -116,15 +123,17 @@ class SeparationImportance(Importance):
         return Ranking.by(values)
 
 
-def least_separation(classes: ClassMoments, positions: Tensor) -> Tensor:
-    """Return every unit's least squared Hellinger distance between two classes, (units,).
+def least_separation(
+    classes: ClassMoments, positions: Int[Tensor, "units entries"]
+) -> Float64[Tensor, " units"]:
+    """Return every unit's least squared Hellinger distance between two classes.
 
     1 − Π √(2 σₐ σ_b / (σₐ² + σ_b²)) exp(−(μₐ − μ_b)² / 4 (σₐ² + σ_b²)), the product over the
     unit's entries.
 
     Args:
         classes: mean and variance by class.
-        positions: channels of every unit, (units, entries).
+        positions: channels of every unit.
     """
     mean, variance = classes.mean[:, positions], classes.variance[:, positions]
     if len(mean) < 2:

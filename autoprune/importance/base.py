@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import ClassVar, Literal, TypeAlias
 
 import torch
+from jaxtyping import Float, Float64
 from torch import Tensor, nn
 
 from autoprune.data import Samples
@@ -19,21 +20,21 @@ from autoprune.statistics.propagation import propagate
 from autoprune.structure.groups import ChannelGroup, Structure
 
 Need: TypeAlias = Literal["nothing", "images", "labels", "gradients"]
-"""What a criterion looks at besides the weights; gradients are those of a loss: labels, too."""
+"""What a criterion uses besides the weights; "gradients" are those of a loss, and need labels."""
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """The order in which a group's units are worth keeping.
+    """The units of a group, ordered by importance.
 
     Attributes:
-        order: unit indices, most worth keeping first.
-        errors: relative reconstruction error with w units left, w = 0 … units; None where nothing
-            estimated them.
-        scores: of the units in the order of `order`, falling, on one scale for all groups; None
-            where the criterion compares only units of one group.
-        losses: what the network's output is expected to lose with w units left, w = 0 … units, on
-            one scale for all groups; None where nobody has looked. Not the criterion's to say.
+        order: unit indices, the most important first.
+        errors: relative reconstruction error with w units left, w = 0 … units; None if the
+            criterion does not estimate it.
+        scores: scores of the units in `order`, falling, on one scale for all groups; None if the
+            criterion compares only units of the same group.
+        losses: expected loss at the network's output with w units left, w = 0 … units, on one scale
+            for all groups (`losses.with_losses`); None if it is not known. Criteria do not set it.
     """
 
     order: tuple[int, ...]
@@ -42,11 +43,13 @@ class Ranking:
     losses: tuple[float, ...] | None = None
 
     @classmethod
-    def by(cls, values: Tensor, scores: Tensor | None = None) -> Ranking:
-        """Return the ranking by falling value; of equal units the first is kept longest.
+    def by(
+        cls, values: Float[Tensor, " units"], scores: Float[Tensor, " units"] | None = None
+    ) -> Ranking:
+        """Return the ranking by falling value; among equal units the first ranks highest.
 
         Args:
-            values: of the units, (units,); what is no number counts as least.
+            values: importance of the units; NaN ranks lowest.
             scores: the same on one scale for all groups, if there is one.
         """
         known = torch.where(values.isnan(), -torch.inf, values.double()).cpu()
@@ -55,22 +58,22 @@ class Ranking:
         return cls(tuple(order.tolist()), scores=comparable)
 
     def kept(self, width: int) -> tuple[int, ...]:
-        """Return the units that stay at a width, rising."""
+        """Return the units to keep at a width, in rising order."""
         return tuple(sorted(self.order[:width]))
 
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """What a criterion may look at: the dense network and its statistics.
+    """What a criterion may use: the dense network and its statistics.
 
-    What comes from images is gathered for all groups at once, when it is first asked for.
+    Statistics of activations and gradients are collected for all groups at once, at first use.
 
     Attributes:
         model: the dense network in evaluation mode.
-        structure: its groups.
-        moments: of the consumers' inputs, by weight name.
+        structure: structure of the network.
+        moments: moments of the consumers' inputs, by weight name.
         samples: calibration data.
-        seed: of all randomness.
+        seed: seed for all random choices.
     """
 
     model: nn.Module
@@ -81,32 +84,32 @@ class Evidence:
 
     @cached_property
     def activations(self) -> Mapping[str, Activations]:
-        """How active every consumer's inputs are, by weight name; unseen consumers are missing."""
+        """Activity of every consumer's inputs, by weight name, for the consumers that run."""
         return collect_activations(self.model, self.structure, self.samples)
 
     @cached_property
-    def taylor(self) -> Mapping[str, Tensor]:
-        """First-order change of the loss for every unit, (units,), by group name."""
+    def taylor(self) -> Mapping[str, Float64[Tensor, " _units"]]:
+        """First-order change of the loss for every unit, by group name."""
         terms = taylor_terms(self.model, self.structure, self.samples)
         return dict(zip(self.structure.index, terms, strict=True))
 
     @cached_property
-    def propagated(self) -> Mapping[str, Tensor]:
-        """Importance of final responses at every layer's inputs, (channels,), by weight name."""
+    def propagated(self) -> Mapping[str, Float64[Tensor, " _channels"]]:
+        """Importance of final responses at every layer's input channels, by weight name."""
         one = self.samples.first(1).inputs
         return propagate(self.model, self.structure, self.moments, one)
 
     def seed_of(self, group: ChannelGroup) -> int:
-        """Return a seed of the group's own."""
+        """Return a seed that is different for every group."""
         return self.seed * 1_000_003 + self.structure.index[group.name]
 
 
 class Importance(ABC):
-    """Orders every group's units.
+    """Orders the units of every group.
 
     Attributes:
-        name: by which users choose it.
-        needs: what it looks at besides weights.
+        name: name by which users choose the criterion.
+        needs: what it uses besides weights.
     """
 
     name: ClassVar[str] = "user's own"
@@ -114,9 +117,14 @@ class Importance(ABC):
 
     @abstractmethod
     def rank(self, group: ChannelGroup, evidence: Evidence) -> Ranking:
-        """Return the ranking of one group."""
+        """Return the ranking of one group.
+
+        Args:
+            group: the group.
+            evidence: the dense network and its statistics, which must not be changed.
+        """
 
 
-def shares(values: Tensor) -> Tensor:
-    """Return values of units as shares of their sum, so that no layer decides alone."""
+def shares(values: Float[Tensor, "*batch units"]) -> Float[Tensor, "*batch units"]:
+    """Return values of units divided by their sum, so that no layer dominates."""
     return values / values.sum(-1, keepdim=True).clamp_min(1e-30)

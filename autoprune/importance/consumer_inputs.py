@@ -1,9 +1,9 @@
-"""What the consumers of a group make of its units.
+"""Contributions of a group's units to the outputs of its consumers.
 
 Every criterion on the output of the next layer (OBS, the lasso, ThiNet, AOFP) is a function of the
-consumer's weights and the moments of its inputs. What is lost on average goes into a bias or BN,
-so that inputs are taken about their means (a transposed consumer's about zero, `Moments`), and
-outputs behind the BN: row i counts by γᵢ/σᵢ.
+consumer's weights and the moments of its inputs. Since a bias or BN absorbs the mean of what is
+lost, inputs are centred (except those of a transposed consumer, see `Moments`). Outputs are
+measured behind the BN: row i is scaled by γᵢ/σᵢ.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float64, Int
 from torch import Tensor, nn
 
 from autoprune.core.policy import Slice
@@ -30,18 +31,18 @@ TINY = 1e-30
 
 
 @dataclass(frozen=True, eq=False)
-class Reading:
-    """One consumer's view of a group.
+class ConsumerInputs:
+    """The inputs of one consumer of a group: its weights and their moments.
 
     Attributes:
-        rows: its weights as `matrix_of` them, float64, rows scaled by the BN that follows.
-        columns: those of every unit, (units, inputs x taps).
-        moments: of its inputs; None (or a diagonal alone) where only single inputs are known, which
-            are then taken as independent.
+        rows: weight as `matrix_of` it, rows scaled by the BN that follows.
+        columns: columns of `rows` that belong to every unit.
+        moments: moments of the inputs. Where they are not full, or None, inputs are assumed
+            independent.
     """
 
-    rows: Tensor
-    columns: Tensor
+    rows: Float64[Tensor, "outputs inputs"]
+    columns: Int[Tensor, "units entries"]
     moments: Moments | None
 
     def problem(self) -> Problem:
@@ -57,10 +58,10 @@ class Reading:
             energy=float(((self.rows @ self.moments.covariance) * self.rows).sum()),
         )
 
-    def products(self) -> tuple[Tensor, Tensor]:
-        """Return E⟨zᵢ, zⱼ⟩, (units, units), and E⟨zᵢ, y⟩, (units,).
+    def products(self) -> tuple[Float64[Tensor, "units units"], Float64[Tensor, " units"]]:
+        """Return E⟨zᵢ, zⱼ⟩ and E⟨zᵢ, y⟩, divided by E⟨y, y⟩.
 
-        zᵢ is what unit i contributes to the output y; both are shares of E⟨y, y⟩.
+        zᵢ is the contribution of unit i to the output y.
         """
         if self.moments is None or not self.moments.is_full:
             share = self._independent_shares()
@@ -72,12 +73,13 @@ class Reading:
         between = entries[:, flat].reshape(units, each, units, each).sum((1, 3))
         return between / energy, entries.sum(1).reshape(units, each).sum(1) / energy
 
-    def weight_shares(self) -> Tensor:
-        """Return each unit's share of the squared weights, (units,)."""
+    def weight_shares(self) -> Float64[Tensor, " units"]:
+        """Return each unit's fraction of the squared weights."""
         energy = self.rows.square().sum(0)
         return energy[self.columns].sum(1) / energy.sum().clamp_min(TINY)
 
-    def _independent_shares(self) -> Tensor:
+    def _independent_shares(self) -> Float64[Tensor, " units"]:
+        """Return each unit's fraction of the output's variance if inputs are independent."""
         energy = self.rows.square().sum(0)
         energy = energy if self.moments is None else energy * self.moments.covariance
         return energy[self.columns].sum(1) / energy.sum().clamp_min(TINY)
@@ -85,57 +87,66 @@ class Reading:
 
 @dataclass(frozen=True, eq=False)
 class Contributions:
-    """What a group's units contribute to the outputs of all its consumers, which count equally.
+    """Contributions of a group's units to the outputs of all its consumers, weighted equally.
+
+    All tensors are on the CPU.
 
     Attributes:
-        between: Σ E⟨zᵢ, zⱼ⟩ over consumers, (units, units), float64, on the CPU. With the units of
-            a set T zeroed, the outputs' squared error is Σ over i, j in T of `between[i, j]`.
-        target: Σ E⟨zᵢ, y⟩, (units,).
-        weights: norm of each unit's weights, (units,).
+        between: Σ E⟨zᵢ, zⱼ⟩ over consumers. With the units of a set T zeroed, the squared error of
+            the outputs is Σ over i, j in T of `between[i, j]`.
+        target: Σ E⟨zᵢ, y⟩.
+        weights: norm of each unit's weights.
     """
 
-    between: Tensor
-    target: Tensor
-    weights: Tensor
+    between: Float64[Tensor, "units units"]
+    target: Float64[Tensor, " units"]
+    weights: Float64[Tensor, " units"]
 
 
-def readings(group: ChannelGroup, evidence: Evidence) -> list[Reading]:
-    """Return how every consumer sees a group."""
+def consumer_inputs(group: ChannelGroup, evidence: Evidence) -> list[ConsumerInputs]:
+    """Return the inputs of every consumer of a group."""
     found = []
     for consumer in group.consumers:
         layer = evidence.structure.layer_of_weight[consumer.tensor]
         rows = _output_rows(layer, evidence.model)
         taps = rows.shape[1] // evidence.structure.shapes[layer.weight][layer.in_dim]
         columns = _columns(consumer, taps).to(rows.device)
-        found.append(Reading(rows, columns, evidence.moments.get(consumer.tensor)))
+        found.append(ConsumerInputs(rows, columns, evidence.moments.get(consumer.tensor)))
     return found
 
 
 def contributions(group: ChannelGroup, evidence: Evidence) -> Contributions:
-    """Return what a group's units contribute to its consumers' outputs."""
+    """Return the contributions of a group's units to its consumers' outputs."""
     between = torch.zeros(group.size, group.size, dtype=torch.float64)
     target, weights = torch.zeros_like(between[0]), torch.zeros_like(between[0])
-    for reading in readings(group, evidence):
-        both, own = reading.products()
-        between += both.cpu()
-        target += own.cpu()
-        weights += reading.weight_shares().cpu()
+    for inputs in consumer_inputs(group, evidence):
+        products, with_output = inputs.products()
+        between += products.cpu()
+        target += with_output.cpu()
+        weights += inputs.weight_shares().cpu()
     return Contributions(between, target, weights.sqrt())
 
 
 def error_curve(group: ChannelGroup, evidence: Evidence, order: Sequence[int]) -> tuple[float, ...]:
-    """Return the summed relative error of the refitted consumers at every width of an order."""
-    return obs_path([reading.problem() for reading in readings(group, evidence)], order).errors
+    """Return the summed relative error of the refitted consumers, by the number of units left.
+
+    Args:
+        group: the group.
+        evidence: the dense network and its statistics.
+        order: units, the last one to remove first.
+    """
+    problems = [inputs.problem() for inputs in consumer_inputs(group, evidence)]
+    return obs_path(problems, order).errors
 
 
-def _columns(consumer: Slice, taps: int) -> Tensor:
-    """Return the columns of the rows of every unit, (units, inputs x taps)."""
+def _columns(consumer: Slice, taps: int) -> Int[Tensor, "units entries"]:
+    """Return the columns of the weight matrix that belong to every unit."""
     positions = torch.from_numpy(consumer.positions)
     return (positions[..., None] * taps + torch.arange(taps)).flatten(1)
 
 
-def _output_rows(layer: LayerSpec, model: nn.Module) -> Tensor:
-    """Return the weights as `matrix_of` them, float64, rows scaled by the BN that follows."""
+def _output_rows(layer: LayerSpec, model: nn.Module) -> Float64[Tensor, "outputs inputs"]:
+    """Return a weight as `matrix_of` it, rows scaled by the BN that follows."""
     rows = matrix_of(layer, model.get_parameter(layer.weight).detach().double())
     if layer.batchnorm is None:
         return rows

@@ -1,4 +1,4 @@
-"""What the network's output is expected to lose with every group cut to every width."""
+"""Expected loss at the network's output with every group cut to every width."""
 
 from __future__ import annotations
 
@@ -7,13 +7,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from torch import nn
+from jaxtyping import Float64, Int
+from torch import Tensor
 
-from autoprune.core.arrays import Floats
-from autoprune.data import Samples
-from autoprune.importance.base import Ranking
+from autoprune.importance.base import Evidence, Ranking
 from autoprune.reconstruction.refit import Refitter
 from autoprune.statistics.curvature import Change, output_changes
 from autoprune.statistics.moments import LARGEST_PATCH
@@ -21,60 +19,63 @@ from autoprune.structure.groups import Structure
 from autoprune.structure.surgery import kept_positions
 
 SAMPLES = 250
-# Widths of a group that are looked at; between them its losses are interpolated. Fewer where all
-# changed weights together, or what solving for them takes, would be too much.
+# Number of widths of a group to evaluate; losses are interpolated between them. It is reduced where
+# all changed weights together exceed `CHANGE_BYTES`, or solving for them exceeds `SOLVING` MACs.
 LEVELS, FEWEST = 16, 4
 CHANGE_BYTES = 1_000_000_000
 SOLVING = 1e12
-# Of the largest loss, what every cut is taken to lose.
+# The smallest loss of any cut, as a fraction of the largest loss.
 LEAST = 1e-9
 
 
 def with_losses(
-    model: nn.Module,
-    structure: Structure,
-    rankings: Sequence[Ranking],
-    refitter: Refitter,
-    samples: Samples,
-    temperature: float,
-    seed: int,
+    rankings: Sequence[Ranking], refitter: Refitter, evidence: Evidence, temperature: float
 ) -> list[Ranking]:
     """Return the rankings with the losses to expect if one group is cut and its consumers refitted.
 
-    Unlike reconstruction errors these are comparable across groups, for they are seen at the
-    network's output (`output_changes`). Groups of which nothing is seen there are taken to lose as
-    much for their errors as others.
+    Unlike reconstruction errors these are comparable across groups, since they are measured at the
+    network's output (`output_changes`). Groups without any measured effect on the output get losses
+    in proportion to their errors.
 
     Args:
-        model: the dense network in evaluation mode.
-        structure: its groups.
-        rankings: of these, with errors.
-        refitter: of their consumers.
-        samples: calibration data.
-        temperature: that the network's answers are softened with.
-        seed: of what is drawn.
+        rankings: rankings of all groups, with errors.
+        refitter: refitter of their consumers.
+        evidence: the dense network and its calibration data.
+        temperature: temperature of the softened predictions.
 
     Raises:
-        ModelError: the network has no derivatives.
+        ModelError: the network cannot be differentiated.
     """
+    structure = evidence.structure
     levels = [_levels(group.size, _affordable(structure)) for group in structure.groups]
     changes = {
         structure.groups[i].name: own
         for i in range(len(rankings))
-        if (own := _changes(model, structure, rankings, i, levels[i], refitter))
+        if (own := _changes(evidence, i, rankings[i], levels[i], refitter))
     }
-    seen = output_changes(model, structure, changes, samples.first(SAMPLES), temperature, seed)
+    effects = output_changes(
+        evidence.model,
+        structure,
+        changes,
+        evidence.samples.first(SAMPLES),
+        temperature,
+        evidence.seed,
+    )
     curves = [
-        _curve(own, seen[group.name].cpu().numpy(), group.size)
-        if group.name in seen and bool(seen[group.name].isfinite().all() & seen[group.name].any())
+        _curve(own, effects[group.name].cpu().numpy(), group.size)
+        if group.name in effects and _is_known(effects[group.name])
         else None
         for own, group in zip(levels, structure.groups, strict=True)
     ]
     return _completed(rankings, curves)
 
 
+def _is_known(effects: Float64[Tensor, " changes"]) -> bool:
+    return bool(effects.isfinite().all() & effects.any())
+
+
 def _affordable(structure: Structure) -> int:
-    """Return how many widths of every group can be looked at."""
+    """Return the number of widths per group that memory and computation allow."""
     memory, work = 0.0, 0.0
     for weight, groups in structure.feeds.items():
         layer, numbers = structure.layer_of_weight[weight], math.prod(structure.shapes[weight])
@@ -86,25 +87,26 @@ def _affordable(structure: Structure) -> int:
     return int(np.clip(most, FEWEST, LEVELS))
 
 
-def _levels(size: int, count: int) -> npt.NDArray[np.intp]:
+def _levels(size: int, count: int) -> Int[np.ndarray, " levels"]:
+    """Return at most `count` widths between 0 and the full size, in rising order."""
     inner = np.linspace(0, size, count + 2)[1:-1].round().astype(int)
     return np.unique(inner[(inner > 0) & (inner < size)])
 
 
 def _changes(
-    model: nn.Module,
-    structure: Structure,
-    rankings: Sequence[Ranking],
+    evidence: Evidence,
     group: int,
-    levels: npt.NDArray[np.intp],
+    ranking: Ranking,
+    levels: Int[np.ndarray, " levels"],
     refitter: Refitter,
 ) -> dict[str, Change]:
-    """Return how the group's consumers change at every level, by weight."""
-    found: dict[str, list[tuple[torch.Tensor, torch.Tensor]]] = {}
+    """Return the changes of a group's consumers at every level, by weight name."""
+    structure = evidence.structure
+    found: dict[str, list[tuple[Tensor, Tensor]]] = {}
     everything = [tuple(range(size)) for size in structure.dense_widths]
     for level in levels:
-        kept = [*everything[:group], rankings[group].kept(int(level)), *everything[group + 1 :]]
-        keep = kept_positions(model, structure.policy(kept))
+        kept = [*everything[:group], ranking.kept(int(level)), *everything[group + 1 :]]
+        keep = kept_positions(evidence.model, structure.policy(kept))
         for consumer in structure.groups[group].consumers:
             layer = structure.layer_of_weight.get(consumer.tensor)
             if layer is not None and consumer.dim == layer.in_dim:
@@ -119,20 +121,27 @@ def _changes(
     }
 
 
-def _curve(levels: npt.NDArray[np.intp], losses: Floats, size: int) -> Floats:
-    """Return losses at all widths: interpolated, and never larger with more units left."""
+def _curve(
+    levels: Int[np.ndarray, " levels"], losses: Float64[np.ndarray, " levels"], size: int
+) -> Float64[np.ndarray, " {size}+1"]:
+    """Return losses at all widths: interpolated, and monotonically falling with the width."""
     known = np.maximum.accumulate(losses[::-1])[::-1]
     known = np.maximum(known, LEAST * known[0])
     widths = np.arange(size + 1)
-    curve: Floats = np.exp(np.interp(widths, levels, np.log(known)))
+    curve: Float64[np.ndarray, " widths"] = np.exp(np.interp(widths, levels, np.log(known)))
     above, below = widths > levels[-1], widths < levels[0]
     curve[above] = known[-1] * (size - widths[above]) / (size - levels[-1])
     curve[below] = known[0] * (size - widths[below]) / (size - levels[0])
     return curve
 
 
-def _completed(rankings: Sequence[Ranking], curves: Sequence[Floats | None]) -> list[Ranking]:
-    """Return the rankings with their losses; as they are if there is none at all."""
+def _completed(
+    rankings: Sequence[Ranking], curves: Sequence[Float64[np.ndarray, " _widths"] | None]
+) -> list[Ranking]:
+    """Return the rankings with losses, estimated from errors where there is no curve.
+
+    Without any curve they are returned unchanged.
+    """
     errors = [np.array(ranking.errors) for ranking in rankings]
     known = [
         float(curve.sum() / own.sum())

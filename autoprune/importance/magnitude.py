@@ -1,4 +1,4 @@
-"""Criteria on the filters that make a unit: nothing but weights is looked at."""
+"""Criteria on the filters of a unit, which use nothing but weights."""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ from collections.abc import Iterator
 from typing import ClassVar
 
 import torch
+from jaxtyping import Float64
 from torch import Tensor
 
 from autoprune.importance.base import Evidence, Importance, Need, Ranking, shares
 from autoprune.structure.groups import ChannelGroup
 
 
-def filters(group: ChannelGroup, evidence: Evidence) -> Iterator[Tensor]:
-    """Yield every producer's filters, (units, weights of a unit), float64, on the CPU."""
+def filters(
+    group: ChannelGroup, evidence: Evidence
+) -> Iterator[Float64[Tensor, "{group.size} weights"]]:
+    """Yield every producer's filters by unit, on the CPU."""
     for s in group.slices:
         if s.role == "producer":
             weight = evidence.model.get_parameter(s.tensor).detach().double().cpu()
@@ -24,8 +27,8 @@ def filters(group: ChannelGroup, evidence: Evidence) -> Iterator[Tensor]:
 class _FilterImportance(Importance):
     """Ranks by a score of filters.
 
-    Every producer of a group counts by its share of that producer's total, so that one with large
-    weights does not decide alone.
+    The scores of every producer are divided by their sum, so that one with large weights does not
+    dominate.
     """
 
     needs: ClassVar[Need] = "nothing"
@@ -36,8 +39,8 @@ class _FilterImportance(Importance):
         return Ranking.by(torch.stack(parts).sum(0))
 
     @abstractmethod
-    def score(self, filters: Tensor) -> Tensor:
-        """Return the scores, (units,), of filters (units, weights)."""
+    def score(self, filters: Float64[Tensor, "units weights"]) -> Float64[Tensor, " units"]:
+        """Return the scores of filters."""
 
 
 class L1Importance(_FilterImportance):
@@ -45,7 +48,7 @@ class L1Importance(_FilterImportance):
 
     name: ClassVar[str] = "l1"
 
-    def score(self, filters: Tensor) -> Tensor:
+    def score(self, filters: Float64[Tensor, "units weights"]) -> Float64[Tensor, " units"]:
         """Return norms."""
         return filters.abs().sum(1)
 
@@ -55,7 +58,7 @@ class L2Importance(_FilterImportance):
 
     name: ClassVar[str] = "l2"
 
-    def score(self, filters: Tensor) -> Tensor:
+    def score(self, filters: Float64[Tensor, "units weights"]) -> Float64[Tensor, " units"]:
         """Return norms."""
         norms: Tensor = torch.linalg.vector_norm(filters, dim=1)
         return norms
@@ -64,21 +67,21 @@ class L2Importance(_FilterImportance):
 class GeometricMedianImportance(_FilterImportance):
     """Summed distance to all other filters (FPGM, He et al. 2019, eq. 4 to 6).
 
-    The filter nearest the geometric median of all filters is the one that the others can replace
-    best; it goes first.
+    The filter closest to the geometric median of all filters is the one that the others can replace
+    best; it is removed first.
     """
 
     name: ClassVar[str] = "geometric_median"
 
-    def score(self, filters: Tensor) -> Tensor:
+    def score(self, filters: Float64[Tensor, "units weights"]) -> Float64[Tensor, " units"]:
         """Return summed distances."""
-        # Without matrix products, which lose small distances to rounding.
+        # Not by matrix products, which lose small distances to rounding.
         exact = "donot_use_mm_for_euclid_dist"
         return torch.cdist(filters, filters, compute_mode=exact).sum(1)
 
 
 class RandomImportance(Importance):
-    """A random order of every group: what any criterion has to beat."""
+    """A random order of every group, the baseline of all criteria."""
 
     name: ClassVar[str] = "random"
     needs: ClassVar[Need] = "nothing"
@@ -93,8 +96,8 @@ class CoresetImportance(Importance):
     """Sampled by sensitivity (coresets of neurons, Mussay et al. 2020, algorithm 1 and theorem 7).
 
     A unit with incoming weights p and outgoing weights w is drawn in proportion to its share of
-    max |w| ‖p‖, which bounds what it can contribute behind a ReLU for any input in a ball. Units
-    are drawn without replacement, so that every width's choice contains that of each smaller one.
+    max |w| ‖p‖, which bounds its contribution behind a ReLU for any input in a ball. Units are
+    drawn without replacement, so that the units kept at a width include those at smaller widths.
     """
 
     name: ClassVar[str] = "coreset"
@@ -111,7 +114,10 @@ class CoresetImportance(Importance):
         return Ranking.by((norms * readers).log() + gumbel)
 
 
-def _largest_outgoing(group: ChannelGroup, evidence: Evidence) -> Iterator[Tensor]:
+def _largest_outgoing(
+    group: ChannelGroup, evidence: Evidence
+) -> Iterator[Float64[Tensor, " {group.size}"]]:
+    """Yield the largest absolute outgoing weight of every unit, for each consumer."""
     for consumer in group.consumers:
         weight = evidence.model.get_parameter(consumer.tensor).detach().double().cpu()
         columns = weight.movedim(consumer.dim, 0).flatten(1).abs().amax(1)

@@ -1,10 +1,11 @@
-"""All groups of a network ranked by one criterion."""
+"""Ranking of all groups of a network by one criterion."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 from autoprune.data import Samples
 from autoprune.errors import AutopruneError, UsageError, user_code
@@ -16,10 +17,10 @@ LABELLED = ("labels", "gradients")
 
 
 def check_needs(criterion: Importance, samples: Samples) -> None:
-    """Check that there are labels where the criterion needs them.
+    """Check that there are labels if the criterion needs them.
 
     Raises:
-        UsageError: there are none.
+        UsageError: there are no labels.
     """
     if criterion.needs in LABELLED and not samples.labelled:
         raise UsageError(
@@ -35,16 +36,16 @@ def rank_groups(
 ) -> list[Ranking]:
     """Return the rankings of all groups, each with an error curve.
 
-    Of a criterion that estimates no errors only the order is its own: errors are then those of the
-    refitted consumers if units go in this order.
+    Where the criterion estimates no errors, they are those of the refitted consumers if units are
+    removed in its order.
 
     Args:
-        criterion: any.
-        evidence: what it may look at.
-        progress: told the number of groups ranked and their total.
+        criterion: the criterion.
+        evidence: the dense network and its statistics.
+        progress: called with the number of ranked groups and their total.
 
     Raises:
-        UsageError: labels are missing, or the user's own criterion fails or gives no permutation.
+        UsageError: labels are missing, or a custom criterion fails or returns no permutation.
     """
     check_needs(criterion, evidence.samples)
     rankings = []
@@ -69,7 +70,8 @@ def _rank(criterion: Importance, group: ChannelGroup, evidence: Evidence) -> Ran
     return ranking
 
 
-def _check(ranking: Ranking, criterion: Importance, group: ChannelGroup) -> None:
+def _check(ranking: Any, criterion: Importance, group: ChannelGroup) -> None:
+    """Check that a criterion, which may be a custom one, has returned a ranking of the group."""
     if not isinstance(ranking, Ranking) or sorted(ranking.order) != list(range(group.size)):
         wrong = f"no order of the {group.size} units"
     elif ranking.errors is not None and not _finite(ranking.errors, group.size + 1):

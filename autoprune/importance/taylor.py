@@ -8,17 +8,17 @@ from typing import ClassVar
 from autoprune.importance.base import Evidence, Importance, Need, Ranking
 from autoprune.structure.groups import ChannelGroup, Structure
 
-# λ, per million of the operations that one unit takes.
+# λ, per million operations of one unit.
 FLOPS_WEIGHT = 1e-3
 
 
 class TaylorImportance(Importance):
     """|Σ a ∂L/∂a| of a unit's activations, averaged over samples (Molchanov et al. 2017, eq. 8).
 
-    Activations are taken where the consumers read them: the terms of all consumers are what the
-    loss changes by, to first order, if the unit is cut. For one threshold over all groups they are
-    divided by their ℓ2 norm within the group (eq. 9), less λ times the operations that go with the
-    unit (section 2.3: λ = 10⁻³ per million, two for each multiply-accumulate).
+    Activations are taken at the inputs of the consumers: the sum over consumers is the first-order
+    change of the loss if the unit is removed. For one threshold over all groups they are divided by
+    their ℓ2 norm within the group (eq. 9), minus λ times the operations saved with the unit
+    (section 2.3: λ = 10⁻³ per million, two for each multiply-accumulate).
     """
 
     name: ClassVar[str] = "taylor"
@@ -33,7 +33,7 @@ class TaylorImportance(Importance):
 
 
 def _unit_macs(group: ChannelGroup, structure: Structure) -> float:
-    """Return the multiply-accumulates that make one unit, those of depthwise layers included."""
+    """Return the multiply-accumulates that compute one unit, depthwise layers included."""
     macs = 0.0
     for s in group.slices:
         layer = structure.layer_of_weight.get(s.tensor)

@@ -1,1 +1,4 @@
-"""Repair without training: least-squares refit, OBS elimination, BN re-estimation."""
+"""Repair without training: least-squares refit, OBS elimination, BN re-estimation.
+
+Axes in signatures are those of `statistics`.
+"""

@@ -1,4 +1,4 @@
-"""Batch-norm statistics: re-estimated on clean data, or folded into the layer before."""
+"""Batch norm: re-estimating statistics, and folding a BN into the layer before it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_weights, fuse_linear_bn_weights
@@ -18,7 +19,7 @@ from autoprune.structure.surgery import deep_copy
 from autoprune.structure.tracing.biases import PLAIN_LAYERS
 
 BATCH = 250
-# BN gains |γ|/σ below this share of the layer's largest are none to divide by.
+# BN gains |γ|/σ below this fraction of the layer's largest are not divided by.
 SMALLEST_GAIN = 1e-3
 
 
@@ -27,14 +28,14 @@ def reestimate_batchnorm(
 ) -> None:
     """Replace running means and variances by those of the samples, in place.
 
-    Cumulative averages over fixed batches; only BN layers are in training mode, so that dropout and
-    the like stay off. Statistics describe what is read, which a cut changes: those of a BN with
-    frozen parameters are replaced, too.
+    Statistics are cumulative averages over equal batches. Only BN layers are put into training
+    mode, so that dropout and the like stay off. Pruning changes what every BN reads, so that the
+    statistics of a BN with frozen parameters are replaced, too.
 
     Args:
         model: the network.
-        samples: to run.
-        untouched: names of statistics that stay as they are.
+        samples: calibration data.
+        untouched: names of the running means to leave unchanged, with their variances.
     """
     layers = [
         module
@@ -52,7 +53,7 @@ def reestimate_batchnorm(
         layer.train()
     try:
         with torch.no_grad():
-            # Equal batches: each counts the same, and a BN cannot train on a single sample.
+            # Equal batches have equal weights, and a BN cannot train on a single leftover sample.
             for batch in samples.batches_within(BATCH):
                 run(model, batch.inputs)
     finally:
@@ -62,15 +63,16 @@ def reestimate_batchnorm(
 
 
 def fold_batchnorm(model: nn.Module, structure: Structure, to_train: bool = False) -> nn.Module:
-    """Return a copy with every BN that alone reads a layer folded into that layer.
+    """Return a copy in which every BN that is a layer's only reader is folded into that layer.
 
-    The outputs stay the same and a forward pass on a CPU takes about a third less time. Kernels are
-    stored channels last, as `Samples.to` stores images.
+    The outputs stay the same, and a forward pass on a CPU takes about a third less time. Kernels
+    are stored channels last, as `Samples.to` stores images.
 
     Args:
         model: the network.
-        structure: of it, or of the one that it was cut from.
-        to_train: fold only what may change in every part, so that it can be unfolded again.
+        structure: structure of the network, or of the one that it was cut from.
+        to_train: whether to fold only pairs of which every tensor may change, so that training
+            can be unfolded (`unfold_batchnorm`).
     """
     memo: dict[int, Any] = {}
     biases: dict[str, nn.Parameter] = {}
@@ -82,11 +84,11 @@ def fold_batchnorm(model: nn.Module, structure: Structure, to_train: bool = Fals
         mean, variance, gain, shift = map(
             at_least_single, (bn.running_mean, bn.running_var, gain, shift)
         )
-        # What is fused is computed in the BN's precision, and stored in the weight's.
+        # Fused in the precision of the BN, and stored in that of the weight.
         weight, biases[name] = fuse(module.weight, module.bias, mean, variance, bn.eps, gain, shift)
         if weight.dim() == 4:
             weight.data = weight.data.contiguous(memory_format=torch.channels_last)
-        # What is replaced need not be copied.
+        # Replaced tensors and modules need not be copied.
         memo |= {id(module.weight): weight, id(bn): nn.Identity()}
     folded = deep_copy(model, memo)
     for name, bias in biases.items():
@@ -96,46 +98,45 @@ def fold_batchnorm(model: nn.Module, structure: Structure, to_train: bool = Fals
 
 @torch.no_grad()
 def unfold_batchnorm(folded: nn.Module, model: nn.Module, structure: Structure) -> nn.Module:
-    """Return a copy of a network that computes what a folded copy of it computes by now.
+    """Return a copy of a network that computes the same as a trained, folded copy of it.
 
-    Where a BN all but cuts a channel off, its gain becomes one that does not; what it subtracts is
-    changed only if it has no shift of its own.
+    Where the gain of a BN is too small to divide by, it becomes one. The running mean is changed
+    only if the BN has no shift.
 
     Args:
-        folded: what `fold_batchnorm` made of the network to train it, with parameters changed
-            since.
-        model: the network; it is not changed.
-        structure: as for `fold_batchnorm`.
+        folded: result of `fold_batchnorm(…, to_train=True)`, with parameters changed since.
+        model: the network before folding; it is not changed.
+        structure: the structure that it was folded with.
     """
     unfolded = deep_copy(model)
     values, own = dict(folded.named_parameters()), dict(unfolded.named_parameters())
-    # A bias in front of a BN stays what it was: the BN's own shift takes up what was learnt.
+    # The bias of the layer stays: the shift of the BN takes up the learned one.
     layers = _changeable(structure)
     before = {name: _bias(module).clone() for name, module, _ in _foldable(unfolded, layers)}
     for name in own.keys() & values.keys():
         own[name].copy_(values[name])
     for name, module, bn in _foldable(unfolded, layers):
-        learnt, bias = folded.get_submodule(name), before[name]
+        trained, bias = folded.get_submodule(name), before[name]
         deviation = (at_least_single(bn.running_var) + bn.eps).sqrt()
         gain = 1 / deviation
         if bn.weight is not None:
             gain = bn.weight / deviation
-            # Not less than, only: all of them may be zero.
+            # "<=" and not "<": all gains may be zero.
             gain = torch.where(gain.abs() <= SMALLEST_GAIN * gain.abs().max(), 1.0, gain)
             bn.weight.copy_(gain * deviation)
         by_output = (-1, *[1] * (module.weight.dim() - 1))
-        module.weight.copy_(learnt.weight / gain.reshape(by_output))
+        module.weight.copy_(trained.weight / gain.reshape(by_output))
         if module.bias is not None:
             module.bias.copy_(bias)
         if bn.bias is not None:
-            bn.bias.copy_(learnt.bias + gain * (bn.running_mean - bias))
+            bn.bias.copy_(trained.bias + gain * (bn.running_mean - bias))
         else:
-            bn.running_mean.copy_(bias - learnt.bias / gain)
+            bn.running_mean.copy_(bias - trained.bias / gain)
     return unfolded
 
 
-def _bias(module: Any) -> Tensor:
-    """Return a layer's bias, zeros where it has none."""
+def _bias(module: Any) -> Float[Tensor, " outputs"]:
+    """Return a layer's bias; zeros if it has none."""
     bias: Tensor = (
         module.weight.new_zeros(len(module.weight)) if module.bias is None else module.bias
     )
@@ -143,7 +144,7 @@ def _bias(module: Any) -> Tensor:
 
 
 def _changeable(structure: Structure) -> list[LayerSpec]:
-    """Return the layers that may change in every part, their BN's gains and shifts included."""
+    """Return the layers of which every tensor may change, the BN's gains and shifts included."""
     return [
         layer
         for layer in structure.layers
@@ -154,17 +155,17 @@ def _changeable(structure: Structure) -> list[LayerSpec]:
 
 
 def _foldable(model: nn.Module, layers: Sequence[LayerSpec]) -> Iterator[tuple[str, Any, Any]]:
-    """Yield the name of every layer whose BN can be folded into it, the layer and the BN."""
+    """Yield name, module and BN of every layer into which its BN can be folded."""
     for layer in layers:
         if layer.batchnorm is None or layer.is_transposed or layer.calls > 1:
             continue
         if layer.weight != f"{layer.name}.weight":
-            continue  # no module of PyTorch's own
+            continue  # the weight does not belong to a module of PyTorch
         module, bn = model.get_submodule(layer.name), model.get_submodule(layer.batchnorm)
         if not isinstance(module, PLAIN_LAYERS):
             continue
         if not layer.takes_bias:
-            continue  # its weight is used alone
+            continue  # its weight is used without the module's bias
         if not isinstance(bn, _BatchNorm) or bn.running_mean is None or bn.running_var is None:
             continue
         if type(bn).forward is not _BatchNorm.forward:

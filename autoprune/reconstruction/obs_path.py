@@ -1,10 +1,10 @@
-"""Structured optimal brain surgeon: one elimination orders a group's units and gives every error.
+"""Structured optimal brain surgeon: one elimination gives a group's order and its error curve.
 
 With H = G + λI over a consumer's inputs, removing the columns B of one unit raises the output error
 by tr(W_B (H⁻¹_BB)⁻¹ W_Bᵀ). Remove the cheapest, update W −= W_B (H⁻¹_BB)⁻¹ H⁻¹_B,: and
 H⁻¹ −= H⁻¹_:,B (H⁻¹_BB)⁻¹ H⁻¹_B,:, and repeat (Frantar et al. 2022, OBC, eq. 3 to 5, with one
-structure for all rows as in Kurtic et al. 2023, ZipLM). Only the group's own columns take part, so
-that a consumer of several groups needs no more than its block of H⁻¹.
+structure for all rows as in Kurtic et al. 2023, ZipLM). Only the group's columns take part, so that
+a consumer of several groups needs no more than its block of H⁻¹.
 """
 
 from __future__ import annotations
@@ -15,23 +15,24 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 
 class Problem(ABC):
-    """One consumer of a group: what the loss of units costs it."""
+    """One consumer of a group: the error that removing units causes at its output."""
 
     @abstractmethod
     def start(self) -> Elimination:
-        """Return the state before any unit went."""
+        """Return the state with all units."""
 
 
 class Elimination(ABC):
-    """The state of one consumer while units go."""
+    """The state of one consumer while units are removed."""
 
     @abstractmethod
-    def scores(self) -> Tensor:
-        """Return the relative error increase of removing each unit next, (units,)."""
+    def scores(self) -> Float64[Tensor, " units"]:
+        """Return the relative error increase of removing each unit next."""
 
     @abstractmethod
     def remove(self, unit: int) -> float:
@@ -40,25 +41,25 @@ class Elimination(ABC):
 
 @dataclass(frozen=True, eq=False)
 class AdditiveProblem(Problem):
-    """A consumer whose inputs are taken as independent: errors add up.
+    """A consumer whose inputs are assumed independent: errors add up.
 
     Attributes:
-        errors: relative error of losing each unit, (units,).
+        errors: relative error of removing each unit.
     """
 
-    errors: Tensor
+    errors: Float[Tensor, " units"]
 
     def start(self) -> Elimination:
-        """Return the state before any unit went."""
+        """Return the state with all units."""
         return _Addition(self.errors.double())
 
 
 class _Addition(Elimination):
-    def __init__(self, errors: Tensor) -> None:
+    def __init__(self, errors: Float64[Tensor, " units"]) -> None:
         self._errors = errors
         self._total = 0.0
 
-    def scores(self) -> Tensor:
+    def scores(self) -> Float64[Tensor, " units"]:
         return self._errors
 
     def remove(self, unit: int) -> float:
@@ -71,28 +72,29 @@ class ObsProblem(Problem):
     """A consumer with known input covariances.
 
     Attributes:
-        weight: W over the group's columns, (out, units, b): b inputs per unit, rows scaled by what
-            follows the layer.
-        inverse: H⁻¹ over the same columns, (units x b, units x b), float64.
+        weight: W over the group's columns, by unit; rows scaled by the BN that follows the layer.
+        inverse: H⁻¹ over the same columns.
         ridge: λ in H.
         energy: tr(W G Wᵀ) of the whole consumer, by which its errors are divided.
     """
 
-    weight: Tensor
-    inverse: Tensor
+    weight: Float[Tensor, "outputs units entries"]
+    inverse: Float64[Tensor, "units*entries units*entries"]
     ridge: float
     energy: float
 
     def start(self) -> Elimination:
-        """Return the state before any unit went."""
+        """Return the state with all units."""
         return _ObsElimination(self)
 
 
 @dataclass(frozen=True, eq=False)
 class ObsPath:
-    """Units from last to go to first to go, and the relative error at every width.
+    """An order of removal and the relative error at every width.
 
-    `errors[w]` is the error with w units left, w = 0 … units; errors[units] = 0.
+    Attributes:
+        order: units, the last one removed first.
+        errors: relative error with w units left, w = 0 … units; `errors[units]` is 0.
     """
 
     order: tuple[int, ...]
@@ -100,11 +102,11 @@ class ObsPath:
 
 
 def obs_path(problems: Sequence[Problem], order: Sequence[int] | None = None) -> ObsPath:
-    """Eliminate all units of a group; the errors of its consumers are summed.
+    """Eliminate all units of a group, one by one; errors are summed over its consumers.
 
     Args:
-        problems: of its consumers.
-        order: units from last to go to first to go; by default the cheapest goes next.
+        problems: problems of the group's consumers.
+        order: units, the last one to remove first; by default the cheapest unit is removed next.
     """
     states = [problem.start() for problem in problems]
     removed: list[int] = []
@@ -112,13 +114,13 @@ def obs_path(problems: Sequence[Problem], order: Sequence[int] | None = None) ->
     for unit in _cheapest_first(states) if order is None else reversed(order):
         removed.append(unit)
         lost = sum(state.remove(unit) for state in states)
-        # Without the ridge's share an error may fall by a rounding error's worth.
+        # Subtracting the ridge term may make an error fall by a rounding error.
         errors.append(max(lost, errors[-1]))
     return ObsPath(tuple(reversed(removed)), tuple(reversed(errors)))
 
 
 def _cheapest_first(states: Sequence[Elimination]) -> Iterator[int]:
-    """Yield the unit to remove next; it must be gone when the one after it is asked for."""
+    """Yield the cheapest unit, which the caller removes before asking for the next one."""
     alive = torch.ones(len(states[0].scores()), dtype=torch.bool)
     while alive.any():
         scores = torch.stack([state.scores().cpu() for state in states]).sum(0)
@@ -135,12 +137,12 @@ class _ObsElimination(Elimination):
         self._weight = self._dense.clone()
         self._inverse = problem.inverse.clone()
         self._ridge = problem.ridge
-        # A consumer whose inputs never vary loses nothing.
+        # A consumer with constant inputs loses nothing.
         self._energy = problem.energy if problem.energy > 0 else math.inf
         self._total = 0.0
         self._gone = torch.zeros(self._units, dtype=torch.bool, device=self._weight.device)
 
-    def scores(self) -> Tensor:
+    def scores(self) -> Float64[Tensor, " units"]:
         b = self._b
         rows = self._weight.reshape(-1, self._units, b).transpose(0, 1)
         increase = torch.zeros(self._units, dtype=torch.float64, device=rows.device)
@@ -149,7 +151,8 @@ class _ObsElimination(Elimination):
         increase[left] = (solved * rows[left].transpose(1, 2)).sum((1, 2))
         return increase / self._energy
 
-    def _blocks(self) -> Tensor:
+    def _blocks(self) -> Float64[Tensor, "units entries entries"]:
+        """Return the diagonal blocks of H⁻¹."""
         grid = self._inverse.reshape(self._units, self._b, self._units, self._b)
         return grid.diagonal(dim1=0, dim2=2).permute(2, 0, 1)
 
@@ -163,6 +166,6 @@ class _ObsElimination(Elimination):
         self._inverse -= rows.T @ step
         self._weight[:, block] = 0.0
         self._gone[unit] = True
-        # What was summed up is tr(ΔHΔᵀ); the ridge term is no error of the output.
+        # The sum is tr(ΔHΔᵀ), of which the ridge term is not an error of the output.
         ridge_part = self._ridge * float((self._weight - self._dense).square().sum())
         return max(self._total - ridge_part, 0.0) / self._energy

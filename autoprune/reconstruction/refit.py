@@ -1,10 +1,11 @@
-"""Least-squares refit of a consumer's weights after some of its inputs went.
+"""Least-squares refit of a consumer's weights after some of its inputs were removed.
 
 With input covariance G, H = G + λI and kept columns S, the weights that reproduce the dense output
 best are W' = W H[:,S] H[S,S]⁻¹ (He et al. 2017, eq. 2, in closed form; λ in both factors, so that a
-full keep changes nothing). The mean of what is lost, W E[x] − W' E[x_S], goes into the bias or BN;
-the variance that is lost, diag(W' G[S,S] W'ᵀ) beside diag(W G Wᵀ), into the BN. The latter spares
-every candidate a pass over data: on ResNet-56 it judges as well as re-estimated BN statistics.
+full keep changes nothing). The lost part of the output's mean, W E[x] − W' E[x_S], goes into the
+bias or BN, and the lost variance, diag(W' G[S,S] W'ᵀ) compared with diag(W G Wᵀ), into the BN. The
+latter saves a pass over data for every candidate; on ResNet-56 it ranks candidates as well as
+re-estimated BN statistics do.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from threading import Lock
 from typing import Any
 
 import torch
+from jaxtyping import Float, Float64, Int
 from torch import Tensor, nn
 
 from autoprune.core.precision import at_least_single
@@ -24,11 +26,11 @@ from autoprune.statistics.moments import Moments, matrix_of
 from autoprune.structure.groups import LayerSpec, Structure
 from autoprune.structure.surgery import Keep
 
-# Least share of the mean input variance that is added to every input's.
+# The smallest ridge, as a fraction of the mean input variance.
 RIDGE = 1e-3
-# Of a covariance that says next to nothing so much is given up.
+# The strongest shrinkage, for a covariance that is hardly known.
 MOST_SHRUNK = 0.999
-# Of solved weights that are remembered.
+# Memory for the cache of refitted weights.
 CACHE_BYTES = 500_000_000
 
 
@@ -37,34 +39,34 @@ class Refit:
     """Refitted weights of one consumer.
 
     Attributes:
-        weight: (out, kept inputs, …kernel).
-        mean: of the dense output, bias apart, (out,).
-        shift: part of that mean that was lost, (out,).
-        before, after: variance of the dense output and of the refitted one, (out,); of a
-            transposed layer's rows, what they have about zero.
+        weight: W', in the layout of the layer, (outputs, kept inputs, …kernel) unless transposed.
+        mean: mean of the dense output, without the bias.
+        shift: part of that mean that is lost.
+        before, after: variance of the dense and of the refitted output; for the rows of a
+            transposed layer's matrix, their second moments.
     """
 
-    weight: Tensor
-    mean: Tensor
-    shift: Tensor
-    before: Tensor
-    after: Tensor
+    weight: Float[Tensor, "first second *kernel"]
+    mean: Float[Tensor, " outputs"]
+    shift: Float[Tensor, " outputs"]
+    before: Float[Tensor, " outputs"]
+    after: Float[Tensor, " outputs"]
 
     @property
-    def spread(self) -> Tensor:
-        """Variance of the output as a share of the dense one's, (out,)."""
+    def spread(self) -> Float[Tensor, " outputs"]:
+        """Variance of the refitted output as a fraction of that of the dense one."""
         known = self.before > 0
         return torch.where(known, self.after / torch.where(known, self.before, 1.0), 1.0)
 
 
 def ridge_of(moments: Moments) -> float:
-    """Return λ of full moments: the more, the fewer patches they come from.
+    """Return λ for full moments: the fewer patches they come from, the larger.
 
-    Of a patch of 4,096 inputs, one thousand patches tell little more than themselves: unless their
-    covariance is shrunk, every input is foretold by the others, and no cut seems to lose anything.
-    The share is the oracle approximating shrinkage (Chen et al. 2010, "Shrinkage Algorithms for
-    MMSE Covariance Estimation", section III.C), `RIDGE` at least: keeping 1 − ρ of G beside ρ of
-    its mean variance is adding ρ / (1 − ρ) of that.
+    One thousand patches of 4,096 inputs are overfitted easily: unless their covariance is shrunk,
+    every input is predicted by the others, and no cut seems to lose anything. The shrinkage ρ is
+    the oracle approximating shrinkage (Chen et al. 2010, "Shrinkage Algorithms for MMSE Covariance
+    Estimation", section III.C): keeping 1 − ρ of G and ρ of its mean variance is the same as adding
+    ρ / (1 − ρ) of that variance. It is at least `RIDGE`.
     """
     covariance, count = moments.covariance, moments.count
     size, trace = len(covariance), float(covariance.diagonal().sum())
@@ -75,22 +77,26 @@ def ridge_of(moments: Moments) -> float:
     return max(RIDGE, share / (1 - share)) * trace / size or 1.0
 
 
-def regularized(moments: Moments) -> Tensor:
-    """Return H = G + λI of full moments."""
+def regularized(moments: Moments) -> Float64[Tensor, "inputs inputs"]:
+    """Return H = G + λI for full moments."""
     diagonal = moments.covariance.diagonal()
     return moments.covariance + torch.diag(torch.full_like(diagonal, ridge_of(moments)))
 
 
 class LeastSquares:
-    """The problem of one layer; what does not depend on the inputs that stay is computed once.
+    """The least-squares problem of one layer.
 
-    Beside the moments it holds H Wᵀ, (d, out) in float64, where they are full.
+    Terms that do not depend on the kept inputs are computed once: where the moments are full it
+    holds H Wᵀ in float64.
     """
 
-    def __init__(self, weight: Tensor, moments: Moments) -> None:
-        """Take the dense weights, (out, in, …kernel), and the moments of the input patches.
+    def __init__(self, weight: Float[Tensor, "outputs channels *kernel"], moments: Moments) -> None:
+        """Precompute the terms that do not depend on the kept inputs.
 
-        Only means are used where the moments are not full.
+        Args:
+            weight: weight of the dense layer.
+            moments: moments of the input patches. Where they are not full, only the means are
+                used.
         """
         self._weight = weight.detach()
         self._moments = moments
@@ -104,11 +110,11 @@ class LeastSquares:
         else:
             self._variance = rows.square() @ moments.covariance
 
-    def refit(self, kept_inputs: Tensor) -> Refit:
-        """Return the weights of the layer that keeps some of its inputs.
+    def refit(self, kept_inputs: Int[Tensor, " kept"]) -> Refit:
+        """Return the weights of the layer that keeps some of its input channels.
 
         Args:
-            kept_inputs: indices into dimension `in`.
+            kept_inputs: indices of the input channels.
         """
         small, left = (self._solve if self._moments.is_full else self._slice)(kept_inputs)
         shift = self._mean - small @ self._pick(self._moments.mean, 0, kept_inputs)
@@ -119,8 +125,10 @@ class LeastSquares:
         rows = (value.to(wide) for value in (self._mean, shift, self._variance, left))
         return Refit(small.to(dtype).reshape(shape), *rows)
 
-    def _solve(self, kept: Tensor) -> tuple[Tensor, Tensor]:
-        """Return W', (out, kept columns), and the variance of its output, (out,)."""
+    def _solve(
+        self, kept: Int[Tensor, " kept"]
+    ) -> tuple[Float64[Tensor, "outputs columns"], Float64[Tensor, " outputs"]]:
+        """Return W' as a matrix, and the variance of its output."""
         block = self._pick(self._pick(self._moments.covariance, 0, kept), 1, kept)
         block.diagonal().add_(self._ridge)
         target = self._pick(self._target, 0, kept)
@@ -129,21 +137,30 @@ class LeastSquares:
         left = (small * target).sum(0) - self._ridge * small.square().sum(0)
         return small.T, left.clamp_min(0.0)
 
-    def _slice(self, kept: Tensor) -> tuple[Tensor, Tensor]:
+    def _slice(
+        self, kept: Int[Tensor, " kept"]
+    ) -> tuple[Float64[Tensor, "outputs columns"], Float64[Tensor, " outputs"]]:
+        """Return the dense weights of the kept inputs, and the variance of their output."""
         small = self._weight.index_select(1, kept).flatten(1).double()
         return small, small.square() @ self._pick(self._moments.covariance, 0, kept)
 
-    def _pick(self, columns: Tensor, dim: int, kept: Tensor) -> Tensor:
-        """Return the columns of some inputs along a dimension; all taps at once are quickest."""
+    def _pick(
+        self, columns: Float64[Tensor, " ..."], dim: int, kept: Int[Tensor, " kept"]
+    ) -> Float64[Tensor, " ..."]:
+        """Return the columns of some input channels along a dimension.
+
+        Indexing whole channels, with all their taps, is faster than indexing single columns.
+        """
         by_input: Tensor = columns.unflatten(dim, (self._weight.shape[1], -1))
         return by_input.index_select(dim, kept).flatten(dim, dim + 1)
 
 
 def _of_outputs(layer: LayerSpec, fit: Refit) -> Refit:
-    """Return the refit of a transposed layer, fitted tap by tap.
+    """Return the refit of a transposed layer from that of its matrix, whose rows are single taps.
 
-    What an output gets on average is what its taps add, of which so many more there are than
-    outputs as the stride says. The taps of one output are taken for independent of each other.
+    Every output position is the sum of as many taps as the kernel has per stride, so that mean and
+    variance of an output channel are those of its taps, summed and divided by the strides. The taps
+    of one output are assumed independent.
     """
     taps, strides = math.prod(layer.kernel_size), math.prod(layer.stride)
     before = fit.before - fit.mean.square()
@@ -157,14 +174,21 @@ def _of_outputs(layer: LayerSpec, fit: Refit) -> Refit:
 
 
 class Refitter:
-    """Refits consumers of one dense network, remembering what was solved.
+    """Refits consumers of one dense network, and caches the solutions.
 
-    The weights of a consumer depend on the units that its feeding groups keep, and on nothing else.
+    The weights of a consumer depend only on the units that the groups feeding it keep.
     """
 
     def __init__(
         self, model: nn.Module, structure: Structure, moments: Mapping[str, Moments]
     ) -> None:
+        """Set up the problem of every consumer.
+
+        Args:
+            model: the dense network.
+            structure: structure of the network.
+            moments: moments of the consumers' inputs, by weight name.
+        """
         self._model = model
         self._structure = structure
         self._problems = {weight: self._problem(weight, own) for weight, own in moments.items()}
@@ -177,10 +201,10 @@ class Refitter:
         return LeastSquares(matrix_of(layer, value) if layer.is_transposed else value, moments)
 
     def tensors(self, keep: Keep) -> dict[str, Tensor]:
-        """Return the tensors of the cut network that change, already sliced.
+        """Return the tensors of the cut network that the refit changes, already sliced.
 
         Args:
-            keep: the entries that stay.
+            keep: kept entries of every tensor.
         """
         changed: dict[str, Tensor] = {}
         for weight in self._problems:
@@ -190,13 +214,17 @@ class Refitter:
                 changed |= self._place(layer, fit, keep[weight].get(layer.out_dim))
         return changed
 
-    def change(self, weight: str, kept_inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Return by what a consumer's weight changes, and what its output gets in return.
+    def change(
+        self, weight: str, kept_inputs: Int[Tensor, " kept"]
+    ) -> tuple[Float[Tensor, "first second *kernel"], Float[Tensor, " outputs"]]:
+        """Return the changes of a consumer's weight and of its output's mean by a refit.
 
-        Inputs that go have weights of zero. Nothing is remembered.
+        Args:
+            weight: name of the weight.
+            kept_inputs: indices of the kept input channels; the others get weights of zero.
 
         Returns:
-            of the weight's shape; (out,).
+            The change of the weight, and the shift added to the output. Neither is cached.
         """
         layer = self._structure.layer_of_weight[weight]
         dense = self._model.get_parameter(weight).detach()
@@ -208,14 +236,14 @@ class Refitter:
             shift = at_least_single(dense.new_zeros(dense.shape[layer.out_dim]))
         return torch.zeros_like(dense).index_copy(layer.in_dim, kept_inputs, small) - dense, shift
 
-    def _fit(self, weight: str, kept_inputs: Tensor) -> Refit:
+    def _fit(self, weight: str, kept_inputs: Int[Tensor, " kept"]) -> Refit:
         fit, layer = (
             self._problems[weight].refit(kept_inputs),
             self._structure.layer_of_weight[weight],
         )
         return _of_outputs(layer, fit) if layer.is_transposed else fit
 
-    def _solve(self, weight: str, kept_inputs: Tensor) -> Refit:
+    def _solve(self, weight: str, kept_inputs: Int[Tensor, " kept"]) -> Refit:
         key = (weight, tuple(kept_inputs.tolist()))
         fit = self._solved.get(key)
         if fit is None:
@@ -232,8 +260,10 @@ class Refitter:
             while self._bytes > CACHE_BYTES and len(self._solved) > 1:
                 self._bytes -= self._solved.popitem(last=False)[1].weight.nbytes
 
-    def _place(self, layer: LayerSpec, fit: Refit, rows: Tensor | None) -> dict[str, Tensor]:
-        """Name the refitted weights and the tensors that take up the shift and the spread."""
+    def _place(
+        self, layer: LayerSpec, fit: Refit, kept_outputs: Int[Tensor, " kept"] | None
+    ) -> dict[str, Tensor]:
+        """Return the refitted weight and the tensors that absorb shift and spread, by name."""
         placed = {layer.weight: fit.weight}
         lost = fit.shift
         if layer.bias is not None:
@@ -243,13 +273,15 @@ class Refitter:
             placed |= self._statistics(layer, fit, lost)
         elif layer.bias is None:
             placed[f"{layer.name}.bias"] = fit.shift
-        if rows is None:
+        if kept_outputs is None:
             return placed
         dims = {layer.weight: layer.out_dim}
-        return {name: v.index_select(dims.get(name, 0), rows) for name, v in placed.items()}
+        return {n: value.index_select(dims.get(n, 0), kept_outputs) for n, value in placed.items()}
 
-    def _statistics(self, layer: LayerSpec, fit: Refit, lost: Tensor) -> dict[str, Tensor]:
-        """Return statistics with which the BN's output keeps its mean and variance."""
+    def _statistics(
+        self, layer: LayerSpec, fit: Refit, lost: Float[Tensor, " outputs"]
+    ) -> dict[str, Float[Tensor, " outputs"]]:
+        """Return running statistics with which the BN's output keeps its mean and variance."""
         bn: Any = self._model.get_submodule(f"{layer.batchnorm}")
         before = at_least_single(bn.running_var)
         variance = before * fit.spread

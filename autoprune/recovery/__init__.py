@@ -1,1 +1,4 @@
-"""Short training of a cut network to imitate the dense one; no labels are read."""
+"""Recovery: short, label-free training of a cut network towards the dense one's activations.
+
+Axes in signatures are those of `statistics`.
+"""

@@ -1,10 +1,10 @@
-"""Short training of a cut network until it does what the dense one does; labels are not needed.
+"""Short training of a cut network to reproduce the dense one's activations, without labels.
 
-The dense network is asked about every image anew (Beyer et al. 2022, "Knowledge distillation: a
-good teacher is patient and consistent", section 3): nothing is held in memory but one batch. BN
-keeps its statistics and dropout stays off: a run is too short to learn statistics in small batches.
-Networks in half precision learn in single precision where they run so, or most steps would be
-rounded away.
+The dense network runs on every batch (Beyer et al. 2022, "Knowledge distillation: a good teacher is
+patient and consistent", section 3), so that only one batch is in memory. BN keeps its statistics
+and dropout stays off: the run is too short to estimate statistics from small batches. Networks in
+half precision are trained in single precision if they run in it, since rounding would undo most
+steps.
 """
 
 from __future__ import annotations
@@ -23,38 +23,38 @@ from autoprune.data.forms import Inputs, with_floats
 from autoprune.errors import ModelError
 from autoprune.reconstruction.batchnorm import fold_batchnorm, unfold_batchnorm
 from autoprune.recovery.imitation import Imitation
-from autoprune.recovery.schedule import Pace, by_steps, first_of, rate
+from autoprune.recovery.schedule import Schedule, by_steps, first_of, learning_rate
 from autoprune.recovery.whitening import WhitenedAdam, find_bases
 from autoprune.statistics.consumers import batch_within
 from autoprune.structure.groups import Structure
 from autoprune.structure.inputs import device_of, run
 from autoprune.structure.surgery import Keep, deep_copy
 
-# Images of one step. Small steps get further in the same time, where they keep the device busy.
+# Batch size. Small batches get further in the same time, as long as they keep the device busy.
 CPU_BATCH, GPU_BATCH = 32, 128
-# Of activations that are kept for the backward pass.
+# Memory for the activations that are kept for the backward pass.
 ACTIVATION_BYTES = 1_000_000_000
-# A run that goes astray falls back and goes on with a quarter of the rate.
+# A run that diverges continues from the best network so far, with the rate times this factor.
 BACK_OFF = 0.25
-# Images that runs are checked on, and how often; the last check is at the end.
+# Number of images to check a run on, and of checks; the last one is at the end.
 CHECK_SAMPLES = 250
 CHECKS = 8
-# Images that the learner's coordinates are found on.
+# Number of images to estimate the optimizer's coordinates from.
 SEEN = 128
-# Times that every image is seen at most.
+# Largest number of passes over the images.
 EPOCHS = 10
 
 
 @dataclass(frozen=True, eq=False)
 class Recovery:
-    """What came of it.
+    """Result of a recovery.
 
     Attributes:
-        network: the best one met; the given one itself where nothing was better.
-        before, after: distance of the given and the best network on the check images; NaN if the
-            user ended it before there was any.
-        steps: made.
-        interrupted: whether the user ended it.
+        network: the best network of the run; the given network itself if none was better.
+        before, after: distance of the given and of the best network on the check images; NaN if
+            the user interrupted the run before the first check.
+        steps: number of steps.
+        interrupted: whether the user interrupted the run.
     """
 
     network: nn.Module
@@ -65,16 +65,16 @@ class Recovery:
 
 
 @dataclass(frozen=True, eq=False)
-class Lesson:
-    """What is imitated, on which images.
+class DistillationTask:
+    """The teacher of a recovery, and the images to train on.
 
     Attributes:
         dense: the dense network.
-        structure: its structure.
-        keep: the entries that stay in the cut network.
-        images: to train on; their labels are not read.
-        check: to tell which network is best, none of them trained on.
-        seed: of the order of the images.
+        structure: structure of the dense network.
+        keep: entries of every tensor that the cut network keeps.
+        images: images to train on; their labels are not read.
+        check: images to select the best network on, none of which are trained on.
+        seed: seed for the order of the images.
     """
 
     dense: nn.Module
@@ -87,42 +87,43 @@ class Lesson:
 
 def recover(
     small: nn.Module,
-    lesson: Lesson,
-    pace: Pace,
-    progress: Callable[[float], None] = lambda share: None,
+    task: DistillationTask,
+    schedule: Schedule,
+    progress: Callable[[float], None] = lambda completed: None,
 ) -> Recovery:
-    """Train a copy of a cut network, for `EPOCHS` at most; the network itself is not changed.
+    """Train a copy of a cut network for at most `EPOCHS`; the network itself is not changed.
 
-    What is handed back is never farther from the dense network on the check images than what was
-    given. A keyboard interrupt ends the run early: the best network so far is kept.
+    On the check images the result is never farther from the dense network than the given network.
+    A keyboard interrupt ends the run early and keeps the best network so far.
 
     Args:
         small: the cut network, in evaluation mode.
-        lesson: what it learns.
-        pace: of the run; equal paces by steps give equal networks on one machine.
-        progress: told the share of the run that is over.
+        task: teacher and images.
+        schedule: duration of the run; runs with an equal number of steps are repeatable on one
+            machine.
+        progress: called with the completed fraction of the run.
 
     Raises:
-        ModelError: the dense network returns nothing that can be imitated, or no gradients, or
-            nothing may be trained.
+        ModelError: the dense network has no output that can be imitated, the cut network has no
+            gradients, or no parameter may be trained.
         DataError: an image cannot be read.
     """
     steps, checks, interrupted = 0, 0, False
     try:
-        training = _Training(small, lesson)
+        training = _Training(small, task)
     except KeyboardInterrupt:
         return Recovery(small, math.nan, math.nan, 0, True)
-    pace = first_of(pace, by_steps(training.steps_of(EPOCHS)))
+    schedule = first_of(schedule, by_steps(training.steps_of(EPOCHS)))
     try:
         for inputs in training.batches():
-            share = pace(steps)
-            if CHECKS * share >= checks + 1:
+            completed = schedule(steps)
+            if CHECKS * completed >= checks + 1:
                 training.check()
-                checks = int(CHECKS * share)
-            progress(min(share, 1.0))
-            if share >= 1:
+                checks = int(CHECKS * completed)
+            progress(min(completed, 1.0))
+            if completed >= 1:
                 break
-            training.step(inputs, rate(share))
+            training.step(inputs, learning_rate(completed))
             steps += 1
     except KeyboardInterrupt:
         interrupted = True
@@ -130,29 +131,29 @@ def recover(
 
 
 class _Training:
-    """A network in training, and the best that was met.
+    """A network in training, and the best one so far.
 
     Attributes:
         before: distance of the given network on the check images.
-        least: distance of the best.
+        least: distance of the best network so far.
     """
 
-    def __init__(self, small: nn.Module, lesson: Lesson) -> None:
+    def __init__(self, small: nn.Module, task: DistillationTask) -> None:
         self._small = small
-        self._lesson = lesson
-        dense, given = (_to_train(one, lesson.check) for one in (lesson.dense, small))
-        self._teacher = fold_batchnorm(dense, lesson.structure)
-        self._given = _trainable(given, lesson.structure)
+        self._task = task
+        dense, given = (_to_train(one, task.check) for one in (task.dense, small))
+        self._teacher = fold_batchnorm(dense, task.structure)
+        self._given = _trainable(given, task.structure)
         self._device = device_of(small)
         limit = CPU_BATCH if self._device.type == "cpu" else GPU_BATCH
         self._dtype = float_dtype(self._given)
-        self._check = Samples(with_floats(lesson.check.inputs, self._dtype), None)
-        self._size = batch_within(lesson.structure, limit, ACTIVATION_BYTES)
-        self._step_size = min(self._size, len(lesson.images))
+        self._check = Samples(with_floats(task.check.inputs, self._dtype), None)
+        self._size = batch_within(task.structure, limit, ACTIVATION_BYTES)
+        self._step_size = min(self._size, len(task.images))
         usual = self._check.first(self._size).inputs
-        self._imitation = Imitation(self._teacher, lesson.structure, lesson.keep, usual)
+        self._imitation = Imitation(self._teacher, task.structure, task.keep, usual)
         seen = self._check.first(SEEN)
-        self._bases = find_bases(self._given, lesson.structure, seen, self._size)
+        self._bases = find_bases(self._given, task.structure, seen, self._size)
         self._peak = 1.0
         self._best: nn.Module | None = None
         self._start_from(self._given)
@@ -160,18 +161,18 @@ class _Training:
 
     @property
     def best(self) -> nn.Module:
-        """The best network that was met, with BN as in the one that was given."""
+        """The best network so far, with BN as in the given network."""
         if self._best is None:
             return self._small
-        return unfold_batchnorm(self._best, self._small, self._lesson.structure)
+        return unfold_batchnorm(self._best, self._small, self._task.structure)
 
     def steps_of(self, epochs: int) -> int:
-        """Return the steps in which every image is seen so many times."""
-        return math.ceil(epochs * len(self._lesson.images) / self._step_size)
+        """Return the number of steps of some passes over the images."""
+        return math.ceil(epochs * len(self._task.images) / self._step_size)
 
     def batches(self) -> Iterator[Inputs]:
-        """Yield inputs without end, every image once before any comes again."""
-        images, rng = self._lesson.images, np.random.default_rng(self._lesson.seed)
+        """Yield batches without end, in a new random order in each pass over the images."""
+        images, rng = self._task.images, np.random.default_rng(self._task.seed)
         size = self._step_size
         while True:
             order = rng.permutation(len(images)).tolist()
@@ -180,17 +181,21 @@ class _Training:
                 yield with_floats(batch.inputs, self._dtype)
 
     def step(self, inputs: Inputs, rate: float) -> None:
-        """Bring the network nearer to the dense one on a batch.
+        """Train on one batch.
+
+        Args:
+            inputs: the batch.
+            rate: learning rate as a fraction of its peak.
 
         Raises:
-            ModelError: no gradient arrives at it.
+            ModelError: the network has no gradients.
         """
         with torch.no_grad():
-            dense = self._imitation.read(self._teacher, inputs)
+            dense = self._imitation.record(self._teacher, inputs)
         if not self._imitation.is_finite(dense):
-            return  # nothing can be learnt from a broken image
+            return  # a broken image
         with torch.enable_grad():
-            small = self._imitation.read(self._student, inputs)
+            small = self._imitation.record(self._student, inputs)
             distance = self._imitation.distance(small, dense)
         if not distance.requires_grad:
             raise ModelError("the network runs without gradients: nothing can be learnt.")
@@ -200,7 +205,7 @@ class _Training:
         self._optimizer.step(distance, self._peak * rate)
 
     def check(self) -> None:
-        """Keep the network if it is the best so far; leave it if it is worse than the given one."""
+        """Keep the network if it is the best so far; fall back if the given one is better."""
         distance = self._distance()
         if distance < self.least:
             self.least, self._best = distance, deep_copy(self._student)
@@ -212,8 +217,8 @@ class _Training:
         total = 0.0
         with torch.no_grad():
             for batch in check.batches(self._size):
-                small = self._imitation.read(self._student, batch.inputs)
-                dense = self._imitation.read(self._teacher, batch.inputs)
+                small = self._imitation.record(self._student, batch.inputs)
+                dense = self._imitation.record(self._teacher, batch.inputs)
                 total += len(batch) * float(self._imitation.distance(small, dense))
         return total / len(check)
 
@@ -223,14 +228,14 @@ class _Training:
 
     def _start_from(self, network: nn.Module) -> None:
         self._student = deep_copy(network)
-        self._optimizer = WhitenedAdam(self._student, self._lesson.structure, self._bases)
+        self._optimizer = WhitenedAdam(self._student, self._task.structure, self._bases)
 
 
 def _trainable(small: nn.Module, structure: Structure) -> nn.Module:
-    """Return a copy, BN folded, in which what may change requires gradients, and nothing else.
+    """Return a copy with folded BN, in which the parameters that may change require gradients.
 
     Raises:
-        ModelError: nothing may change.
+        ModelError: no parameter may change.
     """
     network = fold_batchnorm(small, structure, to_train=True)
     for name, parameter in network.named_parameters():
@@ -245,13 +250,13 @@ def _trainable(small: nn.Module, structure: Structure) -> nn.Module:
 
 
 def _to_train(model: nn.Module, samples: Samples) -> nn.Module:
-    """Return a network in single precision; as it is if it insists on the half that it is in."""
+    """Return a network in single precision; unchanged if it runs only in its half precision."""
     if not any(one.dtype in HALVES for one in model.parameters()):
         return model
     wide = deep_copy(model).to(torch.float32)
     try:
         with torch.no_grad():
             run(wide, with_floats(samples.first(1).inputs, float_dtype(wide)))
-    except Exception:  # whatever a forward pass raises that casts what it reads itself
+    except Exception:  # any error: the forward pass casts to half precision by itself
         return model
     return wide

@@ -1,4 +1,4 @@
-"""How far a cut network is from the dense one, inside and at its outputs."""
+"""Distance of a cut network from the dense one, at the layers' inputs and at the outputs."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from autoprune.core.precision import at_least_single
@@ -16,48 +17,53 @@ from autoprune.structure.groups import LayerSpec, Structure
 from autoprune.structure.inputs import Inputs, outputs_of, run
 from autoprune.structure.surgery import Keep
 
-# Activations of a smaller mean square are as good as zero.
+# Smaller mean squares of activations count as zero.
 SMALLEST_POWER = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
-class Reading:
-    """What one forward pass gave.
+class Recorded:
+    """Activations of one forward pass.
 
     Attributes:
-        inside: what every layer read, by the layer's weight name.
-        outputs: floating outputs, by their place in what the network returned.
+        inputs: input of every layer, by the layer's weight name.
+        outputs: floating-point outputs, by their place in the network's return value.
     """
 
-    inside: Mapping[str, Tensor]
+    inputs: Mapping[str, Tensor]
     outputs: Mapping[str, Tensor]
 
 
-class _Reader(LayerMode):
-    """Keeps what the layers read; of a layer that runs several times, at its last call."""
+class _InputRecorder(LayerMode):
+    """Records the inputs of the layers, at the last call of each."""
 
     def __init__(self, model: nn.Module, structure: Structure) -> None:
         super().__init__(model, structure)
-        self.inside: dict[str, Tensor] = {}
+        self.inputs: dict[str, Tensor] = {}
 
     def visit(self, layer: LayerSpec, source: Tensor) -> Tensor:
-        """Keep the input of an ungrouped layer: its weight says which channels were cut."""
+        """Record the input of an ungrouped layer, whose weight tells which channels were cut."""
         if layer.groups == 1:
-            self.inside[layer.weight] = source
+            self.inputs[layer.weight] = source
         return source
 
 
 class Imitation:
-    """Compares networks cut by one policy with the dense network, in all that their layers read.
+    """Compares networks cut by one policy with the dense network at the inputs of all layers.
 
-    What a layer reads lies behind BN and activation and has the residual sums in it; channels that
-    were cut have no counterpart and are left out. Outputs are compared where they are floating
-    numbers and of one shape for one batch; whole numbers (classes that were chosen already) say
-    nothing of the direction to go.
+    These inputs lie behind BN and activation and contain the residual sums. Channels that were cut
+    have no counterpart and are left out. Outputs are compared where they are floating-point tensors
+    of the same shape in both networks; integers (predicted classes, say) have no gradient.
     """
 
     def __init__(self, dense: nn.Module, structure: Structure, keep: Keep, inputs: Inputs) -> None:
-        """Take the dense network, the entries that stay, and a batch to learn what is usual.
+        """Measure the mean squares that distances are divided by.
+
+        Args:
+            dense: the dense network.
+            structure: structure of the network.
+            keep: kept entries of every tensor.
+            inputs: a batch of calibration data.
 
         Raises:
             ModelError: there is nothing to compare.
@@ -65,38 +71,42 @@ class Imitation:
         self._structure = structure
         self._keep = keep
         with torch.no_grad():
-            usual = self.read(dense, inputs)
-        self._inside_powers = _powers(usual.inside, lambda value: value)
+            usual = self.record(dense, inputs)
+        self._input_powers = _powers(usual.inputs, lambda value: value)
         self._output_powers = _powers(usual.outputs, lambda value: value - value.mean())
-        if not (self._inside_powers or self._output_powers):
+        if not (self._input_powers or self._output_powers):
             raise ModelError(
                 "there is nothing to imitate: the network returns no finite floating numbers, and "
                 "what its layers read is not known."
             )
 
-    def read(self, model: nn.Module, inputs: Inputs) -> Reading:
-        """Run a network, the dense one or a cut one."""
-        with _Reader(model, self._structure) as reader:
+    def record(self, model: nn.Module, inputs: Inputs) -> Recorded:
+        """Run the dense network or a cut one, and return its activations."""
+        with _InputRecorder(model, self._structure) as recorder:
             found = outputs_of(run(model, inputs))
         floating = {place: one for place, one in found.items() if one.is_floating_point()}
-        return Reading(reader.inside, floating)
+        return Recorded(recorder.inputs, floating)
 
-    def is_finite(self, reading: Reading) -> bool:
-        """Whether the outputs hold neither NaN nor infinity; what layers read, without outputs."""
-        outputs = [reading.outputs[p] for p in self._output_powers if p in reading.outputs]
-        return all(bool(one.isfinite().all()) for one in outputs or reading.inside.values())
+    def is_finite(self, recorded: Recorded) -> bool:
+        """Whether all outputs are finite; the inputs of the layers, if there are no outputs."""
+        outputs = [recorded.outputs[p] for p in self._output_powers if p in recorded.outputs]
+        return all(bool(one.isfinite().all()) for one in outputs or recorded.inputs.values())
 
-    def distance(self, small: Reading, dense: Reading) -> Tensor:
-        """Return the mean of ‖s − d‖² / ‖d‖² over what the layers read and the outputs.
+    def distance(self, small: Recorded, dense: Recorded) -> Float[Tensor, ""]:
+        """Return the mean of ‖s − d‖² / ‖d‖² over the inputs of the layers and the outputs.
 
-        All outputs together count as one layer. The d below the line is what is usual, of an
-        output about its mean. Nothing here depends on the task: class scores, maps of them and
-        plain numbers are treated alike.
+        All outputs together count as one layer. The denominator is that of the calibration batch;
+        for outputs it is taken about their mean. The distance does not depend on the task: class
+        scores, segmentation maps and regression outputs are treated alike.
+
+        Args:
+            small: activations of the cut network.
+            dense: activations of the dense network on the same batch.
         """
         parts = [
-            _difference(small.inside[name], self._kept(name, dense.inside[name])) / power
-            for name, power in self._inside_powers.items()
-            if name in small.inside
+            _difference(small.inputs[name], self._kept(name, dense.inputs[name])) / power
+            for name, power in self._input_powers.items()
+            if name in small.inputs
         ]
         outputs = [
             _difference(small.outputs[place], dense.outputs[place]) / power
@@ -107,7 +117,8 @@ class Imitation:
             parts.append(torch.stack(outputs).mean())
         return torch.stack(parts).mean()
 
-    def _kept(self, weight: str, source: Tensor) -> Tensor:
+    def _kept(self, weight: str, source: Shaped[Tensor, " ..."]) -> Shaped[Tensor, " ..."]:
+        """Return the channels of a layer's input that the cut network has."""
         layer = self._structure.layer_of_weight[weight]
         kept = self._keep.get(weight, {}).get(layer.in_dim)
         if kept is None:
@@ -115,17 +126,21 @@ class Imitation:
         return source.index_select(1 if layer.kernel_size else -1, kept)
 
 
-def _difference(one: Tensor, other: Tensor) -> Tensor:
+def _difference(
+    one: Float[Tensor, " *shape"], other: Float[Tensor, " *shape"]
+) -> Float[Tensor, ""]:
     return F.mse_loss(at_least_single(one), at_least_single(other))
 
 
 def _comparable(one: Tensor | None, other: Tensor | None) -> bool:
-    """Whether both are there and of one shape: how many boxes are found differs by network."""
+    """Whether both exist with the same shape: the number of detected boxes may differ."""
     return one is not None and other is not None and one.shape == other.shape and one.numel() > 0
 
 
-def _powers(values: Mapping[str, Tensor], centred: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
-    """Return the mean squares of what is finite, by name."""
+def _powers(
+    values: Mapping[str, Tensor], centred: Callable[[Tensor], Tensor]
+) -> dict[str, Float[Tensor, ""]]:
+    """Return mean squares by name, where they are finite."""
     found = {
         name: centred(at_least_single(value)).square().mean() for name, value in values.items()
     }

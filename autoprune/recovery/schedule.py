@@ -1,4 +1,4 @@
-"""How long a recovery lasts, and its learning rate on the way."""
+"""How long a recovery takes, and its learning rate over time."""
 
 from __future__ import annotations
 
@@ -6,33 +6,41 @@ import time
 from collections.abc import Callable
 from typing import TypeAlias
 
-Pace: TypeAlias = Callable[[int], float]
-"""Steps done → the share of the run that is over; it ends at 1."""
+Schedule: TypeAlias = Callable[[int], float]
+"""Number of steps done → completed fraction of the run, which ends at 1."""
 
-# Share of the run in which the learning rate rises.
+# Fraction of the run in which the learning rate rises.
 WARM_UP = 0.1
 
 
-def by_steps(steps: int) -> Pace:
-    """Return the pace of a run of so many steps, which two equal runs share."""
+def by_steps(steps: int) -> Schedule:
+    """Return the schedule of a run with a given number of steps, which is repeatable."""
     return lambda done: done / steps
 
 
-def by_clock(seconds: float, clock: Callable[[], float] = time.monotonic) -> Pace:
-    """Return the pace of a run that begins now: the schedule fits whatever a step takes."""
+def by_clock(seconds: float, clock: Callable[[], float] = time.monotonic) -> Schedule:
+    """Return the schedule of a run that starts now and takes a given time.
+
+    Args:
+        seconds: duration of the run, however long a step takes.
+        clock: current time in seconds.
+    """
     began = clock()
     return lambda done: (clock() - began) / seconds
 
 
-def first_of(*paces: Pace) -> Pace:
-    """Return the pace of a run that ends with the first of several."""
-    return lambda done: max(pace(done) for pace in paces)
+def first_of(*schedules: Schedule) -> Schedule:
+    """Return the schedule of a run that ends when the first of several schedules ends."""
+    return lambda done: max(schedule(done) for schedule in schedules)
 
 
-def rate(share: float) -> float:
-    """Return the learning rate at a share of the run, as a share of its peak: up, then down to 0.
+def learning_rate(completed: float) -> float:
+    """Return the learning rate as a fraction of its peak: a linear warm-up, then decay to zero.
 
-    Decay to zero within whatever time there is comes close to a training many times as long
+    Linear decay to zero within a given time comes close to a training many times as long
     (Li et al. 2020, "Budgeted training", equation 3 with p = 1).
+
+    Args:
+        completed: completed fraction of the run.
     """
-    return max(0.0, min(share / WARM_UP, (1 - share) / (1 - WARM_UP)))
+    return max(0.0, min(completed / WARM_UP, (1 - completed) / (1 - WARM_UP)))

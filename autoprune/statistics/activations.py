@@ -1,10 +1,11 @@
-"""How active every consumer's inputs are, in one pass over the calibration images."""
+"""Activity of every consumer's inputs, collected in one pass over the calibration samples."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float, Float64, Int
 from torch import Tensor, nn
 
 from autoprune.core.precision import at_least_single
@@ -15,7 +16,7 @@ from autoprune.structure.groups import LayerSpec, Structure
 from autoprune.structure.inputs import run
 from autoprune.structure.tracing.operators import plain_arithmetic
 
-# Classes that are told apart, the most frequent ones: memory grows with their number.
+# Only the most frequent classes are distinguished: memory grows with their number.
 MOST_CLASSES = 32
 
 
@@ -23,29 +24,27 @@ MOST_CLASSES = 32
 class ClassMoments:
     """Mean and variance, within each class, of every channel's mean over positions.
 
-    Attributes:
-        mean, variance: (classes, channels), float64; classes with fewer than two samples are left
-            out.
+    Classes with fewer than two samples are left out.
     """
 
-    mean: Tensor
-    variance: Tensor
+    mean: Float64[Tensor, "classes channels"]
+    variance: Float64[Tensor, "classes channels"]
 
 
 @dataclass(frozen=True, eq=False)
 class Activations:
-    """What one consumer's input channels do, over samples and positions.
+    """Statistics of one consumer's input channels, over samples and positions.
 
     Attributes:
-        magnitude: E|a|, (channels,), float64.
-        active: share of values that are not zero, (channels,), float64.
-        deviation: standard deviation, (channels,), float64.
-        classes: by class; None without labels.
+        magnitude: mean absolute activation, E|a|.
+        active: fraction of values that are not zero.
+        deviation: standard deviation.
+        classes: moments by class; None without labels.
     """
 
-    magnitude: Tensor
-    active: Tensor
-    deviation: Tensor
+    magnitude: Float64[Tensor, " channels"]
+    active: Float64[Tensor, " channels"]
+    deviation: Float64[Tensor, " channels"]
     classes: ClassMoments | None
 
 
@@ -56,8 +55,8 @@ def collect_activations(
 
     Args:
         model: the dense network in evaluation mode.
-        structure: its groups.
-        samples: calibration data; labels are used where they are whole numbers.
+        structure: structure of the network.
+        samples: calibration data; labels are used where they are integers.
     """
     mode = _Collecting(model, structure, _frequent_classes(samples))
     with torch.no_grad(), plain_arithmetic(), mode:
@@ -67,18 +66,20 @@ def collect_activations(
     return {weight: total.result() for weight, total in mode.sums.items()}
 
 
-def _frequent_classes(samples: Samples) -> Tensor | None:
-    """Return the labels that are told apart, most frequent first."""
+def _frequent_classes(samples: Samples) -> Int[Tensor, " classes"] | None:
+    """Return the labels to distinguish, most frequent first; None without labels."""
     if samples.targets is None or not samples.labelled:
         return None
     known = samples.targets[samples.targets != NO_LABEL]
     labels, counts = known.unique(return_counts=True)
-    told_apart: Tensor = labels[counts.argsort(descending=True, stable=True)[:MOST_CLASSES]]
-    return told_apart
+    frequent: Tensor = labels[counts.argsort(descending=True, stable=True)[:MOST_CLASSES]]
+    return frequent
 
 
 class _Collecting(LayerMode):
-    def __init__(self, model: nn.Module, structure: Structure, classes: Tensor | None) -> None:
+    def __init__(
+        self, model: nn.Module, structure: Structure, classes: Int[Tensor, " classes"] | None
+    ) -> None:
         super().__init__(model, structure)
         self._wanted = structure.feeds
         self._classes = classes
@@ -87,7 +88,7 @@ class _Collecting(LayerMode):
         self.sums: dict[str, _Sums] = {}
 
     def begin(self, batch: Samples) -> None:
-        """Take note of the samples that come next."""
+        """Set the samples that the next forward pass runs."""
         self._samples = len(batch)
         if self._classes is not None and batch.targets is not None:
             self._members = (batch.targets == self._classes[:, None]).double()
@@ -110,8 +111,17 @@ class _Sums:
         self._by_class: Tensor = torch.zeros(())
         self._class_sizes: Tensor | None = None
 
-    def add(self, values: Tensor, members: Tensor | None) -> None:
-        """Add (samples, positions, channels); `members` is (classes, samples), 0 or 1."""
+    def add(
+        self,
+        values: Float[Tensor, "samples positions channels"],
+        members: Float64[Tensor, "classes samples"] | None,
+    ) -> None:
+        """Add a batch of activations.
+
+        Args:
+            values: activations.
+            members: 1 where a sample belongs to a class, else 0; None without labels.
+        """
         self._count += values.shape[0] * values.shape[1]
         values = at_least_single(values)
         # Single precision within a sample, where it is exact enough; double over samples.

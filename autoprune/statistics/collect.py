@@ -1,4 +1,4 @@
-"""Statistics of the dense network, gathered in one pass over the calibration data."""
+"""Input moments of every refittable consumer, collected in one pass over the calibration data."""
 
 from __future__ import annotations
 
@@ -29,28 +29,28 @@ def collect_moments(
 
     Args:
         model: the dense network in evaluation mode.
-        structure: its groups.
+        structure: structure of the network.
         samples: calibration data.
-        seed: of the sampled positions.
-        positions: patches per sample and layer.
-        progress: told the samples seen and their total.
+        seed: seed for sampling positions.
+        positions: number of patches per sample and layer.
+        progress: called with the number of samples seen and their total.
     """
-    gathering = _Gathering(model, structure, seed, positions)
+    collecting = _Collecting(model, structure, seed, positions)
     seen = 0
-    with torch.no_grad(), gathering:
+    with torch.no_grad(), collecting:
         for batch in samples.batches_within(BATCH):
             run(model, batch.inputs)
             seen += len(batch)
             progress(seen, len(samples))
-    # A layer that is never laid out as it was traced shows no inputs.
-    return {weight: total.moments() for weight, total in gathering.sums.items() if total.count}
+    # Inputs whose layout never matches the traced one are skipped: such a layer has no moments.
+    return {weight: total.moments() for weight, total in collecting.sums.items() if total.count}
 
 
-class _Gathering(LayerMode):
-    """Adds up what every refittable consumer reads.
+class _Collecting(LayerMode):
+    """Sums up the moments of every refittable consumer's inputs.
 
     Attributes:
-        sums: by weight name.
+        sums: moment sums by weight name.
     """
 
     def __init__(self, model: nn.Module, structure: Structure, seed: int, positions: int) -> None:
@@ -65,7 +65,7 @@ class _Gathering(LayerMode):
                 self.sums[layer.weight] = MomentSum(layer, inputs, weight.device)
 
     def visit(self, layer: LayerSpec, source: Tensor) -> Tensor:
-        """Look at a layer's input; its first resolution stands for all."""
+        """Add a layer's input if it has the traced resolution, which represents all others."""
         if layer.weight in self.sums and is_laid_out(layer, source):
             self.sums[layer.weight].add(source, self._positions, self._generator)
         return source

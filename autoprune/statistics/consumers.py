@@ -1,8 +1,8 @@
-"""What enters every layer, seen while the network runs.
+"""Hooks that observe the inputs of every layer while the network runs.
 
-A unit that is cut is a unit that its consumers no longer read. What a group's units are worth is
-therefore looked at in the inputs of its consumers: behind BN and activation, and wherever the
-channels come from.
+A pruned unit is one that its consumers no longer read. The importance of a group's units is
+therefore measured at the inputs of its consumers: behind BN and activation, and independently of
+which layers produce the channels.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import torch
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
@@ -23,13 +24,13 @@ _LAYERS = {
 }
 
 Apply: TypeAlias = Callable[[Tensor, Tensor], Tensor]
-"""(input, weight) → what the layer makes of them, its other arguments as they were."""
+"""(input, weight) → the layer's output, with its other arguments unchanged."""
 
 
 class LayerMode(TorchFunctionMode):
-    """Runs under a forward pass and is shown every layer's input just before it is read.
+    """Intercepts every layer of a forward pass: its input before, its output after the call.
 
-    Weights that are used without calling their module are seen, too.
+    Layers are recognised by their weights, so that functional calls are intercepted, too.
     """
 
     def __init__(self, model: nn.Module, structure: Structure) -> None:
@@ -42,7 +43,7 @@ class LayerMode(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """See one call."""
+        """Intercept one call."""
         kwargs = dict(kwargs or {})
         if getattr(func, "__name__", "") in _LAYERS:
             source = args[0] if args else kwargs.pop("input")
@@ -58,31 +59,48 @@ class LayerMode(TorchFunctionMode):
 
     @abstractmethod
     def visit(self, layer: LayerSpec, source: Tensor) -> Tensor:
-        """Return what the layer reads: the source, or a stand-in of the same values."""
+        """Return the input that the layer reads: `source`, or a tensor of equal values."""
 
     def passed(self, layer: LayerSpec, source: Tensor, out: Tensor, apply: Apply) -> Tensor:
-        """Return what came of a layer's input, or a stand-in; `apply` does the same to others."""
+        """Return the output of a layer: `out`, or a tensor of equal values.
+
+        Args:
+            layer: the layer.
+            source: its input.
+            out: its output.
+            apply: the same operation for other inputs and weights.
+        """
         return out
 
 
-def by_channel(layer: LayerSpec, source: Tensor, samples: int) -> Tensor | None:
-    """Return a layer's input as (samples, positions, channels).
+def by_channel(
+    layer: LayerSpec, source: Shaped[Tensor, " ..."], samples: int
+) -> Shaped[Tensor, "{samples} positions channels"] | None:
+    """Return a layer's input or output by sample, position and channel.
 
-    None where it is not laid out by samples: then nothing can be said of a single one.
+    Args:
+        layer: the layer.
+        source: its input or output, in the layout of the network.
+        samples: number of samples in the batch.
+
+    Returns:
+        None where the first dimension cannot be split by samples.
     """
     last = source.movedim(1, -1) if layer.kernel_size else source
     if len(source) % samples:
         return None
-    # Windows or tokens folded into the batch are positions of their sample.
+    # Windows or tokens folded into the batch dimension are positions of their sample.
     return last.reshape(samples, -1, last.shape[-1])
 
 
-def unit_sums(group: ChannelGroup, values: Callable[[str], Tensor | None]) -> list[Tensor]:
-    """Return values of a group's units at each of its consumers, (…, units).
+def unit_sums(
+    group: ChannelGroup, values: Callable[[str], Float[Tensor, "*batch channels"] | None]
+) -> list[Float[Tensor, "*batch {group.size}"]]:
+    """Return values of a group's units, summed over the entries of each, per consumer.
 
     Args:
-        group: the units.
-        values: consumer's weight name → values of its input channels, (…, channels), or None.
+        group: the group.
+        values: maps a consumer's weight name to values of its input channels; None if unknown.
     """
     found = []
     for consumer in group.consumers:
@@ -94,10 +112,16 @@ def unit_sums(group: ChannelGroup, values: Callable[[str], Tensor | None]) -> li
 
 
 def batch_within(structure: Structure, limit: int, memory: int) -> int:
-    """Return how many samples may run at once if every layer's output is kept in memory."""
+    """Return the batch size at which all layers' outputs fit into memory.
+
+    Args:
+        structure: structure of the network.
+        limit: largest batch size.
+        memory: bytes for the activations.
+    """
     each = sum(
         layer.positions * structure.shapes[layer.weight][0] * structure.itemsizes[layer.weight]
         for layer in structure.layers
     )
-    # BN and activation keep as much again each.
+    # BN and activation function keep a copy each.
     return int(min(limit, max(1, memory // max(1, 3 * each))))

@@ -1,4 +1,4 @@
-"""What small changes of weights do to the network's output, by its derivatives."""
+"""Second-order effect of small weight changes on the network's output."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float, Float64
 from torch import Tensor, nn
 
 from autoprune.core.precision import at_least_single
@@ -21,21 +22,21 @@ from autoprune.structure.inputs import class_scores, outputs_of, run
 from autoprune.structure.tracing.operators import plain_arithmetic
 
 BATCH = 50
-# Of one layer's gradients, sample by sample, at a time.
+# Memory for the per-sample gradients of one layer's weight.
 GRADIENT_BYTES = 200_000_000
 
 
 @dataclass(frozen=True, eq=False)
 class Change:
-    """Changes that are looked at of one layer, one by one.
+    """Alternative changes of one layer.
 
     Attributes:
-        weight: added to its weight, (changes, weight.numel()).
-        shift: added to its output everywhere, (changes, out).
+        weight: added to the flattened weight.
+        shift: added to the output at every position.
     """
 
-    weight: Tensor
-    shift: Tensor
+    weight: Float[Tensor, "changes numel"]
+    shift: Float[Tensor, "changes outputs"]
 
 
 def output_changes(
@@ -45,38 +46,39 @@ def output_changes(
     samples: Samples,
     temperature: float,
     seed: int,
-) -> dict[str, Tensor]:
-    """Return what changes of weights do to the output, to second order.
+) -> dict[str, Float64[Tensor, " changes"]]:
+    """Return the effect of weight changes on the network's output, to second order.
 
-    Of class scores z that is the KL of softmax(z / T), times T²: half the mean over samples of the
-    squared change of T log p(y), y drawn from the network's own answer, since the KL's curvature is
-    the Fisher information (Martens 2020, "New Insights and Perspectives on the Natural Gradient
-    Method", section 9.2). Of any other output, half its squared change by its own variance. What
-    several layers, and a layer at several positions, do to a sample's output adds up before it is
-    squared.
+    For class scores z this is the KL divergence of softmax(z / T), times T²: half the mean over
+    samples of the squared change of T log p(y), with y drawn from the network's own prediction,
+    since the curvature of the KL is the Fisher information (Martens 2020, "New Insights and
+    Perspectives on the Natural Gradient Method", section 9.2). For any other output it is half the
+    squared change, divided by the output's variance. Changes of several layers, and of one layer at
+    several positions, add up per sample before they are squared.
 
     Args:
         model: the dense network in evaluation mode.
-        structure: of it.
-        changes: by a name that those belong together under, by the layer's weight.
-        samples: to look at.
+        structure: structure of the network.
+        changes: alternative changes, by a name for those made together and by the layer's weight.
+        samples: calibration data.
         temperature: T.
-        seed: of what is drawn.
+        seed: seed for sampling labels and noise.
 
     Returns:
-        (changes,) by name, float64; nothing of names of which a layer is not laid out by samples.
+        The effect of every change, by name. A name is missing where the layout of one of its layers
+        cannot be split by samples.
 
     Raises:
-        ModelError: the network has no derivatives.
+        ModelError: the network cannot be differentiated.
     """
     draw = _Draw(temperature, torch.Generator().manual_seed(seed))
     size = batch_within(structure, BATCH, ACTIVATION_BYTES)
-    # Nearly equal batches: a single sample left over would say nothing about the output's spread.
+    # Nearly equal batches: the spread of the output cannot be estimated from one leftover sample.
     size = -(-len(samples) // -(-len(samples) // size))
     taps = [_ChangeTap(model, structure, changes, len(batch)) for batch in samples.batches(size)]
     with fixed_parameters(model), torch.enable_grad(), plain_arithmetic():
         for tap, batch in zip(taps, samples.batches(size), strict=True):
-            with user_code(_stuck):
+            with user_code(_not_differentiable):
                 with tap:
                     output = run(model, batch.inputs)
                 draw.function(output).backward()
@@ -87,23 +89,23 @@ def output_changes(
     }
 
 
-def _stuck(reason: str) -> ModelError:
+def _not_differentiable(reason: str) -> ModelError:
     return ModelError(f"the network's derivatives cannot be taken: {reason}")
 
 
 class _Draw:
-    """Random functions of outputs whose squared changes are what the output loses."""
+    """Random functions of the output; their mean squared change measures that of the output."""
 
     def __init__(self, temperature: float, generator: torch.Generator) -> None:
         self._temperature = temperature
         self._generator = generator
-        self._spreads: dict[str, Tensor] = {}  # those of the first batch hold for all
+        self._spreads: dict[str, Tensor] = {}  # of the first batch, and used for all
 
-    def function(self, output: Any) -> Tensor:
-        """Return the sum over samples of a function drawn for each."""
+    def function(self, output: Any) -> Float[Tensor, ""]:
+        """Return the sum over samples of a function drawn for each of them."""
         scores = class_scores(output)
         if isinstance(scores, Tensor) and scores.dim() == 2 and scores.shape[1] > 1:
-            return self._surprise(at_least_single(scores) / self._temperature)
+            return self._cross_entropy(at_least_single(scores) / self._temperature)
         total = torch.zeros(())
         for place, value in outputs_of(output).items():
             if value.requires_grad:
@@ -114,18 +116,19 @@ class _Draw:
                     total = total.to(wide.device) + (wide * noise).sum() / spread
         return total
 
-    def _surprise(self, scores: Tensor) -> Tensor:
-        shares = scores.detach().softmax(1).cpu()
-        drawn = torch.multinomial(shares, 1, generator=self._generator)[:, 0]
+    def _cross_entropy(self, scores: Float[Tensor, "samples classes"]) -> Float[Tensor, ""]:
+        """Return the summed loss of labels drawn from the predicted probabilities."""
+        probabilities = scores.detach().softmax(1).cpu()
+        drawn = torch.multinomial(probabilities, 1, generator=self._generator)[:, 0]
         return self._temperature * F.cross_entropy(scores, drawn.to(scores.device), reduction="sum")
 
 
 class _ChangeTap(LayerMode):
-    """Adds up what every change does to every sample, in the backward pass.
+    """Sums up the effect of every change on every sample in the backward pass.
 
     Attributes:
-        effects: (changes, samples) by name.
-        seen: weights of layers whose inputs are laid out by samples.
+        effects: change of the drawn function, of shape (changes, samples), by name.
+        seen: weights of layers whose layout can be split by samples.
     """
 
     def __init__(
@@ -147,18 +150,18 @@ class _ChangeTap(LayerMode):
                 self.effects[name] = change.shift.new_zeros(len(change.shift), samples).double()
 
     def visit(self, layer: LayerSpec, source: Tensor) -> Tensor:
-        """Let gradients begin here if nothing before it has any."""
+        """Start gradients here if no earlier tensor requires any."""
         return source if source.requires_grad else source.detach().requires_grad_()
 
     def passed(self, layer: LayerSpec, source: Tensor, out: Tensor, apply: Apply) -> Tensor:
-        """Look at the gradient of the layer's output when it comes."""
+        """Record the gradient of the layer's output in the backward pass."""
         known = self._by_layer.get(layer.weight)
-        told_apart = is_laid_out(layer, source) and not len(source) % self._samples
-        if known is None or not told_apart or not out.requires_grad:
+        is_by_sample = is_laid_out(layer, source) and not len(source) % self._samples
+        if known is None or not is_by_sample or not out.requires_grad:
             return out
         self.seen.add(layer.weight)
-        # Copies: what the layer has read may be worked on in place; so may what it gives, and a
-        # view that is changed forgets its hooks.
+        # Copies: the input and the output may be modified in place, and a modified view loses its
+        # hooks.
         out = out.clone() if out._is_view() else out
         read = source.detach().clone()
 
@@ -176,8 +179,8 @@ class _ChangeTap(LayerMode):
 
     def _weight_gradients(
         self, layer: LayerSpec, source: Tensor, gradient: Tensor, apply: Apply
-    ) -> Iterator[tuple[slice, Tensor]]:
-        """Yield the gradients of the weight of some samples, (some, weight.numel()), and which."""
+    ) -> Iterator[tuple[slice, Float[Tensor, "chosen numel"]]]:
+        """Yield the weight's gradients for a slice of the samples, and the slice."""
         weight = self._model.get_parameter(layer.weight).detach()
 
         def of_sample(x: Tensor, change: Tensor) -> Tensor:
@@ -185,7 +188,7 @@ class _ChangeTap(LayerMode):
             found: Tensor = pull_back(change)[0]
             return found
 
-        # Under autocast the layer has read another precision than that of its weight.
+        # Under autocast the input has another precision than the weight.
         sources, gradients = (
             value.to(weight.dtype).unflatten(0, (self._samples, -1)) for value in (source, gradient)
         )

@@ -1,13 +1,14 @@
-"""Gradients at the consumers' inputs, of a loss or of anything else."""
+"""Gradients of a scalar, such as a loss, with respect to the consumers' inputs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float, Float64
 from torch import Tensor, nn
 
 from autoprune.core.precision import at_least_single
@@ -18,9 +19,9 @@ from autoprune.structure.groups import LayerSpec, Structure
 from autoprune.structure.inputs import class_scores, run
 from autoprune.structure.tracing.operators import plain_arithmetic
 
-# Labelled samples that gradients are taken of.
+# Number of labelled samples that gradients are computed for.
 SAMPLES = 500
-# Of activations that are kept for the backward pass.
+# Memory for the activations that are kept for the backward pass.
 ACTIVATION_BYTES = 1_000_000_000
 
 Reduce: TypeAlias = Callable[[Tensor, Tensor], Tensor]
@@ -28,26 +29,28 @@ Reduce: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 
 
 class GradientTap(LayerMode):
-    """Splits off what each layer reads, and keeps what its gradient says of every channel.
+    """Reduces the gradient at each layer's input to one value per sample and channel.
 
-    Each layer gets a stand-in of its own, so that the gradient is that through this layer alone,
-    although others may read the same activation.
+    Each layer reads a view of its own, so that the gradient is that through this layer alone, even
+    if other layers read the same activation.
 
     Attributes:
-        found: by weight name, (samples, channels); filled by the backward pass, summed over a
-            layer's calls.
-        inputs: what the layer called last has read.
+        found: reduced values of shape (samples, channels), by weight name; filled by the backward
+            pass and summed over a layer's calls.
+        inputs: the layer called last and its input.
     """
 
-    def __init__(self, model: nn.Module, structure: Structure, samples: int, of: Reduce) -> None:
+    def __init__(
+        self, model: nn.Module, structure: Structure, samples: int, reduce: Reduce
+    ) -> None:
         super().__init__(model, structure)
         self._samples = samples
-        self._reduce = of
+        self._reduce = reduce
         self.found: dict[str, Tensor] = {}
         self.inputs: tuple[LayerSpec, Tensor] | None = None
 
     def visit(self, layer: LayerSpec, source: Tensor) -> Tensor:
-        """Give the layer a stand-in whose gradient is looked at."""
+        """Return a view of the input whose gradient is recorded."""
         start = source if source.requires_grad else source.detach().requires_grad_()
         read = start.view_as(start)
 
@@ -66,21 +69,21 @@ class GradientTap(LayerMode):
 
 def taylor_terms(
     model: nn.Module, structure: Structure, samples: Samples, count: int = SAMPLES
-) -> tuple[Tensor, ...]:
-    """Return how much the loss changes to first order if a unit is zeroed, for every group.
+) -> tuple[Float64[Tensor, " _units"], ...]:
+    """Return the first-order change of the loss if a unit is zeroed, for every group.
 
-    The mean over samples of |Σ a ∂L/∂a|, L the cross-entropy of one sample and the sum over all
-    entries of the unit at all its consumers, (units,), float64.
+    This is the mean over samples of |Σ a ∂L/∂a|, with L the cross-entropy of one sample and the sum
+    over all entries of the unit at all its consumers.
 
     Args:
         model: the dense network in evaluation mode.
-        structure: its groups.
-        samples: with labels.
-        count: how many of them are used.
+        structure: structure of the network.
+        samples: labelled samples.
+        count: number of samples to use.
 
     Raises:
-        ModelError: the output is no class scores.
-        DataError: a label is outside them.
+        ModelError: the output is not a matrix of class scores.
+        DataError: a label is outside the classes.
     """
     samples = samples.first(count)
     batch_size = batch_within(structure, 100, ACTIVATION_BYTES)
@@ -97,11 +100,14 @@ def taylor_terms(
     return tuple(total / len(samples) for total in totals)
 
 
-def _changes(values: Tensor, gradients: Tensor) -> Tensor:
+def _changes(
+    values: Float[Tensor, "samples positions channels"],
+    gradients: Float[Tensor, "samples positions channels"],
+) -> Float64[Tensor, "samples channels"]:
     return (at_least_single(values) * at_least_single(gradients)).sum(1).double()
 
 
-def _loss(logits: Tensor, batch: Samples) -> Tensor:
+def _loss(logits: Any, batch: Samples) -> Float[Tensor, ""]:
     if not isinstance(logits, Tensor) or logits.dim() != 2:
         raise ModelError(
             "gradients need the cross-entropy of class scores (samples, classes), but the model "
@@ -114,7 +120,7 @@ def _loss(logits: Tensor, batch: Samples) -> Tensor:
 
 @contextmanager
 def fixed_parameters(model: nn.Module) -> Iterator[None]:
-    """No gradients of weights: nobody asks for them."""
+    """Turn off the gradients of all parameters inside the context."""
     wanted = [p for p in model.parameters() if p.requires_grad]
     for parameter in wanted:
         parameter.requires_grad_(False)

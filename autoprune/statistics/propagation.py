@@ -1,7 +1,8 @@
 """Importance of the network's final responses, propagated back to every layer's inputs.
 
-|W|ᵀ s through every layer is the backward pass of the network of absolute weights (BN scales
-included, biases left out): residual sums, concatenations and pooling need no rules of their own.
+Propagating |W|ᵀ s through every layer is the backward pass of the network with absolute weights
+(BN scales included, biases left out), so that residual sums, concatenations and pooling need no
+rules.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
+from jaxtyping import Float64
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -21,23 +23,24 @@ from autoprune.structure.inputs import run
 from autoprune.structure.surgery import deep_copy
 from autoprune.structure.tracing.operators import plain_arithmetic
 
-# Inputs so small that no ReLU6 or gate saturates, whatever the layers multiply them by.
+# Value of all inputs: so small that no ReLU6 or gate saturates, however much layers amplify it.
 SMALL = 1e-120
-# r of Inf-FS, as a share of what makes its series diverge; α weighs spread against correlation.
+# r of Inf-FS as a fraction of the value at which its series diverges, and α, which weighs spread
+# against correlation.
 INF_FS_REACH = 0.9
 INF_FS_ALPHA = 0.5
 
 
 def propagate(
     model: nn.Module, structure: Structure, moments: Mapping[str, Moments], inputs: Inputs
-) -> dict[str, Tensor]:
-    """Return the importance of every layer's input channels, (channels,), by weight name.
+) -> dict[str, Float64[Tensor, " _channels"]]:
+    """Return the importance of every layer's input channels, by weight name.
 
     Args:
         model: the dense network in evaluation mode.
-        structure: its groups.
-        moments: of the consumers' inputs.
-        inputs: of one sample; of floats only the shape is used.
+        structure: structure of the network.
+        moments: moments of the consumers' inputs, by weight name.
+        inputs: one sample; only the shape of floating-point tensors is used.
 
     Raises:
         ModelError: the network does not run in double precision.
@@ -67,7 +70,7 @@ def _not_double(reason: str) -> ModelError:
 
 
 def absolute(model: nn.Module, structure: Structure) -> nn.Module:
-    """Return the network of absolute weights in double precision, BN by |γ|/σ, without biases."""
+    """Return the network with absolute weights and BN gains |γ|/σ, no biases, in float64."""
     plain = deep_copy(model).double().eval().requires_grad_(False)
     for layer in structure.layers:
         plain.get_parameter(layer.weight).abs_()
@@ -83,18 +86,21 @@ def absolute(model: nn.Module, structure: Structure) -> nn.Module:
     return plain
 
 
-def _final_importance(moments: Moments | None, responses: Tensor) -> Tensor:
+def _final_importance(
+    moments: Moments | None, responses: Float64[Tensor, "*positions channels"]
+) -> Float64[Tensor, " channels"]:
     channels = responses.shape[-1]
     if moments is None:
         return torch.ones(channels, dtype=torch.float64, device=responses.device)
     return infinite_selection(moments, channels)
 
 
-def infinite_selection(moments: Moments, channels: int) -> Tensor:
-    """Return the Inf-FS scores of a layer's input channels, as shares, (channels,).
+def infinite_selection(moments: Moments, channels: int) -> Float64[Tensor, " {channels}"]:
+    """Return the scores of a layer's input channels by infinite feature selection, summing to 1.
 
-    Two features weigh α max(σᵢ, σⱼ) + (1 − α)(1 − |correlation|); a feature's score sums the
-    weights of all paths from it, (I − r A)⁻¹ − I. Constant features have none.
+    The edge between two features weighs α max(σᵢ, σⱼ) + (1 − α)(1 − |correlation|), and the score
+    of a feature sums the weights of all paths from it, (I − r A)⁻¹ − I (Roffo et al. 2015).
+    Constant features score zero.
     """
     taps = len(moments.mean) // channels
     covariance = moments.covariance
@@ -108,7 +114,7 @@ def infinite_selection(moments: Moments, channels: int) -> Tensor:
     correlation = (covariance / torch.outer(known, known)).abs().clamp_max(1.0)
     larger = torch.maximum(spread[:, None], spread)
     weights = INF_FS_ALPHA * larger + (1 - INF_FS_ALPHA) * (1 - correlation)
-    # A constant is uncorrelated with everything, and worth nothing all the same.
+    # Constants are uncorrelated with all other features, but carry no information.
     weights = weights * torch.outer(spread > 0, spread > 0)
     reach = INF_FS_REACH / torch.linalg.eigvalsh(weights).abs().max().clamp_min(1e-30)
     identity = torch.eye(channels, dtype=weights.dtype, device=weights.device)

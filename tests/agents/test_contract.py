@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from autoprune.agents import reinforcement
+from autoprune.agents.base import SearchProblem, Strategy
 from autoprune.agents.ddpg import agent
 from autoprune.agents.registry import (
     STRATEGIES,
@@ -17,9 +18,8 @@ from autoprune.agents.registry import (
     resolve,
     strategy_class,
 )
-from autoprune.core.policy import Widths
 from autoprune.errors import RunError, UsageError
-from autoprune.study.trial import Trial
+from autoprune.testing import StrategyContract
 
 ALL = [
     ("auto", None),
@@ -44,7 +44,6 @@ ALL = [
 ]
 # They have one answer.
 RULES = ("uniform", "deep", "shallow", "global")
-ROUNDS = 12
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -56,90 +55,27 @@ def _few_updates() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="module", params=ALL, ids=lambda pair: pair[1] or pair[0])
-def who(request: pytest.FixtureRequest) -> tuple[str, str | None]:
-    """A strategy's name and sampler."""
-    pair: tuple[str, str | None] = request.param
-    return pair
+def contract(name: str, sampler: str | None) -> type[StrategyContract]:
+    class Contract(StrategyContract):
+        has_one_answer = name in RULES
+        may_repeat = name == "random"
+        is_random = name in ("random", "bayes", "evolution")
+        needs_budget = strategy_class(name).needs_budget
+
+        def make(self, problem: SearchProblem) -> Strategy:
+            return make_strategy(name, problem, sampler=sampler)
+
+    return Contract
 
 
-@pytest.fixture(scope="module")
-def trials(who: Any, toy: Any, play: Any) -> list[Trial]:
-    """A strategy's first questions about a problem, and their answers."""
-    asked: list[Trial] = play(make_strategy(who[0], toy.problem, sampler=who[1]), toy.value, ROUNDS)
-    return asked
+for _name, _sampler in ALL:
+    _title = (_sampler or _name).replace(":", "_")
+    globals()[f"TestContract_{_title}"] = contract(_name, _sampler)
 
 
 def test_every_strategy_is_tested() -> None:
     needs_a_run = {"recall"}  # test_recall
     assert {name for name, _ in ALL} == set(STRATEGIES) - needs_a_run
-
-
-def test_candidates_are_allowed_and_within_the_budget(toy: Any, trials: list[Trial]) -> None:
-    problem = toy.problem
-    assert trials[0].candidate.kind == "candidate"  # whatever comes, there is a best so far
-    for trial in trials:
-        widths = trial.candidate.widths
-        assert all(type(width) is int for width in widths)
-        assert problem.space.contains(widths)
-        assert trial.candidate.kind == "probe" or problem.projection.fits(widths)
-
-
-def test_probes_leave_trials_for_candidates(who: Any, toy: Any, play: Any) -> None:
-    strategy = make_strategy(who[0], toy.problem, sampler=who[1])
-    for _ in range(toy.problem.trials):
-        (trial,) = play(strategy, toy.value, 1)
-        if trial.candidate.kind == "candidate":
-            return
-    pytest.fail("nothing that could win was proposed")
-
-
-def test_nothing_is_asked_twice_but_by_chance(who: Any, trials: list[Trial]) -> None:
-    asked = [trial.candidate for trial in trials]
-    if who[0] != "random":
-        assert len(set(asked)) == len(asked)
-
-
-@pytest.mark.parametrize("failing", ["some", "all", "the first"])
-def test_failed_trials_are_survived(who: Any, failing: str, make_toy: Any, play: Any) -> None:
-    toy = make_toy([12, 7, 9])
-    seen: list[Widths] = []
-
-    def answer(widths: Widths) -> float | None:
-        seen.append(widths)
-        fails = {"some": len(seen) % 3 == 0, "all": True, "the first": len(seen) == 1}[failing]
-        return None if fails else toy.value(widths)
-
-    trials = play(make_strategy(who[0], toy.problem, sampler=who[1]), answer, ROUNDS)
-    assert len(trials) == (1 if who[0] in RULES else ROUNDS)
-
-
-def test_same_seed_and_answers_same_questions(
-    who: Any, toy: Any, play: Any, trials: list[Trial]
-) -> None:
-    again = play(make_strategy(who[0], toy.problem, sampler=who[1]), toy.value, ROUNDS)
-    assert [t.candidate for t in trials] == [t.candidate for t in again]
-
-
-@pytest.mark.parametrize(
-    ("name", "sampler"), [pair for pair in ALL if pair[0] in ("random", "bayes", "evolution")]
-)
-def test_other_seeds_other_questions(
-    name: str, sampler: str | None, make_toy: Any, play: Any
-) -> None:
-    asked = []
-    for seed in range(2):
-        toy = make_toy([12, 7, 9, 16], seed=seed)
-        trials = play(make_strategy(name, toy.problem, sampler=sampler), toy.value, 8)
-        asked.append([trial.candidate.widths for trial in trials])
-    assert asked[0] != asked[1]
-
-
-def test_rewards_of_any_size_are_learnt(who: Any, make_toy: Any, play: Any) -> None:
-    toy = make_toy([12, 7, 9])
-    for scale in (0.0, 1e12):
-        strategy = make_strategy(who[0], toy.problem, sampler=who[1])
-        assert play(strategy, lambda widths, by=scale: by * toy.value(widths), ROUNDS)
 
 
 @pytest.mark.parametrize(
@@ -162,24 +98,10 @@ def test_unknown_names(name: str, sampler: str | None, message: str, make_toy: A
         assert message in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("name", "sampler"), [pair for pair in ALL if not strategy_class(pair[0]).needs_budget]
-)
-def test_without_a_budget(name: str, sampler: str | None, make_toy: Any, play: Any) -> None:
-    """Costs weigh in the value; the best is neither the whole network nor the least."""
-    check_unbounded(name)
-    toy = make_toy([12, 7, 9], bounded=False)
-    problem = toy.problem
-    cost, dense = problem.costs["flops"], problem.costs["flops"].total(problem.space.sizes)
-
-    def value(widths: Widths) -> float:
-        return float(toy.value(widths) - 4 * cost.total(widths) / dense)
-
-    trials = play(make_strategy(name, problem, sampler=sampler), value, 15)
-    asked = {trial.candidate.widths for trial in trials}
-    assert all(problem.space.contains(widths) for widths in asked) and len(asked) > 10
-    reached = max(trial.value for trial in trials)
-    assert reached > max(value(problem.space.sizes), value(problem.space.lowest))
+@pytest.mark.parametrize("name", sorted({name for name, _ in ALL}))
+def test_what_needs_no_budget_is_taken_without_one(name: str) -> None:
+    if not strategy_class(name).needs_budget:
+        check_unbounded(name)
 
 
 @pytest.mark.parametrize("name", ["uniform", "global"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,24 @@ from autoprune.evaluation.reward import (
     needs_no_budget,
     on_the_scale_of,
 )
+from autoprune.testing import RewardContract
+
+
+class TestBuiltIn(RewardContract):
+    @pytest.fixture(autouse=True, params=BUILT_IN)
+    def _choose(self, request: pytest.FixtureRequest) -> None:
+        self.name: str = request.param
+
+    def make(self) -> str:
+        return self.name
+
+
+class TestCustomScore(RewardContract):
+    def make(self) -> str:
+        return "kl"
+
+    def measurements(self) -> Iterator[Measurement]:
+        yield from (measured(custom=value) for value in (-1.0, 0.0, 0.25))
 
 
 def measured(costs: Mapping[str, float] | None = None, **scores: Any) -> Measurement:

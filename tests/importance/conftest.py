@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Protocol
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from autoprune.data import Samples
 from autoprune.importance import Evidence
-from autoprune.statistics.collect import collect_moments
 from autoprune.statistics.moments import Moments
-from autoprune.structure.tracing.trace import trace
+from autoprune.testing.importance import make_evidence
 
 
 class MakeEvidence(Protocol):
@@ -38,15 +37,13 @@ def evidence_of() -> MakeEvidence:
         seed: int = 0,
         covariances: Mapping[str, Tensor] | None = None,
     ) -> Evidence:
-        structure = trace(model.eval(), inputs)
-        samples = Samples(inputs, labels)
+        evidence = make_evidence(model, inputs, labels, seed)
         if covariances is None:
-            moments = collect_moments(model, structure, samples, 0)
-        else:
-            moments = {
-                weight: Moments(1000, torch.zeros(len(c), dtype=torch.float64), c.double())
-                for weight, c in covariances.items()
-            }
-        return Evidence(model, structure, moments, samples, seed)
+            return evidence
+        moments = {
+            weight: Moments(1000, torch.zeros(len(c), dtype=torch.float64), c.double())
+            for weight, c in covariances.items()
+        }
+        return replace(evidence, moments=moments)
 
     return make

@@ -1,4 +1,4 @@
-"""Losses to expect: their shape, what they foretell, and what there is where nothing is seen."""
+"""Expected losses: their shape, their accuracy, and what replaces those that are not known."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from autoprune.importance import Evidence, Ranking, losses, make_importance, ran
 from autoprune.importance.losses import with_losses
 from autoprune.reconstruction.refit import Refitter
 from autoprune.statistics.collect import collect_moments
-from autoprune.structure.groups import Structure
 from autoprune.structure.surgery import cut, kept_positions
 from autoprune.structure.tracing.trace import trace
 
@@ -46,11 +45,12 @@ def residual() -> nn.Module:
     return Residual().eval()
 
 
-def known(model: nn.Module, samples: Samples) -> tuple[Structure, Refitter, list[Ranking]]:
+def known(model: nn.Module, samples: Samples) -> tuple[Evidence, Refitter, list[Ranking]]:
     structure = trace(model, samples.inputs[:2])
     moments = collect_moments(model, structure, samples, 0)
-    rankings = rank_groups(make_importance("obs"), Evidence(model, structure, moments, samples))
-    return structure, Refitter(model, structure, moments), rankings
+    evidence = Evidence(model, structure, moments, samples)
+    rankings = rank_groups(make_importance("obs"), evidence)
+    return evidence, Refitter(model, structure, moments), rankings
 
 
 def soft_kl(dense: nn.Module, small: nn.Module, samples: Samples) -> float:
@@ -59,16 +59,16 @@ def soft_kl(dense: nn.Module, small: nn.Module, samples: Samples) -> float:
     return float(16 * (p.exp() * (p - q)).sum(1).mean())
 
 
-def test_they_foretell_what_a_cut_of_one_group_does() -> None:
+def test_they_predict_what_a_cut_of_one_group_does() -> None:
     model, samples = residual(), images()
-    structure, refitter, rankings = known(model, samples)
-    found = with_losses(model, structure, rankings, refitter, samples, 4.0, 0)
-    for g, (group, ranking) in enumerate(zip(structure.groups, found, strict=True)):
+    evidence, refitter, rankings = known(model, samples)
+    found = with_losses(rankings, refitter, evidence, 4.0)
+    for g, (group, ranking) in enumerate(zip(evidence.structure.groups, found, strict=True)):
         assert ranking.losses is not None
         for width in (group.size // 2, 3 * group.size // 4):
-            kept = [tuple(range(size)) for size in structure.dense_widths]
+            kept = [tuple(range(size)) for size in evidence.structure.dense_widths]
             kept[g] = ranking.kept(width)
-            keep = kept_positions(model, structure.policy(kept))
+            keep = kept_positions(model, evidence.structure.policy(kept))
             # Only weights: what BN statistics make of it is no change of theirs.
             tensors = {
                 name: value
@@ -81,9 +81,9 @@ def test_they_foretell_what_a_cut_of_one_group_does() -> None:
 
 def test_their_shape() -> None:
     model, samples = residual(), images(60)
-    structure, refitter, rankings = known(model, samples)
-    found = with_losses(model, structure, rankings, refitter, samples, 4.0, 0)
-    for group, ranking, before in zip(structure.groups, found, rankings, strict=True):
+    evidence, refitter, rankings = known(model, samples)
+    found = with_losses(rankings, refitter, evidence, 4.0)
+    for group, ranking, before in zip(evidence.structure.groups, found, rankings, strict=True):
         curve = np.array(ranking.losses)
         assert len(curve) == group.size + 1 and curve[-1] == 0.0
         assert (np.diff(curve) <= 0).all() and (curve[:-1] > 0).all()
@@ -92,10 +92,10 @@ def test_their_shape() -> None:
 
 def test_fewer_widths_where_they_would_be_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
     model, samples = residual(), images(60)
-    structure, refitter, rankings = known(model, samples)
-    every = with_losses(model, structure, rankings, refitter, samples, 4.0, 0)
+    evidence, refitter, rankings = known(model, samples)
+    every = with_losses(rankings, refitter, evidence, 4.0)
     monkeypatch.setattr(losses, "CHANGE_BYTES", 1)
-    few = with_losses(model, structure, rankings, refitter, samples, 4.0, 0)
+    few = with_losses(rankings, refitter, evidence, 4.0)
     for a, b in zip(every, few, strict=True):
         assert np.corrcoef(np.log(a.losses[1:-1]), np.log(b.losses[1:-1]))[0, 1] > 0.97  # type: ignore[index]
 
@@ -104,16 +104,16 @@ def test_fewer_widths_where_they_would_be_too_much(monkeypatch: pytest.MonkeyPat
 def test_a_group_that_nothing_is_seen_of(seen: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """It loses for its errors what others lose for theirs."""
     model, samples = residual(), images(60)
-    structure, refitter, rankings = known(model, samples)
-    every = with_losses(model, structure, rankings, refitter, samples, 4.0, 0)
+    evidence, refitter, rankings = known(model, samples)
+    every = with_losses(rankings, refitter, evidence, 4.0)
     real: Callable[..., Any] = losses.output_changes
 
     def blind(*args: Any) -> dict[str, Tensor]:
-        name = structure.groups[1].name
+        name = evidence.structure.groups[1].name
         return {n: torch.full_like(v, seen) if n == name else v for n, v in real(*args).items()}
 
     monkeypatch.setattr(losses, "output_changes", blind)
-    found = with_losses(model, structure, rankings, refitter, samples, 4.0, 0)
+    found = with_losses(rankings, refitter, evidence, 4.0)
     assert found[0] == every[0]
     assert found[1].losses is not None and rankings[0].errors and rankings[1].errors
     share = sum(every[0].losses or ()) / sum(rankings[0].errors)
@@ -130,6 +130,6 @@ def test_a_network_without_derivatives() -> None:
     torch.manual_seed(0)
     layers: Sequence[nn.Module] = (nn.Flatten(), nn.Linear(192, 8), nn.ReLU(), nn.Linear(8, 4))
     model, samples = Deaf(*layers).eval(), images(60)
-    structure, refitter, rankings = known(model, samples)
+    evidence, refitter, rankings = known(model, samples)
     with pytest.raises(ModelError, match="derivatives cannot be taken"):
-        with_losses(model, structure, rankings, refitter, samples, 4.0, 0)
+        with_losses(rankings, refitter, evidence, 4.0)

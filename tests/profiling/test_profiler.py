@@ -27,6 +27,7 @@ from autoprune.profiling.kit.kit import write_kit
 from autoprune.profiling.profiler import LAYERS_AT_ONCE, profile
 from autoprune.profiling.stopwatch import Timing
 from autoprune.structure.tracing.trace import trace
+from autoprune.testing.backend import SeveralInputs, several_inputs
 
 
 def profiled(backend: Backend, path: Path | None) -> LatencyTable:
@@ -309,41 +310,13 @@ def test_a_small_network_on_this_machine(name: str) -> None:
     assert table.origin.versions and table.origin.device
 
 
-@pytest.mark.parametrize("options", [{"dtype": "bfloat16"}, {"memory_format": "channels_last"}])
-def test_the_measured_network_stays_as_it_is(options: dict[str, Any]) -> None:
-    network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 4, 3))
-    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    make_backend(Conditions(**options)).network(network.train(), IMAGE)()
-    for name, tensor in network.state_dict().items():
-        assert tensor.dtype == torch.float32 and tensor.is_contiguous()
-        assert torch.equal(tensor, before[name])
-    assert network.training
-
-
-class Fused(nn.Module):
-    """An image in floats, tokens, and a list and a dict as outputs."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv, self.words, self.head = nn.Conv2d(1, 4, 3), nn.Embedding(9, 4), nn.Linear(4, 2)
-
-    def forward(self, image: torch.Tensor, tokens: torch.Tensor, unused: torch.Tensor) -> Any:
-        seen, read = self.conv(image).mean((2, 3)), self.words(tokens).mean(1)
-        return [self.head(seen), {"both": self.head(seen + read)}]
-
-
 @pytest.mark.parametrize("form", [tuple, dict])
 @pytest.mark.parametrize("name", ["torch", "onnxruntime"])
 def test_networks_of_several_inputs_are_measured(name: str, form: type) -> None:
     if name == "onnxruntime":
         pytest.importorskip("onnxruntime")
         pytest.importorskip("onnx")
-    parts = {
-        "image": torch.rand(1, 1, 6, 6),
-        "tokens": torch.tensor([[1, 8]]),
-        "unused": torch.ones(1, 2),
-    }
-    network = Fused().eval()
+    parts, network = several_inputs(), SeveralInputs().eval()
     inputs = parts if form is dict else tuple(parts.values())
     made = make_backend(Conditions(backend=name)).network(network, inputs)()
     if name == "onnxruntime":
@@ -355,8 +328,7 @@ def test_networks_of_several_inputs_are_measured(name: str, form: type) -> None:
 
 def test_a_kit_of_several_inputs_is_refused(tmp_path: Path) -> None:
     pytest.importorskip("onnx")
-    inputs = (torch.rand(1, 1, 6, 6), torch.tensor([[1, 8]]), torch.ones(1, 2))
-    network = Fused().eval()
+    inputs, network = tuple(several_inputs().values()), SeveralInputs().eval()
     conditions = Conditions(backend="onnxruntime")
     with pytest.raises(UsageError, match=r"one tensor of floats.*\(1, 1, 6, 6\), \(1, 2\)"):
         write_kit(tmp_path / "kit", network, trace(network, inputs), inputs, conditions)

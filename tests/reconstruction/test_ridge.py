@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from autoprune.reconstruction.ridge import RIDGE, RidgeToPrior, passing
+from autoprune.reconstruction.ridge import RIDGE, RidgeToPrior, targets_behind_clamp
 
 RELU = (0.0, math.inf)
 CLAMPS = [RELU, (0.0, 6.0), (-1.0, 1.0)]
@@ -48,13 +48,23 @@ def test_what_passes_by_hand() -> None:
     wanted = torch.tensor([[-1.0], [-1.0], [2.0], [-1.0]])
     given_ = torch.tensor([[-5.0], [3.0], [-4.0], [0.5]])
     plain = torch.ones(1), torch.zeros(1)
-    assert passing(wanted, plain, RELU)(given_).flatten().tolist() == [-5.0, 0.0, 2.0, 0.0]
+    assert targets_behind_clamp(wanted, plain, RELU)(given_).flatten().tolist() == [
+        -5.0,
+        0.0,
+        2.0,
+        0.0,
+    ]
     # Turned round, below zero is above: 2 is hidden now, and -1 is wanted.
     turned = -torch.ones(1), torch.zeros(1)
-    assert passing(wanted, turned, RELU)(given_).flatten().tolist() == [-1.0, -1.0, 0.0, -1.0]
+    assert targets_behind_clamp(wanted, turned, RELU)(given_).flatten().tolist() == [
+        -1.0,
+        -1.0,
+        0.0,
+        -1.0,
+    ]
     for scale in (math.inf, -math.inf, 0.0):
         unknown = torch.tensor([scale]), torch.zeros(1)
-        assert torch.equal(passing(wanted, unknown, RELU)(given_), wanted)
+        assert torch.equal(targets_behind_clamp(wanted, unknown, RELU)(given_), wanted)
 
 
 @given(st.integers(0, 10**6), st.sampled_from(CLAMPS), st.booleans())
@@ -64,7 +74,7 @@ def test_the_clamp_sees_no_difference_and_nothing_nearer_does(
     wanted, have = 4 * draw(seed, 20, 3), 4 * draw(seed + 1, 20, 3)
     scale = draw(seed + 2, 3)
     shift = draw(seed + 3, *((20, 3) if by_row else (3,)))
-    found = passing(wanted, (scale, shift), clamp)(have)
+    found = targets_behind_clamp(wanted, (scale, shift), clamp)(have)
 
     def seen(outputs: Tensor) -> Tensor:
         return (scale * outputs + shift).clamp(*clamp)
@@ -94,7 +104,7 @@ def test_every_round_comes_nearer_to_what_the_clamp_lets_through(seed: int) -> N
 
     losses = [loss()]
     for _ in range(5):
-        problem.fit(passing(wanted, identity, RELU)(problem.outputs()))
+        problem.fit(targets_behind_clamp(wanted, identity, RELU)(problem.outputs()))
         losses.append(loss())
     assert all(after <= before * (1 + 1e-4) for before, after in pairwise(losses))
     assert losses[-1] < losses[0]

@@ -13,7 +13,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from autoprune.data import Samples
-from autoprune.reconstruction import sequential as sequential_module
 from autoprune.reconstruction.refit import Refitter
 from autoprune.reconstruction.sequential import (
     QUICK_EFFORT,
@@ -22,6 +21,7 @@ from autoprune.reconstruction.sequential import (
     SequentialRepair,
     samples_within,
 )
+from autoprune.reconstruction.targets import rows_to_draw
 from autoprune.statistics.collect import collect_moments
 from autoprune.structure.groups import Structure
 from autoprune.structure.surgery import Keep, cut, kept_positions
@@ -342,7 +342,8 @@ def test_a_broken_shortcut_is_repaired_by_the_branch(
         broken.stem.weight.mul_(0.5)
         broken.stem.bias.mul_(0.5)
     # The stem, which could simply be refitted, has to stay broken.
-    monkeypatch.setattr(sequential_module, "_can_refit", lambda layer: layer.name == "branch")
+    only_the_branch = {"branch.weight": structure.layer_of_weight["branch.weight"]}
+    monkeypatch.setattr(repair, "_layers", only_the_branch)
     before = F.mse_loss(block_sums(broken, IMAGES), target)
     repair.repair(broken, {})
     assert F.mse_loss(block_sums(broken, IMAGES), target) < 0.01 * before
@@ -431,10 +432,9 @@ def test_layers_with_too_few_rows_keep_their_weights(net: Any) -> None:
 
 
 def test_rows_are_bounded_by_memory_but_never_too_few() -> None:
-    rows = sequential_module._rows
-    assert rows(64_000, 16, 144) == rows(64_000, 64, 576) == 64_000
-    assert rows(64_000, 256, 64) == 16_000
-    assert rows(64_000, 512, 4608) == rows(8_000, 512, 4608) == 4 * 4608
+    assert rows_to_draw(64_000, 16, 144) == rows_to_draw(64_000, 64, 576) == 64_000
+    assert rows_to_draw(64_000, 256, 64) == 16_000
+    assert rows_to_draw(64_000, 512, 4608) == rows_to_draw(8_000, 512, 4608) == 4 * 4608
 
 
 def test_a_quick_repair_takes_fewer_samples_and_rows(net: Any) -> None:

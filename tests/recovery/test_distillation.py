@@ -15,7 +15,7 @@ from autoprune.data import Samples, Split, load_splits
 from autoprune.errors import ModelError
 from autoprune.models.demo import load_demo
 from autoprune.recovery import distillation, whitening
-from autoprune.recovery.distillation import Lesson, Recovery, recover
+from autoprune.recovery.distillation import DistillationTask, Recovery, recover
 from autoprune.recovery.schedule import by_steps
 from autoprune.structure.groups import Structure
 from autoprune.structure.surgery import cut, kept_positions
@@ -37,7 +37,7 @@ class Images(Split):
         return Samples(self.inputs[list(indices)], None)
 
 
-class Course:
+class Setting:
     """The demo network, its images, and cuts of it."""
 
     def __init__(self) -> None:
@@ -48,16 +48,16 @@ class Course:
         self.check = splits.val.take(range(150))
         self.structure: Structure = analyze(self.dense, self.check.inputs[:2])
 
-    def lesson(self, kept: float = 1.0, **changes: Any) -> Lesson:
+    def task(self, kept: float = 1.0, **changes: Any) -> DistillationTask:
         units = [range(max(1, round(kept * size))) for size in self.structure.dense_widths]
         keep = kept_positions(self.dense, self.structure.policy(units))
         given = {"dense": self.dense, "images": self.images, "check": self.check}
-        return Lesson(structure=self.structure, keep=keep, seed=0, **{**given, **changes})
+        return DistillationTask(structure=self.structure, keep=keep, seed=0, **{**given, **changes})
 
 
 @pytest.fixture
-def course() -> Course:
-    return Course()
+def setting() -> Setting:
+    return Setting()
 
 
 def weights(model: nn.Module) -> dict[str, Tensor]:
@@ -68,69 +68,69 @@ def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-def train(lesson: Lesson, steps: int) -> tuple[nn.Module, Recovery]:
-    small = cut(lesson.dense, lesson.keep)
-    return small, recover(small, lesson, by_steps(steps))
+def train(task: DistillationTask, steps: int) -> tuple[nn.Module, Recovery]:
+    small = cut(task.dense, task.keep)
+    return small, recover(small, task, by_steps(steps))
 
 
-def test_an_intact_copy_is_handed_back(course: Course) -> None:
-    _, found = train(course.lesson(), 20)
+def test_an_intact_copy_is_handed_back(setting: Setting) -> None:
+    _, found = train(setting.task(), 20)
     # Folding BN into the teacher's layers leaves differences of rounding.
     assert found.after <= found.before < 1e-8
     with torch.no_grad():
-        difference = found.network(course.check.inputs) - course.dense(course.check.inputs)
+        difference = found.network(setting.check.inputs) - setting.dense(setting.check.inputs)
     assert difference.abs().max() < 1e-3
 
 
-def test_a_cut_network_comes_nearer(course: Course) -> None:
-    small, found = train(course.lesson(0.5), 120)
+def test_a_cut_network_comes_nearer(setting: Setting) -> None:
+    small, found = train(setting.task(0.5), 120)
     assert found.after < 0.3 * found.before
     with torch.no_grad():
-        dense, cut_, new = (m(course.check.inputs) for m in (course.dense, small, found.network))
+        dense, cut_, new = (m(setting.check.inputs) for m in (setting.dense, small, found.network))
     assert (new - dense).square().mean() < 0.5 * (cut_ - dense).square().mean()
     assert found.steps == 120
 
 
-def test_neither_network_is_changed(course: Course) -> None:
-    lesson = course.lesson(0.5)
-    dense, small = weights(course.dense), cut(course.dense, lesson.keep)
+def test_neither_network_is_changed(setting: Setting) -> None:
+    task = setting.task(0.5)
+    dense, small = weights(setting.dense), cut(setting.dense, task.keep)
     before = weights(small)
-    found = recover(small, lesson, by_steps(8))
-    assert same(weights(course.dense), dense)
+    found = recover(small, task, by_steps(8))
+    assert same(weights(setting.dense), dense)
     assert same(weights(small), before)
     assert found.network is not small
-    assert all(p.grad is None for p in [*small.parameters(), *course.dense.parameters()])
+    assert all(p.grad is None for p in [*small.parameters(), *setting.dense.parameters()])
     assert not any(module.training for module in found.network.modules())
 
 
-def test_equal_seeds_and_steps_give_equal_networks(course: Course) -> None:
-    lesson = course.lesson(0.5)
-    small = cut(course.dense, lesson.keep)
-    one, two = (recover(small, lesson, by_steps(12)).network for _ in range(2))
+def test_equal_seeds_and_steps_give_equal_networks(setting: Setting) -> None:
+    task = setting.task(0.5)
+    small = cut(setting.dense, task.keep)
+    one, two = (recover(small, task, by_steps(12)).network for _ in range(2))
     assert same(weights(one), weights(two))
 
 
-def test_statistics_of_batchnorm_stay(course: Course) -> None:
-    small, found = train(course.lesson(0.5), 12)
+def test_statistics_of_batchnorm_stay(setting: Setting) -> None:
+    small, found = train(setting.task(0.5), 12)
     buffers = dict(small.named_buffers())
     assert buffers
     assert all(torch.equal(buffers[name], b) for name, b in found.network.named_buffers())
 
 
-def test_frozen_weights_learn_and_stay_marked(course: Course) -> None:
-    lesson = course.lesson(0.5)
-    small = cut(course.dense, lesson.keep).requires_grad_(False)
-    found = recover(small, lesson, by_steps(12))
+def test_frozen_weights_learn_and_stay_marked(setting: Setting) -> None:
+    task = setting.task(0.5)
+    small = cut(setting.dense, task.keep).requires_grad_(False)
+    found = recover(small, task, by_steps(12))
     assert not same(weights(small), weights(found.network))
     assert not any(p.requires_grad for p in found.network.parameters())
 
 
-def test_what_is_to_keep_its_values_is_not_trained(course: Course) -> None:
+def test_what_is_to_keep_its_values_is_not_trained(setting: Setting) -> None:
     """A frozen layer before a BN that learns, a frozen BN behind a layer that learns, a bias."""
     fixed = {"stem.0.weight", "widen.1.weight", "widen.1.bias", "head.bias"}
-    assert fixed <= dict(course.dense.named_parameters()).keys()
-    course.structure = course.structure.leaving(fixed)
-    small, found = train(course.lesson(0.5), 30)
+    assert fixed <= dict(setting.dense.named_parameters()).keys()
+    setting.structure = setting.structure.leaving(fixed)
+    small, found = train(setting.task(0.5), 30)
     assert found.network is not small and found.after < found.before
     before = weights(small)
     changed = {
@@ -139,74 +139,74 @@ def test_what_is_to_keep_its_values_is_not_trained(course: Course) -> None:
     assert changed == {name for name, _ in small.named_parameters()} - fixed
 
 
-def test_nothing_that_may_be_trained_is_said(course: Course) -> None:
-    everything = frozenset(name for name, _ in course.dense.named_parameters())
-    course.structure = course.structure.leaving(everything)
+def test_nothing_that_may_be_trained_is_said(setting: Setting) -> None:
+    everything = frozenset(name for name, _ in setting.dense.named_parameters())
+    setting.structure = setting.structure.leaving(everything)
     with pytest.raises(ModelError, match="every parameter is frozen or excluded; train_frozen"):
-        train(course.lesson(0.5), 4)
+        train(setting.task(0.5), 4)
 
 
-def test_every_image_is_seen_once_before_any_comes_again(course: Course) -> None:
-    course.images = Images(torch.randn(5 * distillation.CPU_BATCH, 1, 8, 8))
-    train(course.lesson(0.5), 4)
-    assert sorted(course.images.taken) == list(range(5 * distillation.CPU_BATCH))
+def test_every_image_is_seen_once_before_any_comes_again(setting: Setting) -> None:
+    setting.images = Images(torch.randn(5 * distillation.CPU_BATCH, 1, 8, 8))
+    train(setting.task(0.5), 4)
+    assert sorted(setting.images.taken) == list(range(5 * distillation.CPU_BATCH))
 
 
 def test_a_run_that_goes_astray_gives_nothing_worse(
-    course: Course, monkeypatch: pytest.MonkeyPatch
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(whitening, "RATE", 1e3)
-    _, found = train(course.lesson(0.5), 8)
+    _, found = train(setting.task(0.5), 8)
     assert found.after <= found.before
     assert all(bool(p.isfinite().all()) for p in found.network.parameters())
 
 
 def test_a_smaller_rate_saves_a_run_that_went_astray(
-    course: Course, monkeypatch: pytest.MonkeyPatch
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(whitening, "RATE", 1.0)
     monkeypatch.setattr(distillation, "BACK_OFF", 0.01)
-    small, found = train(course.lesson(0.5), 80)
+    small, found = train(setting.task(0.5), 80)
     assert found.after < 0.8 * found.before
     assert found.network is not small
 
 
-def test_broken_images_teach_nothing(course: Course) -> None:
-    course.images.inputs = torch.full((64, 1, 8, 8), torch.nan)
-    small, found = train(course.lesson(0.5), 8)
+def test_broken_images_teach_nothing(setting: Setting) -> None:
+    setting.images.inputs = torch.full((64, 1, 8, 8), torch.nan)
+    small, found = train(setting.task(0.5), 8)
     assert found.network is small
     assert found.after == found.before
 
 
-def test_an_interrupt_keeps_the_best_so_far(course: Course) -> None:
-    lesson = course.lesson(0.5)
-    small = cut(course.dense, lesson.keep)
+def test_an_interrupt_keeps_the_best_so_far(setting: Setting) -> None:
+    task = setting.task(0.5)
+    small = cut(setting.dense, task.keep)
 
     def interrupt(share: float) -> None:
         if share > 0.6:
             raise KeyboardInterrupt
 
-    found = recover(small, lesson, by_steps(40), interrupt)
+    found = recover(small, task, by_steps(40), interrupt)
     assert found.interrupted
     assert found.steps == 25
     assert found.after < found.before
 
 
 def test_an_interrupt_before_the_first_step(
-    course: Course, monkeypatch: pytest.MonkeyPatch
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(distillation, "find_bases", interrupt)
-    small, found = train(course.lesson(0.5), 8)
+    small, found = train(setting.task(0.5), 8)
     assert found.network is small and found.interrupted and found.steps == 0
 
 
-def test_time_over_at_once_hands_back_what_was_given(course: Course) -> None:
-    lesson = course.lesson(0.5)
-    small = cut(course.dense, lesson.keep)
-    found = recover(small, lesson, lambda steps: 1.0)
+def test_time_over_at_once_hands_back_what_was_given(setting: Setting) -> None:
+    task = setting.task(0.5)
+    small = cut(setting.dense, task.keep)
+    found = recover(small, task, lambda steps: 1.0)
     assert (found.network, found.steps, found.after) == (small, 0, found.before)
 
 
@@ -222,9 +222,11 @@ def test_dense_prediction(net: Any) -> None:
     inputs = torch.randn(96, 3, 6, 6)
     structure = analyze(model, inputs[:2])
     keep = kept_positions(model, structure.policy([range(5)]))
-    lesson = Lesson(model, structure, keep, Images(inputs[32:]), Samples(inputs[:32], None), 0)
+    task = DistillationTask(
+        model, structure, keep, Images(inputs[32:]), Samples(inputs[:32], None), 0
+    )
     small = cut(model, keep)
-    found = recover(small, lesson, by_steps(20))
+    found = recover(small, task, by_steps(20))
     with torch.no_grad():
         before, after = (
             (m(inputs) - model(inputs)).square().mean() for m in (small, found.network)
@@ -244,16 +246,16 @@ class Returning(nn.Module):
         return self.make(self.inner(x))
 
 
-def test_a_network_that_insists_on_its_precision_learns_in_it(course: Course) -> None:
+def test_a_network_that_insists_on_its_precision_learns_in_it(setting: Setting) -> None:
     class Casting(Returning):
         def forward(self, x: Tensor) -> Any:
             return self.inner(x.bfloat16()).float()
 
-    course.dense.bfloat16()
-    dense = Casting(course.dense, nn.Identity()).eval()
-    structure = analyze(dense, course.check.first(2).inputs)
+    setting.dense.bfloat16()
+    dense = Casting(setting.dense, nn.Identity()).eval()
+    structure = analyze(dense, setting.check.first(2).inputs)
     keep = kept_positions(dense, structure.policy([range(s // 2) for s in structure.dense_widths]))
-    _, found = train(Lesson(dense, structure, keep, course.images, course.check, 0), 25)
+    _, found = train(DistillationTask(dense, structure, keep, setting.images, setting.check, 0), 25)
     assert found.after < 0.8 * found.before
 
 
@@ -263,13 +265,15 @@ class Output:
     other: Tensor | None = None
 
 
-def returning(course: Course, make: Callable[[Tensor], Any], kept: float = 0.5) -> Lesson:
-    dense = Returning(copy.deepcopy(course.dense), make).eval()
-    structure = analyze(course.dense, course.check.first(2).inputs)
+def returning(
+    setting: Setting, make: Callable[[Tensor], Any], kept: float = 0.5
+) -> DistillationTask:
+    dense = Returning(copy.deepcopy(setting.dense), make).eval()
+    structure = analyze(setting.dense, setting.check.first(2).inputs)
     units = [range(max(1, round(kept * size))) for size in structure.dense_widths]
-    structure = analyze(dense, course.check.first(2).inputs)
+    structure = analyze(dense, setting.check.first(2).inputs)
     keep = kept_positions(dense, structure.policy(units))
-    return Lesson(dense, structure, keep, course.images, course.check, 0)
+    return DistillationTask(dense, structure, keep, setting.images, setting.check, 0)
 
 
 @pytest.mark.parametrize(
@@ -284,44 +288,44 @@ def returning(course: Course, make: Callable[[Tensor], Any], kept: float = 0.5) 
     ],
     ids=["tuple", "dict", "dataclass", "nested", "whole numbers", "detached"],
 )
-def test_outputs_of_any_form(make: Callable[[Tensor], Any], course: Course) -> None:
-    lesson = returning(course, make)
-    small, found = train(lesson, 25)
+def test_outputs_of_any_form(make: Callable[[Tensor], Any], setting: Setting) -> None:
+    task = returning(setting, make)
+    small, found = train(task, 25)
     assert found.after < 0.7 * found.before
     with torch.no_grad():
         dense, cut_, new = (
-            m.inner(course.check.inputs)  # type: ignore[operator]
-            for m in (lesson.dense, small, found.network)
+            m.inner(setting.check.inputs)  # type: ignore[operator]
+            for m in (task.dense, small, found.network)
         )
     assert (new - dense).square().mean() < 0.8 * (cut_ - dense).square().mean()
 
 
-def test_outputs_count_by_their_own_power(course: Course) -> None:
+def test_outputs_count_by_their_own_power(setting: Setting) -> None:
     """A second output a thousand times as large, but alike, changes nothing of the distance."""
-    one, two = (returning(course, make) for make in (lambda y: y, lambda y: (y, 1000 * y)))
-    alone, both = (train(lesson, 1)[1] for lesson in (one, two))
+    one, two = (returning(setting, make) for make in (lambda y: y, lambda y: (y, 1000 * y)))
+    alone, both = (train(task, 1)[1] for task in (one, two))
     assert both.before == pytest.approx(alone.before, rel=1e-4)
 
 
-def test_a_network_without_gradients_is_refused(course: Course) -> None:
-    lesson = returning(course, lambda y: y)
-    lesson.dense.forward = torch.no_grad()(lesson.dense.forward)
-    small = cut(lesson.dense, lesson.keep)
+def test_a_network_without_gradients_is_refused(setting: Setting) -> None:
+    task = returning(setting, lambda y: y)
+    task.dense.forward = torch.no_grad()(task.dense.forward)
+    small = cut(task.dense, task.keep)
     small.forward = torch.no_grad()(type(small).forward.__get__(small))
     with pytest.raises(ModelError, match="without gradients: nothing can be learnt"):
-        recover(small, lesson, by_steps(4))
+        recover(small, task, by_steps(4))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
-def test_networks_of_any_precision(dtype: torch.dtype, course: Course) -> None:
-    course.dense.to(dtype)
-    course.images.inputs = course.images.inputs.to(dtype)
-    course.check = Samples(course.check.inputs[:50].to(dtype), None)
-    small, found = train(course.lesson(0.5), 12)
+def test_networks_of_any_precision(dtype: torch.dtype, setting: Setting) -> None:
+    setting.dense.to(dtype)
+    setting.images.inputs = setting.images.inputs.to(dtype)
+    setting.check = Samples(setting.check.inputs[:50].to(dtype), None)
+    small, found = train(setting.task(0.5), 12)
     assert found.after < 0.8 * found.before
     with torch.no_grad():
         dense, cut_, new = (
-            m(course.check.inputs).double() for m in (course.dense, small, found.network)
+            m(setting.check.inputs).double() for m in (setting.dense, small, found.network)
         )
     assert (new - dense).square().mean() < (cut_ - dense).square().mean()
     kinds = [tensor.dtype for tensor in small.state_dict().values()]

@@ -1,0 +1,40 @@
+"""Contract suites for plug-ins, to run with pytest.
+
+A suite is a class of tests. Subclass it in a test file under a name that pytest collects, and say
+how the plug-in is made:
+
+    from autoprune.testing import ImportanceContract
+
+    class TestMine(ImportanceContract):
+        def make(self):
+            return MyImportance()
+
+Class attributes of a suite describe what a plug-in does not promise. The suites need pytest, which
+`pip install autoprune` does not install.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+# Before the imports: assertions in the suites then explain themselves as in any test file.
+pytest.register_assert_rewrite(
+    *(
+        f"{__name__}.{kind}"
+        for kind in ("backend", "cost_model", "importance", "reward", "strategy")
+    )
+)
+
+from autoprune.testing.backend import BackendContract  # noqa: E402
+from autoprune.testing.cost_model import CostModelContract  # noqa: E402
+from autoprune.testing.importance import ImportanceContract  # noqa: E402
+from autoprune.testing.reward import RewardContract  # noqa: E402
+from autoprune.testing.strategy import StrategyContract  # noqa: E402
+
+__all__ = [
+    "BackendContract",
+    "CostModelContract",
+    "ImportanceContract",
+    "RewardContract",
+    "StrategyContract",
+]

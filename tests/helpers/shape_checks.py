@@ -1,0 +1,15 @@
+"""Checks the signatures of some packages at every call, shapes included.
+
+Imported before any of them. An option of pytest would not do: the workers of pytest-xdist read the
+conftest files, but not the options of the command line, before the first import.
+"""
+
+from __future__ import annotations
+
+from jaxtyping import install_import_hook
+
+PACKAGES = tuple(
+    f"autoprune.{name}" for name in ("statistics", "reconstruction", "importance", "recovery")
+)
+
+install_import_hook(PACKAGES, "beartype.beartype")

@@ -1,0 +1,33 @@
+"""The contract of backends, for every built-in one."""
+
+from __future__ import annotations
+
+import pytest
+
+from autoprune.cost.latency.conditions import Conditions
+from autoprune.profiling.backends.base import Backend, make_backend
+from autoprune.testing import BackendContract
+
+CONDITIONS = [
+    Conditions(backend="torch"),
+    Conditions(backend="torch", dtype="bfloat16"),
+    Conditions(backend="torch", memory_format="channels_last"),
+    Conditions(backend="onnxruntime"),
+    pytest.param(Conditions(backend="torch-compile"), marks=pytest.mark.slow),
+]
+
+
+class TestBuiltIn(BackendContract):
+    @pytest.fixture(
+        autouse=True,
+        params=CONDITIONS,
+        ids=["torch", "bfloat16", "channels_last", "onnxruntime", "torch-compile"],
+    )
+    def _choose(self, request: pytest.FixtureRequest) -> None:
+        self.conditions: Conditions = request.param
+        if self.conditions.backend == "onnxruntime":
+            pytest.importorskip("onnxruntime")
+            pytest.importorskip("onnx")
+
+    def make(self) -> Backend:
+        return make_backend(self.conditions)
