@@ -28,7 +28,7 @@ def test_arguments_that_do_not_fit_together_are_refused() -> None:
 
 def test_results_of_the_wrong_shape_are_refused() -> None:
     problem = RidgeToPrior(torch.randn(9, 4), torch.randn(3, 4), True)
-    problem.weight = problem.weight[0]
+    problem._inputs = problem._inputs[None]
     with pytest.raises(TypeCheckError, match=r"(?s)return value.*rows outputs"):
         problem.outputs()
 
