@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -163,31 +164,26 @@ class _ChangeTap(LayerMode):
         # Copies: the input and the output may be modified in place, and a modified view loses its
         # hooks.
         out = out.clone() if out._is_view() else out
-        read = source.detach().clone()
-
-        def record(gradient: Tensor) -> None:
-            for chosen, weights in self._weight_gradients(layer, read, gradient, apply):
-                for name, change in known.items():
-                    self.effects[name][:, chosen] += change.weight.to(weights) @ weights.T
-            shifts = by_channel(layer, at_least_single(gradient), self._samples)
-            assert shifts is not None
-            for name, change in known.items():
-                self.effects[name] += change.shift.to(shifts) @ shifts.sum(1).T
-
-        out.register_hook(record)
+        out.register_hook(partial(self._record, layer, source.detach().clone(), apply))
         return out
+
+    def _record(self, layer: LayerSpec, source: Tensor, apply: Apply, gradient: Tensor) -> None:
+        """Add the effects of a layer's changes, given the gradient of its output."""
+        known = self._by_layer[layer.weight]
+        for chosen, weights in self._weight_gradients(layer, source, gradient, apply):
+            for name, change in known.items():
+                self.effects[name][:, chosen] += change.weight.to(weights) @ weights.T
+        shifts = by_channel(layer, at_least_single(gradient), self._samples)
+        assert shifts is not None
+        for name, change in known.items():
+            self.effects[name] += change.shift.to(shifts) @ shifts.sum(1).T
 
     def _weight_gradients(
         self, layer: LayerSpec, source: Tensor, gradient: Tensor, apply: Apply
     ) -> Iterator[tuple[slice, Float[Tensor, "chosen numel"]]]:
         """Yield the weight's gradients for a slice of the samples, and the slice."""
         weight = self._model.get_parameter(layer.weight).detach()
-
-        def of_sample(x: Tensor, change: Tensor) -> Tensor:
-            pull_back = torch.func.vjp(lambda w: apply(x, w), weight)[1]
-            found: Tensor = pull_back(change)[0]
-            return found
-
+        of_samples = torch.func.vmap(partial(_weight_gradient, apply, weight))
         # Under autocast the input has another precision than the weight.
         sources, gradients = (
             value.to(weight.dtype).unflatten(0, (self._samples, -1)) for value in (source, gradient)
@@ -195,5 +191,12 @@ class _ChangeTap(LayerMode):
         at_once = max(1, GRADIENT_BYTES // weight.nbytes)
         for start in range(0, self._samples, at_once):
             chosen = slice(start, start + at_once)
-            every = torch.func.vmap(of_sample)(sources[chosen], gradients[chosen])
+            every = of_samples(sources[chosen], gradients[chosen])
             yield chosen, at_least_single(every.flatten(1))
+
+
+def _weight_gradient(apply: Apply, weight: Tensor, source: Tensor, gradient: Tensor) -> Tensor:
+    """Return the gradient of a layer's weight, given that of its output for one sample."""
+    pull_back = torch.func.vjp(lambda w: apply(source, w), weight)[1]
+    found: Tensor = pull_back(gradient)[0]
+    return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, TypeAlias
 
 import torch
@@ -53,18 +54,18 @@ class GradientTap(LayerMode):
         """Return a view of the input whose gradient is recorded."""
         start = source if source.requires_grad else source.detach().requires_grad_()
         read = start.view_as(start)
-
-        def record(gradient: Tensor) -> None:
-            value = by_channel(layer, read.detach(), self._samples)
-            change = by_channel(layer, gradient, self._samples)
-            if value is not None and change is not None:
-                new = self._reduce(value, change)
-                before = self.found.get(layer.weight)
-                self.found[layer.weight] = new if before is None else before + new
-
-        read.register_hook(record)
+        read.register_hook(partial(self._record, layer, read.detach()))
         self.inputs = (layer, read)
         return read
+
+    def _record(self, layer: LayerSpec, source: Tensor, gradient: Tensor) -> None:
+        """Add the reduced gradient at a layer's input."""
+        value = by_channel(layer, source, self._samples)
+        change = by_channel(layer, gradient, self._samples)
+        if value is not None and change is not None:
+            new = self._reduce(value, change)
+            before = self.found.get(layer.weight)
+            self.found[layer.weight] = new if before is None else before + new
 
 
 def taylor_terms(

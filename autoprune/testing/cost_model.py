@@ -50,10 +50,10 @@ class CostModelContract:
         """Return the cost model of a network."""
         raise NotImplementedError
 
-    @pytest.fixture(params=NETWORKS.values(), ids=NETWORKS.keys())
+    @pytest.fixture(params=NETWORKS)
     def network(self, request: pytest.FixtureRequest) -> Network:
         """A network with every kind of group."""
-        model = request.param().eval()
+        model = NETWORKS[request.param]().eval()
         return Network(model, IMAGES[:1], trace(model, IMAGES[:1]))
 
     def test_it_has_a_name_and_a_unit(self, network: Network) -> None:

@@ -45,10 +45,10 @@ class ImportanceContract:
         """Return the criterion under test."""
         raise NotImplementedError
 
-    @pytest.fixture(params=NETWORKS.values(), ids=NETWORKS.keys())
+    @pytest.fixture(params=NETWORKS)
     def model(self, request: pytest.FixtureRequest) -> nn.Module:
         """A network with every kind of group."""
-        return randomized(request.param())
+        return randomized(NETWORKS[request.param]())
 
     @pytest.fixture
     def evidence(self, model: nn.Module) -> Evidence:

@@ -74,8 +74,15 @@ def measurement(scores: Scores, scale: float = 1.0) -> Measurement:
 
 def _better(scores: Scores) -> Scores:
     """Return scores that are better in everything known."""
-    lower = {"kl": scores.kl, "soft_kl": scores.soft_kl, "loss": scores.loss}
-    better = {name: None if value is None else value / 2 for name, value in lower.items()}
-    top1 = None if scores.top1 is None else (scores.top1 + 1) / 2
-    custom = None if scores.custom is None else scores.custom + 1
-    return replace(scores, **better, top1=top1, custom=custom)
+
+    def lower(value: float | None) -> float | None:
+        return None if value is None else value / 2
+
+    return replace(
+        scores,
+        kl=lower(scores.kl),
+        soft_kl=lower(scores.soft_kl),
+        loss=lower(scores.loss),
+        top1=None if scores.top1 is None else (scores.top1 + 1) / 2,
+        custom=None if scores.custom is None else scores.custom + 1,
+    )

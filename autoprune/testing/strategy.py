@@ -31,11 +31,10 @@ class StrategyContract:
         """Return a new strategy for a problem."""
         raise NotImplementedError
 
-    @pytest.fixture(scope="class", params=PROBLEMS.values(), ids=PROBLEMS.keys())
+    @pytest.fixture(scope="class", params=PROBLEMS)
     def toy(self, request: pytest.FixtureRequest) -> Toy:
         """A problem of every kind."""
-        toy: Toy = request.param()
-        return toy
+        return PROBLEMS[request.param]()
 
     @pytest.fixture(scope="class")
     def trials(self, toy: Toy) -> list[Trial]:

@@ -1,7 +1,9 @@
 """Checks the signatures of some packages at every call, shapes included.
 
 Imported before any of them. An option of pytest would not do: the workers of pytest-xdist read the
-conftest files, but not the options of the command line, before the first import.
+conftest files, but not the options of the command line, before the first import. Functions inside
+functions are wrapped at every call of the outer one, which takes milliseconds: in what runs often,
+a method or a `partial` does better.
 """
 
 from __future__ import annotations
