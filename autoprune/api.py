@@ -146,9 +146,7 @@ def search(
     (run.load_config if resume else run.check_free)()  # before anything is written
     with forwarded_notes(progress), run.held():
         if wrapper is not model:
-            log.info(
-                "the network inside %s is searched, and returned without it", type_of(wrapper)
-            )
+            log.info("the network inside %s is searched, and returned without it", type_of(wrapper))
         begun: dict[str, Any] = {}
         if resume:
             begun = resume_run(run, settings, config)

@@ -13,6 +13,7 @@ from autoprune.core.progress import Progress
 from autoprune.data import Partition
 from autoprune.data.forms import Inputs
 from autoprune.engine.clock import Clock
+from autoprune.engine.limits import StageLimits
 from autoprune.evaluation.reward import DEFAULT_REWARD, NamedReward, find_reward
 from autoprune.options.search import SearchConfig
 from autoprune.study.run_directory import RunDirectory
@@ -60,3 +61,8 @@ class SearchContext:
     def step(self, stage: str) -> Callable[[int, int], None]:
         """Return what to tell how many parts of a stage are done, of how many."""
         return lambda done, total: self.progress.step(stage, done, total)
+
+    @property
+    def limits(self) -> StageLimits:
+        """Tuning constants of the stages."""
+        return StageLimits.from_mapping(self.config.engine)

@@ -49,24 +49,6 @@ class RepairKind(str, Enum):
         return counts.get(self, 0)
 
 
-@dataclass(frozen=True)
-class RepairLimits:
-    """When a more thorough repair is worth its time.
-
-    Attributes:
-        clearly_better: the KL that a slower repair must reach in the search, as a share of the
-            quicker one's.
-        affordable: the most work of a quick sequential repair in the search, as a multiple of the
-            work of scoring a candidate.
-        pays: how many times less work the quick repair of finalists must be than the thorough
-            one. Scoring, the same for both, is left out of the ratio.
-    """
-
-    clearly_better: float = 0.9
-    affordable: float = 2.0
-    pays: float = 4.0
-
-
 @dataclass(frozen=True, eq=False)
 class Evaluators:
     """What builds and measures candidates.
@@ -117,15 +99,8 @@ class Evaluators:
         return self.finalists[repair].dense.samples + repair.samples(self.builder)
 
 
-def make_evaluators(
-    context: SearchContext, problem: Task, limits: RepairLimits = RepairLimits()
-) -> Evaluators:
+def make_evaluators(context: SearchContext, problem: Task) -> Evaluators:
     """Gather what building candidates needs, and choose the search evaluator.
-
-    Args:
-        context: of the search.
-        problem: what is searched.
-        limits: when a more thorough repair is worth its time.
 
     Raises:
         RunError: the run was begun with a search evaluator that is not known.
@@ -137,7 +112,7 @@ def make_evaluators(
     scorers = _scorers(context)
     check_labels(context.config.reward, scorers.search.dense)
     builder = make_builder(context, problem)
-    choice = _Choice(context, problem, builder, limits)
+    choice = _Choice(context, problem, builder)
 
     def evaluators(repairs: Iterable[RepairKind], scorer: Scorer) -> dict[RepairKind, Evaluator]:
         return {
@@ -200,7 +175,6 @@ class _Choice:
     context: SearchContext
     problem: Task
     builder: Builder
-    limits: RepairLimits
 
     def of_search(self) -> list[RepairKind]:
         """Return the repairs among which the search evaluator is chosen, the quickest first.
@@ -227,7 +201,7 @@ class _Choice:
         macs = self.problem.costs["flops"].total(self.problem.space.sizes)
         scoring = len(self.context.images.search) * macs
         fits = workers == 1 or workers * len(quick.samples) <= len(self.builder.repair.samples)
-        return fits and quick.work() <= self.limits.affordable * scoring
+        return fits and quick.work() <= self.context.limits.repair.affordable * scoring
 
     def best(self, tried: Mapping[RepairKind, Evaluator]) -> RepairKind:
         """Return the first repair, unless a later one is clearly better for the uniform widths.
@@ -249,7 +223,7 @@ class _Choice:
     def _clearly_better(self, a: Scores, b: Scores) -> bool:
         if a.kl is None or b.kl is None:
             return (a.custom or 0.0) > (b.custom or 0.0)
-        return a.kl < self.limits.clearly_better * b.kl
+        return a.kl < self.context.limits.repair.clearly_better * b.kl
 
     def of_finalists(self, search_repair: RepairKind) -> list[RepairKind]:
         """Return the repairs of finalists: the search's, the thorough one, a quick one if it pays.
@@ -258,6 +232,6 @@ class _Choice:
         """
         repairs = [search_repair, RepairKind.SEQUENTIAL]
         quick, thorough = self.builder.quick_repair.work(), self.builder.repair.work()
-        if self.context.evaluate is None and self.limits.pays * quick <= thorough:
+        if self.context.evaluate is None and self.context.limits.repair.pays * quick <= thorough:
             repairs.append(RepairKind.QUICK)
         return list(dict.fromkeys(repairs))

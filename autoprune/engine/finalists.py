@@ -20,35 +20,12 @@ from torch import nn
 from autoprune.core.policy import Widths
 from autoprune.engine.context import SearchContext
 from autoprune.engine.evaluators import Evaluators, RepairKind
+from autoprune.engine.limits import FinalistLimits
 from autoprune.errors import AutopruneError, ModelError, first_line, user_code
 from autoprune.evaluation.measurement import Measurement
 from autoprune.study.trial import Trial
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class FinalistLimits:
-    """How many trials are looked at again.
-
-    Attributes:
-        shortlist: best trials that are prescreened.
-        diverse: the same where the search evaluator repaired candidates as a whole: fewer, which
-            differ from each other.
-        apart: mean difference of the logarithms of keep ratios at which two of these differ:
-            neighbours are as good as each other, or as overrated.
-        prescreened: finalists where a quick repair has prescreened the shortlist.
-        unscreened: finalists where there is no quick repair, or it is no better than the search's.
-    """
-
-    shortlist: int = 24
-    diverse: int = 12
-    apart: float = 0.03
-    prescreened: int = 4
-    unscreened: int = 8
-
-
-LIMITS = FinalistLimits()
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,19 +46,20 @@ class Finalist:
 
 
 def make_shortlist(
-    trials: Sequence[Trial],
+    context: SearchContext,
     evaluators: Evaluators,
+    trials: Sequence[Trial],
     always: Collection[Widths] = (),
-    limits: FinalistLimits = LIMITS,
 ) -> Sequence[Trial]:
     """Return the trials to look at again.
 
     Args:
-        trials: with a value, best first.
+        context: of the search.
         evaluators: of the search.
+        trials: with a value, best first.
         always: widths that are on the list if they were measured.
-        limits: how many.
     """
+    limits = context.limits.finalists
     if evaluators.search_repair is not RepairKind.QUICK:
         return trials[: limits.shortlist]
     chosen: list[Trial] = []
@@ -104,7 +82,6 @@ def select_winner(
     evaluators: Evaluators,
     trials: Sequence[Trial],
     deadline: float = math.inf,
-    limits: FinalistLimits = LIMITS,
 ) -> Finalist:
     """Return the best of the shortlist, judged on images that the search did not see.
 
@@ -118,13 +95,12 @@ def select_winner(
         trials: the shortlist, best first.
         deadline: when no finalist is begun any more once there is one, in `time.monotonic`
             seconds.
-        limits: how many finalists there are.
 
     Raises:
         ModelError: all of them fail.
     """
     selection = _Selection(context, evaluators, deadline)
-    finalists, repairs = _prescreen(trials, selection, limits)
+    finalists, repairs = _prescreen(trials, selection, context.limits.finalists)
     selection.planned = selection.done + len(finalists)
     for number, trial in enumerate(finalists):
         values = {kind: selection.value(trial, kind) for kind in repairs if not selection.late}

@@ -18,6 +18,7 @@ from autoprune.cost import cost_models
 from autoprune.cost.model import CostModel
 from autoprune.engine.context import SearchContext
 from autoprune.engine.latency import check_backend, latency_cost, step_of_widths
+from autoprune.engine.limits import StageLimits
 from autoprune.errors import BudgetError, ModelError, UsageError, did_you_mean, listed
 from autoprune.evaluation.reward import BUILT_IN, needs_no_budget
 from autoprune.importance import make_importance
@@ -46,6 +47,7 @@ def check_config(config: SearchConfig) -> None:
     check_strategy(config.strategy, **config.strategy_options)
     make_importance(config.importance)
     check_backend(config)
+    StageLimits.from_mapping(config.engine)
     if config.minimize is not None and config.minimize not in COSTS:
         hint = did_you_mean(config.minimize, COSTS)
         raise UsageError(f"unknown cost {config.minimize!r} to minimize; {hint}")

@@ -18,7 +18,6 @@ from autoprune.core.budget import Budget
 from autoprune.core.policy import Widths
 from autoprune.core.progress import SearchState
 from autoprune.core.untrusted import label, or_none, table, text
-from autoprune.engine import finalists
 from autoprune.engine.context import SearchContext
 from autoprune.engine.evaluators import Evaluators
 from autoprune.engine.finalists import Finalist, make_shortlist, select_winner
@@ -40,21 +39,6 @@ from autoprune.study.trial import Candidate, Trial
 CHOSEN = "strategy"
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class RoundLimits:
-    """How often a miss is followed up.
-
-    Attributes:
-        most: rounds after the first one.
-        extra_trials: trials of each of these, as a part of the first one's.
-        fewest: trials of each at least.
-    """
-
-    most: int = 4
-    extra_trials: float = 0.25
-    fewest: int = finalists.LIMITS.unscreened
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,14 +67,12 @@ class Rounds:
         evaluators: what builds and measures candidates.
         ledger: every trial.
         verifier: measures latencies; None without a latency table.
-        limits: how often a miss is followed up.
     """
 
     context: SearchContext
     evaluators: Evaluators
     ledger: Ledger
     verifier: Verifier | None
-    limits: RoundLimits = RoundLimits()
 
     def run(
         self, problem: SearchProblem, name: str = FIRST_ROUND, rounds_left: int | None = None
@@ -104,9 +86,10 @@ class Rounds:
             name: of the round.
             rounds_left: how many such searches share the time that is left; None for a single one.
         """
+        limits = self.context.limits.rounds
         result = self._once(problem, name, rounds_left)
-        more = max(round(self.limits.extra_trials * problem.trials), self.limits.fewest)
-        for again in range(self.limits.most):
+        more = max(round(limits.extra_trials * problem.trials), limits.fewest)
+        for again in range(limits.most):
             factor = self._overshoot(result)
             if not is_miss(factor):
                 return result
@@ -140,7 +123,7 @@ class Rounds:
         with clock.stage("finalists"):
             best = ledger.best(len(ledger), problem.projection.fits)
             uniform = problem.projection.uniform()
-            shortlist = make_shortlist(best, self.evaluators, {uniform})
+            shortlist = make_shortlist(context, self.evaluators, best, {uniform})
             finalist = select_winner(context, self.evaluators, shortlist, deadline)
         clock.count(*finalist.forwards)
         ledger.keep_session(clock.took)
