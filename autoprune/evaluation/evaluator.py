@@ -57,29 +57,30 @@ class Builder:
         kept = [ranking.kept(w) for ranking, w in zip(self.rankings, widths, strict=True)]
         return self._structure.policy(kept)
 
-    def one_shot(self, widths: Widths, times: StageTimes) -> nn.Module:
+    def one_shot(self, widths: Widths, times: StageTimes | None = None) -> nn.Module:
         """Refit every layer to the dense network's inputs: cheap enough for every candidate."""
-        return self._cut(widths, times)[0]
+        return self._cut(widths, times or StageTimes())[0]
 
     def _cut(self, widths: Widths, times: StageTimes) -> tuple[nn.Module, Keep]:
         with times.stage("surgery"):
             keep = kept_positions(self._model, self.policy(widths))
             return cut(self._model, keep, self._refitter.tensors(keep)), keep
 
-    def settled(self, widths: Widths, times: StageTimes) -> nn.Module:
+    def settled(self, widths: Widths, times: StageTimes | None = None) -> nn.Module:
         """`one_shot`, then BN statistics re-estimated on data."""
+        times = times or StageTimes()
         small = self.one_shot(widths, times)
         with times.stage("batchnorm"):
             reestimate_batchnorm(small, self._batchnorm_samples, self._structure.untouched)
         return small
 
-    def sequential(self, widths: Widths, times: StageTimes) -> nn.Module:
+    def sequential(self, widths: Widths, times: StageTimes | None = None) -> nn.Module:
         """Refit every layer in turn to what the layers before it give: the finalists' repair."""
-        return self._repaired(widths, times, self.repair)
+        return self._repaired(widths, times or StageTimes(), self.repair)
 
-    def quick_sequential(self, widths: Widths, times: StageTimes) -> nn.Module:
+    def quick_sequential(self, widths: Widths, times: StageTimes | None = None) -> nn.Module:
         """`sequential` on fewer samples and rows."""
-        return self._repaired(widths, times, self.quick_repair)
+        return self._repaired(widths, times or StageTimes(), self.quick_repair)
 
     def _repaired(self, widths: Widths, times: StageTimes, repair: SequentialRepair) -> nn.Module:
         small, keep = self._cut(widths, times)
