@@ -5,12 +5,13 @@ Usage: python experiments/strategies/compare.py SHARED resnet20 \
 
 SHARED holds data/ and checkpoints/ of CIFAR-10; other networks are named as FILE.py:FACTORY=WEIGHTS
 (train.py beside cifar_resnet.py makes such). Probes count as trials. Every strategy is given the
-same images, statistics and search evaluator of a seed; the winner that every search ends with, chosen
-from its best candidates, or with `--contenders 1` its best candidate, is then scored on the test images, which nothing before
-has read: with the search's repair, and as handed over.
+same images, statistics and search evaluator of a seed. Its winner, chosen from a shortlist as in
+every search (with `--contenders 1` its best candidate), is then scored on the test images, which
+nothing before has read: with the search's repair, and as handed over.
 
-With `--seconds` every search gets so many, the choice of the winner included, but not the statistics, which all
-share. Strategies that plan ahead are told how many trials of the uniform cut would fit.
+With `--seconds` every search gets so many, the choice of the winner included, but not the
+statistics, which all share. Strategies that plan ahead are told how many trials of the uniform cut
+would fit.
 Weights that one strategy had solved are remembered for the next, so that those named first look a
 little slower.
 """
@@ -60,7 +61,7 @@ class Row:
     Attributes:
         searched: KL of its best candidate on the search images.
         kl, top1: of the winner on the test images, with the judge's repair.
-        repaired_kl, repaired_top1: the same as it is handed over, after the common choice of the winner.
+        repaired_kl, repaired_top1: the same as it is handed over.
         correlation: of the searched value with the KL after thorough repair on the test images,
             by rank, among some of the last 50 candidates; None where that was not asked for.
         trials: evaluations, probes included.
