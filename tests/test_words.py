@@ -136,7 +136,6 @@ REMAINING: list[tuple[str, str]] = [
     ("autoprune/recovery/schedule.py", "pace"),
     ("autoprune/structure/tracing/computed.py", "anew"),
     ("autoprune/study/ledger.py", "hold"),
-    ("docs/results.md", "foretold"),
     ("experiments/latency/accuracy.py", "foretold"),
     ("search_spaces/episode.py", "trait"),
     ("search_spaces/group_features.py", "trait"),
