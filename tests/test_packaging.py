@@ -60,7 +60,7 @@ small: nn.Module = autoprune.load_pruned(make_model(), run.path)
 cut: nn.Module = autoprune.apply_policy(make_model(), run.policy)
 version: str = autoprune.__version__
 '''
-"""Type-checked only, never run."""
+"""Type-checked only, never run: `py.typed` and the public types must be enough for it."""
 
 MISTAKE = "mistaken: int = run.path\n"
 """Refused only where the package's own types are read."""
@@ -148,15 +148,21 @@ def ordinary_install(wheel: Path, tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_a_users_script_passes_mypy_strict(ordinary_install: Path, tmp_path: Path) -> None:
-    """Holds `py.typed` and the public types; mypy first reads all of torch, for half a minute."""
+def test_users_code_passes_mypy_strict(root: Path, ordinary_install: Path, tmp_path: Path) -> None:
+    """Checks a script and CONTRIBUTING's examples; mypy first reads torch, for half a minute."""
     pytest.importorskip("mypy")
     script = tmp_path / "users_script.py"
     script.write_text(USERS_SCRIPT + MISTAKE)
+    page = (root / "CONTRIBUTING.md").read_text()
+    examples = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    for number, example in enumerate(examples):
+        (tmp_path / f"example_{number}.py").write_text(example)
+    scripts = sorted(path.name for path in tmp_path.glob("*.py"))
+    assert len(scripts) > 1
     python = str(ordinary_install)
     command = [sys.executable, "-m", "mypy", "--strict", "--python-executable", python]
     done = subprocess.run(
-        [*command, script.name], capture_output=True, text=True, cwd=tmp_path, check=False
+        [*command, *scripts], capture_output=True, text=True, cwd=tmp_path, check=False
     )
     last = len(script.read_text().splitlines())
     errors = [line for line in done.stdout.splitlines() if ": error: " in line]
