@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -137,7 +138,7 @@ print(autoprune.__file__, autoprune.agents.__file__)
 def ordinary_install(wheel: Path, tmp_path: Path) -> Path:
     """The Python of an environment with the wheel in it; the libraries are those of this one."""
     folder = tmp_path / "environment"
-    builder = venv.EnvBuilder()
+    builder = venv.EnvBuilder(symlinks=os.name != "nt")
     builder.create(folder)
     context = builder.ensure_directories(folder)
     (packages,) = folder.glob("lib/**/site-packages")
