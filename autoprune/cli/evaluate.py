@@ -133,8 +133,7 @@ class Subjects:
             kind: {
                 "top1": own.top1,
                 "loss": own.loss,
-                "flops": costs[kind]["flops"],
-                "params": costs[kind]["params"],
+                **costs[kind],
                 "latency_ms": ms,
             }
             for kind, own, ms in zip(

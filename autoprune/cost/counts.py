@@ -11,6 +11,7 @@ whole network costs one small matrix product.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import numpy as np
 
@@ -66,10 +67,12 @@ class _Products:
 class MacsCost(CostModel):
     """Multiply-accumulates per sample."""
 
-    name = "flops"
-    unit = "MACs"
+    name = result_key = "flops"
+    title = unit = "MACs"
+    budget_units: ClassVar[Mapping[str, float]] = {"": 1, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 
-    def __init__(self, structure: Structure) -> None:
+    def __init__(self, structure: Structure, adds_bias: bool = True) -> None:
+        """Take the structure of the network; added biases count no MACs."""
         self._layers = [layer.name for layer in structure.layers]
         self._fixed = {f"{op} (fixed)": float(n) for op, n in structure.fixed_macs.items()}
         self._terms = _Products(
@@ -135,8 +138,9 @@ class TensorSizes:
 class ParamsCost(CostModel):
     """Trainable scalars, biases that reconstruction adds included."""
 
-    name = "params"
+    name = title = result_key = "params"
     unit = "parameters"
+    budget_units: ClassVar[Mapping[str, float]] = {"": 1, "k": 1e3, "M": 1e6, "G": 1e9, "B": 1e9}
 
     def __init__(self, structure: Structure, adds_bias: bool = True) -> None:
         self._sizes = TensorSizes(structure, dict.fromkeys(structure.parameters, 1.0), adds_bias)

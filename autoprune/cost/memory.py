@@ -9,6 +9,7 @@ What kernels allocate for themselves, and what Python keeps longer than it is ne
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 import numpy as np
 
@@ -24,8 +25,10 @@ ACTIVATIONS = "activations (peak)"
 class MemoryCost(CostModel):
     """Bytes of the weights and of the peak of live activations."""
 
-    name = "memory"
+    name = title = "memory"
     unit = "bytes"
+    budget_units: ClassVar[Mapping[str, float]] = {"B": 1, "kB": 1e3, "MB": 1e6, "GB": 1e9}
+    result_key = "memory_bytes"
 
     def __init__(self, structure: Structure, adds_bias: bool = True) -> None:
         self._weights = TensorSizes(structure, structure.itemsizes, adds_bias)

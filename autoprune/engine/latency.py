@@ -13,11 +13,12 @@ import torch
 from torch import nn
 
 from autoprune.core.allocator import settled_memory
-from autoprune.core.budget import Budget, Limit
 from autoprune.core.lock import held
 from autoprune.core.precision import float_dtype
 from autoprune.core.progress import Progress
+from autoprune.cost.budget import Budget, Limit
 from autoprune.cost.latency.conditions import Conditions
+from autoprune.cost.latency.figures import LatencyFigures
 from autoprune.cost.latency.model import LatencyCost
 from autoprune.cost.latency.preferred_multiple import favoured_step
 from autoprune.cost.latency.table import LatencyTable, describe_error, describe_noise
@@ -31,7 +32,6 @@ from autoprune.search_spaces.projection import Projection
 from autoprune.structure.groups import Structure
 from autoprune.structure.inputs import Inputs, device_of, sample
 from autoprune.structure.surgery import deep_copy
-from autoprune.study.result import LatencyFigures
 
 # The winner may miss its bound by that share: two measurements of one network differ by as much.
 TOLERANCE = 0.01

@@ -10,9 +10,10 @@ from typing import Any
 
 from torch import nn
 
-from autoprune.core.budget import UNBOUNDED, Budget
 from autoprune.core.policy import PruningPolicy, Widths
+from autoprune.cost.budget import UNBOUNDED, Budget
 from autoprune.cost.latency.conditions import Conditions
+from autoprune.cost.latency.figures import LatencyFigures
 from autoprune.cost.latency.table import LatencyTable
 from autoprune.data.forms import Inputs
 from autoprune.engine.latency import overshoot
@@ -20,7 +21,7 @@ from autoprune.errors import TableError, UsageError
 from autoprune.options.search import stored_settings
 from autoprune.profiling.backends.onnx import OnnxBackend, check_onnx
 from autoprune.profiling.kit.kit import read_winner, write_winner
-from autoprune.study.result import LatencyFigures, predictions_of, with_latency
+from autoprune.study.result import predictions_of, with_latency
 from autoprune.study.run_directory import RunDirectory
 
 

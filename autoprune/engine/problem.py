@@ -12,9 +12,9 @@ from pathlib import Path
 from torch import nn
 
 from autoprune.agents.registry import check_strategy, check_unbounded
-from autoprune.core.budget import COSTS, Budget
 from autoprune.core.progress import Progress
-from autoprune.cost import cost_models
+from autoprune.cost import COSTS, cost_models
+from autoprune.cost.budget import Budget
 from autoprune.cost.model import CostModel
 from autoprune.engine.latency import check_backend, latency_cost, step_of_widths
 from autoprune.errors import BudgetError, ModelError, UsageError, did_you_mean, listed

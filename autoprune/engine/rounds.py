@@ -12,9 +12,10 @@ from typing import Any
 
 from autoprune.agents.base import SearchProblem, Strategy
 from autoprune.agents.registry import AUTO, FALLBACK, make_strategy, resolve
-from autoprune.core.budget import Budget
 from autoprune.core.progress import Progress
 from autoprune.core.untrusted import label, or_none, table, text
+from autoprune.cost.budget import Budget
+from autoprune.cost.latency.figures import LatencyFigures
 from autoprune.engine.clock import Session
 from autoprune.engine.evaluators import Bench
 from autoprune.engine.exploration import explore
@@ -26,7 +27,6 @@ from autoprune.evaluation.evaluator import timed
 from autoprune.evaluation.reward import Reward
 from autoprune.options.search import SearchConfig
 from autoprune.study.ledger import FIRST_ROUND, Ledger
-from autoprune.study.result import LatencyFigures
 
 # How often a miss tightens the bound, and the part of the trials that goes on after each.
 MOST_ROUNDS = 4

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -29,19 +28,6 @@ FIXED = "fixed"
 LEAST_OWN = 0.1
 
 
-@dataclass(frozen=True)
-class Prediction:
-    """A predicted latency.
-
-    Attributes:
-        ms: per run of the table's batch.
-        std_ms: how far predictions of this table are off, usually; None if nobody knows.
-    """
-
-    ms: float
-    std_ms: float | None
-
-
 class LatencyCost(CostModel):
     """Milliseconds of one forward pass on the table's device, at its batch size.
 
@@ -50,9 +36,11 @@ class LatencyCost(CostModel):
         layers: what holds for the network's layers, in its order.
     """
 
-    name: ClassVar[str] = "latency"
-    unit: ClassVar[str] = "ms"
-    is_monotone: ClassVar[bool] = False
+    name = title = "latency"
+    unit = "ms"
+    budget_units: ClassVar[Mapping[str, float]] = {"ms": 1, "us": 1e-3, "s": 1e3}
+    result_key = "latency_ms"  # the measured one
+    is_monotone = False
 
     def __init__(self, structure: Structure, table: LatencyTable) -> None:
         """Look every layer of the network up.
@@ -86,10 +74,15 @@ class LatencyCost(CostModel):
         """Return the latency of the whole network."""
         return float(self.table.correction.apply(self._terms.at(widths)))
 
-    def predict(self, widths: Widths) -> Prediction:
-        """Return the latency of the whole network with its uncertainty."""
-        ms, error = self.total(widths), self.table.correction.relative_error
-        return Prediction(ms, None if error is None else error * ms)
+    @classmethod
+    def shown(cls, value: float) -> str:
+        """Return a latency in milliseconds for people."""
+        return f"{value:.3f} ms"
+
+    @classmethod
+    def compared(cls, dense: float, pruned: float) -> str:
+        """Return for people how many times as fast the pruned network is."""
+        return f"{dense / pruned:.2f} times as fast"
 
 
 class Terms:

@@ -212,7 +212,7 @@ def _write(
         tasks.append({"file": name, "shape": list(model.shape), **model.key})
     head = {**_head(about, conditions), "provider": provider(conditions.device)}
     (folder / TASKS).write_text(json.dumps({**head, "tasks": tasks}))
-    (folder / RUNNER).write_text(files(__package__).joinpath("kit_runner.py").read_text("utf-8"))
+    (folder / RUNNER).write_text(files(__package__).joinpath("runner.py").read_text("utf-8"))
     (folder / "README.txt").write_text(readme, encoding="utf-8")
     return len(tasks)
 
