@@ -31,7 +31,7 @@ from autoprune.data.forms import map_tensors, plain, sample_shapes
 from autoprune.engine.clock import Session
 from autoprune.engine.evaluators import Bench, Evaluate, set_up
 from autoprune.engine.exploration import pose
-from autoprune.engine.latency import Verifier, backend_here
+from autoprune.engine.latency_table import verifying_backend
 from autoprune.engine.max_drop import Smallest, check_metric, find_smallest
 from autoprune.engine.problem import Task, check_config, define_task
 from autoprune.engine.recover import recover_finalist
@@ -59,6 +59,7 @@ from autoprune.options.search import (
     is_outdated,
     stored_settings,
 )
+from autoprune.profiling.verifier import Verifier
 from autoprune.structure import surgery
 from autoprune.structure.inputs import Inputs, device_of, fitted, form_for
 from autoprune.structure.surgery import deep_copy
@@ -304,7 +305,7 @@ def _verifier(
     latency = task.costs.get(LatencyCost.name)
     if not isinstance(latency, LatencyCost):
         return None
-    backend = backend_here(latency.table, config, progress)
+    backend = verifying_backend(latency.table, config, progress)
     return Verifier(model, inputs, latency.table, backend)
 
 

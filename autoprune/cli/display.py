@@ -148,7 +148,7 @@ def show_evaluation(report: Mapping[str, Any]) -> None:
 
 def show_measured(report: Mapping[str, Any]) -> None:
     """Print what a winner's kit measured."""
-    from autoprune.engine.latency import is_miss
+    from autoprune.engine.latency_bound import is_miss
 
     out, dense, pruned = console(), report["measured_dense_ms"], report["measured_ms"]
     out.print(comparison({"latency_ms": dense}, {"latency_ms": pruned}))

@@ -20,12 +20,13 @@ from autoprune.engine.clock import Session
 from autoprune.engine.evaluators import Bench
 from autoprune.engine.exploration import explore
 from autoprune.engine.finalists import UNSIFTED, Finalist, run_off, shortlist
-from autoprune.engine.latency import Verifier, is_miss, overshoot, tightened
+from autoprune.engine.latency_bound import is_miss, overshoot, tightened
 from autoprune.engine.loop import LoopReport, SearchFailed
 from autoprune.errors import AutopruneError, first_line, shown
 from autoprune.evaluation.evaluator import timed
 from autoprune.evaluation.reward import Reward
 from autoprune.options.search import SearchConfig
+from autoprune.profiling.verifier import Verifier
 from autoprune.study.ledger import FIRST_ROUND, Ledger
 
 # How often a miss tightens the bound, and the part of the trials that goes on after each.

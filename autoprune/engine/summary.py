@@ -12,7 +12,6 @@ from autoprune.data import Partition
 from autoprune.engine.clock import Session
 from autoprune.engine.evaluators import Bench
 from autoprune.engine.finalists import Finalist
-from autoprune.engine.latency import measured_here
 from autoprune.engine.max_drop import Smallest
 from autoprune.engine.problem import Task
 from autoprune.engine.recover import Recovered, Winner
@@ -20,6 +19,7 @@ from autoprune.engine.rounds import Contest
 from autoprune.errors import AutopruneError, DataError, first_line, user_code
 from autoprune.evaluation.scoring import score_split
 from autoprune.options.search import SearchConfig
+from autoprune.profiling.host import host_figures
 from autoprune.structure.surgery import deep_copy
 from autoprune.study.ledger import Ledger
 from autoprune.study.result import Outcome, frontier, stage_seconds
@@ -118,7 +118,7 @@ class Summary:
             pruned=scores[0],
             recovered=scores[1] if winner.recovered else None,
             split=split,
-            latency=self.contest.latency or measured_here(networks, one.inputs),
+            latency=self.contest.latency or host_figures(networks, one.inputs),
         )
 
     def _search(self) -> dict[str, Any]:

@@ -10,15 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autoprune.cost.latency.alignment import Axis, lattices
+from autoprune.cost.latency.alignment import Axis, alignment_classes
 from autoprune.cost.latency.curves import Curve, LayerLatency
 from autoprune.cost.latency.signature import BARE, Family, Signature
 from autoprune.profiling.grid import assemble, wanted
-from autoprune.profiling.refinement import LARGEST_STEP, coarse, nodes
-from autoprune.profiling.sampling import Refined
+from autoprune.profiling.refinement import LARGEST_MULTIPLE, coarse, refined
+from autoprune.profiling.sampling import REFINED
 from autoprune.profiling.stopwatch import Timing
-
-REFINED = Refined()
 
 
 def conv(inputs: int, outputs: int, groups: int = 1) -> Signature:
@@ -39,27 +37,27 @@ def measured(family: Family, ms: Callable[[Signature], float]) -> dict[Signature
 
 @given(st.integers(1, 3000), st.booleans())
 def test_coarse_lengths_rise_from_one_to_the_full_width(length: int, varies: bool) -> None:
-    found = coarse(length, varies, LARGEST_STEP)
+    found = coarse(length, varies, LARGEST_MULTIPLE)
     assert found == sorted(set(found))
     assert found[-1] == length
     assert found[0] == (1 if varies else length)
 
 
 def test_a_straight_curve_is_measured_coarsely() -> None:
-    found = nodes(512, True, lambda n: timing(1.0 + 0.01 * n), LARGEST_STEP)
+    found = refined(512, True, lambda n: timing(1.0 + 0.01 * n), LARGEST_MULTIPLE)
     assert {1, 64, 128, 256, 512} <= found
     assert len(found) <= 9 + 2 * 4  # one look into every stretch
 
 
 def test_a_step_is_found_from_both_sides() -> None:
-    found = nodes(256, True, lambda n: timing(1.0 if n <= 176 else 2.0), LARGEST_STEP)
+    found = refined(256, True, lambda n: timing(1.0 if n <= 176 else 2.0), LARGEST_MULTIPLE)
     assert {176, 177} <= found
 
 
 def test_noise_is_not_taken_for_steps() -> None:
     random = np.random.default_rng(0)
-    found = nodes(
-        512, True, lambda n: timing(float(random.uniform(1, 2)), spread=1.0), LARGEST_STEP
+    found = refined(
+        512, True, lambda n: timing(float(random.uniform(1, 2)), spread=1.0), LARGEST_MULTIPLE
     )
     assert len(found) <= 9 + 2 * 4
 
@@ -125,10 +123,10 @@ def test_json_round_trip() -> None:
 
 
 @given(st.integers(1, 300), st.sampled_from([1, 2, 4, 8]))
-def test_lattices_stand_for_every_length(full: int, step: int) -> None:
+def test_alignment_classes_stand_for_every_length(full: int, step: int) -> None:
     """The aligned one holds all multiples, the odd one the last length before each, or the full."""
-    axes = [Axis(full, lattice=lattice) for lattice in lattices(step)]
-    found = [[axis.at(place) for place in range(1, axis.places + 1)] for axis in axes]
+    axes = [Axis(full, alignment_class=one) for one in alignment_classes(step)]
+    found = [[axis.at(place) for place in range(1, axis.count + 1)] for axis in axes]
     assert found[0] == [n for n in range(1, full + 1) if n % step == 0]
     for odd in found[1:]:
         assert odd == sorted(set(odd))
@@ -137,10 +135,10 @@ def test_lattices_stand_for_every_length(full: int, step: int) -> None:
 
 
 def quick_at(step: int) -> Callable[[Signature], float]:
-    """A device with steps of 16 that is slow at other lanes than multiples."""
+    """A device with steps of 16 that is slow at other aligned channels than multiples."""
 
     def ms(one: Signature) -> float:
-        if one.lanes % step:
+        if one.aligned_channels % step:
             return 0.02 + 3e-4 * one.inputs * one.channels_out
         return 0.02 + 1e-4 * 16 * math.ceil(one.inputs / 16) * one.channels_out
 
@@ -197,7 +195,7 @@ def test_odd_widths_have_latencies_of_their_own() -> None:
     [
         ({"lengths": [1, 1], "ms": [1.0, 2.0], "spread_ms": [0.0, 0.0]}, "do not rise"),
         ({"lengths": [1, 2], "ms": [1.0, -2.0], "spread_ms": [0.0, 0.0]}, "ms: -2.0"),
-        ({"lengths": [1, 2], "ms": [1.0], "spread_ms": [0.0, 0.0]}, "not equally many"),
+        ({"lengths": [1, 2], "ms": [1.0], "spread_ms": [0.0, 0.0]}, "different numbers of lengths"),
         ({"lengths": [], "ms": [], "spread_ms": []}, "do not rise"),
     ],
 )
