@@ -93,7 +93,7 @@ def curve(part: str, change: Callable[[list[Any]], object]) -> Callable[[str], s
         (coefficients(networks=math.nan), "damaged.*networks: nan"),
         (coefficients(weights_mb="1"), "damaged.*weights_mb: '1'"),
         (coefficients(other_mb=math.inf), "damaged.*other_mb: inf"),
-        (curve("ms", lambda ms: ms.clear()), "damaged.*not equally many"),
+        (curve("ms", lambda ms: ms.clear()), "damaged.*different numbers of lengths"),
         (curve("lengths", lambda lengths: lengths.reverse()), "damaged.*do not rise"),
         (curve("lengths", lambda lengths: lengths.__setitem__(-1, 10**12)), "damaged.*lengths"),
         (curve("lengths", lambda lengths: lengths.__setitem__(0, True)), "damaged.*lengths: True"),
