@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from autoprune.cost.model import CostModel
 from autoprune.cost.registry import COSTS, COUNTED, cost_class, cost_models
 
-__all__ = ["COSTS", "COUNTED", "CostModel", "cost_class", "cost_models"]
+__all__ = ["COSTS", "COUNTED", "cost_class", "cost_models"]

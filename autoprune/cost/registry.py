@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import pkgutil
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from autoprune.cost.model import CostModel
-from autoprune.structure.groups import Structure
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from autoprune.cost.model import CostModel
+    from autoprune.structure.groups import Structure
 
 # Imported on demand. None of them may import PyTorch: a budget is checked before that is loaded.
 _COUNTED = {
