@@ -168,6 +168,6 @@ class ParamsCost(CostModel):
 
 
 def gains_bias(structure: Structure, weight: str) -> bool:
-    """Whether reconstruction adds a bias to the layer of a weight once its inputs are cut."""
+    """Return whether reconstruction adds a bias to a weight's layer once its inputs are cut."""
     layer = structure.layer_of_weight[weight]
     return layer.refittable and not layer.absorbs_mean and weight in structure.feeds

@@ -28,7 +28,7 @@ def overshoot(figures: LatencyFigures, limit: Limit) -> float:
 
 
 def is_miss(factor: float) -> bool:
-    """Whether an overshoot is larger than the difference between two measurements."""
+    """Return whether an overshoot is larger than the difference between two measurements."""
     return not math.isnan(factor) and factor > 1 + TOLERANCE
 
 

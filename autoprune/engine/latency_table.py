@@ -21,7 +21,7 @@ from autoprune.profiling.subject import Subject
 
 
 def wants_latency(config: SearchConfig) -> bool:
-    """Whether a search needs predictions of latency."""
+    """Return whether a search needs predictions of latency."""
     name = LatencyCost.name
     return (
         name in Budget.parse(config.budget).limits

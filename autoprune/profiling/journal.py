@@ -158,7 +158,7 @@ class Journal:
 
 
 def _is_cut(path: Path, header: Mapping[str, Any]) -> bool:
-    """Whether a process was killed before the first line was whole."""
+    """Return whether a process was killed before the first line was whole."""
     begun = json.dumps(header).encode()
     return (
         path.is_file() and path.stat().st_size <= len(begun) and begun.startswith(path.read_bytes())

@@ -128,7 +128,7 @@ def _highest(family: Family) -> int:
 
 
 def _stands_out(layers: Sequence[Family], multiple: int, measured: Measured) -> bool:
-    """Whether layers at a multiple differ from both neighbours, in the same direction."""
+    """Return whether layers at a multiple differ from both neighbours, in the same direction."""
     departures = []
     for one in layers:
         count = _highest(one) - multiple

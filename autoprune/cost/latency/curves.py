@@ -189,7 +189,7 @@ class LayerLatency:
         return found
 
     def covers(self, family: Family) -> bool:
-        """Whether cutting this layer gives the other one, at all widths that it can be cut to."""
+        """Return whether cutting this layer gives the other one, at all of its widths."""
         own, other = self.dense, family.dense
         return own.is_like(other) and all(
             _reaches(one.inputs, own.inputs, other.inputs, family.inputs_vary)
@@ -230,7 +230,7 @@ class LayerLatency:
 
 
 def _reaches(curve: Curve, full: int, wanted: int, varies: bool) -> bool:
-    """Whether a curve covers a wanted length and, if that varies, all shorter ones."""
+    """Return whether a curve covers a wanted length and, if that varies, all shorter ones."""
     return wanted <= full if curve.varies else wanted == full and not varies
 
 

@@ -110,7 +110,7 @@ class Signature:
         return replace(self, channels_in=groups * self.inputs, channels_out=outputs, groups=groups)
 
     def is_like(self, other: Signature) -> bool:
-        """Whether the two differ at most in how many channels there are."""
+        """Return whether two layers differ at most in their numbers of channels."""
         bare = [replace(one, channels_in=0, channels_out=0, groups=1) for one in (self, other)]
         return bare[0] == bare[1] and self._group_shape == other._group_shape
 
@@ -207,7 +207,7 @@ class Family:
         return dense.operator, all(size == 1 for size in dense.kernel), dense.groups > 1
 
     def may_align_to(self, multiple: int) -> bool:
-        """Whether the layer has widths at two multiples of a number at least, and between them."""
+        """Return whether the layer has widths at two multiples of a number, and between them."""
         return self.alignment_varies and self.dense.aligned_channels >= 2 * multiple
 
     def with_aligned_channels(self, count: int) -> Signature:
