@@ -26,7 +26,7 @@ from autoprune.errors import UsageError
 from autoprune.evaluation import reward
 from autoprune.importance import IMPORTANCES
 from autoprune.models import MODEL_FORMS
-from autoprune.profiling.backends.base import is_installed
+from autoprune.profiling.backends.registry import is_installed
 
 STATE_FOLDER = "AUTOPRUNE_STATE_DIR"
 """The environment variable that moves the folder of what is remembered."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, TypeAlias
 
-from autoprune.core.budget import UNBOUNDED
+from autoprune.cost.budget import UNBOUNDED
 from autoprune.errors import UsageError, did_you_mean, shown
 from autoprune.evaluation.reward import DEFAULT_REWARD, needs_no_budget
 from autoprune.study.run_directory import RunDirectory
