@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
-from torch.nn.modules.conv import _ConvNd
 from torch.nn.parameter import is_lazy
 from torch.overrides import TorchFunctionMode
 
 from autoprune.core.policy import PruningPolicy, Slice, hash_shapes
 from autoprune.errors import ModelError, shown, user_code
 from autoprune.structure.inputs import device_of
+from autoprune.structure.layers import update_sizes
 
 Keep = Mapping[str, Mapping[int, Tensor]]
 """Entries that stay, by tensor name and dimension, of every tensor that shrinks."""
@@ -50,7 +49,7 @@ def cut(model: nn.Module, keep: Keep, weights: Mapping[str, Tensor] | None = Non
         memo[id(tensor)] = nn.Parameter(small, tensor.requires_grad) if is_parameter else small
     small_model = deep_copy(model, memo)
     for path in {name.rpartition(".")[0] for name in keep}:
-        _fix_attributes(small_model.get_submodule(path))
+        update_sizes(small_model.get_submodule(path))
     for name in weights.keys() - tensors.keys():
         _assign(small_model, name, weights[name])
     return small_model
@@ -238,43 +237,3 @@ def _assign(model: nn.Module, name: str, value: Tensor) -> None:
     own = value.detach().to(like, copy=True)
     is_parameter = isinstance(like, nn.Parameter)
     setattr(module, leaf, nn.Parameter(own, like.requires_grad) if is_parameter else own)
-
-
-def _fix_conv(module: _ConvNd) -> None:
-    shape = module.weight.shape
-    if module.transposed:
-        module.in_channels, module.out_channels = shape[0], shape[1] * module.groups
-        return
-    if module.groups > 1:
-        module.groups = module.groups * shape[0] // module.out_channels
-    module.out_channels, module.in_channels = shape[0], shape[1] * module.groups
-
-
-def _fix_linear(module: nn.Linear) -> None:
-    module.out_features, module.in_features = module.weight.shape
-
-
-def _fix_norm(module: _NormBase) -> None:
-    tensor = module.weight if module.weight is not None else module.running_mean
-    assert tensor is not None
-    module.num_features = tensor.shape[0]
-
-
-def _fix_prelu(module: nn.PReLU) -> None:
-    module.num_parameters = module.weight.numel()
-
-
-_FIXES: dict[type[nn.Module], Callable[[Any], None]] = {
-    _ConvNd: _fix_conv,
-    nn.Linear: _fix_linear,
-    _NormBase: _fix_norm,
-    nn.PReLU: _fix_prelu,
-}
-
-
-def _fix_attributes(module: nn.Module) -> None:
-    """Bring the size attributes of a layer in line with its tensors."""
-    for kind in type(module).__mro__:
-        if kind in _FIXES:
-            _FIXES[kind](module)
-            return

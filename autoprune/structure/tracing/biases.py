@@ -15,13 +15,9 @@ from torch import Tensor, nn
 
 from autoprune.structure.groups import LayerSpec
 from autoprune.structure.inputs import Inputs, run
+from autoprune.structure.layers import LAYER_KINDS, LAYER_MODULES, channels
 from autoprune.structure.tracing.call import Call
 from autoprune.structure.tracing.operators import OperatorMode, whole_operators
-
-PLAIN_LAYERS = (
-    *(nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d),
-    *(nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d),
-)
 
 
 class _Watch(OperatorMode):
@@ -34,7 +30,7 @@ class _Watch(OperatorMode):
 
     def operate(self, number: int, name: str, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         out = func(*args, **kwargs)
-        if name == "linear" or name.startswith("conv"):
+        if name in LAYER_KINDS:
             bias = self.origin(Call(name, func, args, kwargs, out).arg(2, "bias"))
             place = self._places.get(id(self.origin(args[1])))
             if place is not None and bias is not place[1].bias:
@@ -52,7 +48,7 @@ def bias_takers(model: nn.Module, layers: Iterable[LayerSpec], inputs: Inputs) -
     modules = {
         weight: model.get_submodule(path)
         for weight, path in places.items()
-        if weight == f"{path}.weight" and isinstance(model.get_submodule(path), PLAIN_LAYERS)
+        if weight == f"{path}.weight" and isinstance(model.get_submodule(path), LAYER_MODULES)
     }
     watch = _Watch(modules)
     try:
@@ -69,8 +65,8 @@ def _lent_biases(modules: Iterable[Any]) -> Iterator[None]:
     try:
         for module in bare:
             weight: Tensor = module.weight
-            size = module.out_features if isinstance(module, nn.Linear) else module.out_channels
-            zeros = torch.zeros(size, dtype=weight.dtype, device=weight.device)
+            _, outputs = channels(module)
+            zeros = torch.zeros(outputs, dtype=weight.dtype, device=weight.device)
             module.bias = nn.Parameter(zeros, requires_grad=False)
         yield
     finally:

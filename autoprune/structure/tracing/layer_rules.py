@@ -5,34 +5,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from autoprune.structure.layers import LAYER_KINDS
 from autoprune.structure.tracing.call import Call, Recorder, only_along, statistics_over, unknown
 from autoprune.structure.tracing.labels import Atoms, along
 
 
-def convolution(trace: Recorder, call: Call) -> None:
-    """A (grouped) convolution: reads its input channels, makes its output channels."""
-    _contraction(
-        trace, call, channel_dim=-(call.args[1].dim() - 1), groups=call.arg(6, "groups", 1)
-    )
-
-
-def transposed_convolution(trace: Recorder, call: Call) -> None:
-    """A transposed convolution: its weight is (in, out / groups, …)."""
-    groups = call.arg(6, "groups", 1)
-    _contraction(trace, call, -(call.args[1].dim() - 1), groups, transposed=True)
-
-
-def linear(trace: Recorder, call: Call) -> None:
-    """A linear layer over the last dimension."""
-    _contraction(trace, call, channel_dim=-1, groups=1)
-
-
-def _contraction(
-    trace: Recorder, call: Call, channel_dim: int, groups: int, transposed: bool = False
-) -> None:
+def layer(trace: Recorder, call: Call) -> None:
+    """A linear layer or (transposed) convolution: reads its inputs, makes its output channels."""
+    kind, groups = LAYER_KINDS[call.name], call.arg(6, "groups", 1)
+    channel_dim, in_dim = kind.channel_dim, kind.in_dim
     source, weight = call.args[0], call.args[1]
     bias, atoms = call.arg(2, "bias"), trace.atoms
-    counted = source if transposed else call.out
+    counted = source if kind.is_transposed else call.out
     positions = counted.numel() // counted.shape[channel_dim]
     name = trace.parameter(weight)
     is_computed = bias is not None and trace.name(bias) is None
@@ -40,11 +24,10 @@ def _contraction(
         unknown(trace, call, trace.computed(call, call.out.shape[channel_dim]))
         trace.fixed_macs[call.name] += positions * weight.numel()
         return
-    if transposed and groups > 1:
+    if kind.is_transposed and groups > 1:
         unknown(trace, call)
         trace.fixed_macs[call.name] += positions * weight.numel()
         return
-    in_dim = 0 if transposed else 1
     out = atoms.axis(name, 1 - in_dim, call.out.shape[channel_dim])
     read = only_along(trace, source, channel_dim, f"laid out across the rows that {name} reads")
     if groups == 1:

@@ -19,11 +19,10 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from autoprune.structure.layers import has_weights
 from autoprune.structure.tracing.noise import NOISE, PASSING, operator_name
 from autoprune.structure.tracing.rules import find_rule
 
-# Operators that read inputs of the network; all that is numbered comes of their results.
-LAYERS = ("conv", "linear", "embedding", "addmm", "lstm", "gru", "rnn")
 CASTS = ("to", "_to_copy")
 
 
@@ -74,7 +73,7 @@ class OperatorMode(TorchDispatchMode):
 
     def _is_fed(self, name: str, arguments: Any) -> bool:
         """Say whether an operator's results depend on a layer's output."""
-        if name.startswith(LAYERS):
+        if has_weights(name):
             return True
         is_made = name.endswith("_like") or name.startswith("new_")
         if is_made or (name in NOISE and name not in PASSING):

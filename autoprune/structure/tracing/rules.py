@@ -10,14 +10,13 @@ from typing import Any
 
 import torch
 
+from autoprune.structure.layers import LAYER_KINDS
 from autoprune.structure.tracing.call import Rule
 from autoprune.structure.tracing.layer_rules import (
     batch_norm,
-    convolution,
     group_norm,
+    layer,
     layer_norm,
-    linear,
-    transposed_convolution,
 )
 from autoprune.structure.tracing.products import FORMULAS, multiplies, product
 from autoprune.structure.tracing.tensor_rules import (
@@ -45,8 +44,6 @@ POINTWISE = {
     *("hardswish", "leaky_relu", "log_sigmoid", "rrelu_with_noise", "_prelu_kernel"),
     *("floor_divide", "rsub", "copy", "masked_fill", "native_dropout", "complex", "polar"),
 }
-CONVOLUTIONS = {"conv1d", "conv2d", "conv3d"}
-TRANSPOSED = {"conv_transpose1d", "conv_transpose2d", "conv_transpose3d"}
 IDENTITIES = {
     *("clone", "contiguous", "detach", "alias", "to", "_to_copy", "type_as"),
     "lift_fresh",
@@ -91,8 +88,7 @@ CREATIONS = {
 
 RULES: dict[str, Rule] = {
     **dict.fromkeys(POINTWISE, pointwise),
-    **dict.fromkeys(CONVOLUTIONS, convolution),
-    **dict.fromkeys(TRANSPOSED, transposed_convolution),
+    **dict.fromkeys(LAYER_KINDS, layer),
     **dict.fromkeys(IDENTITIES, identity),
     **dict.fromkeys(RESHAPES, reshape),
     **dict.fromkeys(MOVEMENTS, movement),
@@ -108,7 +104,6 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("layer_norm", "native_layer_norm", "rms_norm"), layer_norm),
     **dict.fromkeys(("group_norm", "native_group_norm"), group_norm),
     **dict.fromkeys(FORMULAS, product),
-    "linear": linear,
     **dict.fromkeys(("all", "any", "_is_all_true", "_is_any_true"), verdict),
     "glu": halves,
     "im2col": patches,

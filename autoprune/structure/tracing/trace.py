@@ -22,10 +22,11 @@ from torch.utils._pytree import tree_leaves
 from autoprune.errors import ModelError, describe, type_of, user_code
 from autoprune.structure.groups import FrozenGroup, LayerSpec, Structure, TrainingOnly
 from autoprune.structure.inputs import Inputs, outputs_of, run, sample
+from autoprune.structure.layers import LAYER_MODULES, channels
 from autoprune.structure.surgery import named_tensors
 from autoprune.structure.tracing.activation_sizes import ActivationLog
 from autoprune.structure.tracing.assembly import assemble
-from autoprune.structure.tracing.biases import PLAIN_LAYERS, bias_takers
+from autoprune.structure.tracing.biases import bias_takers
 from autoprune.structure.tracing.call import Call, unknown
 from autoprune.structure.tracing.computed import Origins, how_computed, owner_of
 from autoprune.structure.tracing.flow import GIVEN, Flow
@@ -134,7 +135,7 @@ class LabelTrace(OperatorMode):
         """Record that a BN with running statistics reads a tensor."""
         maker = self._flow.maker(source)
         # A BN normalises dimension 1; a linear layer's outputs are the last.
-        if maker is not None and self.layers[maker].kind == "linear" and source.dim() != 2:
+        if maker is not None and not self.layers[maker].kernel_size and source.dim() != 2:
             maker = None
         self._flow.batchnorm(path, maker, out)
 
@@ -175,7 +176,7 @@ class LabelTrace(OperatorMode):
 def _is_refittable(model: nn.Module, layer: LayerSpec) -> bool:
     path, _, leaf = layer.weight.rpartition(".")
     module = model.get_submodule(path)
-    if leaf != "weight" or not isinstance(module, PLAIN_LAYERS) or layer.groups != 1:
+    if leaf != "weight" or not isinstance(module, LAYER_MODULES) or layer.groups != 1:
         return False
     if isinstance(module.bias, Tensor) and not isinstance(module.bias, nn.Parameter):
         return False  # nobody trains a buffer
@@ -320,8 +321,7 @@ def _traced_in_training(
 def _first_layer(model: nn.Module) -> str:
     """Return in words what a network seems to begin with."""
     for name, module in model.named_modules():
-        if isinstance(module, nn.modules.conv._ConvNd):
-            return f", while its layer {name!r} takes {module.in_channels} channels"
-        if isinstance(module, nn.Linear):
-            return f", while its layer {name!r} takes {module.in_features} features"
+        if isinstance(module, LAYER_MODULES):
+            unit = "features" if isinstance(module, nn.Linear) else "channels"
+            return f", while its layer {name!r} takes {channels(module)[0]} {unit}"
     return ""

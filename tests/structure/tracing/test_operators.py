@@ -12,14 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from autoprune.core.plugins import load_object
-from autoprune.structure.tracing.layer_rules import (
-    batch_norm,
-    convolution,
-    group_norm,
-    layer_norm,
-    linear,
-    transposed_convolution,
-)
+from autoprune.structure.tracing.layer_rules import batch_norm, group_norm, layer, layer_norm
 from autoprune.structure.tracing.operators import OperatorMode, whole_operators
 from autoprune.structure.tracing.products import product
 from autoprune.structure.tracing.rules import RULES
@@ -349,7 +342,7 @@ RANDOM: dict[str, Operation] = {
 }
 
 # Rules of layers and of products, which `test_prunable` and `test_products` look at.
-LAYERS = {convolution, transposed_convolution, linear, batch_norm, group_norm, layer_norm, product}
+LAYERS = {layer, batch_norm, group_norm, layer_norm, product}
 
 
 class Names(OperatorMode):
