@@ -183,7 +183,7 @@ def load_subjects(
     from autoprune.data import load_splits
     from autoprune.models.loading import find_device, load_model
     from autoprune.options.search import stored_settings
-    from autoprune.structure.inputs import fitted
+    from autoprune.structure.inputs import adapt_splits
     from autoprune.study.run_directory import RunDirectory
 
     directory = RunDirectory(run)
@@ -195,7 +195,7 @@ def load_subjects(
         warn(note)
     _choose(splits, split_name, origin["data"])  # a mistake is told before the network is loaded
     dense = load_model(origin["model"], origin.get("weights")).to(device).eval()
-    name, split = _choose(fitted(splits, dense), split_name, origin["data"])
+    name, split = _choose(adapt_splits(splits, dense), split_name, origin["data"])
     pruned = load_pruned(dense, run).to(device)
     return Subjects(directory, dense, pruned, origin["data"], name, split, device)
 

@@ -127,12 +127,12 @@ def example_inputs(
     from autoprune.data import load_splits
     from autoprune.errors import UsageError
     from autoprune.models.loading import default_input_shape, parse_shape
-    from autoprune.structure.inputs import fitted
+    from autoprune.structure.inputs import adapt_splits
 
     if data is not None and shape is not None:
         raise UsageError("--input-shape and --data both say what the inputs are: give one of them.")
     if data is not None:
-        train = fitted(load_splits(data, normalize), model).train
+        train = adapt_splits(load_splits(data, normalize), model).train
         return train.take(range(min(2, len(train)))).inputs
     sizes = parse_shape(shape) if shape else default_input_shape(spec, model)
     if shape is None and names_object(spec):

@@ -29,11 +29,11 @@ from autoprune.errors import (
     type_of,
     user_code,
 )
-from autoprune.evaluation.doubts import doubt
+from autoprune.evaluation.early_stopping import Rival, SampleScores, race
 from autoprune.evaluation.measurement import Scores, number_in
-from autoprune.evaluation.racing import Rival, SampleScores, race
-from autoprune.evaluation.replay.prefix import PrefixCache
-from autoprune.evaluation.streams import GPU_BATCH, Streams, in_turn
+from autoprune.evaluation.parallel_forward import GPU_BATCH, ParallelForward, in_turn
+from autoprune.evaluation.plausibility import doubt
+from autoprune.evaluation.replay.prefix_cache import PrefixCache
 from autoprune.reconstruction.batchnorm import fold_batchnorm
 from autoprune.structure.groups import Structure
 from autoprune.structure.inputs import class_scores, device_of, run
@@ -119,7 +119,7 @@ class ClassificationScorer(Scorer):
             logits = torch.cat([logits, class_logits(dense, unlabelled)])
         self._samples, self._dense_logits = samples, logits
         self.dense = self._compare(self._dense_logits)
-        self._streams = Streams(samples)
+        self._streams = ParallelForward(samples)
         self._streams.check(dense, self._dense_logits)
         self.prefix = PrefixCache([batch.inputs for batch in in_turn(samples)])
         self._racers: OrderedDict[Hashable, SampleScores] = OrderedDict()

@@ -14,6 +14,7 @@ from torch.utils.data import TensorDataset
 from autoprune.data import NO_LABEL, ArraySplit, DatasetSplit, Normalization, Samples
 from autoprune.errors import DataError, ModelError
 from autoprune.evaluation import scoring as scoring_module
+from autoprune.evaluation.parallel_forward import CPU_BATCH, GPU_BATCH
 from autoprune.evaluation.scoring import (
     ClassificationScorer,
     CustomScorer,
@@ -21,7 +22,6 @@ from autoprune.evaluation.scoring import (
     compare,
     score_split,
 )
-from autoprune.evaluation.streams import CPU_BATCH, GPU_BATCH
 
 
 def logits_of(seed: int, rows: int = 40, classes: int = 5) -> Tensor:

@@ -1,4 +1,4 @@
-"""What layers do to channel labels: operators with weights, and normalisations."""
+"""Rules for operators with weights: layers and normalisations."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from autoprune.structure.tracing.labels import Atoms, along
 
 
 def layer(trace: Recorder, call: Call) -> None:
-    """A linear layer or (transposed) convolution: reads its inputs, makes its output channels."""
+    """A linear layer or (transposed) convolution: reads its inputs, creates its output channels."""
     kind, groups = LAYER_KINDS[call.name], call.arg(6, "groups", 1)
     channel_dim, in_dim = kind.channel_dim, kind.in_dim
     source, weight = call.args[0], call.args[1]
@@ -39,11 +39,11 @@ def layer(trace: Recorder, call: Call) -> None:
         assert bias_name is not None
         atoms.link(atoms.axis(bias_name, 0, len(out)), out)
     trace.set_labels(call.out, along(out, call.out.shape, channel_dim % call.out.dim()))
-    trace.layer(call, in_dim, positions, groups)
+    trace.layer(call, positions, groups)
 
 
 def _link_groups(atoms: Atoms, read: Tensor, out: Tensor) -> None:
-    """Make one unit of every convolution group: all its inputs and all its outputs."""
+    """Link all inputs and outputs of every convolution group into one unit."""
     atoms.link(out, out[:, :1])
     atoms.link(read, out[:, :1])
     partly_fed = (read <= 0).any(1)
@@ -51,7 +51,7 @@ def _link_groups(atoms: Atoms, read: Tensor, out: Tensor) -> None:
 
 
 def batch_norm(trace: Recorder, call: Call) -> None:
-    """Batch or instance normalisation: per-channel parameters go along."""
+    """Batch or instance normalisation: per-channel parameters are cut with their channels."""
     source, atoms = call.args[0], trace.atoms
     names = [
         name
@@ -62,7 +62,7 @@ def batch_norm(trace: Recorder, call: Call) -> None:
     for name in names:
         own = atoms.axis(name, 0, len(read))
         atoms.link(own, read)
-        # A constant that is normalised takes the BN's own value at that position.
+        # A normalised constant has the BN's own value at that position.
         read = torch.where(read > 0, read, own)
     path = names[-1].rpartition(".")[0] if names else ""
     statistics = [f"{path}.running_mean", f"{path}.running_var"]
@@ -72,12 +72,12 @@ def batch_norm(trace: Recorder, call: Call) -> None:
 
 
 def layer_norm(trace: Recorder, call: Call) -> None:
-    """Layer normalisation: its statistics change when a channel goes."""
+    """Layer normalisation: its statistics change when a channel is cut."""
     kind = "RMSNorm" if "rms" in call.name else "LayerNorm"
     rank = len(call.argument("normalized_shape"))
     statistics_over(trace, call, range(-rank, 0), f"normalised together by {kind}")
 
 
 def group_norm(trace: Recorder, call: Call) -> None:
-    """Group normalisation: its statistics change when a channel goes."""
+    """Group normalisation: its statistics change when a channel is cut."""
     statistics_over(trace, call, range(1, call.args[0].dim()), "normalised together by GroupNorm")

@@ -22,9 +22,9 @@ from autoprune.structure.inputs import Inputs, class_scores, run
 CPU_BATCH = 125
 GPU_BATCH = 500
 # Several at once share the work better if they are small, and racing can stop earlier.
-STREAM_BATCH = 50
+PARALLEL_BATCH = 50
 # More batches at once would take much memory, and be on their way when racing stops.
-WIDEST = 4
+MOST_AT_ONCE = 4
 # Batches in each thread on which it is tried whether they disturb each other.
 TRIED = 2
 
@@ -38,11 +38,11 @@ def _on_cpu(samples: Samples) -> bool:
     return samples.device.type == "cpu"
 
 
-class Streams:
+class ParallelForward:
     """Runs networks on fixed samples, on a GPU one batch after the other."""
 
     def __init__(self, samples: Samples) -> None:
-        self._widest = WIDEST if _on_cpu(samples) else 1
+        self._widest = MOST_AT_ONCE if _on_cpu(samples) else 1
         self._samples = samples
 
     @property
@@ -54,7 +54,7 @@ class Streams:
         """Return the samples as they are run."""
         if self.width == 1:
             return list(in_turn(self._samples))
-        return list(self._samples.batches_within(STREAM_BATCH, at_once=self.width))
+        return list(self._samples.batches_within(PARALLEL_BATCH, at_once=self.width))
 
     def check(self, model: nn.Module, expected: Tensor) -> None:
         """Compute one batch at a time from now on if a network's batches disturb each other.
@@ -87,7 +87,7 @@ class Streams:
             yield from (_run(model, batch.inputs) for batch in batches)
             return
         running: deque[Future[Any]] = deque()
-        with sharing_threads(width) as pool:
+        with shared_threads(width) as pool:
             for batch in batches:
                 if len(running) == width:
                     yield running.popleft().result()
@@ -107,7 +107,7 @@ def _run(model: nn.Module, inputs: Inputs) -> Any:
 
 
 @contextmanager
-def sharing_threads(number: int) -> Iterator[ThreadPoolExecutor]:
+def shared_threads(number: int) -> Iterator[ThreadPoolExecutor]:
     """Give threads that share PyTorch's among them."""
     within = torch.get_num_threads()
     each = max(1, within // number)

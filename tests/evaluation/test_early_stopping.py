@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from autoprune.data import Samples
-from autoprune.evaluation.racing import LEAST, LOOKS, SampleScores, expected_means, race
+from autoprune.evaluation.early_stopping import LEAST, LOOKS, SampleScores, expected_means, race
+from autoprune.evaluation.parallel_forward import CPU_BATCH
 from autoprune.evaluation.scoring import ClassificationScorer
-from autoprune.evaluation.streams import CPU_BATCH
 
 
 def batches_of(kl: Tensor, size: int, taken: list[int]) -> Iterator[SampleScores]:

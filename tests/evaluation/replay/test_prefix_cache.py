@@ -18,7 +18,7 @@ from autoprune.core.plugins import load_object
 from autoprune.core.policy import Widths
 from autoprune.data import Samples
 from autoprune.evaluation.replay import prefix
-from autoprune.evaluation.replay.prefix import PrefixCache
+from autoprune.evaluation.replay.prefix_cache import PrefixCache
 from autoprune.evaluation.scoring import ClassificationScorer, CustomScorer
 from autoprune.reconstruction.batchnorm import fold_batchnorm
 from autoprune.structure.groups import Structure
