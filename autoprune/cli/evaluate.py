@@ -181,7 +181,8 @@ def load_subjects(
     from autoprune.api import load_pruned
     from autoprune.cli.display import warn
     from autoprune.data import load_splits
-    from autoprune.models.loading import find_device, load_model
+    from autoprune.models.devices import find_device
+    from autoprune.models.loading import load_model
     from autoprune.options.search import stored_settings
     from autoprune.structure.inputs import adapt_splits
     from autoprune.study.run_directory import RunDirectory

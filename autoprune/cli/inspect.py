@@ -48,7 +48,8 @@ def inspect(
     from autoprune.cost import cost_models
     from autoprune.data.forms import sample_shapes
     from autoprune.engine.problem import prunable_structure
-    from autoprune.models.loading import DEMO, load_model
+    from autoprune.models import DEMO
+    from autoprune.models.loading import load_model
     from autoprune.options.search import parse_min_keep
     from autoprune.search_spaces.keep_ratio import search_space
 
@@ -126,7 +127,7 @@ def example_inputs(
     from autoprune.core.precision import float_dtype
     from autoprune.data import load_splits
     from autoprune.errors import UsageError
-    from autoprune.models.loading import default_input_shape, parse_shape
+    from autoprune.models.input_shapes import default_input_shape, parse_shape
     from autoprune.structure.inputs import adapt_splits
 
     if data is not None and shape is not None:

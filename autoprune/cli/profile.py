@@ -109,7 +109,8 @@ def profile(
     from autoprune.engine.latency import measure_table
     from autoprune.engine.problem import prunable_structure
     from autoprune.errors import UsageError
-    from autoprune.models.loading import DEMO, load_model
+    from autoprune.models import DEMO
+    from autoprune.models.loading import load_model
     from autoprune.profiling.backends.base import backend_class, make_backend
     from autoprune.profiling.backends.onnx import check_onnx
     from autoprune.profiling.kit.kit import read_kit, write_kit

@@ -27,7 +27,7 @@ HEAD = """\
 # Operators
 
 How channels pass through every operator of a forward pass (names in ATen, without the in-place
-underscore). This page is generated from the table of rules, and a test checks that it is up to date:
+underscore). This page is generated from the table of rules; a test checks that it is up to date:
 
     python experiments/operators/page.py > docs/operators.md
 
