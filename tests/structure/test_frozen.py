@@ -112,6 +112,6 @@ def test_statistics_that_stay_take_up_nothing() -> None:
     """The layer in front needs a bias for the mean that it loses; the clamp is out of its sight."""
     layers = trace(MODEL, IMAGES).layer_of_weight
     assert layers["stem.weight"].batchnorm == "bn" and layers["stem.weight"].clamp == (0, torch.inf)
-    stem = layers["stem.weight"].beside(excluded_tensors(MODEL, ["bn"]))
+    stem = layers["stem.weight"].with_untouched(excluded_tensors(MODEL, ["bn"]))
     assert (stem.batchnorm, stem.shortcut, stem.clamp) == (None, None, None)
     assert stem.refittable and stem.takes_bias and not stem.absorbs_mean
