@@ -120,7 +120,7 @@ class Subjects:
         from autoprune.core.randomness import kept_random_states
         from autoprune.data.forms import map_tensors
         from autoprune.engine.latency import measured_here
-        from autoprune.evaluation.scoring import score_split
+        from autoprune.evaluation.classification import score_split
         from autoprune.study.result import costs_of
 
         networks = [self.dense, self.pruned]

@@ -12,11 +12,12 @@ from autoprune.core.progress import Progress
 from autoprune.data import Partition, Samples, mixed_pairs
 from autoprune.engine.problem import Task
 from autoprune.errors import ModelError, RunError, first_line, listed
-from autoprune.evaluation.early_stopping import TEMPERATURE
+from autoprune.evaluation.classification import ClassificationScorer
 from autoprune.evaluation.evaluator import Build, Builder, Evaluator, timed
 from autoprune.evaluation.measurement import Measurement, Scores
 from autoprune.evaluation.reward import DEFAULT_REWARD, check_labels
-from autoprune.evaluation.scoring import ClassificationScorer, CustomScorer, Scorer
+from autoprune.evaluation.sample_scores import TEMPERATURE
+from autoprune.evaluation.scoring import CustomScorer, Scorer
 from autoprune.importance import Evidence, Importance, check_needs, make_importance, rank_groups
 from autoprune.importance.losses import with_losses
 from autoprune.options.search import SearchConfig

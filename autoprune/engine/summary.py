@@ -18,7 +18,7 @@ from autoprune.engine.problem import Task
 from autoprune.engine.recover import Recovered, Winner
 from autoprune.engine.rounds import Contest
 from autoprune.errors import AutopruneError, DataError, first_line, user_code
-from autoprune.evaluation.scoring import score_split
+from autoprune.evaluation.classification import score_split
 from autoprune.options.search import SearchConfig
 from autoprune.structure.surgery import deep_copy
 from autoprune.study.ledger import Ledger

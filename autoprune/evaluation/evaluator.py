@@ -127,7 +127,7 @@ class Evaluator:
             score = partial(self._scorer.score_near, base=partial(self._base_network, base))
         elif rival is not None:
             named = rival, partial(self._noted_network, rival, others)
-            score = partial(self._scorer.score_against, name=widths, rival=named)
+            score = partial(self._scorer.score_against, key=widths, incumbent=named)
         measured = self._judge(small, widths, seconds, score)
         return replace(measured, others_scored=len(others))
 

@@ -19,8 +19,8 @@ from autoprune.core.progress import Progress
 from autoprune.data import SplitSizes, load_splits, partition
 from autoprune.engine.evaluators import set_up
 from autoprune.engine.problem import define_task
+from autoprune.evaluation.classification import ClassificationScorer
 from autoprune.evaluation.measurement import Scores
-from autoprune.evaluation.scoring import ClassificationScorer
 from autoprune.models.loading import load_model
 from autoprune.options.search import SearchConfig
 from autoprune.reconstruction.batchnorm import fold_batchnorm

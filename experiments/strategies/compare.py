@@ -42,8 +42,8 @@ from autoprune.engine.evaluators import Bench, set_up
 from autoprune.engine.exploration import explore, pose
 from autoprune.engine.finalists import run_off, shortlist
 from autoprune.engine.problem import Task, define_task
+from autoprune.evaluation.classification import score_split
 from autoprune.evaluation.reward import negative_kl
-from autoprune.evaluation.scoring import score_split
 from autoprune.models.loading import load_model
 from autoprune.options.search import SearchConfig
 from autoprune.study.ledger import Ledger

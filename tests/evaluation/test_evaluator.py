@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from autoprune.core.policy import Widths
 from autoprune.cost import cost_models
 from autoprune.data import Samples
+from autoprune.evaluation.classification import ClassificationScorer
 from autoprune.evaluation.evaluator import Builder, Evaluator
 from autoprune.evaluation.measurement import Measurement
-from autoprune.evaluation.scoring import ClassificationScorer
 from autoprune.importance import Evidence, Ranking, make_importance
 from autoprune.reconstruction.refit import Refitter
 from autoprune.reconstruction.sequential import SequentialRepair

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from autoprune.data import Samples
+from autoprune.evaluation.classification import ClassificationScorer
 from autoprune.evaluation.parallel_forward import (
     MOST_AT_ONCE,
     PARALLEL_BATCH,
     ParallelForward,
     in_turn,
 )
-from autoprune.evaluation.scoring import ClassificationScorer
 
 ROWS = 5 * PARALLEL_BATCH + 3
 
