@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from autoprune.data import NO_LABEL, ArraySplit, DatasetSplit, Samples
+from autoprune.data import NO_LABEL, ArraySplit, DatasetSplit, Normalization, Samples
 from autoprune.errors import DataError, ModelError
 from autoprune.evaluation import classification
 from autoprune.evaluation.classification import (
