@@ -42,7 +42,7 @@ from autoprune.options.search import (
     SearchConfig,
 )
 from autoprune.structure import surgery
-from autoprune.structure.inputs import Inputs, device_of, fitted, form_for
+from autoprune.structure.inputs import Inputs, adapt_splits, device_of, input_adapter
 from autoprune.structure.surgery import deep_copy
 from autoprune.structure.wrappers import plain_network
 from autoprune.study.run_directory import RunDirectory, next_free
@@ -219,7 +219,7 @@ def draw_images(model: nn.Module, data: Any, config: SearchConfig, progress: Pro
     """
     sizes = SplitSizes(config.calibration_samples, config.search_samples, config.selection_samples)
     images = partition(
-        fitted(as_splits(data), model),
+        adapt_splits(as_splits(data), model),
         sizes,
         config.seed,
         note=log.info,
@@ -240,7 +240,7 @@ def _network(model: nn.Module) -> nn.Module:
 def _check_example(model: nn.Module, example: Inputs, like: Inputs) -> Inputs:
     """Statistics are gathered where the trace saw layers: forms and shapes must agree."""
     example = plain(example, "example_inputs")
-    example = form_for(model, example, "example_inputs")(example)
+    example = input_adapter(model, example, "example_inputs")(example)
     if sample_shapes(example) != sample_shapes(like):
         seen, own = (Samples(one, None).shape for one in (example, like))
         raise DataError(f"example_inputs have samples of {seen}, but the data's are {own}.")

@@ -10,7 +10,7 @@ from autoprune.engine.context import SearchContext
 from autoprune.engine.problem import Task
 from autoprune.errors import ModelError, first_line, listed
 from autoprune.evaluation.evaluator import Builder
-from autoprune.evaluation.racing import TEMPERATURE
+from autoprune.evaluation.sample_scores import TEMPERATURE
 from autoprune.importance import Evidence, Ranking, make_importance, rank_groups
 from autoprune.importance.losses import with_losses
 from autoprune.reconstruction.refit import Refitter

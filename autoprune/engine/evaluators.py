@@ -12,10 +12,11 @@ from autoprune.engine.builder import BATCHNORM_SAMPLES, make_builder
 from autoprune.engine.context import SearchContext
 from autoprune.engine.problem import Task
 from autoprune.errors import RunError
+from autoprune.evaluation.classification import ClassificationScorer
 from autoprune.evaluation.evaluator import Build, Builder, Evaluator
 from autoprune.evaluation.measurement import Measurement, Scores
 from autoprune.evaluation.reward import DEFAULT_REWARD, check_labels
-from autoprune.evaluation.scoring import ClassificationScorer, CustomScorer, Scorer
+from autoprune.evaluation.scoring import CustomScorer, Scorer
 from autoprune.importance import check_needs, make_importance
 
 log = logging.getLogger(__name__)

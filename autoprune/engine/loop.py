@@ -15,8 +15,8 @@ from autoprune.agents.base import Strategy
 from autoprune.core.policy import Widths
 from autoprune.errors import AutopruneError, EvaluateError, RewardError, describe
 from autoprune.evaluation.measurement import Measurement
+from autoprune.evaluation.parallel_forward import shared_threads
 from autoprune.evaluation.reward import Reward
-from autoprune.evaluation.streams import sharing_threads
 from autoprune.study.ledger import MOST_FAILURES, Ledger
 from autoprune.study.trial import Candidate, Trial
 
@@ -200,7 +200,7 @@ def _evaluating(workers: int) -> Iterator[Callable[[Evaluation], Evaluation]]:
     if workers == 1:
         yield lambda evaluation: evaluation
         return
-    with sharing_threads(workers) as pool:
+    with shared_threads(workers) as pool:
         yield lambda evaluation: pool.submit(evaluation).result
 
 

@@ -26,9 +26,9 @@ from autoprune.options.search import AUTO, SearchConfig
 from autoprune.profiling.subject import Subject
 from autoprune.search_spaces.keep_ratio import SearchSpace, match_groups, search_space
 from autoprune.search_spaces.projection import Constraint, Projection
+from autoprune.structure.frozen import excluded_tensors, freeze_excluded, frozen_tensors
 from autoprune.structure.groups import Structure
 from autoprune.structure.inputs import Inputs
-from autoprune.structure.untouched import excluded_tensors, freeze_excluded, frozen_tensors
 from autoprune.structure.verify import analyze
 
 # Reasons that a message names.

@@ -199,10 +199,10 @@ def explore(
 
     def evaluate(candidate: Candidate, incumbent: Widths | None) -> Evaluation:
         can_win = candidate.kind == "candidate"
-        rival = incumbent if evaluators.stops_early and can_win else None
+        against = incumbent if evaluators.stops_early and can_win else None
         # A base is held for candidates that come one after the other.
         base = candidate.base if limits.workers == 1 else None
-        return partial(evaluators.search.measure, candidate.widths, base, rival)
+        return partial(evaluators.search.measure, candidate.widths, base, against)
 
     def tell(trial: Trial) -> None:
         best = ledger.best(1, problem.projection.fits)

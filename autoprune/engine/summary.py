@@ -14,7 +14,7 @@ from autoprune.engine.problem import Task
 from autoprune.engine.recover import Recovered, Winner
 from autoprune.engine.rounds import RoundResult
 from autoprune.errors import AutopruneError, DataError, first_line, user_code
-from autoprune.evaluation.scoring import score_split
+from autoprune.evaluation.classification import score_split
 from autoprune.profiling.host import host_figures
 from autoprune.structure.surgery import deep_copy
 from autoprune.study.ledger import Ledger

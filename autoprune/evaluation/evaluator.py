@@ -113,14 +113,14 @@ class Evaluator:
         return self._scorer.dense
 
     def measure(
-        self, widths: Widths, base: Widths | None = None, rival: Widths | None = None
+        self, widths: Widths, base: Widths | None = None, incumbent: Widths | None = None
     ) -> Measurement:
         """Build the network of these widths and score it.
 
         Args:
             widths: of the candidate.
             base: widths of a network that several candidates in a row differ little from.
-            rival: widths of a better network: scoring may stop where this one is surely worse.
+            incumbent: widths of a better network: scoring may stop where this one is surely worse.
         """
         times = StageTimes()
         others: list[Widths] = []
@@ -128,9 +128,9 @@ class Evaluator:
         score = self._scorer.score
         if base is not None:
             score = partial(self._scorer.score_near, base=partial(self._base_network, base))
-        elif rival is not None:
-            named = rival, partial(self._noted_network, rival, others)
-            score = partial(self._scorer.score_against, name=widths, rival=named)
+        elif incumbent is not None:
+            named = incumbent, partial(self._noted_network, incumbent, others)
+            score = partial(self._scorer.score_against, key=widths, incumbent=named)
         measured = self._judge(small, widths, times, score)
         return replace(measured, others_scored=len(others))
 

@@ -22,7 +22,7 @@ from autoprune.data import Samples, SplitSizes, load_splits, partition
 from autoprune.engine.context import SearchContext
 from autoprune.engine.evaluators import make_evaluators
 from autoprune.engine.problem import make_problem
-from autoprune.evaluation.streams import Streams, in_turn
+from autoprune.evaluation.parallel_forward import ParallelForward, in_turn
 from autoprune.models.loading import load_model
 from autoprune.options.search import SearchConfig
 from autoprune.reconstruction.batchnorm import fold_batchnorm
@@ -72,7 +72,7 @@ def _in_turn(network: nn.Module, samples: Samples) -> None:
 
 
 def _in_streams(network: nn.Module, samples: Samples) -> None:
-    list(Streams(samples).outputs(network))
+    list(ParallelForward(samples).outputs(network))
 
 
 if __name__ == "__main__":

@@ -46,10 +46,10 @@ class WithoutBases(Evaluator):
         return self._evaluator.dense
 
     def measure(
-        self, widths: Widths, base: Widths | None = None, rival: Widths | None = None
+        self, widths: Widths, base: Widths | None = None, incumbent: Widths | None = None
     ) -> Measurement:
         """Forget the base."""
-        return self._evaluator.measure(widths, None, rival)
+        return self._evaluator.measure(widths, None, incumbent)
 
 
 def search(shared: Path, network: str, trials: int, seed: int, with_bases: bool) -> float:

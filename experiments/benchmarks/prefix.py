@@ -19,8 +19,8 @@ from autoprune.data import SplitSizes, load_splits, partition
 from autoprune.engine.builder import make_builder
 from autoprune.engine.context import SearchContext
 from autoprune.engine.problem import make_problem
+from autoprune.evaluation.classification import ClassificationScorer
 from autoprune.evaluation.measurement import Scores
-from autoprune.evaluation.scoring import ClassificationScorer
 from autoprune.models.loading import load_model
 from autoprune.options.search import SearchConfig
 from autoprune.reconstruction.batchnorm import fold_batchnorm

@@ -44,7 +44,7 @@ from autoprune.engine.loop import LoopLimits
 from autoprune.engine.problem import Task, make_problem
 from autoprune.engine.rounds import explore
 from autoprune.engine.search_problem import search_problem
-from autoprune.evaluation.scoring import score_split
+from autoprune.evaluation.classification import score_split
 from autoprune.models.loading import load_model
 from autoprune.options.search import SearchConfig
 from autoprune.study.ledger import Ledger

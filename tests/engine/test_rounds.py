@@ -38,7 +38,7 @@ class Known:
     def __init__(self, fails: bool = False) -> None:
         self.fails = fails
 
-    def measure(self, widths: Widths, base: object = None, rival: object = None) -> Measurement:
+    def measure(self, widths: Widths, base: object = None, incumbent: object = None) -> Measurement:
         if self.fails:
             raise MemoryError("too large")
         found = measurement(widths)

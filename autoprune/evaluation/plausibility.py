@@ -1,4 +1,4 @@
-"""What makes a dense network's accuracy hard to believe: mostly mistakes in how data was given."""
+"""Plausibility of the dense network's outputs: signs of mistakes in weights, data or labels."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from torch import Tensor
 
 from autoprune.data import NO_LABEL
 
-# Fewer samples say nothing.
+# With fewer samples nothing can be concluded.
 FEW = 10
-# Standard errors by which accuracy must exceed what is right by chance.
+# Standard errors by which accuracy must exceed chance.
 ABOVE_CHANCE = 2.0
 
 
 def doubt(logits: Tensor, labels: Tensor | None) -> str | None:
-    """Return what is odd about a network's answers, in words; None where nothing is.
+    """Return a warning if a network's class scores are implausible, else None.
 
     Args:
-        logits: its class scores, (samples, classes).
-        labels: class labels, (samples,), `NO_LABEL` where there is none.
+        logits: class scores, (samples, classes).
+        labels: class labels, (samples,), `NO_LABEL` for a sample without one; None without labels.
     """
     if _is_constant(logits):
         return (
@@ -35,7 +35,7 @@ def doubt(logits: Tensor, labels: Tensor | None) -> str | None:
 
 
 def _is_constant(logits: Tensor) -> bool:
-    """Return whether class probabilities are the same for all samples, up to rounding."""
+    """Say whether class probabilities are equal for all samples, up to rounding."""
     logits = logits.double()
     rounding = 1e-6 * (1 + float(logits.abs().max()))
     log_p = logits.log_softmax(1)
@@ -61,7 +61,7 @@ def _single_choice(chosen: Tensor) -> str | None:
 
 
 def _by_chance(chosen: Tensor, labels: Tensor) -> str | None:
-    """Compare with answers of the same frequencies that have nothing to do with the labels."""
+    """Compare accuracy with that of independent predictions of the same class frequencies."""
     if len(labels) < FEW:
         return None
     right = float((chosen == labels).double().mean())

@@ -1,4 +1,4 @@
-"""What many networks have in common with one base is computed once: the cache of a prefix."""
+"""Cache of the operators that many networks share with one base network, which run only once."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from autoprune.evaluation.replay.script import NotReplayable, Script, StandIn, r
 from autoprune.structure.inputs import class_scores
 from autoprune.structure.surgery import named_tensors, replica
 
-# Of all that is alive at the boundary, for all batches together.
-MOST_BYTES = 1_000_000_000
+# Limit on the live tensors at the boundary, for all batches together.
+MAX_BYTES = 1_000_000_000
 
 
 @dataclass
 class _Pass:
-    """The forward pass of the base on one batch, computed up to a boundary.
+    """A forward pass of the base on one batch, computed up to a boundary.
 
     Attributes:
         inputs: the batch.
-        script: of the base on batches of this shape.
-        boundary: number of the first operator that was not computed yet.
-        alive: tensors that it or a later one reads.
+        script: script of the base for batches of this shape.
+        boundary: number of the first operator that is not computed yet.
+        alive: tensors that this operator or a later one reads.
     """
 
     inputs: Inputs
@@ -35,7 +35,7 @@ class _Pass:
     alive: Values = field(default_factory=dict)
 
     def move(self, base: nn.Module, boundary: int) -> None:
-        """Compute up to another boundary: from the beginning if it lies before this one."""
+        """Compute up to another boundary, from the start if it lies before the current one."""
         if boundary < self.boundary:
             self.boundary, self.alive = 0, {}
         if boundary > self.boundary:
@@ -46,30 +46,31 @@ class _Pass:
 
 
 class PrefixCache:
-    """Runs networks from the first operator on in which they differ from a base.
+    """Runs networks from the first operator in which they differ from a base network.
 
-    It holds one base and one boundary, the tensors alive there. Networks that come in the order of
-    their first changes move it forward, so that all of them together compute the base once.
+    The cache holds one base and the live tensors at one boundary. Networks in the order of their
+    first changes move the boundary forward, so that all of them together run the base once.
 
     Attributes:
-        skipped: share of the operators that the last network needed not run.
+        skipped: share of the operators that the last network skipped.
     """
 
     def __init__(self, batches: Sequence[Inputs]) -> None:
-        """Take the inputs that all networks are run on."""
+        """Take the batches on which all networks are run."""
         self.skipped = 0.0
         self._batches = batches
         self._base: nn.Module | None = None
         self._passes: list[_Pass] = []
 
     def outputs(self, model: nn.Module, base: nn.Module) -> list[Any] | None:
-        """Return a network's output, or the class scores in it, for every batch.
-
-        None if it must be run in full.
+        """Return a network's output (or the class scores in it) for every batch.
 
         Args:
-            model: the network; it is left as it is.
-            base: another one, the same object every time. It is run, never changed from outside.
+            model: the network; it is left unchanged.
+            base: the base network, the same object at every call and never changed in between.
+
+        Returns:
+            The outputs; None if the network must be run in full.
         """
         self.skipped = 0.0
         try:
@@ -77,8 +78,8 @@ class PrefixCache:
                 self._begin(base)
             return self._outputs(replica(model), base)
         except Exception:
-            # Networks that do odd things are run as they are, and so is all else on this base. A
-            # fault of the network's own is met again there.
+            # Unusual networks, and all others on this base, are run in full from now on. A fault of
+            # the network itself appears again there.
             self._passes = []
             return None
 
@@ -94,7 +95,7 @@ class PrefixCache:
     def _outputs(self, model: nn.Module, base: nn.Module) -> list[Any] | None:
         tensors = named_tensors(base), named_tensors(model)
         starts = {p.script: p.script.first_change(*tensors) for p in self._passes}
-        if not all(starts.values()) or not starts or self._bytes(starts) > MOST_BYTES:
+        if not all(starts.values()) or not starts or self._bytes(starts) > MAX_BYTES:
             return None
         outputs = []
         for one in self._passes:

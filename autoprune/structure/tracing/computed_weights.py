@@ -1,8 +1,8 @@
-"""Weights that are no parameters: what they are computed from, by what, and how to undo that.
+"""Weights that are computed in the forward pass instead of being parameters.
 
 Masks of `torch.nn.utils.prune`, weight and spectral normalisation, other parametrizations and
-low-rank adapters make a layer's weight anew in every forward pass. No entry of a parameter is one
-of its channels, so that such a layer stays whole, and is named.
+low-rank adapters recompute a layer's weight in every forward pass. Its channels are not entries of
+a parameter, so the layer stays whole; the reason says how to make the weight permanent.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from autoprune.errors import listed
 from autoprune.structure.tracing.call import Call
 
 _PARAMETRIZED = "parametrizations"
-# Hooks that compute a tensor before a forward pass: where they keep its name, what they are, and
-# what makes the tensor a parameter again.
+# Hooks that compute a tensor before a forward pass: the attribute that holds the tensor's name, a
+# name of the hook for messages, and the call that makes the tensor a parameter again.
 _HOOKS: dict[type, tuple[str, str, str]] = {
     BasePruningMethod: ("_tensor_name", "torch.nn.utils.prune masks", "prune.remove(module, {!r})"),
     WeightNorm: ("name", "torch.nn.utils.weight_norm", "remove_weight_norm(module, {!r})"),
@@ -31,15 +31,15 @@ _HOOKS: dict[type, tuple[str, str, str]] = {
 
 
 class Origins:
-    """Follows the tensors that are computed from parameters and buffers alone."""
+    """Follows tensors that are computed from parameters and buffers alone."""
 
     def __init__(self, name: Callable[[Tensor], str | None]) -> None:
-        """Take what tells the name of a parameter or buffer."""
+        """Take a function that names parameters and buffers."""
         self._name = name
         self._known: dict[int, frozenset[str]] = {}
 
     def record(self, call: Call) -> None:
-        """Note one operator; its tensors must stay alive."""
+        """Record one operator; the caller must keep its tensors alive."""
         found = [self.of(tensor) for tensor in call.inputs()]
         sources = [names for names in found if names is not None]
         if len(sources) == len(found):
@@ -47,13 +47,13 @@ class Origins:
             self._known |= {id(out): union for out in call.outputs() if self._name(out) is None}
 
     def of(self, tensor: Tensor) -> frozenset[str] | None:
-        """Return the tensors of the network that one comes from, None if inputs are among them."""
+        """Return what a tensor is computed from; None if inputs of the network are involved."""
         name = self._name(tensor)
         return self._known.get(id(tensor)) if name is None else frozenset([name])
 
 
 def owner_of(names: frozenset[str]) -> str:
-    """Return the path of the innermost module around all of these tensors."""
+    """Return the path of the innermost module that contains all of these tensors."""
     levels = zip(*(_owner(name.split(".")) for name in names), strict=False)
     return ".".join(level[0] for level in takewhile(lambda level: len(set(level)) == 1, levels))
 
@@ -62,8 +62,8 @@ def _owner(parts: list[str]) -> list[str]:
     return parts[: parts.index(_PARAMETRIZED)] if _PARAMETRIZED in parts else parts[:-1]
 
 
-def how_computed(model: nn.Module, names: frozenset[str]) -> str:
-    """Return in words how a tensor is computed, and what makes it one of the network's own."""
+def describe_computation(model: nn.Module, names: frozenset[str]) -> str:
+    """Describe how a tensor is computed and how to make it a parameter."""
     path = owner_of(names)
     module = model.get_submodule(path)
     whose = f"{path}'s" if path else "the network's"
@@ -75,7 +75,7 @@ def how_computed(model: nn.Module, names: frozenset[str]) -> str:
 
 
 def _known_ways(module: nn.Module) -> Iterator[tuple[str, str, str]]:
-    """Yield what PyTorch computes in a module: a tensor's name, by what, and what undoes it."""
+    """Yield tensors that PyTorch computes in a module: name, by what, and the call to undo it."""
     for hook in module._forward_pre_hooks.values():
         for kind, (attribute, what, undo) in _HOOKS.items():
             if isinstance(hook, kind):
@@ -90,6 +90,6 @@ def _known_ways(module: nn.Module) -> Iterator[tuple[str, str, str]]:
 
 
 def _is_of(name: str, path: str, leaf: str) -> bool:
-    """Whether a tensor is what a module's tensor is computed from: weight_orig, weight_g, …."""
+    """Say whether a module's tensor is computed from a tensor: weight_orig, weight_g, …."""
     inside = name.removeprefix(f"{path}.")
     return inside.startswith((f"{leaf}_", f"{_PARAMETRIZED}.{leaf}."))

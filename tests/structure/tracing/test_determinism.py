@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from autoprune.structure.tracing.noise import WithoutChance, fixed_seeds
+from autoprune.structure.tracing.determinism import DeterministicMode, fixed_seeds
 from autoprune.structure.tracing.operators import whole_operators
 from autoprune.structure.tracing.trace import trace
 from autoprune.structure.verify import analyze
@@ -48,7 +48,7 @@ H = torch.arange(6.0).reshape(2, 3)
 )  # fmt: skip
 def test_every_draw_is_what_it_is_said_to_be(draw: Callable[[], Tensor], value: Any) -> None:
     before = torch.get_rng_state()
-    with whole_operators(), WithoutChance():
+    with whole_operators(), DeterministicMode():
         drawn = draw()
     torch.testing.assert_close(drawn, torch.as_tensor(value).expand(2, 3), check_dtype=False)
     assert torch.equal(torch.get_rng_state(), before)

@@ -17,9 +17,10 @@ from torch import Tensor, nn
 from autoprune.core.plugins import load_object
 from autoprune.core.policy import Widths
 from autoprune.data import Samples
-from autoprune.evaluation.replay import prefix
-from autoprune.evaluation.replay.prefix import PrefixCache
-from autoprune.evaluation.scoring import ClassificationScorer, CustomScorer
+from autoprune.evaluation.classification import ClassificationScorer
+from autoprune.evaluation.replay import prefix_cache
+from autoprune.evaluation.replay.prefix_cache import PrefixCache
+from autoprune.evaluation.scoring import CustomScorer
 from autoprune.reconstruction.batchnorm import fold_batchnorm
 from autoprune.structure.groups import Structure
 from autoprune.structure.surgery import apply_policy
@@ -275,21 +276,21 @@ def test_memory_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     batches = images(4, 2, 1)
     alive = 3 * 4 * 16 * 4  # three images of four channels behind the first relu
     cached, base = PrefixCache(batches), Simple()
-    monkeypatch.setattr(prefix, "MOST_BYTES", alive - 1)
+    monkeypatch.setattr(prefix_cache, "MAX_BYTES", alive - 1)
     assert cached.outputs(Simple(3), base) is None
-    monkeypatch.setattr(prefix, "MOST_BYTES", alive)
+    monkeypatch.setattr(prefix_cache, "MAX_BYTES", alive)
     assert equal(cached.outputs(Simple(3), base), in_full(Simple(3), batches))
 
 
 def test_the_base_is_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     moves: list[tuple[int, int]] = []
-    inner = prefix.advance
+    inner = prefix_cache.advance
 
     def spy(base: Any, inputs: Any, script: Any, start: int, stop: int, values: Any) -> Any:
         moves.append((start, stop))
         return inner(base, inputs, script, start, stop, values)
 
-    monkeypatch.setattr(prefix, "advance", spy)
+    monkeypatch.setattr(prefix_cache, "advance", spy)
     cached, base, last = PrefixCache(images(4, 2)), Simple(), Simple()
     with torch.no_grad():
         last.head.weight.mul_(2)

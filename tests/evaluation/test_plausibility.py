@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from autoprune.data import NO_LABEL
-from autoprune.evaluation.doubts import FEW, doubt
+from autoprune.evaluation.plausibility import FEW, doubt
 
 LABELS = torch.arange(200) % 10
 

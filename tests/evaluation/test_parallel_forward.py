@@ -8,10 +8,15 @@ import torch
 from torch import Tensor, nn
 
 from autoprune.data import Samples
-from autoprune.evaluation.scoring import ClassificationScorer
-from autoprune.evaluation.streams import STREAM_BATCH, WIDEST, Streams, in_turn
+from autoprune.evaluation.classification import ClassificationScorer
+from autoprune.evaluation.parallel_forward import (
+    MOST_AT_ONCE,
+    PARALLEL_BATCH,
+    ParallelForward,
+    in_turn,
+)
 
-ROWS = 5 * STREAM_BATCH + 3
+ROWS = 5 * PARALLEL_BATCH + 3
 
 
 @pytest.fixture(autouse=True)
@@ -56,7 +61,7 @@ class Keeping(Meeting):
 
 
 def test_batches_are_computed_together_and_come_in_order(samples: Samples) -> None:
-    streams, model = Streams(samples), Meeting()
+    streams, model = ParallelForward(samples), Meeting()
     found = list(streams.outputs(model))
     assert [len(rows) for rows in found] == [len(batch) for batch in streams.batches()]
     assert len(found) == 6 and torch.equal(torch.cat(found), 2 * samples.inputs)
@@ -65,7 +70,7 @@ def test_batches_are_computed_together_and_come_in_order(samples: Samples) -> No
 
 def test_who_stops_early_computes_little_more(samples: Samples) -> None:
     model = Meeting()
-    outputs = Streams(samples).outputs(model)
+    outputs = ParallelForward(samples).outputs(model)
     next(outputs)
     outputs.close()  # type: ignore[attr-defined]
     assert model.number == 2
@@ -78,12 +83,12 @@ def test_a_failing_batch_is_heard_of(samples: Samples) -> None:
     model = nn.Identity()
     model.forward = fail  # type: ignore[method-assign]
     with pytest.raises(ArithmeticError, match="overflow"):
-        list(Streams(samples).outputs(model))
+        list(ParallelForward(samples).outputs(model))
 
 
 def test_one_thread_computes_in_turn(samples: Samples) -> None:
     torch.set_num_threads(1)
-    streams = Streams(samples)
+    streams = ParallelForward(samples)
     assert [len(b) for b in streams.batches()] == [len(b) for b in in_turn(samples)]
     torch.set_num_threads(2)
     assert len(streams.batches()) > len(list(in_turn(samples)))
@@ -100,24 +105,24 @@ def test_a_network_that_keeps_something_is_run_in_turn_though_nothing_went_wrong
             self.calls += 1
             return x
 
-    streams = Streams(samples)
+    streams = ParallelForward(samples)
     streams.check(Counting(), samples.inputs)
     assert streams.width == 1
-    streams = Streams(samples)
+    streams = ParallelForward(samples)
     streams.check(nn.Identity(), samples.inputs)
     assert streams.width == 2
 
 
 def test_few_are_computed_at_once(samples: Samples) -> None:
-    torch.set_num_threads(2 * WIDEST)
-    streams = Streams(samples)
-    assert streams.width == WIDEST
+    torch.set_num_threads(2 * MOST_AT_ONCE)
+    streams = ParallelForward(samples)
+    assert streams.width == MOST_AT_ONCE
     torch.set_num_threads(2)
     assert streams.width == 2
 
 
 def test_a_network_whose_batches_disturb_each_other_is_run_in_turn(samples: Samples) -> None:
-    streams = Streams(samples)
+    streams = ParallelForward(samples)
     assert streams.width == 2
     streams.check(Keeping(), 2 * samples.inputs)
     assert streams.width == 1

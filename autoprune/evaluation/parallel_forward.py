@@ -1,6 +1,6 @@
-"""Forward passes over many batches: on a CPU several batches at once, in threads of their own.
+"""Forward passes over many batches; on a CPU, several batches in parallel threads.
 
-A small network's operators are too short to be shared well among threads; its batches are not.
+The operators of a small network are too short to be parallelised well; its batches are not.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from torch import Tensor, nn
 from autoprune.data import Samples
 from autoprune.structure.inputs import Inputs, class_scores, run
 
-# One batch after the other: larger ones measured no faster on a CPU and take more memory.
+# Sequential batches. On a CPU, larger ones were no faster and take more memory.
 CPU_BATCH = 125
 GPU_BATCH = 500
-# Several at once share the work better if they are small, and racing can stop earlier.
-STREAM_BATCH = 50
-# More batches at once would take much memory, and be on their way when racing stops.
-WIDEST = 4
-# Batches in each thread on which it is tried whether they disturb each other.
-TRIED = 2
+# Parallel batches. Small ones balance the load better and let scoring stop earlier.
+PARALLEL_BATCH = 50
+# More parallel batches would take much memory and be computed in vain when scoring stops early.
+MOST_AT_ONCE = 4
+# Batches per thread in the test whether parallel passes are independent.
+TESTED = 2
 
 
 def in_turn(samples: Samples) -> Iterator[Samples]:
-    """Yield samples in batches to be run one after the other."""
+    """Yield samples in batches for sequential forward passes."""
     return samples.batches_within(CPU_BATCH if _on_cpu(samples) else GPU_BATCH)
 
 
@@ -38,56 +38,56 @@ def _on_cpu(samples: Samples) -> bool:
     return samples.device.type == "cpu"
 
 
-class Streams:
-    """Runs networks on fixed samples, on a GPU one batch after the other."""
+class ParallelForward:
+    """Runs networks on fixed samples: in parallel batches on a CPU, in sequence on a GPU."""
 
     def __init__(self, samples: Samples) -> None:
-        self._widest = WIDEST if _on_cpu(samples) else 1
+        self._limit = MOST_AT_ONCE if _on_cpu(samples) else 1
         self._samples = samples
 
     @property
     def width(self) -> int:
-        """How many batches are computed at once: no more than PyTorch may use threads here."""
-        return min(self._widest, torch.get_num_threads())
+        """Number of parallel batches, at most the number of threads that PyTorch may use."""
+        return min(self._limit, torch.get_num_threads())
 
     def batches(self) -> list[Samples]:
-        """Return the samples as they are run."""
+        """Return the batches in the order in which they are run."""
         if self.width == 1:
             return list(in_turn(self._samples))
-        return list(self._samples.batches_within(STREAM_BATCH, at_once=self.width))
+        return list(self._samples.batches_within(PARALLEL_BATCH, at_once=self.width))
 
     def check(self, model: nn.Module, expected: Tensor) -> None:
-        """Compute one batch at a time from now on if a network's batches disturb each other.
+        """Switch to sequential batches if a network's parallel passes are not independent.
 
-        They can where its forward pass keeps something on a module.
+        That happens if its forward pass stores something on a module.
 
         Args:
             model: a network.
-            expected: its outputs, computed one batch after the other.
+            expected: its outputs, computed in sequence.
         """
         try:
             before = _attributes(model)
             with closing(self.outputs(model)) as outputs:
-                found = torch.cat(list(islice(outputs, TRIED * self.width)))
+                found = torch.cat(list(islice(outputs, TESTED * self.width)))
             alike = torch.allclose(found, expected[: len(found)], rtol=1e-3, atol=1e-3)
             after = _attributes(model)
             kept = any(before.get(place) is not value for place, value in after.items())
         except Exception:
             alike, kept = False, True
         if kept or not alike:
-            self._widest = 1
+            self._limit = 1
 
     def outputs(self, model: nn.Module) -> Generator[Any, None, None]:
         """Yield a network's output (or the class scores in it) for every batch, in order.
 
-        Some are on their way when one is yielded; whoever stops early closes the generator.
+        Further batches are being computed when one is yielded: close the generator to stop early.
         """
         width, batches = self.width, self.batches()
         if width == 1:
             yield from (_run(model, batch.inputs) for batch in batches)
             return
         running: deque[Future[Any]] = deque()
-        with sharing_threads(width) as pool:
+        with shared_threads(width) as pool:
             for batch in batches:
                 if len(running) == width:
                     yield running.popleft().result()
@@ -107,8 +107,8 @@ def _run(model: nn.Module, inputs: Inputs) -> Any:
 
 
 @contextmanager
-def sharing_threads(number: int) -> Iterator[ThreadPoolExecutor]:
-    """Give threads that share PyTorch's among them."""
+def shared_threads(number: int) -> Iterator[ThreadPoolExecutor]:
+    """Provide a pool of threads that divide PyTorch's threads among them."""
     within = torch.get_num_threads()
     each = max(1, within // number)
     try:
@@ -119,7 +119,7 @@ def sharing_threads(number: int) -> Iterator[ThreadPoolExecutor]:
 
 
 def _use(threads: int) -> None:
-    """Let PyTorch use so many threads where this one computes."""
-    # Asked first, PyTorch takes what was set last in any thread, and takes it no more later.
+    """Set the number of PyTorch threads for computations in the current thread."""
+    # PyTorch initialises its number from the last setting of any thread when first asked.
     torch.get_num_threads()
     torch.set_num_threads(threads)

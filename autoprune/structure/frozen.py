@@ -1,8 +1,8 @@
-"""What the user fixed: tensors whose values stay, and channels that are cut nowhere.
+"""Parameters that the user froze, and modules that the user excluded from pruning.
 
-A weight is fixed by `requires_grad=False` (a constant kernel, a backbone that is not trained), or
-by excluding its module. Of a frozen weight only the values stay: it is sliced where channels go.
-An excluded module stays whole, inputs and outputs, with its buffers.
+Parameters with `requires_grad=False` (a constant kernel, a backbone that is not trained) keep their
+values but are still sliced where channels are cut. An excluded module stays whole: its inputs,
+outputs, weights and buffers.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from autoprune.structure.surgery import named_tensors
 
 
 def frozen_tensors(model: nn.Module) -> frozenset[str]:
-    """Return the names of the parameters that are not to be trained."""
+    """Return the names of the parameters that do not require gradients."""
     return frozenset(name for name, p in model.named_parameters() if not p.requires_grad)
 
 
 def excluded_tensors(model: nn.Module, patterns: Sequence[str]) -> frozenset[str]:
-    """Return the parameters and buffers of modules that patterns name, tied ones by first name.
+    """Return the parameters and buffers of excluded modules, tied ones by their first name.
 
     Args:
         model: the dense network.
-        patterns: globs on module paths; a module stands for all inside it.
+        patterns: globs on module paths; a module stands for all modules inside it.
 
     Raises:
-        UsageError: a pattern names nothing that has a tensor.
+        UsageError: a pattern matches no module or tensor.
     """
     first = {id(tensor): name for name, tensor in named_tensors(model).items()}
     every = {name: first[id(tensor)] for name, tensor in _all_names(model)}
@@ -47,7 +47,7 @@ def excluded_tensors(model: nn.Module, patterns: Sequence[str]) -> frozenset[str
 
 
 def freeze_excluded(structure: Structure, excluded: Collection[str]) -> Structure:
-    """Return the structure without the groups that an excluded tensor has any part in."""
+    """Freeze the groups that an excluded tensor belongs to."""
     reasons = {group.name: _reason(structure, group, excluded) for group in structure.groups}
     return structure.frozen_by({name: reason for name, reason in reasons.items() if reason})
 
@@ -68,7 +68,7 @@ def _is_named(name: str, pattern: str) -> bool:
 
 
 def _reason(structure: Structure, group: ChannelGroup, excluded: Collection[str]) -> str | None:
-    """Return what an excluded tensor has to do with a group, None if nothing."""
+    """Return how an excluded tensor belongs to a group; None if none does."""
     if group.producers[0] in excluded:
         return "excluded"
     parts = {s.role: s.tensor for s in group.slices if s.tensor in excluded}
