@@ -35,4 +35,5 @@ class Gaussian:
     def deviations(self, directions: Floats) -> Floats:
         """Return standard deviations (rows,) along directions (rows, parameters)."""
         variances = np.einsum("ij,jk,ik->i", directions, self.covariance, directions)
-        return np.sqrt(variances)
+        deviations: Floats = np.sqrt(variances)
+        return deviations

@@ -22,7 +22,7 @@ class ScriptedStrategy(Strategy):
         """Begin with the first batch."""
         self._values: dict[Widths, float] = {}
         self._asked: set[Candidate] = set()
-        self._candidates = self._one_by_one()
+        self._upcoming = self._one_by_one()
 
     @abstractmethod
     def batches(self) -> Iterator[Iterable[Candidate]]:
@@ -33,7 +33,7 @@ class ScriptedStrategy(Strategy):
 
     def ask(self) -> Candidate | None:
         """Return the next new candidate, None at the end."""
-        return next(self._candidates, None)
+        return next(self._upcoming, None)
 
     def _one_by_one(self) -> Iterator[Candidate]:
         for batch in self.batches():

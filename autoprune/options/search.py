@@ -164,7 +164,7 @@ class SearchConfig:
     def to_mapping(self) -> dict[str, Any]:
         """Return plain values; those that say nothing are left out."""
         values = {one.name: getattr(self, one.name) for one in fields(self)}
-        if not isinstance(self.strategy, str):
+        if not isinstance(self.strategy, (str, type)):
             values["strategy_config"] = options_of(self.strategy)
         values["strategy"] = STRATEGY.name_of(self.strategy)
         values["importance"] = IMPORTANCE.name_of(self.importance)
