@@ -72,7 +72,7 @@ def find_strategy(wanted: Wanted, **options: Any) -> Strategy:
     from autoprune.agents.base import Strategy
     from autoprune.agents.custom import CustomStrategy
 
-    made = KIND.make(wanted, Strategy, **options)
+    made: Strategy = KIND.make(wanted, Strategy, **options)  # type: ignore[type-abstract]
     if KIND.name_of(made) in KIND.built_in:
         return made
     return CustomStrategy(KIND.name_of(wanted), made)

@@ -56,7 +56,7 @@ def make_importance(wanted: str | Importance | type[Importance]) -> Importance:
     Raises:
         UsageError: there is no such criterion, or what is there is none.
     """
-    return KIND.make(wanted, Importance)
+    return KIND.make(wanted, Importance)  # type: ignore[type-abstract]
 
 
 __all__ = [

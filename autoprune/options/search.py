@@ -156,6 +156,11 @@ class SearchConfig:
         return cls(**plain)
 
     @property
+    def strategy_name(self) -> str:
+        """The name that finds the strategy again."""
+        return STRATEGY.name_of(self.strategy)
+
+    @property
     def strategy_options(self) -> dict[str, Any]:
         """The options of the strategy, by field of its config; None where nothing was said."""
         flags = {"sampler": self.sampler, "agent": self.agent, "from_run": self.from_run}
@@ -166,7 +171,7 @@ class SearchConfig:
         values = {one.name: getattr(self, one.name) for one in fields(self)}
         if not isinstance(self.strategy, (str, type)):
             values["strategy_config"] = options_of(self.strategy)
-        values["strategy"] = STRATEGY.name_of(self.strategy)
+        values["strategy"] = self.strategy_name
         values["importance"] = IMPORTANCE.name_of(self.importance)
         if not values["strategy_config"]:
             del values["strategy_config"]

@@ -78,7 +78,7 @@ def make_backend(conditions: Conditions) -> Backend:
     Raises:
         UsageError: there is none of that name, or what it needs is missing here.
     """
-    return KIND.make(conditions.backend, Backend, conditions)
+    return KIND.make(conditions.backend, Backend, conditions)  # type: ignore[type-abstract]
 
 
 def backend_class(name: str) -> type[Backend]:
