@@ -64,7 +64,7 @@ class _Summary:
         smallest = self.found.smallest
         return {
             "version": 1,
-            "strategy": config.strategy,
+            "strategy": config.strategy_name,
             "searched_by": result.strategy.name,
             "budget": self._budget(),
             "reward": config.reward,
