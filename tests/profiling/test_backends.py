@@ -21,7 +21,7 @@ def test_a_class_that_is_not_a_backend_is_refused(tmp_path: Path) -> None:
     (tmp_path / "own_backend.py").write_text("class Runner: ...\n")
     name = f"{tmp_path}/own_backend.py:Runner"
     assert not KIND.is_installed(name)
-    with pytest.raises(UsageError, match="must be a"):
+    with pytest.raises(UsageError, match="is not a subclass of autoprune"):
         make_backend(Conditions(backend=name))
 
 

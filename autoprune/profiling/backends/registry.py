@@ -38,4 +38,5 @@ def make_backend(conditions: Conditions) -> Backend:
     Raises:
         UsageError: There is no such backend, or what it needs is missing here.
     """
+    backend_class(conditions.backend)  # refuses a class of another kind before it is called
     return KIND.make(conditions.backend, Backend, conditions)  # type: ignore[type-abstract]
