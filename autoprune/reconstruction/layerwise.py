@@ -15,6 +15,7 @@ from autoprune.data import Samples
 from autoprune.statistics.moments import is_laid_out
 from autoprune.structure.groups import LayerSpec
 from autoprune.structure.inputs import run
+from autoprune.structure.layers import LAYER_KINDS
 from autoprune.structure.tracing.operators import OperatorMode, plain_arithmetic, whole_operators
 
 
@@ -70,7 +71,7 @@ class LayerwisePass(OperatorMode):
     def operate(self, number: int, name: str, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         """Run one operator."""
         layer = None
-        if name == "linear" or name.startswith("conv"):
+        if name in LAYER_KINDS:
             layer = self._layers.get(self._names.get(id(self.origin(args[1])), ""))
         if layer is None:
             out = func(*args, **kwargs)

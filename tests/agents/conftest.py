@@ -10,8 +10,8 @@ import pytest
 from autoprune.agents.base import Strategy
 from autoprune.cost.model import CostModel
 from autoprune.study.trial import Trial
-from autoprune.testing import problems
-from autoprune.testing.problems import (
+from autoprune.testing import toy_problems
+from autoprune.testing.toy_problems import (
     PROBLEMS,
     Answer,
     ChainCost,
@@ -30,7 +30,7 @@ def make_toy() -> MakeToy:
     """Make a toy problem; its setting is given by keywords."""
 
     def make(sizes: Sequence[int], **setting: Any) -> Toy:
-        return problems.make_toy(sizes, Setting(**setting))
+        return toy_problems.make_toy(sizes, Setting(**setting))
 
     return make
 
@@ -59,19 +59,17 @@ def toy(request: pytest.FixtureRequest) -> Toy:
 @pytest.fixture(scope="session")
 def play() -> Play:
     """Ask and tell in strict alternation; known widths are answered from the record."""
-    return problems.play
+    return toy_problems.play
 
 
 @pytest.fixture(scope="session")
 def taught(make_toy: MakeToy, play: Play, tmp_path_factory: pytest.TempPathFactory) -> str:
     """Where an agent is that learnt a few episodes on a network of four groups: an odd taste."""
-    from autoprune.agents.ddpg import agent
+    from autoprune.agents.ddpg.agent import DdpgStrategy
 
     folder = tmp_path_factory.mktemp("taught")
     toy = make_toy([9, 14, 12, 8], seed=3)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(agent, "UPDATES", 20)
-        teacher = agent.DdpgStrategy(toy.problem)
-        play(teacher, lambda widths: float(widths[2] - widths[0]), 12)
+    teacher = DdpgStrategy(updates=20).started(toy.problem)
+    play(teacher, lambda widths: float(widths[2] - widths[0]), 12)
     teacher.save(folder)
     return str(folder)

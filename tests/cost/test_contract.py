@@ -10,7 +10,7 @@ from autoprune.cost import cost_models
 from autoprune.cost.latency.model import LatencyCost
 from autoprune.cost.model import CostModel
 from autoprune.testing import CostModelContract
-from autoprune.testing.cost_model import Network
+from autoprune.testing.cost_model_contract import Network
 
 
 class TestPredicted(CostModelContract):

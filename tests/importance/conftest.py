@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from autoprune.importance import Evidence
 from autoprune.statistics.moments import Moments
-from autoprune.testing.importance import make_evidence
+from autoprune.testing.importance_contract import make_evidence
 
 
 class MakeEvidence(Protocol):

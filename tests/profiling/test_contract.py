@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from autoprune.cost.latency.conditions import Conditions
-from autoprune.profiling.backends.base import Backend, make_backend
+from autoprune.profiling.backends.base import Backend
+from autoprune.profiling.backends.registry import make_backend
 from autoprune.testing import BackendContract
 
 CONDITIONS = [

@@ -33,11 +33,11 @@ from autoprune.testing import (
     RewardContract,
     StrategyContract,
 )
-from autoprune.testing.cost_model import Network
-from autoprune.testing.importance import make_evidence
-from autoprune.testing.networks import IMAGES, LABELS, plain, randomized
-from autoprune.testing.problems import make_toy, play
-from autoprune.testing.strategy import ROUNDS
+from autoprune.testing.cost_model_contract import Network
+from autoprune.testing.importance_contract import make_evidence
+from autoprune.testing.small_networks import IMAGES, LABELS, plain, randomized
+from autoprune.testing.strategy_contract import ROUNDS
+from autoprune.testing.toy_problems import make_toy, play
 
 MINE = """
 from autoprune.testing import RewardContract
@@ -196,7 +196,7 @@ class Stubborn(Strategy):
 def test_strategies_that_break_the_contract() -> None:
     class Suite(StrategyContract):
         def make(self, problem: SearchProblem) -> Strategy:
-            return Stubborn(problem)
+            return Stubborn().started(problem)
 
     toy, suite = make_toy([8, 8]), Suite()
     trials = play(suite.make(toy.problem), toy.value, ROUNDS)

@@ -1,0 +1,123 @@
+"""The contract of a search strategy, as tests."""
+
+from __future__ import annotations
+
+import pytest
+
+from autoprune.agents.base import SearchProblem, Strategy
+from autoprune.core.policy import Widths
+from autoprune.study.trial import Trial
+from autoprune.testing.toy_problems import PROBLEMS, Setting, Toy, make_toy, play
+
+ROUNDS = 12
+
+
+class StrategyContract:
+    """Tests that every strategy passes; override `make`.
+
+    Attributes:
+        has_one_answer: whether it proposes a single candidate, by a rule.
+        may_repeat: whether it may propose the same candidate twice.
+        is_random: whether other seeds give other candidates.
+        needs_budget: whether it has nothing to choose without a budget.
+    """
+
+    has_one_answer: bool = False
+    may_repeat: bool = False
+    is_random: bool = False
+    needs_budget: bool = False
+
+    def make(self, problem: SearchProblem) -> Strategy:
+        """Return a new strategy for a problem."""
+        raise NotImplementedError
+
+    @pytest.fixture(scope="class", params=PROBLEMS)
+    def toy(self, request: pytest.FixtureRequest) -> Toy:
+        """A problem of every kind."""
+        return PROBLEMS[request.param]()
+
+    @pytest.fixture(scope="class")
+    def trials(self, toy: Toy) -> list[Trial]:
+        """The first candidates for a problem, and their values."""
+        return play(self.make(toy.problem), toy.value, ROUNDS)
+
+    def test_candidates_are_allowed_and_within_the_budget(
+        self, toy: Toy, trials: list[Trial]
+    ) -> None:
+        """Widths are allowed ones; only probes may exceed the budget, and none comes first."""
+        problem = toy.problem
+        assert trials[0].candidate.kind == "candidate"  # there is always a best candidate so far
+        for trial in trials:
+            widths = trial.candidate.widths
+            assert all(type(width) is int for width in widths)
+            assert problem.space.contains(widths)
+            assert trial.candidate.kind == "probe" or problem.projection.fits(widths)
+
+    def test_probes_leave_trials_for_candidates(self, toy: Toy) -> None:
+        """Within its trials a strategy proposes a candidate that can win."""
+        strategy = self.make(toy.problem)
+        for _ in range(toy.problem.trials):
+            (trial,) = play(strategy, toy.value, 1)
+            if trial.candidate.kind == "candidate":
+                return
+        pytest.fail("no candidate that can win was proposed")
+
+    def test_nothing_is_proposed_twice(self, trials: list[Trial]) -> None:
+        """Every candidate is new."""
+        if self.may_repeat:
+            pytest.skip("not promised")
+        proposed = [trial.candidate for trial in trials]
+        assert len(set(proposed)) == len(proposed)
+
+    @pytest.mark.parametrize("failing", ["some", "all", "the first"])
+    def test_failed_trials_are_survived(self, failing: str) -> None:
+        """A search goes on after evaluations that fail."""
+        toy = make_toy([12, 7, 9])
+        seen: list[Widths] = []
+
+        def answer(widths: Widths) -> float | None:
+            seen.append(widths)
+            fails = {"some": len(seen) % 3 == 0, "all": True, "the first": len(seen) == 1}[failing]
+            return None if fails else toy.value(widths)
+
+        trials = play(self.make(toy.problem), answer, ROUNDS)
+        assert len(trials) == (1 if self.has_one_answer else ROUNDS)
+
+    def test_same_seed_and_answers_same_candidates(self, toy: Toy, trials: list[Trial]) -> None:
+        """A search is resumed by replaying its record, so that it must be repeatable."""
+        again = play(self.make(toy.problem), toy.value, ROUNDS)
+        assert [t.candidate for t in trials] == [t.candidate for t in again]
+
+    def test_other_seeds_other_candidates(self) -> None:
+        """The seed of the problem is used."""
+        if not self.is_random:
+            pytest.skip("not a random strategy")
+        proposed = []
+        for seed in range(2):
+            toy = make_toy([12, 7, 9, 16], Setting(seed=seed))
+            trials = play(self.make(toy.problem), toy.value, 8)
+            proposed.append([trial.candidate.widths for trial in trials])
+        assert proposed[0] != proposed[1]
+
+    @pytest.mark.parametrize("scale", [0.0, 1e12])
+    def test_values_of_any_size_are_accepted(self, scale: float) -> None:
+        """Values may all be equal, or huge."""
+        toy = make_toy([12, 7, 9])
+        assert play(self.make(toy.problem), lambda widths: scale * toy.value(widths), ROUNDS)
+
+    def test_without_a_budget(self) -> None:
+        """Where the value includes costs, the best is neither the whole network nor the least."""
+        if self.needs_budget:
+            pytest.skip("needs a budget")
+        toy = make_toy([12, 7, 9], Setting(bounded=False))
+        problem = toy.problem
+        cost, dense = problem.costs["flops"], problem.costs["flops"].total(problem.space.sizes)
+
+        def value(widths: Widths) -> float:
+            return float(toy.value(widths) - 4 * cost.total(widths) / dense)
+
+        trials = play(self.make(problem), value, 15)
+        proposed = {trial.candidate.widths for trial in trials}
+        assert all(problem.space.contains(widths) for widths in proposed) and len(proposed) > 10
+        reached = max(trial.value for trial in trials if trial.value is not None)
+        assert reached > max(value(problem.space.sizes), value(problem.space.lowest))
