@@ -25,28 +25,6 @@ pytest.register_assert_rewrite(
     )
 )
 
-from autoprune.testing import ImportanceContract
-
-    class TestMine(ImportanceContract):
-        def make(self):
-            return MyImportance()
-
-Class attributes of a suite describe what a plug-in does not promise. The suites need pytest, which
-`pip install autoprune` does not install.
-"""
-
-from __future__ import annotations
-
-import pytest
-
-# Before the imports: assertions in the suites then explain themselves as in any test file.
-pytest.register_assert_rewrite(
-    *(
-        f"{__name__}.{kind}"
-        for kind in ("backend", "cost_model", "importance", "reward", "strategy")
-    )
-)
-
 from autoprune.testing.backend_contract import BackendContract  # noqa: E402
 from autoprune.testing.cost_model_contract import CostModelContract  # noqa: E402
 from autoprune.testing.importance_contract import ImportanceContract  # noqa: E402
