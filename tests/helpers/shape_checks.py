@@ -14,4 +14,7 @@ PACKAGES = tuple(
     f"autoprune.{name}" for name in ("statistics", "reconstruction", "importance", "recovery")
 )
 
-install_import_hook(PACKAGES, "beartype.beartype")
+# An integer will do for a float, as it does for mypy.
+CHECKER = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
+
+install_import_hook(PACKAGES, CHECKER)
