@@ -43,7 +43,7 @@ class LatencyFigures:
     measured_ms: tuple[float, ...] | None
 
     def report(self) -> dict[str, Any]:
-        """Return what the result says of them."""
+        """Return the entry of the result."""
         dense, pruned = self.measured_ms or (None, None)
         predicted_dense, predicted = self.predicted_ms or (None, None)
         return {
@@ -208,7 +208,7 @@ def _read(
 def frontier(trials: Iterable[Trial]) -> list[dict[str, Any]]:
     """Return the trials that no other beats in their score and one of the costs, by rising MACs.
 
-    The score is the KL, or what the user's `evaluate` said.
+    The score is the KL, or that of the user's `evaluate`.
     """
     seen = [
         (loss, t.measurement)
@@ -235,7 +235,7 @@ def frontier(trials: Iterable[Trial]) -> list[dict[str, Any]]:
 
 
 def _loss(scores: Scores) -> float:
-    """Return what is to be small; NaN where there is nothing."""
+    """Return the score that is to be small; NaN where there is none."""
     if scores.custom is not None:
         return -scores.custom
     return math.nan if scores.kl is None else scores.kl
