@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from autoprune.agents.config import NoOptions, configured
 from autoprune.core.policy import Widths
 from autoprune.cost.model import CostModel
+from autoprune.errors import UsageError, shown
 from autoprune.importance.base import Ranking
 from autoprune.search_spaces.episode import Episode
 from autoprune.search_spaces.group_features import GroupFeatures
@@ -104,8 +105,11 @@ class Strategy(ABC):
         Raises:
             UsageError: an option that there is not, of the wrong type, or out of range.
         """
-        defaults = type(self).config if config is None else config
-        self.config = configured(defaults, options, self.name or type(self).__name__)
+        owner, defaults = self.name or type(self).__name__, type(self).config
+        if config is not None and not isinstance(config, type(defaults)):
+            wanted = type(defaults).__name__
+            raise UsageError(f"the strategy {owner!r} takes a {wanted}, but got {shown(config)}.")
+        self.config = configured(defaults if config is None else config, options, owner)
 
     def check(self) -> None:  # noqa: B027
         """Refuse options that cannot be used, before any work is done; overridden where needed.
