@@ -31,7 +31,7 @@ class Scripted(Strategy):
     name = "scripted"
 
     def __init__(self, questions: Iterable[Widths | Candidate | None]) -> None:
-        super().__init__(problem())
+        self.problem = problem()
         self._questions = iter(questions)
         self.answers: list[Trial] = []
 
