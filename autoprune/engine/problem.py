@@ -16,7 +16,9 @@ from autoprune.core.budget import COSTS, Budget
 from autoprune.core.progress import Progress
 from autoprune.cost import cost_models
 from autoprune.cost.model import CostModel
+from autoprune.engine.context import SearchContext
 from autoprune.engine.latency import check_backend, latency_cost, step_of_widths
+from autoprune.engine.limits import StageLimits
 from autoprune.errors import BudgetError, ModelError, UsageError, did_you_mean, listed
 from autoprune.evaluation.reward import BUILT_IN, needs_no_budget
 from autoprune.importance import make_importance
@@ -45,6 +47,7 @@ def check_config(config: SearchConfig) -> None:
     check_strategy(config.strategy, **config.strategy_options)
     make_importance(config.importance)
     check_backend(config)
+    StageLimits.from_mapping(config.engine)
     if config.minimize is not None and config.minimize not in COSTS:
         hint = did_you_mean(config.minimize, COSTS)
         raise UsageError(f"unknown cost {config.minimize!r} to minimize; {hint}")
@@ -227,4 +230,16 @@ def _tell_frozen(model: nn.Module, progress: Progress) -> None:
         f"{sum(frozen.values()):,} of {sum(p.numel() for p in model.parameters()):,} parameters "
         f"are frozen (requires_grad=False) and keep their values, neither refitted nor trained: "
         f"{listed(modules)}; --train-frozen (train_frozen=True) lets them change"
+    )
+
+
+def make_problem(context: SearchContext) -> Task:
+    """Trace the network and check that the budget can be met; raises what `define_task` does."""
+    return define_task(
+        context.model,
+        context.inputs,
+        context.config,
+        context.run.latency_path,
+        context.progress,
+        context.clock.search_deadline,
     )

@@ -1,4 +1,4 @@
-"""How well a latency table foretells networks that it was not fitted to.
+"""How well a latency table predicts networks that it was not fitted to.
 
 Usage: python experiments/latency/accuracy.py MODEL BACKEND TABLE [POLICIES]
 
@@ -76,12 +76,12 @@ def main(name: str, backend_name: str, path: Path, count: int = 30) -> None:
         return np.array(found), np.array(found) / np.array(whole)
 
     for kind, policies in (("spread", spread), ("equal MACs", equal)):
-        foretold = np.array([cost.total(widths) for widths in policies])
+        predicted = np.array([cost.total(widths) for widths in policies])
         real_ms, shares = measured(policies)
         print(f"{kind}: {len(policies)} policies, {real_ms.min():.1f} to {real_ms.max():.1f} ms")
         for unit, own, real in (
-            ("share", foretold / cost.total(dense), shares),
-            ("ms", foretold, real_ms),
+            ("share", predicted / cost.total(dense), shares),
+            ("ms", predicted, real_ms),
         ):
             median, most = np.quantile(np.abs(own / real - 1), [0.5, 0.9])
             rank = spearmanr(own, real).statistic
