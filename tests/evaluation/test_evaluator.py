@@ -37,7 +37,7 @@ def forward(m: Any, x: Tensor) -> Tensor:
     return out
 
 
-class Setup(NamedTuple):
+class Case(NamedTuple):
     """A small network with everything that builds and measures its cuts."""
 
     model: nn.Module
@@ -55,7 +55,7 @@ class Setup(NamedTuple):
 
 
 @pytest.fixture
-def setup(net: Any) -> Setup:
+def case(net: Any) -> Case:
     """Residual, depthwise and bare convolutions; weights and BN statistics random."""
     torch.manual_seed(0)
     model: nn.Module = net(
@@ -87,7 +87,7 @@ def setup(net: Any) -> Setup:
         SequentialRepair(model, structure, samples, 0),
     )
     labelled = Samples(IMAGES[:100], torch.arange(100) % 6)
-    return Setup(model, structure, builder, ClassificationScorer(model, labelled))
+    return Case(model, structure, builder, ClassificationScorer(model, labelled))
 
 
 BUILDS = ("one_shot", "one_shot_with_batchnorm", "quick_sequential", "sequential")
@@ -96,79 +96,79 @@ BUILDS = ("one_shot", "one_shot_with_batchnorm", "quick_sequential", "sequential
 @pytest.mark.parametrize(
     ("build", "bound"), list(zip(BUILDS, (1e-6, 1e-3, 1e-4, 1e-4), strict=True))
 )
-def test_full_width_loses_nothing(build: str, bound: float, setup: Setup) -> None:
-    found = setup.evaluator(build).measure(setup.structure.dense_widths)
+def test_full_width_loses_nothing(build: str, bound: float, case: Case) -> None:
+    found = case.evaluator(build).measure(case.structure.dense_widths)
     assert found.scores.kl == pytest.approx(0, abs=bound)
-    assert found.costs == found.dense_costs and found.dense == setup.scorer.dense
+    assert found.costs == found.dense_costs and found.dense == case.scorer.dense
 
 
 @pytest.mark.parametrize("build", BUILDS)
 def test_costs_are_those_of_the_built_network(
-    build: str, setup: Setup, count_macs: Callable[[nn.Module, Tensor], float]
+    build: str, case: Case, count_macs: Callable[[nn.Module, Tensor], float]
 ) -> None:
-    for widths in (setup.structure.dense_widths, setup.half, (3,) * len(setup.half)):
-        small, found = setup.evaluator(build).build(widths)
+    for widths in (case.structure.dense_widths, case.half, (3,) * len(case.half)):
+        small, found = case.evaluator(build).build(widths)
         assert found.costs["flops"] == count_macs(small, IMAGES)
         assert found.costs["params"] == sum(p.numel() for p in small.parameters())
-        assert (found.widths, found.names) == (widths, tuple(setup.structure.index))
+        assert (found.widths, found.names) == (widths, tuple(case.structure.index))
 
 
 @pytest.mark.parametrize("build", BUILDS)
-def test_the_same_widths_measure_the_same(build: str, setup: Setup) -> None:
-    evaluator = setup.evaluator(build)
-    first = evaluator.measure(setup.half)
-    evaluator.measure((2,) * len(setup.half))
-    again = evaluator.measure(setup.half)
+def test_the_same_widths_measure_the_same(build: str, case: Case) -> None:
+    evaluator = case.evaluator(build)
+    first = evaluator.measure(case.half)
+    evaluator.measure((2,) * len(case.half))
+    again = evaluator.measure(case.half)
     # Sequential fits amplify rounding, which depends on where tensors lie in memory.
     assert again.scores.kl == pytest.approx(first.scores.kl, rel=1e-2)
     assert "sequential" in build or again.scores == first.scores
 
 
-def test_every_repair_helps(setup: Setup) -> None:
+def test_every_repair_helps(case: Case) -> None:
     """Refit beats slicing, the sequential refit beats the one-shot one."""
-    sliced = apply_policy(setup.model, setup.builder.policy(setup.half))
+    sliced = apply_policy(case.model, case.builder.policy(case.half))
     one_shot, sequential = (
-        setup.evaluator(b).measure(setup.half).scores.kl for b in (BUILDS[0], BUILDS[-1])
+        case.evaluator(b).measure(case.half).scores.kl for b in (BUILDS[0], BUILDS[-1])
     )
     assert sequential is not None and one_shot is not None
-    assert sequential < one_shot < (setup.scorer.score(sliced).kl or 0)
+    assert sequential < one_shot < (case.scorer.score(sliced).kl or 0)
 
 
 @pytest.mark.parametrize("build", BUILDS)
-def test_the_dense_network_stays_as_it_was(build: str, setup: Setup) -> None:
-    before = copy.deepcopy(setup.model.state_dict())
-    small, _ = setup.evaluator(build).build(setup.half)
-    assert not any(module.training for module in (*small.modules(), *setup.model.modules()))
-    for name, tensor in setup.model.state_dict().items():
+def test_the_dense_network_stays_as_it_was(build: str, case: Case) -> None:
+    before = copy.deepcopy(case.model.state_dict())
+    small, _ = case.evaluator(build).build(case.half)
+    assert not any(module.training for module in (*small.modules(), *case.model.modules()))
+    for name, tensor in case.model.state_dict().items():
         assert torch.equal(tensor, before[name]), name
     own = {tensor.untyped_storage().data_ptr() for tensor in small.state_dict().values()}
-    dense = {tensor.untyped_storage().data_ptr() for tensor in setup.model.state_dict().values()}
+    dense = {tensor.untyped_storage().data_ptr() for tensor in case.model.state_dict().values()}
     assert not own & dense
 
 
-def test_built_networks_are_handed_out_with_their_batchnorms(setup: Setup) -> None:
-    small, found = setup.evaluator().build(setup.half)
+def test_built_networks_are_handed_out_with_their_batchnorms(case: Case) -> None:
+    small, found = case.evaluator().build(case.half)
     assert sum(isinstance(module, nn.BatchNorm2d) for module in small.modules()) == 4
-    handed_out = setup.scorer.score(small)
+    handed_out = case.scorer.score(small)
     assert handed_out.kl == pytest.approx(found.scores.kl, rel=1e-3)
 
 
-def test_policies_keep_the_best_units(setup: Setup) -> None:
-    kept, wide = (setup.builder.policy(w).kept for w in (setup.half, setup.structure.dense_widths))
-    assert [len(units) for units in kept.values()] == list(setup.half)
+def test_policies_keep_the_best_units(case: Case) -> None:
+    kept, wide = (case.builder.policy(w).kept for w in (case.half, case.structure.dense_widths))
+    assert [len(units) for units in kept.values()] == list(case.half)
     assert all(set(kept[name]) <= set(wide[name]) for name in kept)
 
 
 @pytest.mark.parametrize("build", BUILDS)
-def test_stages_are_timed(build: str, setup: Setup) -> None:
+def test_stages_are_timed(build: str, case: Case) -> None:
     extra = {"one_shot": set(), "one_shot_with_batchnorm": {"batchnorm"}}.get(build, {"sequential"})
-    seconds = setup.evaluator(build).measure(setup.half).seconds
+    seconds = case.evaluator(build).measure(case.half).seconds
     assert seconds.keys() == {"surgery", "scoring"} | extra
     assert all(spent > 0 for spent in seconds.values())
 
 
-def test_measurements_survive_json(setup: Setup) -> None:
-    found = setup.evaluator().measure(setup.half)
+def test_measurements_survive_json(case: Case) -> None:
+    found = case.evaluator().measure(case.half)
     assert Measurement.from_json(json.loads(json.dumps(found.to_json()))) == found
 
 
@@ -179,35 +179,35 @@ def test_rankings_without_errors_and_of_one_unit() -> None:
 
 
 @pytest.mark.parametrize("build", BUILDS[:2])
-def test_a_base_changes_no_score(build: str, setup: Setup) -> None:
-    evaluator, alone, count = setup.evaluator(build), setup.evaluator(build), len(setup.half)
+def test_a_base_changes_no_score(build: str, case: Case) -> None:
+    evaluator, alone, count = case.evaluator(build), case.evaluator(build), len(case.half)
     skipped = []
     for group in range(count):
-        widths = tuple(w - (i == group) for i, w in enumerate(setup.half))
-        near = evaluator.measure(widths, setup.half)
+        widths = tuple(w - (i == group) for i, w in enumerate(case.half))
+        near = evaluator.measure(widths, case.half)
         assert near.scores == alone.measure(widths).scores
         assert near.seconds.keys() == alone.measure(widths).seconds.keys()
-        skipped.append(setup.scorer.prefix.skipped)
+        skipped.append(case.scorer.prefix.skipped)
     assert skipped == sorted(skipped) and skipped[-1] > 0
 
 
-def test_an_incumbent_that_is_not_cached_is_counted(setup: Setup) -> None:
-    evaluator, least = setup.evaluator(), (1,) * len(setup.half)
-    found = [evaluator.measure(least, incumbent=setup.half) for _ in range(2)]
+def test_an_incumbent_that_is_not_cached_is_counted(case: Case) -> None:
+    evaluator, least = case.evaluator(), (1,) * len(case.half)
+    found = [evaluator.measure(least, incumbent=case.half) for _ in range(2)]
     assert [one.others_scored for one in found] == [1, 0]
-    assert evaluator.measure(setup.structure.dense_widths).others_scored == 0
+    assert evaluator.measure(case.structure.dense_widths).others_scored == 0
     assert Measurement.from_json(found[0].to_json()) == found[0]
 
 
-def test_a_base_is_built_once(setup: Setup) -> None:
+def test_a_base_is_built_once(case: Case) -> None:
     built: list[Widths] = []
 
     def build(widths: Widths, seconds: dict[str, float]) -> nn.Module:
         built.append(widths)
-        return setup.builder.one_shot(widths, seconds)
+        return case.builder.one_shot(widths, seconds)
 
-    evaluator = Evaluator(build, setup.scorer, {}, setup.structure)
-    others = [tuple(w - (i == group) for i, w in enumerate(setup.half)) for group in (0, 1)]
+    evaluator = Evaluator(build, case.scorer, {}, case.structure)
+    others = [tuple(w - (i == group) for i, w in enumerate(case.half)) for group in (0, 1)]
     for widths in others:
-        evaluator.measure(widths, setup.half)
-    assert sorted(built) == sorted([*others, setup.half])
+        evaluator.measure(widths, case.half)
+    assert sorted(built) == sorted([*others, case.half])
