@@ -151,7 +151,7 @@ def search(
         if resume:
             begun = resume_run(run, settings, config)
         else:
-            begin_run(run, {**settings, "reward": reward})
+            begin_run(run, {**settings, **options, "reward": reward})
         model = deep_copy(model).eval()
         images = draw_images(model, data, config, progress)
         inputs = images.calibration.first(2).inputs

@@ -29,9 +29,9 @@ FLOORS = (
     {"cli"},
 )
 ENGINE_FLOORS = (
-    {"clock", "limits", "trust"},
-    {"context", "latency"},
-    {"problem", "on_device"},
+    {"clock", "latency_bound", "latency_table", "limits", "trust"},
+    {"context", "winner_kit"},
+    {"problem"},
     {"builder"},
     {"evaluators"},
     {"search_problem", "finalists", "loop"},

@@ -86,7 +86,7 @@ class Settings:
     @property
     def lasting_search(self) -> dict[str, Any]:
         """The same of the search; what a run was begun with stays as it is."""
-        named = set() if self.resume else self.search.keys() & {"reward", "importance"}
+        named = set() if self.resume else self.search.keys() & {"reward", "importance", "strategy"}
         return {**self.search, **{key: absolute_object(self.search[key]) for key in named}}
 
 

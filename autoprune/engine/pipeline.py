@@ -15,7 +15,7 @@ from autoprune.cost.latency.model import LatencyCost
 from autoprune.engine.begin import write_settings
 from autoprune.engine.context import SearchContext
 from autoprune.engine.evaluators import Evaluators, make_evaluators
-from autoprune.engine.latency import Verifier, backend_here
+from autoprune.engine.latency_table import verifying_backend
 from autoprune.engine.max_drop import Smallest, check_metric, find_smallest
 from autoprune.engine.problem import Task, make_problem
 from autoprune.engine.recover import recover_winner
@@ -23,6 +23,7 @@ from autoprune.engine.rounds import RoundResult, Rounds
 from autoprune.engine.search_problem import search_problem
 from autoprune.engine.summary import Found, summarize
 from autoprune.evaluation.reward import on_the_scale_of
+from autoprune.profiling.verifier import Verifier
 from autoprune.study.ledger import Ledger
 
 log = logging.getLogger(__name__)
@@ -98,5 +99,5 @@ def _verifier(context: SearchContext, problem: Task) -> Verifier | None:
     latency = problem.costs.get(LatencyCost.name)
     if not isinstance(latency, LatencyCost):
         return None
-    backend = backend_here(latency.table, context.config, context.progress)
+    backend = verifying_backend(latency.table, context.config, context.progress)
     return Verifier(context.model, context.inputs, latency.table, backend)

@@ -14,14 +14,15 @@ from typing import Any
 
 from autoprune.agents.base import SearchProblem, Strategy
 from autoprune.agents.registry import AUTO, FALLBACK, make_strategy, resolve
-from autoprune.core.budget import Budget
 from autoprune.core.policy import Widths
 from autoprune.core.progress import SearchState
 from autoprune.core.untrusted import label, or_none, table, text
+from autoprune.cost.budget import Budget
+from autoprune.cost.latency.figures import LatencyFigures
 from autoprune.engine.context import SearchContext
 from autoprune.engine.evaluators import Evaluators
 from autoprune.engine.finalists import Finalist, make_shortlist, select_winner
-from autoprune.engine.latency import Verifier, is_miss, overshoot, tightened
+from autoprune.engine.latency_bound import is_miss, overshoot, tightened
 from autoprune.engine.loop import (
     Evaluation,
     LoopLimits,
@@ -31,8 +32,8 @@ from autoprune.engine.loop import (
     run_loop,
 )
 from autoprune.errors import AutopruneError, RunError, first_line, shown
+from autoprune.profiling.verifier import Verifier
 from autoprune.study.ledger import FIRST_ROUND, Ledger
-from autoprune.study.result import LatencyFigures
 from autoprune.study.trial import Candidate, Trial
 
 # What the record calls the strategy that "auto" stands for.
@@ -198,10 +199,10 @@ def explore(
 
     def evaluate(candidate: Candidate, incumbent: Widths | None) -> Evaluation:
         can_win = candidate.kind == "candidate"
-        to_beat = incumbent if evaluators.stops_early and can_win else None
+        against = incumbent if evaluators.stops_early and can_win else None
         # A base is held for candidates that come one after the other.
         base = candidate.base if limits.workers == 1 else None
-        return partial(evaluators.search.measure, candidate.widths, base, to_beat)
+        return partial(evaluators.search.measure, candidate.widths, base, against)
 
     def tell(trial: Trial) -> None:
         best = ledger.best(1, problem.projection.fits)

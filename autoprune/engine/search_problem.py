@@ -27,7 +27,7 @@ def search_problem(context: SearchContext, problem: Task, evaluators: Evaluators
         projection=problem.projection,
         costs=problem.costs,
         rankings=evaluators.builder.rankings,
-        traits=describe(problem.structure),
+        group_features=describe(problem.structure),
         trials=config.trials or default_trials(len(problem.space), evaluators.search_repair),
         seed=config.seed,
         workers=config.workers,

@@ -9,13 +9,13 @@ from typing import Any
 from autoprune.engine.context import SearchContext
 from autoprune.engine.evaluators import Evaluators
 from autoprune.engine.finalists import Finalist
-from autoprune.engine.latency import measured_here
 from autoprune.engine.max_drop import Smallest
 from autoprune.engine.problem import Task
 from autoprune.engine.recover import Recovered, Winner
 from autoprune.engine.rounds import RoundResult
 from autoprune.errors import AutopruneError, DataError, first_line, user_code
 from autoprune.evaluation.classification import score_split
+from autoprune.profiling.host import host_figures
 from autoprune.structure.surgery import deep_copy
 from autoprune.study.ledger import Ledger
 from autoprune.study.result import Outcome, frontier, stage_seconds
@@ -64,7 +64,7 @@ class _Summary:
         smallest = self.found.smallest
         return {
             "version": 1,
-            "strategy": config.strategy,
+            "strategy": config.strategy_name,
             "searched_by": result.strategy.name,
             "budget": self._budget(),
             "reward": config.reward,
@@ -119,7 +119,7 @@ class _Summary:
             pruned=scores[0],
             recovered=scores[1] if winner.recovered else None,
             split=split,
-            latency=self.found.result.latency or measured_here(networks, one.inputs),
+            latency=self.found.result.latency or host_figures(networks, one.inputs),
         )
 
     def _search(self) -> dict[str, Any]:

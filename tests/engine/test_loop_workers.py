@@ -245,7 +245,7 @@ def test_a_search_does_not_depend_on_how_long_anything_takes(
 ) -> None:
     """Nor on an interruption: evaluations fail here and there, and one search is cut in two."""
 
-    rivals: dict[Widths, Widths | None] = {}
+    incumbents: dict[Widths, Widths | None] = {}
 
     def search(storage: str, delay: float, stop_at: int | None = None) -> list[Trial]:
         begun = Counter[str]()
@@ -260,7 +260,7 @@ def test_a_search_does_not_depend_on_how_long_anything_takes(
             if begun["trials"] == stop_at:
                 raise KeyboardInterrupt
             begun["trials"] += 1
-            rivals[candidate.widths] = incumbent
+            incumbents[candidate.widths] = incumbent
             return partial(evaluate, candidate.widths, begun["trials"])
 
         strategy: Strategy = make_strategy(name, problem(24, workers=3), sampler=sampler)
@@ -272,12 +272,12 @@ def test_a_search_does_not_depend_on_how_long_anything_takes(
         return [replace(trial, measurement=None) for trial in ledger]
 
     whole = search("whole", delay=0.004)
-    raced = dict(rivals)
-    assert whole == search("at once", delay=0.0) and rivals == raced
+    compared = dict(incumbents)
+    assert whole == search("at once", delay=0.0) and incumbents == compared
     assert len(search("parts", 0.0, min(9, len(whole) // 2))) <= 9
     assert search("parts", 0.002) == whole
     # Who races whom does not depend on it either: the record knows more than was told.
-    assert rivals == raced
+    assert incumbents == compared
 
 
 @pytest.mark.parametrize("name", ["bayes", "local", "netadapt", "knapsack", "evolution", "random"])

@@ -14,6 +14,7 @@ from torch import nn
 
 from autoprune.core.policy import Widths
 from autoprune.core.progress import Progress
+from autoprune.cost.latency.figures import LatencyFigures
 from autoprune.engine.clock import Clock
 from autoprune.engine.evaluators import RepairKind
 from autoprune.engine.limits import StageLimits
@@ -22,7 +23,6 @@ from autoprune.errors import RunError
 from autoprune.evaluation.measurement import Measurement
 from autoprune.search_spaces.projection import Constraint, Projection
 from autoprune.study.ledger import Ledger
-from autoprune.study.result import LatencyFigures
 
 
 class Milliseconds(SumCost):

@@ -1,7 +1,4 @@
-"""The winner of a search measured on the device that its latency table is of.
-
-A kit takes the dense network and the pruned one there; what comes back goes into the run's result.
-"""
+"""The kit of a run's winner: measures the run's networks on the device of its latency table."""
 
 from __future__ import annotations
 
@@ -10,17 +7,20 @@ from typing import Any
 
 from torch import nn
 
-from autoprune.core.budget import UNBOUNDED, Budget
 from autoprune.core.policy import PruningPolicy, Widths
+from autoprune.cost.budget import UNBOUNDED, Budget
 from autoprune.cost.latency.conditions import Conditions
+from autoprune.cost.latency.figures import LatencyFigures
+from autoprune.cost.latency.model import LatencyCost
 from autoprune.cost.latency.table import LatencyTable
 from autoprune.data.forms import Inputs
-from autoprune.engine.latency import overshoot
+from autoprune.engine.latency_bound import overshoot
 from autoprune.errors import TableError, UsageError
 from autoprune.options.search import stored_settings
 from autoprune.profiling.backends.onnx import OnnxBackend, check_onnx
-from autoprune.profiling.kit.kit import read_winner, write_winner
-from autoprune.study.result import LatencyFigures, predictions_of, with_latency
+from autoprune.profiling.kit.read import read_winner
+from autoprune.profiling.kit.write import write_winner
+from autoprune.study.result import predictions_of, with_latency
 from autoprune.study.run_directory import RunDirectory
 
 
@@ -30,40 +30,44 @@ def write_winner_kit(
     """Write a folder that measures the dense network and the pruned one in turn.
 
     Args:
-        folder: to be written.
-        run: whose winner it is.
-        dense: the network before.
-        pruned: the network after.
-        inputs: of one sample or more.
+        folder: The folder to write.
+        run: The run.
+        dense: The dense network.
+        pruned: The pruned network.
+        inputs: One sample or more.
 
     Raises:
-        UsageError: the folder holds something, or the run's latency table is none of ONNX Runtime.
-        TableError: the table cannot be read.
+        UsageError: The folder is not empty, or the run's latency table is not of ONNX Runtime.
+        TableError: The table cannot be read.
     """
-    conditions, _ = _measured_by(run)
+    conditions, _ = _conditions(run)
     check_onnx(conditions)
     policy = run.load_policy()
     networks = list(zip((dense, pruned), _widths(policy), strict=True))
-    write_winner(folder, networks, inputs, _about(policy), conditions)
+    write_winner(folder, networks, inputs, _identity(policy), conditions)
 
 
-def take_measured(path: Path, run: RunDirectory) -> dict[str, Any]:
-    """Put what a winner's kit measured into the run's result, and return it.
+def read_winner_kit(path: Path, run: RunDirectory) -> dict[str, Any]:
+    """Put what the kit of a winner measured into the result of its run.
+
+    Args:
+        path: The file of the kit's results.
+        run: The run.
 
     Returns:
-        `costs.latency` of the result, with "budget" as the run's bound on latency ("latency=0.6")
-        and "overshoot" as measured latency over it; both None without such a bound.
+        `costs.latency` of the result, with "budget", the run's bound on latency ("latency=0.6"),
+        and "overshoot", the measured latency divided by it; both None without such a bound.
 
     Raises:
-        TableError: the results are damaged, of another run, or of another device than the table.
-        RunError: the run is unfinished or damaged, or another process writes it.
+        TableError: The results are damaged, of another run, or of another device than the table.
+        RunError: The run is unfinished or damaged, or another process is writing it.
     """
     run.check_finished()
     with run.held():
         policy, result = run.load_policy(), run.load_result()
-        conditions, device = _measured_by(run)
-        widths, about = _widths(policy), _about(policy)
-        origin, conditions, timings = read_winner(path, widths, about, conditions)
+        conditions, device = _conditions(run)
+        widths, identity = _widths(policy), _identity(policy)
+        origin, conditions, timings = read_winner(path, widths, identity, conditions)
         if device is not None and origin.device != device:
             raise TableError(
                 f"the results in {str(path)!r} are of {origin.device!r}, but the run's latency "
@@ -82,10 +86,11 @@ def take_measured(path: Path, run: RunDirectory) -> dict[str, Any]:
     return {**figures.report(), **_bound(before["budget"], figures)}
 
 
-def _measured_by(run: RunDirectory) -> tuple[Conditions, str | None]:
-    """Return how the run's latency table was measured, and on what; without one, the device's own.
+def _conditions(run: RunDirectory) -> tuple[Conditions, str | None]:
+    """Return the conditions and the device of the run's latency table.
 
-    Threads are those that the runtime would use there, then, as in a kit for a table.
+    Without a table there is no device, and the threads are left to the runtime, as in a kit for a
+    table.
     """
     if predictions_of(run)["predicted_ms"] is None:
         return Conditions(OnnxBackend.name, threads=None), None
@@ -106,13 +111,15 @@ def _widths(policy: PruningPolicy) -> tuple[Widths, Widths]:
     return tuple(group.size for group in groups), tuple(len(group.kept) for group in groups)
 
 
-def _about(policy: PruningPolicy) -> dict[str, Any]:
+def _identity(policy: PruningPolicy) -> dict[str, Any]:
+    """Return what tells the winner from all other networks."""
     return {"policy": policy.fingerprint, "kept": [len(g.kept) for g in policy.groups.values()]}
 
 
 def _bound(budget: str | None, figures: LatencyFigures) -> dict[str, Any]:
-    """Return the run's bound on latency, and measured latency over it."""
-    limit = Budget.parse(budget or UNBOUNDED).limits.get("latency")
+    """Return the run's bound on latency, and the measured latency divided by it."""
+    limit = Budget.parse(budget or UNBOUNDED).limits.get(LatencyCost.name)
     if limit is None:
         return {"budget": None, "overshoot": None}
-    return {"budget": str(Budget({"latency": limit})), "overshoot": overshoot(figures, limit)}
+    bound = Budget({LatencyCost.name: limit})
+    return {"budget": str(bound), "overshoot": overshoot(figures, limit)}

@@ -1,4 +1,4 @@
-"""Budgets: upper bounds on costs, all of which must hold; "none" is no bound at all."""
+"""Budgets: upper bounds on costs, all of which must hold; "none" is a budget without bounds."""
 
 from __future__ import annotations
 
@@ -7,24 +7,18 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from autoprune.cost.registry import COSTS, cost_class
 from autoprune.errors import BudgetError, did_you_mean
 
-_SCALES = {
-    "flops": {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12},
-    "params": {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "b": 1e9},
-    "latency": {"ms": 1.0, "us": 1e-3, "s": 1e3},
-    "memory": {"b": 1.0, "kb": 1e3, "mb": 1e6, "gb": 1e9},
-}
-COSTS = tuple(_SCALES)
 UNBOUNDED = "none"
-# Less than that without a unit cannot be meant as an absolute bound.
+# A smaller number without a suffix cannot be meant as an absolute bound on a count of millions.
 FEWEST = 100
 _EXAMPLE = "write e.g. flops=0.5 (half of the dense cost) or flops=60M,params=2.5M"
 
 
 @dataclass(frozen=True)
 class Limit:
-    """One upper bound: a share of the dense cost, or absolute in the cost's own unit."""
+    """One upper bound: a share of the dense cost, or an absolute value in the cost's own unit."""
 
     value: float
     is_share: bool
@@ -44,10 +38,10 @@ class Budget:
     def parse(cls, text: str) -> Budget:
         """Read "flops=0.5,latency=5ms", or "none".
 
-        A bare number in (0, 1] is a share of the dense cost, anything else is absolute.
+        A number in (0, 1] without a suffix is a share of the dense cost; anything else is absolute.
 
         Raises:
-            BudgetError: malformed, unknown, zero, negative or given twice.
+            BudgetError: A bound is malformed, unknown, zero, negative or given twice.
         """
         if text.strip() == UNBOUNDED:
             return cls({})
@@ -55,8 +49,8 @@ class Budget:
         for part in text.split(","):
             name, equals, value = (piece.strip() for piece in part.partition("="))
             if not equals or not name or not value:
-                raise BudgetError(f"budget {text!r}: {part.strip()!r} is no bound; {_EXAMPLE}.")
-            if name not in _SCALES:
+                raise BudgetError(f"budget {text!r}: {part.strip()!r} is not a bound; {_EXAMPLE}.")
+            if name not in COSTS:
                 raise BudgetError(
                     f"budget {text!r}: unknown cost {name!r}; {did_you_mean(name, COSTS)}"
                 )
@@ -66,38 +60,41 @@ class Budget:
         return cls(limits)
 
     def resolve(self, dense: Mapping[str, float]) -> dict[str, float]:
-        """Return absolute bounds, given the dense network's costs."""
+        """Return absolute bounds, given the costs of the dense network."""
         return {name: limit.resolve(dense[name]) for name, limit in self.limits.items()}
 
     def __str__(self) -> str:
-        shown = [f"{name}={_show(limit, name)}" for name, limit in self.limits.items()]
+        shown = [f"{name}={_written(limit, name)}" for name, limit in self.limits.items()]
         return ",".join(shown) or UNBOUNDED
 
 
 def _parse_limit(name: str, text: str) -> Limit:
     match = re.fullmatch(r"([-+]?[0-9.]+(?:e[-+]?[0-9]+)?)\s*([a-z]*)", text.lower())
-    scales = _SCALES[name]
+    units = cost_class(name).budget_units
+    sizes = {suffix.lower(): size for suffix, size in units.items()}
     try:
         number = float(match[1]) if match else math.nan
     except ValueError:
         number = math.nan
     suffix = match[2] if match else ""
     is_share = suffix == "" and 0 < number <= 1
-    if math.isnan(number) or (not is_share and suffix not in scales):
-        units = ", ".join(unit for unit in scales if unit)
-        raise BudgetError(
-            f"budget {name}={text!r} is no number with one of the units {units}; {_EXAMPLE}."
-        )
+    if math.isnan(number) or (not is_share and suffix not in sizes):
+        known = ", ".join(filter(None, units))
+        wanted = f"a number with one of the units {known}" if known else "a number"
+        raise BudgetError(f"budget {name}={text!r} is not {wanted}; {_EXAMPLE}.")
     if number <= 0 or math.isinf(number):
         raise BudgetError(f"budget {name}={text!r} must be above zero and finite; {_EXAMPLE}.")
-    if not suffix and 1 < number < FEWEST:
+    if not suffix and 1 < number < FEWEST and "M" in units:
         raise BudgetError(
-            f"budget {name}={text!r} is no share in (0, 1], and far too little in all: write "
-            f"{name}={number / 100:g} for {number:g} percent, or a unit as in {name}={number:g}M."
+            f"budget {name}={text!r} is not a share in (0, 1], and far too small as an absolute "
+            f"bound: write {name}={number / 100:g} for {number:g} percent, or a unit as in "
+            f"{name}={number:g}M."
         )
-    return Limit(number if is_share else number * scales[suffix], is_share)
+    return Limit(number if is_share else number * sizes[suffix], is_share)
 
 
-def _show(limit: Limit, name: str) -> str:
-    unit = {"latency": "ms", "memory": "B"}.get(name, "") if not limit.is_share else ""
-    return f"{limit.value:.12g}{unit}"
+def _written(limit: Limit, name: str) -> str:
+    """Return a bound as `Budget.parse` reads it; an absolute one in the cost's own unit."""
+    units = cost_class(name).budget_units
+    own = "" if limit.is_share else next(suffix for suffix, size in units.items() if size == 1)
+    return f"{limit.value:.12g}{own}"

@@ -13,10 +13,12 @@ from torch import nn
 from autoprune.core.lock import held
 from autoprune.cost.latency.conditions import Conditions
 from autoprune.cost.latency.table import LatencyTable
-from autoprune.engine import latency
-from autoprune.engine.latency import latency_cost, measure_table
+from autoprune.engine.latency_table import latency_cost
 from autoprune.errors import MeasuringError, RunError, UsageError
 from autoprune.options.search import SearchConfig
+from autoprune.profiling import host
+from autoprune.profiling.host import measure_table
+from autoprune.profiling.subject import Subject
 from autoprune.structure.tracing.trace import trace
 
 IMAGE = torch.randn(1, 3, 8, 8)
@@ -30,12 +32,16 @@ def network(width: int = 24) -> nn.Module:
 @pytest.fixture(autouse=True)
 def device(stairs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """This host is a device whose latencies are known."""
-    monkeypatch.setattr(latency, "make_backend", stairs)
+    monkeypatch.setattr(host, "make_backend", stairs)
+
+
+def subject(model: nn.Module) -> Subject:
+    return Subject(model, trace(model, IMAGE), IMAGE)
 
 
 def measured(path: Path, model: nn.Module, **options: Any) -> LatencyTable:
     given = {"progress": Notes(), **options}
-    return measure_table(model, trace(model, IMAGE), IMAGE, CONDITIONS, path, **given)
+    return measure_table(subject(model), CONDITIONS, path, **given)
 
 
 @pytest.mark.parametrize("left", ["another network's", '{"format": "damaged"}\n', "no JSON"])
@@ -53,7 +59,7 @@ def test_a_search_drops_measurements_that_are_not_its_own(left: str, tmp_path: P
     assert part.read_text() == before
     model, notes = network(), Notes()
     config = SearchConfig("latency=0.5")
-    cost = latency_cost(model, trace(model, IMAGE), IMAGE, config, path, notes)
+    cost = latency_cost(subject(model), config, path, notes)
     assert cost is not None and "measured from the start" in notes.notes[1]
     assert [entry.name for entry in tmp_path.iterdir()] == ["run.latency.json"]
 
@@ -73,8 +79,8 @@ def test_the_time_of_a_search_is_that_of_measuring_too(tmp_path: Path) -> None:
     model, path = network(), tmp_path / "run.latency.json"
     config = SearchConfig("latency=0.5")
     with pytest.raises(MeasuringError, match=r"time is too short .* autoprune profile"):
-        latency_cost(model, trace(model, IMAGE), IMAGE, config, path, Notes(), deadline=0.0)
+        latency_cost(subject(model), config, path, Notes(), deadline=0.0)
     assert path.with_name(f"{path.name}.part").exists() and not path.exists()
     notes = Notes()
-    cost = latency_cost(model, trace(model, IMAGE), IMAGE, config, path, notes)
+    cost = latency_cost(subject(model), config, path, notes)
     assert cost is not None and any("were made before" in note for note in notes.notes)
