@@ -119,7 +119,7 @@ class Subjects:
         from autoprune.cli.display import warn
         from autoprune.core.randomness import kept_random_states
         from autoprune.data.forms import map_tensors
-        from autoprune.evaluation.scoring import score_split
+        from autoprune.evaluation.classification import score_split
         from autoprune.profiling.host import host_figures
         from autoprune.study.result import costs_of
 
@@ -180,9 +180,10 @@ def load_subjects(
     from autoprune.api import load_pruned
     from autoprune.cli.display import warn
     from autoprune.data import load_splits
-    from autoprune.models.loading import find_device, load_model
+    from autoprune.models.devices import find_device
+    from autoprune.models.loading import load_model
     from autoprune.options.search import stored_settings
-    from autoprune.structure.inputs import fitted
+    from autoprune.structure.inputs import adapt_splits
     from autoprune.study.run_directory import RunDirectory
 
     directory = RunDirectory(run)
@@ -194,7 +195,7 @@ def load_subjects(
         warn(note)
     _choose(splits, split_name, origin["data"])  # a mistake is told before the network is loaded
     dense = load_model(origin["model"], origin.get("weights")).to(device).eval()
-    name, split = _choose(fitted(splits, dense), split_name, origin["data"])
+    name, split = _choose(adapt_splits(splits, dense), split_name, origin["data"])
     pruned = load_pruned(dense, run).to(device)
     return Subjects(directory, dense, pruned, origin["data"], name, split, device)
 

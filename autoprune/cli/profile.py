@@ -108,7 +108,8 @@ def profile(
     from autoprune.cost.latency.conditions import Conditions
     from autoprune.engine.problem import prunable_structure
     from autoprune.errors import UsageError
-    from autoprune.models.loading import DEMO, load_model
+    from autoprune.models import DEMO
+    from autoprune.models.loading import load_model
     from autoprune.profiling.backends.onnx import check_onnx
     from autoprune.profiling.backends.registry import backend_class, make_backend
     from autoprune.profiling.host import measure_table

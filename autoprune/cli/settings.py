@@ -14,7 +14,8 @@ from autoprune.data import absolute_data
 from autoprune.engine.trust import check_trusted, trust
 from autoprune.errors import UsageError, did_you_mean, first_line, shown
 from autoprune.evaluation.reward import DEFAULT_REWARD, find_reward, needs_no_budget
-from autoprune.models.loading import DEMO, DEMO_DATA, absolute_model
+from autoprune.models import DEMO, DEMO_DATA
+from autoprune.models.specs import absolute_model
 from autoprune.options.search import (
     ORIGIN,
     REMARKS,
@@ -85,7 +86,7 @@ class Settings:
     @property
     def lasting_search(self) -> dict[str, Any]:
         """The same of the search; what a run was begun with stays as it is."""
-        named = set() if self.resume else self.search.keys() & {"reward", "importance"}
+        named = set() if self.resume else self.search.keys() & {"reward", "importance", "strategy"}
         return {**self.search, **{key: absolute_object(self.search[key]) for key in named}}
 
 

@@ -15,7 +15,7 @@ from autoprune.errors import UsageError
 from autoprune.evaluation.reward import BUILT_IN
 from autoprune.options.search import AUTO, SearchConfig
 from autoprune.profiling.backends.base import Backend
-from autoprune.profiling.backends.registry import is_installed, make_backend
+from autoprune.profiling.backends.registry import KIND, make_backend
 from autoprune.profiling.host import host_conditions, host_table
 from autoprune.profiling.subject import Subject
 
@@ -103,7 +103,7 @@ def verifying_backend(
     if not config.verify_latency:
         return None
     name = config.latency_backend or table.conditions.backend
-    if config.latency_backend is None and not is_installed(name):
+    if config.latency_backend is None and not KIND.is_installed(name):
         progress.note(
             f"the winner will not be measured: the latency table's backend {name!r} is not an "
             f"installed one; if it is yours, give --latency-backend {name}"

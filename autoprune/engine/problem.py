@@ -16,7 +16,9 @@ from autoprune.core.progress import Progress
 from autoprune.cost import COSTS, cost_models
 from autoprune.cost.budget import Budget
 from autoprune.cost.model import CostModel
+from autoprune.engine.context import SearchContext
 from autoprune.engine.latency_table import check_latency_table, latency_cost, width_multiple
+from autoprune.engine.limits import StageLimits
 from autoprune.errors import BudgetError, ModelError, UsageError, did_you_mean, listed
 from autoprune.evaluation.reward import BUILT_IN, needs_no_budget
 from autoprune.importance import make_importance
@@ -24,9 +26,9 @@ from autoprune.options.search import AUTO, SearchConfig
 from autoprune.profiling.subject import Subject
 from autoprune.search_spaces.keep_ratio import SearchSpace, match_groups, search_space
 from autoprune.search_spaces.projection import Constraint, Projection
+from autoprune.structure.frozen import excluded_tensors, freeze_excluded, frozen_tensors
 from autoprune.structure.groups import Structure
 from autoprune.structure.inputs import Inputs
-from autoprune.structure.untouched import excluded_tensors, freeze_excluded, frozen_tensors
 from autoprune.structure.verify import analyze
 
 # Reasons that a message names.
@@ -45,6 +47,7 @@ def check_config(config: SearchConfig) -> None:
     limits = Budget.parse(config.budget).limits
     check_strategy(config.strategy, **config.strategy_options)
     make_importance(config.importance)
+    StageLimits.from_mapping(config.engine)
     check_latency_table(config)
     if config.minimize is not None and config.minimize not in COSTS:
         hint = did_you_mean(config.minimize, COSTS)
@@ -55,7 +58,7 @@ def check_config(config: SearchConfig) -> None:
                 f"the reward {config.reward!r} needs a budget, e.g. flops=0.5: without one it "
                 "leaves the network whole; accuracy_flops needs none."
             )
-        check_unbounded(config.strategy)
+        check_unbounded(config.strategy, **config.strategy_options)
 
 
 @dataclass(frozen=True, eq=False)
@@ -229,4 +232,16 @@ def _tell_frozen(model: nn.Module, progress: Progress) -> None:
         f"{sum(frozen.values()):,} of {sum(p.numel() for p in model.parameters()):,} parameters "
         f"are frozen (requires_grad=False) and keep their values, neither refitted nor trained: "
         f"{listed(modules)}; --train-frozen (train_frozen=True) lets them change"
+    )
+
+
+def make_problem(context: SearchContext) -> Task:
+    """Trace the network and check that the budget can be met; raises what `define_task` does."""
+    return define_task(
+        context.model,
+        context.inputs,
+        context.config,
+        context.run.latency_path,
+        context.progress,
+        context.clock.search_deadline,
     )

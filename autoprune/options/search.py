@@ -7,13 +7,20 @@ import operator
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
-from typing import Any, TypeAlias
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, TypeAlias
 
+from autoprune.agents.registry import KIND as STRATEGY
+from autoprune.agents.registry import options_of
 from autoprune.cost.budget import UNBOUNDED
 from autoprune.errors import UsageError, did_you_mean, shown
 from autoprune.evaluation.reward import DEFAULT_REWARD, needs_no_budget
+from autoprune.importance import KIND as IMPORTANCE
 from autoprune.study.run_directory import RunDirectory
+
+if TYPE_CHECKING:
+    from autoprune.agents.base import Strategy
+    from autoprune.importance import Importance
 
 # Options that may change when a search is resumed.
 RENEWABLE = ("trials", "time", "recover")
@@ -34,7 +41,8 @@ class SearchConfig:
     Attributes:
         budget: e.g. "flops=0.5,params=2M", or "none" (`budget.Budget`).
         reward: what is maximised (`evaluation.reward.find_reward`); of a function its name.
-        strategy: who chooses the widths (`agents.STRATEGIES`).
+        strategy: who chooses the widths: a name, or the strategy itself (`agents.registry`).
+        strategy_config: options of the strategy, by field of its config.
         trials: evaluations; None lets the number of groups decide.
         max_drop: instead of a budget: points of top-1 (or units of `evaluate`'s score) that the
             winner may lose on the selection images; the network is as small as that allows.
@@ -48,7 +56,7 @@ class SearchConfig:
         agent: of the strategies "ddpg" and "local", one of which "auto" then is: the run or file of
             one that learnt before.
         from_run: of the strategy "recall", which it implies: the run whose frontier is used.
-        importance: which channels stay.
+        importance: which channels stay: a name, or the criterion itself.
         exclude: patterns of module paths that stay as they are: inputs, outputs and all values.
         exclude_outputs: patterns of layers whose outputs are not cut; their inputs may be.
         train_frozen: whether weights with requires_grad=False are refitted and trained, too.
@@ -66,11 +74,13 @@ class SearchConfig:
         repair_memory: bytes that the activations of sequential repair may take; as many calibration
             samples as fit are used. None is half of what is free when the search begins.
         calibration_samples, search_samples, selection_samples: drawn from the data.
+        engine: tuning constants of the stages, by stage (`engine.limits.StageLimits`).
     """
 
     budget: str
     reward: str = DEFAULT_REWARD
-    strategy: str = "auto"
+    strategy: str | Strategy = AUTO
+    strategy_config: Mapping[str, Any] = field(default_factory=dict)
     trials: int | None = None
     max_drop: float | None = None
     minimize: str | None = None
@@ -79,7 +89,7 @@ class SearchConfig:
     sampler: str | None = None
     agent: str | None = None
     from_run: str | None = None
-    importance: str = "obs"
+    importance: str | Importance = "obs"
     exclude: tuple[str, ...] = ()
     exclude_outputs: tuple[str, ...] = ()
     train_frozen: bool = False
@@ -94,6 +104,7 @@ class SearchConfig:
     calibration_samples: int = 2000
     search_samples: int = 1000
     selection_samples: int = 1000
+    engine: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in ("trials", "time", "workers", "repair_memory"):
@@ -147,15 +158,28 @@ class SearchConfig:
         return cls(**plain)
 
     @property
+    def strategy_name(self) -> str:
+        """The name that finds the strategy again."""
+        return STRATEGY.name_of(self.strategy)
+
+    @property
     def strategy_options(self) -> dict[str, Any]:
-        """What certain strategies are told besides; None where nothing was said."""
-        return {"sampler": self.sampler, "agent": self.agent, "from_run": self.from_run}
+        """The options of the strategy, by field of its config; None where nothing was said."""
+        flags = {"sampler": self.sampler, "agent": self.agent, "from_run": self.from_run}
+        return {**flags, **self.strategy_config}
 
     def to_mapping(self) -> dict[str, Any]:
-        """Return plain values; those that are None are left out."""
-        values = {key: value for key, value in asdict(self).items() if value is not None}
+        """Return plain values; those that say nothing are left out."""
+        values = {one.name: getattr(self, one.name) for one in fields(self)}
+        if not isinstance(self.strategy, (str, type)):
+            values["strategy_config"] = options_of(self.strategy)
+        values["strategy"] = self.strategy_name
+        values["importance"] = IMPORTANCE.name_of(self.importance)
+        if not values["strategy_config"]:
+            del values["strategy_config"]
         lists = {name: list(values[name]) for name in ("exclude", "exclude_outputs")}
-        return {**values, **lists, "min_keep": dict(self.min_keep)}
+        plain = {**values, **lists, "min_keep": dict(self.min_keep), "engine": dict(self.engine)}
+        return {key: value for key, value in plain.items() if value is not None}
 
 
 def is_outdated(options: Mapping[str, Any]) -> bool:
@@ -232,6 +256,17 @@ def _text(value: Any) -> str:
     return value
 
 
+def _component(value: Any) -> Any:
+    """Return the name of a component, or the component itself."""
+    if value is None or isinstance(value, (bool, int, float, list, tuple, dict)):
+        raise TypeError
+    return value
+
+
+def _options(value: Any) -> dict[str, Any]:
+    return {_text(name): option for name, option in dict(value).items()}
+
+
 def _place(value: Any) -> str:
     return _text(os.fspath(value))
 
@@ -300,6 +335,10 @@ def _ratios(value: Any) -> dict[str, float]:
     return {"*": _number(value)}
 
 
+def _tables(value: Any) -> dict[str, dict[str, Any]]:
+    return {_text(name): dict(table) for name, table in dict(value).items()}
+
+
 def _versions(value: Any) -> dict[str, str]:
     return {name: _text(version) for name, version in dict(value).items()}
 
@@ -361,7 +400,9 @@ _TEXT, _WHOLE = (_text, "a text"), (_whole, "a whole number")
 
 # How every field is read from a plain value, and what it takes, in words.
 _READERS: _Readers = {
-    **dict.fromkeys(("reward", "strategy", "sampler", "importance"), _TEXT),
+    **dict.fromkeys(("reward", "sampler"), _TEXT),
+    **dict.fromkeys(("strategy", "importance"), (_component, "a text")),
+    "strategy_config": (_options, "a table of options"),
     "round_to": (_step, "a whole number or 'auto'"),
     **dict.fromkeys(("agent", "from_run", "latency_table"), (_place, "a path")),
     "latency_backend": _TEXT,
@@ -375,6 +416,7 @@ _READERS: _Readers = {
     "recover": (_recovery, "a number of seconds, a text such as '2m', or 'off'"),
     **dict.fromkeys(("exclude", "exclude_outputs"), (_patterns, "a pattern or a list of patterns")),
     "min_keep": (_ratios, "a ratio or ratios by pattern"),
+    "engine": (_tables, "tables of limits by stage"),
     "repair_memory": (_memory, "a text such as '8GB' or a whole number of bytes"),
 }
 # What stands in a run's config.toml besides.

@@ -34,6 +34,7 @@ def test_plain_values_come_back() -> None:
         "budget": "flops=0.5,params=1M",
         "reward": "accuracy",
         "strategy": "bayes",
+        "strategy_config": {"first_bins": 4},
         "trials": 7,
         "time": 2.5,
         "recover": 30.0,

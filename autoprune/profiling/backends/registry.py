@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import pkgutil
-
-from autoprune.core.plugins import call_factory, is_entry_point, load_plugin
+from autoprune.core.plugins import Kind
 from autoprune.cost.latency.conditions import Conditions
 from autoprune.errors import UsageError
 from autoprune.profiling.backends.base import Backend
 
-ENTRY_POINTS = "autoprune.backends"
-# Imported on demand.
-_PLACES = {
-    "onnxruntime": "autoprune.profiling.backends.onnx:OnnxBackend",
-    "torch": "autoprune.profiling.backends.torch:TorchBackend",
-    "torch-compile": "autoprune.profiling.backends.torch:CompiledBackend",
-}
+KIND = Kind(
+    "backend",
+    "autoprune.backends",
+    {
+        "onnxruntime": "autoprune.profiling.backends.onnx:OnnxBackend",
+        "torch": "autoprune.profiling.backends.torch:TorchBackend",
+        "torch-compile": "autoprune.profiling.backends.torch:CompiledBackend",
+    },
+)
 
 
 def backend_class(name: str) -> type[Backend]:
@@ -24,12 +24,7 @@ def backend_class(name: str) -> type[Backend]:
     Raises:
         UsageError: There is no such backend.
     """
-    place = _PLACES.get(name)
-    found = (
-        load_plugin(name, "backend", ENTRY_POINTS, _PLACES)
-        if place is None
-        else pkgutil.resolve_name(place)
-    )
+    found = KIND.load(name)
     if not (isinstance(found, type) and issubclass(found, Backend)):
         raise UsageError(
             f"backend {name!r} is not a subclass of autoprune.profiling.backends.base.Backend."
@@ -43,14 +38,4 @@ def make_backend(conditions: Conditions) -> Backend:
     Raises:
         UsageError: There is no such backend, or what it needs is missing here.
     """
-    name = conditions.backend
-    kind = backend_class(name)
-    if name in _PLACES:
-        return kind(conditions)
-    made: Backend = call_factory(lambda: kind(conditions), name, "backend")
-    return made
-
-
-def is_installed(name: str) -> bool:
-    """Return whether a backend is built in or of an installed package: a table may choose these."""
-    return name in _PLACES or is_entry_point(name, ENTRY_POINTS)
+    return KIND.make(conditions.backend, Backend, conditions)  # type: ignore[type-abstract]

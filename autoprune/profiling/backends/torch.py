@@ -17,6 +17,7 @@ from autoprune.profiling.backends.base import Backend
 from autoprune.profiling.backends.portable import processor_name
 from autoprune.profiling.stopwatch import Run, measure
 from autoprune.structure.inputs import run
+from autoprune.structure.layers import LAYER_KINDS
 from autoprune.structure.surgery import deep_copy
 
 # The value of all weights: it does not change the time, and keeps results finite.
@@ -113,10 +114,9 @@ class CompiledBackend(TorchBackend):
 
 def _module(signature: Signature) -> nn.Module:
     """Return a module with a signature."""
-    if signature.operator == "linear":
+    kind: Any = LAYER_KINDS[signature.operator].module
+    if not signature.kernel:
         return nn.Linear(signature.channels_in, signature.channels_out)
-    title = signature.operator.replace("conv_transpose", "ConvTranspose").replace("conv", "Conv")
-    kind: Any = getattr(nn, title)
     module: nn.Module = kind(
         signature.channels_in,
         signature.channels_out,
