@@ -9,24 +9,21 @@ import pytest
 from autoprune.cost.latency.conditions import Conditions
 from autoprune.errors import UsageError
 from autoprune.profiling.backends import portable
-from autoprune.profiling.backends.registry import (
-    _PLACES,
-    backend_class,
-    is_installed,
-    make_backend,
-)
+from autoprune.profiling.backends.registry import KIND, backend_class, make_backend
 
 
-@pytest.mark.parametrize("name", _PLACES)
+@pytest.mark.parametrize("name", KIND.built_in)
 def test_built_in_backends_are_found_by_their_names(name: str) -> None:
-    assert backend_class(name).name == name and is_installed(name)
+    assert backend_class(name).name == name and KIND.is_installed(name)
 
 
 def test_a_class_that_is_not_a_backend_is_refused(tmp_path: Path) -> None:
     (tmp_path / "own_backend.py").write_text("class Runner: ...\n")
     name = f"{tmp_path}/own_backend.py:Runner"
-    assert not is_installed(name)
+    assert not KIND.is_installed(name)
     with pytest.raises(UsageError, match="is not a subclass of autoprune"):
+        backend_class(name)
+    with pytest.raises(UsageError, match="own_backend.py:Runner"):
         make_backend(Conditions(backend=name))
 
 
