@@ -40,7 +40,7 @@ def test_freed_blocks_are_used_again_without_page_faults() -> None:
 def test_memory_goes_back_to_the_system_afterwards() -> None:
     with kept_memory():
         _faults(2)
-    # A huge block is mapped and faulted in anew.
+    # A huge block is mapped and faulted in again.
     huge = 64 * BLOCK
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(2):
