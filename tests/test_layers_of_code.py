@@ -46,7 +46,8 @@ STRANGERS = ({"cost", "reconstruction"},)
 """Packages that never import each other, in whichever order they stand."""
 
 TWICE = {
-    "base",  # the contract of a kind of plug-in
+    "base", "config",  # the contract of a kind of plug-in
+    "registry",  # plug-ins of a kind by name
     "model",  # a cost model, and that of latency
     "evaluate", "inspect", "profile", "search",  # a command, and what it is about
     "progress",
