@@ -39,7 +39,7 @@ FIRST_ROUND = "1"
 
 Value = TypeVar("Value")
 
-# What is written down with every trial, and with some.
+# Attributes of every trial, and of some.
 _TRIAL: Mapping[str, Reader[Any]] = {
     "widths": each(extent),
     "kind": one_of("candidate", "probe"),
@@ -85,7 +85,7 @@ class Ledger:
         self._rounds: dict[Widths, str] = {}
         self.failures = 0
         for trial, round_ in _not_fatal(map(self._restore, restored)):
-            self._hold(trial, round_)
+            self._remember(trial, round_)
         self._round = FIRST_ROUND
 
     def __len__(self) -> int:
@@ -95,9 +95,9 @@ class Ledger:
         return iter(self._trials.values())
 
     def begin_round(self, name: str, trials: int) -> int:
-        """Let all new trials belong to a round; return how many it was to have when it first began.
+        """Let all new trials belong to a round; return the number that was planned at its start.
 
-        A strategy that plans ahead is told these: a resumed search asks what it asked before.
+        A strategy plans with this number, so that a resumed search proposes what it did before.
         """
         self._round = name
         plans = {name: trials, **(self.remarked("plans", table(count)) or {})}
@@ -134,9 +134,9 @@ class Ledger:
         )
         with self._told("write to"):
             self._study.add_trial(frozen)
-        self._hold(trial, self._round)
+        self._remember(trial, self._round)
 
-    def _hold(self, trial: Trial, round_: str) -> None:
+    def _remember(self, trial: Trial, round_: str) -> None:
         self._trials[trial.candidate.widths] = trial
         self._rounds.setdefault(trial.candidate.widths, round_)
         self.failures = self.failures + 1 if trial.value is None else 0

@@ -181,7 +181,7 @@ def _read(
 def frontier(trials: Iterable[Trial]) -> list[dict[str, Any]]:
     """Return the trials that no other beats in their score and one of the costs, by rising MACs.
 
-    The score is the KL, or what the user's `evaluate` said.
+    The score is the KL, or that of the user's `evaluate`.
     """
     seen = [
         (loss, t.measurement)
@@ -208,7 +208,7 @@ def frontier(trials: Iterable[Trial]) -> list[dict[str, Any]]:
 
 
 def _loss(scores: Scores) -> float:
-    """Return what is to be small; NaN where there is nothing."""
+    """Return the score that is to be small; NaN where there is none."""
     if scores.custom is not None:
         return -scores.custom
     return math.nan if scores.kl is None else scores.kl

@@ -34,7 +34,7 @@ class Scripted(Strategy):
     name = "scripted"
 
     def __init__(self, questions: Iterable[tuple[Widths, bool]]) -> None:
-        super().__init__(problem())
+        self.problem = problem()
         self._questions = iter(questions)
         self.events: list[tuple[str, int]] = []
 
