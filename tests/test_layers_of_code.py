@@ -52,7 +52,6 @@ TWICE = {
     "model",  # a cost model, and that of latency
     "evaluate", "inspect", "profile", "search",  # a command, and what it is about
     "progress",
-    "registry",  # the names of a kind of component
 }  # fmt: skip
 """Names that two modules share since they mean the same thing."""
 
