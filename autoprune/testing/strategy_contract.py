@@ -6,7 +6,6 @@ import pytest
 
 from autoprune.agents.base import SearchProblem, Strategy
 from autoprune.core.policy import Widths
-from autoprune.study.trial import Trial
 from autoprune.testing.toy_problems import PROBLEMS, Setting, Toy, make_toy, play
 
 ROUNDS = 12
@@ -31,27 +30,27 @@ class StrategyContract:
         """Return a new strategy for a problem."""
         raise NotImplementedError
 
-    @pytest.fixture(scope="class", params=PROBLEMS)
+    @pytest.fixture(params=PROBLEMS)
     def toy(self, request: pytest.FixtureRequest) -> Toy:
         """A problem of every kind."""
         return PROBLEMS[request.param]()
 
-    @pytest.fixture(scope="class")
-    def trials(self, toy: Toy) -> list[Trial]:
-        """The first candidates for a problem, and their values."""
-        return play(self.make(toy.problem), toy.value, ROUNDS)
+    def test_candidates_are_allowed_new_and_repeatable(self, toy: Toy) -> None:
+        """Only probes may exceed the budget, and none comes first; a second run is the same.
 
-    def test_candidates_are_allowed_and_within_the_budget(
-        self, toy: Toy, trials: list[Trial]
-    ) -> None:
-        """Widths are allowed ones; only probes may exceed the budget, and none comes first."""
+        A search is resumed by replaying its record, so that the same seed and the same values must
+        give the same candidates.
+        """
         problem = toy.problem
-        assert trials[0].candidate.kind == "candidate"  # there is always a best candidate so far
-        for trial in trials:
-            widths = trial.candidate.widths
-            assert all(type(width) is int for width in widths)
-            assert problem.space.contains(widths)
-            assert trial.candidate.kind == "probe" or problem.projection.fits(widths)
+        proposed = [t.candidate for t in play(self.make(problem), toy.value, ROUNDS)]
+        assert proposed[0].kind == "candidate"  # there is always a best candidate so far
+        for candidate in proposed:
+            assert all(type(width) is int for width in candidate.widths)
+            assert problem.space.contains(candidate.widths)
+            assert candidate.kind == "probe" or problem.projection.fits(candidate.widths)
+        assert self.may_repeat or len(set(proposed)) == len(proposed)
+        again = [t.candidate for t in play(self.make(problem), toy.value, ROUNDS)]
+        assert again == proposed
 
     def test_probes_leave_trials_for_candidates(self, toy: Toy) -> None:
         """Within its trials a strategy proposes a candidate that can win."""
@@ -61,13 +60,6 @@ class StrategyContract:
             if trial.candidate.kind == "candidate":
                 return
         pytest.fail("no candidate that can win was proposed")
-
-    def test_nothing_is_proposed_twice(self, trials: list[Trial]) -> None:
-        """Every candidate is new."""
-        if self.may_repeat:
-            pytest.skip("not promised")
-        proposed = [trial.candidate for trial in trials]
-        assert len(set(proposed)) == len(proposed)
 
     @pytest.mark.parametrize("failing", ["some", "all", "the first"])
     def test_failed_trials_are_survived(self, failing: str) -> None:
@@ -82,11 +74,6 @@ class StrategyContract:
 
         trials = play(self.make(toy.problem), answer, ROUNDS)
         assert len(trials) == (1 if self.has_one_answer else ROUNDS)
-
-    def test_same_seed_and_answers_same_candidates(self, toy: Toy, trials: list[Trial]) -> None:
-        """A search is resumed by replaying its record, so that it must be repeatable."""
-        again = play(self.make(toy.problem), toy.value, ROUNDS)
-        assert [t.candidate for t in trials] == [t.candidate for t in again]
 
     def test_other_seeds_other_candidates(self) -> None:
         """The seed of the problem is used."""
