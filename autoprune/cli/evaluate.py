@@ -61,7 +61,7 @@ def evaluate(
 
     from autoprune.cli.display import console, print_json, show_evaluation, show_measured
     from autoprune.core.files import check_writable
-    from autoprune.engine.on_device import take_measured
+    from autoprune.engine.winner_kit import read_winner_kit
     from autoprune.errors import UsageError
     from autoprune.study.run_directory import RunDirectory
 
@@ -79,7 +79,7 @@ def evaluate(
         extra = [name for name, value in {**given, "split": split}.items() if value is not None]
         if extra:
             raise UsageError(f"--from-kit reads results: leave out --{extra[0]}.")
-        measured = take_measured(Path(from_kit), RunDirectory(run))
+        measured = read_winner_kit(Path(from_kit), RunDirectory(run))
         (print_json if as_json else show_measured)(measured)
         return
     if kit is not None:
@@ -119,22 +119,21 @@ class Subjects:
         from autoprune.cli.display import warn
         from autoprune.core.randomness import kept_random_states
         from autoprune.data.forms import map_tensors
-        from autoprune.engine.latency import measured_here
-        from autoprune.evaluation.scoring import score_split
+        from autoprune.evaluation.classification import score_split
+        from autoprune.profiling.host import host_figures
         from autoprune.study.result import costs_of
 
         networks = [self.dense, self.pruned]
         with kept_random_states():
             dense_scores, scores = score_split(self.dense, [self.pruned], self.split, warn)
             one = map_tensors(lambda value: value.to(self.device), self.split.take([0]).inputs)
-            latency = measured_here(networks, one)
+            latency = host_figures(networks, one)
         costs = costs_of(self.run)
         rows = {
             kind: {
                 "top1": own.top1,
                 "loss": own.loss,
-                "flops": costs[kind]["flops"],
-                "params": costs[kind]["params"],
+                **costs[kind],
                 "latency_ms": ms,
             }
             for kind, own, ms in zip(
@@ -157,7 +156,7 @@ class Subjects:
 
     def pack(self, folder: Path) -> None:
         """Write a kit that measures the networks on another device."""
-        from autoprune.engine.on_device import write_winner_kit
+        from autoprune.engine.winner_kit import write_winner_kit
 
         inputs = self.split.take([0]).inputs
         write_winner_kit(folder, self.run, self.dense, self.pruned, inputs)
@@ -181,9 +180,10 @@ def load_subjects(
     from autoprune.api import load_pruned
     from autoprune.cli.display import warn
     from autoprune.data import load_splits
-    from autoprune.models.loading import find_device, load_model
+    from autoprune.models.devices import find_device
+    from autoprune.models.loading import load_model
     from autoprune.options.search import stored_settings
-    from autoprune.structure.inputs import fitted
+    from autoprune.structure.inputs import adapt_splits
     from autoprune.study.run_directory import RunDirectory
 
     directory = RunDirectory(run)
@@ -195,7 +195,7 @@ def load_subjects(
         warn(note)
     _choose(splits, split_name, origin["data"])  # a mistake is told before the network is loaded
     dense = load_model(origin["model"], origin.get("weights")).to(device).eval()
-    name, split = _choose(fitted(splits, dense), split_name, origin["data"])
+    name, split = _choose(adapt_splits(splits, dense), split_name, origin["data"])
     pruned = load_pruned(dense, run).to(device)
     return Subjects(directory, dense, pruned, origin["data"], name, split, device)
 

@@ -106,15 +106,18 @@ def profile(
     from autoprune.core.files import check_writable
     from autoprune.core.randomness import kept_random_states
     from autoprune.cost.latency.conditions import Conditions
-    from autoprune.engine.latency import measure_table
     from autoprune.engine.problem import prunable_structure
     from autoprune.errors import UsageError
-    from autoprune.models.loading import DEMO, load_model
-    from autoprune.profiling.backends.base import backend_class, make_backend
+    from autoprune.models import DEMO
+    from autoprune.models.loading import load_model
     from autoprune.profiling.backends.onnx import check_onnx
-    from autoprune.profiling.kit.kit import read_kit, write_kit
+    from autoprune.profiling.backends.registry import backend_class, make_backend
+    from autoprune.profiling.host import measure_table
+    from autoprune.profiling.kit.read import read_kit
+    from autoprune.profiling.kit.write import write_kit
     from autoprune.profiling.plots import check_plotly
     from autoprune.profiling.plots import plot as draw
+    from autoprune.profiling.subject import Subject
 
     path = Path(output)
     if path.exists() and kit is None:
@@ -139,17 +142,17 @@ def profile(
     network = load_model(spec, weights)
     inputs = example_inputs(spec, network, input_shape, data, normalize)
     with kept_memory(), kept_random_states(), listen(False) as progress:
-        structure = prunable_structure(network, inputs, [], progress)
+        subject = Subject(network, prunable_structure(network, inputs, [], progress), inputs)
         if kit is not None:
-            count = write_kit(Path(kit), network, structure, inputs, conditions)
+            count = write_kit(Path(kit), subject, conditions)
             console().print(f"{kit}: {count} models; how to go on is in its README.txt")
             return
         if from_kit is not None:
-            table = read_kit(Path(from_kit), structure, inputs, conditions)
+            table = read_kit(Path(from_kit), subject, conditions)
             table.save(path)
         else:
             try:
-                table = measure_table(network, structure, inputs, conditions, path, progress)
+                table = measure_table(subject, conditions, path, progress)
             except KeyboardInterrupt as stop:
                 raise Interrupted(
                     f"Interrupted: what was measured is kept in {path}.part: run the same command "

@@ -14,7 +14,8 @@ from autoprune.data import absolute_data
 from autoprune.engine.trust import check_trusted, trust
 from autoprune.errors import UsageError, did_you_mean, first_line, shown
 from autoprune.evaluation.reward import DEFAULT_REWARD, find_reward, needs_no_budget
-from autoprune.models.loading import DEMO, DEMO_DATA, absolute_model
+from autoprune.models import DEMO, DEMO_DATA
+from autoprune.models.specs import absolute_model
 from autoprune.options.search import (
     ORIGIN,
     REMARKS,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from autoprune.agents.registry import KIND as STRATEGY
 from autoprune.agents.registry import options_of
-from autoprune.core.budget import UNBOUNDED
+from autoprune.cost.budget import UNBOUNDED
 from autoprune.errors import UsageError, did_you_mean, shown
 from autoprune.evaluation.reward import DEFAULT_REWARD, needs_no_budget
 from autoprune.importance import KIND as IMPORTANCE
@@ -74,6 +74,7 @@ class SearchConfig:
         repair_memory: bytes that the activations of sequential repair may take; as many calibration
             samples as fit are used. None is half of what is free when the search begins.
         calibration_samples, search_samples, selection_samples: drawn from the data.
+        engine: tuning constants of the stages, by stage (`engine.limits.StageLimits`).
     """
 
     budget: str
@@ -103,6 +104,7 @@ class SearchConfig:
     calibration_samples: int = 2000
     search_samples: int = 1000
     selection_samples: int = 1000
+    engine: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in ("trials", "time", "workers", "repair_memory"):
@@ -176,7 +178,7 @@ class SearchConfig:
         if not values["strategy_config"]:
             del values["strategy_config"]
         lists = {name: list(values[name]) for name in ("exclude", "exclude_outputs")}
-        plain = {**values, **lists, "min_keep": dict(self.min_keep)}
+        plain = {**values, **lists, "min_keep": dict(self.min_keep), "engine": dict(self.engine)}
         return {key: value for key, value in plain.items() if value is not None}
 
 
@@ -333,6 +335,10 @@ def _ratios(value: Any) -> dict[str, float]:
     return {"*": _number(value)}
 
 
+def _tables(value: Any) -> dict[str, dict[str, Any]]:
+    return {_text(name): dict(table) for name, table in dict(value).items()}
+
+
 def _versions(value: Any) -> dict[str, str]:
     return {name: _text(version) for name, version in dict(value).items()}
 
@@ -410,6 +416,7 @@ _READERS: _Readers = {
     "recover": (_recovery, "a number of seconds, a text such as '2m', or 'off'"),
     **dict.fromkeys(("exclude", "exclude_outputs"), (_patterns, "a pattern or a list of patterns")),
     "min_keep": (_ratios, "a ratio or ratios by pattern"),
+    "engine": (_tables, "tables of limits by stage"),
     "repair_memory": (_memory, "a text such as '8GB' or a whole number of bytes"),
 }
 # What stands in a run's config.toml besides.

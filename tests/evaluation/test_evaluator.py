@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from autoprune.core.policy import Widths
 from autoprune.cost import cost_models
 from autoprune.data import Samples
+from autoprune.evaluation.classification import ClassificationScorer
 from autoprune.evaluation.evaluator import Builder, Evaluator
 from autoprune.evaluation.measurement import Measurement
-from autoprune.evaluation.scoring import ClassificationScorer
 from autoprune.importance import Evidence, Ranking, make_importance
 from autoprune.reconstruction.refit import Refitter
 from autoprune.reconstruction.sequential import SequentialRepair
@@ -191,9 +191,9 @@ def test_a_base_changes_no_score(build: str, bench: Bench) -> None:
     assert skipped == sorted(skipped) and skipped[-1] > 0
 
 
-def test_a_rival_that_is_not_at_hand_is_counted(bench: Bench) -> None:
+def test_an_incumbent_that_is_not_at_hand_is_counted(bench: Bench) -> None:
     judge, least = bench.judge(), (1,) * len(bench.half)
-    found = [judge.measure(least, rival=bench.half) for _ in range(2)]
+    found = [judge.measure(least, incumbent=bench.half) for _ in range(2)]
     assert [one.others_scored for one in found] == [1, 0]
     assert judge.measure(bench.structure.dense_widths).others_scored == 0
     assert Measurement.from_json(found[0].to_json()) == found[0]

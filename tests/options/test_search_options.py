@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from autoprune.core.budget import Budget, Limit
+from autoprune.cost.budget import Budget, Limit
 from autoprune.errors import UsageError
 from autoprune.options.search import SearchConfig, in_todays_words, is_outdated
 
