@@ -148,7 +148,7 @@ def _read_array(path: Path, name: str) -> npt.NDArray[Any]:
         raise UsageError(f"no such file: {str(path)!r}.")
     if not zipfile.is_zipfile(path):
         raise DataError(
-            f"{path}: no npz file, or cut short; write it with numpy.savez(file, x=…, y=…)."
+            f"{path}: not an npz file, or truncated; write it with numpy.savez(file, x=…, y=…)."
         )
     try:
         with zipfile.ZipFile(path) as archive:

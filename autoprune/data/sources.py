@@ -87,7 +87,9 @@ def load_splits(spec: str, normalize: str | None = None, classes: str | None = N
         return load_image_folder(argument, normalize, classes)
     if form in FORMS:
         if not argument and (colon or form != "digits"):
-            raise UsageError(f"data {spec!r} lacks what follows the colon: see {form} in --help.")
+            raise UsageError(
+                f"data {spec!r} lacks its argument after the colon: see {form} in --help."
+            )
         return FORMS[form](argument, normalize)
     if names_object(spec):
         return _from_factory(spec, normalize)

@@ -34,7 +34,7 @@ class RepairKind(str, Enum):
         """Return what builds networks that are repaired so."""
         builds: dict[RepairKind, Build] = {
             RepairKind.ONE_SHOT: builder.one_shot,
-            RepairKind.BATCHNORM: builder.settled,
+            RepairKind.BATCHNORM: builder.one_shot_with_batchnorm,
             RepairKind.QUICK: builder.quick_sequential,
             RepairKind.SEQUENTIAL: builder.sequential,
         }

@@ -186,7 +186,7 @@ class _Selection:
             return replace(best, forwards=tuple(self._forwards))
         evaluator = self.evaluators.selection[best.repair]
         with user_code(_not_scored):  # out of memory
-            alone = evaluator.judge(best.network, best.measurement.widths)
+            alone = evaluator.measure_network(best.network, best.measurement.widths)
         forwards = (*self._forwards, alone.scores.samples)
         return replace(best, measurement=alone, forwards=forwards)
 

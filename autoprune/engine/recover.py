@@ -71,7 +71,7 @@ def recover_winner(
                     lambda share: step(round(100 * share), 100),
                 )
             evaluator = evaluators.selection[finalist.repair]
-            measured = evaluator.judge(done.network, finalist.measurement.widths)
+            measured = evaluator.measure_network(done.network, finalist.measurement.widths)
             context.clock.count(measured.scores.samples)
             better = context.reward(measured) > context.reward(finalist.measurement)
     except AutopruneError as error:

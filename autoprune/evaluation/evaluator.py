@@ -1,4 +1,4 @@
-"""From widths to a measurement: cut, repair, score. No training."""
+"""Evaluation of candidates: from widths to a measurement, by cutting, repairing and scoring."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from autoprune.structure.groups import Structure
 from autoprune.structure.surgery import Keep, cut, kept_positions
 
 Build: TypeAlias = Callable[[Widths, StageTimes], nn.Module]
-"""(widths, times of its stages, which are added to) → the network of these widths."""
+"""(widths, stage times to add to) → the network of these widths."""
 
 
 class Builder:
-    """Makes the network of any widths, untrained, with more or less repair (each a `Build`).
+    """Builds the network of any widths without training; each kind of repair is a `Build`.
 
     Attributes:
-        rankings: which units stay at every width.
-        repair: sequential reconstruction, for the finalists.
-        quick_repair: the same at less effort, to choose the finalists.
+        rankings: order of the units of every group, which says which are kept at a width.
+        repair: sequential reconstruction, for finalists.
+        quick_repair: the same at less effort, to prescreen finalists.
     """
 
     def __init__(
@@ -53,12 +53,12 @@ class Builder:
         self.quick_repair = repair.with_effort(QUICK_EFFORT)
 
     def policy(self, widths: Widths) -> PruningPolicy:
-        """Return which units stay."""
+        """Return the policy of some widths: the units that are kept."""
         kept = [ranking.kept(w) for ranking, w in zip(self.rankings, widths, strict=True)]
         return self._structure.policy(kept)
 
     def one_shot(self, widths: Widths, times: StageTimes | None = None) -> nn.Module:
-        """Refit every layer to the dense network's inputs: cheap enough for every candidate."""
+        """Cut, and refit every layer on the dense network's inputs: cheap enough for candidates."""
         return self._cut(widths, times or StageTimes())[0]
 
     def _cut(self, widths: Widths, times: StageTimes) -> tuple[nn.Module, Keep]:
@@ -66,8 +66,8 @@ class Builder:
             keep = kept_positions(self._model, self.policy(widths))
             return cut(self._model, keep, self._refitter.tensors(keep)), keep
 
-    def settled(self, widths: Widths, times: StageTimes | None = None) -> nn.Module:
-        """`one_shot`, then BN statistics re-estimated on data."""
+    def one_shot_with_batchnorm(self, widths: Widths, times: StageTimes | None = None) -> nn.Module:
+        """Build as `one_shot`, then re-estimate BN statistics on data."""
         times = times or StageTimes()
         small = self.one_shot(widths, times)
         with times.stage("batchnorm"):
@@ -75,11 +75,11 @@ class Builder:
         return small
 
     def sequential(self, widths: Widths, times: StageTimes | None = None) -> nn.Module:
-        """Refit every layer in turn to what the layers before it give: the finalists' repair."""
+        """Cut, and refit layer after layer on the pruned prefix: the repair of finalists."""
         return self._repaired(widths, times or StageTimes(), self.repair)
 
     def quick_sequential(self, widths: Widths, times: StageTimes | None = None) -> nn.Module:
-        """`sequential` on fewer samples and rows."""
+        """Build as `sequential`, on fewer samples and rows."""
         return self._repaired(widths, times or StageTimes(), self.quick_repair)
 
     def _repaired(self, widths: Widths, times: StageTimes, repair: SequentialRepair) -> nn.Module:
@@ -90,7 +90,7 @@ class Builder:
 
 
 class Evaluator:
-    """Measures candidates, each width vector the same way every time."""
+    """Measures candidates; equal widths are always measured in the same way."""
 
     def __init__(
         self,
@@ -115,12 +115,13 @@ class Evaluator:
     def measure(
         self, widths: Widths, base: Widths | None = None, incumbent: Widths | None = None
     ) -> Measurement:
-        """Build the network of these widths and score it.
+        """Build the network of some widths and measure it.
 
         Args:
-            widths: of the candidate.
-            base: widths of a network that several candidates in a row differ little from.
-            incumbent: widths of a better network: scoring may stop where this one is surely worse.
+            widths: widths of the candidate.
+            base: widths of a network from which several successive candidates differ little.
+            incumbent: widths of a better network; scoring may stop early if this one is surely
+                worse.
         """
         times = StageTimes()
         others: list[Widths] = []
@@ -129,22 +130,22 @@ class Evaluator:
         if base is not None:
             score = partial(self._scorer.score_near, base=partial(self._base_network, base))
         elif incumbent is not None:
-            named = incumbent, partial(self._noted_network, incumbent, others)
-            score = partial(self._scorer.score_against, key=widths, incumbent=named)
-        measured = self._judge(small, widths, times, score)
+            build = partial(self._noted_network, incumbent, others)
+            score = partial(self._scorer.score_against, key=widths, incumbent=(incumbent, build))
+        measured = self._measure(small, widths, times, score)
         return replace(measured, others_scored=len(others))
 
     def build(self, widths: Widths) -> tuple[nn.Module, Measurement]:
-        """Return the network of these widths with its measurement."""
+        """Build the network of some widths and return it with its measurement."""
         times = StageTimes()
         small = self._build(widths, times)
-        return small, self._judge(small, widths, times, self._scorer.score)
+        return small, self._measure(small, widths, times, self._scorer.score)
 
-    def judge(self, small: nn.Module, widths: Widths) -> Measurement:
-        """Measure a network of these widths that is there already."""
-        return self._judge(small, widths, StageTimes(), self._scorer.score)
+    def measure_network(self, small: nn.Module, widths: Widths) -> Measurement:
+        """Measure an existing network of some widths."""
+        return self._measure(small, widths, StageTimes(), self._scorer.score)
 
-    def _judge(
+    def _measure(
         self,
         small: nn.Module,
         widths: Widths,
@@ -158,7 +159,7 @@ class Evaluator:
         return self._measurement(widths, scores, times.seconds)
 
     def _base_network(self, widths: Widths) -> nn.Module:
-        """Return what is scored for a base, remembering the last one; it counts as scoring."""
+        """Return the network that is scored for a base, caching the last; its time is scoring."""
         if self._base is None or self._base[0] != widths:
             self._base = widths, self._scored_network(widths)
         return self._base[1]

@@ -116,11 +116,11 @@ def _state_dict(content: Any, file: str) -> StateDict:
     how = "write them with torch.save(model.state_dict(), FILE)."
     if not isinstance(content, Mapping) or not content:
         what = type_of(content) if content else f"an empty {type(content).__name__}"
-        raise UsageError(f"weights {file!r} hold {what}, no state dict: {how}")
+        raise UsageError(f"weights {file!r} hold {what} instead of a state dict: {how}")
     for name, value in content.items():
         if not isinstance(value, Tensor):
             raise UsageError(
-                f"weights {file!r} hold no state dict: {name!r} is {type_of(value)}, no "
+                f"weights {file!r} do not hold a state dict: {name!r} is {type_of(value)}, not a "
                 f"tensor; {how}"
             )
     return _without_prefixes(content)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -116,8 +117,7 @@ def measure_table(
     with held(path.with_name(f".{path.name}.lock"), f"the latency table {str(path)!r}"):
         journal = _journal(path.with_name(f"{path.name}.part"), common, progress, drops_others)
         with settled_memory():
-            told = lambda done, total: progress.step("latency", done, total)  # noqa: E731
-            table = profile(subject, backend, journal, told, limits)
+            table = profile(subject, backend, journal, partial(progress.step, "latency"), limits)
         table.save(path)
         journal.discard()
     if time.monotonic() >= limits.refined_until:

@@ -54,7 +54,7 @@ def builds(
         "cut": cut_only,
         "cut + BN": cut_and_batchnorm,
         "refit": builder.one_shot,
-        "refit + BN": builder.settled,
+        "refit + BN": builder.one_shot_with_batchnorm,
         "sequential": builder.sequential,
     }
 

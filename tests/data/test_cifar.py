@@ -64,5 +64,5 @@ class TestCifar10:
         with pytest.raises(DataError, match="label 10 is not in 0 to 9"):
             load_splits(f"cifar10:{tmp_path}")
         (tmp_path / "data_batch_1.bin").write_bytes(b"x" * 3000)
-        with pytest.raises(DataError, match="3000 bytes are no whole number"):
+        with pytest.raises(DataError, match="3000 bytes are not a whole number"):
             load_splits(f"cifar10:{tmp_path}")

@@ -78,7 +78,7 @@ class TestNpz:
     def test_damaged_file(self, tmp_path: Path, keep: int) -> None:
         file = write_npz(tmp_path / "a.npz")
         file.write_bytes(file.read_bytes()[:keep])
-        with pytest.raises(DataError, match="no npz file, or cut short"):
+        with pytest.raises(DataError, match="not an npz file, or truncated"):
             load_splits(f"npz:{file}")
 
     def test_corrupt_content(self, tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ class TestNpz:
             ("a.npz,,b.npz", "a file name is missing"),
             ("a.npz;val=", "a file name is missing"),
             ("a.npz;val=b.npz;val=c.npz", "val= is given twice"),
-            ("", "lacks what follows the colon"),
+            ("", "lacks its argument after the colon"),
         ],
     )
     def test_bad_argument(self, argument: str, message: str) -> None:

@@ -86,7 +86,7 @@ number = 3
         ("cifar:data", "unknown data 'cifar:data': did you mean 'cifar10'?"),
         ("", "choose one of: cifar10, digits, imagefolder, npz"),
         ("digits:all", "digits takes no argument, but got 'all'"),
-        ("cifar10", "lacks what follows the colon"),
+        ("cifar10", "lacks its argument after the colon"),
         ("none.py:make", "no such file: 'none.py'"),
     ],
 )

@@ -145,7 +145,7 @@ def test_what_a_dataclass_holds_is_not_cut(net: Any) -> None:
     parts = {"a": nn.Linear(3, 8), "b": nn.Linear(8, 6)}
     model = net(lambda m, x: Output(m.b(m.a(x))), **parts).eval()
     assert [group.name for group in trace(model, A).groups] == ["a"]
-    with pytest.raises(ModelError, match="returns a str in which there is no tensor"):
+    with pytest.raises(ModelError, match="returns a str that contains no tensor"):
         trace(net(lambda m, x: str(m.a(x)), a=nn.Linear(3, 8)).eval(), A)
 
 

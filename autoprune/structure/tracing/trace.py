@@ -53,7 +53,7 @@ def trace(model: nn.Module, example_inputs: Inputs) -> Structure:
         outputs = _run(model, inputs, tracer)
     returned = list(outputs_of(outputs).values())
     if not returned:
-        raise ModelError(f"the model returns {type_of(outputs)} in which there is no tensor.")
+        raise ModelError(f"the model returns {type_of(outputs)} that contains no tensor.")
     for leaf in returned:
         tracer.atoms.block(tracer.labels(leaf), "the network's output")
     tracer.returned(returned)
