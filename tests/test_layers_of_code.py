@@ -51,7 +51,7 @@ TWICE = {
     "registry",  # plug-ins of a kind by name
     "model",  # a cost model, and that of latency
     "evaluate", "inspect", "profile", "search",  # a command, and what it is about
-    "progress",
+    "progress",  # the names of a kind of component
 }  # fmt: skip
 """Names that two modules share since they mean the same thing."""
 
