@@ -140,11 +140,12 @@ class Kind:
         Raises:
             UsageError: there is none, it cannot be made, or it is something else.
         """
-        found = self.load(wanted)
-        made = found
+        made = found = self.load(wanted)
         if isinstance(found, type) or (callable(found) and not isinstance(found, base)):
+            factory = partial(found, *args, **options)
+            # Errors of our own code pass; for others it is said which component raises.
             is_ours = isinstance(wanted, str) and wanted in self.built_in
-            made = self._call(partial(found, *args, **options), wanted, trusted=is_ours)
+            made = factory() if is_ours else call_factory(factory, self.name_of(wanted), self.what)
         elif options:
             raise UsageError(
                 f"{self.what} {self.name_of(wanted)!r} is an object, made with its options: leave "
@@ -160,10 +161,6 @@ class Kind:
     @property
     def _entries(self) -> dict[str, EntryPoint]:
         return {entry.name: entry for entry in entry_points(group=self.group)}
-
-    def _call(self, factory: Callable[[], Any], wanted: Any, trusted: bool) -> Any:
-        """Let errors of our own code pass, and say which custom component raises others."""
-        return factory() if trusted else call_factory(factory, self.name_of(wanted), self.what)
 
     def name_of(self, wanted: Any) -> str:
         """Return the name that finds a component again: a spec as it is, "module:Name" of others.
