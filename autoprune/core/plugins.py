@@ -134,8 +134,7 @@ class Kind:
         Args:
             wanted: as `load` takes it.
             base: of which it must be an instance.
-            *args: for what makes it.
-            **options: for what makes it.
+            *args, **options: for the class or function that makes it.
 
         Raises:
             UsageError: there is none, it cannot be made, or it is something else.
