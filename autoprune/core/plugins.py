@@ -1,8 +1,4 @@
-"""Components and other objects that the user names, wherever they come from.
-
-These are built-in names, entry points of installed packages, `path/to/file.py:NAME` and
-`package.module:NAME`.
-"""
+"""Components and other objects that the user names: `file.py:NAME`, modules, entry points."""
 
 from __future__ import annotations
 
@@ -77,7 +73,7 @@ class Kind:
         group: of the entry points by which installed packages offer theirs.
         built_in: what comes with autoprune, by name: the object, or the place "package.module:NAME"
             that it is imported from once it is chosen.
-        special: names that stand for one of these ("auto"); whoever asks resolves them first.
+        special: names that stand for one of these ("auto"), resolved before.
     """
 
     what: str
@@ -134,7 +130,8 @@ class Kind:
         Args:
             wanted: as `load` takes it.
             base: of which it must be an instance.
-            *args, **options: for the class or function that makes it.
+            *args: for the class or function that makes it.
+            **options: for the same.
 
         Raises:
             UsageError: there is none, it cannot be made, or it is something else.
