@@ -8,32 +8,11 @@ from typing import Any
 
 from autoprune.agents.base import SearchProblem, Strategy
 from autoprune.errors import UsageError, did_you_mean
+from autoprune.options.strategies import AUTO, PLACES, STRATEGIES
 
-# Imported when they are chosen: some need heavy libraries.
-_PLACES = {
-    "bayes": "autoprune.agents.bayes.strategy:BayesianStrategy",
-    "ddpg": "autoprune.agents.ddpg.agent:DdpgStrategy",
-    "deep": "autoprune.agents.uniform:DeepStrategy",
-    "evolution": "autoprune.agents.evolution:EvolutionStrategy",
-    "global": "autoprune.agents.global_ranking:GlobalStrategy",
-    "knapsack": "autoprune.agents.knapsack:KnapsackStrategy",
-    "local": "autoprune.agents.local_search:LocalSearchStrategy",
-    "netadapt": "autoprune.agents.netadapt:NetAdaptStrategy",
-    "random": "autoprune.agents.random_search:RandomStrategy",
-    "recall": "autoprune.agents.recall:RecallStrategy",
-    "rl:ppo": "autoprune.agents.reinforcement:PpoStrategy",
-    "rl:sac": "autoprune.agents.reinforcement:SacStrategy",
-    "rl:td3": "autoprune.agents.reinforcement:Td3Strategy",
-    "sensitivity": "autoprune.agents.sensitivity:SensitivityStrategy",
-    "shallow": "autoprune.agents.uniform:ShallowStrategy",
-    "surrogate": "autoprune.agents.surrogate:SurrogateStrategy",
-    "uniform": "autoprune.agents.uniform:UniformStrategy",
-}
-AUTO, FALLBACK = "auto", "bayes"
+FALLBACK = "bayes"
 # What "auto" stands for, under a budget and without one: the first that has the options given.
 _BOUNDED, _UNBOUNDED = ("surrogate", FALLBACK, "ddpg"), (FALLBACK, "ddpg")
-
-STRATEGIES = (AUTO, *sorted(_PLACES))
 
 
 def strategy_class(name: str) -> type[Strategy]:
@@ -44,7 +23,7 @@ def strategy_class(name: str) -> type[Strategy]:
     """
     if name not in STRATEGIES:
         raise UsageError(f"unknown strategy {name!r}; {did_you_mean(name, STRATEGIES)}")
-    module, _, attribute = _PLACES[FALLBACK if name == AUTO else name].partition(":")
+    module, _, attribute = PLACES[FALLBACK if name == AUTO else name].partition(":")
     found: type[Strategy] = getattr(importlib.import_module(module), attribute)
     return found
 
@@ -64,7 +43,7 @@ def check_strategy(name: str, **options: Any) -> None:
     stands_for = _BOUNDED if name == AUTO else (name,)
     for option in given:
         if not any(_takers(stands_for, (option,))):
-            able = " or ".join(map(repr, _takers(sorted(_PLACES), (option,))))
+            able = " or ".join(map(repr, _takers(sorted(PLACES), (option,))))
             raise UsageError(f"{_flag(option)} is for the strategy {able}; {name!r} has none.")
     strategy_class(_taker(stands_for, given)).check_options(**given)
 
@@ -96,7 +75,7 @@ def check_unbounded(name: str) -> None:
         UsageError: it does.
     """
     if strategy_class(name).needs_budget:
-        able = [n for n in sorted(_PLACES) if not strategy_class(n).needs_budget]
+        able = [n for n in sorted(PLACES) if not strategy_class(n).needs_budget]
         raise UsageError(
             f"the strategy {name!r} needs a budget: give one, e.g. flops=0.5, or choose the "
             f"strategy {' or '.join(map(repr, able))}."

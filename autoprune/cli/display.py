@@ -154,10 +154,12 @@ def show_evaluation(report: Mapping[str, Any]) -> None:
     """Print what `autoprune evaluate` found."""
     out = console()
     out.print(comparison(report["dense"], report["pruned"]))
-    out.print(
-        f"\n{escape(report['data'])}, {report['split']} split, {report['samples']} samples; "
-        f"KL to dense {report['kl']:.4f}; {escape(_about_latency(report['latency'], ''))}"
-    )
+    scored = f"{report['data']}, {report['split']} split, {report['samples']} samples"
+    if report["kl"] is None:
+        scored = "scored by your own evaluate"
+    else:
+        scored += f"; KL to dense {report['kl']:.4f}"
+    out.print(f"\n{escape(scored)}; {escape(_about_latency(report['latency'], ''))}")
 
 
 def show_measured(report: Mapping[str, Any]) -> None:

@@ -17,7 +17,7 @@ from autoprune.cost.latency.table import LatencyTable
 from autoprune.data.forms import Inputs
 from autoprune.engine.latency import overshoot
 from autoprune.errors import TableError, UsageError
-from autoprune.options.search import stored_settings
+from autoprune.options.stored import stored_settings
 from autoprune.profiling.backends.onnx import OnnxBackend, check_onnx
 from autoprune.profiling.kit.kit import read_winner, write_winner
 from autoprune.study.result import LatencyFigures, predictions_of, with_latency

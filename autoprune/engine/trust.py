@@ -43,6 +43,7 @@ _COMES_INSTALLED: Mapping[str, Callable[[str], bool]] = {
     "data": lambda spec: _form(spec) in DATA_FORMS,
     "reward": lambda spec: spec in reward.BUILT_IN or is_entry_point(spec, reward.ENTRY_POINTS),
     "importance": lambda spec: spec in IMPORTANCES or is_entry_point(spec, importance.ENTRY_POINTS),
+    "evaluate": lambda spec: False,
     "latency_backend": is_installed,
 }
 

@@ -12,6 +12,7 @@ from threading import Lock
 import torch
 from torch import Tensor, nn
 
+from autoprune.core.plugins import load_object
 from autoprune.data import (
     MAX_BYTES,
     Samples,
@@ -219,6 +220,32 @@ class CustomScorer(Scorer):
         return Scores(custom=value)
 
 
+def find_evaluate(
+    wanted: Callable[[nn.Module], float] | str | None,
+) -> Callable[[nn.Module], float] | None:
+    """Return the user's own score that is meant; None where none is.
+
+    Args:
+        wanted: the function, or `path/to/file.py:function` or `package.module:function`.
+
+    Raises:
+        UsageError: there is no such function, or it cannot be called.
+    """
+    if wanted is None or callable(wanted):
+        return wanted
+    if not isinstance(wanted, str):
+        raise UsageError(
+            f"evaluate must be a function or the name of one, but got {type_of(wanted)}."
+        )
+    found = load_object(wanted, "evaluate")
+    if not callable(found):
+        raise UsageError(
+            f"evaluate {wanted!r} names no function: {type(found).__name__} is not callable."
+        )
+    score: Callable[[nn.Module], float] = found
+    return score
+
+
 def _evaluate_failed(reason: str) -> EvaluateError:
     return EvaluateError(f"evaluate(model) raised {reason}")
 
@@ -287,13 +314,13 @@ def class_logits(model: nn.Module, samples: Samples) -> Tensor:
         seen = tuple(first.shape) if isinstance(first, Tensor) else type(first).__name__
         raise ModelError(
             f"the model's output must be (samples, classes), but it is {seen}; for another task "
-            "than classification use the Python API with evaluate=callable(model) -> score."
+            "than classification give a score: --evaluate file.py:function, from Python evaluate=."
         )
     if logits[0].shape[1] == 1:
         raise ModelError(
             "the model gives one number per sample, which has no KL: its only class would have "
-            "the probability 1 whatever the network does; use the Python API with "
-            "evaluate=callable(model) -> score, e.g. minus the mean squared error."
+            "the probability 1 whatever the network does; give a score, e.g. minus the mean "
+            "squared error: --evaluate file.py:function, from Python evaluate=."
         )
     result = torch.cat(logits)
     if len(result) != len(samples):

@@ -32,7 +32,7 @@ def test_help_and_version(cli) -> None:
 
 
 def test_help_names_every_choice(cli) -> None:
-    text = " ".join(cli("search", "--help").out.replace("│", " ").split())
+    text = " ".join(cli("search", "--help-all").out.split())
     for names in (STRATEGIES, SAMPLERS, IMPORTANCES, COSTS):
         for name in names:
             assert re.search(rf"\b{name}\b", text), name

@@ -10,7 +10,7 @@ from autoprune.models.loading import (
     load_model,
     parse_shape,
 )
-from autoprune.options.search import parse_duration, parse_min_keep
+from autoprune.options.kinds import parse_duration, parse_min_keep
 
 
 @pytest.mark.parametrize(

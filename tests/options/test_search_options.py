@@ -9,7 +9,8 @@ import pytest
 
 from autoprune.core.budget import Budget, Limit
 from autoprune.errors import UsageError
-from autoprune.options.search import SearchConfig, in_todays_words, is_outdated
+from autoprune.options.search import SearchConfig
+from autoprune.options.stored import in_todays_words, is_outdated
 
 
 def test_everything_but_the_budget_has_a_default() -> None:
@@ -33,6 +34,7 @@ def test_plain_values_come_back() -> None:
     values: dict[str, Any] = {
         "budget": "flops=0.5,params=1M",
         "reward": "accuracy",
+        "evaluate": "mine.py:score",
         "strategy": "bayes",
         "trials": 7,
         "time": 2.5,
@@ -56,8 +58,8 @@ def test_plain_values_come_back() -> None:
         "search_samples": 2,
         "selection_samples": 3,
     }
-    instead_of_a_budget = {"max_drop", "minimize"}
-    assert values.keys() == {field.name for field in fields(SearchConfig)} - instead_of_a_budget
+    others = {"max_drop", "minimize", "strategy_config"}
+    assert values.keys() == {field.name for field in fields(SearchConfig)} - others
     config = SearchConfig.from_mapping(values)
     assert config.to_mapping() == values
     assert SearchConfig.from_mapping(config.to_mapping()) == config
