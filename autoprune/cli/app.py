@@ -18,9 +18,7 @@ from autoprune.cli.inspect import inspect
 from autoprune.cli.profile import profile
 from autoprune.cli.search import Interrupted, search
 from autoprune.errors import LONGEST_MESSAGE, AutopruneError, describe, printable, text_of
-from autoprune.options.commands import EvaluateOptions, InspectOptions, ProfileOptions, RunOptions
-from autoprune.options.network import Origin
-from autoprune.options.search import SearchConfig
+from autoprune.options.commands import OF_COMMANDS
 from autoprune.version import __version__
 
 DONE, BROKEN_PIPE, MISTAKE, INTERRUPTED = 0, 1, 2, 130
@@ -28,17 +26,15 @@ DONE, BROKEN_PIPE, MISTAKE, INTERRUPTED = 0, 1, 2, 130
 # What SQLite and safetensors say where Python would raise OSError(ENOSPC).
 _DISK_FULL = ("No space left on device", "database or disk is full")
 
-COMMANDS = (
-    Command(search, (Origin, SearchConfig, RunOptions), is_brief=True),
-    Command(inspect, (InspectOptions,)),
-    Command(profile, (ProfileOptions,)),
-    Command(evaluate, (EvaluateOptions,)),
+_COMMANDS = (
+    Command(search, OF_COMMANDS["search"], is_brief=True),
+    *(Command(one, OF_COMMANDS[one.__name__]) for one in (inspect, profile, evaluate)),
 )
 
 
 @click.group(
     cls=Commands,
-    commands=COMMANDS,
+    commands=_COMMANDS,
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )

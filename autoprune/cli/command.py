@@ -39,6 +39,7 @@ class Command(click.Command):
             params=[_parameter(one) for one in self.options.values()],
             callback=lambda **values: run(self._given(values)),
             help=run.__doc__,
+            short_help=" ".join((run.__doc__ or "").partition("\n\n")[0].split()),
             context_settings={"help_option_names": ["-h", "--help"]},
         )
         if is_brief:

@@ -121,9 +121,9 @@ def _check(merged: Mapping[str, Any]) -> None:
 
 def _of_config(path: Path, given: Mapping[str, Any], trusts: bool) -> dict[str, Any]:
     """Return what a config file says besides what is given."""
-    from autoprune.study.run_directory import RunDirectory
-
     content = read_config(path, given.get("strategy"))
+    from autoprune.study.run_directory import RunDirectory  # only now: it imports PyTorch
+
     found = {key: value for key, value in content.items() if key not in given}
     run = RunDirectory(path.parent)
     place = run.path if path == run.config_path else path  # a run's own repeats it

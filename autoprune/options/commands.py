@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass
 
 from autoprune.options.kinds import OBJECT, PATH, SWITCH, TEXT, WHOLE
 from autoprune.options.network import InputShape, Limits, Network, Origin
 from autoprune.options.option import Panel, option
+from autoprune.options.search import SearchConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,12 +87,15 @@ class InspectOptions(InputShape, Limits, Network, Json):
 class EvaluateOptions(Trust, Origin, Json):
     """What `autoprune evaluate` compares, and where."""
 
-    run: str = option(MISSING, PATH, "A run directory.", "RUN", is_positional=True)
+    run: str = option(
+        MISSING, PATH, "A run directory.", "RUN", panel=Panel.COMPARED, is_positional=True
+    )
     split: str | None = option(
         None,
         TEXT,
         "test, val or train (default: the first of these that there is).",
         "NAME",
+        panel=Panel.COMPARED,
     )
     evaluate: str | None = option(
         None,
@@ -98,15 +103,21 @@ class EvaluateOptions(Trust, Origin, Json):
         "A function from a network to its score, path/to/file.py:function or "
         "package.module:function (default: that of the run, if it had one).",
         "SPEC",
+        panel=Panel.COMPARED,
     )
     kit: str | None = option(
         None,
         PATH,
         "Write a folder that measures both networks on a device with Python and ONNX Runtime.",
         "DIR",
+        panel=Panel.MEASURING,
     )
     from_kit: str | None = option(
-        None, PATH, "Put what that kit measured into the run's result.", "FILE"
+        None,
+        PATH,
+        "Put what that kit measured into the run's result.",
+        "FILE",
+        panel=Panel.MEASURING,
     )
 
 
@@ -140,7 +151,9 @@ class ProfileOptions(InputShape, Network):
     dtype: str = option(
         "float32", TEXT, "float32, float16, bfloat16 or float64.", "NAME", panel=Panel.MEASURING
     )
-    channels_last: bool = option(False, SWITCH, "Lay images out so.", panel=Panel.MEASURING)
+    channels_last: bool = option(
+        False, SWITCH, "Lay images out with the channels last.", panel=Panel.MEASURING
+    )
     kit: str | None = option(
         None,
         PATH,
@@ -159,3 +172,12 @@ class ProfileOptions(InputShape, Network):
         panel=Panel.MEASURING,
     )
     output: str = option("latency.json", PATH, "The table.", "FILE", panel=Panel.MEASURING)
+
+
+OF_COMMANDS: Mapping[str, Sequence[type]] = {
+    "search": (Origin, SearchConfig, RunOptions),
+    "inspect": (InspectOptions,),
+    "profile": (ProfileOptions,),
+    "evaluate": (EvaluateOptions,),
+}
+"""The dataclasses that declare the options of each command."""

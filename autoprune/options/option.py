@@ -19,6 +19,7 @@ OptionsT = TypeVar("OptionsT")
 class Panel(Enum):
     """The headings of the help, in their order."""
 
+    COMPARED = "What is compared"
     NETWORK = "Network and data"
     GOAL = "What is wanted"
     SEARCH = "How to search"

@@ -153,14 +153,14 @@ class SearchConfig(Limits):
     workers: int = option(
         1,
         WHOLE,
-        "Candidates that are evaluated at once, in threads that share the processor; more of them "
-        "pay on many cores.",
+        "Number of candidates that are evaluated at once, in threads that share the processor; "
+        "more of them pay on many cores.",
         "N",
         panel=Panel.SEARCH,
         rule=ABOVE_ZERO,
     )
     seed: int = option(
-        0, WHOLE, "Of all randomness.", "N", panel=Panel.SEARCH, is_basic=True, rule=SEED
+        0, WHOLE, "Seed of all randomness.", "N", panel=Panel.SEARCH, is_basic=True, rule=SEED
     )
     importance: str = option(
         "obs",
@@ -212,8 +212,8 @@ class SearchConfig(Limits):
     latency_table: str | None = option(
         None,
         PATH,
-        "Predicts latency; made by autoprune profile (default: where latency is asked for, this "
-        "host is measured, into RUN.latency.json).",
+        "Table that predicts latency, made by autoprune profile (default: where latency is asked "
+        "for, this host is measured, into RUN.latency.json).",
         "FILE",
         panel=Panel.LATENCY,
         recalled_with="latency",
@@ -237,15 +237,15 @@ class SearchConfig(Limits):
     calibration_samples: int = option(
         2000,
         WHOLE,
-        "Drawn from the training data for statistics and repair.",
+        "Samples for statistics and repair.",
         "N",
         panel=Panel.SAMPLES,
     )
     search_samples: int = option(
-        1000, WHOLE, "That candidates are scored on.", "N", panel=Panel.SAMPLES
+        1000, WHOLE, "Samples that candidates are scored on.", "N", panel=Panel.SAMPLES
     )
     selection_samples: int = option(
-        1000, WHOLE, "That the winner is chosen on.", "N", panel=Panel.SAMPLES
+        1000, WHOLE, "Samples that the winner is chosen on.", "N", panel=Panel.SAMPLES
     )
 
     def __post_init__(self) -> None:
