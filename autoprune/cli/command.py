@@ -97,7 +97,7 @@ def _help_all(context: click.Context, parameter: click.Parameter, wanted: bool) 
 
 def _parameter(declared: Option) -> click.Parameter:
     if declared.is_positional:
-        return click.Argument([declared.name], metavar=declared.metavar)
+        return click.Argument([declared.name], metavar=declared.kind.metavar)
     words = declared.option_string
     if declared.kind.is_two_way:
         words = f"{words}/--no-{words[2:]}"
@@ -111,11 +111,11 @@ def _parameter(declared: Option) -> click.Parameter:
 
 def _names(declared: Option) -> str:
     if declared.is_positional:
-        return declared.metavar or ""
+        return declared.kind.metavar or ""
     words = declared.option_string
     if declared.kind.is_two_way:
         return f"--[no-]{words[2:]}"
-    return f"{words} {declared.metavar}" if declared.metavar else words
+    return f"{words} {declared.kind.metavar}" if declared.kind.metavar else words
 
 
 def _plain(declared: Option, value: Any) -> Any:

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass
+from functools import partial
 
-from autoprune.options.kinds import OBJECT, PATH, SWITCH, TEXT, WHOLE
+from autoprune.options import kinds
 from autoprune.options.network import InputShape, Limits, Network, Origin
 from autoprune.options.option import Panel, option
 from autoprune.options.search import SearchConfig
+
+_run = partial(option, panel=Panel.RUN)
+_measuring = partial(option, panel=Panel.MEASURING)
+_compared = partial(option, panel=Panel.COMPARED)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trust:
     """Consent to code that files name."""
 
-    trust: bool = option(
+    trust: bool = _run(
         False,
-        SWITCH,
+        kinds.SWITCH,
         "Run the code (model, data, reward, …) that the run directory or config file names, also "
         "if it was not made here; it is asked for again when the code changes.",
-        panel=Panel.RUN,
         is_in_files=False,
     )
 
@@ -29,53 +33,35 @@ class Trust:
 class Json:
     """The form of what is printed."""
 
-    json: bool = option(False, SWITCH, "Print JSON instead of tables.")
+    json: bool = option(False, kinds.SWITCH, "Print JSON instead of tables.")
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions(Trust):
     """Where a search goes on, where it writes, and how much it says."""
 
-    config: str | None = option(
-        None,
-        PATH,
-        "TOML file of these options; the command line wins.",
-        "FILE",
-        panel=Panel.RUN,
-        is_in_files=False,
+    config: str | None = _run(
+        None, kinds.FILE, "TOML file of these options; the command line wins.", is_in_files=False
     )
-    output: str | None = option(
+    output: str | None = _run(
         None,
-        TEXT,
+        kinds.FOLDER,
         "The run directory (default: the next free runs/MODEL-NUMBER).",
-        "DIR",
-        panel=Panel.RUN,
         is_basic=True,
         is_renewable=True,
     )
-    resume: bool = option(
+    resume: bool = _run(
         False,
-        SWITCH,
+        kinds.SWITCH,
         "Continue the search in --output; only --trials, --time and --recover may be given again "
         "(a finished search goes on if they are raised).",
-        panel=Panel.RUN,
         is_basic=True,
         is_in_files=False,
     )
-    verbose: bool = option(
-        False,
-        SWITCH,
-        "Also print where the seconds went.",
-        panel=Panel.RUN,
-        is_renewable=True,
+    verbose: bool = _run(
+        False, kinds.SWITCH, "Also print where the seconds went.", is_renewable=True
     )
-    quiet: bool = option(
-        False,
-        SWITCH,
-        "Print only the run directory.",
-        panel=Panel.RUN,
-        is_renewable=True,
-    )
+    quiet: bool = _run(False, kinds.SWITCH, "Print only the run directory.", is_renewable=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,37 +73,23 @@ class InspectOptions(InputShape, Limits, Network, Json):
 class EvaluateOptions(Trust, Origin, Json):
     """What `autoprune evaluate` compares, and where."""
 
-    run: str = option(
-        MISSING, PATH, "A run directory.", "RUN", panel=Panel.COMPARED, is_positional=True
+    run: str = _compared(MISSING, kinds.RUN, "A run directory.", is_positional=True)
+    split: str | None = _compared(
+        None, kinds.NAME, "test, val or train (default: the first of these that there is)."
     )
-    split: str | None = option(
+    evaluate: str | None = _compared(
         None,
-        TEXT,
-        "test, val or train (default: the first of these that there is).",
-        "NAME",
-        panel=Panel.COMPARED,
-    )
-    evaluate: str | None = option(
-        None,
-        OBJECT,
+        kinds.OBJECT,
         "A function from a network to its score, path/to/file.py:function or "
         "package.module:function (default: that of the run, if it had one).",
-        "SPEC",
-        panel=Panel.COMPARED,
     )
-    kit: str | None = option(
+    kit: str | None = _measuring(
         None,
-        PATH,
+        kinds.FOLDER,
         "Write a folder that measures both networks on a device with Python and ONNX Runtime.",
-        "DIR",
-        panel=Panel.MEASURING,
     )
-    from_kit: str | None = option(
-        None,
-        PATH,
-        "Put what that kit measured into the run's result.",
-        "FILE",
-        panel=Panel.MEASURING,
+    from_kit: str | None = _measuring(
+        None, kinds.FILE, "Put what that kit measured into the run's result."
     )
 
 
@@ -125,53 +97,33 @@ class EvaluateOptions(Trust, Origin, Json):
 class ProfileOptions(InputShape, Network):
     """What `autoprune profile` measures, and how."""
 
-    backend: str = option(
+    backend: str = _measuring(
         "torch",
-        OBJECT,
+        kinds.OBJECT,
         "torch (default), torch-compile, onnxruntime, an entry point of autoprune.backends, or "
         "path/to/file.py:Class.",
-        "NAME",
-        panel=Panel.MEASURING,
     )
-    device: str = option(
+    device: str = _measuring(
         "cpu",
-        TEXT,
+        kinds.NAME,
         "cpu (default), cuda, cuda:1, … or an execution provider of ONNX Runtime.",
-        "NAME",
-        panel=Panel.MEASURING,
     )
-    threads: int | None = option(
+    threads: int | None = _measuring(
+        None, kinds.WHOLE, "Threads of one run (default: as many as the runtime uses by itself)."
+    )
+    batch: int = _measuring(1, kinds.WHOLE, "Samples of one run.")
+    dtype: str = _measuring("float32", kinds.NAME, "float32, float16, bfloat16 or float64.")
+    channels_last: bool = _measuring(False, kinds.SWITCH, "Lay images out with the channels last.")
+    kit: str | None = _measuring(
         None,
-        WHOLE,
-        "Threads of one run (default: as many as the runtime uses by itself).",
-        "N",
-        panel=Panel.MEASURING,
-    )
-    batch: int = option(1, WHOLE, "Samples of one run.", "N", panel=Panel.MEASURING)
-    dtype: str = option(
-        "float32", TEXT, "float32, float16, bfloat16 or float64.", "NAME", panel=Panel.MEASURING
-    )
-    channels_last: bool = option(
-        False, SWITCH, "Lay images out with the channels last.", panel=Panel.MEASURING
-    )
-    kit: str | None = option(
-        None,
-        PATH,
+        kinds.FOLDER,
         "Measure on another device: write a folder for one with Python and ONNX Runtime.",
-        "DIR",
-        panel=Panel.MEASURING,
     )
-    from_kit: str | None = option(
-        None, PATH, "Make the table of a kit's results.", "FILE", panel=Panel.MEASURING
+    from_kit: str | None = _measuring(None, kinds.FILE, "Make the table of a kit's results.")
+    plot: str | None = _measuring(
+        None, kinds.FILE, "Draw the table: an HTML page with latency against width."
     )
-    plot: str | None = option(
-        None,
-        PATH,
-        "Draw the table: an HTML page with latency against width.",
-        "FILE",
-        panel=Panel.MEASURING,
-    )
-    output: str = option("latency.json", PATH, "The table.", "FILE", panel=Panel.MEASURING)
+    output: str = _measuring("latency.json", kinds.FILE, "The table.")
 
 
 OF_COMMANDS: Mapping[str, Sequence[type]] = {

@@ -37,6 +37,7 @@ class Kind:
     """The values that an option takes.
 
     Attributes:
+        metavar: what stands for the value in the help.
         read: converts a plain value, as Python or a TOML file has it, into the one that is kept;
             raises TypeError, ValueError or OverflowError for anything else.
         wanted: what is taken, in words.
@@ -48,6 +49,7 @@ class Kind:
         is_two_way: whether `--no-…` turns the switch off.
     """
 
+    metavar: str | None
     read: Callable[[Any], Any]
     wanted: str
     parse: Callable[[str], Any] | None = str
@@ -77,7 +79,6 @@ class Option:
     Attributes:
         kind: the values that it takes.
         help: what it does, in sentences.
-        metavar: what stands for the value in the help.
         panel: the heading that it stands under in the help.
         is_basic: whether `--help` shows it, and not only `--help-all`.
         flag: its name on the command line; by default the field's, with dashes.
@@ -93,7 +94,6 @@ class Option:
 
     kind: Kind
     help: str
-    metavar: str | None = None
     panel: Panel = Panel.OTHER
     is_basic: bool = False
     flag: str | None = None
@@ -154,17 +154,16 @@ class Option:
             ) from None
 
 
-def option(default: Any, kind: Kind, help: str, metavar: str | None = None, **flags: Any) -> Any:
+def option(default: Any, kind: Kind, help: str, **flags: Any) -> Any:
     """Declare an option as a field of a frozen dataclass.
 
     Args:
         default: of the field; `MISSING` if there is none.
         kind: the values that it takes.
         help: what it does, in sentences.
-        metavar: what stands for the value in the help.
         **flags: further fields of `Option`.
     """
-    metadata = {"option": Option(kind, help, metavar, **flags)}
+    metadata = {"option": Option(kind, help, **flags)}
     if isinstance(default, dict):
         return field(default_factory=lambda: dict(default), metadata=metadata)
     return field(default=default, metadata=metadata)

@@ -45,12 +45,12 @@ def _panel(panel: Panel, options: Sequence[Option]) -> str:
 
 def _rows(options: Sequence[Option]) -> Iterator[str]:
     for one in options:
-        names = f"`{one.metavar if one.is_positional else one.option_string}`"
+        names = f"`{one.kind.metavar if one.is_positional else one.option_string}`"
         if one.kind.parse is None:
             names = f"`{one.name}`, not on the command line"
         elif one.is_in_files and one.flag is not None:
             names += f" (`{one.name}`)"
-        takes = f"`{one.metavar}`: {one.kind.wanted}" if one.metavar else one.kind.wanted
+        takes = f"`{one.kind.metavar}`: {one.kind.wanted}" if one.kind.metavar else one.kind.wanted
         cells = (cell.replace("|", "\\|") for cell in (names, takes, one.description))
         yield f"| {' | '.join(cells)} |"
 

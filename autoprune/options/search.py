@@ -1,42 +1,29 @@
-"""The options of a search, as one frozen value.
-
-The file is longer than others because it is a table: one declaration after the other.
-"""
+"""The options of a search, as one frozen value."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass
+from functools import partial
 from typing import Any
 
 from typing_extensions import TypedDict
 
 from autoprune.core.budget import UNBOUNDED
 from autoprune.errors import UsageError, did_you_mean
-from autoprune.options.kinds import (
-    ABOVE_ZERO,
-    AUTO,
-    BUDGET,
-    MEMORY,
-    MULTIPLE,
-    OBJECT,
-    PATH,
-    POINTS,
-    RECOVERY,
-    SECONDS,
-    SECONDS_OR_OFF,
-    SEED,
-    STRATEGY,
-    TABLE,
-    TEXT,
-    TWO_WAY_SWITCH,
-    WHOLE,
-    ZERO_OR_MORE_POINTS,
-)
+from autoprune.options import kinds
+from autoprune.options.kinds import AUTO
 from autoprune.options.network import Limits
 from autoprune.options.option import Option, Panel, option, options_of
 from autoprune.options.strategies import check_strategy_config, with_strategy_config
+
+_goal = partial(option, panel=Panel.GOAL)
+_search = partial(option, panel=Panel.SEARCH)
+_repair = partial(option, panel=Panel.REPAIR)
+_limit = partial(option, panel=Panel.LIMITS)
+_latency = partial(option, panel=Panel.LATENCY)
+_samples = partial(option, panel=Panel.SAMPLES)
 
 
 @dataclass(frozen=True)
@@ -46,207 +33,154 @@ class SearchConfig(Limits):
     To add one, declare it here, and add the types that Python callers may pass to `SearchOptions`.
     """
 
-    budget: str = option(
+    budget: str = _goal(
         MISSING,
-        BUDGET,
+        kinds.BUDGET,
         "Upper bounds on flops, params, memory, latency: a share of the dense network (flops=0.5) "
         "or absolute (flops=60M,params=2.5M,memory=20MB,latency=5ms). Required, except to resume; "
         "none if the reward weighs the costs.",
-        "COST=LIMIT[,…]",
-        panel=Panel.GOAL,
         is_basic=True,
     )
-    max_drop: float | None = option(
+    max_drop: float | None = _goal(
         None,
-        POINTS,
+        kinds.POINTS,
         "Instead of a budget: the smallest network that loses at most so many points of accuracy "
         "(or units of the score of --evaluate) on the selection images, right after the cut.",
-        "POINTS",
-        panel=Panel.GOAL,
         is_basic=True,
-        rule=ZERO_OR_MORE_POINTS,
+        rule=kinds.ZERO_OR_MORE_POINTS,
     )
-    minimize: str | None = option(
+    minimize: str | None = _goal(
         None,
-        TEXT,
+        kinds.COST,
         "With --max-drop: what is to be small: flops (default), params, memory, latency.",
-        "COST",
-        panel=Panel.GOAL,
     )
-    reward: str = option(
+    reward: str = _goal(
         "kl",
-        OBJECT,
+        kinds.OBJECT,
         "What is maximised: kl (the default: minus the divergence from the dense network's "
         "answers, or the score of --evaluate), accuracy, accuracy_flops, accuracy_latency, "
         "path/to/file.py:function or package.module:function.",
-        "SPEC",
-        panel=Panel.GOAL,
     )
-    evaluate: str | None = option(
+    evaluate: str | None = _goal(
         None,
-        OBJECT,
+        kinds.OBJECT,
         "For tasks that are not classification: a function from a network to its score (higher is "
         "better), path/to/file.py:function or package.module:function.",
-        "SPEC",
-        panel=Panel.GOAL,
         recalled_with="evaluate",
     )
-    strategy: str = option(
+    strategy: str = _search(
         AUTO,
-        STRATEGY,
+        kinds.STRATEGY,
         "Who chooses the widths: auto (default), surrogate, local, ddpg, netadapt, bayes, "
         "knapsack, evolution, sensitivity, global, random, uniform, deep, shallow, rl:ppo, "
         "rl:sac, rl:td3 or recall (--from).",
-        "NAME",
-        panel=Panel.SEARCH,
         is_basic=True,
     )
-    strategy_config: Mapping[str, Any] = option(
-        {},
-        TABLE,
-        "Options of the strategy alone; in a TOML file the table [strategy.NAME].",
-        panel=Panel.SEARCH,
+    strategy_config: Mapping[str, Any] = _search(
+        {}, kinds.TABLE, "Options of the strategy alone; in a TOML file the table [strategy.NAME]."
     )
-    sampler: str | None = option(
-        None, TEXT, "Of the strategy bayes: gp, tpe or cmaes.", "NAME", panel=Panel.SEARCH
-    )
-    agent: str | None = option(
+    sampler: str | None = _search(None, kinds.NAME, "Of the strategy bayes: gp, tpe or cmaes.")
+    agent: str | None = _search(
         None,
-        PATH,
+        kinds.RUN,
         "A pretrained agent: a run whose agent, learnt there on any network, is used here. local "
         "begins with its advice, ddpg lets it learn on, auto chooses one of the two.",
-        "RUN",
-        panel=Panel.SEARCH,
     )
-    from_run: str | None = option(
+    from_run: str | None = _search(
         None,
-        PATH,
+        kinds.RUN,
         "No new search: bring the policies that this run passed on its way (netadapt passes every "
         "budget) onto the new budget; its model, data and what it excluded are used unless others "
         "are given.",
-        "RUN",
-        panel=Panel.SEARCH,
         flag="--from",
     )
-    trials: int | None = option(
+    trials: int | None = _search(
         None,
-        WHOLE,
+        kinds.WHOLE,
         "Evaluations (default: 4 per group of channels, at least 40; where candidates are repaired "
         "as a whole 1, at least 30).",
-        "N",
-        panel=Panel.SEARCH,
         is_basic=True,
         is_renewable=True,
-        rule=ABOVE_ZERO,
+        rule=kinds.ABOVE_ZERO,
     )
-    time: float | None = option(
+    time: float | None = _search(
         None,
-        SECONDS,
+        kinds.SECONDS,
         "Stop at the best so far after 90s, 10m, 1h, …, finalists and recovery included; one trial "
         "and one finalist are made in any case.",
-        "DURATION",
-        panel=Panel.SEARCH,
         is_basic=True,
         is_renewable=True,
-        rule=ABOVE_ZERO,
+        rule=kinds.ABOVE_ZERO,
     )
-    workers: int = option(
+    workers: int = _search(
         1,
-        WHOLE,
+        kinds.WHOLE,
         "Number of candidates that are evaluated at once, in threads that share the processor; "
         "more of them pay on many cores.",
-        "N",
-        panel=Panel.SEARCH,
-        rule=ABOVE_ZERO,
+        rule=kinds.ABOVE_ZERO,
     )
-    seed: int = option(
-        0, WHOLE, "Seed of all randomness.", "N", panel=Panel.SEARCH, is_basic=True, rule=SEED
-    )
-    importance: str = option(
+    seed: int = _search(0, kinds.WHOLE, "Seed of all randomness.", is_basic=True, rule=kinds.SEED)
+    importance: str = _repair(
         "obs",
-        OBJECT,
+        kinds.OBJECT,
         "The criterion: obs (default), lasso, thinet, aofp, nisp, taylor, bn_scale, apoz, "
         "mean_activation, tv_separation, l1, l2, geometric_median, coreset, random, "
         "path/to/file.py:Class or package.module:Class.",
-        "NAME",
-        panel=Panel.REPAIR,
         recalled_with="importance",
     )
-    recover: float | None = option(
+    recover: float | None = _repair(
         None,
-        RECOVERY,
+        kinds.RECOVERY,
         "How long the winner learns, without labels, to do what the dense network does: 60, 10m, "
         "off, … (default: half of what the search took, 2 minutes at most); a quarter of --time at "
         "most. Ctrl-C ends it early.",
-        "SECONDS|off",
-        panel=Panel.REPAIR,
         is_basic=True,
         is_renewable=True,
-        rule=SECONDS_OR_OFF,
+        rule=kinds.SECONDS_OR_OFF,
     )
-    train_frozen: bool = option(
+    train_frozen: bool = _repair(
         False,
-        TWO_WAY_SWITCH,
+        kinds.TWO_WAY_SWITCH,
         "Refit and train also what the network marks as frozen (requires_grad=False); by default "
         "such weights keep their values.",
-        panel=Panel.REPAIR,
         recalled_with="train_frozen",
     )
-    repair_memory: int | None = option(
+    repair_memory: int | None = _repair(
         None,
-        MEMORY,
+        kinds.MEMORY,
         "Memory for the activations of sequential repair, e.g. 8GB: as many calibration samples as "
         "fit are used (default: half of what is free).",
-        "SIZE",
-        panel=Panel.REPAIR,
-        rule=ABOVE_ZERO,
+        rule=kinds.ABOVE_ZERO,
     )
-    round_to: int | str = option(
+    round_to: int | str = _limit(
         1,
-        MULTIPLE,
+        kinds.MULTIPLE,
         "Widths are multiples of N, or (auto) of what the latency table's device favours.",
-        "N|auto",
-        panel=Panel.LIMITS,
         recalled_with="round_to",
     )
-    latency_table: str | None = option(
+    latency_table: str | None = _latency(
         None,
-        PATH,
+        kinds.FILE,
         "Table that predicts latency, made by autoprune profile (default: where latency is asked "
         "for, this host is measured, into RUN.latency.json).",
-        "FILE",
-        panel=Panel.LATENCY,
         recalled_with="latency",
     )
-    latency_backend: str | None = option(
+    latency_backend: str | None = _latency(
         None,
-        OBJECT,
+        kinds.OBJECT,
         "A custom backend that the latency table was measured with, to measure the winner: no code "
         "is imported because a table names it.",
-        "FILE:CLASS",
-        panel=Panel.LATENCY,
         recalled_with="latency",
     )
-    verify_latency: bool = option(
+    verify_latency: bool = _latency(
         True,
-        TWO_WAY_SWITCH,
+        kinds.TWO_WAY_SWITCH,
         "Measure the winner beside the dense network, and go on under a tighter bound if it misses "
         "the budget (default: yes, where latency is asked for).",
-        panel=Panel.LATENCY,
     )
-    calibration_samples: int = option(
-        2000,
-        WHOLE,
-        "Samples for statistics and repair.",
-        "N",
-        panel=Panel.SAMPLES,
-    )
-    search_samples: int = option(
-        1000, WHOLE, "Samples that candidates are scored on.", "N", panel=Panel.SAMPLES
-    )
-    selection_samples: int = option(
-        1000, WHOLE, "Samples that the winner is chosen on.", "N", panel=Panel.SAMPLES
-    )
+    calibration_samples: int = _samples(2000, kinds.WHOLE, "Samples for statistics and repair.")
+    search_samples: int = _samples(1000, kinds.WHOLE, "Samples that candidates are scored on.")
+    selection_samples: int = _samples(1000, kinds.WHOLE, "Samples that the winner is chosen on.")
 
     def __post_init__(self) -> None:
         for name, declared in OPTIONS.items():

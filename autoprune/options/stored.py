@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from autoprune.errors import UsageError
 from autoprune.options import search
-from autoprune.options.kinds import AMOUNT, TEXT, VERSIONS
+from autoprune.options.kinds import AMOUNT, NAME, VERSIONS
 from autoprune.options.network import Origin
 from autoprune.options.option import Option, options_of
 
@@ -18,9 +18,9 @@ _ORIGIN = options_of(Origin)
 ORIGIN = tuple(_ORIGIN)
 """Options that say where model and data come from."""
 _REMARKS = {
-    "autoprune": Option(TEXT, "The version that began the run.", name="autoprune"),
+    "autoprune": Option(NAME, "The version that began the run.", name="autoprune"),
     "versions": Option(VERSIONS, "Those of the libraries.", name="versions"),
-    "judge": Option(TEXT, "The search evaluator.", name="judge"),
+    "judge": Option(NAME, "The search evaluator.", name="judge"),
     "repair_samples": Option(AMOUNT, "Samples that repair uses.", name="repair_samples"),
 }
 REMARKS = tuple(_REMARKS)

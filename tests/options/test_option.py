@@ -22,7 +22,7 @@ from autoprune.options.strategies import STRATEGIES
 class Example:
     """Options of a test."""
 
-    max_size: int = option(3, WHOLE, "The size.", "N", rule=ABOVE_ZERO)
+    max_size: int = option(3, WHOLE, "The size.", rule=ABOVE_ZERO)
     names: tuple[str, ...] = option((), PATTERNS, "The names.")
     fast: bool = option(False, SWITCH, "Whether to hurry.")
 
@@ -85,4 +85,4 @@ def test_the_page_of_options_is_up_to_date(root: Path) -> None:
 
 def test_an_option_without_a_metavar_is_a_switch_or_no_flag() -> None:
     declared: list[Option] = [o for d in OF_COMMANDS.values() for o in options_of(*d).values()]
-    assert all(one.metavar or one.kind.is_switch or one.kind.parse is None for one in declared)
+    assert all(one.kind.metavar or one.kind.is_switch or one.kind.parse is None for one in declared)
