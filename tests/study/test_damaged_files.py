@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import autoprune
+from autoprune.agents.ddpg import storage
 from autoprune.agents.ddpg.agent import HIDDEN, DdpgStrategy
 from autoprune.agents.registry import check_strategy
 from autoprune.cli.app import main
