@@ -70,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         return _reader_left()
     except SystemExit as error:
-        # Nothing of ours raises it: this must not pass for success.
+        # autoprune itself never raises it: this must not pass for success.
         return _say(f"Error: code of yours ended the command: {describe(error)}", MISTAKE)
     except Exception as error:
         reason = _mistake(error)
@@ -87,7 +87,7 @@ def _reader_left() -> int:
 
 
 def _mistake(error: Exception) -> str | None:
-    """Return what the user can mend; None if the error is a bug of ours."""
+    """Return what the user can mend; None if the error is a bug of autoprune."""
     if any(_is_disk_full(cause) for cause in _chain(error)):
         return "the disk is full; free some space, or choose another --output."
     if isinstance(error, AutopruneError):

@@ -108,8 +108,8 @@ def show_search(run: Run, verbose: bool = False, quiet: bool = False) -> None:
         show = _FIGURES[key][1]
         out.print(f"\n{show(score['pruned'])} right after the cut, before recovery", end="")
     samples = f"{score['split']} split, {score['samples']} samples"
-    judge = "scored by your own evaluate" if score["samples"] is None else samples
-    out.print(f"\n{judge}; {escape(_about_latency(costs['latency'], str(run.path)))}")
+    scored = "scored by your own evaluate" if score["samples"] is None else samples
+    out.print(f"\n{scored}; {escape(_about_latency(costs['latency'], str(run.path)))}")
     if not _latency_fell(costs["dense"], costs["pruned"]):
         out.print(
             "MACs fell further than latency: bound that (--budget latency=0.6, --round-to auto)"

@@ -46,7 +46,7 @@ def evaluate(given: Mapping[str, Any]) -> None:
     if options.kit is not None:
         subjects.pack(Path(options.kit))
         console().print(
-            escape(f"{options.kit}: how to measure the winner elsewhere is in its README.txt")
+            escape(f"{options.kit}: how to measure the winner there is in its README.txt")
         )
         return
     report = subjects.compare()

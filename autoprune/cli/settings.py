@@ -120,7 +120,7 @@ def _check(merged: Mapping[str, Any]) -> None:
 
 
 def _of_config(path: Path, given: Mapping[str, Any], trusts: bool) -> dict[str, Any]:
-    """Return what a config file says besides what is given."""
+    """Return what a config file says of options that were not given."""
     content = read_config(path, given.get("strategy"))
     from autoprune.study.run_directory import RunDirectory  # only now: it imports PyTorch
 
@@ -157,7 +157,7 @@ def read_config(path: Path, strategy: str | None = None) -> dict[str, Any]:
 
     Args:
         path: of the file.
-        strategy: the one that was chosen elsewhere, if any was.
+        strategy: the one that the command line chooses, if it does.
 
     Raises:
         UsageError: it is missing, no TOML, or holds an unknown key or a wrong type.

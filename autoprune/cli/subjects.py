@@ -22,7 +22,7 @@ from autoprune.engine.on_device import write_winner_kit
 from autoprune.errors import UsageError, did_you_mean
 from autoprune.evaluation.measurement import Scores
 from autoprune.evaluation.scoring import CustomScorer, find_evaluate, score_split
-from autoprune.models.loading import find_device, load_model
+from autoprune.models import loading
 from autoprune.options.stored import stored_settings
 from autoprune.structure.inputs import fitted
 from autoprune.study.result import costs_of
@@ -125,22 +125,22 @@ def load_subjects(
             f"evaluate {origin['evaluate']!r} chooses its own images: leave out --split."
         )
     directory.load_policy()  # an unfinished run is refused before anything is loaded
-    device = find_device(origin.get("device"))
+    evaluate = find_evaluate(origin.get("evaluate"))
+    device = loading.find_device(origin.get("device"))
     splits = load_splits(origin["data"], origin.get("normalize"), origin.get("classes"))
     for note in splits.notes:
         warn(note)
     _choose(splits, split_name, origin["data"])  # a mistake is told before the network is loaded
-    dense = load_model(origin["model"], origin.get("weights")).to(device).eval()
+    dense = loading.load_model(origin["model"], origin.get("weights")).to(device).eval()
     name, split = _choose(fitted(splits, dense), split_name, origin["data"])
     pruned = load_pruned(dense, run).to(device)
-    evaluate = find_evaluate(origin.get("evaluate"))
     return Subjects(directory, dense, pruned, origin["data"], name, split, evaluate, device)
 
 
 def _origin(
     stored: Mapping[str, Any], given: Mapping[str, str], run: str, trusts: bool
 ) -> dict[str, str]:
-    """Return where model and data come from: the run's own words, where nothing else is given."""
+    """Return where model and data come from: as the run says, unless others are given."""
     kept = {name: stored[name] for name in _OF_RUN if name in stored}
     if "model" in given:
         kept.pop("weights", None)  # another network has other weights

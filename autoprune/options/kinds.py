@@ -127,7 +127,9 @@ def parse_duration(text: str, name: str = "time") -> float:
     match = re.fullmatch(r"([0-9]*\.?[0-9]+)\s*([a-z]?)", text.strip().lower())
     seconds = float(match[1]) * _UNITS.get(match[2], math.nan) if match else math.nan
     if not 0 < seconds < math.inf:
-        raise UsageError(f"{name} {text!r} is no duration above zero: write e.g. 90s, 10m or 1h.")
+        raise UsageError(
+            f"{name} {text!r} is not a duration above zero: write e.g. 90s, 10m or 1h."
+        )
     return seconds
 
 
@@ -146,7 +148,7 @@ def parse_min_keep(texts: Sequence[str]) -> dict[str, float]:
             ratio = math.nan
         if not 0 < ratio <= 1:
             raise UsageError(
-                f"min-keep {text!r} is no ratio in (0, 1]: write e.g. 0.2 or 'layer1.*=0.5'."
+                f"min-keep {text!r} is not a ratio in (0, 1]: write e.g. 0.2 or 'layer1.*=0.5'."
             )
         ratios[pattern.strip() or "*"] = ratio
     return ratios

@@ -224,7 +224,7 @@ class SearchConfig(Limits):
 
     @property
     def strategy_options(self) -> dict[str, Any]:
-        """What certain strategies are told besides; None where nothing was said."""
+        """Options that only certain strategies take; None where they were not given."""
         return {"sampler": self.sampler, "agent": self.agent, "from_run": self.from_run}
 
     def to_mapping(self) -> dict[str, Any]:

@@ -24,7 +24,7 @@ _REMARKS = {
     "repair_samples": Option(AMOUNT, "Samples that repair uses.", name="repair_samples"),
 }
 REMARKS = tuple(_REMARKS)
-"""What a config.toml holds besides options."""
+"""Keys of a config.toml that are not options."""
 SETTINGS: Mapping[str, Option] = {**_ORIGIN, **search.OPTIONS, **_REMARKS}
 
 

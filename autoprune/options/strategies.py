@@ -65,7 +65,7 @@ def check_strategy_config(name: str, config: Mapping[str, Any]) -> None:
     known = [] if declared is None else [field.name for field in fields(declared)]
     for key in config:
         if key not in known:
-            hint = did_you_mean(key, known) if known else "it has none of its own."
+            hint = did_you_mean(key, known) if known else "it has none."
             raise UsageError(f"the strategy {name!r} has no option {key!r}; {hint}")
 
 
@@ -74,10 +74,10 @@ def with_strategy_config(values: Mapping[str, Any], chosen: str | None = None) -
 
     Args:
         values: plain options of a search; `strategy` may be a table of tables.
-        chosen: the strategy that was chosen elsewhere, whose table alone counts then.
+        chosen: the strategy that the command line chooses, if it does: its table alone counts then.
 
     Raises:
-        UsageError: there are tables of several strategies and none was chosen, or it is no table.
+        UsageError: several strategies have tables and none was chosen, or a value is not a table.
     """
     plain, named = dict(values), values.get("strategy")
     if isinstance(named, Mapping):
