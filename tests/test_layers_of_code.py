@@ -35,7 +35,7 @@ FOLDERS = {"agents": "agents", "search_spaces": "search_spaces"}
 
 HEAVY = [
     "torchvision",
-    "typer",
+    "click",
     "rich",
     "optuna",
     "sklearn",

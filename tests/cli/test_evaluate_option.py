@@ -24,7 +24,9 @@ Path("ran").touch()
 def network():
     torch.manual_seed(0)
     return nn.Sequential(
-        nn.Conv2d(1, 12, 3, padding=1), nn.ReLU(), nn.Conv2d(12, 2, 3, padding=1)
+        *(nn.Conv2d(1, 12, 3, padding=1), nn.ReLU()),
+        *(nn.Conv2d(12, 12, 3, padding=1), nn.ReLU()),
+        nn.Conv2d(12, 2, 3, padding=1),
     )
 
 

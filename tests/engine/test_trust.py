@@ -41,6 +41,7 @@ SPECS = {
     "reward": "negative_kl",
     "importance": "L1Importance",
     "latency_backend": "Measure",
+    "evaluate": "negative_kl",
 }
 
 
@@ -76,6 +77,7 @@ def runs_nothing(done: Any, option: str, name: str) -> None:
         *(("reward", command) for command in ("resume", "config")),
         *(("importance", command) for command in ("from", "resume", "config")),
         *(("latency_backend", command) for command in ("from", "resume", "config")),
+        *(("evaluate", command) for command in ("evaluate", "from", "resume", "config")),
     ],
 )
 def test_a_strangers_run_runs_no_code(cli, stranger: Path, option: str, command: str) -> None:
