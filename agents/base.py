@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
+from autoprune.agents.config import NoOptions, configured
 from autoprune.core.policy import Widths
 from autoprune.cost.model import CostModel
-from autoprune.errors import UsageError
 from autoprune.importance.base import Ranking
 from autoprune.search_spaces.episode import Episode
-from autoprune.search_spaces.group_features import GroupTraits
+from autoprune.search_spaces.group_features import GroupFeatures
 from autoprune.search_spaces.keep_ratio import SearchSpace
 from autoprune.search_spaces.projection import Projection
 from autoprune.study.trial import Candidate, Trial
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,9 +32,9 @@ class SearchProblem:
         projection: onto the budget; without constraints where there is none.
         costs: every cost model, by name.
         rankings: of the groups' units, with the errors and losses that are known.
-        traits: what kind of layers the groups' channels come from and go to.
-        trials: how many evaluations there will be. A search resumed with others keeps to those that
-            it was begun with: what was asked stays true, and it goes on from there.
+        group_features: what kind of layers the groups' channels come from and go to.
+        trials: how many evaluations there will be. A search that is resumed with another number
+            keeps to the first one, so that it proposes what it proposed before.
         seed: of all randomness.
         workers: candidates that can be evaluated at once.
     """
@@ -39,7 +43,7 @@ class SearchProblem:
     projection: Projection
     costs: Mapping[str, CostModel]
     rankings: Sequence[Ranking]
-    traits: Sequence[GroupTraits]
+    group_features: Sequence[GroupFeatures]
     trials: int
     seed: int
     workers: int = 1
@@ -47,7 +51,7 @@ class SearchProblem:
     def episode(self) -> Episode:
         """Return the rules of deciding group after group."""
         costs = list(self.costs.values())
-        return Episode(self.space, self.projection, costs, self.traits, self.rankings)
+        return Episode(self.space, self.projection, costs, self.group_features, self.rankings)
 
 
 def best_first(values: Mapping[Widths, float | None]) -> list[Widths]:
@@ -59,35 +63,69 @@ def best_first(values: Mapping[Widths, float | None]) -> list[Widths]:
 class Strategy(ABC):
     """Chooses how many units each group keeps.
 
-    The loop calls `ask`, evaluates, and calls `tell` with the trial: in strict alternation unless
-    candidates need not be awaited, of which several may be on their way; trials are told in the
-    order in which they were asked for. Widths that were evaluated before are answered from the
-    record in their turn and cost no evaluation. With the same problem and the same answers at the
-    same times a strategy asks the same questions: a search is resumed by replaying its record.
+    A strategy is made with its options and then started on a problem. The loop calls `ask`,
+    evaluates, and calls `tell` with the trial: in strict alternation unless candidates need not be
+    awaited, of which several may be on their way; trials are told in the order in which they were
+    asked for. Widths that were evaluated before are answered from the record in their turn and cost
+    no evaluation. With the same problem and the same answers at the same times a strategy proposes
+    the same candidates: a search is resumed by replaying its record.
+
+    A strategy with options has a frozen dataclass of them, with its defaults as the class attribute
+    `config`:
+
+        @dataclass(frozen=True)
+        class ClimbingConfig:
+            step: float = 0.1
+
+        class Climbing(Strategy):
+            config = ClimbingConfig()
+
+    `Climbing(step=0.2)`, and `[strategy."climbing.py:Climbing"]` with `step = 0.2` in a TOML file,
+    set `self.config`.
+
+    Attributes:
+        name: what it is called in `--strategy` and in messages.
+        needs_budget: whether it has nothing to choose where no budget says how much must go.
+        config: its options.
+        problem: that it was started on.
+        agent_from: where what it knew at the start was learnt: path, groups of the networks,
+            episodes.
     """
 
-    name: ClassVar[str]
-    needs_budget: ClassVar[bool] = True
-    """Whether it has nothing to choose where no budget says how much must go."""
-    options: ClassVar[tuple[str, ...]] = ()
-    """Fields of `SearchConfig` that are for this strategy; its constructor takes them by name."""
-
+    name: str = ""
+    needs_budget: bool = True
+    config: Any = NoOptions()
+    problem: SearchProblem
     agent_from: Mapping[str, Any] | None = None
-    """Where what it knew at the start was learnt: path, groups of the networks, episodes."""
 
-    def __init__(self, problem: SearchProblem) -> None:
-        self.problem = problem
-
-    @classmethod
-    def check_options(cls, **options: Any) -> None:
-        """Refuse options that this strategy does not have; overridden where values can be bad.
+    def __init__(self, config: Any = None, **options: Any) -> None:
+        """Take a config, or the options in it that are not the defaults.
 
         Raises:
-            UsageError: an option, or a value, that means nothing here.
+            UsageError: an option that there is not, of the wrong type, or out of range.
         """
-        for option in options:
-            if option not in cls.options:
-                raise UsageError(f"the strategy {cls.name!r} has no option {option!r}.")
+        defaults = type(self).config if config is None else config
+        self.config = configured(defaults, options, self.name or type(self).__name__)
+
+    def check(self) -> None:  # noqa: B027
+        """Refuse options that cannot be used, before any work is done; overridden where needed.
+
+        Raises:
+            UsageError: a file that is missing or does not fit, say.
+        """
+
+    def started(self, problem: SearchProblem) -> Self:
+        """Return a fresh copy that is ready to work on a problem; this one stays as it is.
+
+        A search that goes on in rounds starts a strategy once for each.
+        """
+        fresh = copy.deepcopy(self)
+        fresh.problem = problem
+        fresh.start(problem)
+        return fresh
+
+    def start(self, problem: SearchProblem) -> None:  # noqa: B027
+        """Prepare for a problem, which `self.problem` holds already; overridden where needed."""
 
     @abstractmethod
     def ask(self) -> Candidate | None:
@@ -100,3 +138,6 @@ class Strategy(ABC):
     def save(self, folder: Path) -> bool:
         """Write what was learnt for other networks into a folder; return whether there is any."""
         return False
+
+
+__all__ = ["Candidate", "SearchProblem", "Strategy", "Trial", "best_first"]

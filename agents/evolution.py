@@ -2,26 +2,39 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from dataclasses import dataclass
 
 import numpy as np
 
 from autoprune.agents.base import SearchProblem, Strategy
-from autoprune.agents.global_ranking import warm_starts
+from autoprune.agents.config import Count, Positive, Share
+from autoprune.agents.tools.warm_starts import warm_starts
 from autoprune.core.policy import Widths
 from autoprune.study.trial import Candidate, Trial
 
-# Children of one parent before the best of all is the next parent.
-CHILDREN = 2
-# Mean change of a group's keep ratio at first, and its bounds.
-FIRST_STEP, STEPS = 0.15, (0.02, 0.5)
-# Growth of the step by a better child; a worse one undoes a quarter of it (the 1/5 rule of
-# Rechenberg 1973, in the form of Kern et al. 2004).
-GROWTH = 1.5
-# Pairs of groups that swap in one child, at most.
-MOST_SWAPS = 3
-# Attempts to find widths that were not asked for before.
-ATTEMPTS = 80
+
+@dataclass(frozen=True)
+class EvolutionConfig:
+    """Options of the evolution.
+
+    Attributes:
+        children: of one parent, before the best of all becomes the next parent.
+        first_step: mean change of a group's keep ratio at first.
+        smallest_step: lower bound of the step.
+        largest_step: upper bound of the step.
+        growth: factor on the step after a better child; a worse one undoes a quarter of it (the 1/5
+            rule of Rechenberg 1973, in the form of Kern et al. 2004).
+        most_swaps: pairs of groups that swap width in one child, at most.
+        attempts: to find widths that were not proposed before.
+    """
+
+    children: Count = 2
+    first_step: Share = 0.15
+    smallest_step: Share = 0.02
+    largest_step: Share = 0.5
+    growth: Positive = 1.5
+    most_swaps: Count = 3
+    attempts: Count = 80
 
 
 class EvolutionStrategy(Strategy):
@@ -32,17 +45,18 @@ class EvolutionStrategy(Strategy):
     uniform candidate and, where the criterion gives errors, the one of least expected loss.
     """
 
-    name: ClassVar[str] = "evolution"
+    name = "evolution"
+    config = EvolutionConfig()
 
-    def __init__(self, problem: SearchProblem) -> None:
-        super().__init__(problem)
+    def start(self, problem: SearchProblem) -> None:
+        """Begin with the known warm starts."""
         self._random = np.random.default_rng(problem.seed)
         self._starts = warm_starts(problem)
         self._parent, self._value = self._starts[0], -np.inf
         self._children: list[tuple[float, Widths]] = []
         self._begun, self._size = 0, len(self._starts)
         self._asked: set[Widths] = set()
-        self._step = FIRST_STEP
+        self._step = self.config.first_step
 
     def ask(self) -> Candidate | None:
         """Return a start, then children; None where all that can be reached is known."""
@@ -62,18 +76,23 @@ class EvolutionStrategy(Strategy):
         value, widths = max(self._children)
         better = value > self._value
         if np.isfinite(self._value):
-            self._step = float(np.clip(self._step * (GROWTH if better else GROWTH**-0.25), *STEPS))
+            self._step = self._changed(self._step, better)
         if better:
             self._parent, self._value = widths, value
         self._children = []
-        self._begun, self._size = 0, CHILDREN
+        self._begun, self._size = 0, self.config.children
+
+    def _changed(self, step: float, better: bool) -> float:
+        own = self.config
+        factor = own.growth if better else own.growth**-0.25
+        return float(np.clip(step * factor, own.smallest_step, own.largest_step))
 
     def _child(self) -> Widths | None:
         """Return new widths by a few swaps, more and wider ones where those near are known."""
         groups = len(self.problem.space)
         ratios = self.problem.space.ratios(self._parent)
-        for attempt in range(ATTEMPTS):
-            most = min(MOST_SWAPS, max(groups // 2, 1)) + attempt // 8
+        for attempt in range(self.config.attempts):
+            most = min(self.config.most_swaps, max(groups // 2, 1)) + attempt // 8
             swaps = int(self._random.integers(1, most + 1, size=2).min())
             chosen = self._random.permutation(groups)[: 2 * swaps]
             change = self._random.exponential(self._step * (1 + attempt / 8), size=len(chosen))

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Iterator
-from typing import ClassVar
 
 import numpy as np
 
 from autoprune.agents.base import SearchProblem
-from autoprune.agents.tools.scripted import CourseStrategy
+from autoprune.agents.tools.scripted import ScriptedStrategy
 from autoprune.core.policy import Widths
 from autoprune.errors import UsageError
 from autoprune.search_spaces.greedy import least_loss
 from autoprune.study.trial import Candidate
 
-# Keep ratios of all groups that a search without a budget begins with.
-DIAGONAL = (1.0, 0.75, 0.5, 0.25)
 
-
-class GlobalStrategy(CourseStrategy):
+class GlobalStrategy(ScriptedStrategy):
     """One candidate by the criterion alone; nothing is evaluated.
 
     Where units are scored on one scale for all groups, those below one threshold go (Network
@@ -29,15 +25,15 @@ class GlobalStrategy(CourseStrategy):
     product of two widths, so every cut changes its neighbours' prices.
     """
 
-    name: ClassVar[str] = "global"
+    name = "global"
 
-    def __init__(self, problem: SearchProblem) -> None:
+    def start(self, problem: SearchProblem) -> None:
         """Look at the rankings.
 
         Raises:
             UsageError: the criterion gives neither scores nor errors.
         """
-        super().__init__(problem)
+        super().start(problem)
         self._has_scores = all(ranking.scores is not None for ranking in problem.rankings)
         if not self._has_scores and any(ranking.errors is None for ranking in problem.rankings):
             raise UsageError(
@@ -45,7 +41,8 @@ class GlobalStrategy(CourseStrategy):
                 "comparable across groups: choose 'obs'."
             )
 
-    def _course(self) -> Iterator[list[Candidate]]:
+    def batches(self) -> Iterator[list[Candidate]]:
+        """Yield the one candidate."""
         own = self.problem
         widths = threshold(own) if self._has_scores else least_loss(own.projection, own.rankings)
         yield [Candidate(widths)]
@@ -64,18 +61,3 @@ def threshold(problem: SearchProblem) -> Widths:
 
     limits = np.concatenate([[-np.inf], np.unique(np.concatenate(scores))])
     return problem.projection.fill(above(limits[bisect.bisect_left(limits, True, key=fits)]))
-
-
-def warm_starts(problem: SearchProblem) -> list[Widths]:
-    """Return the candidates that are known before any search, each once.
-
-    These are the uniform one and, where the criterion gives errors, the one of least loss; without
-    a budget, uniform ones from the dense network down.
-    """
-    if not problem.projection.constraints:
-        starts = [problem.projection.uniform(ratio) for ratio in DIAGONAL]
-    else:
-        starts = [problem.projection.uniform()]
-        if all(ranking.errors is not None for ranking in problem.rankings):
-            starts.append(least_loss(problem.projection, problem.rankings))
-    return list(dict.fromkeys(starts))

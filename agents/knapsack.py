@@ -4,57 +4,72 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
-import numpy.typing as npt
 
 from autoprune.agents.base import SearchProblem
-from autoprune.agents.tools.allocation import allocate, by_greed, parts
+from autoprune.agents.config import Count, Positive, Share
+from autoprune.agents.tools.allocation import AllocationConfig, allocate, by_greed, parts
+from autoprune.agents.tools.gaussian import Gaussian
 from autoprune.agents.tools.loss_curves import Curve, loss_curves, plan_probes
-from autoprune.agents.tools.scripted import CourseStrategy
+from autoprune.agents.tools.scripted import ScriptedStrategy
+from autoprune.core.arrays import Floats
 from autoprune.core.policy import Widths
 from autoprune.study.trial import Candidate
 
-# Part of the trials that may be probes.
-PROBES = 0.25
-# Standard deviation of a scale before anything is known, as a share of the mean scale.
-DOUBT = 0.5
-# Standard deviation of what the sum of curves cannot explain, as a share of the loss.
-MISFIT = 0.05
-# The least loss counts as at least this share of the expected one: it may be zero.
-SMALLEST = 0.1
 # Losses of groups alone that are no more than this share of the loss together count for none.
 NOTHING = 1e-12
-# Draws that may lead to known widths, before the search ends.
-ATTEMPTS = 20
 
 
-class KnapsackStrategy(CourseStrategy):
-    """Probes measure what each group's cuts lose alone; then the least sum is asked for.
+@dataclass(frozen=True)
+class KnapsackConfig(AllocationConfig):
+    """Options of the knapsack search, and of how a knapsack is solved.
+
+    Attributes:
+        probes: share of the trials that may be probes.
+        doubt: standard deviation of a scale before anything is known, as a share of the mean scale.
+        misfit: standard deviation of what the sum of curves cannot explain, as a share of the loss.
+        smallest_loss: share of the expected loss that the least one counts as at least; it may be
+            zero.
+        attempts: draws that may lead to known widths before the search ends.
+    """
+
+    probes: Share = 0.25
+    doubt: Positive = 0.5
+    misfit: Positive = 0.05
+    smallest_loss: Positive = 0.1
+    attempts: Count = 20
+
+
+class KnapsackStrategy(ScriptedStrategy):
+    """Probes measure what each group's cuts lose alone; then the least sum is proposed.
 
     Groups that are cut together lose more or less than the sum of what they lose alone. So the
     loss is modelled as a sum of curves times unknown scales, one per group, of which every
     evaluated candidate is a linear measurement (Bayesian linear regression). Each further trial
-    draws scales from what is known of them and asks for the best widths by these (Thompson 1933):
+    draws scales from what is known of them and proposes the best widths by these (Thompson 1933):
     the more is known, the more alike the draws, and the nearer their candidates to the best.
     """
 
-    name: ClassVar[str] = "knapsack"
+    name = "knapsack"
+    config = KnapsackConfig()
 
-    def __init__(self, problem: SearchProblem) -> None:
-        super().__init__(problem)
+    def start(self, problem: SearchProblem) -> None:
+        """Begin with the probes."""
+        super().start(problem)
         self._random = np.random.default_rng(problem.seed)
 
-    def _course(self) -> Iterator[list[Candidate]]:
+    def batches(self) -> Iterator[list[Candidate]]:
+        """Yield the uniform candidate with the probes, then the best widths by drawn scales."""
         # A search that is cut short among the probes has something to hand over.
         uniform = self.problem.projection.uniform()
         # Losses are counted from here.
         dense = Candidate(self.problem.space.sizes, "probe")
-        yield [Candidate(uniform), dense, *plan_probes(self.problem, PROBES)]
+        yield [Candidate(uniform), dense, *plan_probes(self.problem, self.config.probes)]
         curves = loss_curves(self.problem, self._values)
         start = by_greed(self.problem.projection, curves)
-        asked, new = [uniform], [allocate(self.problem.projection, curves, start)]
+        best = allocate(self.problem.projection, curves, start, self.config)
+        asked, new = [uniform], [best]
         while new:
             asked += new
             yield [Candidate(widths) for widths in new]
@@ -70,49 +85,38 @@ class KnapsackStrategy(CourseStrategy):
         return new
 
     def _next(self, curves: Sequence[Curve], asked: Sequence[Widths]) -> Widths | None:
-        """Return widths that are best by scales drawn from what the asked ones taught.
+        """Return the best widths by scales that are drawn from what is known of them.
 
-        None if all draws lead to known ones.
+        None if all draws lead to known widths.
         """
-        taught = [widths for widths in asked if widths in self._values]
-        features = np.array([parts(self.problem.space, curves, widths) for widths in taught])
-        values = np.array([self._values[widths] for widths in taught])
+        measured = [widths for widths in asked if widths in self._values]
+        features = np.array([parts(self.problem.space, curves, widths) for widths in measured])
+        values = np.array([self._values[widths] for widths in measured])
         losses = max(self._values.values(), default=0.0) - values
-        belief = learn(features.reshape(-1, len(curves)), losses)
-        start = taught[int(losses.argmin())] if taught else asked[0]
-        for attempt in range(ATTEMPTS):
-            scales = belief.draw(self._random, 1.5**attempt)
+        posterior = learn(features.reshape(-1, len(curves)), losses, self.config)
+        start = measured[int(losses.argmin())] if measured else asked[0]
+        for attempt in range(self.config.attempts):
+            scales = draw_scales(posterior, self._random, 1.5**attempt)
             scaled = [scale * curve for scale, curve in zip(scales, curves, strict=True)]
-            widths = allocate(self.problem.projection, scaled, start)
+            widths = allocate(self.problem.projection, scaled, start, self.config)
             if widths not in asked:
                 return widths
         return None
 
 
-@dataclass(frozen=True, eq=False)
-class Belief:
-    """A normal distribution of the curves' scales.
-
-    Attributes:
-        mean: (groups,).
-        root: (groups, groups), times its transpose it is the covariance.
-    """
-
-    mean: npt.NDArray[np.float64]
-    root: npt.NDArray[np.float64]
-
-    def draw(self, random: np.random.Generator, spread: float) -> npt.NDArray[np.float64]:
-        """Return scales, none of them nearly or below zero."""
-        drawn = self.mean + spread * self.root @ random.normal(size=len(self.mean))
-        return np.asarray(np.maximum(drawn, 0.05 * max(float(self.mean.mean()), 1e-300)))
+def draw_scales(posterior: Gaussian, random: np.random.Generator, spread: float) -> Floats:
+    """Return scales drawn at random, none of them nearly or below zero."""
+    least = 0.05 * max(float(posterior.mean.mean()), 1e-300)
+    return np.asarray(np.maximum(posterior.draw(random, spread), least))
 
 
-def learn(features: npt.NDArray[np.float64], losses: npt.NDArray[np.float64]) -> Belief:
-    """Return what candidates teach about the scales: Bayesian linear regression.
+def learn(features: Floats, losses: Floats, config: KnapsackConfig) -> Gaussian:
+    """Return the posterior of the scales by Bayesian linear regression.
 
     Args:
         features: (candidates, groups), loss of each group alone.
         losses: (candidates,), of all together.
+        config: prior and noise.
     """
     groups = features.shape[1]
     total, alone = float(losses.sum()), float(features.sum())
@@ -121,8 +125,9 @@ def learn(features: npt.NDArray[np.float64], losses: npt.NDArray[np.float64]) ->
     noise = 1.0
     if len(losses):
         expected = usual * float(features.sum(1).mean())
-        noise = MISFIT * max(float(losses.min()), SMALLEST * expected, 1e-12)
-    precision = np.eye(groups) / (DOUBT * usual) ** 2 + features.T @ features / noise**2
+        least = max(float(losses.min()), config.smallest_loss * expected, 1e-12)
+        noise = config.misfit * least
+    precision = np.eye(groups) / (config.doubt * usual) ** 2 + features.T @ features / noise**2
     covariance = np.linalg.inv(precision)
     mean = usual + covariance @ features.T @ (losses - usual * features.sum(1)) / noise**2
-    return Belief(mean, np.linalg.cholesky((covariance + covariance.T) / 2))
+    return Gaussian(mean, (covariance + covariance.T) / 2)

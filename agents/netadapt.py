@@ -4,28 +4,40 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import ClassVar
+from dataclasses import dataclass
 
 import numpy as np
 
-from autoprune.agents.local_search import LocalSearchStrategy
+from autoprune.agents.config import Positive, Share
 from autoprune.agents.tools.moves import error, narrow
+from autoprune.agents.tools.swapping import SwappingConfig, SwappingStrategy
 from autoprune.core.policy import Widths
-from autoprune.search_spaces.greedy import descend, least_loss
+from autoprune.search_spaces.greedy import greedy_cut, least_loss
 from autoprune.search_spaces.projection import Constraint, Projection
 from autoprune.study.trial import Candidate
 
-# Part of the evaluations that the way down takes; refinement at the budget has the rest.
-DESCENT = 0.3
-# A step removes this part of what the step before it removed.
-DECAY = 0.9
-# What it costs to go on from bases, besides what is then computed, in forward passes for each step.
-OVERHEAD = 0.5
-# Proposals of each step for every step that there is: 8 steps with 4 proposals at 100 trials.
-PROPOSALS_PER_STEP = 0.5
+
+@dataclass(frozen=True)
+class NetAdaptConfig(SwappingConfig):
+    """Options of NetAdapt, and of the swaps at the budget.
+
+    Attributes:
+        steps_share: share of the evaluations for the steps down to the budget; swaps at the budget
+            have the rest.
+        decay: a step removes this part of what the step before it removed.
+        overhead: what it costs to go on from a step's base, besides what is then computed, in
+            forward passes.
+        proposals_per_step: proposals of each step for every step that there is: 8 steps with 4
+            proposals at 100 trials.
+    """
+
+    steps_share: Share = 0.3
+    decay: Positive = 0.9
+    overhead: float = 0.5
+    proposals_per_step: Positive = 0.5
 
 
-class NetAdaptStrategy(LocalSearchStrategy):
+class NetAdaptStrategy(SwappingStrategy):
     """Cuts to ever lower bounds, keeps what loses least at each, then trades units at the budget.
 
     A step's proposals narrow one group each until the step's bounds just hold, plus one that
@@ -37,14 +49,15 @@ class NetAdaptStrategy(LocalSearchStrategy):
     At the budget, a local search goes on from there. Every answer calibrates the curves.
     """
 
-    name: ClassVar[str] = "netadapt"
-    options: ClassVar[tuple[str, ...]] = ()  # it begins with the dense network, not with advice
+    name = "netadapt"
+    config = NetAdaptConfig()
 
-    def _course(self) -> Iterator[Iterable[Candidate]]:
+    def batches(self) -> Iterator[Iterable[Candidate]]:
+        """Yield the dense network, the proposals of every step, then swaps."""
         # A search that is cut short has a candidate; losses are counted from the dense network.
         start = least_loss(self.problem.projection, self.problem.rankings)
         yield self._candidates([start, self.problem.space.sizes])
-        yield from self._descend()
+        yield from self._step_down()
         yield from self._refine(start)
 
     def _candidates(
@@ -53,16 +66,17 @@ class NetAdaptStrategy(LocalSearchStrategy):
         fits = self.problem.projection.fits
         return [Candidate(w, "candidate" if fits(w) else "probe", base) for w in proposals]
 
-    def _descend(self) -> Iterator[list[Candidate]]:
+    def _step_down(self) -> Iterator[list[Candidate]]:
         current, final = self.problem.space.sizes, self.problem.projection
-        steps, count = plan(self.problem.trials, len(current))
-        for projection in [*step_bounds(final, current, steps), final]:
+        own = self.config
+        steps, count = plan(self.problem.trials, len(current), own)
+        for projection in [*step_bounds(final, current, steps, own.decay), final]:
             if projection.fits(current):
                 continue
             proposals = self._proposals(current, projection, count)
             if projection is final:
                 proposals = [final.fill(widths) for widths in proposals]
-            base = current if shares_enough(proposals, current) else None
+            base = current if shares_enough(proposals, current, own.overhead) else None
             yield self._candidates(sorted(proposals, key=_alike_to(current)), base)
             current = self._kept(current, proposals)
 
@@ -72,7 +86,7 @@ class NetAdaptStrategy(LocalSearchStrategy):
         alone = [w for g in range(len(current)) if (w := narrow(current, g, projection))]
         promise = [error(curves, w) / self._saved(current, w) for w in alone]
         ranked = [alone[place] for place in np.argsort(promise, kind="stable")]
-        return [descend(current, curves, projection), *ranked[: count - 1]]
+        return [greedy_cut(current, curves, projection), *ranked[: count - 1]]
 
     def _kept(self, current: Widths, proposals: list[Widths]) -> Widths:
         """Return the proposal that loses least per cost; the curves' own if all failed."""
@@ -86,22 +100,25 @@ class NetAdaptStrategy(LocalSearchStrategy):
         return max(excess(current) - excess(widths), 1e-12)
 
 
-def plan(trials: int, groups: int) -> tuple[int, int]:
+def plan(trials: int, groups: int, config: NetAdaptConfig) -> tuple[int, int]:
     """Return (steps down to the budget, proposals of each) for so many evaluations."""
-    evaluations = DESCENT * trials
-    count = min(max(round(math.sqrt(PROPOSALS_PER_STEP * evaluations)), 2), groups + 1)
+    evaluations = config.steps_share * trials
+    count = min(max(round(math.sqrt(config.proposals_per_step * evaluations)), 2), groups + 1)
     return max(round(evaluations / count), 1), count
 
 
-def step_bounds(projection: Projection, start: Widths, steps: int) -> list[Projection]:
+def step_bounds(
+    projection: Projection, start: Widths, steps: int, decay: float
+) -> list[Projection]:
     """Return the bounds of all steps but the last, whose are the budget's own.
 
     Args:
         projection: onto the budget.
         start: widths whose excess over each bound is to be removed.
-        steps: how many; each removes `DECAY` times what the one before it removed.
+        steps: how many.
+        decay: each step removes so many times what the one before it removed.
     """
-    removed = np.cumsum(DECAY ** np.arange(steps))
+    removed = np.cumsum(decay ** np.arange(steps))
     return [
         Projection(
             projection.space,
@@ -114,12 +131,12 @@ def step_bounds(projection: Projection, start: Widths, steps: int) -> list[Proje
     ]
 
 
-def shares_enough(proposals: Sequence[Widths], base: Widths) -> bool:
-    """Whether proposals begin so much like their base that it pays to compute it besides."""
+def shares_enough(proposals: Sequence[Widths], base: Widths, overhead: float) -> bool:
+    """Return whether proposals begin so much like their base that it pays to compute that, too."""
     alike = map(_alike_to(base), proposals)
-    return sum(same.index(False) / len(same) for same in alike) > 1 + OVERHEAD
+    return sum(same.index(False) / len(same) for same in alike) > 1 + overhead
 
 
 def _alike_to(base: Widths) -> Callable[[Widths], list[bool]]:
-    """Return what says which groups are as wide; who changes early ones comes first by it."""
+    """Return a key of widths: by group, whether they are the base's; early changes sort first."""
     return lambda widths: [a == b for a, b in zip(widths, base, strict=True)]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import numpy as np
 
 from autoprune.agents.base import SearchProblem, Strategy
@@ -13,11 +11,11 @@ from autoprune.study.trial import Candidate, Trial
 class RandomStrategy(Strategy):
     """Independent keep ratios, uniform between a group's lowest and 1."""
 
-    name: ClassVar[str] = "random"
-    needs_budget: ClassVar[bool] = False
+    name = "random"
+    needs_budget = False
 
-    def __init__(self, problem: SearchProblem) -> None:
-        super().__init__(problem)
+    def start(self, problem: SearchProblem) -> None:
+        """Seed the draws."""
         self._random = np.random.default_rng(problem.seed)
 
     def ask(self) -> Candidate:

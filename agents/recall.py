@@ -3,70 +3,81 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
 
 import numpy as np
 
 from autoprune.agents.base import SearchProblem
-from autoprune.agents.tools.scripted import CourseStrategy
+from autoprune.agents.config import Count
+from autoprune.agents.tools.scripted import ScriptedStrategy
 from autoprune.core.policy import Widths
 from autoprune.errors import RunError
 from autoprune.study.result import frontier_of
 from autoprune.study.run_directory import RunDirectory
 from autoprune.study.trial import Candidate
 
-# Policies of the frontier that are measured at the new budget.
-NEAREST = 5
+
+@dataclass(frozen=True)
+class RecallConfig:
+    """Options of recalling a run.
+
+    Attributes:
+        from_run: the run directory whose frontier is recalled.
+        nearest: policies of the frontier that are measured at the new budget.
+    """
+
+    from_run: str | None = None
+    nearest: Count = 5
 
 
-class RecallStrategy(CourseStrategy):
+class RecallStrategy(ScriptedStrategy):
     """Projects the nearest policies of another run's frontier onto the budget, and measures those.
 
     A run of `netadapt` leaves a policy near every budget from the dense network down to its own;
     other strategies leave few besides their last ones.
     """
 
-    name: ClassVar[str] = "recall"
-    options: ClassVar[tuple[str, ...]] = ("from_run",)
+    name = "recall"
+    config = RecallConfig()
 
-    def __init__(self, problem: SearchProblem, from_run: str) -> None:
-        """Read the run's frontier.
-
-        Raises:
-            RunError: the run is unfinished, damaged or of another network.
-        """
-        super().__init__(problem)
-        recorded = [_widths(entry, problem, from_run) for entry in _frontier(from_run)]
-        ways = {problem.projection.project(problem.space.ratios(w)): w for w in recorded}
-        nearest = sorted(ways, key=lambda widths: self._distance(widths, ways[widths]))
-        self._nearest = nearest[:NEAREST]
-
-    @classmethod
-    def check_options(cls, from_run: str | None = None, **options: Any) -> None:
+    def check(self) -> None:
         """Refuse a run that holds no frontier.
 
         Raises:
             RunError: with the reason.
         """
-        super().check_options(**options)
-        if from_run is None:
-            raise RunError("the strategy 'recall' needs a run to recall: give --from RUN.")
-        _frontier(from_run)
+        self._frontier()
 
-    def _course(self) -> Iterator[Iterable[Candidate]]:
+    def start(self, problem: SearchProblem) -> None:
+        """Read the run's frontier.
+
+        Raises:
+            RunError: the run is unfinished, damaged or of another network.
+        """
+        super().start(problem)
+        run, frontier = self._frontier()
+        recorded = [_widths(entry, problem, run) for entry in frontier]
+        ways = {problem.projection.project(problem.space.ratios(w)): w for w in recorded}
+        nearest = sorted(ways, key=lambda widths: self._distance(widths, ways[widths]))
+        self._nearest = nearest[: self.config.nearest]
+
+    def batches(self) -> Iterator[Iterable[Candidate]]:
+        """Yield the nearest policies."""
         yield map(Candidate, self._nearest)
 
     def _distance(self, widths: Widths, recorded: Widths) -> float:
         ratios = self.problem.space.ratios
         return float(np.abs(np.log(ratios(widths) / ratios(recorded))).mean())
 
-
-def _frontier(run: str) -> tuple[dict[str, int], ...]:
-    frontier = frontier_of(RunDirectory(Path(run)))
-    if not frontier:
-        raise RunError(f"the run in {run!r} left no frontier to recall.")
-    return frontier
+    def _frontier(self) -> tuple[str, tuple[dict[str, int], ...]]:
+        run = self.config.from_run
+        if run is None:
+            raise RunError("the strategy 'recall' needs a run to recall: give --from RUN.")
+        frontier = frontier_of(RunDirectory(Path(run)))
+        if not frontier:
+            raise RunError(f"the run in {run!r} left no frontier to recall.")
+        return run, frontier
 
 
 def _widths(widths: Mapping[str, int], problem: SearchProblem, run: str) -> Widths:

@@ -1,6 +1,6 @@
 """Stable-Baselines3's algorithms as they come, on the same episodes as AMC's agent.
 
-An algorithm wants to call its environment, a strategy to be asked. So the algorithm learns in a
+An algorithm calls its environment, whereas a strategy is asked. So the algorithm learns in a
 thread of its own that stands still but for the moments in which the strategy is asked: it hands
 over the widths that an episode ends at, and waits there until it is asked again.
 """
@@ -11,8 +11,9 @@ import math
 import threading
 import weakref
 from abc import abstractmethod
+from dataclasses import dataclass
 from queue import SimpleQueue
-from typing import Any, ClassVar
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -23,28 +24,70 @@ from stable_baselines3.common.noise import NormalActionNoise
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
 
 from autoprune.agents.base import SearchProblem, Strategy
+from autoprune.agents.config import Count, Positive, Share
 from autoprune.core.policy import Widths
 from autoprune.core.randomness import OwnRandomness
 from autoprune.errors import AutopruneError, first_line
 from autoprune.search_spaces.env import PruningEnv
 from autoprune.study.trial import Candidate, Trial
 
-# Episodes in a row that may end at known widths: an algorithm that has made up its mind is done.
-MOST_FOLDED = 40
-# Updates after an episode, as for AMC's agent.
-UPDATES = 60
-HIDDEN = (64, 64)
-BATCH = 64
-MEMORY = 100_000
-# Share of the trials that are random, and the spread of TD3's noise behind them (actions: -1 to 1).
-WARM_UP = 0.1
-SPREAD = 0.5
-# Episodes that PPO plays before each update.
-ROLLOUT = 4
 # Reward of what fails before anything succeeds.
 FAILED = -1.0
 # More than any search makes.
 _STEPS = 10**9
+
+
+@dataclass(frozen=True)
+class ReinforcementConfig:
+    """Options of all algorithms.
+
+    Attributes:
+        hidden: units of the hidden layers.
+        most_repeats: episodes in a row that may end at known widths before an algorithm counts as
+            converged.
+    """
+
+    hidden: tuple[Count, ...] = (64, 64)
+    most_repeats: Count = 40
+
+
+@dataclass(frozen=True)
+class PpoConfig(ReinforcementConfig):
+    """Options of PPO.
+
+    Attributes:
+        rollout: episodes before each update.
+    """
+
+    rollout: Count = 4
+
+
+@dataclass(frozen=True)
+class OffPolicyConfig(ReinforcementConfig):
+    """Options of algorithms that learn from a replay buffer.
+
+    Attributes:
+        updates: after each episode, as many as of AMC's agent.
+        batch: decisions in one update.
+        memory: decisions that are remembered.
+        warm_up: share of the trials that are random.
+    """
+
+    updates: Count = 60
+    batch: Count = 64
+    memory: Count = 100_000
+    warm_up: Share = 0.1
+
+
+@dataclass(frozen=True)
+class Td3Config(OffPolicyConfig):
+    """Options of TD3.
+
+    Attributes:
+        spread: of the exploration after the warm-up; actions are from -1 to 1.
+    """
+
+    spread: Positive = 0.5
 
 
 class _Over(Exception):
@@ -68,18 +111,19 @@ class _Line:
 
 
 class ReinforcementStrategy(Strategy):
-    """Asks for what the episodes of one algorithm end at.
+    """Proposes the widths that the episodes of one algorithm end at.
 
-    The algorithm learns from the actions that it wanted, not from those that the wall left of them:
-    it is no rival to `ddpg`, but a reference, and whoever writes an algorithm finds here how it
-    meets the search. What is rewarded is the gain over the first value, divided by the running
-    spread. A failed trial counts as the worst so far.
+    The algorithm learns from the actions that it chose, not from what the feasible range made of
+    them: it is a reference for `ddpg`, and an example of how an algorithm is connected to the
+    search. The reward is the gain over the first value, divided by the running spread. A failed
+    trial counts as the worst so far.
     """
 
-    needs_budget: ClassVar[bool] = False
+    needs_budget = False
+    config = ReinforcementConfig()
 
-    def __init__(self, problem: SearchProblem) -> None:
-        super().__init__(problem)
+    def start(self, problem: SearchProblem) -> None:
+        """Prepare the algorithm; it learns from the first `ask` on."""
         self._line = _Line()
         self._values: dict[Widths, float | None] = {}
         self._answer: float | None = None
@@ -94,7 +138,7 @@ class ReinforcementStrategy(Strategy):
 
     @abstractmethod
     def _model(self, env: VecEnv, groups: int) -> BaseAlgorithm:
-        """Return the untrained algorithm; an episode has so many steps."""
+        """Return the untrained algorithm; an episode has a step for each group."""
 
     def ask(self) -> Candidate | None:
         """Let the algorithm learn until an episode ends at new widths.
@@ -102,7 +146,7 @@ class ReinforcementStrategy(Strategy):
         Raises:
             AutopruneError: it failed.
         """
-        for _ in range(MOST_FOLDED):
+        for _ in range(self.config.most_repeats):
             widths = self._next()
             if widths not in self._values:
                 return Candidate(widths)
@@ -138,53 +182,50 @@ class ReinforcementStrategy(Strategy):
 class PpoStrategy(ReinforcementStrategy):
     """Proximal policy optimization (Schulman et al. 2017)."""
 
-    name: ClassVar[str] = "rl:ppo"
+    name = "rl:ppo"
+    config = PpoConfig()
 
     def _model(self, env: VecEnv, groups: int) -> BaseAlgorithm:
-        steps = ROLLOUT * groups
+        steps = self.config.rollout * groups
         return PPO(
-            "MlpPolicy", env, n_steps=steps, batch_size=steps, gamma=1.0, **_common(self.problem)
+            "MlpPolicy", env, n_steps=steps, batch_size=steps, **_common(self.problem, self.config)
         )
 
 
 class SacStrategy(ReinforcementStrategy):
     """Soft actor-critic (Haarnoja et al. 2018)."""
 
-    name: ClassVar[str] = "rl:sac"
+    name = "rl:sac"
+    config = OffPolicyConfig()
 
     def _model(self, env: VecEnv, groups: int) -> BaseAlgorithm:
-        return SAC("MlpPolicy", env, **_off_policy(self.problem), **_common(self.problem))
+        return SAC("MlpPolicy", env, **_off_policy(self.problem, self.config))
 
 
 class Td3Strategy(ReinforcementStrategy):
     """Twin delayed DDPG (Fujimoto et al. 2018)."""
 
-    name: ClassVar[str] = "rl:td3"
+    name = "rl:td3"
+    config = Td3Config()
 
     def _model(self, env: VecEnv, groups: int) -> BaseAlgorithm:
-        noise = NormalActionNoise(np.zeros(1), np.full(1, SPREAD))
-        return TD3(
-            "MlpPolicy",
-            env,
-            action_noise=noise,
-            **_off_policy(self.problem),
-            **_common(self.problem),
-        )
+        noise = NormalActionNoise(np.zeros(1), np.full(1, self.config.spread))
+        return TD3("MlpPolicy", env, action_noise=noise, **_off_policy(self.problem, self.config))
 
 
-def _common(problem: SearchProblem) -> dict[str, Any]:
-    networks = {"net_arch": list(HIDDEN)}
-    return {"policy_kwargs": networks, "seed": problem.seed, "device": "cpu"}
+def _common(problem: SearchProblem, config: ReinforcementConfig) -> dict[str, Any]:
+    networks = {"net_arch": list(config.hidden)}
+    return {"gamma": 1.0, "policy_kwargs": networks, "seed": problem.seed, "device": "cpu"}
 
 
-def _off_policy(problem: SearchProblem) -> dict[str, Any]:
+def _off_policy(problem: SearchProblem, config: OffPolicyConfig) -> dict[str, Any]:
     return {
-        "gamma": 1.0,
-        "buffer_size": MEMORY,
-        "batch_size": BATCH,
-        "learning_starts": math.ceil(WARM_UP * problem.trials) * len(problem.space),
+        **_common(problem, config),
+        "buffer_size": config.memory,
+        "batch_size": config.batch,
+        "learning_starts": math.ceil(config.warm_up * problem.trials) * len(problem.space),
         "train_freq": (1, "episode"),
-        "gradient_steps": UPDATES,
+        "gradient_steps": config.updates,
     }
 
 

@@ -4,21 +4,30 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
-from typing import ClassVar
+from dataclasses import dataclass
 
 import numpy as np
 
 from autoprune.agents.base import SearchProblem
+from autoprune.agents.config import Share
 from autoprune.agents.tools.loss_curves import Curve, loss_curves, plan_probes
-from autoprune.agents.tools.scripted import CourseStrategy
+from autoprune.agents.tools.scripted import ScriptedStrategy
 from autoprune.core.policy import Widths
 from autoprune.study.trial import Candidate
 
-# Part of the trials that may be probes; the rest tries other thresholds.
-PROBES = 0.8
+
+@dataclass(frozen=True)
+class SensitivityConfig:
+    """Options of the sensitivity analysis.
+
+    Attributes:
+        probes: share of the trials that may be probes; the rest tries other thresholds.
+    """
+
+    probes: Share = 0.8
 
 
-class SensitivityStrategy(CourseStrategy):
+class SensitivityStrategy(ScriptedStrategy):
     """Every group takes its smallest width that alone loses no more than a common threshold.
 
     Probes cut one group at a time. The threshold is the least with which the budget holds (the rule
@@ -26,12 +35,14 @@ class SensitivityStrategy(CourseStrategy):
     projection. Trials that are left try the thresholds around it, nearest first, each projected.
     """
 
-    name: ClassVar[str] = "sensitivity"
+    name = "sensitivity"
+    config = SensitivityConfig()
 
-    def _course(self) -> Iterator[Iterable[Candidate]]:
+    def batches(self) -> Iterator[Iterable[Candidate]]:
+        """Yield the uniform candidate with the probes, then the thresholds."""
         # A search that is cut short among the probes has something to hand over.
         uniform = self.problem.projection.uniform()
-        yield [Candidate(uniform), *plan_probes(self.problem, PROBES)]
+        yield [Candidate(uniform), *plan_probes(self.problem, self.config.probes)]
         curves = loss_curves(self.problem, self._values)
         yield map(Candidate, _by_threshold(self.problem, curves))
 

@@ -3,27 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import ClassVar
+from dataclasses import dataclass
 
 import numpy as np
 
-from autoprune.agents.tools.scripted import CourseStrategy
+from autoprune.agents.config import Positive
+from autoprune.agents.tools.scripted import ScriptedStrategy
 from autoprune.study.trial import Candidate
 
-# The keep ratio at the end that is cut most, beside the other end's, before scaling.
-STEEPEST = 0.5
+
+@dataclass(frozen=True)
+class RampConfig:
+    """Keep ratios before they are scaled onto the budget; they run linearly over the groups.
+
+    Attributes:
+        first: keep ratio of the first group.
+        last: keep ratio of the last group.
+    """
+
+    first: Positive = 1.0
+    last: Positive = 1.0
 
 
-class UniformStrategy(CourseStrategy):
+class UniformStrategy(ScriptedStrategy):
     """One candidate: equal keep ratios, scaled onto the budget; what every search has to beat."""
 
-    name: ClassVar[str] = "uniform"
-    first: ClassVar[float] = 1.0
-    """Keep ratio of the first group before scaling; ratios run linearly to the last one's."""
-    last: ClassVar[float] = 1.0
+    name = "uniform"
+    config = RampConfig()
 
-    def _course(self) -> Iterator[list[Candidate]]:
-        ratios = np.linspace(self.first, self.last, len(self.problem.space))
+    def batches(self) -> Iterator[list[Candidate]]:
+        """Yield the one candidate."""
+        ratios = np.linspace(self.config.first, self.config.last, len(self.problem.space))
         yield [Candidate(self.problem.projection.project(ratios))]
 
 
@@ -34,12 +44,12 @@ class DeepStrategy(UniformStrategy):
     its figures.
     """
 
-    name: ClassVar[str] = "deep"
-    last: ClassVar[float] = STEEPEST
+    name = "deep"
+    config = RampConfig(last=0.5)
 
 
 class ShallowStrategy(UniformStrategy):
     """The earlier a group, the more is cut: "shallow" of He et al. 2018 (AMC), table 2."""
 
-    name: ClassVar[str] = "shallow"
-    first: ClassVar[float] = STEEPEST
+    name = "shallow"
+    config = RampConfig(first=0.5)

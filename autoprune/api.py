@@ -176,7 +176,7 @@ def search(
         if resume:
             before = _begun(run, settings, config, progress)
         else:
-            before = _new(run, {**settings, "reward": reward}, progress)
+            before = _new(run, {**settings, **options, "reward": reward}, progress)
 
         # Optuna announces every trial of ours, and optional packages that it lacks.
         optuna.logging.set_verbosity(optuna.logging.ERROR)

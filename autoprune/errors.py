@@ -6,6 +6,7 @@ AutopruneError
 │   ├── RunError       a run directory that is taken, missing or damaged
 │   └── TableError     a latency table that is damaged, or of other layers or conditions
 ├── RewardError        a reward that raises, or gives no finite number
+├── StrategyError      a custom strategy that raises, or proposes what is not allowed
 ├── EvaluateError      the user's own score of a network that raises, or is no number
 ├── MeasuringError     a device or a clock that fails while latency is measured
 ├── ModelError         a network that cannot be loaded, run, traced or pruned
@@ -57,6 +58,10 @@ class MeasuringError(AutopruneError):
 
 class RewardError(AutopruneError):
     """A reward that raises, or gives no finite number."""
+
+
+class StrategyError(AutopruneError):
+    """A custom strategy that raises, or proposes what is not allowed."""
 
 
 class EvaluateError(AutopruneError):

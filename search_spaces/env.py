@@ -19,7 +19,7 @@ class PruningEnv(gymnasium.Env[Observation, Observation]):
     """One episode decides every group's keep ratio; only the last step is rewarded.
 
     Observations are (features,) in [0, 1] (`episode` has their table), actions one keep ratio in
-    [0, 1]. The executed ratio, after rounding and the budget's wall, is in `info["ratio"]`; after
+    [0, 1]. The executed ratio, rounded and within the feasible range, is in `info["ratio"]`; after
     the last step `info["widths"]` holds the widths that were valued.
     """
 

@@ -24,7 +24,7 @@ agent that learnt on one network fits any other:
 | 14    | last          | keep ratio of the group before (1 at the start)                | 0 to 1 |
 | 15-17 | error25,50,75 | reconstruction error with so many percent of the units kept,   | 0 to 1 |
 |       |               | on a log scale from 1e-4 to 1 (1 where no errors are known)    |        |
-| 18-19 | low, high     | keep ratios between which the wall leaves the choice           | 0 to 1 |
+| 18-19 | low, high     | feasible range of the keep ratio (`Episode.allowed`)           | 0 to 1 |
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from autoprune.core.policy import Widths
 from autoprune.cost.model import CostModel
 from autoprune.importance.base import Ranking
 from autoprune.search_spaces.greedy import least_loss
-from autoprune.search_spaces.group_features import GroupTraits
+from autoprune.search_spaces.group_features import GroupFeatures
 from autoprune.search_spaces.keep_ratio import SearchSpace, with_width
 from autoprune.search_spaces.projection import Projection
 
@@ -65,7 +65,7 @@ class Step:
 
     Attributes:
         observation: before it, (features,).
-        ratio: the keep ratio that was executed, after rounding and the wall.
+        ratio: the keep ratio that was executed, rounded and within the feasible range.
     """
 
     observation: Floats
@@ -84,7 +84,7 @@ class Episode:
         space: SearchSpace,
         projection: Projection,
         costs: Sequence[CostModel],
-        traits: Sequence[GroupTraits],
+        group_features: Sequence[GroupFeatures],
         rankings: Sequence[Ranking],
     ) -> None:
         """Describe the groups.
@@ -93,7 +93,7 @@ class Episode:
             space: allowed widths.
             projection: the budget.
             costs: what counts where there is no budget; the budget's own costs otherwise.
-            traits: of the groups.
+            group_features: of the groups.
             rankings: of the groups' units.
         """
         self._space = space
@@ -103,7 +103,7 @@ class Episode:
         self._dense = [cost.total(space.sizes) for cost in self._costs]
         savings = np.array([self._saving(group) for group in range(len(space))])
         self.savings: Floats = savings / max(savings.max(initial=0.0), 1e-12)
-        self._fixed = self._describe(traits, rankings)
+        self._fixed = self._describe(group_features, rankings)
 
     def __len__(self) -> int:
         return len(self._space)
@@ -111,7 +111,7 @@ class Episode:
     def allowed(self, decided: Widths) -> npt.NDArray[np.int64]:
         """Return the widths of the next group with which the budget can be met and spent.
 
-        This is the wall, found with the exact cost models: a width is too wide if the groups after
+        This is the feasible range by the exact cost models: a width is too wide if the groups after
         it exceed the budget even at their narrowest, and too narrow if a wider one would fit with
         all of them whole.
         """
@@ -177,8 +177,8 @@ class Episode:
             *(self._planned(decided), last),
         ]
         fixed = self._fixed[group]
-        wall = self.allowed(decided)[[0, -1]] / self._space.sizes[group]
-        seen: Floats = np.concatenate([fixed[:10], dynamic, fixed[10:], wall]).clip(0.0, 1.0)
+        feasible = self.allowed(decided)[[0, -1]] / self._space.sizes[group]
+        seen: Floats = np.concatenate([fixed[:10], dynamic, fixed[10:], feasible]).clip(0.0, 1.0)
         return seen
 
     def _shares(self, widths: Widths) -> Floats:
@@ -206,7 +206,9 @@ class Episode:
             low, high = (middle, high) if fits else (low, middle)
         return min(high * float(self._plan[group]), 1.0)
 
-    def _describe(self, traits: Sequence[GroupTraits], rankings: Sequence[Ranking]) -> Floats:
+    def _describe(
+        self, group_features: Sequence[GroupFeatures], rankings: Sequence[Ranking]
+    ) -> Floats:
         last = max(len(self) - 1, 1)
         rows = [
             [
@@ -222,7 +224,7 @@ class Episode:
                 self.savings[group],
                 *_errors(rankings[group]),
             ]
-            for group, one in enumerate(traits)
+            for group, one in enumerate(group_features)
         ]
         return np.array(rows)
 

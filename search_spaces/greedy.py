@@ -1,4 +1,4 @@
-"""The way down to a budget by the losses to expect, with nothing evaluated."""
+"""Greedy cuts down to a budget by expected losses, with nothing evaluated."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ STEPS_PER_GROUP = 16
 
 
 def expected_losses(rankings: Sequence[Ranking]) -> Curves:
-    """Return the losses to expect.
+    """Return the expected losses.
 
-    Where nobody has looked at the network's output, errors stand for them; (1 − keep ratio)² where
-    the criterion gives none.
+    Reconstruction errors stand for them where losses at the network's output are not known, and
+    (1 − keep ratio)² where the criterion gives no errors.
     """
     if all(ranking.losses is not None for ranking in rankings):
         return [np.asarray(ranking.losses) for ranking in rankings]
@@ -38,11 +38,11 @@ def expected_losses(rankings: Sequence[Ranking]) -> Curves:
 
 def least_loss(projection: Projection, rankings: Sequence[Ranking]) -> Widths:
     """Return widths on the budget that are expected to lose little, greedily."""
-    cut = descend(projection.space.sizes, expected_losses(rankings), projection)
+    cut = greedy_cut(projection.space.sizes, expected_losses(rankings), projection)
     return projection.fill(cut)
 
 
-def descend(widths: Widths, curves: Curves, projection: Projection) -> Widths:
+def greedy_cut(widths: Widths, curves: Curves, projection: Projection) -> Widths:
     """Cut where the least loss buys the most budget, until every bound holds.
 
     Savings are those of the exact cost models at the current widths: a layer's cost is a product of
@@ -52,14 +52,14 @@ def descend(widths: Widths, curves: Curves, projection: Projection) -> Widths:
     # group asked when it was last looked at is a lower bound, and few need to be looked at again.
     prices = [(-math.inf, group) for group in range(len(curves))]
     while not projection.fits(widths):
-        # The projection has made sure that the narrowest widths fit: somebody can still be cut.
+        # The projection has made sure that the narrowest widths fit: some group can still be cut.
         _, group = heapq.heappop(prices)
         cut = _cut(widths, group, curves[group], projection, projection.excess(widths))
         if cut is None:
             continue
         if not prices or (cut[0], group) <= prices[0]:
             widths = cut[1]
-            # Its next cut is another one: looked at before anything else.
+            # Its next cut has another price: look at it first.
             heapq.heappush(prices, (-math.inf, group))
         else:
             heapq.heappush(prices, (cut[0], group))

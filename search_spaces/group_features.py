@@ -1,4 +1,4 @@
-"""What a group's channels are like, in terms that hold for any network."""
+"""Features of a channel group that mean the same in any network."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from autoprune.structure.groups import ChannelGroup, LayerSpec, Structure
 
 
 @dataclass(frozen=True)
-class GroupTraits:
+class GroupFeatures:
     """The layers that make and read one group's channels.
 
     Attributes:
@@ -31,19 +31,19 @@ class GroupTraits:
     positions: float = 1.0
 
 
-def describe(structure: Structure) -> tuple[GroupTraits, ...]:
-    """Return the traits of every group of a network."""
+def describe(structure: Structure) -> tuple[GroupFeatures, ...]:
+    """Return the features of every group of a network."""
     most = max((layer.positions for layer in structure.layers), default=1)
     return tuple(_describe(group, structure, most) for group in structure.groups)
 
 
-def _describe(group: ChannelGroup, structure: Structure, most: int) -> GroupTraits:
+def _describe(group: ChannelGroup, structure: Structure, most: int) -> GroupFeatures:
     makers = _layers(group.producers, structure)
     readers = _layers([s.tensor for s in group.consumers], structure)
     if not makers:
-        return GroupTraits(producers=0, consumers=len(readers))
+        return GroupFeatures(producers=0, consumers=len(readers))
     largest = max(makers, key=lambda layer: layer.positions * math.prod(layer.kernel_size))
-    return GroupTraits(
+    return GroupFeatures(
         producers=len(makers),
         consumers=len(readers),
         kernel=math.prod(largest.kernel_size),

@@ -21,9 +21,6 @@ from autoprune.core.policy import Widths
 from autoprune.search_spaces.keep_ratio import SearchSpace
 from autoprune.study.optuna_view import View
 
-# Widths no more than so many times as far away as a view reaches are taken for its border.
-SLACK = 1.5
-
 Bin: TypeAlias = tuple[int, int]
 """The first group, and the one behind the last."""
 
@@ -55,10 +52,13 @@ class Embedding:
 class BinView(View):
     """Steps of whole bins of groups, no longer than a reach."""
 
-    def __init__(self, space: SearchSpace, embedding: Embedding, reach: float) -> None:
+    def __init__(
+        self, space: SearchSpace, embedding: Embedding, reach: float, slack: float
+    ) -> None:
+        """Take how far steps go, and what times that is still seen, as the border."""
         self._space = space
         self._embedding = embedding
-        self._reach = reach
+        self._reach, self._slack = reach, slack
         self._names = [f"{space.names[start]} …" for start, _ in embedding.bins]
         self.distributions = {name: FloatDistribution(-reach, reach) for name in self._names}
 
@@ -69,7 +69,7 @@ class BinView(View):
 
     def sees(self, widths: Widths) -> bool:
         """Whether widths are not far beyond reach."""
-        return bool(np.abs(self._steps(widths)).max() <= SLACK * self._reach)
+        return bool(np.abs(self._steps(widths)).max() <= self._slack * self._reach)
 
     def _steps(self, widths: Widths) -> Floats:
         return self._embedding.steps(self._space.ratios(widths))

@@ -7,7 +7,6 @@ import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -15,25 +14,68 @@ import optuna
 
 from autoprune.agents.base import SearchProblem, Strategy, best_first
 from autoprune.agents.bayes.embedding import BinView, Embedding, split_bins
-from autoprune.agents.global_ranking import warm_starts
+from autoprune.agents.config import Count, Positive
+from autoprune.agents.tools.warm_starts import warm_starts
 from autoprune.core.policy import Widths
 from autoprune.errors import UsageError, did_you_mean
 from autoprune.study.optuna_view import GroupView, View
 from autoprune.study.trial import Candidate, Trial
 
-# Raw vectors in a row that may fold onto known widths before a step away from there is tried.
-_MOST_FOLDED = 5
-# Steps that are tried, ever wider, before all widths within reach count as known.
-_STEPS = 100
-# With more groups than this, a hundred trials say too little of every single one.
-MOST_COORDINATES = 12
-# Bins of the groups to begin with, and trials for each at the end.
-FIRST_BINS, TRIALS_PER_BIN = 2, 4
-# How far the first bins can be moved, as the logarithm of a keep ratio. More of them move less: the
-# distance that they can go together stays.
-REACH = 0.8
-# Of what was evaluated, the best so many are known to a sampler that begins anew.
-KNOWN = 150
+
+def _gp(seed: int) -> optuna.samplers.BaseSampler:
+    return optuna.samplers.GPSampler(seed=seed, deterministic_objective=True)
+
+
+def _tpe(seed: int) -> optuna.samplers.BaseSampler:
+    return optuna.samplers.TPESampler(
+        seed=seed, multivariate=True, n_startup_trials=20, constant_liar=True
+    )
+
+
+def _cmaes(seed: int) -> optuna.samplers.BaseSampler:
+    return optuna.samplers.CmaEsSampler(seed=seed)
+
+
+SAMPLERS: dict[str, Callable[[int], optuna.samplers.BaseSampler]] = {
+    "gp": _gp,
+    "tpe": _tpe,
+    "cmaes": _cmaes,
+}
+
+
+@dataclass(frozen=True)
+class BayesianConfig:
+    """Options of the Bayesian search.
+
+    Attributes:
+        sampler: of Optuna: "tpe", "gp" or "cmaes".
+        most_repeats: vectors in a row that may be projected onto known widths before random steps
+            away from there are tried.
+        most_steps: of these, ever wider, before all widths within reach count as known.
+        most_coordinates: groups that are a coordinate each; with more of them, a hundred trials say
+            too little of every single one.
+        first_bins: bins of the groups to begin with.
+        trials_per_bin: trials for each bin at the end.
+        reach: how far the first bins can be moved, as the logarithm of a keep ratio. More of them
+            move less: the distance that they can go together stays.
+        slack: widths no more than so many times as far away count as the border of what bins reach.
+        known: the best widths so far that a sampler of more bins is told of, at most.
+    """
+
+    sampler: str = "tpe"
+    most_repeats: Count = 5
+    most_steps: Count = 100
+    most_coordinates: Count = 12
+    first_bins: Count = 2
+    trials_per_bin: Count = 4
+    reach: Positive = 0.8
+    slack: Positive = 1.5
+    known: Count = 150
+
+    def __post_init__(self) -> None:
+        if self.sampler not in SAMPLERS:
+            hint = did_you_mean(self.sampler, SAMPLERS)
+            raise UsageError(f"unknown sampler {self.sampler!r}; {hint}")
 
 
 @dataclass(frozen=True)
@@ -57,65 +99,52 @@ class _Open:
 class BayesianStrategy(Strategy):
     """Samplers propose a raw vector in a box, and the projection puts it on the budget.
 
-    Many raw vectors fold onto the same widths. GP and TPE therefore learn the projected keep
-    ratios, which are what was evaluated; CMA-ES, which reads nothing but trials that it asked for,
-    learns its own raw ones. A sampler that insists on known widths (the GP, whose model they leave
-    as it was) gets new ones near by. Several candidates may be on their way: samplers are told of
-    them at once, without a value. The first candidates are the uniform one and, where the
-    criterion gives errors, the one of least expected loss; without a budget, uniform ones
-    from the dense network down.
+    Many raw vectors are projected onto the same widths. GP and TPE therefore learn the projected
+    keep ratios, which are what was evaluated; CMA-ES, which reads nothing but trials that it asked
+    for, learns its own raw ones. A sampler that insists on known widths (the GP, whose model they
+    leave as it was) gets new ones near by. Several candidates may be on their way: samplers are
+    told of them at once, without a value. The first candidates are the uniform one and, where the
+    criterion gives errors, the one of least expected loss; without a budget, uniform ones from the
+    dense network down.
 
     A few groups are a coordinate each. Many are moved in bins of neighbours, away from the best
     widths so far; in equal shares of the trials there are twice as many bins each time, and the
-    sampler begins anew around what is best by then, knowing what was evaluated.
+    sampler begins again around what is best by then, knowing what was evaluated.
     """
 
-    name: ClassVar[str] = "bayes"
-    needs_budget: ClassVar[bool] = False
-    options: ClassVar[tuple[str, ...]] = ("sampler",)
+    name = "bayes"
+    needs_budget = False
+    config = BayesianConfig()
 
-    def __init__(self, problem: SearchProblem, sampler: str = "tpe") -> None:
-        super().__init__(problem)
-        self.check_options(sampler=sampler)
-        self._sampler = sampler
+    def start(self, problem: SearchProblem) -> None:
+        """Begin with the warm starts; the first sampler is made after them."""
         self._random = np.random.default_rng(problem.seed)
         self._values: dict[Widths, float | None] = {}
         self._asked: dict[Widths, _Open | None] = {}
         self._warm_starts = warm_starts(problem)
         self._first = self._warm_starts[0]
-        self._scopes = scopes(len(problem.space), problem.trials)
+        self._scopes = scopes(len(problem.space), problem.trials, self.config)
         self._weights = problem.episode().savings + 1e-6
         self._bins = 0
-
-    @classmethod
-    def check_options(cls, sampler: str = "tpe", **options: Any) -> None:
-        """Refuse an unknown sampler.
-
-        Raises:
-            UsageError: there is no such sampler.
-        """
-        super().check_options(**options)
-        if sampler not in SAMPLERS:
-            raise UsageError(f"unknown sampler {sampler!r}; {did_you_mean(sampler, SAMPLERS)}")
 
     def ask(self) -> Candidate | None:
         """Return widths that were not asked for before."""
         if self._warm_starts:
-            return self._question(self._warm_starts.pop(0))
+            return self._proposal(self._warm_starts.pop(0))
         self._widen()
-        for _ in range(_MOST_FOLDED):
+        for _ in range(self.config.most_repeats):
             trial = self._study.ask(dict(self._view.distributions))
             raw = _Open(self._study, trial.number)
             wanted = self._view.ratios(trial.params)
             widths = self.problem.projection.project(wanted)
             if self._is_new(widths):
-                return self._question(widths, raw)
+                return self._proposal(widths, raw)
             raw.close(self._values.get(widths) if self._learns_raw else None)
         near = self._near(wanted)
-        return None if near is None else self._question(near)
+        return None if near is None else self._proposal(near)
 
-    def _question(self, widths: Widths, raw: _Open | None = None) -> Candidate:
-        """Ask for widths, to which a sampler's raw vector led, if any."""
+    def _proposal(self, widths: Widths, raw: _Open | None = None) -> Candidate:
+        """Return a candidate of widths, to which a sampler's raw vector led, if any."""
         if not self._learns_raw:
             if raw is not None:
                 raw.close(None)
@@ -140,7 +169,7 @@ class BayesianStrategy(Strategy):
         return widths not in self._values and widths not in self._asked
 
     def _widen(self) -> None:
-        """Begin anew where it is time for more bins."""
+        """Begin with a new sampler where it is time for more bins."""
         share = len(self._values) / self.problem.trials
         bins = self._scopes[min(int(share * len(self._scopes)), len(self._scopes) - 1)]
         if bins == self._bins:
@@ -149,27 +178,28 @@ class BayesianStrategy(Strategy):
         self._view = self._view_of(bins)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            chooser = SAMPLERS[self._sampler](self.problem.seed)
+            chooser = SAMPLERS[self.config.sampler](self.problem.seed)
         self._study = optuna.create_study(direction="maximize", sampler=chooser)
         if self._learns_raw:
             return
-        known = set(best_first(self._values)[:KNOWN])
+        known = set(best_first(self._values)[: self.config.known])
         for widths, value in self._values.items():
             if widths in known and self._view.sees(widths) and (told := self._open(widths)):
                 told.close(value)
         self._asked = {w: self._open(w) if self._view.sees(w) else None for w in self._asked}
 
     def _view_of(self, bins: int) -> View:
-        space = self.problem.space
-        if len(space) <= MOST_COORDINATES:
+        space, own = self.problem.space, self.config
+        if len(space) <= own.most_coordinates:
             return GroupView(space)
         best = next(iter(best_first(self._values)), self._first)
         embedding = Embedding(space.ratios(best), split_bins(self._weights.tolist(), bins))
-        return BinView(space, embedding, REACH * math.sqrt(FIRST_BINS / bins))
+        reach = own.reach * math.sqrt(own.first_bins / bins)
+        return BinView(space, embedding, reach, own.slack)
 
     def _near(self, wanted: npt.NDArray[np.float64]) -> Widths | None:
         """Return new widths a random step away, None if every step leads to known ones."""
-        for spread in np.geomspace(0.01, 1.0, _STEPS):
+        for spread in np.geomspace(0.01, 1.0, self.config.most_steps):
             step = self._random.normal(scale=spread, size=len(wanted))
             widths = self.problem.projection.project((wanted + step).clip(0.0, 1.0))
             if self._is_new(widths):
@@ -185,36 +215,16 @@ class BayesianStrategy(Strategy):
 
     @property
     def _learns_raw(self) -> bool:
-        return self._sampler == "cmaes"
+        return bool(self.config.sampler == "cmaes")
 
 
-def scopes(groups: int, trials: int) -> tuple[int, ...]:
+def scopes(groups: int, trials: int, config: BayesianConfig) -> tuple[int, ...]:
     """Return the numbers of bins that so many groups are searched in, one after the other."""
-    if groups <= MOST_COORDINATES:
+    if groups <= config.most_coordinates:
         return (groups,)
-    most = max(min(groups, trials // TRIALS_PER_BIN), FIRST_BINS)
+    first = config.first_bins
+    most = max(min(groups, trials // config.trials_per_bin), first)
     doubled = itertools.takewhile(
-        lambda bins: bins < most, (FIRST_BINS * 2**i for i in itertools.count())
+        lambda bins: bins < most, (first * 2**i for i in itertools.count())
     )
     return (*doubled, most)
-
-
-def _gp(seed: int) -> optuna.samplers.BaseSampler:
-    return optuna.samplers.GPSampler(seed=seed, deterministic_objective=True)
-
-
-def _tpe(seed: int) -> optuna.samplers.BaseSampler:
-    return optuna.samplers.TPESampler(
-        seed=seed, multivariate=True, n_startup_trials=20, constant_liar=True
-    )
-
-
-def _cmaes(seed: int) -> optuna.samplers.BaseSampler:
-    return optuna.samplers.CmaEsSampler(seed=seed)
-
-
-SAMPLERS: dict[str, Callable[[int], optuna.samplers.BaseSampler]] = {
-    "gp": _gp,
-    "tpe": _tpe,
-    "cmaes": _cmaes,
-}

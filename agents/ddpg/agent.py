@@ -5,41 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
 
 from autoprune.agents.base import SearchProblem, Strategy, best_first
+from autoprune.agents.ddpg.config import DdpgConfig
 from autoprune.agents.ddpg.exploration import TruncatedNormal
-from autoprune.agents.ddpg.networks import HIDDEN, HIGH, LOW, PLANNED, WalledActor, make_ddpg
+from autoprune.agents.ddpg.networks import HIGH, LOW, PLANNED, FeasibleActor, make_ddpg
 from autoprune.agents.ddpg.replay_buffer import EpisodeReplay
 from autoprune.agents.ddpg.storage import AgentInfo, load_agent, save_agent
-from autoprune.agents.global_ranking import warm_starts
+from autoprune.agents.tools.warm_starts import warm_starts
 from autoprune.core.policy import Widths
 from autoprune.search_spaces.episode import Step
 from autoprune.study.trial import Candidate, Trial
-
-# Spread of the exploration at the first and the last trial, in keep ratios.
-FIRST_SPREAD, LAST_SPREAD = 0.2, 0.02
-# An agent that learnt elsewhere begins nearer to what it knows.
-REUSED_SPREAD = 0.08
-# Share of the trials before anything is learnt from them.
-WARM_UP = 0.05
-BATCH = 64
-# Updates of actor and critic after each episode. A fifth of that learnt nothing in 300 episodes.
-UPDATES = 60
-# One trial in so many is what the actor itself would do.
-GREEDY_EVERY = 10
-# Episodes in a row that may end at known widths, each with more noise than the one before.
-MOST_FOLDED = 40
-WIDENING = 1.2
-TEACHING_STEPS, TEACHING_RATE = 300, 3e-3
-# What learnt elsewhere is believed so far: the logarithm of a keep ratio beside the planned one.
-TRUST = 0.3
-# Part of the episodes that is taught to the agent that is saved, and the spread of the noise on
-# what it sees then: it must not learn one network by heart.
-TAUGHT, BLUR = 0.1, 0.05
 
 
 class DdpgStrategy(Strategy):
@@ -47,44 +27,47 @@ class DdpgStrategy(Strategy):
 
     The first episodes are the known warm starts, and the actor begins as a clone of the better one;
     then it explores around itself with a spread that decays until the last trial. What is stored is
-    the executed episode: walked again with the widths that were evaluated, after rounding, wall and
-    the spending of what was left of the budget.
+    the executed episode: walked again with the widths that were evaluated, rounded, within the
+    feasible range, and with what was left of the budget spent.
 
-    An agent that learnt before first shows what it does at once, near the plan of least loss:
-    further away it has only learnt its own network. What is saved for other networks is an
-    actor that was taught the best episodes (self-imitation, Oh et al. 2018): the one that searched
-    has followed its critic.
+    A pretrained agent first proposes what it does at once, near the plan of least loss: further
+    away it has only learnt its own network. What is saved for other networks is an actor that was
+    taught the best episodes (self-imitation, Oh et al. 2018): the one that searched has followed
+    its critic.
     """
 
-    name: ClassVar[str] = "ddpg"
-    options: ClassVar[tuple[str, ...]] = ("agent",)
-    needs_budget: ClassVar[bool] = False
+    name = "ddpg"
+    needs_budget = False
+    config = DdpgConfig()
 
-    def __init__(self, problem: SearchProblem, agent: str | None = None) -> None:
-        super().__init__(problem)
-        self._episode = problem.episode()
-        self._model = make_ddpg(self._episode, problem.seed)
-        self._before = self._load(agent) if agent else None
-        self._learnt_before = {k: v.clone() for k, v in self._model.actor.state_dict().items()}
-        first = FIRST_SPREAD if self._before is None else REUSED_SPREAD
-        self._noise = TruncatedNormal(first, LAST_SPREAD, problem.trials, problem.seed)
-        self._warm_starts = warm_starts(problem)
-        if self._before is not None:
-            advice = self._play(0.0, TRUST)
-            self._warm_starts = list(dict.fromkeys([advice, *self._warm_starts]))
-        self._values: dict[Widths, float | None] = {}
-        self._is_cloned = False
-
-    @classmethod
-    def check_options(cls, agent: str | None = None, **options: Any) -> None:
+    def check(self) -> None:
         """Refuse an agent that is missing, damaged or does not fit.
 
         Raises:
             RunError: with the reason.
         """
-        super().check_options(**options)
-        if agent is not None:
-            load_agent(Path(agent), HIDDEN)
+        if self.config.agent is not None:
+            load_agent(Path(self.config.agent), self.config.hidden)
+
+    def start(self, problem: SearchProblem) -> None:
+        """Begin as the pretrained agent, or untrained.
+
+        Raises:
+            RunError: the pretrained agent does not fit.
+        """
+        own = self.config
+        self._episode = problem.episode()
+        self._model = make_ddpg(self._episode, problem.seed, own)
+        self._before = self._load(own.agent) if own.agent else None
+        self._learnt_before = {k: v.clone() for k, v in self._model.actor.state_dict().items()}
+        first = own.first_spread if self._before is None else own.pretrained_spread
+        self._noise = TruncatedNormal(first, own.last_spread, problem.trials, problem.seed)
+        self._warm_starts = warm_starts(problem)
+        if self._before is not None:
+            advice = self._play(0.0, own.trust)
+            self._warm_starts = list(dict.fromkeys([advice, *self._warm_starts]))
+        self._values: dict[Widths, float | None] = {}
+        self._is_cloned = False
 
     def ask(self) -> Candidate | None:
         """Return a warm start, or an episode that ends at new widths."""
@@ -93,11 +76,11 @@ class DdpgStrategy(Strategy):
         self._clone_the_best()
         greedy = self._play(0.0)
         number = len(self._values)
-        if greedy not in self._values and number % GREEDY_EVERY == 0:
+        if greedy not in self._values and number % self.config.greedy_every == 0:
             return Candidate(greedy)
         spread = self._noise.spread(number)
-        for attempt in range(MOST_FOLDED):
-            widths = self._play(spread * WIDENING**attempt)
+        for attempt in range(self.config.most_repeats):
+            widths = self._play(spread * self.config.widening**attempt)
             if widths not in self._values:
                 return Candidate(widths)
         return None
@@ -112,16 +95,17 @@ class DdpgStrategy(Strategy):
         replay = self._model.replay_buffer
         assert isinstance(replay, EpisodeReplay)
         replay.add_episode(steps, value)
-        if len(self._values) > WARM_UP * self.problem.trials:
-            self._model.train(UPDATES, BATCH)
+        if len(self._values) > self.config.warm_up * self.problem.trials:
+            self._model.train(self.config.updates, self.config.batch)
 
     def save(self, folder: Path) -> bool:
         """Write critic and actor, which is taught the best episodes."""
-        before = self._before or AgentInfo(HIDDEN, 0, ())
+        own = self.config
+        before = self._before or AgentInfo(own.hidden, 0, ())
         groups = (*before.networks, len(self.problem.space))
-        info = AgentInfo(HIDDEN, before.episodes + len(self._values), groups)
+        info = AgentInfo(own.hidden, before.episodes + len(self._values), groups)
         ranked = best_first(self._values)
-        actor = self._taught(ranked[: max(round(TAUGHT * len(ranked)), 1)], BLUR)
+        actor = self._taught(ranked[: max(round(own.taught * len(ranked)), 1)], own.blur)
         nets = ("actor", "actor_target")
         named = {f"{net}.{name}": tensor for net in nets for name, tensor in actor.items()}
         save_agent(folder, info, {**self._model.policy.state_dict(), **named})
@@ -134,14 +118,14 @@ class DdpgStrategy(Strategy):
 
         Args:
             best: widths that were executed.
-            blur: spread of the noise on what it sees.
+            blur: spread of the noise on what it observes.
         """
-        actor = make_ddpg(self._episode, self.problem.seed).actor
-        assert isinstance(actor, WalledActor)
+        actor = make_ddpg(self._episode, self.problem.seed, self.config).actor
+        assert isinstance(actor, FeasibleActor)
         actor.load_state_dict(self._learnt_before)
         steps = [step for widths in best for step in self._episode.walk(widths)]
         if steps:
-            _teach(actor, steps, blur, self.problem.seed)
+            self._teach(actor, steps, blur)
         taught: dict[str, torch.Tensor] = actor.state_dict()
         return taught
 
@@ -174,7 +158,7 @@ class DdpgStrategy(Strategy):
 
     def _load(self, agent: str) -> AgentInfo:
         shapes = {name: t.shape for name, t in self._model.policy.state_dict().items()}
-        info, tensors = load_agent(Path(agent), HIDDEN, shapes)
+        info, tensors = load_agent(Path(agent), self.config.hidden, shapes)
         self._model.policy.load_state_dict(tensors)
         self.agent_from = {
             "path": agent,
@@ -183,17 +167,17 @@ class DdpgStrategy(Strategy):
         }
         return info
 
-
-def _teach(actor: WalledActor, steps: Sequence[Step], blur: float, seed: int) -> None:
-    """Fit an actor to executed ratios, with noise of so much spread on what it sees."""
-    seen = torch.tensor(np.array([step.observation for step in steps]), dtype=torch.float32)
-    wanted = torch.tensor([[2 * step.ratio - 1] for step in steps], dtype=torch.float32)
-    optimizer = torch.optim.Adam(actor.parameters(), TEACHING_RATE)
-    random = torch.Generator().manual_seed(seed)
-    for _ in range(TEACHING_STEPS):
-        noise = blur * torch.randn(seen.shape, generator=random)
-        done = actor.corrected(actor.correction(seen + noise), seen)
-        loss = (done - wanted).square().mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+    def _teach(self, actor: FeasibleActor, steps: Sequence[Step], blur: float) -> None:
+        """Fit an actor to executed ratios, with noise of so much spread on what it observes."""
+        own = self.config
+        seen = torch.tensor(np.array([step.observation for step in steps]), dtype=torch.float32)
+        wanted = torch.tensor([[2 * step.ratio - 1] for step in steps], dtype=torch.float32)
+        optimizer = torch.optim.Adam(actor.parameters(), own.teaching_rate)
+        random = torch.Generator().manual_seed(self.problem.seed)
+        for _ in range(own.teaching_steps):
+            noise = blur * torch.randn(seen.shape, generator=random)
+            done = actor.corrected(actor.correction(seen + noise), seen)
+            loss = (done - wanted).square().mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()

@@ -7,9 +7,9 @@ from scipy.special import ndtr, ndtri
 
 
 class TruncatedNormal:
-    """Actions around a mean that only the actor knows, cut off at the wall; the spread decays.
+    """Actions around the actor's own, within the feasible range; their spread decays.
 
-    An SB3 `ActionNoise` never sees the mean, and a clipped normal would pile up at the ends.
+    An SB3 `ActionNoise` does not know the mean, and a clipped normal would pile up at the ends.
     """
 
     def __init__(self, first: float, last: float, trials: int, seed: int) -> None:

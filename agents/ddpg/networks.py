@@ -1,4 +1,4 @@
-"""SB3's DDPG with an actor that knows the wall, and learning rates of AMC's kind."""
+"""SB3's DDPG with an actor that keeps to the feasible range, and a learning rate of its own."""
 
 from __future__ import annotations
 
@@ -10,30 +10,26 @@ from stable_baselines3.common.logger import Logger
 from stable_baselines3.td3.policies import Actor, TD3Policy
 from torch import Tensor
 
+from autoprune.agents.ddpg.config import DdpgConfig
 from autoprune.agents.ddpg.replay_buffer import EpisodeReplay
 from autoprune.core.randomness import OwnRandomness
 from autoprune.search_spaces.env import PruningEnv
 from autoprune.search_spaces.episode import FEATURES, Episode
 
-HIDDEN = (64, 64)
-CRITIC_RATE, ACTOR_RATE = 1e-3, 1e-4
-TARGET_PACE = 0.01
-# How far from the wall's ends an idle actor keeps, as a share of the room between them: at the very
-# end a correction would change nothing, and nothing would be learnt from it.
+# How far from the ends of the feasible range an idle actor keeps, as a share of that range: at the
+# very end a correction would change nothing, and nothing would be learnt from it.
 MARGIN = 0.02
-# Decisions that are remembered; more than any search makes.
-MEMORY = 100_000
 
 LOW, HIGH, PLANNED = (FEATURES.index(name) for name in ("low", "high", "planned"))
 
 
-class WalledActor(Actor):
-    """An actor whose actions lie within the wall by construction, and on the plan if it is idle.
+class FeasibleActor(Actor):
+    """An actor whose actions are feasible by construction, and on the plan if it is idle.
 
-    The critic only ever sees executed actions: an actor that could leave the wall would follow the
-    critic's guesses out there, and every episode would end in a corner. What the networks learn
-    are corrections of the plan of least expected loss: other networks have other plans, but
-    what is wrong with them is alike.
+    The critic only ever sees executed actions: an actor that could leave the feasible range would
+    follow the critic's guesses out there, and every episode would end in a corner. What the
+    networks learn are corrections of the plan of least expected loss: other networks have other
+    plans, but what is wrong with them is alike.
     """
 
     def forward(self, obs: Tensor) -> Tensor:
@@ -41,7 +37,7 @@ class WalledActor(Actor):
         return self.corrected(self.correction(obs), obs)
 
     def correction(self, obs: Tensor) -> Tensor:
-        """Return (samples, 1) between -1, the low end of the wall, and 1, the high one."""
+        """Return (samples, 1) from -1, the low end of the feasible range, to 1, the high one."""
         return super().forward(obs)
 
     @staticmethod
@@ -54,13 +50,13 @@ class WalledActor(Actor):
         return 2 * (planned + correction * room) - 1
 
 
-class WalledPolicy(TD3Policy):
-    """SB3's networks with a walled actor."""
+class FeasiblePolicy(TD3Policy):
+    """SB3's networks with such an actor."""
 
     def make_actor(self, features_extractor: Any = None) -> Actor:
         """Return the actor."""
         kwargs = self._update_features_extractor(self.actor_kwargs, features_extractor)
-        return WalledActor(**kwargs).to(self.device)
+        return FeasibleActor(**kwargs).to(self.device)
 
 
 class TwoRateDdpg(DDPG):
@@ -70,23 +66,23 @@ class TwoRateDdpg(DDPG):
         """Leave the optimizers the rates that they were made with."""
 
 
-def make_ddpg(episode: Episode, seed: int) -> TwoRateDdpg:
+def make_ddpg(episode: Episode, seed: int, config: DdpgConfig) -> TwoRateDdpg:
     """Return an untrained model; global random states stay as they are."""
     with OwnRandomness().lent():  # SB3 seeds every global generator
         model = TwoRateDdpg(
-            WalledPolicy,
+            FeasiblePolicy,
             PruningEnv(episode, lambda widths: 0.0),  # the strategy plays the episodes itself
-            learning_rate=CRITIC_RATE,
+            learning_rate=config.critic_rate,
             gamma=1.0,
-            tau=TARGET_PACE,
-            buffer_size=MEMORY,
+            tau=config.target_rate,
+            buffer_size=config.memory,
             replay_buffer_class=EpisodeReplay,
-            replay_buffer_kwargs={"draw_seed": seed},
-            policy_kwargs={"net_arch": list(HIDDEN)},
+            replay_buffer_kwargs={"draw_seed": seed, "config": config},
+            policy_kwargs={"net_arch": list(config.hidden)},
             seed=seed,
             device="cpu",
         )
     for group in model.actor.optimizer.param_groups:
-        group["lr"] = ACTOR_RATE
+        group["lr"] = config.actor_rate
     model.set_logger(Logger(None, []))
     return model

@@ -11,13 +11,8 @@ import torch
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
 
+from autoprune.agents.ddpg.config import DdpgConfig
 from autoprune.search_spaces.episode import Step
-
-# Weight of the newest episode in the moving averages (AMC's is 0.05).
-PACE = 0.05
-# Rewards further from the baseline than this many spreads count as so far: one ruined network
-# must not decide the critic's scale.
-FURTHEST = 3.0
 
 
 class EpisodeReplay(ReplayBuffer):
@@ -31,10 +26,11 @@ class EpisodeReplay(ReplayBuffer):
     is drawn, so that old episodes are valued by what is known now.
     """
 
-    def __init__(self, *args: Any, draw_seed: int = 0, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, draw_seed: int, config: DdpgConfig, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         # SB3's own sampling takes numpy's global generator.
         self._random = np.random.default_rng(draw_seed)
+        self._averaging, self._furthest = config.averaging, config.furthest
         self._mean = math.nan
         self._spread = math.nan
 
@@ -44,8 +40,8 @@ class EpisodeReplay(ReplayBuffer):
             self._mean, self._spread = reward, 0.0
         else:
             off = abs(reward - self._mean)
-            self._spread = off if self._spread == 0.0 else _moved(self._spread, off)
-            self._mean = _moved(self._mean, reward)
+            self._spread = off if self._spread == 0.0 else self._moved(self._spread, off)
+            self._mean = self._moved(self._mean, reward)
         for step in steps:
             observation = step.observation[None]
             action = np.array([[2 * step.ratio - 1]])  # SB3's actors speak [-1, 1]
@@ -55,9 +51,8 @@ class EpisodeReplay(ReplayBuffer):
         """Return a batch with its rewards in spreads above the baseline."""
         batch = self._get_samples(self._random.integers(0, self.size(), batch_size), env)
         scale = self._spread if self._spread > 0 else 1.0
-        rewards = torch.clamp((batch.rewards - self._mean) / scale, -FURTHEST, FURTHEST)
+        rewards = torch.clamp((batch.rewards - self._mean) / scale, -self._furthest, self._furthest)
         return batch._replace(rewards=rewards)
 
-
-def _moved(average: float, value: float) -> float:
-    return (1 - PACE) * average + PACE * value
+    def _moved(self, average: float, value: float) -> float:
+        return (1 - self._averaging) * average + self._averaging * value

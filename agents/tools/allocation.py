@@ -10,23 +10,34 @@ import numpy.typing as npt
 from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import csr_array
 
+from autoprune.agents.config import Count, Share
 from autoprune.agents.tools.loss_curves import Curve
+from autoprune.core.arrays import Floats
 from autoprune.core.policy import Widths
-from autoprune.search_spaces.greedy import descend
+from autoprune.search_spaces.greedy import greedy_cut
 from autoprune.search_spaces.keep_ratio import SearchSpace, with_width
 from autoprune.search_spaces.projection import Projection
 
-# Step lengths, as shares of a group: far, and where costs are nearly linear.
-RADII = (0.3, 0.1)
-# Steps of one length.
-MOST_STEPS = 10
-# Levels of one group that are looked at in one step.
-MOST_LEVELS = 48
-# How far from the best sum a step may stay; an exact solution takes ten times as long.
-GAP = 0.01
+
+@dataclass(frozen=True)
+class AllocationConfig:
+    """How a knapsack is solved.
+
+    Attributes:
+        radii: step lengths, as shares of a group: far, and where costs are nearly linear.
+        most_steps: steps of one length.
+        most_levels: levels of one group that are looked at in one step.
+        gap: share of the best sum by which a step may miss it; an exact solution takes ten times as
+            long.
+    """
+
+    radii: tuple[Share, ...] = (0.3, 0.1)
+    most_steps: Count = 10
+    most_levels: Count = 48
+    gap: Share = 0.01
 
 
-def parts(space: SearchSpace, curves: Sequence[Curve], widths: Widths) -> npt.NDArray[np.float64]:
+def parts(space: SearchSpace, curves: Sequence[Curve], widths: Widths) -> Floats:
     """Return every group's loss."""
     places = map(np.searchsorted, space.levels, widths)
     return np.array([curve[place] for curve, place in zip(curves, places, strict=True)])
@@ -39,10 +50,12 @@ def by_greed(projection: Projection, curves: Sequence[Curve]) -> Widths:
         np.interp(np.arange(size + 1), levels, curve)
         for size, levels, curve in zip(space.sizes, space.levels, curves, strict=True)
     ]
-    return projection.fill(descend(space.sizes, by_width, projection))
+    return projection.fill(greedy_cut(space.sizes, by_width, projection))
 
 
-def allocate(projection: Projection, curves: Sequence[Curve], start: Widths) -> Widths:
+def allocate(
+    projection: Projection, curves: Sequence[Curve], start: Widths, config: AllocationConfig
+) -> Widths:
     """Return widths on the budget whose summed loss is small, never above that of the start.
 
     A layer's cost is a product of two widths. So costs are linearised around the best widths so
@@ -54,11 +67,13 @@ def allocate(projection: Projection, curves: Sequence[Curve], start: Widths) -> 
         projection: onto the budget.
         curves: loss of every group at each of its levels.
         start: widths that fit.
+        config: step lengths, and how exactly a step is solved.
     """
     best, least = start, float(parts(projection.space, curves, start).sum())
-    for radius in RADII:
-        for _ in range(MOST_STEPS):
-            widths = _Linear.around(best, projection, curves, radius).solution()
+    for radius in config.radii:
+        for _ in range(config.most_steps):
+            choices = _choices(best, projection.space, curves, radius, config.most_levels)
+            widths = _Linear.around(best, projection, choices).solution(config.gap)
             loss = float(parts(projection.space, curves, widths).sum())
             if loss >= least:
                 break
@@ -81,32 +96,28 @@ class _Linear:
     projection: Projection
     widths: Widths
     options: Sequence[tuple[int, int]]
-    losses: npt.NDArray[np.float64]
-    rows: npt.NDArray[np.float64]
+    losses: Floats
+    rows: Floats
 
     @classmethod
     def around(
-        cls, widths: Widths, projection: Projection, curves: Sequence[Curve], radius: float
+        cls, widths: Widths, projection: Projection, choices: tuple[list[tuple[int, int]], Floats]
     ) -> _Linear:
-        """Look at every level within a radius, a share of the group."""
-        space, options, losses = projection.space, [], []
-        for group, (levels, curve) in enumerate(zip(space.levels, curves, strict=True)):
-            near = _within(levels, widths[group], radius * space.sizes[group])
-            options += [(group, int(width)) for width in levels[near]]
-            losses += curve[near].tolist()
+        """Linearise the costs of some choices, given with their losses, around widths."""
+        options, losses = choices
         changed = np.array([_shares(projection, with_width(widths, *o)) for o in options])
         rows = (changed - _shares(projection, widths)).T
-        return cls(projection, widths, options, np.array(losses), rows)
+        return cls(projection, widths, options, losses, rows)
 
-    def solution(self) -> Widths:
-        """Return the projected solution."""
+    def solution(self, gap: float) -> Widths:
+        """Return the projected solution, whose loss is within a gap of the least."""
         bounds = np.maximum(1 - _shares(self.projection, self.widths), 0.0)
-        chosen = self._solve(bounds)
+        chosen = self._solve(bounds, gap)
         if chosen is None:  # the solver's tolerances: staying is a solution
             return self.widths
         return _on_budget(self.projection, tuple(self.options[column][1] for column in chosen))
 
-    def _solve(self, bounds: npt.NDArray[np.float64]) -> list[int] | None:
+    def _solve(self, bounds: Floats, gap: float) -> list[int] | None:
         """Return the column of every group's choice, None if HiGHS finds none."""
         groups = np.array([group for group, _ in self.options])
         columns = np.arange(len(groups))
@@ -119,7 +130,7 @@ class _Linear:
                 LinearConstraint(one_each, 1, 1),
                 LinearConstraint(self.rows, -np.inf, bounds),
             ],
-            options={"mip_rel_gap": GAP},
+            options={"mip_rel_gap": gap},
         )
         if solution.x is None:
             return None
@@ -129,7 +140,7 @@ class _Linear:
         ]
 
 
-def _shares(projection: Projection, widths: Widths) -> npt.NDArray[np.float64]:
+def _shares(projection: Projection, widths: Widths) -> Floats:
     """Return every bounded cost as a share of its limit."""
     return np.array([c.cost.total(widths) / c.limit for c in projection.constraints])
 
@@ -140,11 +151,28 @@ def _on_budget(projection: Projection, widths: Widths) -> Widths:
     return projection.project(projection.space.ratios(widths))
 
 
-def _within(levels: npt.NDArray[np.int64], now: int, distance: float) -> npt.NDArray[np.int64]:
+def _choices(
+    widths: Widths, space: SearchSpace, curves: Sequence[Curve], radius: float, most: int
+) -> tuple[list[tuple[int, int]], Floats]:
+    """Return (group, width) of the levels within a radius of the present widths, and their losses.
+
+    The radius is a share of the group; of each group there are so many levels at most.
+    """
+    options, losses = [], []
+    for group, (levels, curve) in enumerate(zip(space.levels, curves, strict=True)):
+        near = _within(levels, widths[group], radius * space.sizes[group], most)
+        options += [(group, int(width)) for width in levels[near]]
+        losses += curve[near].tolist()
+    return options, np.array(losses)
+
+
+def _within(
+    levels: npt.NDArray[np.int64], now: int, distance: float, most: int
+) -> npt.NDArray[np.int64]:
     """Return the places of levels no further than a distance, and of the next ones either way."""
     place = int(np.searchsorted(levels, now))
     near = np.flatnonzero(np.abs(levels - now) <= distance)
-    if len(near) > MOST_LEVELS:
-        near = near[np.linspace(0, len(near) - 1, MOST_LEVELS).round().astype(int)]
+    if len(near) > most:
+        near = near[np.linspace(0, len(near) - 1, most).round().astype(int)]
     beside = np.arange(max(place - 1, 0), min(place + 2, len(levels)))
     return np.union1d(near, beside)

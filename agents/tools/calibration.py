@@ -8,17 +8,27 @@ from dataclasses import dataclass
 import numpy as np
 
 from autoprune.agents.base import SearchProblem
+from autoprune.agents.config import Positive
 from autoprune.core.arrays import Floats
 from autoprune.core.policy import Widths
 from autoprune.search_spaces.greedy import Curves, expected_losses
 
-# Standard deviation of a measurement at median distance around the model, relative to the error
-# that was moved; it grows with the root of that error.
-MISFIT = 0.5
-# Standard deviation between one group's scales above and below the centre; 1 is that of a scale.
-BEND = 1.0
-# Of a scale, relative to the mean one: no error comes for free.
-LEAST = 0.02
+
+@dataclass(frozen=True)
+class CalibrationConfig:
+    """How expected losses are calibrated by what was measured.
+
+    Attributes:
+        misfit: standard deviation of a measurement at median distance around the model, relative to
+            the error that was moved; it grows with the root of that error.
+        bend: standard deviation between one group's scales above and below the centre; 1 is that of
+            a scale.
+        least_scale: of a group, relative to the mean one: no error comes for free.
+    """
+
+    misfit: Positive = 0.5
+    bend: Positive = 1.0
+    least_scale: Positive = 0.02
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,9 +53,9 @@ class Regression:
 
 
 class Calibration:
-    """Says what the units of every group are worth in reward, around any centre of the search.
+    """Estimates what the units of every group are worth in reward, around any centre of the search.
 
-    The losses to expect know how a group's loss grows as its units go, but not by what factor it
+    The expected losses say how a group's loss grows as its units go, but not by what factor it
     counts for the reward after repair. So the model is
 
         value(centre) − value(w) = Σ_g scale_g · (loss_g(w_g) − loss_g(centre_g)),
@@ -55,7 +65,8 @@ class Calibration:
     most.
     """
 
-    def __init__(self, problem: SearchProblem) -> None:
+    def __init__(self, problem: SearchProblem, config: CalibrationConfig) -> None:
+        self._config = config
         self._shapes = expected_losses(problem.rankings)
 
     def curves(
@@ -75,7 +86,7 @@ class Calibration:
         rises = [shape - shape[w] for shape, w in zip(self._shapes, centre, strict=True)]
         fit = self._fit(rises, centre, values)
         scales = fit.mean if random is None else fit.draw(random)
-        below, above = np.split(fit.unit * scales.clip(LEAST), 2)
+        below, above = np.split(fit.unit * scales.clip(self._config.least_scale), 2)
         return [
             np.where(rise > 0, rise * b, rise * a)
             for rise, b, a in zip(rises, below, above, strict=True)
@@ -91,11 +102,11 @@ class Calibration:
         moves, losses, sizes = moves[apart], losses[apart], sizes[apart]
         unit = float(np.abs(losses) @ sizes / (sizes @ sizes)) if len(sizes) else 1.0
         unit = unit or 1.0
-        precision = _prior_precision(len(rises))
+        precision = _prior_precision(len(rises), self._config.bend)
         wanted: Floats = precision @ np.ones(len(precision))
         if len(sizes):
-            # A row says what a move costs per error; near moves are told more exactly.
-            weights = np.sqrt(np.median(sizes) / sizes) / MISFIT
+            # A row says what a move costs per error; near moves are known more exactly.
+            weights = np.sqrt(np.median(sizes) / sizes) / self._config.misfit
             signed = np.concatenate([moves.clip(min=0), moves.clip(max=0)], axis=1)
             rows = signed * (weights / sizes)[:, None]
             precision += rows.T @ rows
@@ -104,7 +115,7 @@ class Calibration:
         return Regression(unit, mean, precision)
 
 
-def _prior_precision(groups: int) -> Floats:
-    """Return that of scales around 1, the two of a group alike."""
+def _prior_precision(groups: int, bend: float) -> Floats:
+    """Return the inverse covariance of scales around 1, the two of a group alike."""
     eye = np.eye(groups)
-    return np.eye(2 * groups) + np.block([[eye, -eye], [-eye, eye]]) / BEND**2
+    return np.eye(2 * groups) + np.block([[eye, -eye], [-eye, eye]]) / bend**2

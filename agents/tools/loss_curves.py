@@ -1,4 +1,4 @@
-"""What cutting one group alone loses of the value, at every width, from a few probes."""
+"""Loss of value by cutting one group alone, at every width, from a few probes."""
 
 from __future__ import annotations
 

@@ -8,58 +8,70 @@ from dataclasses import dataclass
 import numpy as np
 
 from autoprune.agents.base import SearchProblem
+from autoprune.agents.config import Count, Positive
+from autoprune.agents.tools.gaussian import Gaussian
 from autoprune.core.arrays import Floats
 from autoprune.core.policy import Widths
 from autoprune.search_spaces.greedy import Curves, expected_losses
 
-# Prior standard deviations: of the logarithm of a group's scale, of the power of its curve, of that
-# of all curves together, and of what may be anything.
-DOUBT, TILT, BENT, ANY = 1.0, 0.3, 0.25, 1e3
-# Of what is measured about the model.
-NOISE = 0.1
+# Prior standard deviation of what may be anything.
+ANY = 1e3
 # No curve bends so much that it hardly rises.
 LEAST_POWER = 0.2
 # Share of the largest loss that every width is taken to lose.
 LEAST = 1e-9
 # Share of the median of rewards below zero that is taken for the best of them.
 LEAST_REWARD = 1e-3
-# Steps of the fit; one that has not converged is good enough.
-STEPS = 30
+
+
+@dataclass(frozen=True)
+class ResponseConfig:
+    """How the reward is modelled: standard deviations of the priors and of the noise.
+
+    Attributes:
+        scale_deviation: of the logarithm of a group's scale.
+        power_deviation: of the power of a group's curve.
+        total_power_deviation: of the power of all curves together.
+        noise: of a measurement around the model.
+        fit_steps: of the fit; one that has not converged is good enough.
+    """
+
+    scale_deviation: Positive = 1.0
+    power_deviation: Positive = 0.3
+    total_power_deviation: Positive = 0.25
+    noise: Positive = 0.1
+    fit_steps: Count = 30
 
 
 @dataclass(frozen=True, eq=False)
-class Belief:
+class FittedResponse:
     """What is known of how the groups' losses add up.
 
     log loss = c + (1 + p) log Σ_g h_g exp(a_g) (curve_g / h_g)^(1 + b_g), where h_g is what the
     curve says of half of the group.
 
     Attributes:
-        curves: the losses to expect, group by group, none of them zero.
-        mean: of c, p, the groups' a and their b, (2 + 2 groups,).
-        covariance: of these.
+        curves: the expected losses, group by group, none of them zero.
+        posterior: of c, p, the groups' a and their b, (2 + 2 groups,).
     """
 
     curves: Curves
-    mean: Floats
-    covariance: Floats
+    posterior: Gaussian
 
-    def rank(self, widths: Sequence[Widths], hope: float) -> list[Widths]:
+    def rank(self, widths: Sequence[Widths], optimism: float) -> list[Widths]:
         """Return widths by rising loss.
 
         Args:
             widths: to rank.
-            hope: standard deviations of what is not known that are counted in favour.
+            optimism: standard deviations that are subtracted from the expected log loss.
         """
-        expected, slopes = _modelled(self.mean, *_at(self.curves, widths))
-        deviation = np.sqrt(np.einsum("ij,jk,ik->i", slopes, self.covariance, slopes))
-        return [widths[i] for i in np.argsort(expected - hope * deviation, kind="stable")]
+        expected, slopes = _modelled(self.posterior.mean, *_at(self.curves, widths))
+        bounds = expected - optimism * self.posterior.deviations(slopes)
+        return [widths[i] for i in np.argsort(bounds, kind="stable")]
 
     def draw(self, random: np.random.Generator) -> Curves:
-        """Return the curves as they might be, each as likely as it is believed."""
-        root = np.linalg.cholesky(self.covariance)
-        point = self.mean + root @ random.standard_normal(len(self.mean))
-        scales, powers = point[2:].reshape(2, -1)
+        """Return curves drawn from the posterior."""
+        scales, powers = self.posterior.draw(random)[2:].reshape(2, -1)
         halves = np.array([curve[len(curve) // 2] for curve in self.curves])
         parts = zip(
             self.curves,
@@ -72,7 +84,7 @@ class Belief:
 
 
 class Response:
-    """Bayesian regression of the reward on the losses to expect.
+    """Bayesian regression of the reward on the expected losses.
 
     Every group's curve is known up to a factor and a power, and so is their sum. The posterior is
     Gaussian around its maximum (Laplace's approximation; MacKay 2003, "Information Theory,
@@ -80,33 +92,36 @@ class Response:
     it is the logarithm that is modelled, of others they themselves, standardised.
     """
 
-    def __init__(self, problem: SearchProblem) -> None:
+    def __init__(self, problem: SearchProblem, config: ResponseConfig) -> None:
+        self._config = config
         curves = [np.maximum(curve, 0.0) for curve in expected_losses(problem.rankings)]
         least = LEAST * (max(float(curve.max()) for curve in curves) or 1.0)
         self._curves = [curve + least for curve in curves]
 
-    def learnt(self, values: Mapping[Widths, float]) -> Belief:
-        """Return what is believed after these rewards; what was before there were any, if none."""
+    def fit(self, values: Mapping[Widths, float]) -> FittedResponse:
+        """Return what is known after some rewards; the prior if there are none."""
         from scipy.optimize import least_squares
 
-        each = np.ones(len(self._curves))
-        pull = 1 / np.array([ANY, BENT, *(DOUBT * each), *(TILT * each)])
+        own, each = self._config, np.ones(len(self._curves))
+        groups = [*(own.scale_deviation * each), *(own.power_deviation * each)]
+        pull = 1 / np.array([ANY, own.total_power_deviation, *groups])
         if len(set(values.values())) < 2:
-            return Belief(self._curves, np.zeros_like(pull), np.diag(pull**-2))
+            prior = Gaussian(np.zeros_like(pull), np.diag(pull**-2))
+            return FittedResponse(self._curves, prior)
         lost, wanted = _at(self._curves, list(values)), _losses(list(values.values()))
 
         def residuals(point: Floats) -> Floats:
-            misfit = (_modelled(point, *lost)[0] - wanted) / NOISE
+            misfit = (_modelled(point, *lost)[0] - wanted) / own.noise
             return np.concatenate([misfit, pull * point])
 
         def slopes(point: Floats) -> Floats:
-            return np.concatenate([_modelled(point, *lost)[1] / NOISE, np.diag(pull)])
+            return np.concatenate([_modelled(point, *lost)[1] / own.noise, np.diag(pull)])
 
         start = np.zeros_like(pull)
         start[0] = np.mean(wanted - _modelled(start, *lost)[0])
-        found = least_squares(residuals, start, jac=slopes, max_nfev=STEPS).x
+        found = least_squares(residuals, start, jac=slopes, max_nfev=own.fit_steps).x
         root = slopes(found)
-        return Belief(self._curves, found, np.linalg.inv(root.T @ root))
+        return FittedResponse(self._curves, Gaussian(found, np.linalg.inv(root.T @ root)))
 
 
 def _at(curves: Curves, widths: Sequence[Widths]) -> tuple[Floats, Floats]:

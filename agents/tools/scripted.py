@@ -1,4 +1,4 @@
-"""Strategies that are written down as the course of their questions."""
+"""Strategies that are written as a generator of batches of candidates."""
 
 from __future__ import annotations
 
@@ -11,32 +11,33 @@ from autoprune.core.policy import Widths
 from autoprune.study.trial import Candidate, Trial
 
 
-class CourseStrategy(Strategy):
-    """Asks what a generator yields; when that goes on, its last questions are answered.
+class ScriptedStrategy(Strategy):
+    """Proposes what a generator yields, batch after batch.
 
-    A question that was asked before, of the same kind, is passed over.
+    The generator goes on once all candidates of its last batch have been evaluated. A candidate
+    that was proposed before, and of the same kind, is left out.
     """
 
-    def __init__(self, problem: SearchProblem) -> None:
-        super().__init__(problem)
+    def start(self, problem: SearchProblem) -> None:
+        """Begin with the first batch."""
         self._values: dict[Widths, float] = {}
         self._asked: set[Candidate] = set()
-        self._questions = self._one_by_one()
+        self._upcoming = self._one_by_one()
 
     @abstractmethod
-    def _course(self) -> Iterator[Iterable[Candidate]]:
-        """Yield all questions, together those that do not depend on each other's answers.
+    def batches(self) -> Iterator[Iterable[Candidate]]:
+        """Yield all candidates, in batches of those that do not depend on each other's values.
 
-        `self._values` holds what was answered, failures left out.
+        `self._values` holds the values so far, failures left out.
         """
 
     def ask(self) -> Candidate | None:
-        """Return the next new question, None at the end of the course."""
-        return next(self._questions, None)
+        """Return the next new candidate, None at the end."""
+        return next(self._upcoming, None)
 
     def _one_by_one(self) -> Iterator[Candidate]:
-        for together in self._course():
-            new = self._new(together)
+        for batch in self.batches():
+            new = self._new(batch)
             candidate = next(new, None)
             while candidate is not None:
                 following = next(new, None)

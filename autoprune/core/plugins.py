@@ -1,4 +1,8 @@
-"""Objects that the user names: `path/to/file.py:name`, `package.module:name`, entry points."""
+"""Components and other objects that the user names, wherever they come from.
+
+These are built-in names, entry points of installed packages, `path/to/file.py:NAME` and
+`package.module:NAME`.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +10,18 @@ import hashlib
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from importlib.machinery import ModuleSpec, PathFinder
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
-from autoprune.errors import AutopruneError, UsageError, did_you_mean, user_code
+from autoprune.errors import AutopruneError, UsageError, did_you_mean, type_of, user_code
+
+Component = TypeVar("Component")
 
 
 def names_object(spec: str) -> bool:
@@ -60,31 +68,114 @@ def load_object(spec: str, what: str) -> Any:
     return getattr(module, name)
 
 
-def is_entry_point(name: str, group: str) -> bool:
-    """Return whether an installed package offers it."""
-    return name in entry_points(group=group).names
+@dataclass(frozen=True)
+class Kind:
+    """A kind of component that users choose by name, or write themselves.
 
-
-def load_plugin(spec: str, what: str, group: str, built_in: Iterable[str]) -> Any:
-    """Import what an entry point's name or an object's spec stands for.
-
-    Args:
-        spec: the name of an entry point, or what `load_object` takes.
-        what: what the object is for; opens every error message.
-        group: of the entry points.
-        built_in: names that would have been right too.
-
-    Raises:
-        UsageError: it names neither, or importing fails.
+    Attributes:
+        what: the word for it; opens every error message ("strategy").
+        group: of the entry points by which installed packages offer theirs.
+        built_in: what comes with autoprune, by name: the object, or the place "package.module:NAME"
+            that it is imported from once it is chosen.
+        special: names that stand for one of these ("auto"); whoever asks resolves them first.
     """
-    entries = {entry.name: entry for entry in entry_points(group=group)}
-    if spec in entries:
-        entry = entries[spec]
-        return load_object(f"{entry.module}:{entry.attr}", f"{what} {spec!r}, entry point")
-    if ":" in spec or spec.endswith(".py"):
-        return load_object(spec, what)
-    known = [*built_in, *entries, "path/to/file.py:NAME"]
-    raise UsageError(f"unknown {what} {spec!r}; {did_you_mean(spec, known)}")
+
+    what: str
+    group: str
+    built_in: Mapping[str, Any]
+    special: tuple[str, ...] = ()
+
+    def is_installed(self, name: str) -> bool:
+        """Return whether a name is one of ours or an installed package's entry point."""
+        return name in self.special or name in self.built_in or name in self._entries
+
+    def check_name(self, spec: str) -> None:
+        """Refuse what can be no component's name; nothing is imported.
+
+        Raises:
+            UsageError: it is neither a name that is installed nor the spec of an object.
+        """
+        if self.is_installed(spec) or spec.endswith(".py"):
+            return
+        family = f"{spec.partition(':')[0]}:"
+        is_misspelt = any(name.startswith(family) for name in self.built_in)
+        if ":" in spec and (names_object(spec) or not is_misspelt):
+            return
+        known = [*self.special, *self.built_in, *self._entries, "path/to/file.py:NAME"]
+        raise UsageError(f"unknown {self.what} {spec!r}; {did_you_mean(spec, known)}")
+
+    def load(self, wanted: Any) -> Any:
+        """Return the object that is meant: what a spec names, or else what is given.
+
+        Args:
+            wanted: a built-in name, the name of an entry point, `path/to/file.py:NAME`,
+                `package.module:NAME`, or the object itself.
+
+        Raises:
+            UsageError: it names nothing, or importing fails.
+        """
+        if not isinstance(wanted, str):
+            return wanted
+        self.check_name(wanted)
+        if wanted in self.built_in:
+            found = self.built_in[wanted]
+            if not isinstance(found, str):
+                return found
+            module, _, name = found.partition(":")
+            return getattr(importlib.import_module(module), name)
+        if (entry := self._entries.get(wanted)) is not None:
+            place = f"{entry.module}:{entry.attr}"
+            return load_object(place, f"{self.what} {wanted!r}, entry point")
+        return load_object(wanted, self.what)
+
+    def make(self, wanted: Any, base: type[Component], *args: Any, **options: Any) -> Component:
+        """Return the component that is meant: an instance, or what a class or function makes.
+
+        Args:
+            wanted: as `load` takes it.
+            base: of which it must be an instance.
+            *args: for what makes it.
+            **options: for what makes it.
+
+        Raises:
+            UsageError: there is none, it cannot be made, or it is something else.
+        """
+        found = self.load(wanted)
+        made = found
+        if isinstance(found, type) or (callable(found) and not isinstance(found, base)):
+            is_ours = isinstance(wanted, str) and wanted in self.built_in
+            made = self._call(partial(found, *args, **options), wanted, trusted=is_ours)
+        elif options:
+            raise UsageError(
+                f"{self.what} {self.name_of(wanted)!r} is an object, made with its options: leave "
+                f"out {', '.join(options)}."
+            )
+        if not isinstance(made, base):
+            raise UsageError(
+                f"{self.what} {self.name_of(wanted)!r} gives {type_of(made)}: it must be a "
+                f"subclass of {base.__module__}.{base.__qualname__}."
+            )
+        return made
+
+    @property
+    def _entries(self) -> dict[str, EntryPoint]:
+        return {entry.name: entry for entry in entry_points(group=self.group)}
+
+    def _call(self, factory: Callable[[], Any], wanted: Any, trusted: bool) -> Any:
+        """Let errors of our own code pass, and say which custom component raises others."""
+        return factory() if trusted else call_factory(factory, self.name_of(wanted), self.what)
+
+    def name_of(self, wanted: Any) -> str:
+        """Return the name that finds a component again: a spec as it is, "module:Name" of others.
+
+        Of a class that is built in, or an instance of it, that is the built-in name.
+        """
+        if isinstance(wanted, str):
+            return wanted
+        named = wanted if hasattr(wanted, "__qualname__") else type(wanted)
+        place = f"{named.__module__}:{named.__qualname__}"
+        ours = (name for name, found in self.built_in.items() if found in (named, place))
+        return next(ours, place)
 
 
 def files_of(spec: str) -> list[Path] | None:

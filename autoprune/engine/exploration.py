@@ -36,7 +36,7 @@ def pose(task: Task, bench: Bench, config: SearchConfig) -> SearchProblem:
         projection=task.projection,
         costs=task.costs,
         rankings=bench.builder.rankings,
-        traits=describe(task.structure),
+        group_features=describe(task.structure),
         trials=config.trials or default_trials(len(task.space), bench.judge_name),
         seed=config.seed,
         workers=config.workers,

@@ -23,7 +23,7 @@ from autoprune.cost.latency.preferred_multiple import favoured_step
 from autoprune.cost.latency.table import LatencyTable, describe_error, describe_noise
 from autoprune.errors import UsageError, first_line
 from autoprune.options.search import AUTO, SearchConfig
-from autoprune.profiling.backends.base import Backend, is_installed, make_backend
+from autoprune.profiling.backends.base import KIND, Backend, make_backend
 from autoprune.profiling.backends.torch import paired_latency_ms
 from autoprune.profiling.journal import Journal, subject
 from autoprune.profiling.profiler import profile
@@ -270,7 +270,7 @@ def backend_here(table: LatencyTable, config: SearchConfig, progress: Progress) 
     if not config.verify_latency:
         return None
     name = config.latency_backend or table.conditions.backend
-    if config.latency_backend is None and not is_installed(name):
+    if config.latency_backend is None and not KIND.is_installed(name):
         progress.note(
             f"the winner will not be measured: the latency table's backend {name!r} is not an "
             f"installed one; if it is yours, give --latency-backend {name}"

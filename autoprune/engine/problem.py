@@ -54,7 +54,7 @@ def check_config(config: SearchConfig) -> None:
                 f"the reward {config.reward!r} needs a budget, e.g. flops=0.5: without one it "
                 "leaves the network whole; accuracy_flops needs none."
             )
-        check_unbounded(config.strategy)
+        check_unbounded(config.strategy, **config.strategy_options)
 
 
 @dataclass(frozen=True, eq=False)

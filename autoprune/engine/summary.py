@@ -65,7 +65,7 @@ class Summary:
         config, outcome = self.config, self._outcome().report()
         return {
             "version": 1,
-            "strategy": config.strategy,
+            "strategy": config.strategy_name,
             "searched_by": self.contest.strategy.name,
             "budget": self._budget(),
             "reward": config.reward,

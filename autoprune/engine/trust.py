@@ -20,13 +20,13 @@ from typing import Any
 from platformdirs import user_state_path
 
 from autoprune import importance
-from autoprune.core.plugins import absolute, absolute_object, files_of, is_entry_point
+from autoprune.agents import registry
+from autoprune.core.plugins import absolute, absolute_object, files_of
 from autoprune.data.sources import FORMS as DATA_FORMS
 from autoprune.errors import UsageError
 from autoprune.evaluation import reward
-from autoprune.importance import IMPORTANCES
 from autoprune.models import MODEL_FORMS
-from autoprune.profiling.backends.base import is_installed
+from autoprune.profiling.backends import base as backends
 
 STATE_FOLDER = "AUTOPRUNE_STATE_DIR"
 """The environment variable that moves the folder of what is remembered."""
@@ -41,10 +41,11 @@ def _form(spec: str) -> str:
 _COMES_INSTALLED: Mapping[str, Callable[[str], bool]] = {
     "model": lambda spec: _form(spec) in MODEL_FORMS,
     "data": lambda spec: _form(spec) in DATA_FORMS,
-    "reward": lambda spec: spec in reward.BUILT_IN or is_entry_point(spec, reward.ENTRY_POINTS),
-    "importance": lambda spec: spec in IMPORTANCES or is_entry_point(spec, importance.ENTRY_POINTS),
+    "reward": reward.KIND.is_installed,
+    "importance": importance.KIND.is_installed,
+    "strategy": registry.KIND.is_installed,
     "evaluate": lambda spec: False,
-    "latency_backend": is_installed,
+    "latency_backend": backends.KIND.is_installed,
 }
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
-from autoprune.core.plugins import load_plugin
+from autoprune.core.plugins import Kind
 from autoprune.errors import RewardError, UsageError, shown, user_code
 from autoprune.evaluation.measurement import Measurement, Scores, number_in
 
@@ -16,7 +16,6 @@ Reward: TypeAlias = Callable[[Measurement], float]
 """Larger is better."""
 
 DEFAULT_REWARD = "kl"
-ENTRY_POINTS = "autoprune.rewards"
 
 
 def negative_kl(measurement: Measurement) -> float:
@@ -98,6 +97,9 @@ BUILT_IN: Mapping[str, BuiltIn] = {
 }
 
 
+KIND = Kind("reward", "autoprune.rewards", BUILT_IN)
+
+
 @dataclass(frozen=True)
 class NamedReward:
     """A reward under the name that its user knows it by."""
@@ -144,22 +146,14 @@ def find_reward(wanted: str | Callable[[Measurement], Any]) -> NamedReward:
     Raises:
         UsageError: there is no such reward, or it cannot be called.
     """
-    if callable(wanted):
-        return NamedReward(_qualified_name(wanted), wanted)
-    if not isinstance(wanted, str):
+    if not (callable(wanted) or isinstance(wanted, str)):
         raise UsageError(f"reward must be a function or the name of one, but got {wanted!r}.")
-    if wanted in BUILT_IN:
-        return NamedReward(wanted, BUILT_IN[wanted].function)
-    found = load_plugin(wanted, "reward", ENTRY_POINTS, BUILT_IN)
-    if not callable(found):
-        kind = type(found).__name__
-        raise UsageError(f"reward {wanted!r} names no function: {kind} is not callable.")
-    return NamedReward(wanted, found)
-
-
-def _qualified_name(function: Callable[..., Any]) -> str:
-    named = function if hasattr(function, "__qualname__") else type(function)
-    return f"{named.__module__}:{named.__qualname__}"
+    found, name = KIND.load(wanted), KIND.name_of(wanted)
+    function = found.function if isinstance(found, BuiltIn) else found
+    if not callable(function):
+        kind = type(function).__name__
+        raise UsageError(f"reward {name!r} names no function: {kind} is not callable.")
+    return NamedReward(name, function)
 
 
 def needs_no_budget(name: str) -> bool:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from autoprune.core.plugins import call_factory, load_plugin
-from autoprune.errors import UsageError
+from autoprune.core.plugins import Kind
 from autoprune.importance.activity import (
     ApozImportance,
     BatchNormImportance,
@@ -44,36 +43,25 @@ IMPORTANCES: dict[str, type[Importance]] = {
         RandomImportance,
     )
 }
-ENTRY_POINTS = "autoprune.importances"
-"""The group of entry points by which installed packages offer criteria of their own."""
+KIND = Kind("importance", "autoprune.importances", IMPORTANCES)
 
 
-def make_importance(name: str) -> Importance:
-    """Return the criterion of that name.
+def make_importance(wanted: str | Importance | type[Importance]) -> Importance:
+    """Return the criterion that is meant.
 
     Args:
-        name: one of `IMPORTANCES`, of an installed entry point, or `path/to/file.py:Class` or
-            `package.module:Class`.
+        wanted: one of `IMPORTANCES`, the name of an installed entry point, `path/to/file.py:Class`,
+            `package.module:Class`, a class, or the criterion itself.
 
     Raises:
         UsageError: there is no such criterion, or what is there is none.
     """
-    if name in IMPORTANCES:
-        return IMPORTANCES[name]()
-    found = load_plugin(name, "importance", ENTRY_POINTS, IMPORTANCES)
-    # An `Importance`, or a class or function that makes one.
-    made = call_factory(found, name, "importance") if callable(found) else found
-    if not isinstance(made, Importance):
-        raise UsageError(
-            f"importance {name!r} gives a {type(made).__name__}: it must be a subclass of "
-            "autoprune.importance.Importance with name and rank(group, evidence)."
-        )
-    return made
+    return KIND.make(wanted, Importance)  # type: ignore[type-abstract]
 
 
 __all__ = [
-    "ENTRY_POINTS",
     "IMPORTANCES",
+    "KIND",
     "Evidence",
     "Importance",
     "Ranking",

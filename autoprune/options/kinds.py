@@ -10,11 +10,11 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from autoprune.agents.registry import KIND as STRATEGIES
 from autoprune.core.budget import UNBOUNDED, Budget
 from autoprune.core.plugins import absolute, absolute_object
 from autoprune.errors import UsageError
 from autoprune.options.option import Kind, Rule
-from autoprune.options.strategies import check_strategy_name
 
 # What random number generators take.
 LARGEST_SEED = 2**32 - 1
@@ -41,9 +41,17 @@ def _budget(value: Any) -> str:
     return text
 
 
-def _strategy(value: Any) -> str:
-    check_strategy_name(_text(value))
-    return _text(value)
+def _component(value: Any) -> Any:
+    """Return the name of a component, or the component itself."""
+    if value is None or isinstance(value, (bool, int, float, list, tuple, Mapping)):
+        raise TypeError
+    return value
+
+
+def _strategy(value: Any) -> Any:
+    if isinstance(value, str):
+        STRATEGIES.check_name(value)
+    return _component(value)
 
 
 def _bound(limit: Any) -> str:
@@ -187,7 +195,8 @@ RUN = Kind("RUN", _path, "a path", absolute=absolute)
 OBJECT = Kind("SPEC", _text, "a text", absolute=absolute_object)
 MODEL = Kind("SPEC", _text, "a text", absolute=_imported("autoprune.models.loading:absolute_model"))
 DATA = Kind("SPEC", _text, "a text", absolute=_imported("autoprune.data:absolute_data"))
-STRATEGY = Kind("NAME", _strategy, "a text")
+COMPONENT = Kind("SPEC", _component, "a text", absolute=absolute_object)
+STRATEGY = Kind("NAME", _strategy, "a text", absolute=absolute_object)
 SWITCH = Kind(None, _switch, "true or false", is_switch=True)
 TWO_WAY_SWITCH = Kind(None, _switch, "true or false", is_switch=True, is_two_way=True)
 WHOLE = Kind("N", _whole, "a whole number", int)

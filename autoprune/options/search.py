@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass
+from dataclasses import MISSING, dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from typing_extensions import TypedDict
 
+from autoprune.agents.registry import KIND as STRATEGY
+from autoprune.agents.registry import options_of as config_of
 from autoprune.core.budget import UNBOUNDED
 from autoprune.errors import UsageError, did_you_mean
 from autoprune.options import kinds
 from autoprune.options.kinds import AUTO
 from autoprune.options.network import Limits
 from autoprune.options.option import Option, Panel, option, options_of
-from autoprune.options.strategies import check_strategy_config, with_strategy_config
+from autoprune.options.strategies import with_strategy_config
+
+if TYPE_CHECKING:
+    from autoprune.agents.base import Strategy
+    from autoprune.importance import Importance
 
 _goal = partial(option, panel=Panel.GOAL)
 _search = partial(option, panel=Panel.SEARCH)
@@ -68,12 +74,12 @@ class SearchConfig(Limits):
         "better), path/to/file.py:function or package.module:function.",
         recalled_with="evaluate",
     )
-    strategy: str = _search(
+    strategy: str | Strategy = _search(  # noqa: RUF009, it declares a field
         AUTO,
         kinds.STRATEGY,
         "Who chooses the widths: auto (default), surrogate, local, ddpg, netadapt, bayes, "
         "knapsack, evolution, sensitivity, global, random, uniform, deep, shallow, rl:ppo, "
-        "rl:sac, rl:td3 or recall (--from).",
+        "rl:sac, rl:td3, recall (--from), path/to/file.py:Class or package.module:Class.",
         is_basic=True,
     )
     strategy_config: Mapping[str, Any] = _search(
@@ -120,9 +126,9 @@ class SearchConfig(Limits):
         rule=kinds.ABOVE_ZERO,
     )
     seed: int = _search(0, kinds.WHOLE, "Seed of all randomness.", is_basic=True, rule=kinds.SEED)
-    importance: str = _repair(
+    importance: str | Importance = _repair(  # noqa: RUF009, it declares a field
         "obs",
-        kinds.OBJECT,
+        kinds.COMPONENT,
         "The criterion: obs (default), lasso, thinet, aofp, nisp, taylor, bn_scale, apoz, "
         "mean_activation, tv_separation, l1, l2, geometric_median, coreset, random, "
         "path/to/file.py:Class or package.module:Class.",
@@ -185,7 +191,6 @@ class SearchConfig(Limits):
     def __post_init__(self) -> None:
         for name, declared in OPTIONS.items():
             declared.check(getattr(self, name))
-        check_strategy_config(self.strategy, self.strategy_config)
         if self.max_drop is not None and self.budget != UNBOUNDED:
             raise UsageError("max-drop stands instead of a budget: give one of them.")
         if self.minimize is not None and self.max_drop is None:
@@ -223,17 +228,29 @@ class SearchConfig(Limits):
         return cls(**plain)
 
     @property
+    def strategy_name(self) -> str:
+        """The name that finds the strategy again."""
+        return STRATEGY.name_of(self.strategy)
+
+    @property
     def strategy_options(self) -> dict[str, Any]:
-        """Options that only certain strategies take; None where they were not given."""
-        return {"sampler": self.sampler, "agent": self.agent, "from_run": self.from_run}
+        """The options of the strategy, by field of its config; None where they were not given."""
+        flags = {"sampler": self.sampler, "agent": self.agent, "from_run": self.from_run}
+        return {**flags, **self.strategy_config}
 
     def to_mapping(self) -> dict[str, Any]:
         """Return plain values, as in config.toml; those that say nothing are left out."""
-        values = {key: value for key, value in asdict(self).items() if value is not None}
-        lists = {key: list(value) for key, value in values.items() if isinstance(value, tuple)}
-        if not self.strategy_config:
+        from autoprune.importance import KIND as IMPORTANCE  # it imports PyTorch
+
+        values = {name: getattr(self, name) for name in OPTIONS}
+        if not isinstance(self.strategy, (str, type)):
+            values["strategy_config"] = config_of(self.strategy)
+        values["strategy"] = self.strategy_name
+        values["importance"] = IMPORTANCE.name_of(self.importance)
+        values |= {key: list(value) for key, value in values.items() if isinstance(value, tuple)}
+        if not values["strategy_config"]:
             del values["strategy_config"]
-        return {**values, **lists}
+        return {key: value for key, value in values.items() if value is not None}
 
 
 OPTIONS: Mapping[str, Option] = options_of(SearchConfig)
@@ -257,7 +274,7 @@ class SearchOptions(TypedDict, total=False):
     budget: str | Mapping[str, float | str] | None
     max_drop: float | None
     minimize: str | None
-    strategy: str | Mapping[str, Mapping[str, Any]]
+    strategy: str | Strategy | type[Strategy] | Mapping[str, Mapping[str, Any]]
     strategy_config: Mapping[str, Any]
     sampler: str | None
     agent: str | os.PathLike[str] | None
@@ -266,7 +283,7 @@ class SearchOptions(TypedDict, total=False):
     time: float | str | None
     workers: int
     seed: int
-    importance: str
+    importance: str | Importance | type[Importance]
     recover: float | str | None
     train_frozen: bool
     repair_memory: int | str | None

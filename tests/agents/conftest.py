@@ -14,7 +14,7 @@ from autoprune.agents.base import SearchProblem, Strategy
 from autoprune.core.policy import Widths
 from autoprune.cost.model import CostModel
 from autoprune.importance import Ranking
-from autoprune.search_spaces.group_features import GroupTraits
+from autoprune.search_spaces.group_features import GroupFeatures
 from autoprune.search_spaces.keep_ratio import SearchSpace
 from autoprune.search_spaces.projection import Constraint, Projection
 from autoprune.study.trial import Trial
@@ -109,7 +109,7 @@ def make_toy() -> MakeToy:
                 projection=Projection(space, bounds if bounded else []),
                 costs=models,
                 rankings=rankings,
-                traits=[GroupTraits()] * len(sizes),
+                group_features=[GroupFeatures()] * len(sizes),
                 trials=trials,
                 seed=seed,
             ),
@@ -176,13 +176,11 @@ def play() -> Play:
 @pytest.fixture(scope="session")
 def taught(make_toy: MakeToy, play: Play, tmp_path_factory: pytest.TempPathFactory) -> str:
     """Where an agent is that learnt a few episodes on a network of four groups: an odd taste."""
-    from autoprune.agents.ddpg import agent
+    from autoprune.agents.ddpg.agent import DdpgStrategy
 
     folder = tmp_path_factory.mktemp("taught")
     toy = make_toy([9, 14, 12, 8], seed=3)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(agent, "UPDATES", 20)
-        teacher = agent.DdpgStrategy(toy.problem)
-        play(teacher, lambda widths: float(widths[2] - widths[0]), 12)
+    teacher = DdpgStrategy(updates=20).started(toy.problem)
+    play(teacher, lambda widths: float(widths[2] - widths[0]), 12)
     teacher.save(folder)
     return str(folder)

@@ -4,8 +4,8 @@ from statistics import median
 from typing import Any
 
 from autoprune.agents.evolution import EvolutionStrategy
-from autoprune.agents.global_ranking import warm_starts
 from autoprune.agents.registry import make_strategy
+from autoprune.agents.tools.warm_starts import warm_starts
 
 
 def best(make_toy: Any, play: Any, name: str, seed: int) -> float:
@@ -20,11 +20,13 @@ def test_beats_random_search(make_toy: Any, play: Any) -> None:
 
 def test_starts_from_what_is_known(make_toy: Any, play: Any) -> None:
     toy = make_toy([12, 7, 9])
-    asked = [t.candidate.widths for t in play(EvolutionStrategy(toy.problem), toy.value, 2)]
+    asked = [
+        t.candidate.widths for t in play(EvolutionStrategy().started(toy.problem), toy.value, 2)
+    ]
     assert asked == warm_starts(toy.problem)
 
 
 def test_a_small_space_is_searched_to_its_best(make_toy: Any, play: Any) -> None:
     toy = make_toy([4, 4, 4], has_errors=False)
-    trials = play(EvolutionStrategy(toy.problem), toy.value, 100)
+    trials = play(EvolutionStrategy().started(toy.problem), toy.value, 100)
     assert max(t.value for t in trials) == toy.optimum()

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from autoprune.agents.global_ranking import GlobalStrategy, threshold
 from autoprune.errors import UsageError
 from autoprune.importance import Ranking
-from autoprune.search_spaces.greedy import _cut, descend, least_loss
+from autoprune.search_spaces.greedy import _cut, greedy_cut, least_loss
 from autoprune.study.trial import Candidate
 
 
@@ -55,7 +55,7 @@ def test_the_cheapest_cut_is_always_next(seed: int, keep: float, make_toy: Any) 
         excess = projection.excess(widths)
         cuts = [_cut(widths, g, curve, projection, excess) for g, curve in enumerate(curves)]
         widths = min(cut for cut in cuts if cut is not None)[1]
-    assert descend(tuple(sizes), curves, projection) == widths
+    assert greedy_cut(tuple(sizes), curves, projection) == widths
 
 
 @pytest.mark.parametrize("step", [1, 4])
@@ -79,7 +79,7 @@ def test_a_plateau_of_errors_is_cut_through(make_toy: Any) -> None:
 
 def test_needs_errors(make_toy: Any) -> None:
     with pytest.raises(UsageError, match="'global' needs an importance with error curves"):
-        GlobalStrategy(make_toy([8, 8], has_errors=False).problem)
+        GlobalStrategy().started(make_toy([8, 8], has_errors=False).problem)
 
 
 def scored(toy: Any, *scores: list[float]) -> Any:
@@ -100,7 +100,7 @@ def test_one_threshold_over_all_scores(make_toy: Any) -> None:
         at_limit = [tuple(sum(s > t for s in own) for own in scores) for t in limits]
         cut = next(w for w in at_limit if problem.projection.fits(tuple(max(x, 1) for x in w)))
         assert all(w >= c for w, c in zip(widths, cut, strict=True))
-        assert GlobalStrategy(problem).ask() == Candidate(widths)
+        assert GlobalStrategy().started(problem).ask() == Candidate(widths)
 
 
 def test_threshold_of_equal_scores_and_generous_budgets(make_toy: Any) -> None:

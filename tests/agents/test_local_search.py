@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from autoprune.agents.ddpg.agent import TRUST, DdpgStrategy
-from autoprune.agents.global_ranking import warm_starts
+from autoprune.agents.ddpg.agent import DdpgStrategy
 from autoprune.agents.local_search import LocalSearchStrategy
 from autoprune.agents.registry import check_strategy, make_strategy
 from autoprune.agents.tools.moves import narrow
+from autoprune.agents.tools.warm_starts import warm_starts
 from autoprune.errors import RunError
 
 
@@ -19,7 +19,8 @@ def test_it_begins_with_the_agents_advice_and_the_warm_starts(
     make_toy: Any, play: Any, taught: str
 ) -> None:
     toy = make_toy([16, 12, 10, 14])
-    advice = DdpgStrategy(toy.problem, agent=taught)._play(0.0, TRUST)
+    agent = DdpgStrategy(agent=taught).started(toy.problem)
+    advice = agent._play(0.0, agent.config.trust)
     starts = warm_starts(toy.problem)
     assert advice not in starts
     strategy = make_strategy("local", toy.problem, agent=taught)
@@ -32,7 +33,7 @@ def test_it_begins_with_the_agents_advice_and_the_warm_starts(
 def test_swaps_are_around_the_best(make_toy: Any, play: Any) -> None:
     """One group grows, another pays; what is left of the budget may widen others."""
     toy = make_toy([16, 12, 10, 14], trials=60)
-    trials = play(LocalSearchStrategy(toy.problem), toy.value, 20)
+    trials = play(LocalSearchStrategy().started(toy.problem), toy.value, 20)
     first = len(warm_starts(toy.problem))
     for number in range(first, len(trials)):
         before = trials[:number]
@@ -44,7 +45,7 @@ def test_swaps_are_around_the_best(make_toy: Any, play: Any) -> None:
 @pytest.mark.parametrize("has_errors", [True, False])
 def test_it_finds_a_known_optimum(has_errors: bool, make_toy: Any, play: Any) -> None:
     toy = make_toy([12, 8, 10, 12], has_errors=has_errors, trials=120)
-    best = max(t.value for t in play(LocalSearchStrategy(toy.problem), toy.value, 120))
+    best = max(t.value for t in play(LocalSearchStrategy().started(toy.problem), toy.value, 120))
     uniform = toy.value(toy.problem.projection.project([1.0] * 4))
     assert (toy.optimum() - best) / (toy.optimum() - uniform) <= 0.02
 
@@ -65,7 +66,7 @@ def test_a_group_pays_at_a_quick_width_where_its_narrowest_is_slow(
 
 def test_it_goes_on_where_costs_go_up_and_down(make_toy: Any, stairs: Any, play: Any) -> None:
     toy = make_toy([16, 10, 8, 12], costs=[stairs], keep=0.6, trials=40)
-    trials = play(LocalSearchStrategy(toy.problem), toy.value, 40)
+    trials = play(LocalSearchStrategy().started(toy.problem), toy.value, 40)
     assert len(trials) == 40
     best = max(t.value for t in trials)
     assert best > max(trial.value for trial in trials[:2])

@@ -10,10 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autoprune.agents import netadapt
 from autoprune.agents.netadapt import (
-    DECAY,
-    OVERHEAD,
+    NetAdaptConfig,
     NetAdaptStrategy,
     plan,
     shares_enough,
@@ -56,7 +54,7 @@ def test_finds_the_enumerated_optimum(
 ) -> None:
     toy = make_toy(sizes, keep=keep)
     value = entangled(toy)
-    trials = play(NetAdaptStrategy(problem_of(toy, 60)), value, 60)
+    trials = play(NetAdaptStrategy().started(problem_of(toy, 60)), value, 60)
     assert best(trials) == pytest.approx(max(map(value, toy.candidates())), rel=0.02)
 
 
@@ -78,7 +76,8 @@ def test_more_trials_give_more(make_toy: Any, play: Any) -> None:
     for trials in (12, 40, 120):
         toys = [make_toy([16] * 6, seed=seed) for seed in SEEDS]
         found = [
-            best(play(NetAdaptStrategy(problem_of(t, trials)), entangled(t), trials)) for t in toys
+            best(play(NetAdaptStrategy().started(problem_of(t, trials)), entangled(t), trials))
+            for t in toys
         ]
         values.append(median(found))
     assert values == sorted(values) and values[0] < values[-1]
@@ -87,19 +86,19 @@ def test_more_trials_give_more(make_toy: Any, play: Any) -> None:
 def test_bounds_of_the_steps_decay(make_toy: Any, widest: Any, chain: Any) -> None:
     """168 MACs and 8 bytes; both bounds reach their half together, the second step takes 0.9."""
     toy = make_toy([8, 8], costs=[chain, widest])
-    first, second = step_bounds(toy.problem.projection, (8, 8), 3)
+    first, second = step_bounds(toy.problem.projection, (8, 8), 3, 0.9)
     shares = [1 / 2.71, 1.9 / 2.71]
     for step, share in zip((first, second), shares, strict=True):
         limits = [constraint.limit for constraint in step.constraints]
         assert limits == pytest.approx([168 - 84 * share, 8 - 4 * share])
     removed = np.diff([0.0, *shares, 1.0])
-    assert removed[1:] / removed[:-1] == pytest.approx([DECAY, DECAY])
+    assert removed[1:] / removed[:-1] == pytest.approx([0.9, 0.9])
 
 
 def test_a_bound_that_holds_already_stays(make_toy: Any, widest: Any, chain: Any) -> None:
     toy = make_toy([8, 8])
     loose = Projection(toy.problem.space, [Constraint(chain, 84.0), Constraint(widest, 20.0)])
-    assert [step.constraints[1].limit for step in step_bounds(loose, (8, 8), 4)] == [20.0] * 3
+    assert [step.constraints[1].limit for step in step_bounds(loose, (8, 8), 4, 0.9)] == [20.0] * 3
 
 
 def test_one_group_just_meets_the_bound(make_toy: Any, chain: Any, widest: Any) -> None:
@@ -114,20 +113,17 @@ def test_one_group_just_meets_the_bound(make_toy: Any, chain: Any, widest: Any) 
     assert narrow((8, 7), 0, Projection(space, [Constraint(widest, 7.0)])) == (7, 7)
 
 
-@pytest.fixture
-def always_based(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every step names its base, so that its proposals can be told from others."""
-    monkeypatch.setattr(netadapt, "shares_enough", lambda proposals, base: True)
+# Every step names its base, so that its proposals can be told from others.
+ALWAYS_BASED = NetAdaptConfig(overhead=-1e9)
 
 
 def test_a_base_is_named_where_proposals_share_more_than_it_costs() -> None:
     base = (8, 8, 8, 8)
     last, third, first = (8, 8, 8, 7), (8, 8, 7, 8), (7, 8, 8, 8)
-    assert OVERHEAD == 0.5
     # 0.75 + 0.5 of a forward pass is shared, and the base alone costs one.
-    assert not shares_enough([first, third, last], base)
-    assert shares_enough([first, third, last, last], base)
-    assert not shares_enough([first] * 100, base)
+    assert not shares_enough([first, third, last], base, 0.5)
+    assert shares_enough([first, third, last, last], base, 0.5)
+    assert not shares_enough([first] * 100, base, 0.5)
 
 
 def descent(trials: list[Trial]) -> list[tuple[Widths, list[Widths]]]:
@@ -140,7 +136,6 @@ def descent(trials: list[Trial]) -> list[tuple[Widths, list[Widths]]]:
     ]
 
 
-@pytest.mark.usefixtures("always_based")
 @pytest.mark.parametrize("kinds", [["chain"], ["chain", "widest"], ["widest"]], ids="+".join)
 def test_steps_go_down_to_the_budget(
     kinds: list[str], make_toy: Any, play: Any, request: pytest.FixtureRequest
@@ -148,13 +143,13 @@ def test_steps_go_down_to_the_budget(
     costs = [request.getfixturevalue(kind) for kind in kinds]
     toy = make_toy([16, 12, 16, 12], costs=costs, keep=0.4)
     problem = problem_of(toy, 60)
-    trials = play(NetAdaptStrategy(problem), entangled(toy), 60)
+    trials = play(NetAdaptStrategy(ALWAYS_BASED).started(problem), entangled(toy), 60)
     projection, dense = problem.projection, problem.space.sizes
-    steps, count = plan(60, 4)
+    steps, count = plan(60, 4, ALWAYS_BASED)
     down = [(base, ps) for base, ps in descent(trials) if not projection.fits(base)]
     assert 3 <= len(down) <= steps and down[0][0] == dense
 
-    bounds = iter([*step_bounds(projection, dense, steps), projection])
+    bounds = iter([*step_bounds(projection, dense, steps, 0.9), projection])
     for base, proposals in down:
         # A step that its forerunner took along is left out.
         bound = next(b for b in bounds if not b.fits(base))
@@ -175,10 +170,9 @@ def test_steps_go_down_to_the_budget(
         assert not any(up and projection.fits(up) for up in ups)
 
 
-@pytest.mark.usefixtures("always_based")
 def test_bases_were_measured(make_toy: Any, play: Any) -> None:
     toy = make_toy([12, 7, 9])
-    trials = play(NetAdaptStrategy(problem_of(toy, 40)), toy.value, 40)
+    trials = play(NetAdaptStrategy(ALWAYS_BASED).started(problem_of(toy, 40)), toy.value, 40)
     seen: set[Widths] = set()
     for trial in trials:
         assert trial.candidate.base is None or trial.candidate.base in seen
@@ -187,7 +181,7 @@ def test_bases_were_measured(make_toy: Any, play: Any) -> None:
 
 def test_probes_are_over_the_budget_and_candidates_are_not(make_toy: Any, play: Any) -> None:
     toy = make_toy([12, 7, 9], keep=0.3)
-    trials = play(NetAdaptStrategy(problem_of(toy, 60)), toy.value, 60)
+    trials = play(NetAdaptStrategy().started(problem_of(toy, 60)), toy.value, 60)
     kinds = [trial.candidate.kind for trial in trials]
     assert kinds == [
         "candidate" if toy.problem.projection.fits(trial.candidate.widths) else "probe"
@@ -196,11 +190,11 @@ def test_probes_are_over_the_budget_and_candidates_are_not(make_toy: Any, play: 
     assert kinds.count("probe") >= 5
 
 
-@pytest.mark.usefixtures("always_based")
 def test_the_proposal_that_loses_least_per_cost_is_kept(make_toy: Any, play: Any) -> None:
     """Whatever the curves say, layer 2 is free, so that the next step starts from its cut."""
     toy = make_toy([16, 16, 16], has_errors=False)
-    trials = play(NetAdaptStrategy(problem_of(toy, 100)), lambda w: 1.0 * (w[0] == w[1] == 16), 12)
+    strategy = NetAdaptStrategy(ALWAYS_BASED).started(problem_of(toy, 100))
+    trials = play(strategy, lambda w: 1.0 * (w[0] == w[1] == 16), 12)
     (_, proposals), (base, _), *_ = descent(trials)
     assert (16, 16, base[2]) == base and base in proposals
 
@@ -214,7 +208,9 @@ def test_goes_on_without_some_answers(failing: str, make_toy: Any, play: Any) ->
         "one layer's": lambda w: w[1] < 7,
     }[failing]
     trials = play(
-        NetAdaptStrategy(problem_of(toy, 60)), lambda w: None if fails(w) else toy.value(w), 60
+        NetAdaptStrategy().started(problem_of(toy, 60)),
+        lambda w: None if fails(w) else toy.value(w),
+        60,
     )
     able = [widths for widths in toy.candidates() if not fails(widths)]
     assert best(trials) == pytest.approx(max(map(toy.value, able)), rel=0.1)
@@ -223,7 +219,7 @@ def test_goes_on_without_some_answers(failing: str, make_toy: Any, play: Any) ->
 def test_ends_when_nothing_is_left(make_toy: Any, play: Any) -> None:
     for sizes in ([3, 3], [20], [2]):
         toy = make_toy(sizes, keep=0.6)
-        strategy = NetAdaptStrategy(problem_of(toy, 400))
+        strategy = NetAdaptStrategy().started(problem_of(toy, 400))
         trials = play(strategy, toy.value, 400)
         assert len(trials) < 400 and strategy.ask() is None
         assert best(trials) == toy.optimum()
@@ -231,10 +227,10 @@ def test_ends_when_nothing_is_left(make_toy: Any, play: Any) -> None:
 
 def test_effort_grows_with_trials() -> None:
     for groups in (1, 10, 50):
-        plans = [plan(trials, groups) for trials in (1, 10, 40, 100, 400, 2000)]
+        plans = [plan(trials, groups, NetAdaptConfig()) for trials in (1, 10, 40, 100, 400, 2000)]
         assert plans == sorted(plans)
         assert all(1 <= steps and 2 <= count <= max(groups + 1, 2) for steps, count in plans)
-    steps, count = plan(100, 10)
+    steps, count = plan(100, 10, NetAdaptConfig())
     assert 25 <= steps * count <= 35
 
 

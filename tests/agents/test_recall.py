@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from autoprune.agents.recall import NEAREST
+from autoprune.agents.recall import RecallConfig
 from autoprune.agents.registry import check_strategy, make_strategy
 from autoprune.errors import RunError, UsageError
 
 SIZES = (20, 30, 40)
+NEAREST = RecallConfig().nearest
 
 
 def _run(folder: Path, *widths: tuple[int, ...]) -> str:

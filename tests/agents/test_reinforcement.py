@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from autoprune.agents.registry import make_strategy
-from autoprune.agents.reinforcement import MOST_FOLDED, PpoStrategy, Td3Strategy
+from autoprune.agents.reinforcement import PpoStrategy, Td3Strategy
 from autoprune.errors import AutopruneError
 from autoprune.study.trial import Trial
 
@@ -22,7 +22,7 @@ def test_global_randomness_is_left_alone(make_toy: Any, play: Any) -> None:
         random.seed(1), np.random.seed(2), torch.manual_seed(3)
         if disturbed:
             torch.rand(5), np.random.rand(5), random.random()
-        strategy = Td3Strategy(make_toy([12, 7, 9]).problem)
+        strategy = Td3Strategy().started(make_toy([12, 7, 9]).problem)
         asked.append([t.candidate.widths for t in play(strategy, lambda w: -float(sum(w)), 5)])
         if not disturbed:
             drawn = [random.random(), np.random.rand(), float(torch.rand(()))]
@@ -32,7 +32,7 @@ def test_global_randomness_is_left_alone(make_toy: Any, play: Any) -> None:
 
 
 def test_the_thread_ends_with_the_strategy(make_toy: Any, play: Any) -> None:
-    strategy = PpoStrategy(make_toy([12, 7, 9]).problem)
+    strategy = PpoStrategy().started(make_toy([12, 7, 9]).problem)
     play(strategy, lambda widths: -1.0, 3)
     thread = strategy._thread
     assert thread.is_alive()
@@ -52,7 +52,7 @@ def test_an_algorithm_that_fails_says_so(make_toy: Any, monkeypatch: pytest.Monk
 
 
 def test_what_failed_is_never_worth_more_than_what_did_not(make_toy: Any) -> None:
-    strategy, failed = Td3Strategy(make_toy([12, 7, 9]).problem), None
+    strategy, failed = Td3Strategy().started(make_toy([12, 7, 9]).problem), None
     for value in (None, -2.0, -1.0, None, -5.0):
         candidate = strategy.ask()
         assert candidate is not None
@@ -68,11 +68,11 @@ def test_what_failed_is_never_worth_more_than_what_did_not(make_toy: Any) -> Non
 def test_an_algorithm_that_has_made_up_its_mind_is_done(make_toy: Any) -> None:
     """Known widths are answered by the strategy, so often and no oftener."""
     toy = make_toy([2, 2], keep=1.0)
-    strategy, asked = PpoStrategy(toy.problem), []
+    strategy, asked = PpoStrategy().started(toy.problem), []
     while (candidate := strategy.ask()) is not None:
         asked.append(candidate.widths)
         strategy.tell(Trial(candidate, -1.0))
-        assert len(asked) < MOST_FOLDED
+        assert len(asked) < strategy.config.most_repeats
     assert len(set(asked)) == len(asked)
 
 

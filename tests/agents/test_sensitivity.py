@@ -9,7 +9,7 @@ from autoprune.agents.sensitivity import SensitivityStrategy
 
 
 def candidates(toy: Any, play: Any, trials: int) -> list[Any]:
-    strategy = SensitivityStrategy(replace(toy.problem, trials=trials))
+    strategy = SensitivityStrategy().started(replace(toy.problem, trials=trials))
     played = play(strategy, toy.value, trials)
     uniform, *others = (t.candidate.widths for t in played if t.candidate.kind == "candidate")
     return others or [uniform]

@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from autoprune.agents.global_ranking import warm_starts
 from autoprune.agents.surrogate import SurrogateStrategy
-from autoprune.agents.tools.response import Response
+from autoprune.agents.tools.response import Response, ResponseConfig
+from autoprune.agents.tools.warm_starts import warm_starts
 from autoprune.core.policy import Widths
 from autoprune.importance import Ranking
 from autoprune.search_spaces.greedy import expected_losses
+
+PRIORS = ResponseConfig()
 
 
 def random_widths(problem: Any, count: int, seed: int = 0) -> list[Widths]:
@@ -39,18 +41,18 @@ def test_the_groups_factors_are_learnt(make_toy: Any) -> None:
     problem = make_toy([16, 12, 10, 14]).problem
     value = losing(problem, [4.0, 0.3, 1.0, 0.5], 0.8)
     seen, new = random_widths(problem, 60), random_widths(problem, 40, seed=1)
-    belief = Response(problem).learnt({widths: value(widths) for widths in seen})
-    ranked = [value(widths) for widths in belief.rank(new, 0.0)]
+    fitted = Response(problem, PRIORS).fit({widths: value(widths) for widths in seen})
+    ranked = [value(widths) for widths in fitted.rank(new, 0.0)]
     assert spearmanr(ranked, np.arange(len(ranked))).statistic < -0.98
     # What has never varied is not known: the scales are, beside each other, and so is the power.
-    scales = belief.mean[2:6] - belief.mean[2]
+    scales = fitted.posterior.mean[2:6] - fitted.posterior.mean[2]
     assert np.allclose(scales, np.log([1.0, 0.3 / 4, 1 / 4, 0.5 / 4]), atol=0.5)
 
 
 def test_before_anything_is_known_the_curves_decide(make_toy: Any) -> None:
     problem = make_toy([16, 12, 10, 14]).problem
     new = random_widths(problem, 40)
-    ranked = Response(problem).learnt({}).rank(new, 0.0)
+    ranked = Response(problem, PRIORS).fit({}).rank(new, 0.0)
     losses = [losing(problem, [1.0] * 4, 1.0)(widths) for widths in ranked]
     assert losses == sorted(losses, reverse=True)
 
@@ -60,21 +62,21 @@ def test_what_little_is_known_of_gets_the_benefit_of_the_doubt(make_toy: Any) ->
     problem = make_toy([12, 12, 12]).problem
     value = losing(problem, [1.0, 1.0, 1.0], 1.0)
     values = {(w, 12, 12): value((w, 12, 12)) for w in range(2, 12)}
-    belief = Response(problem).learnt(values)
+    fitted = Response(problem, PRIORS).fit(values)
     known, unknown = (4, 12, 12), (12, 12, 4)
-    assert belief.rank([known, unknown], 5.0)[0] == unknown
+    assert fitted.rank([known, unknown], 5.0)[0] == unknown
 
 
 def test_curves_are_drawn_as_they_may_be(make_toy: Any) -> None:
     """Less and less unlike each other the more is known; as deep as what is expected."""
     problem = make_toy([16, 12, 10, 14]).problem
     value = losing(problem, [4.0, 0.3, 1.0, 0.5], 1.0)
-    response, spreads = Response(problem), []
+    response, spreads = Response(problem, PRIORS), []
     for count in (0, 10, 100):
         seen = random_widths(problem, count)
-        belief = response.learnt({widths: value(widths) for widths in seen})
+        fitted = response.fit({widths: value(widths) for widths in seen})
         random = np.random.default_rng(0)
-        halves = [[curve[len(curve) // 2] for curve in belief.draw(random)] for _ in range(200)]
+        halves = [[curve[len(curve) // 2] for curve in fitted.draw(random)] for _ in range(200)]
         shares = np.log(halves)
         spreads.append((shares - shares.mean(1, keepdims=True)).std(0).mean())
     assert spreads[0] > 1.5 * spreads[1] > 1.5 * spreads[2]
@@ -84,15 +86,17 @@ def test_curves_are_drawn_as_they_may_be(make_toy: Any) -> None:
 def test_rewards_above_zero_are_learnt_as_they_are(rewards: list[float], make_toy: Any) -> None:
     problem = make_toy([16, 12]).problem
     values = dict(zip([(4, 12), (8, 12), (16, 12)], rewards, strict=True))
-    ranked = Response(problem).learnt(values).rank([(3, 12), (15, 12), (9, 12)], 0.0)
+    ranked = Response(problem, PRIORS).fit(values).rank([(3, 12), (15, 12), (9, 12)], 0.0)
     assert ranked == [(15, 12), (9, 12), (3, 12)]
 
 
 @pytest.mark.parametrize("values", [{(4, 4): -1.0}, {(4, 4): -1.0, (5, 4): -1.0, (6, 6): -1.0}])
 def test_equal_answers_teach_nothing(values: dict[Widths, float], make_toy: Any) -> None:
     problem = make_toy([16, 12]).problem
-    before, after = (Response(problem).learnt(known) for known in ({}, values))
-    assert (before.mean == after.mean).all() and (before.covariance == after.covariance).all()
+    before, after = (Response(problem, PRIORS).fit(known) for known in ({}, values))
+    assert (before.posterior.mean == after.posterior.mean).all() and (
+        before.posterior.covariance == after.posterior.covariance
+    ).all()
 
 
 @pytest.mark.parametrize("best", [-1e-300, -1e-12, -1e-3])
@@ -102,7 +106,7 @@ def test_one_perfect_answer_does_not_turn_the_ranking_round(best: float, make_to
     values = {widths: value(widths) for widths in random_widths(problem, 40)}
     values[max(values, key=values.__getitem__)] = best
     new = random_widths(problem, 40, seed=1)
-    ranked = [value(widths) for widths in Response(problem).learnt(values).rank(new, 0.0)]
+    ranked = [value(widths) for widths in Response(problem, PRIORS).fit(values).rank(new, 0.0)]
     assert spearmanr(ranked, np.arange(len(ranked))).statistic < -0.8
 
 
@@ -111,17 +115,19 @@ def test_errors_of_a_custom_criterion_may_be_anything(make_toy: Any) -> None:
     odd = [Ranking(r.order, tuple(-e for e in r.errors)) for r in problem.rankings]
     flat = [Ranking(r.order, (0.0,) * len(r.errors)) for r in problem.rankings]
     for rankings in (odd, flat):
-        response = Response(replace(problem, rankings=rankings))
+        response = Response(replace(problem, rankings=rankings), PRIORS)
         values = {(4, 12): -0.3, (16, 2): -0.2, (9, 7): -0.1}
-        belief = response.learnt(values)
-        assert sorted(belief.rank(list(values), 0.5)) == sorted(values)
-        assert all(np.isfinite(c).all() for c in belief.draw(np.random.default_rng(0)))
+        fitted = response.fit(values)
+        assert sorted(fitted.rank(list(values), 0.5)) == sorted(values)
+        assert all(np.isfinite(c).all() for c in fitted.draw(np.random.default_rng(0)))
 
 
 def test_it_begins_with_the_warm_starts(make_toy: Any, play: Any) -> None:
     toy = make_toy([16, 12, 10, 14], trials=60)
     starts = warm_starts(toy.problem)
-    asked = [t.candidate.widths for t in play(SurrogateStrategy(toy.problem), toy.value, 20)]
+    asked = [
+        t.candidate.widths for t in play(SurrogateStrategy().started(toy.problem), toy.value, 20)
+    ]
     assert asked[: len(starts)] == starts
     assert all(toy.problem.projection.fits(widths) for widths in asked)
 
@@ -129,6 +135,6 @@ def test_it_begins_with_the_warm_starts(make_toy: Any, play: Any) -> None:
 @pytest.mark.parametrize("has_errors", [True, False])
 def test_it_finds_a_known_optimum(has_errors: bool, make_toy: Any, play: Any) -> None:
     toy = make_toy([12, 8, 10, 12], has_errors=has_errors, trials=60)
-    best = max(t.value for t in play(SurrogateStrategy(toy.problem), toy.value, 60))
+    best = max(t.value for t in play(SurrogateStrategy().started(toy.problem), toy.value, 60))
     uniform = toy.value(toy.problem.projection.project([1.0] * 4))
     assert (toy.optimum() - best) / (toy.optimum() - uniform) <= 0.02

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from autoprune.agents.registry import make_strategy
-from autoprune.agents.uniform import STEEPEST
+from autoprune.agents.uniform import DeepStrategy
 
 
 def test_uniform_keeps_one_ratio_everywhere(make_toy: Any) -> None:
@@ -17,6 +17,9 @@ def test_uniform_keeps_one_ratio_everywhere(make_toy: Any) -> None:
     ratios = toy.problem.space.ratios(candidate.widths)
     assert max(ratios) - min(ratios) < 1.5 / 40
     assert math.isclose(ratios.mean(), 0.5, abs_tol=0.05)
+
+
+STEEPEST = DeepStrategy.config.last
 
 
 @pytest.mark.parametrize(("name", "ends"), [("deep", (1, STEEPEST)), ("shallow", (STEEPEST, 1))])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +35,16 @@ def images():
 
 class Measure:
     pass
+
+class Chooser:
+    pass
 """
 SPECS = {
     "model": "network",
     "data": "images",
     "reward": "negative_kl",
     "importance": "L1Importance",
+    "strategy": "Chooser",
     "latency_backend": "Measure",
     "evaluate": "negative_kl",
 }
@@ -76,6 +81,7 @@ def runs_nothing(done: Any, option: str, name: str) -> None:
         *(("data", command) for command in ("evaluate", "from", "resume", "config")),
         *(("reward", command) for command in ("resume", "config")),
         *(("importance", command) for command in ("from", "resume", "config")),
+        *(("strategy", command) for command in ("resume", "config")),
         *(("latency_backend", command) for command in ("from", "resume", "config")),
         *(("evaluate", command) for command in ("evaluate", "from", "resume", "config")),
     ],
@@ -228,6 +234,7 @@ def test_a_state_folder_that_cannot_be_written_stops_nothing(
         ("data", ["digits", "cifar10:dir", "imagefolder:dir", "npz:a.npz,b.npz;val=c.npz"]),
         ("reward", ["kl", "accuracy_flops"]),
         ("importance", ["obs", "l1"]),
+        ("strategy", ["auto", "bayes", "rl:ppo"]),
         ("latency_backend", ["torch", "onnxruntime"]),
     ],
 )
@@ -240,6 +247,7 @@ def test_entry_points_are_no_code(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever installed the package chose it."""
     assert len([*code_in(Path("run"), {"reward": "mine:lean"})]) == 1
     monkeypatch.setattr(
-        "autoprune.engine.trust.is_entry_point", lambda name, group: name == "mine:lean"
+        "autoprune.core.plugins.entry_points",
+        lambda group: [EntryPoint("mine:lean", "mine:lean", group)],
     )
     assert [*code_in(Path("run"), {"reward": "mine:lean"})] == []

@@ -9,7 +9,7 @@ from autoprune.core.policy import Widths
 from autoprune.cost.model import CostModel
 from autoprune.evaluation.measurement import Measurement, Scores
 from autoprune.importance import Ranking
-from autoprune.search_spaces.group_features import GroupTraits
+from autoprune.search_spaces.group_features import GroupFeatures
 from autoprune.search_spaces.keep_ratio import SearchSpace
 from autoprune.search_spaces.projection import Constraint, Projection
 
@@ -34,7 +34,7 @@ def problem(trials: int = 10, seed: int = 0, workers: int = 1) -> SearchProblem:
         projection=projection,
         costs={"flops": SumCost()},
         rankings=rankings,
-        traits=[GroupTraits()] * 3,
+        group_features=[GroupFeatures()] * 3,
         trials=trials,
         seed=seed,
         workers=workers,

@@ -121,7 +121,11 @@ def test_a_class_in_a_file(file: Path, evidence_of: Any) -> None:
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("Backward", "did you mean 'Backwards'"), ("Broken", "no licence"), ("number", "gives a int")],
+    [
+        ("Backward", "did you mean 'Backwards'"),
+        ("Broken", "no licence"),
+        ("number", "gives an int"),
+    ],
 )
 def test_mistakes_in_a_file(name: str, message: str, file: Path) -> None:
     with pytest.raises(UsageError, match=message) as caught:
@@ -131,9 +135,9 @@ def test_mistakes_in_a_file(name: str, message: str, file: Path) -> None:
 
 def test_an_installed_criterion(monkeypatch: pytest.MonkeyPatch) -> None:
     points = [
-        EntryPoint("given", f"{__name__}:Given", importance.ENTRY_POINTS),
-        EntryPoint("gone", "no_such_module_here:Given", importance.ENTRY_POINTS),
-        EntryPoint("l1", f"{__name__}:Given", importance.ENTRY_POINTS),
+        EntryPoint("given", f"{__name__}:Given", importance.KIND.group),
+        EntryPoint("gone", "no_such_module_here:Given", importance.KIND.group),
+        EntryPoint("l1", f"{__name__}:Given", importance.KIND.group),
     ]
 
     def installed(group: str) -> list[EntryPoint]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from autoprune.agents.registry import STRATEGIES
 from autoprune.errors import UsageError
 from autoprune.evaluation.reward import DEFAULT_REWARD
 from autoprune.options.commands import OF_COMMANDS, ProfileOptions
@@ -15,7 +16,6 @@ from autoprune.options.kinds import ABOVE_ZERO, PATTERNS, SWITCH, WHOLE
 from autoprune.options.option import Option, option, options_of, read_options
 from autoprune.options.reference import page
 from autoprune.options.search import OPTIONS, RENEWABLE, SearchConfig, SearchOptions
-from autoprune.options.strategies import STRATEGIES
 
 
 @dataclass(frozen=True)

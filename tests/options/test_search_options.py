@@ -36,6 +36,7 @@ def test_plain_values_come_back() -> None:
         "reward": "accuracy",
         "evaluate": "mine.py:score",
         "strategy": "bayes",
+        "strategy_config": {"first_bins": 4},
         "trials": 7,
         "time": 2.5,
         "recover": 30.0,
@@ -58,7 +59,7 @@ def test_plain_values_come_back() -> None:
         "search_samples": 2,
         "selection_samples": 3,
     }
-    others = {"max_drop", "minimize", "strategy_config"}
+    others = {"max_drop", "minimize"}
     assert values.keys() == {field.name for field in fields(SearchConfig)} - others
     config = SearchConfig.from_mapping(values)
     assert config.to_mapping() == values

@@ -19,7 +19,7 @@ from autoprune.errors import BudgetError
 from autoprune.importance import Ranking
 from autoprune.search_spaces.env import PruningEnv
 from autoprune.search_spaces.episode import FEATURES, Episode
-from autoprune.search_spaces.group_features import GroupTraits
+from autoprune.search_spaces.group_features import GroupFeatures
 from autoprune.search_spaces.keep_ratio import SearchSpace
 from autoprune.search_spaces.projection import Constraint, Projection
 
@@ -46,7 +46,7 @@ def episode(
     keep: float,
     cost: CostModel | None = None,
     step: int = 1,
-    traits: GroupTraits | None = None,
+    features: GroupFeatures | None = None,
 ) -> tuple[Episode, Projection, SearchSpace]:
     names = tuple(f"g{i}" for i in range(len(sizes)))
     space = SearchSpace(names, sizes, tuple(min(step, s) for s in sizes), step)
@@ -56,7 +56,7 @@ def episode(
     rankings = [
         Ranking(tuple(range(s)), tuple((1 - w / s) ** 2 for w in range(s + 1))) for s in sizes
     ]
-    described = [traits or GroupTraits()] * len(sizes)
+    described = [features or GroupFeatures()] * len(sizes)
     return Episode(space, projection, [cost], described, rankings), projection, space
 
 
@@ -157,9 +157,9 @@ def test_observations_do_not_depend_on_scale() -> None:
 @given(cases)
 def test_observations_stay_in_their_range(case: tuple) -> None:  # type: ignore[type-arg]
     sizes, keep, cost, step, random = case
-    traits = GroupTraits(3, 4, 49, 4, True, True, 0.25)
+    features = GroupFeatures(3, 4, 49, 4, True, True, 0.25)
     try:
-        rules, projection, _ = episode(sizes, keep, cost, step, traits)
+        rules, projection, _ = episode(sizes, keep, cost, step, features)
     except BudgetError:
         return
     widths = projection.project([random.random() + 0.01 for _ in sizes])

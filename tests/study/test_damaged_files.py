@@ -21,8 +21,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import autoprune
-from autoprune.agents.ddpg import storage
-from autoprune.agents.ddpg.agent import HIDDEN, DdpgStrategy
+from autoprune.agents.ddpg.agent import DdpgStrategy
+from autoprune.agents.ddpg.config import DdpgConfig
+from autoprune.agents.ddpg.storage import load_agent
 from autoprune.agents.registry import check_strategy
 from autoprune.cli.app import main
 from autoprune.core.policy import PruningPolicy
@@ -101,7 +102,7 @@ def study(run: Path) -> None:
 
 
 def agent(run: Path) -> None:
-    _, tensors = storage.load_agent(run, HIDDEN)
+    _, tensors = load_agent(run, DdpgConfig().hidden)
     assert all(bool(tensor.isfinite().all()) for tensor in tensors.values())
 
 
@@ -147,7 +148,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "small.toml").write_text(SMALL)
     words = "--budget flops=0.5 --trials 1 --strategy uniform --quiet"
     command("search", "--config", f"{folder}/small.toml", *words.split(), "--output", f"{folder}/a")
-    DdpgStrategy(problem()).save(folder / "a" / "agent")
+    DdpgStrategy().started(problem()).save(folder / "a" / "agent")
     own = folder / "a" / "own"
     own.mkdir()
     torch.save(load_demo().state_dict(), own / "weights.pt")

@@ -10,14 +10,22 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from autoprune.core.plugins import call_factory, is_entry_point, load_plugin
+from autoprune.core.plugins import Kind
 from autoprune.cost.latency.conditions import Conditions
 from autoprune.cost.latency.signature import Signature
 from autoprune.data.forms import Inputs
 from autoprune.errors import UsageError
 from autoprune.profiling.stopwatch import Run, Timing, measure
 
-ENTRY_POINTS = "autoprune.backends"
+KIND = Kind(
+    "backend",
+    "autoprune.backends",
+    {
+        "torch": "autoprune.profiling.backends.torch:TorchBackend",
+        "torch-compile": "autoprune.profiling.backends.torch:CompiledBackend",
+        "onnxruntime": "autoprune.profiling.backends.onnx:OnnxBackend",
+    },
+)
 
 
 class Backend(ABC):
@@ -70,12 +78,7 @@ def make_backend(conditions: Conditions) -> Backend:
     Raises:
         UsageError: there is none of that name, or what it needs is missing here.
     """
-    name = conditions.backend
-    kind = backend_class(name)
-    if name in _built_in():
-        return kind(conditions)
-    made: Backend = call_factory(lambda: kind(conditions), name, "backend")
-    return made
+    return KIND.make(conditions.backend, Backend, conditions)  # type: ignore[type-abstract]
 
 
 def backend_class(name: str) -> type[Backend]:
@@ -84,22 +87,9 @@ def backend_class(name: str) -> type[Backend]:
     Raises:
         UsageError: there is none of that name.
     """
-    built_in = _built_in()
-    found = built_in.get(name) or load_plugin(name, "backend", ENTRY_POINTS, built_in)
+    found = KIND.load(name)
     if not (isinstance(found, type) and issubclass(found, Backend)):
         raise UsageError(
             f"backend {name!r} is no subclass of autoprune.profiling.backends.base.Backend."
         )
     return found
-
-
-def is_installed(name: str) -> bool:
-    """Return whether a backend is built in or an installed package's: a table may choose these."""
-    return name in _built_in() or is_entry_point(name, ENTRY_POINTS)
-
-
-def _built_in() -> dict[str, type[Backend]]:
-    from autoprune.profiling.backends.onnx import OnnxBackend
-    from autoprune.profiling.backends.torch import CompiledBackend, TorchBackend
-
-    return {kind.name: kind for kind in (TorchBackend, CompiledBackend, OnnxBackend)}

@@ -8,9 +8,9 @@ from typing import Any
 import optuna
 import pytest
 
-from autoprune.agents.bayes.strategy import MOST_COORDINATES, BayesianStrategy, scopes
-from autoprune.agents.global_ranking import warm_starts
+from autoprune.agents.bayes.strategy import BayesianConfig, BayesianStrategy, scopes
 from autoprune.agents.registry import make_strategy
+from autoprune.agents.tools.warm_starts import warm_starts
 from autoprune.core.policy import Widths
 from autoprune.errors import UsageError
 from autoprune.search_spaces.greedy import least_loss
@@ -62,7 +62,9 @@ def test_starts_from_what_is_known(make_toy: Any, play: Any) -> None:
         least_loss(toy.problem.projection, toy.problem.rankings),
     ]
     assert warm_starts(blind.problem) == [uniform]
-    asked = [t.candidate.widths for t in play(BayesianStrategy(toy.problem), toy.value, 2)]
+    asked = [
+        t.candidate.widths for t in play(BayesianStrategy().started(toy.problem), toy.value, 2)
+    ]
     assert asked == warm_starts(toy.problem)
 
 
@@ -75,7 +77,7 @@ def test_learns_where_the_projection_led(make_toy: Any, play: Any) -> None:
     """TPE and GP read keep ratios of evaluated widths, CMA-ES its own raw ones."""
     toy = make_toy([12, 7, 9])
     for sampler in ("tpe", "gp", "cmaes"):
-        strategy = BayesianStrategy(toy.problem, sampler=sampler)
+        strategy = BayesianStrategy(sampler=sampler).started(toy.problem)
         evaluated = {t.candidate.widths for t in play(strategy, toy.value, 6)}
         complete = strategy._study.get_trials(states=(optuna.trial.TrialState.COMPLETE,))
         told = {_widths(toy, trial.params) for trial in complete}
@@ -106,10 +108,11 @@ def test_warns_of_nothing(
 
 
 def test_scopes_double_up_to_what_the_trials_can_tell_apart() -> None:
-    assert scopes(MOST_COORDINATES, 400) == (MOST_COORDINATES,)
-    assert scopes(28, 400) == (2, 4, 8, 16, 28)
-    assert scopes(150, 400) == (2, 4, 8, 16, 32, 64, 100)
-    assert scopes(150, 5) == (2,)
+    config = BayesianConfig()
+    assert scopes(config.most_coordinates, 400, config) == (config.most_coordinates,)
+    assert scopes(28, 400, config) == (2, 4, 8, 16, 28)
+    assert scopes(150, 400, config) == (2, 4, 8, 16, 32, 64, 100)
+    assert scopes(150, 5, config) == (2,)
 
 
 def test_many_groups_are_searched_in_bins(make_toy: Any, play: Any) -> None:
@@ -123,7 +126,7 @@ def test_many_groups_are_searched_in_bins(make_toy: Any, play: Any) -> None:
         toy = replace(toy, curves=curves)
         whole = replace(toy.problem, trials=10**6)  # all of it is played in two bins
         uniform, *found = (
-            max(t.value for t in play(BayesianStrategy(problem), toy.value, count))
+            max(t.value for t in play(BayesianStrategy().started(problem), toy.value, count))
             for problem, count in ((toy.problem, 1), (toy.problem, 60), (whole, 60))
         )
         blind = max(t.value for t in play(make_strategy("random", toy.problem), toy.value, 60))
@@ -135,7 +138,7 @@ def test_many_groups_are_searched_in_bins(make_toy: Any, play: Any) -> None:
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_bins_are_split_around_the_best(sampler: str, make_toy: Any, play: Any) -> None:
     toy = make_toy([8] * 20, trials=48)
-    strategy = BayesianStrategy(toy.problem, sampler=sampler)
+    strategy = BayesianStrategy(sampler=sampler).started(toy.problem)
     seen = []
     for _ in range(48):
         (trial,) = play(strategy, toy.value, 1)
@@ -152,13 +155,13 @@ def test_bins_are_split_around_the_best(sampler: str, make_toy: Any, play: Any) 
 
 def test_bins_are_replayed(make_toy: Any, play: Any) -> None:
     toy = make_toy([8] * 20, trials=48)
-    one, two = (play(BayesianStrategy(toy.problem), toy.value, 48) for _ in range(2))
+    one, two = (play(BayesianStrategy().started(toy.problem), toy.value, 48) for _ in range(2))
     assert [trial.candidate for trial in one] == [trial.candidate for trial in two]
 
 
 def test_unknown_sampler(make_toy: Any) -> None:
     with pytest.raises(UsageError, match="did you mean 'cmaes'"):
-        BayesianStrategy(make_toy([4, 4]).problem, "cma")
+        BayesianStrategy("cma").started(make_toy([4, 4]).problem)
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
@@ -168,7 +171,7 @@ def test_several_candidates_can_be_on_their_way(
 ) -> None:
     """Told four at a time, a strategy knows what it waits for and asks for nothing twice."""
     toy = make_toy(sizes, trials=40)
-    strategy = BayesianStrategy(toy.problem, sampler=sampler)
+    strategy = BayesianStrategy(sampler=sampler).started(toy.problem)
     asked: list[Widths] = []
     for _ in range(10):
         batch = [strategy.ask() for _ in range(4)]

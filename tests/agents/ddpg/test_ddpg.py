@@ -12,8 +12,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from autoprune.agents.ddpg import agent
-from autoprune.agents.ddpg.agent import TRUST, DdpgStrategy
+from autoprune.agents.ddpg.agent import DdpgStrategy
+from autoprune.agents.ddpg.config import DdpgConfig
 from autoprune.agents.ddpg.exploration import TruncatedNormal
 from autoprune.agents.ddpg.networks import HIGH, LOW, PLANNED
 from autoprune.agents.registry import check_strategy
@@ -22,11 +22,9 @@ from autoprune.errors import RunError, UsageError
 from autoprune.search_spaces.episode import FEATURES, Step
 from autoprune.search_spaces.greedy import least_loss
 
-
-@pytest.fixture
-def few_updates(monkeypatch: pytest.MonkeyPatch) -> None:
-    """For what holds however much is learnt of an episode."""
-    monkeypatch.setattr(agent, "UPDATES", 5)
+TRUST = DdpgConfig().trust
+# For what holds however much is learnt of an episode.
+FEW = DdpgConfig(updates=5)
 
 
 def test_exploration_is_normal_between_its_bounds() -> None:
@@ -53,7 +51,7 @@ def _steps(*ratios: float) -> list[Step]:
 
 @pytest.fixture
 def model(make_toy: Any) -> Any:
-    return DdpgStrategy(make_toy([6, 6]).problem)._model
+    return DdpgStrategy().started(make_toy([6, 6]).problem)._model
 
 
 def test_replay_holds_what_was_executed_beside_a_moving_baseline(model: Any) -> None:
@@ -74,7 +72,7 @@ def test_replay_is_seeded_and_leaves_global_randomness_alone(make_toy: Any) -> N
         np.random.seed(junk)
         torch.manual_seed(junk)
         before = np.random.get_state()[1].copy(), torch.get_rng_state()  # type: ignore[index]
-        strategy = DdpgStrategy(make_toy([6, 6]).problem)
+        strategy = DdpgStrategy().started(make_toy([6, 6]).problem)
         after = np.random.get_state()[1], torch.get_rng_state()  # type: ignore[index]
         assert (before[0] == after[0]).all() and torch.equal(before[1], after[1])
         replay = strategy._model.replay_buffer
@@ -83,17 +81,16 @@ def test_replay_is_seeded_and_leaves_global_randomness_alone(make_toy: Any) -> N
     assert torch.equal(*drawn)
 
 
-def test_actions_lie_within_the_wall(model: Any) -> None:
+def test_actions_are_feasible(model: Any) -> None:
     seen = torch.rand(50, len(FEATURES))
     seen[:, LOW], seen[:, HIGH] = 0.3, 0.45
     ratios = (model.actor(seen) + 1) / 2
     assert bool((ratios >= 0.3 - 1e-6).all()) and bool((ratios <= 0.45 + 1e-6).all())
 
 
-@pytest.mark.usefixtures("few_updates")
 def test_an_agent_goes_on_where_it_was_saved(make_toy: Any, play: Any, tmp_path: Path) -> None:
     first = make_toy([12, 7, 9])
-    teacher = DdpgStrategy(first.problem)
+    teacher = DdpgStrategy(FEW).started(first.problem)
     play(teacher, first.value, 10)
     assert teacher.save(tmp_path / "agent")
     assert sorted(p.name for p in (tmp_path / "agent").iterdir()) == [
@@ -102,7 +99,7 @@ def test_an_agent_goes_on_where_it_was_saved(make_toy: Any, play: Any, tmp_path:
     ]
     other = make_toy([10, 16, 8, 8])
     for path in (tmp_path, tmp_path / "agent", tmp_path / "agent" / "agent.json"):
-        pupil = DdpgStrategy(other.problem, agent=str(path))
+        pupil = DdpgStrategy(FEW, agent=str(path)).started(other.problem)
         saved = load_file(tmp_path / "agent" / "agent.safetensors")
         assert all(torch.equal(v, saved[k]) for k, v in pupil._model.policy.state_dict().items())
         critic = teacher._model.critic.state_dict()
@@ -141,10 +138,10 @@ def test_agents_that_do_not_fit_are_refused(
     damage: Any, message: str, make_toy: Any, tmp_path: Path
 ) -> None:
     problem = make_toy([6, 6]).problem
-    DdpgStrategy(problem).save(tmp_path)
+    DdpgStrategy().started(problem).save(tmp_path)
     damage(tmp_path)
     with pytest.raises(RunError, match=message):
-        DdpgStrategy(problem, agent=str(tmp_path))
+        DdpgStrategy(agent=str(tmp_path)).started(problem)
 
 
 def _edit(folder: Path, **changes: Any) -> None:
@@ -155,7 +152,7 @@ def _edit(folder: Path, **changes: Any) -> None:
 def test_an_agent_is_never_half_written(
     make_toy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    agent = DdpgStrategy(make_toy([8, 8]).problem)
+    agent = DdpgStrategy().started(make_toy([8, 8]).problem)
     agent.save(tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
 
@@ -170,16 +167,15 @@ def test_an_agent_is_never_half_written(
 
 
 def test_an_agent_fits_any_network(make_toy: Any, taught: str) -> None:
-    pupil = DdpgStrategy(make_toy([8, 6, 10, 9, 7]).problem, agent=taught)
+    pupil = DdpgStrategy(agent=taught).started(make_toy([8, 6, 10, 9, 7]).problem)
     assert pupil.agent_from == {"path": taught, "networks": [4], "episodes": 12}
     assert pupil.ask() is not None
 
 
-@pytest.mark.usefixtures("few_updates")
 def test_an_agent_that_is_no_use_begins_as_the_best_warm_start(make_toy: Any, taught: str) -> None:
     """Its own candidate comes first, then the warm starts; the best one of all is what it does."""
     for best in range(2):
-        pupil = DdpgStrategy(make_toy([16, 12, 10, 14]).problem, agent=taught)
+        pupil = DdpgStrategy(FEW, agent=taught).started(make_toy([16, 12, 10, 14]).problem)
         asked = [pupil.ask() for _ in range(2)]
         assert asked[0] is not None and asked[0].widths == pupil._play(0.0, TRUST)
         for number, candidate in enumerate(asked):
@@ -194,7 +190,7 @@ def test_an_agent_that_is_no_use_begins_as_the_best_warm_start(make_toy: Any, ta
 def test_an_idle_actor_keeps_to_the_plan(make_toy: Any) -> None:
     """Its networks correct the plan of least loss: with no correction that is what it does."""
     toy = make_toy([64, 48, 40, 56])
-    strategy = DdpgStrategy(toy.problem)
+    strategy = DdpgStrategy().started(toy.problem)
     strategy._model.actor.correction = lambda seen: torch.zeros(len(seen), 1)
     planned = least_loss(toy.problem.projection, toy.problem.rankings)
     ratios = toy.problem.space.ratios
@@ -204,7 +200,7 @@ def test_an_idle_actor_keeps_to_the_plan(make_toy: Any) -> None:
 @pytest.mark.parametrize("way", [-1.0, 1.0])
 def test_what_learnt_elsewhere_is_believed_so_far_only(way: float, make_toy: Any) -> None:
     """However wide or narrow the actor wants every group."""
-    strategy = DdpgStrategy(make_toy([64, 48, 40, 56], keep=0.4).problem)
+    strategy = DdpgStrategy().started(make_toy([64, 48, 40, 56], keep=0.4).problem)
     strategy._model.actor.correction = lambda seen: torch.full((len(seen), 1), way)
     decided: Widths = ()
     strategy._episode.finish = lambda decided: decided  # type: ignore[method-assign]
@@ -221,7 +217,7 @@ def test_what_learnt_elsewhere_is_believed_so_far_only(way: float, make_toy: Any
 @pytest.mark.parametrize("bounded", [True, False])
 def test_an_actor_can_be_corrected_wherever_the_plan_is(bounded: bool, make_toy: Any) -> None:
     """Also where it keeps a group whole, as it does without a budget."""
-    strategy = DdpgStrategy(make_toy([16, 12, 10, 14], bounded=bounded).problem)
+    strategy = DdpgStrategy().started(make_toy([16, 12, 10, 14], bounded=bounded).problem)
     seen = torch.as_tensor(strategy._episode.observe(())[None], dtype=torch.float32)
     for planned in (seen[0, LOW], seen[0, PLANNED], seen[0, HIGH]):
         seen[0, PLANNED] = planned
@@ -234,11 +230,11 @@ def test_an_actor_can_be_corrected_wherever_the_plan_is(bounded: bool, make_toy:
 def test_what_is_saved_was_taught_the_best_episodes(make_toy: Any, tmp_path: Path) -> None:
     """The actor that searched may have gone anywhere since."""
     toy = make_toy([40, 32, 24, 36])
-    teacher = DdpgStrategy(toy.problem)
+    teacher = DdpgStrategy().started(toy.problem)
     worse, best = (teacher._play(0.2) for _ in range(2))
     teacher._values = {worse: 0.0, best: 1.0}
     teacher.save(tmp_path)
-    pupil = DdpgStrategy(toy.problem, agent=str(tmp_path))
+    pupil = DdpgStrategy(agent=str(tmp_path)).started(toy.problem)
     assert np.abs(np.subtract(pupil._play(0.0), best)).max() <= 2
     assert pupil._play(0.0) != pupil._play(0.0, 0.0)
 
@@ -250,13 +246,12 @@ def test_only_agents_take_an_agent(tmp_path: Path) -> None:
         check_strategy("ddpg", agent=str(tmp_path))
 
 
-@pytest.mark.usefixtures("few_updates")
 def test_the_same_episodes_whatever_the_global_randomness(make_toy: Any, play: Any) -> None:
     toy = make_toy([6, 6])
     asked = []
     for junk in (0, 1):
         torch.manual_seed(junk)
-        trials = play(DdpgStrategy(toy.problem), toy.value, 8)
+        trials = play(DdpgStrategy(FEW).started(toy.problem), toy.value, 8)
         asked.append([trial.candidate for trial in trials])
     assert asked[0] == asked[1]
 
@@ -266,7 +261,7 @@ def test_the_same_episodes_whatever_the_global_randomness(make_toy: Any, play: A
 def test_finds_a_known_optimum(seed: int, make_toy: Any, play: Any) -> None:
     """At most 5 % of what uniform lacks is left after 300 episodes, without error curves."""
     toy = make_toy([12, 8, 10, 12], has_errors=False, seed=seed, trials=300)
-    best = max(t.value for t in play(DdpgStrategy(toy.problem), toy.value, 300))
+    best = max(t.value for t in play(DdpgStrategy().started(toy.problem), toy.value, 300))
     uniform = toy.value(toy.problem.projection.project(np.ones(4)))
     optimum = toy.optimum()
     assert (optimum - best) / (optimum - uniform) <= 0.05

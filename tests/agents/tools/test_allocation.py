@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from autoprune.agents.tools.allocation import allocate, by_greed, parts
+from autoprune.agents.tools.allocation import AllocationConfig, allocate, by_greed, parts
 
 
 def solved(toy: Any) -> tuple[Any, float]:
@@ -13,7 +13,7 @@ def solved(toy: Any) -> tuple[Any, float]:
     space = toy.problem.space
     curves = [np.asarray(c)[levels] for c, levels in zip(toy.curves, space.levels, strict=True)]
     start = by_greed(toy.problem.projection, curves)
-    widths = allocate(toy.problem.projection, curves, start)
+    widths = allocate(toy.problem.projection, curves, start, AllocationConfig())
     assert toy.value(widths) == pytest.approx(-parts(space, curves, widths).sum())
     assert toy.value(widths) >= toy.value(start)
     return widths, toy.value(widths)

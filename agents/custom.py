@@ -1,0 +1,91 @@
+"""A strategy that the user wrote, whose faults become one clear line each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from autoprune.agents.base import Candidate, SearchProblem, Strategy, Trial
+from autoprune.errors import AutopruneError, StrategyError, shown, user_code
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+class CustomStrategy(Strategy):
+    """Passes everything on to a custom strategy, and checks what it proposes.
+
+    Widths over the budget are left to the search, for which they are a failed trial.
+    """
+
+    def __init__(self, name: str, strategy: Strategy) -> None:
+        """Take a strategy and the name that its user knows it by."""
+        self.name = name
+        self._strategy = strategy
+        self.needs_budget = strategy.needs_budget
+
+    def check(self) -> None:
+        """Let the strategy check its options."""
+        with self._named("check"):
+            self._strategy.check()
+
+    def started(self, problem: SearchProblem) -> Self:
+        """Return a fresh copy of both."""
+        fresh = type(self)(self.name, self._strategy)
+        fresh.problem = problem
+        with self._named("start"):
+            fresh._strategy = self._strategy.started(problem)
+        return fresh
+
+    def ask(self) -> Candidate | None:
+        """Return what the strategy proposes.
+
+        Raises:
+            StrategyError: it raises, or proposes something else than allowed widths.
+        """
+        with self._named("ask"):
+            candidate = self._strategy.ask()
+        if candidate is None:
+            return None
+        if not isinstance(candidate, Candidate):
+            raise StrategyError(
+                f"the strategy {self.name!r} proposed {shown(candidate)}, which is no Candidate: "
+                "ask() must return Candidate(widths), or None at the end."
+            )
+        if not self._allows(candidate):
+            space = self.problem.space
+            raise StrategyError(
+                f"the strategy {self.name!r} proposed {shown(candidate.widths)}: widths must be a "
+                f"tuple of {len(space)} whole numbers from {space.lowest} to {space.sizes}; "
+                "self.problem.projection.project(ratios) returns such widths."
+            )
+        return candidate
+
+    def tell(self, trial: Trial) -> None:
+        """Tell the strategy."""
+        with self._named("tell"):
+            self._strategy.tell(trial)
+            self.agent_from = self._strategy.agent_from
+
+    def save(self, folder: Path) -> bool:
+        """Let the strategy save what it learnt."""
+        with self._named("save"):
+            return self._strategy.save(folder)
+
+    def _allows(self, candidate: Candidate) -> bool:
+        widths = candidate.widths
+        return (
+            isinstance(widths, tuple)
+            and all(type(width) is int for width in widths)
+            and self.problem.space.contains(widths)
+        )
+
+    @contextmanager
+    def _named(self, method: str) -> Iterator[None]:
+        def failed(reason: str) -> StrategyError:
+            return StrategyError(f"the strategy {self.name!r} failed in {method}(): {reason}")
+
+        with user_code(failed, passes=(AutopruneError,)):
+            yield
