@@ -58,7 +58,7 @@ def run_search(settings: Settings) -> None:
                 resume=settings.resume,
                 progress=progress,
                 origin=settings.lasting_origin,
-                **settings.search,
+                **settings.lasting_search,
             )
     except KeyboardInterrupt as stop:
         raise Interrupted(_how_to_resume(settings.output)) from stop

@@ -37,7 +37,7 @@ class Settings:
     Attributes:
         origin: where model and data come from: "model" and "data", perhaps "weights",
             "normalize", "classes" and "device".
-        search: fields of `SearchConfig`, in words that mean the same in any folder.
+        search: fields of `SearchConfig`.
         output: the run directory.
         resume: whether the run is there already.
         verbose, quiet: how much is printed.
@@ -54,6 +54,11 @@ class Settings:
     def lasting_origin(self) -> dict[str, str]:
         """The origin in words that mean the same in any folder."""
         return _lasting(self.origin)
+
+    @property
+    def lasting_search(self) -> dict[str, Any]:
+        """The same of the search; what a run was begun with stays as it is."""
+        return dict(self.search) if self.resume else _lasting(self.search)
 
 
 def gather(given: Mapping[str, Any]) -> Settings:
@@ -79,11 +84,9 @@ def gather(given: Mapping[str, Any]) -> Settings:
     origin = {key: merged[key] for key in ORIGIN if key in merged}
     if not resume:
         origin |= _model_and_data(origin)
-    search = {key: merged[key] for key in OPTIONS if key in merged}
     return Settings(
         origin=origin,
-        # What a run was begun with stays as it is.
-        search=search if resume else _lasting(search),
+        search={key: merged[key] for key in OPTIONS if key in merged},
         output=Path(merged["output"]) if "output" in merged else _free_output(origin["model"]),
         resume=resume,
         verbose=merged.get("verbose", False),
