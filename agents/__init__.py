@@ -1,1 +1,1 @@
-"""Search strategies: who chooses the widths."""
+"""Search strategies: they choose the widths."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from autoprune.agents.config import NoOptions, configured
 from autoprune.core.policy import Widths
 from autoprune.cost.model import CostModel
+from autoprune.errors import UsageError, shown
 from autoprune.importance.base import Ranking
 from autoprune.search_spaces.episode import Episode
 from autoprune.search_spaces.group_features import GroupFeatures
@@ -64,11 +65,11 @@ class Strategy(ABC):
     """Chooses how many units each group keeps.
 
     A strategy is made with its options and then started on a problem. The loop calls `ask`,
-    evaluates, and calls `tell` with the trial: in strict alternation unless candidates need not be
-    awaited, of which several may be on their way; trials are told in the order in which they were
-    asked for. Widths that were evaluated before are answered from the record in their turn and cost
-    no evaluation. With the same problem and the same answers at the same times a strategy proposes
-    the same candidates: a search is resumed by replaying its record.
+    evaluates, and calls `tell` with the trial, in strict alternation. Candidates that need not be
+    awaited are the exception: several may be evaluated at once, and their trials are told in the
+    order of the candidates. Widths that were evaluated before are answered from the record in their
+    turn and cost no evaluation. With the same problem and the same answers at the same times a
+    strategy proposes the same candidates: a search is resumed by replaying its record.
 
     A strategy with options has a frozen dataclass of them, with its defaults as the class attribute
     `config`:
@@ -85,7 +86,7 @@ class Strategy(ABC):
 
     Attributes:
         name: what it is called in `--strategy` and in messages.
-        needs_budget: whether it has nothing to choose where no budget says how much must go.
+        needs_budget: whether it can only choose under a budget.
         config: its options.
         problem: that it was started on.
         agent_from: where what it knew at the start was learnt: path, groups of the networks,
@@ -104,8 +105,11 @@ class Strategy(ABC):
         Raises:
             UsageError: an option that there is not, of the wrong type, or out of range.
         """
-        defaults = type(self).config if config is None else config
-        self.config = configured(defaults, options, self.name or type(self).__name__)
+        owner, defaults = self.name or type(self).__name__, type(self).config
+        if config is not None and not isinstance(config, type(defaults)):
+            wanted = type(defaults).__name__
+            raise UsageError(f"the strategy {owner!r} takes a {wanted}, but got {shown(config)}.")
+        self.config = configured(defaults if config is None else config, options, owner)
 
     def check(self) -> None:  # noqa: B027
         """Refuse options that cannot be used, before any work is done; overridden where needed.
@@ -133,7 +137,7 @@ class Strategy(ABC):
 
     @abstractmethod
     def tell(self, trial: Trial) -> None:
-        """Learn from the trial of the earliest candidate that was asked for and not told of."""
+        """Learn from the trial of the earliest candidate whose trial was not told yet."""
 
     def save(self, folder: Path) -> bool:
         """Write what was learnt for other networks into a folder; return whether there is any."""

@@ -51,8 +51,8 @@ class CustomStrategy(Strategy):
             return None
         if not isinstance(candidate, Candidate):
             raise StrategyError(
-                f"the strategy {self.name!r} proposed {shown(candidate)}, which is no Candidate: "
-                "ask() must return Candidate(widths), or None at the end."
+                f"the strategy {self.name!r} proposed {shown(candidate)}, which is not a "
+                "Candidate: ask() must return Candidate(widths), or None at the end."
             )
         if not self._allows(candidate):
             space = self.problem.space

@@ -25,8 +25,8 @@ class NetAdaptConfig(SwappingConfig):
         steps_share: share of the evaluations for the steps down to the budget; swaps at the budget
             have the rest.
         decay: a step removes this part of what the step before it removed.
-        overhead: what it costs to go on from a step's base, besides what is then computed, in
-            forward passes.
+        overhead: cost of evaluating from a step's base, beside the layers that differ, in forward
+            passes.
         proposals_per_step: proposals of each step for every step that there is: 8 steps with 4
             proposals at 100 trials.
     """
@@ -101,7 +101,7 @@ class NetAdaptStrategy(SwappingStrategy):
 
 
 def plan(trials: int, groups: int, config: NetAdaptConfig) -> tuple[int, int]:
-    """Return (steps down to the budget, proposals of each) for so many evaluations."""
+    """Return (steps down to the budget, proposals of each) for a number of trials."""
     evaluations = config.steps_share * trials
     count = min(max(round(math.sqrt(config.proposals_per_step * evaluations)), 2), groups + 1)
     return max(round(evaluations / count), 1), count
@@ -116,7 +116,7 @@ def step_bounds(
         projection: onto the budget.
         start: widths whose excess over each bound is to be removed.
         steps: how many.
-        decay: each step removes so many times what the one before it removed.
+        decay: what each step removes, as a part of what the one before it removed.
     """
     removed = np.cumsum(decay ** np.arange(steps))
     return [

@@ -1,8 +1,8 @@
 """Stable-Baselines3's algorithms as they come, on the same episodes as AMC's agent.
 
 An algorithm calls its environment, whereas a strategy is asked. So the algorithm learns in a
-thread of its own that stands still but for the moments in which the strategy is asked: it hands
-over the widths that an episode ends at, and waits there until it is asked again.
+thread of its own that runs only while the strategy is asked: it hands over the widths at the end of
+an episode, and waits until the strategy is asked again.
 """
 
 from __future__ import annotations

@@ -92,7 +92,7 @@ class SurrogateStrategy(ScriptedStrategy):
         return projection.fill(greedy_cut(projection.space.sizes, curves, projection))
 
     def _walked(self, widths: Widths) -> Widths:
-        """Return what a few swaps lead to."""
+        """Return the widths after a random walk of a few swaps."""
         projection = self.problem.projection
         for _ in range(self._random.integers(1, self.config.longest_walk, endpoint=True)):
             widths = swap(widths, projection, self._random) or widths

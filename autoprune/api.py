@@ -2,78 +2,53 @@
 
 from __future__ import annotations
 
-import math
+import logging
 import os
-import platform
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import optuna
-import scipy
 import torch
 from torch import nn
 from typing_extensions import Unpack
 
-from autoprune.agents.base import SearchProblem
 from autoprune.core.allocator import kept_memory
 from autoprune.core.files import misfits
+from autoprune.core.notes import forwarded_notes
 from autoprune.core.policy import PruningPolicy
 from autoprune.core.precision import fresh_casts
 from autoprune.core.progress import PlainProgress, Progress
 from autoprune.core.randomness import kept_random_states
-from autoprune.cost.latency.model import LatencyCost
 from autoprune.data import Partition, Samples, SplitSizes, as_splits, partition
 from autoprune.data.forms import map_tensors, plain, sample_shapes
-from autoprune.engine.clock import Session
-from autoprune.engine.evaluators import Bench, Evaluate, set_up
-from autoprune.engine.exploration import pose
-from autoprune.engine.latency import Verifier, backend_here
-from autoprune.engine.max_drop import Smallest, check_metric, find_smallest
-from autoprune.engine.problem import Task, check_config, define_task
-from autoprune.engine.recover import recover_finalist
-from autoprune.engine.rounds import Arena, Contest
-from autoprune.engine.summary import Summary
-from autoprune.engine.trust import trust
+from autoprune.engine.begin import begin_run, resume_run
+from autoprune.engine.clock import Clock
+from autoprune.engine.context import Evaluate, SearchContext
+from autoprune.engine.pipeline import run_search
+from autoprune.engine.problem import check_config
 from autoprune.errors import (
     DataError,
     ModelError,
-    RunError,
     UsageError,
-    shown,
     text_of,
     type_of,
     user_code,
 )
-from autoprune.evaluation.evaluator import timed
-from autoprune.evaluation.reward import DEFAULT_REWARD, Reward, find_reward, on_the_scale_of
+from autoprune.evaluation.reward import DEFAULT_REWARD, Reward, find_reward
 from autoprune.evaluation.scoring import find_evaluate
-from autoprune.options.search import RENEWABLE, SearchConfig, SearchOptions
-from autoprune.options.stored import (
-    ORIGIN,
-    REMARKS,
-    in_todays_words,
-    is_outdated,
-    stored_settings,
-)
+from autoprune.options.search import SearchConfig, SearchOptions
 from autoprune.structure import surgery
-from autoprune.structure.inputs import Inputs, device_of, fitted, form_for
+from autoprune.structure.inputs import Inputs, adapt_splits, device_of, input_adapter
 from autoprune.structure.surgery import deep_copy
 from autoprune.structure.wrappers import plain_network
-from autoprune.study.ledger import Ledger
-from autoprune.study.result import limits_of
 from autoprune.study.run_directory import RunDirectory, next_free
 from autoprune.version import __version__
 
-# What the options of a run meant that is of an older version (`config.is_outdated`).
-OUTDATED = (
-    "by a version that trained frozen weights, train_frozen=True today, and whose exclude is "
-    "exclude_outputs today"
-)
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,81 +135,36 @@ def search(
     if not isinstance(progress, Progress):
         progress = PlainProgress() if progress else Progress()
     wrapper, model = model, _network(model)
-    if wrapper is not model:
-        progress.note(f"the network inside {type_of(wrapper)} is searched, and returned without it")
     valued = find_reward(DEFAULT_REWARD if reward is None else reward)
     named = {"evaluate": evaluate} if isinstance(evaluate, str) else {}
     config = SearchConfig.from_mapping({**options, "reward": valued.name, **named})
     evaluate = find_evaluate(evaluate)
     check_config(config)
-    session = Session(began, config.time, config.recover)
+    # Optuna announces every trial of ours, and optional packages that it lacks.
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    clock = Clock(began, config.time, config.recover)
     device = str(device_of(model))
     settings = {"autoprune": __version__, **(origin or {}), "device": device, **config.to_mapping()}
     run = RunDirectory(output or next_free(Path("runs"), type(model).__name__.lower()))
     (run.load_config if resume else run.check_free)()  # before anything is written
-    with run.held():
+    with forwarded_notes(progress), run.held():
+        if wrapper is not model:
+            log.info("the network inside %s is searched, and returned without it", type_of(wrapper))
+        begun: dict[str, Any] = {}
         if resume:
-            before = _begun(run, settings, config, progress)
+            begun = resume_run(run, settings, config)
         else:
-            before = _new(run, {**settings, **options, "reward": reward}, progress)
-
-        # Optuna announces every trial of ours, and optional packages that it lacks.
-        optuna.logging.set_verbosity(optuna.logging.ERROR)
+            begin_run(run, {**settings, **options, "reward": reward})
         model = deep_copy(model).eval()
         images = draw_images(model, data, config, progress)
         inputs = images.calibration.first(2).inputs
         if example_inputs is not None:
             inputs = _check_example(model, example_inputs, inputs)
-        with timed(session.seconds, "structure"):
-            stop = session.search_deadline
-            task = define_task(model, inputs, config, run.latency_path, progress, stop)
-        judge = before.get("judge")
-        repaired = before.get("repair_samples")
-        bench = set_up(
-            model, task, images, evaluate, config, progress, session.seconds, judge, repaired
+        context = SearchContext(
+            model, inputs, images, config, run, valued, evaluate, begun, clock, progress
         )
-        session.count(*[bench.forwards()] * bench.judging)
-        if config.max_drop is not None:
-            check_metric(bench.dense)
-        if (dense := bench.dense.metric) is not None:
-            progress.note(f"the dense network scores {dense:.4f} on the search images")
-        _write_down(run, before, settings, bench)
-        ledger = Ledger(task.space, run.storage)
-        valued = on_the_scale_of(valued, (t.measurement for t in ledger if t.measurement))
-        with session.recorded(ledger):
-            verifier = _verifier(model, inputs, task, config, progress)
-            arena = Arena(config, bench, valued, ledger, session, progress, verifier)
-            problem = pose(task, bench, config)
-            contest, smallest = _compete(arena, problem)
-            strategy, finalist = contest.strategy, contest.finalist
-            if strategy.save(run.agent_path):
-                progress.note(
-                    f"what it learnt is in {run.agent_path}: use it with --agent {run.path}"
-                )
-            policy = bench.builder.policy(finalist.measurement.widths)
-            run.save_policy(policy)
-            run.save_weights(finalist.network)
-            winner = recover_finalist(
-                model, finalist, task, bench, images, valued, config, session, progress
-            )
-            if winner.recovered is not None:
-                run.save_recovered(winner.network)
-            result = Summary(
-                model,
-                config,
-                images,
-                task,
-                bench,
-                ledger,
-                contest,
-                winner,
-                session,
-                progress,
-                problem.trials,
-                smallest,
-            ).report()
-            run.save_result(result)
-        return Run(run.path, winner.network, policy, result)
+        found = run_search(context, settings)
+    return Run(run.path, found.network, found.policy, found.result)
 
 
 @_undisturbed()
@@ -292,33 +222,13 @@ def draw_images(model: nn.Module, data: Any, config: SearchConfig, progress: Pro
     """
     sizes = SplitSizes(config.calibration_samples, config.search_samples, config.selection_samples)
     images = partition(
-        fitted(as_splits(data), model),
+        adapt_splits(as_splits(data), model),
         sizes,
         config.seed,
-        note=progress.note,
+        note=log.info,
         step=lambda d, t: progress.step("images", d, t),
     )
     return images.to(device_of(model))
-
-
-def _verifier(
-    model: nn.Module, inputs: Inputs, task: Task, config: SearchConfig, progress: Progress
-) -> Verifier | None:
-    """Return what measures the winner; None where no latency is predicted."""
-    latency = task.costs.get(LatencyCost.name)
-    if not isinstance(latency, LatencyCost):
-        return None
-    backend = backend_here(latency.table, config, progress)
-    return Verifier(model, inputs, latency.table, backend)
-
-
-def _compete(arena: Arena, problem: SearchProblem) -> tuple[Contest, Smallest | None]:
-    """Search under the budget, or under ever narrower ones where a loss is given instead."""
-    config = arena.config
-    if config.max_drop is None:
-        return arena.hold(problem), None
-    smallest = find_smallest(arena, problem, config.max_drop, config.minimize or "flops")
-    return smallest.contest, smallest
 
 
 def _network(model: nn.Module) -> nn.Module:
@@ -333,89 +243,13 @@ def _network(model: nn.Module) -> nn.Module:
 def _check_example(model: nn.Module, example: Inputs, like: Inputs) -> Inputs:
     """Statistics are gathered where the trace saw layers: forms and shapes must agree."""
     example = plain(example, "example_inputs")
-    example = form_for(model, example, "example_inputs")(example)
+    example = input_adapter(model, example, "example_inputs")(example)
     if sample_shapes(example) != sample_shapes(like):
         seen, own = (Samples(one, None).shape for one in (example, like))
         raise DataError(f"example_inputs have samples of {seen}, but the data's are {own}.")
     device = device_of(model)
     placed: Inputs = map_tensors(lambda one: one.to(device), example)
     return placed
-
-
-def _begun(
-    run: RunDirectory, settings: Mapping[str, Any], config: SearchConfig, progress: Progress
-) -> dict[str, Any]:
-    """Return the configuration that a run was begun with.
-
-    An older version wrote fewer options down: those do what they do by default.
-
-    Raises:
-        RunError: there is no run, or it is finished and no limit is raised.
-        UsageError: it was begun with other options.
-    """
-    stored = stored_settings(run)
-    known = {*settings, *ORIGIN, *REMARKS, *(option.name for option in fields(SearchConfig))}
-    if unknown := sorted(stored.keys() - known):
-        option = f"{unknown[0]}={shown(stored[unknown[0]])}"
-        raise UsageError(
-            f"cannot resume {str(run.path)!r}: it was begun by autoprune "
-            f"{stored.get('autoprune')!r} with {option}, an option that version "
-            f"{__version__!r} does not have."
-        )
-    defaults = {**SearchConfig(config.budget).to_mapping(), "device": settings["device"]}
-    before = {**defaults, **in_todays_words(stored)}
-    older = f" ({OUTDATED})" if is_outdated(stored) else ""
-    for key in sorted((settings.keys() | before.keys()) - {*RENEWABLE, *REMARKS}):
-        if before.get(key) != settings.get(key):
-            raise UsageError(
-                f"cannot resume {str(run.path)!r} with {key}={shown(settings.get(key))}: it was "
-                f"begun with {shown(before.get(key))}{older}."
-            )
-    if older:
-        progress.note(f"{run.path} goes on as it was begun{older}")
-    if run.is_finished:
-        limits = limits_of(run)
-        most, longest = limits["trials"], limits["time"] or math.inf
-        recovered = (config.recover or 0.0) <= (limits["recover"] or 0.0)
-        if (config.trials or 0) <= most and (config.time or math.inf) <= longest and recovered:
-            raise RunError(
-                f"the search in {str(run.path)!r} is finished ({limits['done']} trials): "
-                "raise --trials, --time or --recover to go on."
-            )
-    return before
-
-
-def _new(run: RunDirectory, named: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
-    """Return the configuration that a new run was begun with: none.
-
-    What the caller names, the run may name later; objects are no names.
-
-    Raises:
-        RunError: another process has finished a run there since it was asked first.
-    """
-    run.check_free()
-    if (failure := trust(run.path, named)) is not None:
-        progress.note(failure)
-    return {}
-
-
-def _write_down(
-    run: RunDirectory, before: Mapping[str, Any], settings: Mapping[str, Any], bench: Bench
-) -> None:
-    """Write `config.toml`: all settings of a new run, or those that a resumed one may renew."""
-    chosen = {"judge": bench.judge_name, "repair_samples": len(bench.builder.repair.samples)}
-    if before:
-        renewed = {key: settings[key] for key in RENEWABLE if key in settings}
-        run.save_config({**before, **renewed, **chosen})
-    else:
-        run.create({**settings, "versions": _versions(), **chosen})
-
-
-def _versions() -> dict[str, str]:
-    return {
-        "python": platform.python_version(),
-        **{module.__name__: str(module.__version__) for module in (torch, np, scipy, optuna)},
-    }
 
 
 __all__ = ["Run", "apply_policy", "draw_images", "load_pruned", "search"]

@@ -22,7 +22,7 @@ agent that learnt on one network fits any other:
 |       |               | factor for all groups left brought onto what is left to spend  |        |
 |       |               | (0.5 without a budget)                                         |        |
 | 14    | last          | keep ratio of the group before (1 at the start)                | 0 to 1 |
-| 15-17 | error25,50,75 | reconstruction error with so many percent of the units kept,   | 0 to 1 |
+| 15-17 | error25,50,75 | reconstruction error with that percentage of the units kept,   | 0 to 1 |
 |       |               | on a log scale from 1e-4 to 1 (1 where no errors are known)    |        |
 | 18-19 | low, high     | feasible range of the keep ratio (`Episode.allowed`)           | 0 to 1 |
 """
@@ -55,7 +55,7 @@ FEATURES = (
 _KEPT = (0.25, 0.5, 0.75)
 _LEAST_ERROR = 1e-4
 _BISECTIONS = 14
-# What is planned where no budget asks for anything.
+# The planned keep ratio where there is no budget.
 UNPLANNED = 0.5
 
 
@@ -92,7 +92,7 @@ class Episode:
         Args:
             space: allowed widths.
             projection: the budget.
-            costs: what counts where there is no budget; the budget's own costs otherwise.
+            costs: those that count where there is no budget; otherwise the budget's costs do.
             group_features: of the groups.
             rankings: of the groups' units.
         """

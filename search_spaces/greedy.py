@@ -16,7 +16,7 @@ from autoprune.search_spaces.keep_ratio import with_width
 from autoprune.search_spaces.projection import Projection
 
 Curves: TypeAlias = Sequence[npt.NDArray[np.float64]]
-"""Per group: what is lost with w units left, w = 0 … size."""
+"""Per group: the loss with w units left, w = 0 … size."""
 
 # A cut takes at most this part of a group at once, before prices are looked at again.
 STEPS_PER_GROUP = 16
@@ -48,8 +48,8 @@ def greedy_cut(widths: Widths, curves: Curves, projection: Projection) -> Widths
     Savings are those of the exact cost models at the current widths: a layer's cost is a product of
     two widths, so every cut changes its neighbours' prices.
     """
-    # A cut's price rises as others are made, or so it is where costs are products of widths: what a
-    # group asked when it was last looked at is a lower bound, and few need to be looked at again.
+    # Where costs are products of widths, the price of a cut rises as others are made: the price
+    # that a group had when it was last looked at is a lower bound, and few are looked at again.
     prices = [(-math.inf, group) for group in range(len(curves))]
     while not projection.fits(widths):
         # The projection has made sure that the narrowest widths fit: some group can still be cut.

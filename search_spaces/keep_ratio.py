@@ -66,7 +66,7 @@ class SearchSpace:
         return with_width(widths, group, int(levels[place]))
 
     def contains(self, widths: Widths) -> bool:
-        """Whether every group's width is allowed."""
+        """Return whether every group's width is allowed."""
         return len(widths) == len(self) and all(
             w in levels for w, levels in zip(widths, self.levels, strict=True)
         )
@@ -90,7 +90,7 @@ def search_space(
     Args:
         structure: of the network.
         min_keep: least keep ratio in (0, 1], one for all or by layer-name pattern ("*" is the
-            rest); `DEFAULT_MIN_KEEP` where nothing is said.
+            rest); `DEFAULT_MIN_KEEP` by default.
         step: widths are multiples of it; groups no larger than the step stay whole.
 
     Raises:

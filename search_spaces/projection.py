@@ -14,7 +14,7 @@ from autoprune.errors import BudgetError
 from autoprune.search_spaces.keep_ratio import SearchSpace, with_width
 
 _BISECTIONS = 40
-# Where a cost goes up and down in steps, a wider group may fit again: so many levels are looked at.
+# Where a cost goes up and down in steps, a wider group may fit again: levels that are looked at.
 _LOOK_AHEAD = 16
 
 

@@ -25,6 +25,7 @@ from autoprune.profiling.backends.base import Backend
 from autoprune.profiling.journal import Journal
 from autoprune.profiling.profiler import profile
 from autoprune.profiling.stopwatch import Run, Timing
+from autoprune.profiling.subject import Subject
 from autoprune.structure.groups import Structure
 from autoprune.structure.inputs import Inputs, run, sample
 from autoprune.structure.surgery import apply_policy
@@ -134,30 +135,30 @@ def stair_ms(signature: Signature) -> float:
     return 0.02 + 1e-7 * inputs * outputs * math.prod((*signature.kernel, *signature.spatial))
 
 
-class LaneBackend(StairBackend):
-    """The same, but slower wherever a layer's lanes are no multiple of 4; and calls cost."""
+class AlignedBackend(StairBackend):
+    """The same, but slower where aligned channels are not a multiple of 4; and calls cost."""
 
     call_ms = 0.01
 
     def layer(self, signature: Signature) -> Run:
-        return lambda: self.call_ms + lane_ms(signature)
+        return lambda: self.call_ms + aligned_ms(signature)
 
     def network(self, model: nn.Module, inputs: torch.Tensor) -> Run:
         structure = trace(model, inputs)
         layers = [Signature.of(layer, structure) for layer in structure.layers]
-        return lambda: sum(map(lane_ms, layers)) + 0.5
+        return lambda: sum(map(aligned_ms, layers)) + 0.5
 
 
-def lane_ms(signature: Signature) -> float:
+def aligned_ms(signature: Signature) -> float:
     if signature == BARE:
         return 0.0
-    return stair_ms(signature) * (1.7 if signature.lanes % 4 else 1.0)
+    return stair_ms(signature) * (1.7 if signature.aligned_channels % 4 else 1.0)
 
 
 @pytest.fixture(scope="session")
-def lane_backend() -> LaneBackend:
-    """A backend whose latencies are known, in steps, and slow at odd widths."""
-    return LaneBackend(Conditions(backend="lanes"))
+def aligned_backend() -> AlignedBackend:
+    """A backend whose latencies are known, in steps, and slow at misaligned widths."""
+    return AlignedBackend(Conditions(backend="aligned"))
 
 
 @pytest.fixture(scope="session")
@@ -174,7 +175,7 @@ def stair_table() -> Callable[[nn.Module, torch.Tensor], LatencyTable]:
         model: nn.Module, inputs: torch.Tensor, backend: StairBackend = STAIRS
     ) -> LatencyTable:
         journal = Journal(None, backend.conditions.to_json())
-        return profile(model, trace(model, inputs), inputs, backend, journal)
+        return profile(Subject(model, trace(model, inputs), inputs), backend, journal)
 
     return table
 

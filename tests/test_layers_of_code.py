@@ -6,7 +6,8 @@ import ast
 import graphlib
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -27,8 +28,30 @@ FLOORS = (
     {"api"},
     {"cli"},
 )
+ENGINE_FLOORS = (
+    {"clock", "latency_bound", "latency_table", "limits", "trust"},
+    {"context", "winner_kit"},
+    {"problem"},
+    {"builder"},
+    {"evaluators"},
+    {"search_problem", "finalists", "loop"},
+    {"rounds", "recover"},
+    {"max_drop"},
+    {"summary", "begin"},
+    {"pipeline"},
+)
+"""The stages of a search: each is made of those before it."""
+
 STRANGERS = ({"cost", "reconstruction"},)
 """Packages that never import each other, in whichever order they stand."""
+
+TWICE = {
+    "base",  # the contract of a kind of plug-in
+    "model",  # a cost model, and that of latency
+    "evaluate", "inspect", "profile", "search",  # a command, and what it is about
+    "progress",
+}  # fmt: skip
+"""Names that two modules share since they mean the same thing."""
 
 FOLDERS = {"agents": "agents", "search_spaces": "search_spaces"}
 """Packages that stand at the top level, but are installed inside `autoprune`."""
@@ -80,8 +103,38 @@ def graph(root: Path) -> Mapping[str, set[str]]:
     return found
 
 
-def floor_of(package: str) -> int:
-    return next(i for i, floor in enumerate(FLOORS) if package in floor)
+def floor_of(package: str, floors: Sequence[set[str]] = FLOORS) -> int:
+    return next(i for i, floor in enumerate(floors) if package in floor)
+
+
+def engine_graph(root: Path) -> Mapping[str, set[str]]:
+    """Return, for every module of the engine, the others of it that it imports."""
+    found: dict[str, set[str]] = {}
+    for name, path in sources(root):
+        if name.startswith("engine."):
+            parts = (other.split(".") for other in imports(path))
+            inner = {p[2] for p in parts if p[:2] == ["autoprune", "engine"] and len(p) > 2}
+            found[name.removeprefix("engine.")] = inner
+    return found
+
+
+def test_stages_import_earlier_stages_only(root: Path) -> None:
+    modules = engine_graph(root)
+    assert modules.keys() == set().union(*ENGINE_FLOORS)
+    upward = [
+        f"{module} imports {other}"
+        for module, others in modules.items()
+        for other in others
+        if floor_of(other, ENGINE_FLOORS) >= floor_of(module, ENGINE_FLOORS)
+    ]
+    assert not upward
+
+
+def test_no_two_modules_share_a_name(root: Path) -> None:
+    """Wherever a reader meets a module's name, it means one thing."""
+    modules = (name.split(".") for name, path in sources(root) if name)
+    names = Counter(parts[-1] for parts in modules if parts[-1] != [*parts[-2:-1], ""][0])
+    assert {name for name, count in names.items() if count > 1} <= TWICE
 
 
 def test_every_module_has_a_floor(root: Path) -> None:

@@ -38,7 +38,7 @@ class Embedding:
     bins: Sequence[Bin]
 
     def ratios(self, steps: Floats) -> Floats:
-        """Return keep ratios, (groups,), so many steps (bins,) away: e^step times as wide."""
+        """Return keep ratios (groups,), e^step times the centre's, from steps (bins,)."""
         lengths = [end - start for start, end in self.bins]
         moved: Floats = self.centre * np.exp(np.repeat(steps, lengths))
         return moved
@@ -81,7 +81,7 @@ class BinView(View):
 
 
 def split_bins(weights: Sequence[float], count: int) -> list[Bin]:
-    """Return so many bins of neighbouring groups; more of them are parts of fewer.
+    """Return bins of neighbouring groups; with a larger count they are parts of the former ones.
 
     Again and again the heaviest bin is split where its halves weigh most alike.
 

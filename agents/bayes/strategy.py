@@ -58,8 +58,8 @@ class BayesianConfig:
         trials_per_bin: trials for each bin at the end.
         reach: how far the first bins can be moved, as the logarithm of a keep ratio. More of them
             move less: the distance that they can go together stays.
-        slack: widths no more than so many times as far away count as the border of what bins reach.
-        known: the best widths so far that a sampler of more bins is told of, at most.
+        slack: widths further away than the reach, but by this factor at most, count as its border.
+        known: the most evaluated widths, best first, that the sampler of more bins is given.
     """
 
     sampler: str = "tpe"
@@ -128,7 +128,7 @@ class BayesianStrategy(Strategy):
         self._bins = 0
 
     def ask(self) -> Candidate | None:
-        """Return widths that were not asked for before."""
+        """Return widths that were not proposed before."""
         if self._warm_starts:
             return self._proposal(self._warm_starts.pop(0))
         self._widen()
@@ -144,7 +144,7 @@ class BayesianStrategy(Strategy):
         return None if near is None else self._proposal(near)
 
     def _proposal(self, widths: Widths, raw: _Open | None = None) -> Candidate:
-        """Return a candidate of widths, to which a sampler's raw vector led, if any."""
+        """Return the candidate of widths, which may be the projection of a sampler's raw vector."""
         if not self._learns_raw:
             if raw is not None:
                 raw.close(None)
@@ -198,7 +198,7 @@ class BayesianStrategy(Strategy):
         return BinView(space, embedding, reach, own.slack)
 
     def _near(self, wanted: npt.NDArray[np.float64]) -> Widths | None:
-        """Return new widths a random step away, None if every step leads to known ones."""
+        """Return new widths a random step away, None if all that were tried are known."""
         for spread in np.geomspace(0.01, 1.0, self.config.most_steps):
             step = self._random.normal(scale=spread, size=len(wanted))
             widths = self.problem.projection.project((wanted + step).clip(0.0, 1.0))
@@ -219,7 +219,7 @@ class BayesianStrategy(Strategy):
 
 
 def scopes(groups: int, trials: int, config: BayesianConfig) -> tuple[int, ...]:
-    """Return the numbers of bins that so many groups are searched in, one after the other."""
+    """Return the numbers of bins in which groups are searched, one after the other."""
     if groups <= config.most_coordinates:
         return (groups,)
     first = config.first_bins

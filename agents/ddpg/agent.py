@@ -168,7 +168,7 @@ class DdpgStrategy(Strategy):
         return info
 
     def _teach(self, actor: FeasibleActor, steps: Sequence[Step], blur: float) -> None:
-        """Fit an actor to executed ratios, with noise of so much spread on what it observes."""
+        """Fit an actor to executed ratios, with noise of spread `blur` on its observations."""
         own = self.config
         seen = torch.tensor(np.array([step.observation for step in steps]), dtype=torch.float32)
         wanted = torch.tensor([[2 * step.ratio - 1] for step in steps], dtype=torch.float32)

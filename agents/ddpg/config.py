@@ -20,7 +20,7 @@ class DdpgConfig:
         updates: of actor and critic after each episode. A fifth of 60 learnt nothing in 300
             episodes.
         batch: decisions in one update.
-        greedy_every: one trial in so many is what the actor itself would do.
+        greedy_every: one trial in this many is the actor's own choice, without noise.
         most_repeats: episodes in a row that may end at known widths.
         widening: factor on the exploration for each of these.
         teaching_steps: of gradient descent with which an actor is fitted to episodes.
@@ -34,8 +34,8 @@ class DdpgConfig:
         target_rate: share by which the target networks follow in each update.
         memory: decisions that are remembered; more than any search makes.
         averaging: weight of the newest episode in the moving reward baseline (AMC's is 0.05).
-        furthest: rewards further from the baseline than this many spreads count as so far: one
-            ruined network must not decide the critic's scale.
+        furthest: distance from the baseline, in spreads, to which rewards are clipped: one ruined
+            network must not decide the critic's scale.
     """
 
     agent: str | None = None

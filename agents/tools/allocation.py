@@ -156,7 +156,7 @@ def _choices(
 ) -> tuple[list[tuple[int, int]], Floats]:
     """Return (group, width) of the levels within a radius of the present widths, and their losses.
 
-    The radius is a share of the group; of each group there are so many levels at most.
+    The radius is a share of the group; `most` limits the levels of each group.
     """
     options, losses = [], []
     for group, (levels, curve) in enumerate(zip(space.levels, curves, strict=True)):

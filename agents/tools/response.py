@@ -45,10 +45,10 @@ class ResponseConfig:
 
 @dataclass(frozen=True, eq=False)
 class FittedResponse:
-    """What is known of how the groups' losses add up.
+    """The fitted model of how the groups' losses add up.
 
-    log loss = c + (1 + p) log Σ_g h_g exp(a_g) (curve_g / h_g)^(1 + b_g), where h_g is what the
-    curve says of half of the group.
+    log loss = c + (1 + p) log Σ_g h_g exp(a_g) (curve_g / h_g)^(1 + b_g), where h_g is the
+    curve's value at half of the group.
 
     Attributes:
         curves: the expected losses, group by group, none of them zero.
@@ -99,7 +99,7 @@ class Response:
         self._curves = [curve + least for curve in curves]
 
     def fit(self, values: Mapping[Widths, float]) -> FittedResponse:
-        """Return what is known after some rewards; the prior if there are none."""
+        """Return the model fitted to some rewards; the prior if there are none."""
         from scipy.optimize import least_squares
 
         own, each = self._config, np.ones(len(self._curves))
@@ -125,7 +125,7 @@ class Response:
 
 
 def _at(curves: Curves, widths: Sequence[Widths]) -> tuple[Floats, Floats]:
-    """Return logs of what is lost at widths as shares of halves, (widths, groups), and of these."""
+    """Return log (curve_g / h_g) at some widths, (widths, groups), and log h_g, (groups,)."""
     rows = np.array(widths)
     halves = np.log([curve[len(curve) // 2] for curve in curves])
     lost = np.stack([np.log(curve[rows[:, g]]) for g, curve in enumerate(curves)], axis=1)

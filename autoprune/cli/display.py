@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from autoprune.cost import COSTS, cost_class
 from autoprune.errors import listed
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
 # Where no terminal says how wide it is, nothing is worth cutting off.
 _PIPE_WIDTH = 200
-_SUFFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
 def console() -> Console:
@@ -48,15 +48,6 @@ def table(*columns: str, texts: int = 1) -> Table:
     return empty
 
 
-def count(value: float) -> str:
-    """Return 2.5M for 2,500,000: three digits, in the units that budgets take."""
-    for scale, suffix in _SUFFIXES:
-        # 999.6k are 1M: what counts is the rounded figure.
-        if (shown := float(f"{value / scale:.3g}")) >= 1:
-            return f"{shown:g}{suffix}"
-    return f"{value:.0f}"
-
-
 def percent(share: float | None) -> str:
     """Return a fraction as 93.39 %."""
     return "–" if share is None else f"{100 * share:.2f} %"
@@ -66,30 +57,25 @@ def comparison(dense: Mapping[str, Any], pruned: Mapping[str, Any]) -> Table:
     """Return two networks side by side.
 
     Args:
-        dense: "flops", "params" and "latency_ms"; "top1", "score" and "loss" where measured.
-        pruned: the same keys.
+        dense: Scores ("top1", "score", "loss") and costs by their keys in the result, as far as
+            they are known.
+        pruned: The same keys.
     """
     rows = table("", "dense", "pruned", "")
-    for key, (title, show, relate) in _FIGURES.items():
+    costs = map(cost_class, COSTS)
+    figures = _SCORES | {one.result_key: (one.title, one.shown, one.compared) for one in costs}
+    for key, (title, show, relate) in figures.items():
         before, after = dense.get(key), pruned.get(key)
         if before is not None and after is not None:
             rows.add_row(title, show(before), show(after), relate(before, after))
     return rows
 
 
-_Relate = Callable[[float, float], str]
 # Key → title, how one figure is shown, how the pruned one relates to the dense one.
-_FIGURES: dict[str, tuple[str, Callable[[float], str], _Relate]] = {
+_SCORES: dict[str, tuple[str, Callable[[float], str], Callable[[float, float], str]]] = {
     "top1": ("top-1", percent, lambda a, b: f"{100 * (b - a):+.2f} points"),
     "score": ("score", lambda x: f"{x:.4g}", lambda a, b: f"{b - a:+.4g}"),
     "loss": ("loss", lambda x: f"{x:.4f}", lambda a, b: f"{b - a:+.4f}"),
-    "flops": ("MACs", count, lambda a, b: f"{percent(b / a)} of dense"),
-    "params": ("params", count, lambda a, b: f"{percent(b / a)} of dense"),
-    "latency_ms": (
-        "latency",
-        lambda x: f"{x:.3f} ms",
-        lambda a, b: f"{a / b:.2f} times as fast",
-    ),
 }
 
 
@@ -105,7 +91,7 @@ def show_search(run: Run, verbose: bool = False, quiet: bool = False) -> None:
     dense, pruned = {**costs["dense"], key: score["dense"]}, {**costs["pruned"], key: handed}
     out.print(comparison(dense, pruned))
     if score["recovered"] is not None:
-        show = _FIGURES[key][1]
+        show = _SCORES[key][1]
         out.print(f"\n{show(score['pruned'])} right after the cut, before recovery", end="")
     samples = f"{score['split']} split, {score['samples']} samples"
     scored = "scored by your own evaluate" if score["samples"] is None else samples
@@ -164,7 +150,7 @@ def show_evaluation(report: Mapping[str, Any]) -> None:
 
 def show_measured(report: Mapping[str, Any]) -> None:
     """Print what a winner's kit measured."""
-    from autoprune.engine.latency import is_miss
+    from autoprune.engine.latency_bound import is_miss
 
     out, dense, pruned = console(), report["measured_dense_ms"], report["measured_ms"]
     out.print(comparison({"latency_ms": dense}, {"latency_ms": pruned}))
@@ -183,13 +169,14 @@ def show_inspection(report: Mapping[str, Any]) -> None:
     """Print what `autoprune inspect` found."""
     out, dense, smallest = console(), report["dense"], report["smallest"]
     reach = {name: least / max(dense[name], 1) for name, least in smallest.items()}
+    macs, params = cost_class("flops").shown, cost_class("params").shown
     layers = table("layer", "kind", "MACs", "share", "params", texts=2)
     for layer in filter(itemgetter("flops"), report["layers"]):
         share = percent(layer["flops"] / dense["flops"])
-        figures = (count(layer["flops"]), share, count(layer["params"]))
+        figures = (macs(layer["flops"]), share, params(layer["params"]))
         layers.add_row(escape(layer["name"]), layer["kind"], *figures)
     others = sum(layer["params"] for layer in report["layers"] if not layer["flops"])
-    layers.add_row("all others", "", "", "", count(others))
+    layers.add_row("all others", "", "", "", params(others))
     groups = table("group", "units", "lowest", "producers", "consumers", "MACs of its layers")
     for group in report["groups"]:
         linked = (str(len(group["producers"])), str(len(group["consumers"])))
@@ -203,13 +190,17 @@ def show_inspection(report: Mapping[str, Any]) -> None:
         out.print(escape(f"MACs of {operator} are not counted"), soft_wrap=True)
     out.print(
         f"{len(report['groups'])} groups can be pruned, {len(report['frozen'])} cannot; "
-        f"{count(dense['flops'])} MACs and {count(dense['params'])} params for one input of "
+        f"{', '.join(map(_shown, dense, dense.values()))} for one input of "
         f"{_by(report['input_shape'])}"
     )
-    out.print(
-        f"smallest within reach: {count(smallest['flops'])} MACs (flops={reach['flops']:.3f}), "
-        f"{count(smallest['params'])} params (params={reach['params']:.3f})"
-    )
+    least = [f"{_shown(name, cost)} ({name}={reach[name]:.3f})" for name, cost in smallest.items()]
+    out.print(f"smallest within reach: {', '.join(least)}")
+
+
+def _shown(name: str, value: float) -> str:
+    """Return a cost with its title: "2.5M MACs"."""
+    cost = cost_class(name)
+    return f"{cost.shown(value)} {cost.title}"
 
 
 def _by(shape: Any) -> str:

@@ -27,7 +27,7 @@ def evaluate(given: Mapping[str, Any]) -> None:
     from autoprune.cli.display import console, print_json, show_evaluation, show_measured
     from autoprune.cli.subjects import load_subjects
     from autoprune.core.files import check_writable
-    from autoprune.engine.on_device import take_measured
+    from autoprune.engine.winner_kit import read_winner_kit
     from autoprune.errors import UsageError
     from autoprune.study.run_directory import RunDirectory
 
@@ -36,7 +36,7 @@ def evaluate(given: Mapping[str, Any]) -> None:
     if options.from_kit is not None:
         if extra := [name for name in (*NETWORKS, "split") if name in given]:
             raise UsageError(f"--from-kit reads results: leave out --{extra[0]}.")
-        measured = take_measured(Path(options.from_kit), RunDirectory(options.run))
+        measured = read_winner_kit(Path(options.from_kit), RunDirectory(options.run))
         (print_json if options.json else show_measured)(measured)
         return
     if options.kit is not None:

@@ -32,7 +32,8 @@ def inspect(given: Mapping[str, Any]) -> None:
     from autoprune.cost import cost_models
     from autoprune.data.forms import sample_shapes
     from autoprune.engine.problem import prunable_structure
-    from autoprune.models.loading import DEMO, load_model
+    from autoprune.models import DEMO
+    from autoprune.models.loading import load_model
     from autoprune.search_spaces.keep_ratio import search_space
 
     spec = options.model or DEMO
@@ -110,14 +111,14 @@ def example_inputs(spec: str, model: nn.Module, options: InspectOptions | Profil
     from autoprune.core.precision import float_dtype
     from autoprune.data import load_splits
     from autoprune.errors import UsageError
-    from autoprune.models.loading import default_input_shape, parse_shape
-    from autoprune.structure.inputs import fitted
+    from autoprune.models.input_shapes import default_input_shape, parse_shape
+    from autoprune.structure.inputs import adapt_splits
 
     data, shape = options.data, options.input_shape
     if data is not None and shape is not None:
         raise UsageError("--input-shape and --data both say what the inputs are: give one of them.")
     if data is not None:
-        train = fitted(load_splits(data, options.normalize), model).train
+        train = adapt_splits(load_splits(data, options.normalize), model).train
         return train.take(range(min(2, len(train)))).inputs
     sizes = parse_shape(shape) if shape else default_input_shape(spec, model)
     if shape is None and names_object(spec):

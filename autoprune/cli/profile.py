@@ -10,13 +10,10 @@ from autoprune.options.commands import ProfileOptions
 from autoprune.options.option import read_options
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from autoprune.core.progress import Progress
     from autoprune.cost.latency.conditions import Conditions
     from autoprune.cost.latency.table import LatencyTable
-    from autoprune.data.forms import Inputs
-    from autoprune.structure.groups import Structure
+    from autoprune.profiling.subject import Subject
 
 
 def profile(given: Mapping[str, Any]) -> None:
@@ -33,9 +30,11 @@ def profile(given: Mapping[str, Any]) -> None:
     from autoprune.core.allocator import kept_memory
     from autoprune.core.randomness import kept_random_states
     from autoprune.engine.problem import prunable_structure
-    from autoprune.models.loading import DEMO, load_model
-    from autoprune.profiling.kit.kit import write_kit
+    from autoprune.models import DEMO
+    from autoprune.models.loading import load_model
+    from autoprune.profiling.kit.write import write_kit
     from autoprune.profiling.plots import plot
+    from autoprune.profiling.subject import Subject
 
     _check_places(options)
     conditions = _conditions(options)
@@ -43,12 +42,12 @@ def profile(given: Mapping[str, Any]) -> None:
     network = load_model(spec, options.weights)
     inputs = example_inputs(spec, network, options)
     with kept_memory(), kept_random_states(), listen(False) as progress:
-        structure = prunable_structure(network, inputs, [], progress)
+        subject = Subject(network, prunable_structure(network, inputs, [], progress), inputs)
         if options.kit is not None:
-            count = write_kit(Path(options.kit), network, structure, inputs, conditions)
+            count = write_kit(Path(options.kit), subject, conditions)
             console().print(f"{options.kit}: {count} models; how to go on is in its README.txt")
             return
-        table = _table(network, structure, inputs, conditions, options, progress)
+        table = _table(subject, conditions, options, progress)
     if options.plot is not None:
         plot(table, Path(options.plot))
     _show(table, options.output, spec)
@@ -76,8 +75,8 @@ def _check_places(options: ProfileOptions) -> None:
 def _conditions(options: ProfileOptions) -> Conditions:
     """Return what is measured with; a kit is for what another device has."""
     from autoprune.cost.latency.conditions import Conditions
-    from autoprune.profiling.backends.base import backend_class, make_backend
     from autoprune.profiling.backends.onnx import check_onnx
+    from autoprune.profiling.backends.registry import backend_class, make_backend
 
     is_kit = options.kit is not None or options.from_kit is not None
     backend, threads = "onnxruntime" if is_kit else options.backend, options.threads
@@ -90,12 +89,7 @@ def _conditions(options: ProfileOptions) -> Conditions:
 
 
 def _table(
-    network: nn.Module,
-    structure: Structure,
-    inputs: Inputs,
-    conditions: Conditions,
-    options: ProfileOptions,
-    progress: Progress,
+    subject: Subject, conditions: Conditions, options: ProfileOptions, progress: Progress
 ) -> LatencyTable:
     """Return the table, of a kit's results or measured here, after writing it.
 
@@ -103,16 +97,16 @@ def _table(
         Interrupted: by Ctrl-C.
     """
     from autoprune.cli.search import Interrupted
-    from autoprune.engine.latency import measure_table
-    from autoprune.profiling.kit.kit import read_kit
+    from autoprune.profiling.host import measure_table
+    from autoprune.profiling.kit.read import read_kit
 
     path = Path(options.output)
     if options.from_kit is not None:
-        table = read_kit(Path(options.from_kit), structure, inputs, conditions)
+        table = read_kit(Path(options.from_kit), subject, conditions)
         table.save(path)
         return table
     try:
-        return measure_table(network, structure, inputs, conditions, path, progress)
+        return measure_table(subject, conditions, path, progress)
     except KeyboardInterrupt as stop:
         raise Interrupted(
             f"Interrupted: what was measured is kept in {path}.part: run the same command again to "

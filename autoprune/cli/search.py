@@ -40,7 +40,9 @@ def run_search(settings: Settings) -> None:
     from autoprune.cli.display import show_search, warn
     from autoprune.cli.progress_bars import listen
     from autoprune.data import load_splits
-    from autoprune.models.loading import find_device, has_random_weights, load_model
+    from autoprune.models.devices import find_device
+    from autoprune.models.loading import load_model
+    from autoprune.models.specs import has_random_weights
 
     _check(settings)
     origin = settings.origin

@@ -246,7 +246,7 @@ def _model_and_data(origin: Mapping[str, str]) -> dict[str, str]:
     Raises:
         UsageError: one is given without the other.
     """
-    from autoprune.models.loading import DEMO, DEMO_DATA
+    from autoprune.models import DEMO, DEMO_DATA
 
     model, data = origin.get("model"), origin.get("data")
     if model is None and data is not None:

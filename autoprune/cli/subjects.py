@@ -17,14 +17,16 @@ from autoprune.core.plugins import names_object
 from autoprune.core.randomness import kept_random_states
 from autoprune.data import Split, Splits, load_splits, reads_classes
 from autoprune.data.forms import map_tensors
-from autoprune.engine.latency import measured_here
-from autoprune.engine.on_device import write_winner_kit
+from autoprune.engine.winner_kit import write_winner_kit
 from autoprune.errors import UsageError, did_you_mean
+from autoprune.evaluation.classification import score_split
 from autoprune.evaluation.measurement import Scores
-from autoprune.evaluation.scoring import CustomScorer, find_evaluate, score_split
+from autoprune.evaluation.scoring import CustomScorer, find_evaluate
 from autoprune.models import loading
+from autoprune.models.devices import find_device
 from autoprune.options.stored import stored_settings
-from autoprune.structure.inputs import fitted
+from autoprune.profiling.host import host_figures
+from autoprune.structure.inputs import adapt_splits
 from autoprune.study.result import costs_of
 from autoprune.study.run_directory import RunDirectory
 
@@ -60,15 +62,14 @@ class Subjects:
         with kept_random_states():
             dense_scores, scores = self._scores()
             one = map_tensors(lambda value: value.to(self.device), self.split.take([0]).inputs)
-            latency = measured_here([self.dense, self.pruned], one)
+            latency = host_figures([self.dense, self.pruned], one)
         costs = costs_of(self.run)
         rows = {
             kind: {
                 "top1": own.top1,
                 "score": own.custom,
                 "loss": own.loss,
-                "flops": costs[kind]["flops"],
-                "params": costs[kind]["params"],
+                **costs[kind],
                 "latency_ms": ms,
             }
             for kind, own, ms in zip(
@@ -126,13 +127,13 @@ def load_subjects(
         )
     directory.load_policy()  # an unfinished run is refused before anything is loaded
     evaluate = find_evaluate(origin.get("evaluate"))
-    device = loading.find_device(origin.get("device"))
+    device = find_device(origin.get("device"))
     splits = load_splits(origin["data"], origin.get("normalize"), origin.get("classes"))
     for note in splits.notes:
         warn(note)
     _choose(splits, split_name, origin["data"])  # a mistake is told before the network is loaded
     dense = loading.load_model(origin["model"], origin.get("weights")).to(device).eval()
-    name, split = _choose(fitted(splits, dense), split_name, origin["data"])
+    name, split = _choose(adapt_splits(splits, dense), split_name, origin["data"])
     pruned = load_pruned(dense, run).to(device)
     return Subjects(directory, dense, pruned, origin["data"], name, split, evaluate, device)
 

@@ -1,23 +1,7 @@
-"""What a network of any widths costs."""
+"""Predicts what a network of any widths costs, and reads the budgets that bound it."""
 
 from __future__ import annotations
 
-from typing import Any
+from autoprune.cost.registry import COSTS, COUNTED, cost_class, cost_models
 
-from autoprune.cost.counts import MacsCost, ParamsCost
-from autoprune.cost.memory import MemoryCost
-from autoprune.cost.model import CostModel
-from autoprune.structure.groups import Structure
-
-
-def cost_models(structure: Structure, **options: Any) -> dict[str, CostModel]:
-    """Return the cost models that need no measuring, by name."""
-    models = (
-        MacsCost(structure),
-        ParamsCost(structure, **options),
-        MemoryCost(structure, **options),
-    )
-    return {model.name: model for model in models}
-
-
-__all__ = ["CostModel", "cost_models"]
+__all__ = ["COSTS", "COUNTED", "cost_class", "cost_models"]

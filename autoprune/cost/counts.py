@@ -1,16 +1,18 @@
-"""MACs and parameters of the network cut to any widths.
+"""Counts the MACs and parameters of a network cut to any widths.
 
-MACs: one multiply-accumulate of a convolution or matrix product counts as one, at ATen level and
-for one sample; attention and recurrent networks are included, bias, BN and activations are not.
-(Some tools count two operations per MAC.) Parameters: every trainable scalar, tied ones once.
+One multiply-accumulate of a convolution or matrix product counts as one MAC, at the level of ATen
+operators and for one sample; attention and recurrent networks are included, bias, BN and
+activations are not. (Some tools count two operations per MAC.) Every trainable scalar counts as one
+parameter, tied ones once.
 
-Both are sums of products of dimension lengths, and every length is linear in the widths, so that a
-whole network costs one small matrix product.
+Both are sums of products of dimension lengths, and every length is linear in the widths, so that
+the cost of a network takes one small matrix product.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import numpy as np
 
@@ -21,9 +23,15 @@ from autoprune.structure.groups import Structure
 
 
 class Lengths:
-    """Lengths of tensor dimensions as linear functions of the widths."""
+    """The lengths of some tensor dimensions as linear functions of the widths."""
 
     def __init__(self, structure: Structure, dims: Sequence[tuple[str, int]]) -> None:
+        """Find the units that each dimension consists of.
+
+        Args:
+            structure: The structure of the network.
+            dims: The dimensions as (tensor name, dimension).
+        """
         rows = {dim: row for row, dim in enumerate(dims)}
         self._full = np.array([structure.shapes[name][dim] for name, dim in dims], dtype=float)
         self._per_unit = np.zeros((len(dims), len(structure.groups)))
@@ -34,19 +42,19 @@ class Lengths:
                     self._per_unit[rows[s.tensor, s.dim], column] = s.positions.shape[1]
 
     def at(self, widths: Widths) -> Floats:
-        """Return the length of every dimension."""
+        """Return the length of every dimension, (dims,)."""
         gone = self._sizes - np.asarray(widths, dtype=float)
         lengths: Floats = self._full - self._per_unit @ gone
         return lengths
 
 
 class _Products:
-    """Terms factor x length x length of a few tensors."""
+    """Terms for some tensors, each a factor times the lengths of some dimensions."""
 
     def __init__(
         self, structure: Structure, tensors: Sequence[tuple[str, float, tuple[int, ...]]]
     ) -> None:
-        """Take (tensor name, factor, dimensions whose lengths are multiplied) per term."""
+        """Take (tensor name, factor, dimensions whose lengths are multiplied) for every term."""
         dims = sorted({(name, dim) for name, _, used in tensors for dim in used})
         row = {dim: i for i, dim in enumerate(dims)}
         one = len(dims)  # the row of a constant length 1
@@ -64,12 +72,14 @@ class _Products:
 
 
 class MacsCost(CostModel):
-    """Multiply-accumulates per sample."""
+    """Predicts the multiply-accumulates per sample."""
 
-    name = "flops"
-    unit = "MACs"
+    name = result_key = "flops"
+    title = unit = "MACs"
+    budget_units: ClassVar[Mapping[str, float]] = {"": 1, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 
-    def __init__(self, structure: Structure) -> None:
+    def __init__(self, structure: Structure, adds_bias: bool = True) -> None:
+        """Take the structure of the network; added biases count no MACs."""
         self._layers = [layer.name for layer in structure.layers]
         self._fixed = {f"{op} (fixed)": float(n) for op, n in structure.fixed_macs.items()}
         self._terms = _Products(
@@ -81,7 +91,7 @@ class MacsCost(CostModel):
         )
 
     def by_layer(self, widths: Widths) -> Mapping[str, float]:
-        """Return the MACs of every layer."""
+        """Return the MACs of every layer, and those of operators that no width changes."""
         terms = self._terms.at(widths)
         return {**dict(zip(self._layers, terms.tolist(), strict=True)), **self._fixed}
 
@@ -91,15 +101,21 @@ class MacsCost(CostModel):
 
 
 class TensorSizes:
-    """Summed sizes of the network's tensors, with the biases that reconstruction adds.
+    """The summed sizes of a network's tensors, with the biases that reconstruction adds.
 
-    Reconstruction gives a layer without bias or BN a bias once its inputs shrink.
+    Reconstruction adds a bias to a layer without bias or BN once its inputs are cut.
     """
 
     def __init__(
         self, structure: Structure, each: Mapping[str, float], adds_bias: bool = True
     ) -> None:
-        """Take the size of one element of every tensor that counts, by its name."""
+        """Find the dimensions of all tensors that count.
+
+        Args:
+            structure: The structure of the network.
+            each: The size of one element of every tensor that counts, by its name.
+            adds_bias: Whether reconstruction adds biases.
+        """
         shapes = structure.shapes
         self._terms = _Products(
             structure,
@@ -115,7 +131,7 @@ class TensorSizes:
         self._dense_inputs = self._inputs.at(structure.dense_widths)
 
     def by_module(self, widths: Widths) -> dict[str, float]:
-        """Return the size of every module that has tensors of its own."""
+        """Return the size of every module that has its own tensors."""
         sizes: dict[str, float] = {}
         for tensor, size in zip(self._names, self._sizes(widths).tolist(), strict=True):
             module = tensor.rpartition(".")[0]
@@ -133,16 +149,17 @@ class TensorSizes:
 
 
 class ParamsCost(CostModel):
-    """Trainable scalars, biases that reconstruction adds included."""
+    """Predicts the trainable scalars, including the biases that reconstruction adds."""
 
-    name = "params"
+    name = title = result_key = "params"
     unit = "parameters"
+    budget_units: ClassVar[Mapping[str, float]] = {"": 1, "k": 1e3, "M": 1e6, "G": 1e9, "B": 1e9}
 
     def __init__(self, structure: Structure, adds_bias: bool = True) -> None:
         self._sizes = TensorSizes(structure, dict.fromkeys(structure.parameters, 1.0), adds_bias)
 
     def by_layer(self, widths: Widths) -> Mapping[str, float]:
-        """Return the parameters of every module that has its own."""
+        """Return the parameters of every module that has its own parameters."""
         return self._sizes.by_module(widths)
 
     def total(self, widths: Widths) -> float:
@@ -151,6 +168,6 @@ class ParamsCost(CostModel):
 
 
 def gains_bias(structure: Structure, weight: str) -> bool:
-    """Whether reconstruction adds a bias to this layer once its inputs shrink."""
+    """Return whether reconstruction adds a bias to a weight's layer once its inputs are cut."""
     layer = structure.layer_of_weight[weight]
     return layer.refittable and not layer.absorbs_mean and weight in structure.feeds

@@ -1,14 +1,15 @@
-"""Memory of one forward pass: weights, and the most activations that are alive at once.
+"""Predicts the memory of one forward pass: the weights, and the peak of live activations.
 
-Batch 1, the model's own data types, operators in the order in which the network runs them. An
-activation is alive from the operator that makes it to the last one that reads it (the network's
-inputs from the start, its outputs to the end); views and work in place take no memory of their own.
-What kernels allocate for themselves, and what Python keeps longer than it is needed, is not in it.
+The batch size is 1, data types are the model's own, and operators run in the order of the network.
+An activation is live from the operator that makes it to the last one that reads it (the inputs of
+the network from the start, its outputs to the end); views and in-place operators take no memory.
+Memory that kernels allocate themselves, or that Python keeps longer than needed, does not count.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 import numpy as np
 
@@ -22,24 +23,26 @@ ACTIVATIONS = "activations (peak)"
 
 
 class MemoryCost(CostModel):
-    """Bytes of the weights and of the peak of live activations."""
+    """Predicts the bytes of the weights and of the peak of live activations."""
 
-    name = "memory"
+    name = title = "memory"
     unit = "bytes"
+    budget_units: ClassVar[Mapping[str, float]] = {"B": 1, "kB": 1e3, "MB": 1e6, "GB": 1e9}
+    result_key = "memory_bytes"
 
     def __init__(self, structure: Structure, adds_bias: bool = True) -> None:
         self._weights = TensorSizes(structure, structure.itemsizes, adds_bias)
         activations = ActivationSizes(structure)
-        alive = _alive(structure)
-        # Most moments hold the same as others: each is looked at once.
+        live = _live(structure)
+        # Most operators see the same live activations as others: duplicates are dropped.
         rows = np.unique(
-            np.column_stack([alive @ activations.dense, alive @ activations.per_unit]), axis=0
+            np.column_stack([live @ activations.dense, live @ activations.per_unit]), axis=0
         )
         self._dense, self._per_unit = rows[:, 0], rows[:, 1:]
         self._sizes = np.array(structure.dense_widths, dtype=float)
 
     def by_layer(self, widths: Widths) -> Mapping[str, float]:
-        """Return the bytes of every module's weights, and the activations' peak in one row."""
+        """Return the bytes of the weights of every module, and of the peak of activations."""
         return {**self._weights.by_module(widths), ACTIVATIONS: self.peak(widths)}
 
     def total(self, widths: Widths) -> float:
@@ -47,17 +50,17 @@ class MemoryCost(CostModel):
         return self._weights.total(widths) + self.peak(widths)
 
     def peak(self, widths: Widths) -> float:
-        """Return the bytes of the activations alive at once, at most."""
+        """Return the most bytes of activations that are live at once."""
         gone = self._sizes - np.asarray(widths, dtype=float)
         return float((self._dense - self._per_unit @ gone).max())
 
 
 class ActivationSizes:
-    """Bytes of every activation as linear functions of the widths.
+    """The bytes of every activation as linear functions of the widths.
 
     Attributes:
-        dense: bytes in the dense network, (activations,).
-        per_unit: bytes that go with each unit of each group, (activations, groups).
+        dense: The bytes in the dense network, (activations,).
+        per_unit: The bytes that each unit of each group takes, (activations, groups).
     """
 
     def __init__(self, structure: Structure) -> None:
@@ -65,12 +68,12 @@ class ActivationSizes:
         self.per_unit: Floats = np.zeros((len(structure.activations), len(structure.groups)))
         for row, one in enumerate(structure.activations):
             for name, size in one.per_unit.items():
-                if name in structure.index:  # a group that is frozen now stays whole
+                if name in structure.index:  # otherwise the group was frozen since, and stays whole
                     self.per_unit[row, structure.index[name]] = size
 
 
-def _alive(structure: Structure) -> Floats:
-    """Return which activations are alive while each operator runs, (operators, activations)."""
+def _live(structure: Structure) -> Floats:
+    """Return which activations are live while each operator runs, (operators, activations)."""
     first = np.zeros(len(structure.activations), dtype=int)
     last = np.full(len(structure.activations), -1)
     for number, operator in enumerate(structure.operators):
@@ -79,5 +82,5 @@ def _alive(structure: Structure) -> Floats:
                 first[place] = number
         last[[*operator.reads, *operator.writes]] = number
     moments = np.arange(len(structure.operators))[:, None]
-    alive: Floats = ((first <= moments) & (moments <= last)).astype(float)
-    return alive
+    live: Floats = ((first <= moments) & (moments <= last)).astype(float)
+    return live

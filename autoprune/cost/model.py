@@ -1,4 +1,8 @@
-"""The contract of a cost model: what a network of any widths costs, without building it."""
+"""The contract of a cost model, which predicts a cost for any widths without building the network.
+
+A new kind of cost is one subclass and one line in `cost/registry.py`: budgets, `result.json` and
+the terminal's tables take its name, units and formats from the class.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +16,24 @@ from autoprune.core.policy import Widths
 class CostModel(ABC):
     """Predicts one cost of the network cut to any widths.
 
+    A model that needs no measurements is constructed with (structure, adds_bias), as in
+    `registry.cost_models`.
+
     Attributes:
-        name: the key in budgets, e.g. "flops".
-        unit: of `total`, e.g. "MACs".
-        is_monotone: whether no group that grows can make it fall.
+        name: The key in budgets, e.g. "flops".
+        title: The name in tables, e.g. "MACs".
+        unit: The unit of `total`, e.g. "MACs".
+        budget_units: The suffixes that a bound in a budget may have, each with its size in `unit`;
+            "" allows a number without a suffix. Upper and lower case are the same to the reader.
+        result_key: The key in `costs.dense` and `costs.pruned` of `result.json`.
+        is_monotone: Whether the cost never falls when a group grows.
     """
 
     name: ClassVar[str]
+    title: ClassVar[str]
     unit: ClassVar[str]
+    budget_units: ClassVar[Mapping[str, float]]
+    result_key: ClassVar[str]
     is_monotone: ClassVar[bool] = True
 
     @abstractmethod
@@ -29,3 +43,17 @@ class CostModel(ABC):
     def total(self, widths: Widths) -> float:
         """Return the cost of the whole network."""
         return sum(self.by_layer(widths).values())
+
+    @classmethod
+    def shown(cls, value: float) -> str:
+        """Return a value as people read it, with three digits and a suffix: "2.5M"."""
+        for suffix, size in sorted(cls.budget_units.items(), key=lambda item: -item[1]):
+            # 999.6k becomes 1M: the rounded figure decides.
+            if (figure := float(f"{value / size:.3g}")) >= 1:
+                return f"{figure:g}{suffix}"
+        return f"{value:.0f}"
+
+    @classmethod
+    def compared(cls, dense: float, pruned: float) -> str:
+        """Return for people how the cost of a pruned network relates to that of the dense one."""
+        return f"{100 * pruned / dense:.2f} % of dense"

@@ -1,4 +1,4 @@
-"""Images: where they come from, how they are normalised, and who reads which."""
+"""Data: its sources, its normalisation, and its partition into what each stage reads."""
 
 from autoprune.data.class_labels import check_classes, check_labels, with_class_labels
 from autoprune.data.normalization import Normalization, parse_normalization
@@ -10,8 +10,9 @@ from autoprune.data.partition import (
     mixed_pairs,
     partition,
 )
+from autoprune.data.samples import NO_LABEL, Samples
 from autoprune.data.sources import absolute_data, load_splits, reads_classes
-from autoprune.data.splits import NO_LABEL, ArraySplit, DatasetSplit, Samples, Split, Splits
+from autoprune.data.splits import ArraySplit, DatasetSplit, Split, Splits
 from autoprune.data.user import as_splits
 
 __all__ = [

@@ -80,7 +80,7 @@ def _read_records(path: Path) -> npt.NDArray[np.uint8]:
         raise DataError(f"{path}: cannot be read: {first_line(error)}") from error
     if len(data) == 0 or len(data) % RECORD_BYTES:
         raise DataError(
-            f"{path}: {len(data)} bytes are no whole number of {RECORD_BYTES}-byte records; "
+            f"{path}: {len(data)} bytes are not a whole number of {RECORD_BYTES}-byte records; "
             f"the file is damaged: unpack {SOURCE} again."
         )
     records = data.reshape(-1, RECORD_BYTES)

@@ -1,15 +1,15 @@
-"""Class labels: the forms that they come in, and whether they fit a network."""
+"""Class labels: one-hot conversion, and checks against a network's outputs."""
 
 from __future__ import annotations
 
 import torch
 
-from autoprune.data.splits import NO_LABEL, Samples
+from autoprune.data.samples import NO_LABEL, Samples
 from autoprune.errors import DataError
 
 
 def with_class_labels(samples: Samples) -> Samples:
-    """Return samples whose one-hot targets, (n, classes), are class labels of shape (n,)."""
+    """Return samples with one-hot targets (n, classes) converted to class labels (n,)."""
     targets = samples.targets
     if targets is None or targets.dim() != 2 or targets.shape[1] < 2:
         return samples
@@ -20,10 +20,10 @@ def with_class_labels(samples: Samples) -> Samples:
 
 
 def check_labels(samples: Samples, classes: int) -> None:
-    """Check that labels fit a classifier; no labels at all are fine, and so is `NO_LABEL`.
+    """Check that labels fit a classifier; missing labels and `NO_LABEL` are allowed.
 
     Raises:
-        DataError: the targets are not whole numbers of shape (n,) or one is not in [0, classes).
+        DataError: the targets are not int64 of shape (n,), or one is outside [0, classes).
     """
     labels = samples.targets
     if labels is None:
@@ -43,14 +43,15 @@ def check_labels(samples: Samples, classes: int) -> None:
 
 
 def check_classes(numbered: int | None, outputs: int) -> None:
-    """Check that labels which number class folders, or names in a file, mean a network's outputs.
+    """Check that the number of classes in the data is the number of a network's outputs.
 
     Args:
-        numbered: how many there are; None where the labels come from elsewhere.
-        outputs: of the network.
+        numbered: number of class folders, or of names in a classes file; None if the labels do
+            not come from either.
+        outputs: number of the network's outputs.
 
     Raises:
-        DataError: the numbers differ, so that nobody knows which class an output stands for.
+        DataError: the numbers differ, so that the class of an output is not known.
     """
     if numbered in (None, outputs):
         return

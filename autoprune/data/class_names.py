@@ -1,4 +1,4 @@
-"""Which output of a network a class folder means."""
+"""Mapping from class folders to a network's outputs."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from autoprune.errors import UsageError, did_you_mean, first_line
 
 @dataclass(frozen=True)
 class Numbering:
-    """The labels of class folders.
+    """Labels of class folders.
 
     Attributes:
-        labels: by the folder's name.
-        classes: how many classes the labels number.
+        labels: label of every folder name.
+        classes: number of classes.
     """
 
     labels: Mapping[str, int]
@@ -31,7 +31,7 @@ class Numbering:
     def of_file(cls, path: Path, folders: Sequence[str]) -> Numbering:
         """Number the folders by the lines of a text file, in the order of a network's outputs.
 
-        A line is a folder's name, or begins with it: "n01440764 tench, Tinca tinca".
+        A line is a folder's name or begins with it: "n01440764 tench, Tinca tinca".
 
         Raises:
             UsageError: the file cannot be read, or does not name each of the folders once.
@@ -48,7 +48,7 @@ class Numbering:
 
 
 def _read(path: Path) -> list[str]:
-    """Return the lines of a text file, but for empty ones at its end."""
+    """Return the lines of a text file without empty lines at its end."""
     if not path.is_file():
         raise UsageError(f"no such classes file: {str(path)!r}.")
     try:

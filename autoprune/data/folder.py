@@ -1,4 +1,4 @@
-"""Image files, in class folders or without labels, read by torchvision."""
+"""Image files in class folders, or without labels, read by torchvision."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from autoprune.data.splits import DatasetSplit, Splits
 from autoprune.errors import DataError, UsageError, first_line
 
 Read: TypeAlias = Callable[[str], Tensor]
-"""The path of an image file → the image as the network takes it."""
+"""(path of an image file) → the image as the network takes it."""
 
 
 def load_image_folder(argument: str, normalize: str | None, classes: str | None = None) -> Splits:
-    """Read `DIR/train`, `DIR/val` and `DIR/test`, or what is right in DIR as train.
+    """Read `DIR/train`, `DIR/val` and `DIR/test`; without these, read DIR itself as train.
 
-    Every image is resized to 256, cropped to the central 224 and normalised. Where there is no
-    train folder, val takes its place. The file `classes` says which label a class folder has;
-    without it labels number the class folders of ALL splits, sorted, so that a split which lacks
-    some classes still agrees with the others. Images in no class folder have no labels in any case.
+    Every image is resized to 256, cropped to the central 224 and normalised. Without a train
+    folder, val takes its place. The file `classes` gives the label of each class folder; without
+    it, labels number the sorted class folders of ALL splits, so that a split which lacks some
+    classes still agrees with the others. Images outside class folders never have labels.
 
     Args:
         argument: DIR.
@@ -41,7 +41,7 @@ def load_image_folder(argument: str, normalize: str | None, classes: str | None 
         raise UsageError(f"no such folder: {argument!r}; write imagefolder:DIR.")
     roots = {name: folder / name for name in ("train", "val", "test") if (folder / name).is_dir()}
     if "train" not in roots:
-        # Images right in DIR; or val without train, which then serves as train.
+        # Images directly in DIR, or val in place of a missing train.
         roots["train"] = roots.pop("val", folder)
     if roots["train"] == folder and "test" in roots:
         raise UsageError(f"{argument!r} has test but neither train nor val: add one of them.")

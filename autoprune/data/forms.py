@@ -1,4 +1,4 @@
-"""Inputs of any form: a tensor, or tuples and dicts of tensors, the samples first in each."""
+"""Inputs of a network: a tensor, or nested tuples and dicts of tensors, samples first in each."""
 
 from __future__ import annotations
 
@@ -15,15 +15,14 @@ Inputs: TypeAlias = Tensor | Sequence[Any] | Mapping[str, Any]
 
 
 def plain(inputs: Any, what: str = "a batch's inputs") -> Inputs:
-    """Return inputs with tuples for lists and dicts for mappings; one tensor stands for itself.
+    """Normalise inputs: lists become tuples, mappings dicts, and a tuple of one tensor that tensor.
 
     Args:
-        inputs: as the user's code made them.
-        what: they are, in messages.
+        inputs: inputs from the user's code.
+        what: name of the inputs in messages.
 
     Raises:
-        DataError: there is something else in them than tensors with a first dimension, all of one
-            length.
+        DataError: they contain something other than tensors whose first dimensions are equal.
     """
     found: Inputs = _plain(inputs, what)
     lengths = {len(one) for one in tensors(found)}
@@ -51,27 +50,27 @@ def _plain(inputs: Any, what: str) -> Any:
 
 
 def tensors(inputs: Inputs) -> list[Tensor]:
-    """Return the tensors of inputs in their order."""
+    """Return the tensors in inputs, in order."""
     return tree_leaves(inputs)
 
 
 def map_tensors(change: Callable[..., Any], *inputs: Inputs) -> Any:
-    """Return inputs of the same form with every tensor changed; several go side by side."""
+    """Apply a function to every tensor in inputs, or to the tensors of several inputs together."""
     return tree_map(change, *inputs)
 
 
 def with_floats(inputs: Inputs, dtype: torch.dtype) -> Any:
-    """Return inputs with floating tensors in one precision; whole numbers stay."""
+    """Return inputs with floating tensors in one precision; integer tensors stay."""
     return map_tensors(lambda one: one.to(dtype) if one.is_floating_point() else one, inputs)
 
 
 def sample_shapes(inputs: Inputs) -> Any:
-    """Return the shapes of one sample as lists, in tuples and dicts as the tensors are."""
+    """Return the shapes of one sample as lists, nested as the tensors are."""
     return map_tensors(lambda one: list(one.shape[1:]), inputs)
 
 
 def described(inputs: Inputs) -> str:
-    """Return the shapes of inputs in words: "(2, 3, 8, 8)", "image (2, 1, 8, 8), vector (2, 6)"."""
+    """Describe the shapes of inputs: "(2, 3, 8, 8)", "image (2, 1, 8, 8), vector (2, 6)"."""
     if isinstance(inputs, Tensor):
         return str(tuple(inputs.shape))
     if isinstance(inputs, Mapping):

@@ -1,4 +1,4 @@
-"""Per-channel normalisation of images, and the words that name it."""
+"""Per-channel normalisation of images, and the specs that name it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Normalization:
 
     @property
     def channels(self) -> int:
-        """How many channels an image must have."""
+        """Number of channels that an image must have."""
         return len(self.mean)
 
     def __call__(self, images: Tensor) -> Tensor:
@@ -36,7 +36,7 @@ NAMED = {
 
 
 def parse_normalization(spec: str | None, channels: int) -> Normalization:
-    """Return the normalisation that a spec means for images of so many channels.
+    """Parse a normalisation spec for images with a number of channels.
 
     Args:
         spec: `imagenet`, `cifar10`, `none` (scale to [0, 1] and no more) or `MEAN,…/STD,…`.

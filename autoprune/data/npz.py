@@ -27,15 +27,14 @@ def load_npz(argument: str, normalize: str | None) -> Splits:
 
     Raises:
         UsageError: the argument is malformed or a file is missing.
-        DataError: a file is damaged, its arrays are not as they should be, or test has one of the
-            other splits' files.
+        DataError: a file is damaged or has wrong arrays, or test shares a file with another split.
     """
     files = _parse_files(argument)
     return read_npz_splits(files, normalize, tuple(_shared_files(files)))
 
 
 def _shared_files(files: Mapping[str, Sequence[Path]]) -> Iterator[str]:
-    # What is no file is left to its reader.
+    # A missing file is reported when it is read.
     named = {name: filter(os.path.isfile, paths) for name, paths in files.items()}
     resolved = {name: {path.resolve(): path for path in paths} for name, paths in named.items()}
     for (name, one), (other, another) in combinations(resolved.items(), 2):
@@ -61,7 +60,7 @@ def read_npz_splits(
 
 
 def absolute_files(argument: str) -> str:
-    """Return the argument of `load_npz` with whole paths."""
+    """Return the argument of `load_npz` with absolute paths."""
     files = _parse_files(argument)
     lists = {name: ",".join(map(absolute, map(str, paths))) for name, paths in files.items()}
     return ";".join([lists.pop("train"), *(f"{name}={value}" for name, value in lists.items())])
@@ -88,11 +87,11 @@ def _parse_files(argument: str) -> dict[str, list[Path]]:
 
 
 def _read_files(paths: Sequence[Path]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
-    """Return the images and labels of several files, one after the other."""
+    """Return the concatenated images and labels of several files."""
     labels = [_read_labels(path) for path in paths]
     images = _read_images(paths[0], len(labels[0]))
     if len(paths) > 1:
-        # Filled file by file, so that no moment holds the images twice.
+        # Filled file by file, so that the images are never in memory twice.
         total = sum(map(len, labels))
         first, images = images, np.empty((total, *images.shape[1:]), dtype=np.uint8)
         images[: len(first)] = first
@@ -143,13 +142,13 @@ def _read_array(path: Path, name: str) -> npt.NDArray[Any]:
 
     Raises:
         UsageError: there is no such file.
-        DataError: it is damaged, has no such array, or one of objects, which would run code.
+        DataError: it is damaged, lacks the array, or holds objects, which could run code.
     """
-    if not os.path.isfile(path):  # False for what cannot be a path
+    if not os.path.isfile(path):  # False if it cannot be a path
         raise UsageError(f"no such file: {str(path)!r}.")
     if not zipfile.is_zipfile(path):
         raise DataError(
-            f"{path}: no npz file, or cut short; write it with numpy.savez(file, x=…, y=…)."
+            f"{path}: not an npz file, or truncated; write it with numpy.savez(file, x=…, y=…)."
         )
     try:
         with zipfile.ZipFile(path) as archive:
@@ -172,10 +171,10 @@ def _read_array(path: Path, name: str) -> npt.NDArray[Any]:
 
 
 def _check_length(file: IO[bytes], length: int) -> None:
-    """Refuse an array that is not as long as the file in the archive: it would be made first.
+    """Refuse an array whose size is not that of the file in the archive, before allocating it.
 
     Raises:
-        ValueError: it is longer, shorter or no array.
+        ValueError: the size differs, or the file is not an array.
     """
     major, _ = np.lib.format.read_magic(file)
     read = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}

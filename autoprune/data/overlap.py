@@ -1,4 +1,4 @@
-"""Samples that two splits share, however their datasets are put together."""
+"""Detection of samples that two splits share, through any nesting of datasets."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from autoprune.data.splits import DatasetSplit, PartOfSplit, Split
 from autoprune.errors import DataError
 
 Places = npt.NDArray[np.int64]
-# Samples by which two datasets are compared.
-LOOKED_AT = 64
+# Number of samples by which two datasets are compared.
+COMPARED = 64
 
 
 def shared_note(name: str, other: str, what: str) -> str:
-    """Return the note that two splits, known by their names, have something in common.
+    """Return a note that two splits share something.
 
     Raises:
-        DataError: one of them is the test split, whose figure would be false.
+        DataError: one of them is the test split, whose score would be wrong.
     """
     if "test" in (name, other):
         raise DataError(
@@ -36,11 +36,11 @@ def shared_note(name: str, other: str, what: str) -> str:
 
 
 def shared_samples(a: Split, b: Split) -> int:
-    """Return how many samples two splits have in common, as far as can be told.
+    """Count the samples that two splits are known to share.
 
-    Samples are the same if they are the same place of the same dataset, or of two that hold the
-    same files or arrays (one with augmentation, one without), or the same memory of a
-    `TensorDataset`. Equal images of different datasets are not looked for.
+    Samples are the same if they have the same index in the same dataset or in two datasets of the
+    same files or arrays (one with augmentation, one without), or the same memory in a
+    `TensorDataset`. Equal images in different datasets are not searched for.
     """
     mine, theirs = _places(a), _places(b)
     return sum(len(np.intersect1d(mine[key], theirs[key])) for key in mine.keys() & theirs.keys())
@@ -55,7 +55,7 @@ def _places(split: Split) -> Mapping[Hashable, Places]:
 
 @singledispatch
 def _located(holder: Any, places: Places) -> Iterator[tuple[Hashable, Places]]:
-    """Yield in which innermost dataset, and where in it, the samples at some places lie."""
+    """Yield the innermost datasets of the samples at some indices, with their indices there."""
     if (inner := _only_dataset(holder)) is not None:
         yield from _located(inner, places)
     else:
@@ -93,19 +93,19 @@ def _(holder: TensorDataset, places: Places) -> Iterator[tuple[Hashable, Places]
 
 
 def _source(holder: Any) -> Hashable:
-    """Return what two datasets have alike that read the same samples; itself where nothing says."""
+    """Return a key shared by datasets of the same samples; an `id` if nothing identifies them."""
     held = dict(getattr(holder, "__dict__", {}))
     columns = {name: value for name, value in held.items() if _tells(value, len(holder))}
     if not columns:
         return id(holder)
-    rows = np.linspace(0, len(holder) - 1, min(len(holder), LOOKED_AT)).astype(int)
+    rows = np.linspace(0, len(holder) - 1, min(len(holder), COMPARED)).astype(int)
     texts = {name: value for name, value in held.items() if isinstance(value, (str, os.PathLike))}
     found = [(name, [_text(value[row]) for row in rows]) for name, value in columns.items()]
     return type(holder), len(holder), repr(sorted(found)), repr(sorted(texts.items()))
 
 
 def _tells(value: Any, samples: int) -> bool:
-    """Whether a dataset's attribute names the file, or holds the array, of every sample."""
+    """Say whether an attribute names the file, or holds the array, of every sample."""
     if isinstance(value, (np.ndarray, Tensor)):
         return value.ndim > 1 and len(value) == samples
     if not isinstance(value, (list, tuple)) or len(value) != samples or not samples:
@@ -121,7 +121,7 @@ def _text(row: Any) -> str:
 
 
 def _only_dataset(holder: Any) -> Any:
-    """Return the dataset that another one, of equal length, is made of; None if it is of none."""
+    """Return the only dataset of equal length that another one wraps; None if there is none."""
     held = [one for one in getattr(holder, "__dict__", {}).values() if isinstance(one, Dataset)]
     alike = len(held) == 1 and hasattr(held[0], "__len__") and len(held[0]) == len(holder)
     return held[0] if alike else None

@@ -1,4 +1,4 @@
-"""Which images a search reads for what: calibration, search and selection share none."""
+"""Partition of the data for one search: calibration, search and selection are disjoint."""
 
 from __future__ import annotations
 
@@ -12,26 +12,27 @@ import torch
 
 from autoprune.data.class_labels import with_class_labels
 from autoprune.data.forms import map_tensors, sample_shapes, tensors
-from autoprune.data.splits import PartOfSplit, Samples, Split, Splits
+from autoprune.data.samples import Samples
+from autoprune.data.splits import PartOfSplit, Split, Splits
 from autoprune.errors import DataError, UsageError
 
 MAX_BYTES = 600_000_000
-# Bytes of all inputs in memory from which on their size is told.
-MUCH = 1_000_000_000
+# From this many bytes of inputs in memory, their size is reported.
+REPORTED_BYTES = 1_000_000_000
 PURPOSES = ("calibration", "search", "selection")
-# Mixed images per image of the selection. By softened KL three tell no more than one.
+# Mixed images per selection image. In the softened KL, three were no more informative than one.
 MIXED = 1
 CHUNK = 64
-"""Samples fetched at a time, so that images are not held twice while they are gathered."""
+"""Samples fetched at a time, so that images are not in memory twice while they are gathered."""
 
 
 Step: TypeAlias = Callable[[int, int], None]
-"""Told how many of the images are read, and how many there are."""
+"""(samples read so far, total): reports progress."""
 
 
 @dataclass(frozen=True)
 class SplitSizes:
-    """Samples wanted for each purpose; less is taken where there is less.
+    """Number of samples for each purpose; fewer are taken if there are fewer.
 
     Raises:
         UsageError: a size is below 1.
@@ -50,17 +51,17 @@ class SplitSizes:
 
 @dataclass(frozen=True, eq=False)
 class Partition:
-    """The images of one search; calibration, search and selection share none.
+    """The samples of one search; calibration, search and selection are disjoint.
 
     Attributes:
-        calibration: training images, for statistics and reconstruction.
-        recovery: all training images but those of search and selection; labels are not read.
-        search: images that candidates are scored on.
-        selection: images that finalists are scored on.
-        unread: the training images that are in none of the three.
-        test: for the final figure only.
-        signal_split: where search and selection come from: "val", or "train" where there is no val.
-        classes: how many classes the labels of search and selection number; None if not known.
+        calibration: training samples for statistics and reconstruction.
+        recovery: all training samples except those in search and selection; labels are not read.
+        search: samples on which candidates are scored.
+        selection: samples on which finalists are scored.
+        unread: training samples that are in none of the three.
+        test: samples for the final score only.
+        signal_split: split of search and selection: "val", or "train" if there is no val.
+        classes: number of classes in the labels of search and selection; None if not known.
     """
 
     calibration: Samples
@@ -73,7 +74,7 @@ class Partition:
     classes: int | None = None
 
     def to(self, device: torch.device | str) -> Partition:
-        """Return the same partition with the samples in memory on a device."""
+        """Return the partition with its samples in memory on a device."""
         return replace(
             self,
             calibration=self.calibration.to(device),
@@ -90,21 +91,21 @@ def partition(
     note: Callable[[str], None] = lambda text: None,
     step: Step = lambda done, total: None,
 ) -> Partition:
-    """Draw the images of a search at random.
+    """Draw the samples of a search at random.
 
-    Where a split has fewer samples than are wanted of it, each purpose gets its share of them.
+    If a split has fewer samples than requested, they are shared in proportion.
 
     Args:
-        splits: what the data source offers.
-        sizes: samples wanted.
-        seed: equal seeds draw equal images.
+        splits: the splits of the data source.
+        sizes: number of samples for each purpose.
+        seed: equal seeds draw equal samples.
         max_bytes: limit on the inputs of each purpose, in bytes.
-        note: told of what the splits say of themselves, if there are fewer samples than wanted, and
-            why, and if images take much memory.
-        step: told how many of the images are read, and of how many.
+        note: receives the notes of the splits, and notes on sizes that were reduced and on inputs
+            that take much memory.
+        step: reports progress.
 
     Raises:
-        DataError: a split cannot give every purpose one sample, or its inputs are not finite.
+        DataError: a split has too few samples for every purpose, or its inputs are not finite.
     """
     for remark in splits.notes:
         note(remark)
@@ -114,9 +115,9 @@ def partition(
     rng = np.random.default_rng(seed)
     chosen = _choose(splits, [min(size, limit) for size in asked], rng)
     counts = [len(part.indices) for part in chosen]
-    _tell_sizes(counts, asked, each, max_bytes, note)
+    _note_sizes(counts, asked, each, max_bytes, note)
     calibration, search, selection = (
-        _gather(part.split, part.indices, _counted_on(step, sum(counts[:i]), sum(counts)))
+        _gather(part.split, part.indices, _offset(step, sum(counts[:i]), sum(counts)))
         for i, part in enumerate(chosen)
     )
     for samples, name in zip((calibration, search, selection), PURPOSES, strict=True):
@@ -137,7 +138,7 @@ def partition(
 def _choose(
     splits: Splits, wanted: Sequence[int], rng: np.random.Generator
 ) -> tuple[PartOfSplit, ...]:
-    """Return images for calibration, search and selection, at random."""
+    """Choose samples for calibration, search and selection at random."""
     if splits.val is None:
         return tuple(
             PartOfSplit(splits.train, one) for one in _draw(splits.train, "train", wanted, rng)
@@ -147,19 +148,19 @@ def _choose(
     return PartOfSplit(splits.train, first), *(PartOfSplit(splits.val, one) for one in others)
 
 
-def _counted_on(step: Step, before: int, total: int) -> Callable[[int], None]:
-    """Return what tells how many of all images are read from how many of a part are."""
+def _offset(step: Step, before: int, total: int) -> Callable[[int], None]:
+    """Return a function that reports the progress of one part as progress of the whole."""
     return lambda done: step(before + done, total)
 
 
-def _tell_sizes(
+def _note_sizes(
     counts: Sequence[int],
     asked: Sequence[int],
     each: int,
     max_bytes: int,
     note: Callable[[str], None],
 ) -> None:
-    """Tell where there are fewer samples than asked for, and if they take much memory."""
+    """Note where there are fewer samples than requested, and whether they take much memory."""
     trimmed = []
     for count, size, name in zip(counts, asked, PURPOSES, strict=True):
         if count < size:
@@ -168,7 +169,7 @@ def _tell_sizes(
             trimmed.append(f"{count} of {size} for {name} ({why})")
     if trimmed:
         note(f"fewer samples than asked for: {', '.join(trimmed)}")
-    if (total := sum(counts) * each) >= MUCH:
+    if (total := sum(counts) * each) >= REPORTED_BYTES:
         note(
             f"{sum(counts)} samples of {each / 1e6:.3g} MB are read into memory: {total / 1e9:.1f} "
             "GB; smaller inputs, or fewer samples, take less"
@@ -178,21 +179,21 @@ def _tell_sizes(
 def mixed_pairs(
     split: Split, like: Samples, seed: int, max_bytes: int = MAX_BYTES
 ) -> Samples | None:
-    """Return mixtures of two images each, `MIXED` times as many as there are samples.
+    """Mix pairs of images, `MIXED` mixtures for every sample.
 
-    As in mixup (Zhang et al. 2018, section 2) with alpha 0.5: half of them are nearly one of the
-    two. A network has not learnt them by heart, so how far another one is from it there tells
-    more than on the images themselves.
+    Mixing follows mixup (Zhang et al. 2018, section 2) with alpha 0.5: half of the mixtures are
+    almost one of their two images. The dense network is not overfitted to mixtures, so the distance
+    of another network from it is more informative there than on the images themselves.
 
     Args:
-        split: the images; there are no more mixtures than of them.
-        like: samples that the mixtures are to stand beside.
-        seed: of the pairs and their shares.
+        split: the images; the number of mixtures is at most theirs.
+        like: samples to which the mixtures will be added.
+        seed: seed of the pairs and their mixing weights.
         max_bytes: limit on the mixtures, in bytes.
 
     Returns:
-        The mixtures, without targets, on the samples' device; None where there is nothing to mix,
-        or inputs are not all of them floats of the samples' shape.
+        The mixtures, without targets, on the samples' device; None if there is nothing to mix, or
+        if inputs are not floating or have other shapes than the samples.
     """
     count = min(MIXED * len(like), len(split), max_bytes // like.sample_bytes)
     if not count or not all(one.is_floating_point() for one in tensors(like.inputs)):
@@ -229,7 +230,7 @@ def check_samples(samples: Samples, name: str) -> None:
 def _draw(
     split: Split, name: str, wanted: Sequence[int], rng: np.random.Generator
 ) -> list[npt.NDArray[np.int64]]:
-    """Return disjoint random indices, for each wanted size."""
+    """Return disjoint random indices, one array per wanted size."""
     if len(split) < len(wanted):
         raise DataError(
             f"the {name} split has {len(split)} samples but {len(wanted)} disjoint sets are drawn "
@@ -241,12 +242,12 @@ def _draw(
 
 
 def _without(split: Split, drawn: Sequence[npt.NDArray[np.int64]]) -> Split:
-    """Return the images of a split that were not drawn."""
+    """Return the samples of a split that were not drawn."""
     return PartOfSplit(split, np.setdiff1d(np.arange(len(split)), np.concatenate(drawn)))
 
 
 def _shares(available: int, wanted: Sequence[int]) -> list[int]:
-    """Return the wanted sizes, or sizes in proportion, each at least 1, that fit."""
+    """Return the wanted sizes if they fit, else sizes in proportion, each at least 1."""
     if sum(wanted) <= available:
         return list(wanted)
     spare, excess = available - len(wanted), sum(wanted) - len(wanted)
@@ -258,7 +259,7 @@ def _gather(
     chosen: npt.NDArray[np.int64],
     step: Callable[[int], None] = lambda done: None,
 ) -> Samples:
-    """Return the chosen samples; `step` is told how many of them there are so far."""
+    """Fetch the chosen samples; `step` receives their number so far."""
     indices = chosen.tolist()
     whole: Samples | None = None
     targets: list[torch.Tensor] = []
@@ -280,5 +281,5 @@ def _gather(
 
 
 def _room_for(count: int, like: Samples) -> Samples:
-    """Return so many samples of the same form, to be filled."""
+    """Allocate `count` samples with the structure and shapes of others."""
     return Samples(map_tensors(lambda one: one.new_empty(count, *one.shape[1:]), like.inputs), None)

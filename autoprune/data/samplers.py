@@ -1,4 +1,4 @@
-"""Which samples of its dataset a loader draws, whatever draws them."""
+"""The samples of its dataset that a loader can draw, for any sampler."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from torch.utils.data.distributed import DistributedSampler
 from autoprune.core.randomness import kept_random_states
 from autoprune.errors import DataError, user_code
 
-# How often an unknown sampler is read: it may draw other samples every time.
+# Passes over an unknown sampler, which may draw other samples in each.
 PASSES = 4
-# A sampler that draws more often than so many times the dataset's length is taken not to end.
+# A sampler that draws more than this many times the dataset's length is taken to be endless.
 ENDLESS = 4
 
 
@@ -37,8 +37,8 @@ class Pool:
     """The samples that a loader can draw.
 
     Attributes:
-        indices: places in its dataset, ascending, each once.
-        remark: what the loader does with them that is not done here; empty if nothing.
+        indices: indices in its dataset, ascending and unique.
+        remark: what the sampler does that is ignored here; empty if nothing.
     """
 
     indices: npt.NDArray[np.int64]
@@ -46,16 +46,16 @@ class Pool:
 
 
 def pool_of(loader: DataLoader[Any], length: int) -> Pool | None:
-    """Return which samples a loader of a map-style dataset can draw; none is drawn from it.
+    """Return the samples that a loader of a map-style dataset can draw, without drawing any.
 
-    Random states stay as they are: the sampler's own, Python's, NumPy's and PyTorch's.
+    The random states of the sampler, Python, NumPy and PyTorch are left unchanged.
 
     Args:
-        loader: one that makes batches.
-        length: of its dataset.
+        loader: a loader with a batch sampler.
+        length: length of its dataset.
 
     Returns:
-        None where samples are not asked for by whole numbers.
+        The pool; None if samples are not indexed by integers.
 
     Raises:
         DataError: the sampler fails.
@@ -69,19 +69,19 @@ def pool_of(loader: DataLoader[Any], length: int) -> Pool | None:
         return DataError(f"the sampler {type(sampler).__name__} fails: {reason}")
 
     try:
-        with user_code(failed, passes=(_NoWholeNumber,)):
+        with user_code(failed, passes=(_NotIntegers,)):
             if known is not None:
                 indices, remark = known(sampler)
             else:
                 draws = iter if single else chain.from_iterable
                 indices, remark = _read(sampler, draws, loader.dataset, length)
-            places = _whole_numbers(indices)
-    except _NoWholeNumber:
+            places = _integers(indices)
+    except _NotIntegers:
         return None
     return Pool(np.unique(np.where(places < 0, places + length, places)), remark)
 
 
-def _whole(sampler: SequentialSampler) -> tuple[Iterable[int], str]:
+def _sequential(sampler: SequentialSampler) -> tuple[Iterable[int], str]:
     return range(len(sampler.data_source)), ""
 
 
@@ -96,45 +96,45 @@ def _by_weight(sampler: WeightedRandomSampler) -> tuple[Iterable[int], str]:
     return torch.as_tensor(sampler.weights).nonzero()[:, 0].tolist(), "draws by weights"
 
 
-def _shared_out(sampler: DistributedSampler[Any]) -> tuple[Iterable[int], str]:
+def _distributed(sampler: DistributedSampler[Any]) -> tuple[Iterable[int], str]:
     return range(len(sampler.dataset)), "gives every process a part"  # type: ignore[arg-type]
 
 
-# Samplers that say what they can draw; a class derived from one of them may draw something else.
+# Samplers whose attributes say what they can draw; a subclass may draw something else.
 _KNOWN: Mapping[type, Callable[[Any], tuple[Iterable[int], str]]] = {
-    SequentialSampler: _whole,
+    SequentialSampler: _sequential,
     RandomSampler: _at_random,
     SubsetRandomSampler: lambda sampler: (sampler.indices, ""),
     WeightedRandomSampler: _by_weight,
-    DistributedSampler: _shared_out,
+    DistributedSampler: _distributed,
 }
 
 
 def _read(
     sampler: Any, draws: Callable[[Any], Iterable[Any]], dataset: Any, length: int
 ) -> tuple[Iterable[int], str]:
-    """Return what any other sampler draws.
+    """Run an unknown sampler and return what it draws.
 
     Args:
-        sampler: one that draws samples or batches of them.
-        draws: its samples, one by one.
-        dataset: that the samples are drawn from.
-        length: of the dataset.
+        sampler: sampler of samples or of batches.
+        draws: returns its samples, one by one.
+        dataset: dataset that is sampled.
+        length: length of the dataset.
     """
     most = ENDLESS * max(length, 1)
     with kept_random_states():
         twin = _copied(sampler, dataset)
-        first = _whole_numbers(islice(draws(twin), most + 1))
+        first = _integers(islice(draws(twin), most + 1))
         if len(first) > most:
             return first[:most], f"draws without end ({most} draws were looked at)"
-        more = (_whole_numbers(islice(draws(twin), most)) for _ in range(PASSES - 1))
+        more = (_integers(islice(draws(twin), most)) for _ in range(PASSES - 1))
         passes = [first, *more]
     varies = any(not np.array_equal(np.unique(one), np.unique(first)) for one in passes)
     return np.concatenate(passes), "draws other samples every time" if varies else ""
 
 
 def _copied(sampler: Any, dataset: Any) -> Any:
-    """Return a sampler with a random state of its own; data that it holds is not copied."""
+    """Copy a sampler with its random state, but without the data that it holds."""
     held = [one for one in getattr(sampler, "__dict__", {}).values() if isinstance(one, Dataset)]
     shared = {id(one): one for one in (dataset, *held)}
     try:
@@ -143,12 +143,12 @@ def _copied(sampler: Any, dataset: Any) -> Any:
         return sampler
 
 
-class _NoWholeNumber(Exception):
-    """A sampler draws something else than whole numbers."""
+class _NotIntegers(Exception):
+    """A sampler draws something other than integers."""
 
 
-def _whole_numbers(indices: Iterable[Any]) -> npt.NDArray[np.int64]:
+def _integers(indices: Iterable[Any]) -> npt.NDArray[np.int64]:
     try:
         return np.fromiter(map(operator.index, indices), np.int64)
     except TypeError as error:
-        raise _NoWholeNumber from error
+        raise _NotIntegers from error

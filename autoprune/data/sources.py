@@ -1,4 +1,4 @@
-"""The data that `--data` names, form by form."""
+"""Data sources that `--data` names, one loader per form of the spec."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from autoprune.data.user import as_splits
 from autoprune.errors import UsageError, did_you_mean
 
 Loader: TypeAlias = Callable[[str, str | None], Splits]
-"""(what follows the colon, normalisation spec) → splits."""
+"""(argument after the colon, normalisation spec) → splits."""
 
 
 def load_digits(argument: str, normalize: str | None) -> Splits:
@@ -46,8 +46,8 @@ def load_digits(argument: str, normalize: str | None) -> Splits:
 
 
 def _class_balanced_order(labels: npt.NDArray[np.int64]) -> npt.NDArray[np.intp]:
-    """Shuffle so that every stretch of indices holds the classes in nearly equal numbers."""
-    # RandomState's stream is frozen for all NumPy versions; the demo's weights rely on this split.
+    """Shuffle so that every range of indices has nearly equal numbers of all classes."""
+    # RandomState's stream is the same in all NumPy versions; the demo's weights rely on this split.
     shuffled = np.random.RandomState(0).permutation(len(labels))
     rank = np.empty(len(labels), dtype=np.int64)
     for label in np.unique(labels):
@@ -66,19 +66,19 @@ FORMS: dict[str, Loader] = {
 
 
 def load_splits(spec: str, normalize: str | None = None, classes: str | None = None) -> Splits:
-    """Open the data that a spec names.
+    """Load the data that a spec names.
 
     Args:
         spec: `digits`, `cifar10:DIR`, `imagefolder:DIR`, `npz:FILE[,FILE…][;val=…][;test=…]`,
             `path/to/file.py:factory` or `package.module:factory`; the factory, called without
             arguments, returns what `as_splits` takes.
         normalize: see `parse_normalization`.
-        classes: with `imagefolder`: a text file with a class name per line, in the order of the
-            network's outputs; the position of a class folder's name is its label.
+        classes: only with `imagefolder`: a text file with a class name per line, in the order of
+            the network's outputs; the line number of a class folder, from 0, is its label.
 
     Raises:
-        UsageError: the spec or the normalisation cannot be meant, or something is missing.
-        DataError: what is there cannot be used.
+        UsageError: the spec or the normalisation is malformed, or something is missing.
+        DataError: the data is damaged or cannot be used.
     """
     form, colon, argument = spec.partition(":")
     if classes is not None:
@@ -87,7 +87,9 @@ def load_splits(spec: str, normalize: str | None = None, classes: str | None = N
         return load_image_folder(argument, normalize, classes)
     if form in FORMS:
         if not argument and (colon or form != "digits"):
-            raise UsageError(f"data {spec!r} lacks what follows the colon: see {form} in --help.")
+            raise UsageError(
+                f"data {spec!r} lacks its argument after the colon: see {form} in --help."
+            )
         return FORMS[form](argument, normalize)
     if names_object(spec):
         return _from_factory(spec, normalize)
@@ -98,7 +100,7 @@ def load_splits(spec: str, normalize: str | None = None, classes: str | None = N
 
 
 def reads_classes(spec: str) -> bool:
-    """Return whether data has class folders, whose labels a file of class names can say."""
+    """Say whether data has class folders, which a classes file can map to outputs."""
     form, _, argument = spec.partition(":")
     return form == "imagefolder" and bool(argument)
 
@@ -112,7 +114,7 @@ def _from_factory(spec: str, normalize: str | None) -> Splits:
     return as_splits(make_object(spec, "data"))
 
 
-# How the argument of a form that reads files names them in any folder.
+# Functions that make the paths in an argument absolute, by form.
 _ABSOLUTE: dict[str, Callable[[str], str]] = {
     "cifar10": absolute,
     "imagefolder": absolute,
@@ -121,7 +123,7 @@ _ABSOLUTE: dict[str, Callable[[str], str]] = {
 
 
 def absolute_data(spec: str) -> str:
-    """Return the spec with whole paths, so that it means the same in any folder."""
+    """Return a spec with absolute paths, so that it means the same in any folder."""
     form, _, argument = spec.partition(":")
     if form in FORMS:
         return f"{form}:{_ABSOLUTE[form](argument)}" if argument else spec

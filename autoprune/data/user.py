@@ -1,4 +1,4 @@
-"""Data as the Python API takes it: loaders, datasets and dicts of them."""
+"""Conversion of data given in Python (loaders, datasets, dicts of them) to splits."""
 
 from __future__ import annotations
 
@@ -11,39 +11,38 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, Subset, default_collate
 
 from autoprune.core.randomness import kept_random_states
+from autoprune.data.batches import batch_samples, data_errors
 from autoprune.data.overlap import shared_note, shared_samples
 from autoprune.data.samplers import pool_of
+from autoprune.data.samples import Samples
 from autoprune.data.splits import (
     SPLIT_NAMES,
     DatasetSplit,
     PartOfSplit,
-    Samples,
     SamplesSplit,
     Split,
     Splits,
-    batch_samples,
-    explained,
 )
 from autoprune.errors import DataError, UsageError, did_you_mean, type_of
 
 MATERIALISED_SAMPLES = 20_000
-"""Samples kept of a stream: far more than calibration, search and selection ask for."""
+"""Samples read from a stream: far more than calibration, search and selection need."""
 
 
 def as_splits(data: Any) -> Splits:
-    """Return the splits that a user's data means.
+    """Convert a user's data to splits.
 
     Args:
         data: `Splits`, a DataLoader, a map-style Dataset, or a dict of such under "train", "val"
-            and "test". Without "train", "val" takes its place. Batches have any form that
-            `batch_samples` reads. Of a loader its collate_fn is used, and the samples that its
-            sampler can draw, each once; its order and its workers are not. Of a stream (an iterable
-            dataset) the first 20,000 samples are read into memory.
+            and "test". Without "train", "val" takes its place. Batches have any structure that
+            `batch_samples` reads. A loader contributes its collate_fn and the samples that its
+            sampler can draw, each once; its order and workers are ignored. The first 20,000
+            samples of a stream (an iterable dataset) are read into memory.
 
     Raises:
-        UsageError: the data is none of these, or a dict with unknown or without needed keys.
-        DataError: a split is empty, its batches are not (inputs, targets), its own code fails, or
-            the test split shares samples with another one.
+        UsageError: the data is none of these, or a dict with unknown or missing keys.
+        DataError: a split is empty, its batches are not (inputs, targets), the user's code fails,
+            or the test split shares samples with another one.
     """
     if isinstance(data, Splits):
         return data
@@ -93,14 +92,14 @@ def _as_split(data: Any, name: str, notes: list[str]) -> Split:
 
 def _is_map_style(data: Any) -> bool:
     if isinstance(data, (Sequence, Tensor, np.ndarray)):
-        return False  # (x, y) would pass for a dataset of two samples
+        return False  # (x, y) would be taken for a dataset of two samples
     return hasattr(data, "__getitem__") and hasattr(data, "__len__")
 
 
 def folder_classes(dataset: Any) -> int | None:
-    """Return how many classes there are if labels number class folders in alphabetical order.
+    """Return the number of classes of a dataset whose labels number sorted class folders.
 
-    That is torchvision's `ImageFolder` without a `target_transform`; None for all else.
+    Such a dataset is torchvision's `ImageFolder` without a `target_transform`; None for any other.
     """
     while isinstance(dataset, Subset):
         dataset = dataset.dataset
@@ -131,10 +130,10 @@ def _loader_split(loader: DataLoader[Any], name: str, notes: list[str]) -> Split
 
 
 def _materialise(loader: DataLoader[Any], name: str, notes: list[str]) -> Split:
-    """Return the first samples that a loader gives, as they come."""
+    """Read the first samples of a loader into memory."""
     parts: list[Samples] = []
     count = 0
-    with kept_random_states(), explained(f"the {name} loader fails"):
+    with kept_random_states(), data_errors(f"the {name} loader fails"):
         for batch in loader:
             parts.append(batch_samples(batch))
             count += len(parts[-1])

@@ -7,68 +7,73 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from autoprune.core.stages import StageTimes
 from autoprune.study.ledger import Ledger
 
 # Part of the user's time that recovery may take at most.
 RECOVERY_SHARE = 0.25
-# What it takes if nobody says: a part of the time before it, and so many seconds at most.
+# What recovery takes by default: a part of the time before it, and so many seconds at most.
 RECOVERY_PART = 0.5
 RECOVERY_SECONDS = 120.0
-# Part of the time before it that the search itself may take; the finalists get the rest.
+# Part of the time before recovery that the search itself may take; the finalists get the rest.
 SEARCH_SHARE = 0.75
 STAGES = ("structure", "statistics", "paths", "judge", "strategy", "finalists", "recovery")
 
 
-class Session:
+class Clock(StageTimes):
     """A search from its beginning, or resumption, to its end.
 
     Attributes:
-        seconds: spent so far, by stage; added to.
-        evaluations, image_forwards: done besides the trials: to choose the judge and the winner,
-            and to judge that after recovery.
+        evaluations, image_forwards: done besides the trials: to choose the search evaluator and
+            the winner, and to score the winner after recovery.
         search_deadline: when the search must stop, in `time.monotonic` seconds.
         deadline: after which no finalist is begun.
     """
 
-    def __init__(self, began: float, limit: float | None, recovery: float | None = 0.0) -> None:
-        """Take when it began, how long it may last, and how long recovery may.
+    def __init__(
+        self, began: float, limit: float | None = None, recovery: float | None = 0.0
+    ) -> None:
+        """Set the deadlines.
 
         Args:
-            began: `time.monotonic` seconds.
-            limit: seconds in all; None is no limit.
-            recovery: seconds asked for; `RECOVERY_SHARE` of the limit at most are given. None is
-                `RECOVERY_PART` of what everything before it took, `RECOVERY_SECONDS` at most.
+            began: when the search began, in `time.monotonic` seconds.
+            limit: seconds that it may last; None is no limit.
+            recovery: seconds of recovery; at most `RECOVERY_SHARE` of the limit are given. None is
+                `RECOVERY_PART` of the time before it, at most `RECOVERY_SECONDS`.
         """
+        super().__init__(*STAGES)
         self._began = began
         self._end = began + (limit or math.inf)
-        self._modest = recovery is None
+        self._by_default = recovery is None
         wanted = RECOVERY_SECONDS if recovery is None else recovery
         self._recovery = min(wanted, RECOVERY_SHARE * (limit or math.inf))
-        self.seconds = dict.fromkeys(STAGES, 0.0)
         self.evaluations = self.image_forwards = 0
         self.deadline = self._end - self._recovery
         self.search_deadline = began + SEARCH_SHARE * (self.deadline - began)
 
-    def part(self, left: int | None) -> tuple[float, float]:
-        """Return when a round must stop searching, and begin no finalist, if so many are left.
+    def share(self, rounds_left: int | None) -> tuple[float, float]:
+        """Return when a round must stop searching, and when it may begin no more finalists.
 
-        What is left of the time is shared out equally. None is the only one.
+        Args:
+            rounds_left: how many rounds share the time that is left; None for a single round.
         """
-        if left is None:
+        if rounds_left is None:
             return self.search_deadline, self.deadline
         now = time.monotonic()
-        length = (self.deadline - now) / left
+        length = (self.deadline - now) / rounds_left
         return now + SEARCH_SHARE * length, now + length
 
     @property
     def recovery_seconds(self) -> float:
         """Seconds that recovery may take from now on."""
-        most = min(self._recovery, RECOVERY_PART * self.total) if self._modest else self._recovery
+        most = self._recovery
+        if self._by_default:
+            most = min(most, RECOVERY_PART * self.total)
         return min(most, self._end - time.monotonic())
 
     @property
     def total(self) -> float:
-        """Seconds since it began."""
+        """Seconds since the beginning."""
         return time.monotonic() - self._began
 
     def count(self, *forwards: int) -> None:
@@ -78,7 +83,7 @@ class Session:
 
     @property
     def took(self) -> dict[str, float]:
-        """What it took so far: seconds by stage and in total, evaluations, image forwards."""
+        """What the session took so far: seconds by stage and in total, and counts."""
         return {
             **self.seconds,
             "total": self.total,
@@ -88,7 +93,7 @@ class Session:
 
     @contextmanager
     def recorded(self, ledger: Ledger) -> Iterator[None]:
-        """Write down what the session took, however it ends, and at once, should it be killed."""
+        """Write down what the session took: at once, in case it is killed, and when it ends."""
         ledger.keep_session(self.took)
         try:
             yield

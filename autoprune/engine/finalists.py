@@ -1,7 +1,14 @@
-"""The run-off: the best candidates, built with care and judged on fresh images."""
+"""From the trials of a search to its winner: the best are repaired with care, on fresh images.
+
+The images of a search tell its best few candidates apart badly: among good candidates for
+ResNet-20 their KL has a rank correlation of 0.5 only with that after sequential repair on other
+images. So the best trials are looked at again: a shortlist is repaired quickly (prescreened), its
+best are repaired thoroughly (the finalists), and the best of these wins.
+"""
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Collection, Sequence
@@ -11,126 +18,57 @@ from statistics import fmean
 from torch import nn
 
 from autoprune.core.policy import Widths
-from autoprune.core.progress import Progress
-from autoprune.engine.evaluators import QUICK, THOROUGH, Bench
+from autoprune.engine.context import SearchContext
+from autoprune.engine.evaluators import Evaluators, RepairKind
+from autoprune.engine.limits import FinalistLimits
 from autoprune.errors import AutopruneError, ModelError, first_line, user_code
 from autoprune.evaluation.measurement import Measurement
-from autoprune.evaluation.reward import Reward
 from autoprune.study.trial import Trial
 
-# Best trials that are looked at again, on images that the search did not see. The thousand images
-# of a search tell the best few apart badly: among good candidates for ResNet-20 their KL goes
-# together with that after sequential repair on other images by 0.5 only.
-CONTENDERS = 24
-# Of those that a quick repair has sifted, so many are repaired thoroughly.
-SIFTED = 4
-# Finalists where there is no quick repair, or it is no better than the judge's.
-UNSIFTED = 8
-# How many are looked at again where candidates were repaired as those to be sifted are, and how far
-# apart their keep ratios are at least: neighbours are as good as each other, or as overrated.
-FEWER, APART = 12, 0.03
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
 class Finalist:
-    """A candidate that was built with care and judged on fresh images.
+    """A candidate that was built with care and measured on fresh images.
 
     Attributes:
         measurement: on the selection split.
         network: the pruned network.
-        reconstruction: how it was repaired, one of the bench's kinds.
-        forwards: samples that each judging of it and of those beside it ran through networks.
+        repair: how it was repaired.
+        forwards: samples that each measurement of it and of the others ran through networks.
     """
 
     measurement: Measurement
     network: nn.Module
-    reconstruction: str
+    repair: RepairKind
     forwards: tuple[int, ...] = ()
 
 
-class _Jury:
-    """Builds and judges candidates one after the other; each kind of repair of one only once.
-
-    Attributes:
-        best: of those judged; None while there is none. No other network is kept.
-        forwards: samples that each judging ran through networks.
-        planned: judgings there will be if all goes well.
-        reason: why the last one failed, if one did.
-    """
-
-    def __init__(self, bench: Bench, reward: Reward, progress: Progress, deadline: float) -> None:
-        self._bench = bench
-        self._reward = reward
-        self._progress = progress
-        self._deadline = deadline
-        self._halfway = (time.monotonic() + deadline) / 2
-        self._values: dict[tuple[Widths, str], float | None] = {}
-        self.best: Finalist | None = None
-        self.forwards: list[int] = []
-        self.planned = 0
-        self.reason = ""
-
-    @property
-    def late(self) -> bool:
-        """Whether the time is over, and there is something to hand over."""
-        return self.best is not None and time.monotonic() >= self._deadline
-
-    @property
-    def half_over(self) -> bool:
-        """Whether half of the time that there was at the beginning is over."""
-        return time.monotonic() >= self._halfway
-
-    def note(self, text: str) -> None:
-        """Tell the user."""
-        self._progress.note(text)
-
-    def judge(self, trial: Trial, kind: str) -> float | None:
-        """Return a candidate's value after one kind of repair; None if it fails."""
-        key = trial.candidate.widths, kind
-        if key not in self._values:
-            self.forwards.append(self._bench.final_forwards[kind])
-            self._values[key] = self._judged(*key)
-            done = len(self.forwards)
-            self._progress.step("finalists", done, max(self.planned, done))
-        return self._values[key]
-
-    def _judged(self, widths: Widths, kind: str) -> float | None:
-        try:
-            with user_code(ModelError, passes=(AutopruneError,)):  # out of memory, for instance
-                network, measurement = self._bench.contests[kind].build(widths)
-                value = self._reward(measurement)
-        except AutopruneError as error:
-            self.reason = first_line(error)
-            self.note(f"a finalist drops out: {self.reason}")
-            return None
-        known = [other for other in self._values.values() if other is not None]
-        if self.best is None or value > max(known):
-            self.best = Finalist(measurement, network, kind)
-        return value
-
-
-def shortlist(
-    trials: Sequence[Trial], bench: Bench, always: Collection[Widths] = ()
+def make_shortlist(
+    context: SearchContext,
+    evaluators: Evaluators,
+    trials: Sequence[Trial],
+    always: Collection[Widths] = (),
 ) -> Sequence[Trial]:
-    """Return the contenders of the run-off.
-
-    Where candidates were repaired alone, one by one, many are looked at again; where they were
-    repaired as a whole, fewer that are unlike each other.
+    """Return the trials to look at again.
 
     Args:
+        context: of the search.
+        evaluators: of the search.
         trials: with a value, best first.
-        bench: who judged them.
-        always: widths that are among them if they were measured.
+        always: widths that are on the list if they were measured.
     """
-    if bench.judge_name != QUICK:
-        return trials[:CONTENDERS]
+    limits = context.limits.finalists
+    if evaluators.search_repair is not RepairKind.QUICK:
+        return trials[: limits.shortlist]
     chosen: list[Trial] = []
     rest: list[Trial] = []
     for trial in trials:
-        near = any(_distance(trial, other) < APART for other in chosen)
-        (rest if near or len(chosen) == FEWER else chosen).append(trial)
+        near = any(_distance(trial, other) < limits.apart for other in chosen)
+        (rest if near or len(chosen) == limits.diverse else chosen).append(trial)
     known = [trial for trial in rest if trial.candidate.widths in always]
-    return [*chosen, *rest[: FEWER - len(chosen)], *known]
+    return [*chosen, *rest[: limits.diverse - len(chosen)], *known]
 
 
 def _distance(trial: Trial, other: Trial) -> float:
@@ -139,81 +77,118 @@ def _distance(trial: Trial, other: Trial) -> float:
     return fmean(abs(math.log(a / b)) for a, b in widths)
 
 
-def run_off(
+def select_winner(
+    context: SearchContext,
+    evaluators: Evaluators,
     trials: Sequence[Trial],
-    bench: Bench,
-    reward: Reward,
-    progress: Progress,
     deadline: float = math.inf,
 ) -> Finalist:
-    """Return the best of the best trials, judged on images that the search did not see.
+    """Return the best of the shortlist, judged on images that the search did not see.
 
-    Many are repaired quickly, and the best of them thoroughly; where a quick repair is no better
-    than the judge's, the first few thoroughly at once. The first finalist shows which of its
-    repairs is the better one, and the others get that: sequential reconstruction is better by far
-    with enough calibration data, and can be worse with little. One that fails drops out, and none
-    is begun after the deadline (`time.monotonic` seconds) once there is a best.
+    The first finalist shows which of its repairs is the better one, and the others get that:
+    sequential reconstruction is better by far with enough calibration data, and can be worse with
+    little. A candidate that fails is left out.
+
+    Args:
+        context: of the search.
+        evaluators: of the search.
+        trials: the shortlist, best first.
+        deadline: when no finalist is begun any more once there is one, in `time.monotonic`
+            seconds.
 
     Raises:
-        ModelError: all fail.
+        ModelError: all of them fail.
     """
-    jury = _Jury(bench, reward, progress, deadline)
-    finalists, kinds = _sift(trials, bench, jury)
-    jury.planned = len(jury.forwards) + len(finalists)
+    selection = _Selection(context, evaluators, deadline)
+    finalists, repairs = _prescreen(trials, selection, context.limits.finalists)
+    selection.planned = selection.done + len(finalists)
     for number, trial in enumerate(finalists):
-        values = {kind: jury.judge(trial, kind) for kind in kinds if not jury.late}
+        values = {kind: selection.value(trial, kind) for kind in repairs if not selection.late}
         known = {kind: value for kind, value in values.items() if value is not None}
-        if jury.late:
-            jury.note(
-                f"the time is over: {number + bool(known)} of {len(finalists)} finalists judged"
-            )
+        if selection.late:
+            done = number + bool(known)
+            log.info("the time is over: %d of %d finalists judged", done, len(finalists))
             break
-        kinds = (max(known, key=known.__getitem__),) if known else kinds
-    if jury.best is None:
-        raise ModelError(
-            f"every finalist failed on the selection images, the last one because {jury.reason}; "
-            "the trials are kept: resume the run when the cause is mended."
-        )
-    return _on_selection(replace(jury.best, forwards=tuple(jury.forwards)), bench)
+        repairs = (max(known, key=known.__getitem__),) if known else repairs
+    return selection.winner()
 
 
-def _sift(
-    trials: Sequence[Trial], bench: Bench, jury: _Jury
-) -> tuple[Sequence[Trial], tuple[str, ...]]:
-    """Return the finalists, best first, and how they may be repaired.
+class _Selection:
+    """Builds and measures candidates one after the other; each kind of repair of one only once.
 
-    Where a quick repair beats the judge's own, these are the best few after it, of as many as half
-    of the time allows.
+    Attributes:
+        planned: measurements there will be if all goes well.
     """
-    own, *_ = bench.contests
-    unsifted = trials[:UNSIFTED], (own, THOROUGH)
-    if QUICK not in bench.contests or len(trials) <= SIFTED or jury.half_over:
-        return unsifted
-    jury.planned = (own != QUICK) + len(trials) + SIFTED
-    before, after = jury.judge(trials[0], own), jury.judge(trials[0], QUICK)
-    if after is None or (own != QUICK and before is not None and after <= before):
-        return unsifted
-    values = {0: after}
-    for number, trial in enumerate(trials[1:], start=1):
-        if jury.half_over:
-            jury.note(f"half of the time is over: {number} of {len(trials)} candidates sifted")
-            break
-        value = jury.judge(trial, QUICK)
-        if value is not None:
-            values[number] = value
-    ranked = sorted(values, key=lambda number: -values[number])
-    return [trials[number] for number in ranked[:SIFTED]], (QUICK, THOROUGH)
 
+    def __init__(self, context: SearchContext, evaluators: Evaluators, deadline: float) -> None:
+        self.evaluators = evaluators
+        self._reward = context.reward
+        self._step = context.step("finalists")
+        self._deadline = deadline
+        self._halfway = (time.monotonic() + deadline) / 2
+        self._values: dict[tuple[Widths, RepairKind], float | None] = {}
+        self._best: Finalist | None = None  # no other network is kept
+        self._forwards: list[int] = []
+        self._failure = ""
+        self.planned = 0
 
-def _on_selection(finalist: Finalist, bench: Bench) -> Finalist:
-    """Return the finalist with its measurement on the selection split alone."""
-    if bench.contests is bench.finals:
-        return finalist
-    evaluator = bench.finals[finalist.reconstruction]
-    with user_code(_not_scored):  # out of memory
-        alone = evaluator.judge(finalist.network, finalist.measurement.widths)
-    forwards = (*finalist.forwards, alone.scores.samples)
-    return replace(finalist, measurement=alone, forwards=forwards)
+    @property
+    def done(self) -> int:
+        """Measurements so far."""
+        return len(self._forwards)
+
+    @property
+    def late(self) -> bool:
+        """Whether the time is over, and there is something to hand over."""
+        return self._best is not None and time.monotonic() >= self._deadline
+
+    @property
+    def half_over(self) -> bool:
+        """Whether half of the time that there was at the beginning is over."""
+        return time.monotonic() >= self._halfway
+
+    def value(self, trial: Trial, repair: RepairKind) -> float | None:
+        """Return the reward of a candidate after one kind of repair; None if it fails."""
+        key = trial.candidate.widths, repair
+        if key not in self._values:
+            self._forwards.append(self.evaluators.finalist_forwards(repair))
+            self._values[key] = self._measured(*key)
+            self._step(self.done, max(self.planned, self.done))
+        return self._values[key]
+
+    def _measured(self, widths: Widths, repair: RepairKind) -> float | None:
+        try:
+            with user_code(ModelError, passes=(AutopruneError,)):  # out of memory, for instance
+                network, measurement = self.evaluators.finalists[repair].build(widths)
+                value = self._reward(measurement)
+        except AutopruneError as error:
+            self._failure = first_line(error)
+            log.info("a finalist drops out: %s", self._failure)
+            return None
+        known = [other for other in self._values.values() if other is not None]
+        if self._best is None or value > max(known):
+            self._best = Finalist(measurement, network, repair)
+        return value
+
+    def winner(self) -> Finalist:
+        """Return the best, with its measurement on the selection split alone.
+
+        Raises:
+            ModelError: all failed, or the best cannot be measured again.
+        """
+        best = self._best
+        if best is None:
+            raise ModelError(
+                "every finalist failed on the selection images, the last one because "
+                f"{self._failure}; the trials are kept: resume the run when the cause is mended."
+            )
+        if not self.evaluators.on_mixed_images:
+            return replace(best, forwards=tuple(self._forwards))
+        evaluator = self.evaluators.selection[best.repair]
+        with user_code(_not_scored):  # out of memory
+            alone = evaluator.measure_network(best.network, best.measurement.widths)
+        forwards = (*self._forwards, alone.scores.samples)
+        return replace(best, measurement=alone, forwards=forwards)
 
 
 def _not_scored(reason: str) -> ModelError:
@@ -221,3 +196,33 @@ def _not_scored(reason: str) -> ModelError:
         f"the winner cannot be scored on the selection images ({reason}); the trials are kept: "
         "resume the run when the cause is mended."
     )
+
+
+def _prescreen(
+    trials: Sequence[Trial], selection: _Selection, limits: FinalistLimits
+) -> tuple[Sequence[Trial], tuple[RepairKind, ...]]:
+    """Return the finalists, best first, and how they may be repaired.
+
+    Where a quick repair beats the search's own, these are the best few after it, of as many as
+    half of the time allows.
+    """
+    own, quick = selection.evaluators.search_repair, RepairKind.QUICK
+    unscreened = trials[: limits.unscreened], (own, RepairKind.SEQUENTIAL)
+    has_quick = quick in selection.evaluators.finalists
+    if not has_quick or len(trials) <= limits.prescreened or selection.half_over:
+        return unscreened
+    selection.planned = (own is not quick) + len(trials) + limits.prescreened
+    before, after = selection.value(trials[0], own), selection.value(trials[0], quick)
+    if after is None or (own is not quick and before is not None and after <= before):
+        return unscreened
+    values = {0: after}
+    for number, trial in enumerate(trials[1:], start=1):
+        if selection.half_over:
+            log.info("half of the time is over: %d of %d prescreened", number, len(trials))
+            break
+        value = selection.value(trial, quick)
+        if value is not None:
+            values[number] = value
+    ranked = sorted(values, key=lambda number: -values[number])
+    finalists = [trials[number] for number in ranked[: limits.prescreened]]
+    return finalists, (quick, RepairKind.SEQUENTIAL)

@@ -1,4 +1,4 @@
-"""The search loop: ask, evaluate, reward, record, tell."""
+"""The search loop: ask, evaluate, record, tell."""
 
 from __future__ import annotations
 
@@ -15,16 +15,55 @@ from autoprune.agents.base import Strategy
 from autoprune.core.policy import Widths
 from autoprune.errors import AutopruneError, EvaluateError, RewardError, describe
 from autoprune.evaluation.measurement import Measurement
+from autoprune.evaluation.parallel_forward import shared_threads
 from autoprune.evaluation.reward import Reward
-from autoprune.evaluation.streams import sharing_threads
 from autoprune.study.ledger import MOST_FAILURES, Ledger
 from autoprune.study.trial import Candidate, Trial
 
-# Questions in a row that were answered before.
+# Repetitions in a row of what was asked before that end a search.
 MOST_REPEATS = 1000
 
 Evaluation: TypeAlias = Callable[[], Measurement]
 """Evaluates one candidate, in whichever thread it is called."""
+
+Evaluate: TypeAlias = Callable[[Candidate, Widths | None], Evaluation]
+"""(candidate, the incumbent's widths) → how the candidate is evaluated.
+
+The incumbent is the best candidate that the strategy was told of, or that earlier rounds found.
+"""
+
+
+@dataclass(frozen=True, eq=False)
+class Record:
+    """Where trials are valued and written down.
+
+    Attributes:
+        ledger: of the search; the trials of an interrupted one are replayed, not evaluated.
+        reward: values measurements; raises nothing but `RewardError`.
+        on_trial: told every new trial.
+    """
+
+    ledger: Ledger
+    reward: Reward
+    on_trial: Callable[[Trial], None] = lambda trial: None
+
+
+@dataclass(frozen=True)
+class LoopLimits:
+    """When the loop ends, and how much it does at once.
+
+    Attributes:
+        trials: of the ledger's round at the end, replayed ones included.
+        deadline: in `time.monotonic` seconds.
+        workers: candidates that are evaluated at once, where the strategy need not await them. As
+            many are always on their way, and each is told in its turn, however long others take:
+            what is asked does not depend on how long anything took. A candidate that is awaited
+            has the whole processor.
+    """
+
+    trials: int
+    deadline: float = math.inf
+    workers: int = 1
 
 
 @dataclass(frozen=True)
@@ -33,7 +72,7 @@ class LoopReport:
 
     Attributes:
         strategy_seconds: spent in `ask` and `tell`.
-        timed_out: whether it was the time that ended it.
+        timed_out: whether the deadline ended it.
     """
 
     strategy_seconds: float
@@ -45,66 +84,45 @@ class SearchFailed(AutopruneError):
 
 
 def run_loop(
-    strategy: Strategy,
-    measure: Callable[[Candidate, Widths | None], Evaluation],
-    reward: Reward,
-    ledger: Ledger,
-    trials: int,
-    deadline: float = math.inf,
-    on_trial: Callable[[Trial], None] = lambda trial: None,
-    workers: int = 1,
+    strategy: Strategy, evaluate: Evaluate, record: Record, limits: LoopLimits
 ) -> LoopReport:
-    """Search until there are so many trials, the time is over, or the strategy is done.
+    """Search until there are enough trials, the time is over, or the strategy is done.
 
-    One trial is made in any case: there is always a best so far. What an interrupted search had
-    asked is replayed to its end, however late it is: a strategy would forget it otherwise.
-
-    Args:
-        strategy: who asks.
-        measure: (candidate, the best widths that the strategy was told of or earlier rounds found)
-            → how it is evaluated.
-        reward: values measurements; raises nothing but `RewardError`.
-        ledger: holds the trials; those of an interrupted search are replayed, not evaluated.
-        trials: of the ledger's round at the end, replayed ones included.
-        deadline: in `time.monotonic` seconds.
-        on_trial: told every new trial.
-        workers: candidates that are evaluated at once, where the strategy need not await them. As
-            many are always on their way, and each is told in its turn, however long others take:
-            what is asked does not depend on how long anything took. What is awaited alone has the
-            whole processor.
+    One trial is made in any case, so that there is always a best so far. What an interrupted search
+    had asked is replayed to its end, however late it is: a strategy would forget it otherwise.
 
     Raises:
         SearchFailed: `MOST_FAILURES` trials failed in a row.
     """
-    asking = _Asking(strategy, ledger, trials, deadline)
-    asked: deque[tuple[bool, Callable[[], Trial]]] = deque()
+    asking = _Asking(strategy, record.ledger, limits)
+    asked: deque[tuple[bool, Callable[[], Trial]]] = deque()  # (new?, waits for the trial)
 
     def begin(candidate: Candidate) -> Callable[[], Trial]:
         if (refused := _over_budget(strategy, candidate)) is not None:
             return lambda: refused
-        evaluation = measure(candidate, asking.leader)
+        evaluation = evaluate(candidate, asking.incumbent)
         if asked or not candidate.awaited:
             evaluation = start(evaluation)
-        return partial(_evaluate, candidate, evaluation, reward)
+        return partial(_valued, candidate, evaluation, record.reward)
 
     def tell_next() -> None:
         is_new, answer = asked.popleft()
         trial = answer()
         if is_new:
-            ledger.record(trial)
-            on_trial(trial)
-        _check_failures(ledger, trial)
+            record.ledger.record(trial)
+            record.on_trial(trial)
+        _check_failures(record.ledger, trial)
         asking.tell(trial)
 
-    with _evaluating(workers) as start:
+    with _evaluating(limits.workers) as start:
         for candidate, is_new in asking.questions():
-            known = partial(_again, strategy, candidate, ledger)
+            known = partial(_known, strategy, candidate, record.ledger)
             asked.append((is_new, begin(candidate) if is_new else known))
-            while asked and (candidate.awaited or len(asked) >= workers):
+            while asked and (candidate.awaited or len(asked) >= limits.workers):
                 tell_next()
         while asked:
             tell_next()
-    timed_out = asking.made < trials and time.monotonic() >= deadline
+    timed_out = asking.made < limits.trials and time.monotonic() >= limits.deadline
     return LoopReport(asking.seconds, timed_out)
 
 
@@ -114,13 +132,12 @@ class _Asking:
     Attributes:
         made: trials of the round that are done or on their way.
         seconds: spent by the strategy.
-        leader: the best widths that it was told of, or that earlier rounds found; not what the
-            record of an interrupted search holds besides: that was not known then.
+        incumbent: the best widths that the strategy was told of, or that earlier rounds found; not
+            what the record of an interrupted search holds besides: that was not known then.
     """
 
-    def __init__(self, strategy: Strategy, ledger: Ledger, trials: int, deadline: float) -> None:
-        self._strategy, self._ledger = strategy, ledger
-        self._trials, self._deadline = trials, deadline
+    def __init__(self, strategy: Strategy, ledger: Ledger, limits: LoopLimits) -> None:
+        self._strategy, self._ledger, self._limits = strategy, ledger, limits
         self._replayed = {trial.candidate.widths for trial in ledger.of_round}
         self._begun: set[Widths] = set()
         self._repeats = 0
@@ -129,14 +146,15 @@ class _Asking:
         self._fits = strategy.problem.projection.fits
         earlier = ledger.best(1, lambda w: self._fits(w) and w not in self._replayed)
         self._best = -math.inf
-        self.leader: Widths | None = None
+        self.incumbent: Widths | None = None
         for trial in earlier:
-            self._lead(trial)
+            self._improve(trial)
 
     def questions(self) -> Iterator[tuple[Candidate, bool]]:
         """Yield candidates, and whether they are new."""
-        while self.made < self._trials or self._replayed:
-            late = self.made > 0 and time.monotonic() >= self._deadline
+        trials = self._limits.trials
+        while self.made < trials or self._replayed:
+            late = self.made > 0 and time.monotonic() >= self._limits.deadline
             if late and not self._replayed:
                 return
             candidate = self._ask()
@@ -144,7 +162,7 @@ class _Asking:
                 return
             widths = candidate.widths
             is_new = widths not in self._begun and self._ledger.find(widths) is None
-            if is_new and (self.made >= self._trials or late):
+            if is_new and (self.made >= trials or late):
                 return
             if is_new:
                 self._begun.add(widths)
@@ -166,11 +184,11 @@ class _Asking:
         self._strategy.tell(trial)
         self.seconds += time.perf_counter() - start
         if trial.candidate.kind == "candidate" and self._fits(trial.candidate.widths):
-            self._lead(trial)
+            self._improve(trial)
 
-    def _lead(self, trial: Trial) -> None:
+    def _improve(self, trial: Trial) -> None:
         if trial.value is not None and trial.value > self._best:
-            self._best, self.leader = trial.value, trial.candidate.widths
+            self._best, self.incumbent = trial.value, trial.candidate.widths
 
 
 @contextmanager
@@ -182,11 +200,25 @@ def _evaluating(workers: int) -> Iterator[Callable[[Evaluation], Evaluation]]:
     if workers == 1:
         yield lambda evaluation: evaluation
         return
-    with sharing_threads(workers) as pool:
+    with shared_threads(workers) as pool:
         yield lambda evaluation: pool.submit(evaluation).result
 
 
-def _again(strategy: Strategy, candidate: Candidate, ledger: Ledger) -> Trial:
+def _valued(candidate: Candidate, evaluation: Evaluation, reward: Reward) -> Trial:
+    """Evaluate a candidate and value its measurement; a failure of either is the trial's."""
+    try:
+        measurement = evaluation()
+    except EvaluateError as error:
+        return Trial(candidate, None, error=str(error))
+    except (RuntimeError, ArithmeticError, MemoryError) as error:
+        return Trial(candidate, None, error=f"the evaluation failed: {describe(error)}")
+    try:
+        return Trial(candidate, reward(measurement), measurement)
+    except RewardError as error:
+        return Trial(candidate, None, measurement, str(error))
+
+
+def _known(strategy: Strategy, candidate: Candidate, ledger: Ledger) -> Trial:
     """Return what is known of a candidate; proposed in earnest, a probe's widths can win."""
     known = ledger.find(candidate.widths)
     assert known is not None  # whatever was asked before it is recorded by now
@@ -198,15 +230,6 @@ def _again(strategy: Strategy, candidate: Candidate, ledger: Ledger) -> Trial:
     return trial
 
 
-def _check_failures(ledger: Ledger, last: Trial) -> None:
-    if ledger.failures >= MOST_FAILURES:
-        raise SearchFailed(
-            f"{ledger.failures} trials in a row failed, the last one because "
-            f"{str(last.error).rstrip('.')}; every earlier trial is kept: resume the run "
-            "when the cause is mended."
-        )
-
-
 def _over_budget(strategy: Strategy, candidate: Candidate) -> Trial | None:
     """Return the failed trial of a candidate that is over the budget, None if it is not."""
     if candidate.kind == "probe" or strategy.problem.projection.fits(candidate.widths):
@@ -214,15 +237,10 @@ def _over_budget(strategy: Strategy, candidate: Candidate) -> Trial | None:
     return Trial(candidate, None, error=f"{strategy.name} proposed widths over the budget.")
 
 
-def _evaluate(candidate: Candidate, evaluation: Evaluation, reward: Reward) -> Trial:
-    try:
-        measurement = evaluation()
-    except EvaluateError as error:
-        return Trial(candidate, None, error=str(error))
-    except (RuntimeError, ArithmeticError, MemoryError) as error:
-        reason = f"the evaluation failed: {describe(error)}"
-        return Trial(candidate, None, error=reason)
-    try:
-        return Trial(candidate, reward(measurement), measurement)
-    except RewardError as error:
-        return Trial(candidate, None, measurement, str(error))
+def _check_failures(ledger: Ledger, last: Trial) -> None:
+    if ledger.failures >= MOST_FAILURES:
+        raise SearchFailed(
+            f"{ledger.failures} trials in a row failed, the last one because "
+            f"{str(last.error).rstrip('.')}; every earlier trial is kept: resume the run "
+            "when the cause is mended."
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -9,10 +10,12 @@ from typing import Any
 
 from autoprune.agents.base import SearchProblem
 from autoprune.core.untrusted import count, fields, finite, quantity
-from autoprune.engine.rounds import Arena, Contest
+from autoprune.engine.rounds import RoundResult, Rounds
 from autoprune.errors import RunError, UsageError
 from autoprune.evaluation.measurement import Measurement, Scores
 from autoprune.search_spaces.projection import Constraint, Projection, cheapened
+
+log = logging.getLogger(__name__)
 
 # Searches, each at half the interval of the one before: the last is known to 1/64 of the range.
 ROUNDS = 6
@@ -49,7 +52,7 @@ class Smallest:
     Attributes:
         points: that might be lost.
         cost: that was to be small.
-        contest: the round that won.
+        result: of the round that won.
         share: its bound, of the dense cost.
         rounds: all of them.
         trials: that all of them might take together, about.
@@ -57,7 +60,7 @@ class Smallest:
 
     points: float
     cost: str
-    contest: Contest
+    result: RoundResult
     share: float
     rounds: tuple[Round, ...]
     trials: int
@@ -72,17 +75,17 @@ class Smallest:
         return {
             "points": self.points,
             "minimize": self.cost,
-            "lost": drop_of(self.contest.finalist.measurement),
+            "lost": drop_of(self.result.finalist.measurement),
             "share": self.share,
             "rounds": [{"share": one.share, "lost": one.drop} for one in self.rounds],
         }
 
 
-def find_smallest(arena: Arena, problem: SearchProblem, points: float, cost: str) -> Smallest:
+def find_smallest(rounds: Rounds, problem: SearchProblem, points: float, cost: str) -> Smallest:
     """Search under bounds on one cost, each as low as the losses so far allow.
 
     Args:
-        arena: where the searches are held.
+        rounds: runs the searches.
         problem: without bounds.
         points: that the winner may lose on the selection images (`drop_of`).
         cost: that is to be small.
@@ -90,27 +93,27 @@ def find_smallest(arena: Arena, problem: SearchProblem, points: float, cost: str
     Raises:
         RunError: no round's winner keeps within the points.
     """
-    search = _Bisection(arena, problem, cost)
+    search = _Bisection(rounds, problem, cost)
     low, high, best = search.lowest, 1.0, 0
-    rounds: list[Round] = []
+    tried: list[Round] = []
     for number in range(1, ROUNDS + 1):
-        if best and time.monotonic() >= arena.session.deadline:
-            arena.progress.note(f"the time is over: {number - 1} of {ROUNDS} budgets tried")
+        if best and time.monotonic() >= rounds.context.clock.deadline:
+            log.info("the time is over: %d of %d budgets tried", number - 1, ROUNDS)
             break
         share = (low + high) / 2
         drop = search.drop(number, share)
-        rounds.append(Round(share, drop))
-        arena.progress.note(f"{cost}={share:.3f}: the winner loses {drop:.2f}")
+        tried.append(Round(share, drop))
+        log.info("%s=%.3f: the winner loses %.2f", cost, share, drop)
         low, high, best = (low, share, number) if drop <= points else (share, high, best)
     if not best:
         raise RunError(
-            f"no smaller network within {points:g} points was found: at {rounds[-1].share:.3f} of "
-            f"the dense {cost} the best still loses {rounds[-1].drop:.2f}; allow more points, or "
+            f"no smaller network within {points:g} points was found: at {tried[-1].share:.3f} of "
+            f"the dense {cost} the best still loses {tried[-1].drop:.2f}; allow more points, or "
             "go on with more --trials."
         )
-    share = rounds[best - 1].share
-    contest = search.contest(best, share)
-    return Smallest(points, cost, contest, share, tuple(rounds), search.trials)
+    share = tried[best - 1].share
+    result = search.result(best, share)
+    return Smallest(points, cost, result, share, tuple(tried), search.trials)
 
 
 def drop_of(measurement: Measurement) -> float:
@@ -133,13 +136,13 @@ def check_metric(dense: Scores) -> None:
 class _Bisection:
     """Searches under any share of one cost; what a round lost is remembered in the study."""
 
-    def __init__(self, arena: Arena, problem: SearchProblem, cost: str) -> None:
-        self._arena, self._cost = arena, problem.costs[cost]
+    def __init__(self, rounds: Rounds, problem: SearchProblem, cost: str) -> None:
+        self._rounds, self._cost = rounds, problem.costs[cost]
         self._dense = self._cost.total(problem.space.sizes)
-        trials = arena.config.trials or SEARCHES * problem.trials
+        trials = rounds.context.config.trials or SEARCHES * problem.trials
         self.trials = trials
         self._problem = replace(problem, trials=max(trials // ROUNDS, 1))
-        self._held: dict[int, Contest] = {}
+        self._results: dict[int, RoundResult] = {}
         least = problem.space.lowest
         if not self._cost.is_monotone:
             least = cheapened(problem.space, self._cost.total)
@@ -148,20 +151,20 @@ class _Bisection:
     def drop(self, number: int, share: float) -> float:
         """Return what the winner of a round loses."""
         key, terms = f"round {number}", {"trials": self._problem.trials, "share": share}
-        before = self._arena.ledger.remarked(key, _loss) or {}
+        before = self._rounds.ledger.remarked(key, _loss) or {}
         if before.items() >= terms.items():
             return float(before["lost"])
-        contest = self.contest(number, share)
-        lost = drop_of(contest.finalist.measurement)
-        if not contest.exploration.timed_out:  # with more time it may lose less
-            self._arena.ledger.remark(key, {**terms, "lost": lost})
+        result = self.result(number, share)
+        lost = drop_of(result.finalist.measurement)
+        if not result.loop.timed_out:  # with more time it may lose less
+            self._rounds.ledger.remark(key, {**terms, "lost": lost})
         return lost
 
-    def contest(self, number: int, share: float) -> Contest:
-        """Return a round, held now if it was not."""
-        if number not in self._held:
+    def result(self, number: int, share: float) -> RoundResult:
+        """Return what a round ended with; it is run now if it was not."""
+        if number not in self._results:
             bound = Constraint(self._cost, share * self._dense)
             problem = replace(self._problem, projection=Projection(self._problem.space, [bound]))
             left = ROUNDS + 1 - number
-            self._held[number] = self._arena.hold(problem, str(number), left)
-        return self._held[number]
+            self._results[number] = self._rounds.run(problem, str(number), left)
+        return self._results[number]

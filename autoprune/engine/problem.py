@@ -12,20 +12,23 @@ from pathlib import Path
 from torch import nn
 
 from autoprune.agents.registry import check_strategy, check_unbounded
-from autoprune.core.budget import COSTS, Budget
 from autoprune.core.progress import Progress
-from autoprune.cost import cost_models
+from autoprune.cost import COSTS, cost_models
+from autoprune.cost.budget import Budget
 from autoprune.cost.model import CostModel
-from autoprune.engine.latency import check_backend, latency_cost, step_of_widths
+from autoprune.engine.context import SearchContext
+from autoprune.engine.latency_table import check_latency_table, latency_cost, width_multiple
+from autoprune.engine.limits import StageLimits
 from autoprune.errors import BudgetError, ModelError, UsageError, did_you_mean, listed
 from autoprune.evaluation.reward import BUILT_IN, needs_no_budget
 from autoprune.importance import make_importance
 from autoprune.options.search import AUTO, SearchConfig
+from autoprune.profiling.subject import Subject
 from autoprune.search_spaces.keep_ratio import SearchSpace, match_groups, search_space
 from autoprune.search_spaces.projection import Constraint, Projection
+from autoprune.structure.frozen import excluded_tensors, freeze_excluded, frozen_tensors
 from autoprune.structure.groups import Structure
 from autoprune.structure.inputs import Inputs
-from autoprune.structure.untouched import excluded_tensors, freeze_excluded, frozen_tensors
 from autoprune.structure.verify import analyze
 
 # Reasons that a message names.
@@ -44,7 +47,8 @@ def check_config(config: SearchConfig) -> None:
     limits = Budget.parse(config.budget).limits
     check_strategy(config.strategy, **config.strategy_options)
     make_importance(config.importance)
-    check_backend(config)
+    StageLimits.from_mapping(config.engine)
+    check_latency_table(config)
     if config.minimize is not None and config.minimize not in COSTS:
         hint = did_you_mean(config.minimize, COSTS)
         raise UsageError(f"unknown cost {config.minimize!r} to minimize; {hint}")
@@ -117,10 +121,11 @@ def define_task(
     if not config.train_frozen:
         _tell_frozen(model, progress)
     costs = cost_models(structure)
-    latency = latency_cost(model, structure, example_inputs, config, table_path, progress, deadline)
+    subject = Subject(model, structure, example_inputs)
+    latency = latency_cost(subject, config, table_path, progress, deadline)
     if latency is not None:
         costs[latency.name] = latency
-    step = step_of_widths(config, latency, progress)
+    step = width_multiple(config, latency, progress)
     dense = {name: cost.total(structure.dense_widths) for name, cost in costs.items()}
     limits = budget.resolve(dense)
     constraints = [Constraint(costs[name], limit) for name, limit in limits.items()]
@@ -227,4 +232,16 @@ def _tell_frozen(model: nn.Module, progress: Progress) -> None:
         f"{sum(frozen.values()):,} of {sum(p.numel() for p in model.parameters()):,} parameters "
         f"are frozen (requires_grad=False) and keep their values, neither refitted nor trained: "
         f"{listed(modules)}; --train-frozen (train_frozen=True) lets them change"
+    )
+
+
+def make_problem(context: SearchContext) -> Task:
+    """Trace the network and check that the budget can be met; raises what `define_task` does."""
+    return define_task(
+        context.model,
+        context.inputs,
+        context.config,
+        context.run.latency_path,
+        context.progress,
+        context.clock.search_deadline,
     )

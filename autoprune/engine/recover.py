@@ -1,25 +1,23 @@
-"""The winner after a short recovery, which counts only if the selection images say so."""
+"""A short recovery of the winner, which counts only if the selection images say so."""
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
 from torch import nn
 
-from autoprune.core.progress import Progress
-from autoprune.data import Partition
-from autoprune.engine.clock import Session
-from autoprune.engine.evaluators import Bench
+from autoprune.engine.context import SearchContext
+from autoprune.engine.evaluators import Evaluators
 from autoprune.engine.finalists import Finalist
 from autoprune.engine.problem import Task
 from autoprune.errors import AutopruneError, ModelError, first_line, user_code
-from autoprune.evaluation.evaluator import timed
 from autoprune.evaluation.measurement import Measurement
-from autoprune.evaluation.reward import Reward
-from autoprune.options.search import SearchConfig
 from autoprune.recovery.distillation import Lesson, Recovery, recover
 from autoprune.recovery.schedule import by_clock
 from autoprune.structure.surgery import kept_positions
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,60 +46,60 @@ class Winner:
         return self.finalist.network if self.recovered is None else self.recovered.network
 
 
-def recover_finalist(
-    model: nn.Module,
-    finalist: Finalist,
-    task: Task,
-    bench: Bench,
-    images: Partition,
-    reward: Reward,
-    config: SearchConfig,
-    session: Session,
-    progress: Progress,
+def recover_winner(
+    context: SearchContext, problem: Task, evaluators: Evaluators, finalist: Finalist
 ) -> Winner:
     """Recover the finalist in the time that is left for it; keep it as it was if that is no worse.
 
     Recovery is an addition: whatever goes wrong in it, the search has a network.
     """
-    seconds = session.recovery_seconds
+    seconds = context.clock.recovery_seconds
     if seconds <= 0:
-        if config.recover != 0:
-            progress.note("no recovery: the time is over")
+        if context.config.recover != 0:
+            log.info("no recovery: the time is over")
         return Winner(finalist)
-    widths = finalist.measurement.widths
-    lesson = Lesson(
-        dense=model,
-        structure=task.structure,
-        keep=kept_positions(model, bench.builder.policy(widths)),
-        images=images.recovery,
-        check=images.search,
-        seed=config.seed,
-    )
-    pace = by_clock(seconds)
-
-    def tell(share: float) -> None:
-        progress.step("recovery", round(100 * share), 100)
-
+    task = _task(context, problem, evaluators, finalist)
+    step = context.step("recovery")
     try:
         # Out of memory, an image that cannot be read, a score that fails.
         with user_code(ModelError, passes=(AutopruneError,)):
-            with timed(session.seconds, "recovery"):
-                done = recover(finalist.network, lesson, pace, tell)
-            measured = bench.finals[finalist.reconstruction].judge(done.network, widths)
-            session.count(measured.scores.samples)
-            better = reward(measured) > reward(finalist.measurement)
+            with context.clock.stage("recovery"):
+                done = recover(
+                    finalist.network,
+                    task,
+                    by_clock(seconds),
+                    lambda share: step(round(100 * share), 100),
+                )
+            evaluator = evaluators.selection[finalist.repair]
+            measured = evaluator.measure_network(done.network, finalist.measurement.widths)
+            context.clock.count(measured.scores.samples)
+            better = context.reward(measured) > context.reward(finalist.measurement)
     except AutopruneError as error:
-        progress.note(f"no recovery: {first_line(error)}")
+        log.info("no recovery: %s", first_line(error))
         return Winner(finalist)
-    _tell(done, better, progress)
+    _tell(done, better)
     return Winner(finalist, Recovered(done.network, measured) if better else None)
 
 
-def _tell(done: Recovery, better: bool, progress: Progress) -> None:
+def _task(
+    context: SearchContext, problem: Task, evaluators: Evaluators, finalist: Finalist
+) -> Lesson:
+    policy = evaluators.builder.policy(finalist.measurement.widths)
+    return Lesson(
+        dense=context.model,
+        structure=problem.structure,
+        keep=kept_positions(context.model, policy),
+        images=context.images.recovery,
+        check=context.images.search,
+        seed=context.config.seed,
+    )
+
+
+def _tell(done: Recovery, better: bool) -> None:
     if done.interrupted:
-        progress.note(f"recovery was interrupted after {done.steps} steps: its best is kept")
+        log.info("recovery was interrupted after %d steps: its best is kept", done.steps)
     if not better:
-        progress.note(
-            f"recovery did not help in {done.steps} steps: the network stays as it was right after "
-            "the cut"
+        log.info(
+            "recovery did not help in %d steps: the network stays as it was right after the cut",
+            done.steps,
         )

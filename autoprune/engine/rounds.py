@@ -1,4 +1,4 @@
-"""The search up to a winner that holds: what it is predicted to take is measured, and misses count.
+"""The search up to a winner that holds: its latency is measured, and a miss starts another round.
 
 A winner whose measured latency misses its bound tightens the bound by as much, and the search goes
 on in another round: trials that meet the tighter bound stay in the running.
@@ -6,143 +6,133 @@ on in another round: trials that meet the tighter bound stay in the running.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from autoprune.agents.base import SearchProblem, Strategy
 from autoprune.agents.registry import AUTO, FALLBACK, make_strategy, resolve
-from autoprune.core.budget import Budget
-from autoprune.core.progress import Progress
+from autoprune.core.policy import Widths
+from autoprune.core.progress import SearchState
 from autoprune.core.untrusted import label, or_none, table, text
-from autoprune.engine.clock import Session
-from autoprune.engine.evaluators import Bench
-from autoprune.engine.exploration import explore
-from autoprune.engine.finalists import UNSIFTED, Finalist, run_off, shortlist
-from autoprune.engine.latency import Verifier, is_miss, overshoot, tightened
-from autoprune.engine.loop import LoopReport, SearchFailed
-from autoprune.errors import AutopruneError, first_line, shown
-from autoprune.evaluation.evaluator import timed
-from autoprune.evaluation.reward import Reward
-from autoprune.options.search import SearchConfig
+from autoprune.cost.budget import Budget
+from autoprune.cost.latency.figures import LatencyFigures
+from autoprune.engine.context import SearchContext
+from autoprune.engine.evaluators import Evaluators
+from autoprune.engine.finalists import Finalist, make_shortlist, select_winner
+from autoprune.engine.latency_bound import is_miss, overshoot, tightened
+from autoprune.engine.loop import (
+    Evaluation,
+    LoopLimits,
+    LoopReport,
+    Record,
+    SearchFailed,
+    run_loop,
+)
+from autoprune.errors import AutopruneError, RunError, first_line, shown
+from autoprune.profiling.verifier import Verifier
 from autoprune.study.ledger import FIRST_ROUND, Ledger
-from autoprune.study.result import LatencyFigures
+from autoprune.study.trial import Candidate, Trial
 
-# How often a miss tightens the bound, and the part of the trials that goes on after each.
-MOST_ROUNDS = 4
-EXTRA_TRIALS = 0.25
 # What the record calls the strategy that "auto" stands for.
 CHOSEN = "strategy"
 
-
-def _choice(data: Any) -> tuple[str, dict[str, str | None]]:
-    """Read the name and the options of a strategy.
-
-    Raises:
-        ValueError: there are none.
-    """
-    if not isinstance(data, list) or len(data) != 2:
-        raise ValueError(f"{shown(data)} is no strategy with its options")
-    return text(data[0]), table(or_none(label))(data[1])
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
-class Contest:
+class RoundResult:
     """What a search, or a round of it, ended with.
 
     Attributes:
         strategy: who chose.
-        exploration: how the search went.
+        loop: how the search went.
         finalist: the winner.
         latency: its predicted and measured latency; None without a latency table.
     """
 
     strategy: Strategy
-    exploration: LoopReport
+    loop: LoopReport
     finalist: Finalist
     latency: LatencyFigures | None = None
 
 
 @dataclass(frozen=True, eq=False)
-class Arena:
-    """All that the rounds of one search have in common.
+class Rounds:
+    """Searches that share evaluators and a record.
 
     Attributes:
-        config: the options.
-        bench: who builds and judges candidates.
-        reward: values measurements.
+        context: of the search.
+        evaluators: what builds and measures candidates.
         ledger: every trial.
-        session: the time.
-        progress: told what happens.
         verifier: measures latencies; None without a latency table.
     """
 
-    config: SearchConfig
-    bench: Bench
-    reward: Reward
+    context: SearchContext
+    evaluators: Evaluators
     ledger: Ledger
-    session: Session
-    progress: Progress
     verifier: Verifier | None
 
-    def hold(
-        self, problem: SearchProblem, name: str = FIRST_ROUND, left: int | None = None
-    ) -> Contest:
+    def run(
+        self, problem: SearchProblem, name: str = FIRST_ROUND, rounds_left: int | None = None
+    ) -> RoundResult:
         """Search until there is a winner that keeps to the budget as measured.
 
-        After `MOST_ROUNDS` a miss is handed over, and said to be one.
+        After the last round a miss is handed over, and said to be one.
 
         Args:
             problem: what is searched.
             name: of the round.
-            left: how many such searches the time must do for; None for a search without others.
+            rounds_left: how many such searches share the time that is left; None for a single one.
         """
-        contest = self._round(problem, name, left)
-        more = max(round(EXTRA_TRIALS * problem.trials), UNSIFTED)
-        for again in range(MOST_ROUNDS):
-            factor = self._overshoot(contest)
+        limits = self.context.limits.rounds
+        result = self._once(problem, name, rounds_left)
+        more = max(round(limits.extra_trials * problem.trials), limits.fewest)
+        for again in range(limits.most):
+            factor = self._overshoot(result)
             if not is_miss(factor):
-                return contest
-            self.progress.note(f"the winner's measured latency is {factor:.3f} of its bound")
+                return result
+            log.info("the winner's measured latency is %.3f of its bound", factor)
             try:
-                projection = tightened(contest.strategy.problem.projection, factor)
+                projection = tightened(result.strategy.problem.projection, factor)
                 tighter = replace(problem, projection=projection, trials=more)
-                contest = self._round(tighter, f"{name}.{again + 1}", left)
+                result = self._once(tighter, f"{name}.{again + 1}", rounds_left)
             except SearchFailed:
                 raise
             except AutopruneError as error:  # what there is, is handed over
-                self.progress.note(f"the bound cannot be tightened any more: {first_line(error)}")
-                return contest
-        if is_miss(self._overshoot(contest)):
-            self.progress.note("the latency bound is still missed: see costs.latency of the result")
-        return contest
+                log.info("the bound cannot be tightened any more: %s", first_line(error))
+                return result
+        if is_miss(self._overshoot(result)):
+            log.warning("the latency bound is still missed: see costs.latency of the result")
+        return result
 
-    def _overshoot(self, contest: Contest) -> float:
-        limit = Budget.parse(self.config.budget).limits.get("latency")
-        figures = contest.latency
+    def _overshoot(self, result: RoundResult) -> float:
+        limit = Budget.parse(self.context.config.budget).limits.get("latency")
+        figures = result.latency
         return 0.0 if figures is None or limit is None else overshoot(figures, limit)
 
-    def _round(self, problem: SearchProblem, name: str, left: int | None) -> Contest:
-        session, ledger = self.session, self.ledger
-        stop, deadline = session.part(left)
+    def _once(self, problem: SearchProblem, name: str, rounds_left: int | None) -> RoundResult:
+        context, ledger, clock = self.context, self.ledger, self.context.clock
+        stop, deadline = clock.share(rounds_left)
         plan = replace(problem, trials=ledger.begin_round(name, problem.trials))
         strategy = self._strategy(plan)
-        report = explore(
-            strategy, problem.trials, self.bench, self.reward, ledger, stop, self.progress
-        )
-        session.seconds["strategy"] += report.strategy_seconds
-        with timed(session.seconds, "finalists"):
+        limits = LoopLimits(problem.trials, stop, problem.workers)
+        report = explore(context, self.evaluators, ledger, strategy, limits)
+        clock.add("strategy", report.strategy_seconds)
+        with clock.stage("finalists"):
             best = ledger.best(len(ledger), problem.projection.fits)
             uniform = problem.projection.uniform()
-            contenders = shortlist(best, self.bench, {uniform})
-            finalist = run_off(contenders, self.bench, self.reward, self.progress, deadline)
-        session.count(*finalist.forwards)
-        ledger.keep_session(session.took)
-        return Contest(strategy, report, finalist, self._figures(finalist))
+            shortlist = make_shortlist(context, self.evaluators, best, {uniform})
+            finalist = select_winner(context, self.evaluators, shortlist, deadline)
+        clock.count(*finalist.forwards)
+        ledger.keep_session(clock.took)
+        return RoundResult(strategy, report, finalist, self._figures(finalist))
 
     def _strategy(self, problem: SearchProblem) -> Strategy:
         """Return the strategy that the search was begun with, or begins with now."""
-        config, ledger = self.config, self.ledger
+        config, ledger = self.context.config, self.ledger
         chosen: Sequence[Any] = config.strategy, config.strategy_options
         if config.strategy == AUTO:
             # A run from before this was written down had the only one that there was.
@@ -160,5 +150,87 @@ class Arena:
         try:
             return self.verifier.figures(finalist.network, *predicted)
         except Exception as error:  # a compiler, exporter or device that fails on this network
-            self.progress.note(f"the winner was not measured: {first_line(error)}")
+            log.info("the winner was not measured: %s", first_line(error))
             return self.verifier.figures(None, *predicted)
+
+
+def _choice(data: Any) -> tuple[str, dict[str, str | None]]:
+    """Read the name and the options of a strategy.
+
+    Raises:
+        ValueError: there are none.
+    """
+    if not isinstance(data, list) or len(data) != 2:
+        raise ValueError(f"{shown(data)} is no strategy with its options")
+    return text(data[0]), table(or_none(label))(data[1])
+
+
+def explore(
+    context: SearchContext,
+    evaluators: Evaluators,
+    ledger: Ledger,
+    strategy: Strategy,
+    limits: LoopLimits,
+) -> LoopReport:
+    """Run the loop with the search evaluator, and tell the user how it goes.
+
+    Args:
+        context: of the search.
+        evaluators: of the search.
+        ledger: holds the trials.
+        strategy: who asks; it may have planned for another number of trials.
+        limits: of the round.
+
+    Raises:
+        RunError: no trial succeeded.
+        SearchFailed: trial after trial failed.
+    """
+    problem, before = strategy.problem, len(ledger.of_round)
+    log.info(
+        "%s: up to %d trials over %d groups%s%s",
+        strategy.name,
+        limits.trials,
+        len(problem.space),
+        f", {before} of them done before" if before else "",
+        f"; it was begun for {problem.trials}, and keeps to that plan"
+        if problem.trials != limits.trials
+        else "",
+    )
+
+    def evaluate(candidate: Candidate, incumbent: Widths | None) -> Evaluation:
+        can_win = candidate.kind == "candidate"
+        against = incumbent if evaluators.stops_early and can_win else None
+        # A base is held for candidates that come one after the other.
+        base = candidate.base if limits.workers == 1 else None
+        return partial(evaluators.search.measure, candidate.widths, base, against)
+
+    def tell(trial: Trial) -> None:
+        best = ledger.best(1, problem.projection.fits)
+        value = best[0].value if best else None
+        done = len(ledger.of_round)
+        context.progress.searched(SearchState(done, limits.trials, value, _detail(trial, done)))
+
+    report = run_loop(strategy, evaluate, Record(ledger, context.reward, tell), limits)
+    made = len(ledger.of_round)
+    if made < limits.trials and not report.timed_out:
+        log.info(
+            "%s has nothing else to try after %d of %d trials", strategy.name, made, limits.trials
+        )
+    if not ledger.best(1, problem.projection.fits):
+        failed = [trial.error for trial in ledger if trial.error]
+        raise RunError(
+            "no trial succeeded before the search ended; "
+            + (f"the last one failed because {failed[-1]}; " if failed else "")
+            + "give it more time or trials."
+        )
+    return report
+
+
+def _detail(trial: Trial, number: int) -> str:
+    """Return a trial's scores in words; a failure is logged."""
+    if trial.measurement is None or trial.value is None:
+        log.info("trial %d failed: %s", number, trial.error)
+        return "failed"
+    scores = trial.measurement.scores
+    shown = {"kl": scores.kl, "top1": scores.top1, "score": scores.custom}
+    return ", ".join(f"{name} {value:.4f}" for name, value in shown.items() if value is not None)

@@ -26,7 +26,7 @@ from autoprune.data.sources import FORMS as DATA_FORMS
 from autoprune.errors import UsageError
 from autoprune.evaluation import reward
 from autoprune.models import MODEL_FORMS
-from autoprune.profiling.backends import base as backends
+from autoprune.profiling.backends import registry as backends
 
 STATE_FOLDER = "AUTOPRUNE_STATE_DIR"
 """The environment variable that moves the folder of what is remembered."""

@@ -1,10 +1,8 @@
-"""From widths to a measurement: cut, repair, score. No training."""
+"""Evaluation of candidates: from widths to a measurement, by cutting, repairing and scoring."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TypeAlias
@@ -12,6 +10,7 @@ from typing import TypeAlias
 from torch import nn
 
 from autoprune.core.policy import PruningPolicy, Widths
+from autoprune.core.stages import StageTimes
 from autoprune.cost.model import CostModel
 from autoprune.data import Samples
 from autoprune.evaluation.measurement import Measurement, Scores
@@ -23,17 +22,17 @@ from autoprune.reconstruction.sequential import QUICK_EFFORT, SequentialRepair
 from autoprune.structure.groups import Structure
 from autoprune.structure.surgery import Keep, cut, kept_positions
 
-Build: TypeAlias = Callable[[Widths, dict[str, float]], nn.Module]
-"""(widths, seconds by stage, which are added to) → the network of these widths."""
+Build: TypeAlias = Callable[[Widths, StageTimes], nn.Module]
+"""(widths, stage times to add to) → the network of these widths."""
 
 
 class Builder:
-    """Makes the network of any widths, untrained, with more or less repair (each a `Build`).
+    """Builds the network of any widths without training; each kind of repair is a `Build`.
 
     Attributes:
-        rankings: which units stay at every width.
-        repair: sequential reconstruction, for the finalists.
-        quick_repair: the same at less effort, to choose the finalists.
+        rankings: order of the units of every group, which says which are kept at a width.
+        repair: sequential reconstruction, for finalists.
+        quick_repair: the same at less effort, to prescreen finalists.
     """
 
     def __init__(
@@ -54,45 +53,44 @@ class Builder:
         self.quick_repair = repair.with_effort(QUICK_EFFORT)
 
     def policy(self, widths: Widths) -> PruningPolicy:
-        """Return which units stay."""
+        """Return the policy of some widths: the units that are kept."""
         kept = [ranking.kept(w) for ranking, w in zip(self.rankings, widths, strict=True)]
         return self._structure.policy(kept)
 
-    def one_shot(self, widths: Widths, seconds: dict[str, float]) -> nn.Module:
-        """Refit every layer to the dense network's inputs: cheap enough for every candidate."""
-        return self._cut(widths, seconds)[0]
+    def one_shot(self, widths: Widths, times: StageTimes | None = None) -> nn.Module:
+        """Cut, and refit every layer on the dense network's inputs: cheap enough for candidates."""
+        return self._cut(widths, times or StageTimes())[0]
 
-    def _cut(self, widths: Widths, seconds: dict[str, float]) -> tuple[nn.Module, Keep]:
-        with timed(seconds, "surgery"):
+    def _cut(self, widths: Widths, times: StageTimes) -> tuple[nn.Module, Keep]:
+        with times.stage("surgery"):
             keep = kept_positions(self._model, self.policy(widths))
             return cut(self._model, keep, self._refitter.tensors(keep)), keep
 
-    def settled(self, widths: Widths, seconds: dict[str, float]) -> nn.Module:
-        """`one_shot`, then BN statistics re-estimated on data."""
-        small = self.one_shot(widths, seconds)
-        with timed(seconds, "batchnorm"):
+    def one_shot_with_batchnorm(self, widths: Widths, times: StageTimes | None = None) -> nn.Module:
+        """Build as `one_shot`, then re-estimate BN statistics on data."""
+        times = times or StageTimes()
+        small = self.one_shot(widths, times)
+        with times.stage("batchnorm"):
             reestimate_batchnorm(small, self._batchnorm_samples, self._structure.untouched)
         return small
 
-    def sequential(self, widths: Widths, seconds: dict[str, float]) -> nn.Module:
-        """Refit every layer in turn to what the layers before it give: the finalists' repair."""
-        return self._repaired(widths, seconds, self.repair)
+    def sequential(self, widths: Widths, times: StageTimes | None = None) -> nn.Module:
+        """Cut, and refit layer after layer on the pruned prefix: the repair of finalists."""
+        return self._repaired(widths, times or StageTimes(), self.repair)
 
-    def quick_sequential(self, widths: Widths, seconds: dict[str, float]) -> nn.Module:
-        """`sequential` on fewer samples and rows."""
-        return self._repaired(widths, seconds, self.quick_repair)
+    def quick_sequential(self, widths: Widths, times: StageTimes | None = None) -> nn.Module:
+        """Build as `sequential`, on fewer samples and rows."""
+        return self._repaired(widths, times or StageTimes(), self.quick_repair)
 
-    def _repaired(
-        self, widths: Widths, seconds: dict[str, float], repair: SequentialRepair
-    ) -> nn.Module:
-        small, keep = self._cut(widths, seconds)
-        with timed(seconds, "sequential"):
+    def _repaired(self, widths: Widths, times: StageTimes, repair: SequentialRepair) -> nn.Module:
+        small, keep = self._cut(widths, times)
+        with times.stage("sequential"):
             repair.repair(small, keep)
         return small
 
 
 class Evaluator:
-    """Measures candidates, each width vector the same way every time."""
+    """Measures candidates; equal widths are always measured in the same way."""
 
     def __init__(
         self,
@@ -109,53 +107,59 @@ class Evaluator:
         self._base: tuple[Widths, nn.Module] | None = None
         self._dense_costs = {n: c.total(structure.dense_widths) for n, c in costs.items()}
 
+    @property
+    def dense(self) -> Scores:
+        """Scores of the dense network on the same images."""
+        return self._scorer.dense
+
     def measure(
-        self, widths: Widths, base: Widths | None = None, rival: Widths | None = None
+        self, widths: Widths, base: Widths | None = None, incumbent: Widths | None = None
     ) -> Measurement:
-        """Build the network of these widths and score it.
+        """Build the network of some widths and measure it.
 
         Args:
-            widths: of the candidate.
-            base: widths of a network that several candidates in a row differ little from.
-            rival: widths of a better network: scoring may stop where this one is surely worse.
+            widths: widths of the candidate.
+            base: widths of a network from which several successive candidates differ little.
+            incumbent: widths of a better network; scoring may stop early if this one is surely
+                worse.
         """
-        seconds: dict[str, float] = {}
+        times = StageTimes()
         others: list[Widths] = []
-        small = self._build(widths, seconds)
+        small = self._build(widths, times)
         score = self._scorer.score
         if base is not None:
             score = partial(self._scorer.score_near, base=partial(self._base_network, base))
-        elif rival is not None:
-            named = rival, partial(self._noted_network, rival, others)
-            score = partial(self._scorer.score_against, name=widths, rival=named)
-        measured = self._judge(small, widths, seconds, score)
+        elif incumbent is not None:
+            build = partial(self._noted_network, incumbent, others)
+            score = partial(self._scorer.score_against, key=widths, incumbent=(incumbent, build))
+        measured = self._measure(small, widths, times, score)
         return replace(measured, others_scored=len(others))
 
     def build(self, widths: Widths) -> tuple[nn.Module, Measurement]:
-        """Return the network of these widths with its measurement."""
-        seconds: dict[str, float] = {}
-        small = self._build(widths, seconds)
-        return small, self._judge(small, widths, seconds, self._scorer.score)
+        """Build the network of some widths and return it with its measurement."""
+        times = StageTimes()
+        small = self._build(widths, times)
+        return small, self._measure(small, widths, times, self._scorer.score)
 
-    def judge(self, small: nn.Module, widths: Widths) -> Measurement:
-        """Measure a network of these widths that is there already."""
-        return self._judge(small, widths, {}, self._scorer.score)
+    def measure_network(self, small: nn.Module, widths: Widths) -> Measurement:
+        """Measure an existing network of some widths."""
+        return self._measure(small, widths, StageTimes(), self._scorer.score)
 
-    def _judge(
+    def _measure(
         self,
         small: nn.Module,
         widths: Widths,
-        seconds: dict[str, float],
+        times: StageTimes,
         score: Callable[[nn.Module], Scores],
     ) -> Measurement:
-        with timed(seconds, "surgery"):
+        with times.stage("surgery"):
             scored = self._scorer.prepare(small, self._structure)
-        with timed(seconds, "scoring"):
+        with times.stage("scoring"):
             scores = score(scored)
-        return self._measurement(widths, scores, seconds)
+        return self._measurement(widths, scores, times.seconds)
 
     def _base_network(self, widths: Widths) -> nn.Module:
-        """Return what is scored for a base, remembering the last one; it counts as scoring."""
+        """Return the network that is scored for a base, caching the last; its time is scoring."""
         if self._base is None or self._base[0] != widths:
             self._base = widths, self._scored_network(widths)
         return self._base[1]
@@ -165,7 +169,7 @@ class Evaluator:
         return self._scored_network(widths)
 
     def _scored_network(self, widths: Widths) -> nn.Module:
-        return self._scorer.prepare(self._build(widths, {}), self._structure)
+        return self._scorer.prepare(self._build(widths, StageTimes()), self._structure)
 
     def _measurement(
         self, widths: Widths, scores: Scores, seconds: Mapping[str, float]
@@ -177,15 +181,5 @@ class Evaluator:
             dense=self._scorer.dense,
             costs={name: cost.total(widths) for name, cost in self._costs.items()},
             dense_costs=self._dense_costs,
-            seconds=seconds,
+            seconds=dict(seconds),
         )
-
-
-@contextmanager
-def timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
-    """Add the time spent inside to a stage."""
-    start = time.perf_counter()
-    try:
-        yield
-    finally:
-        seconds[stage] = seconds.get(stage, 0.0) + time.perf_counter() - start

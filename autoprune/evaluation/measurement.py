@@ -1,4 +1,4 @@
-"""What one evaluation of a candidate found."""
+"""Scores and costs of one evaluated candidate."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from autoprune.errors import AutopruneError, user_code
 
 @dataclass(frozen=True)
 class Scores:
-    """How well a network does on some samples; None where something does not apply.
+    """Scores of a network on some samples; None if a score does not apply.
 
     Attributes:
         kl: mean KL divergence from the dense network's class probabilities, nats.
         loss: mean cross entropy on the labels, nats.
-        top1: share of the samples with a label whose label is the first choice, in [0, 1].
-        custom: what the user's `evaluate` returned; higher is better.
+        top1: share of the labelled samples whose label is the top class, in [0, 1].
+        custom: score from the user's `evaluate`; higher is better.
         soft_kl: `kl` of class probabilities softened by a temperature (Hinton et al. 2015,
             "Distilling the Knowledge in a Neural Network", section 2), times its square.
-        samples: how many there were.
+        samples: number of samples.
     """
 
     kl: float | None = None
@@ -44,17 +44,17 @@ class Scores:
 
     @classmethod
     def from_json(cls, data: Any) -> Scores:
-        """Inverse of `vars`; a score of a network that overflows need not be finite.
+        """Read scores written with `vars`; they need not be finite (a network may overflow).
 
         Raises:
-            ValueError: they are none.
+            ValueError: the data are not scores.
         """
         scores = dict.fromkeys(("kl", "loss", "top1", "custom", "soft_kl"), or_none(real))
         return cls(**fields(data, {}, {**scores, "samples": count}))
 
     @property
     def metric(self) -> float | None:
-        """The figure that users read: `custom` where there is one, else top-1."""
+        """The score shown to users: `custom` if there is one, else top-1."""
         return self.top1 if self.custom is None else self.custom
 
 
@@ -64,13 +64,13 @@ class Measurement:
 
     Attributes:
         widths: units kept per group.
-        names: the groups' names, in the same order.
-        scores: of the cut network on the search split.
-        dense: of the dense network on the same samples.
-        costs: of the cut network, by cost name.
-        dense_costs: of the dense network.
-        seconds: spent on this evaluation, by stage.
-        others_scored: networks scored besides: a rival whose scores were not at hand.
+        names: names of the groups, in the same order.
+        scores: scores of the cut network.
+        dense: scores of the dense network on the same samples.
+        costs: costs of the cut network, by cost name.
+        dense_costs: costs of the dense network.
+        seconds: time of this evaluation, by stage.
+        others_scored: number of other networks scored: an incumbent without cached scores.
     """
 
     widths: Widths
@@ -83,15 +83,15 @@ class Measurement:
     others_scored: int = 0
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain JSON."""
+        """Return JSON data."""
         return {**asdict(self), "widths": list(self.widths), "names": list(self.names)}
 
     @classmethod
     def from_json(cls, data: Any) -> Measurement:
-        """Inverse of `to_json`.
+        """Read JSON data written by `to_json`.
 
         Raises:
-            ValueError: it is none.
+            ValueError: the data are not a measurement.
         """
         return cls(
             **fields(
@@ -109,9 +109,9 @@ class Measurement:
 
 
 def number_in(answer: Any) -> float | None:
-    """Return what a function of the user's returned as a number; None if it is none.
+    """Convert the result of a user's function to a number; None if it is not one.
 
-    Tensors and arrays of one element are numbers, texts are not.
+    Tensors and arrays of one element are numbers, strings are not.
     """
     from torch import Tensor  # only here, so that mistakes are refused without importing it
 
@@ -119,7 +119,7 @@ def number_in(answer: Any) -> float | None:
         return None
     try:
         with user_code(AutopruneError):
-            # PyTorch warns of a number that gradients could have been taken of.
+            # PyTorch warns when a tensor that requires gradients is converted.
             return float(answer.detach() if isinstance(answer, Tensor) else answer)
     except AutopruneError:
         return None

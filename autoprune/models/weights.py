@@ -1,4 +1,4 @@
-"""Trained weights from a file that cannot run code."""
+"""Trained weights from files, read without running code."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from autoprune.errors import ModelError, UsageError, did_you_mean, first_line, l
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
 _PREFIXES = ("module.", "_orig_mod.")
-# How often either may be there: a file can hold itself.
-_MOST_WRAPPED = 8
+# Limit on nested wrappers and prefixes: a file can contain itself.
+_MAX_NESTING = 8
 
 
 def load_weights(model: nn.Module, file: str) -> None:
-    """Put the weights in a file into a network.
+    """Load the weights in a file into a network.
 
     Args:
         model: the network.
-        file: safetensors, or whatever `torch.load(weights_only=True)` reads: a state dict, or a
-            checkpoint with one under "state_dict", "model_state_dict" or "model".
+        file: safetensors, or a file that `torch.load(weights_only=True)` reads: a state dict, or a
+            checkpoint that holds one under "state_dict", "model_state_dict" or "model".
 
     Raises:
-        UsageError: the file is missing, damaged, would run code, or holds no state dict.
+        UsageError: the file is missing or damaged, could run code, or holds no state dict.
         ModelError: the weights do not fit the network, or are not finite.
     """
     state = _state_dict(_read(_existing(file)), file)
@@ -43,13 +43,13 @@ def load_weights(model: nn.Module, file: str) -> None:
         raise ModelError(f"weights {file!r} hold {first_line(error)}.") from error
     try:
         model.load_state_dict(state.with_defaults(own), strict=False)
-    except Exception as error:  # tensors of no device, or whatever a module's own way raises
+    except Exception as error:  # tensors without data, or a module's own loading code
         raise ModelError(f"weights {file!r} cannot be used: {first_line(error)}.") from error
 
 
 def _existing(file: str) -> Path:
     path = Path(file).expanduser()
-    if not os.path.isfile(path):  # False for what cannot be a path
+    if not os.path.isfile(path):  # False if it cannot be a path
         raise UsageError(f"weights {file!r}: {_why_no_file(path)}")
     if path.stat().st_size == 0:
         raise UsageError(f"weights {file!r}: the file is empty.")
@@ -108,19 +108,19 @@ def _why_unreadable(error: Exception) -> str:
 
 
 def _state_dict(content: Any, file: str) -> StateDict:
-    """Take wrappers and prefixes off."""
-    for _ in range(_MOST_WRAPPED):
+    """Remove wrappers and prefixes from the content of a file."""
+    for _ in range(_MAX_NESTING):
         known = content if isinstance(content, Mapping) else {}
         inner = (known[w] for w in _WRAPPERS if isinstance(known.get(w), Mapping))
         content = next(inner, content)
     how = "write them with torch.save(model.state_dict(), FILE)."
     if not isinstance(content, Mapping) or not content:
         what = type_of(content) if content else f"an empty {type(content).__name__}"
-        raise UsageError(f"weights {file!r} hold {what}, no state dict: {how}")
+        raise UsageError(f"weights {file!r} hold {what} instead of a state dict: {how}")
     for name, value in content.items():
         if not isinstance(value, Tensor):
             raise UsageError(
-                f"weights {file!r} hold no state dict: {name!r} is {type_of(value)}, no "
+                f"weights {file!r} do not hold a state dict: {name!r} is {type_of(value)}, not a "
                 f"tensor; {how}"
             )
     return _without_prefixes(content)
@@ -129,10 +129,10 @@ def _state_dict(content: Any, file: str) -> StateDict:
 def _without_prefixes(state: Mapping[str, Tensor]) -> StateDict:
     plain = {str(name): tensor for name, tensor in state.items()}
     notes = _notes(state)
-    for _ in range(_MOST_WRAPPED):
+    for _ in range(_MAX_NESTING):
         prefix = next((p for p in _PREFIXES if all(n.startswith(p) for n in plain)), "")
         plain = {name.removeprefix(prefix): tensor for name, tensor in plain.items()}
-        # The network itself is "", and inside a wrapper "module".
+        # The network itself is called "", and inside a wrapper "module".
         notes = {f"{path}.".removeprefix(prefix)[:-1]: own for path, own in notes.items()}
     found = StateDict(plain)
     found._metadata = notes or None
@@ -140,14 +140,14 @@ def _without_prefixes(state: Mapping[str, Tensor]) -> StateDict:
 
 
 def _notes(state: Mapping[str, Tensor]) -> dict[str, Mapping[str, Any]]:
-    """Return what modules noted of their part (versions, mostly), by module name."""
+    """Return the metadata that modules store in a state dict (mostly versions), by module name."""
     notes = getattr(state, "_metadata", None)
     known = notes.items() if isinstance(notes, Mapping) else ()
     return {str(path): own for path, own in known if isinstance(own, Mapping)}
 
 
 def _check_fit(own: Mapping[str, Tensor], state: Mapping[str, Tensor], file: str) -> None:
-    # Safetensors keep tied weights once, and old checkpoints lack BN's counter.
+    # Safetensors store tied weights once, and old checkpoints lack the counter of BN.
     tied = {own[name].data_ptr() for name in own.keys() & state.keys()}
     missing = [
         name

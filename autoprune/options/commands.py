@@ -7,8 +7,8 @@ from dataclasses import MISSING, dataclass
 from functools import partial
 
 from autoprune.options import kinds
-from autoprune.options.network import InputShape, Limits, Network, Origin
 from autoprune.options.option import Panel, option
+from autoprune.options.origin import InputShape, Limits, Network, Origin
 from autoprune.options.search import SearchConfig
 
 _run = partial(option, panel=Panel.RUN)

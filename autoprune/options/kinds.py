@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from autoprune.agents.registry import KIND as STRATEGIES
-from autoprune.core.budget import UNBOUNDED, Budget
 from autoprune.core.plugins import absolute, absolute_object
+from autoprune.cost.budget import UNBOUNDED, Budget
 from autoprune.errors import UsageError
 from autoprune.options.option import Kind, Rule
 
@@ -116,6 +116,10 @@ def _table(value: Any) -> dict[str, Any]:
     return {_text(key): own for key, own in dict(value).items()}
 
 
+def _tables(value: Any) -> dict[str, dict[str, Any]]:
+    return {_text(name): dict(table) for name, table in dict(value).items()}
+
+
 def _versions(value: Any) -> dict[str, str]:
     return {name: _text(version) for name, version in dict(value).items()}
 
@@ -193,7 +197,7 @@ FILE = Kind("FILE", _path, "a path", absolute=absolute)
 FOLDER = Kind("DIR", _path, "a path", absolute=absolute)
 RUN = Kind("RUN", _path, "a path", absolute=absolute)
 OBJECT = Kind("SPEC", _text, "a text", absolute=absolute_object)
-MODEL = Kind("SPEC", _text, "a text", absolute=_imported("autoprune.models.loading:absolute_model"))
+MODEL = Kind("SPEC", _text, "a text", absolute=_imported("autoprune.models.specs:absolute_model"))
 DATA = Kind("SPEC", _text, "a text", absolute=_imported("autoprune.data:absolute_data"))
 COMPONENT = Kind("SPEC", _component, "a text", absolute=absolute_object)
 STRATEGY = Kind("NAME", _strategy, "a text", absolute=absolute_object)
@@ -215,6 +219,7 @@ PATTERNS = Kind("PATTERN", _patterns, "a pattern or a list of patterns", repeats
 RATIOS = Kind("[PATTERN=]RATIO", _ratios, "a ratio or ratios by pattern", repeats=True)
 MEMORY = Kind("SIZE", _memory, "a text such as '8GB' or a whole number of bytes")
 TABLE = Kind(None, _table, "a table of options", parse=None)
+TABLES = Kind(None, _tables, "tables of limits by stage", parse=None)
 VERSIONS = Kind(None, _versions, "a table of versions", parse=None)
 
 ABOVE_ZERO = Rule(lambda value: value > 0, "be above zero")

@@ -12,12 +12,12 @@ from typing_extensions import TypedDict
 
 from autoprune.agents.registry import KIND as STRATEGY
 from autoprune.agents.registry import options_of as config_of
-from autoprune.core.budget import UNBOUNDED
+from autoprune.cost.budget import UNBOUNDED
 from autoprune.errors import UsageError, did_you_mean
 from autoprune.options import kinds
 from autoprune.options.kinds import AUTO
-from autoprune.options.network import Limits
 from autoprune.options.option import Option, Panel, option, options_of
+from autoprune.options.origin import Limits
 from autoprune.options.strategies import with_strategy_config
 
 if TYPE_CHECKING:
@@ -187,6 +187,9 @@ class SearchConfig(Limits):
     calibration_samples: int = _samples(2000, kinds.WHOLE, "Samples for statistics and repair.")
     search_samples: int = _samples(1000, kinds.WHOLE, "Samples that candidates are scored on.")
     selection_samples: int = _samples(1000, kinds.WHOLE, "Samples that the winner is chosen on.")
+    engine: Mapping[str, Any] = _search(
+        {}, kinds.TABLES, "Tuning constants by stage; in a TOML file the tables [engine.STAGE]."
+    )
 
     def __post_init__(self) -> None:
         for name, declared in OPTIONS.items():
@@ -248,9 +251,8 @@ class SearchConfig(Limits):
         values["strategy"] = self.strategy_name
         values["importance"] = IMPORTANCE.name_of(self.importance)
         values |= {key: list(value) for key, value in values.items() if isinstance(value, tuple)}
-        if not values["strategy_config"]:
-            del values["strategy_config"]
-        return {key: value for key, value in values.items() if value is not None}
+        silent = {one for one in ("strategy_config", "engine") if not values[one]}
+        return {k: value for k, value in values.items() if value is not None and k not in silent}
 
 
 OPTIONS: Mapping[str, Option] = options_of(SearchConfig)
@@ -297,6 +299,7 @@ class SearchOptions(TypedDict, total=False):
     calibration_samples: int
     search_samples: int
     selection_samples: int
+    engine: Mapping[str, Mapping[str, Any]]
 
 
 __all__ = ["AUTO", "OPTIONS", "RENEWABLE", "SearchConfig", "SearchOptions"]

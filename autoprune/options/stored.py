@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from autoprune.errors import UsageError
 from autoprune.options import search
 from autoprune.options.kinds import AMOUNT, NAME, VERSIONS
-from autoprune.options.network import Origin
 from autoprune.options.option import Option, options_of
+from autoprune.options.origin import Origin
 
 if TYPE_CHECKING:
     from autoprune.study.run_directory import RunDirectory

@@ -1,1 +1,1 @@
-"""Measures a device: layers, networks, and the table made of them."""
+"""Measures a device: the latencies of layers and networks, and the table made of them."""

@@ -1,4 +1,4 @@
-"""A layer over both of its widths, on every lattice: what is measured, and what that makes."""
+"""What is measured of a layer in each alignment class, and the surfaces made of it."""
 
 from __future__ import annotations
 
@@ -9,45 +9,51 @@ from dataclasses import dataclass
 import numpy as np
 
 from autoprune.core.untrusted import significant
-from autoprune.cost.latency.alignment import Axis, Lattice, lattices
+from autoprune.cost.latency.alignment import AlignmentClass, Axis, alignment_classes
 from autoprune.cost.latency.curves import Curve, LayerLatency, Surface
 from autoprune.cost.latency.signature import BARE, Family, Signature
-from autoprune.profiling.refinement import coarse, largest_step
+from autoprune.profiling.refinement import coarse, largest_multiple
 from autoprune.profiling.sampling import Measured, Sampling
 from autoprune.profiling.stopwatch import Timing
 
 
 @dataclass(frozen=True)
-class Sheet:
-    """A layer over both of its widths, on one lattice."""
+class Grid:
+    """The widths at which a layer is measured in one alignment class: two curves and a grid.
+
+    Attributes:
+        family: The layer.
+        alignment_class: The class of its widths.
+        sampling: What decides the positions along a curve.
+    """
 
     family: Family
-    lattice: Lattice
+    alignment_class: AlignmentClass
     sampling: Sampling
 
     @property
     def inputs(self) -> Axis:
-        """Lengths of the inputs."""
-        return self.family.dense.input_axis(self.lattice)
+        """The lengths of the inputs."""
+        return self.family.dense.input_axis(self.alignment_class)
 
     @property
     def outputs(self) -> Axis:
-        """Lengths of the outputs."""
-        return self.family.dense.output_axis(self.lattice)
+        """The lengths of the outputs."""
+        return self.family.dense.output_axis(self.alignment_class)
 
     def at(self, inputs: int, outputs: int) -> Signature:
-        """Return the signature of these lengths."""
+        """Return the signature of the layer with these lengths."""
         return self.family.dense.cut_to(inputs, outputs)
 
     def input_curve(self, measured: Measured) -> dict[int, Signature]:
-        """Return what is measured along the inputs, by their length, as far as it can be told."""
+        """Return what is measured along the inputs, by length, as far as it can be told yet."""
         top = self.outputs.top
         return self._curve(
             self.inputs, self.family.inputs_vary, lambda n: self.at(n, top), measured
         )
 
     def output_curve(self, measured: Measured) -> dict[int, Signature]:
-        """Return what is measured along the outputs, by their length, as far as it can be told."""
+        """Return what is measured along the outputs, by length, as far as it can be told yet."""
         top = self.inputs.top
         return self._curve(
             self.outputs, self.family.outputs_vary, lambda n: self.at(top, n), measured
@@ -56,31 +62,31 @@ class Sheet:
     def _curve(
         self, axis: Axis, varies: bool, at: Callable[[int], Signature], measured: Measured
     ) -> dict[int, Signature]:
-        found = self.sampling.places(axis, varies, lambda place: measured(at(axis.at(place))))
+        found = self.sampling.positions(axis, varies, lambda one: measured(at(axis.at(one))))
         return {length: at(length) for length in _lengths(axis, varies, found)}
 
-    def grid(self) -> tuple[list[int], list[int]]:
-        """Return the lengths of the coarse grid, of inputs and of outputs."""
+    def coarse_lengths(self) -> tuple[list[int], list[int]]:
+        """Return the inputs and the outputs whose combinations are measured."""
         varying = (self.inputs, self.family.inputs_vary), (self.outputs, self.family.outputs_vary)
         inputs, outputs = (
-            _lengths(axis, varies, coarse(axis.places, varies, largest_step(axis)))
+            _lengths(axis, varies, coarse(axis.count, varies, largest_multiple(axis)))
             for axis, varies in varying
         )
         return inputs, outputs
 
 
-def _lengths(axis: Axis, varies: bool, places: Iterable[int]) -> list[int]:
-    """Return the lengths at some places and, if there are others, the least one; rising."""
-    return sorted({*map(axis.at, places), *([axis.least] if varies else [])})
+def _lengths(axis: Axis, varies: bool, positions: Iterable[int]) -> list[int]:
+    """Return the lengths at some positions, rising; with the least one if the width can be cut."""
+    return sorted({*map(axis.at, positions), *([axis.least] if varies else [])})
 
 
 def wanted(layers: Sequence[Family], measured: Measured, sampling: Sampling) -> Iterator[Signature]:
-    """Yield every signature that tables of layers need, as far as it can be told yet.
+    """Yield every signature that a table of some layers needs, as far as it can be told yet.
 
     Args:
-        layers: of a network.
-        measured: timings, so far.
-        sampling: where they are measured.
+        layers: The layers of a network.
+        measured: The timings so far.
+        sampling: What decides where layers are measured.
     """
     yield BARE
     probes = [probe for one in layers for probe in sampling.probes(one)]
@@ -88,11 +94,11 @@ def wanted(layers: Sequence[Family], measured: Measured, sampling: Sampling) -> 
     if any(measured(one) is None for one in probes):
         return
     for family, alignment in sampling.alignments(layers, measured).items():
-        for lattice in lattices(alignment):
-            sheet = Sheet(family, lattice, sampling)
-            yield from sheet.input_curve(measured).values()
-            yield from sheet.output_curve(measured).values()
-            yield from itertools.starmap(sheet.at, itertools.product(*sheet.grid()))
+        for own in alignment_classes(alignment):
+            grid = Grid(family, own, sampling)
+            yield from grid.input_curve(measured).values()
+            yield from grid.output_curve(measured).values()
+            yield from itertools.starmap(grid.at, itertools.product(*grid.coarse_lengths()))
 
 
 def assemble(
@@ -101,7 +107,7 @@ def assemble(
     """Return the latencies of layers from what was measured.
 
     Raises:
-        KeyError: a signature that they need was not measured; its argument is the signature.
+        KeyError: A signature that they need was not measured; it is the error's argument.
     """
 
     def timing(signature: Signature) -> Timing:
@@ -118,26 +124,27 @@ def assemble(
             family.dense,
             alignment,
             tuple(
-                _surface(Sheet(family, lattice, sampling), measured, timing)
-                for lattice in lattices(alignment)
+                _surface(Grid(family, own, sampling), measured, timing)
+                for own in alignment_classes(alignment)
             ),
         )
         for family, alignment in sampling.alignments(layers, measured).items()
     )
 
 
-def _surface(sheet: Sheet, measured: Measured, timing: Callable[[Signature], Timing]) -> Surface:
+def _surface(grid: Grid, measured: Measured, timing: Callable[[Signature], Timing]) -> Surface:
     inputs, outputs = (
         {length: timing(one) for length, one in curve.items()}
-        for curve in (sheet.input_curve(measured), sheet.output_curve(measured))
+        for curve in (grid.input_curve(measured), grid.output_curve(measured))
     )
-    top = inputs[sheet.inputs.top].ms
-    rows, columns = sheet.grid()
-    grid = [
-        [timing(sheet.at(a, b)).ms * top / (inputs[a].ms * outputs[b].ms) for b in columns]
+    top = inputs[grid.inputs.top].ms
+    rows, columns = grid.coarse_lengths()
+    departures = [
+        [timing(grid.at(a, b)).ms * top / (inputs[a].ms * outputs[b].ms) for b in columns]
         for a in rows
     ]
-    return Surface(_curve(inputs), _curve(outputs), tuple(rows), tuple(columns), np.array(grid))
+    curves = _curve(inputs), _curve(outputs)
+    return Surface(*curves, tuple(rows), tuple(columns), np.array(departures))
 
 
 def _curve(timings: Mapping[int, Timing]) -> Curve:

@@ -1,7 +1,8 @@
-"""The record of a profile that is not finished: one line per measurement, added as it is made.
+"""The journal of an unfinished profile: one line per measurement, added as it is made.
 
-Processors change their speed within seconds. So every measurement is made beside the same run, a
-layer or the dense network, and is read as if that one had taken then what it usually takes.
+Processors change their speed within seconds. Every measurement is therefore made beside the same
+reference run, a layer or the dense network, and scaled as if the reference had taken its median
+time.
 """
 
 from __future__ import annotations
@@ -14,13 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from autoprune.core.policy import Widths, hash_shapes
+from autoprune.core.policy import Widths
 from autoprune.core.untrusted import each, extent, fields, parse_json, positive, read_text
 from autoprune.cost.latency.signature import Signature
-from autoprune.data.forms import Inputs, sample_shapes
 from autoprune.errors import TableError, UsageError, shown
 from autoprune.profiling.stopwatch import Timing
-from autoprune.structure.groups import Structure
 
 FORMAT, VERSION = "autoprune measurements", 2
 SUBJECTS, BESIDE = ("layer", "network"), "beside_ms"
@@ -30,7 +29,12 @@ Key = TypeVar("Key", bound=Hashable)
 
 @dataclass(frozen=True)
 class Measurement:
-    """A timing, and what the run beside it took, ms."""
+    """A timing, and what the reference run beside it took.
+
+    Attributes:
+        timing: The timing.
+        beside_ms: The median of the reference run, ms.
+    """
 
     timing: Timing
     beside_ms: float
@@ -41,40 +45,32 @@ class Measurement:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Measurement:
-        """Inverse of `to_json`.
+        """Read what `to_json` returns.
 
         Raises:
-            ValueError: it is none.
+            ValueError: The data are not a measurement.
         """
         timing = Timing.from_json({key: value for key, value in data.items() if key != BESIDE})
         beside = fields({BESIDE: data.get(BESIDE)}, {BESIDE: positive})
         return cls(timing, beside[BESIDE])
 
 
-def subject(structure: Structure, inputs: Inputs) -> dict[str, Any]:
-    """Return which network on which input whole networks are measured of.
-
-    Layers could serve other networks; timings of whole networks cannot.
-    """
-    return {"network": hash_shapes(structure.shapes), "input": sample_shapes(inputs)}
-
-
 class Journal:
     """Timings of layers and of whole networks, kept in a file.
 
-    A line that was cut short when the process died is dropped. `path` None keeps nothing.
+    A line that was cut short because the process died is dropped.
     """
 
     def __init__(self, path: Path | None, conditions: Mapping[str, Any]) -> None:
-        """Begin a file, or go on with the one that is there.
+        """Start a file, or continue an existing one.
 
         Args:
-            path: of the file.
-            conditions: what all measurements have in common.
+            path: The file; None keeps the measurements in memory alone.
+            conditions: What all measurements have in common.
 
         Raises:
-            UsageError: the file is there, and was begun under other conditions.
-            TableError: it is no such file.
+            UsageError: The file exists and was started under other conditions.
+            TableError: The file is not a journal.
         """
         self.path = path
         self._layers: dict[Signature, Measurement] = {}
@@ -94,27 +90,27 @@ class Journal:
 
     @property
     def layers(self) -> dict[Signature, Timing]:
-        """Timings of layers, at one speed of the machine."""
+        """The timings of layers, scaled to one speed of the machine."""
         return _at_one_speed(self._layers)
 
     @property
     def networks(self) -> dict[Widths, Timing]:
-        """Timings of whole networks, at one speed of the machine."""
+        """The timings of whole networks, scaled to one speed of the machine."""
         return _at_one_speed(self._networks)
 
     @property
     def noisy(self) -> int:
-        """How many layers' spreads exceed what they measure."""
+        """The number of layers whose spread exceeds their median."""
         return sum(one.timing.is_noisy for one in self._layers.values())
 
     def take(self, line: Any) -> None:
-        """Take a measurement as it was written down.
+        """Add a measurement that was read from a file.
 
         Raises:
-            ValueError: it is none.
+            ValueError: The line is not a measurement.
         """
         if not isinstance(line, dict):
-            raise ValueError(f"{shown(line)} is no measurement")
+            raise ValueError(f"{shown(line)} is not a measurement")
         measurement = Measurement.from_json({k: v for k, v in line.items() if k not in SUBJECTS})
         if "layer" in line:
             self._layers[Signature.from_json(line["layer"])] = measurement
@@ -122,17 +118,17 @@ class Journal:
             self._networks[each(extent)(line.get("network"))] = measurement
 
     def add_layer(self, signature: Signature, measurement: Measurement) -> None:
-        """Write down a layer's; beside all of them runs the same layer."""
+        """Add a measurement of a layer, made beside the reference layer."""
         self._layers[signature] = measurement
         self._write({"layer": signature.to_json(), **measurement.to_json()})
 
     def add_network(self, widths: Widths, measurement: Measurement) -> None:
-        """Write down a whole network's; beside all of them runs the same network."""
+        """Add a measurement of a whole network, made beside the dense network."""
         self._networks[widths] = measurement
         self._write({"network": list(widths), **measurement.to_json()})
 
     def discard(self) -> None:
-        """Remove the file: what is in it is in a table by now."""
+        """Remove the file once its measurements are in a table."""
         if self.path is not None:
             self.path.unlink(missing_ok=True)
 
@@ -150,19 +146,19 @@ class Journal:
                 self.take(line)
         except (OSError, LookupError, ValueError, AttributeError) as error:
             raise TableError(
-                f"{str(path)!r} holds no measurements that can be read: remove it to begin anew."
+                f"{str(path)!r} holds no readable measurements: remove it to begin again."
             ) from error
         if found != json.loads(json.dumps(header)):
             raise UsageError(
-                f"{str(path)!r} holds measurements begun under other conditions "
-                f"({str(found.get('conditions'))[:300]}): remove it to begin anew, or "
+                f"{str(path)!r} holds measurements made under other conditions "
+                f"({str(found.get('conditions'))[:300]}): remove it to begin again, or "
                 "choose another --output."
             )
         path.write_text("".join(f"{json.dumps(line)}\n" for line in lines), encoding="utf-8")
 
 
 def _is_cut(path: Path, header: Mapping[str, Any]) -> bool:
-    """Whether a process was killed before the first line was whole."""
+    """Return whether a process was killed before the first line was whole."""
     begun = json.dumps(header).encode()
     return (
         path.is_file() and path.stat().st_size <= len(begun) and begun.startswith(path.read_bytes())
@@ -170,7 +166,7 @@ def _is_cut(path: Path, header: Mapping[str, Any]) -> bool:
 
 
 def _at_one_speed(measurements: Mapping[Key, Measurement]) -> dict[Key, Timing]:
-    """Return timings as on a machine where the run beside them always takes its median."""
+    """Return timings scaled as if the reference run always took its median time."""
     if not measurements:
         return {}
     usual = statistics.median(one.beside_ms for one in measurements.values())

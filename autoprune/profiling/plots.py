@@ -1,4 +1,4 @@
-"""One page that shows a latency table: staircases by layer, and predictions beside measurements."""
+"""Draws a latency table: latency against width for every layer, and predicted networks."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from autoprune.cost.latency.curves import LayerLatency
 from autoprune.cost.latency.table import LatencyTable
 from autoprune.errors import UsageError
 
-# The slowest layers are shown; a click in the legend shows another one.
+# The number of slowest layers that are shown at first; the legend shows the others.
 SHOWN = 10
-# Seaborn's "deep" is told apart by the colour-blind too, and has as many colours as layers shown.
+# Seaborn's palette "deep", which colour-blind people can tell apart; one colour per layer shown.
 COLOURS = (
     "#4c72b0", "#dd8452", "#55a868", "#c44e52", "#8172b3",
     "#937860", "#da8bc3", "#8c8c8c", "#ccb974", "#64b5cd",
@@ -26,14 +26,14 @@ def check_plotly() -> None:
     """Refuse to draw without Plotly.
 
     Raises:
-        UsageError: it is not installed.
+        UsageError: Plotly is not installed.
     """
     if find_spec("plotly") is None:
         raise UsageError('--plot needs Plotly: pip install "autoprune[plots]".')
 
 
 def plot(table: LatencyTable, path: Path) -> None:
-    """Write a self-contained HTML page."""
+    """Write a self-contained HTML page that shows a table."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(figure(table).to_html(include_plotlyjs=True), encoding="utf-8")
 
@@ -72,7 +72,7 @@ def figure(table: LatencyTable) -> Any:
         height=650,
         legend={
             "title": f"Layers{hidden}<br><sup>click: show or hide; double click: "
-            "alone<br>dotted: widths off the multiples that are quick</sup>",
+            "alone<br>dotted: misaligned widths</sup>",
             "font": {"size": 10},
         },
     )
@@ -80,19 +80,19 @@ def figure(table: LatencyTable) -> Any:
 
 
 def _curves(layer: LayerLatency, rank: int) -> Iterator[tuple[int, Any]]:
-    """Yield (column, trace) of the widths of a layer that vary, under one entry of the legend.
+    """Yield (column, trace) for every width of a layer that can be cut, under one legend entry.
 
-    Solid lines are of multiples of the layer's alignment, dotted ones of all other widths along
-    which its lanes are counted.
+    Solid lines show aligned widths, dotted ones the misaligned widths of the side that the layer's
+    alignment depends on.
     """
     from plotly import graph_objects as go
 
-    aligned, *odd = layer.surfaces
+    aligned, *misaligned = layer.surfaces
     by_group = layer.dense.groups > 1
     drawn = [
         (1, aligned.outputs, "solid"),
         (2, aligned.inputs, "solid"),
-        *((1, one.outputs, "dot") if by_group else (2, one.inputs, "dot") for one in odd),
+        *((1, one.outputs, "dot") if by_group else (2, one.inputs, "dot") for one in misaligned),
     ]
     curves = [one for one in drawn if len(one[1].lengths) > 1]
     for place, (column, curve, dash) in enumerate(curves):
@@ -115,20 +115,20 @@ def _curves(layer: LayerLatency, rank: int) -> Iterator[tuple[int, Any]]:
 
 
 def _networks(correction: Correction) -> Iterator[Any]:
-    """Yield whole networks, and the line on which predictions would be right."""
+    """Yield the line of exact predictions, and the whole networks."""
     from plotly import graph_objects as go
 
     if not correction.networks:
         return
-    foretold, measured = zip(*correction.networks, strict=True)
-    ends = [0.0, 1.05 * max(*foretold, *measured)]
+    predicted, measured = zip(*correction.networks, strict=True)
+    ends = [0.0, 1.05 * max(*predicted, *measured)]
     line = {"color": "grey", "width": 1, "dash": "dash"}
     yield go.Scatter(
         x=ends, y=ends, mode="lines", line=line, showlegend=False, hoverinfo="skip", name="equal"
     )
     yield go.Scatter(
         x=measured,
-        y=foretold,
+        y=predicted,
         mode="markers",
         marker={"color": "black", "size": 6},
         showlegend=False,

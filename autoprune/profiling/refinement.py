@@ -1,7 +1,7 @@
-"""Where a curve is measured: coarsely, and then on both sides of every step.
+"""Chooses where a curve is measured: coarsely at first, then on both sides of every step.
 
-Steps lie at multiples that devices favour: a stretch is looked into at one of them and just behind
-it, and further wherever the curve does not run straight.
+Steps lie at multiples that devices prefer. An interval is therefore examined at such a multiple and
+just behind it, and divided further wherever the curve departs from a straight line.
 """
 
 from __future__ import annotations
@@ -12,31 +12,31 @@ from collections.abc import Callable, Sequence
 from autoprune.cost.latency.alignment import Axis
 from autoprune.profiling.stopwatch import Timing
 
-# Shares of a width where every curve and the grid are measured.
+# The shares of a width where every curve and the grid are measured.
 COARSE = (0.125, 0.25, 0.5)
-# A curve runs straight where its middle is no further from the chord than that, as a share.
+# A curve is straight where its middle departs from the chord by no more than this share.
 STRAIGHT = 0.04
-# Steps lie at multiples of at most that.
-LARGEST_STEP = 16
-# Shorter stretches are not looked into.
+# Steps lie at multiples of this or less.
+LARGEST_MULTIPLE = 16
+# Shorter intervals are not examined.
 SHORTEST = 4
 
 TimingAt = Callable[[int], Timing | None]
-"""The timing at a place of an axis, None if it is not measured yet."""
+"""Returns the timing at a position of an axis, or None if it is not measured yet."""
 
 
-def largest_step(axis: Axis) -> int:
-    """Return the places between two steps that lie furthest apart."""
-    return max(LARGEST_STEP // axis.lattice.step, 1)
+def largest_multiple(axis: Axis) -> int:
+    """Return the largest distance between two steps, in positions of the axis."""
+    return max(LARGEST_MULTIPLE // axis.alignment_class.multiple, 1)
 
 
 def coarse(last: int, varies: bool, largest: int) -> list[int]:
-    """Return the places that are measured in any case, rising.
+    """Return the positions that are measured in any case, rising.
 
     Args:
-        last: of the axis.
-        varies: whether there are others.
-        largest: places between two steps, at most.
+        last: The last position of the axis.
+        varies: Whether the width can be cut.
+        largest: The largest distance between two steps, in positions.
     """
     if not varies:
         return [last]
@@ -44,23 +44,25 @@ def coarse(last: int, varies: bool, largest: int) -> list[int]:
     return sorted({1, last} | {one for one in shares if 1 < one < last})
 
 
-def _aligned(wanted: float, last: int, step: int) -> int:
-    """Return the multiple nearest to a place of the largest power of two that fits into it."""
-    while step > 1 and 2 * step > min(wanted, last):
-        step //= 2
-    return max(round(wanted / step) * step, 1)
+def _aligned(wanted: float, last: int, multiple: int) -> int:
+    """Return the position nearest to a wanted one at the largest power of two that fits."""
+    while multiple > 1 and 2 * multiple > min(wanted, last):
+        multiple //= 2
+    return max(round(wanted / multiple) * multiple, 1)
 
 
-def nodes(last: int, varies: bool, timing: TimingAt, largest: int) -> set[int]:
-    """Return the places that a curve goes through, as far as they can be told.
+def refined(last: int, varies: bool, timing: TimingAt, largest: int) -> set[int]:
+    """Return the positions that a curve needs, as far as they can be told yet.
+
+    Positions whose timing is None are to be measured next.
 
     Args:
-        last: of the axis.
-        varies: whether there are others.
-        timing: of a place; the nodes hold those to be measured next, whose timing is None.
-        largest: places between two steps, at most.
+        last: The last position of the axis.
+        varies: Whether the width can be cut.
+        timing: The timing at a position.
+        largest: The largest distance between two steps, in positions.
     """
-    # A step up lies right behind a multiple.
+    # A curve steps up right behind a multiple.
     always = coarse(last, varies, largest)
     start = sorted({*always, *(n + 1 for n in always if n < last)})
     found = set(start)
@@ -72,30 +74,31 @@ def nodes(last: int, varies: bool, timing: TimingAt, largest: int) -> set[int]:
         if not inner or a is None or b is None:
             continue
         found.update(inner)
-        if not _runs_straight(low, a, high, b, inner, timing):
+        if not _is_straight((low, a), (high, b), inner, timing):
             ends = [low, *inner, high]
             pending += [(ends[0], ends[1]), (ends[-2], ends[-1])]
     return found
 
 
-def _middle(low: int, high: int, step: int) -> list[int]:
-    """Return where to look between two places: on a multiple and just behind it."""
-    if high - low < max(SHORTEST * step // LARGEST_STEP, 2):
+def _middle(low: int, high: int, multiple: int) -> list[int]:
+    """Return where to measure between two positions: at a multiple and just behind it."""
+    if high - low < max(SHORTEST * multiple // LARGEST_MULTIPLE, 2):
         return []
-    while step > 1 and 2 * step > high - low:
-        step //= 2
-    middle = round((low + high) / 2 / step) * step
+    while multiple > 1 and 2 * multiple > high - low:
+        multiple //= 2
+    middle = round((low + high) / 2 / multiple) * multiple
     return [one for one in (middle, middle + 1) if low < one < high]
 
 
-def _runs_straight(
-    low: int, a: Timing, high: int, b: Timing, inner: Sequence[int], timing: TimingAt
+def _is_straight(
+    start: tuple[int, Timing], end: tuple[int, Timing], inner: Sequence[int], timing: TimingAt
 ) -> bool:
-    for place in inner:
-        seen = timing(place)
+    (low, a), (high, b) = start, end
+    for position in inner:
+        seen = timing(position)
         if seen is None:
             return True  # nothing more can be told before it is measured
-        chord = a.ms + (b.ms - a.ms) * (place - low) / (high - low)
+        chord = a.ms + (b.ms - a.ms) * (position - low) / (high - low)
         noise = max(seen.spread_ms, a.spread_ms, b.spread_ms)
         if abs(seen.ms - chord) > max(STRAIGHT * seen.ms, noise):
             return False

@@ -1,4 +1,4 @@
-"""Where layers are measured: what their alignment is asked of, and which places of their curves."""
+"""Decides where layers are measured: how their alignment is found, and the positions of a curve."""
 
 from __future__ import annotations
 
@@ -11,16 +11,27 @@ import numpy as np
 
 from autoprune.cost.latency.alignment import Axis
 from autoprune.cost.latency.signature import Family, Signature
-from autoprune.profiling.refinement import LARGEST_STEP, TimingAt, coarse, largest_step, nodes
+from autoprune.profiling.refinement import (
+    LARGEST_MULTIPLE,
+    TimingAt,
+    coarse,
+    largest_multiple,
+    refined,
+)
 from autoprune.profiling.stopwatch import Timing
 
 Measured = Callable[[Signature], Timing | None]
-"""The timing of a signature, None if it is not measured yet."""
+"""Returns the timing of a signature, or None if it is not measured yet."""
 
-# What layers may be quick at multiples of; their widths at a multiple then stand out by that share.
+# Layers may be fast at multiples of these; the latency there then differs by at least that share.
 ALIGNMENTS, STANDS_OUT = (2, 4, 8), 0.05
 Alignments = Mapping[Family, int]
-"""What number every layer is quick at multiples of; 1 if that is all the same."""
+"""The number at whose multiples each layer is fast; 1 if all widths are treated alike."""
+
+# The alignment that is assumed where nobody can ask the device: ONNX Runtime's on CPUs.
+ASSUMED_ALIGNMENT = 4
+# The most steps along one width of a layer that exhaustive sampling covers.
+MOST_STEPS = 16
 
 
 class Sampling(ABC):
@@ -28,38 +39,40 @@ class Sampling(ABC):
 
     @abstractmethod
     def probes(self, family: Family) -> Sequence[Signature]:
-        """Return what is measured first, to tell the layer's alignment."""
+        """Return what is measured first, to find the alignment of a layer."""
 
     @abstractmethod
     def alignments(self, layers: Sequence[Family], measured: Measured) -> Alignments:
-        """Return what numbers layers are quick at multiples of, from the probes of all of them."""
+        """Return the alignment of every layer, from the probes of all of them."""
 
     @abstractmethod
-    def places(self, axis: Axis, varies: bool, timing: TimingAt) -> set[int]:
-        """Return the places that a curve goes through, as far as they can be told.
+    def positions(self, axis: Axis, varies: bool, timing: TimingAt) -> set[int]:
+        """Return the positions that a curve needs, as far as they can be told yet.
+
+        Positions whose timing is None are to be measured next.
 
         Args:
-            axis: of the curve.
-            varies: whether there are others than the longest.
-            timing: of a place; the result holds those to be measured next, whose timing is None.
+            axis: The axis of the curve.
+            varies: Whether the width can be cut.
+            timing: The timing at a position.
         """
 
 
-class Refined(Sampling):
-    """Looks at what was measured, and goes where it says most."""
+class RefinedSampling(Sampling):
+    """Refines curves where the measurements so far show that they bend or step."""
 
     def probes(self, family: Family) -> Sequence[Signature]:
-        """Return multiples with both of their neighbours."""
+        """Return widths at multiples, and both neighbours of each."""
         top = _highest(family)
-        if not top or not family.lanes_vary:
+        if not top or not family.alignment_varies:
             return ()
         away = sorted({a + side for a in ALIGNMENTS for side in (-1, 0, 1)})
-        return [family.with_lanes(top - one) for one in away]
+        return [family.with_aligned_channels(top - one) for one in away]
 
     def alignments(self, layers: Sequence[Family], measured: Measured) -> Alignments:
-        """Return the least multiples that are quicker or slower than both of their neighbours.
+        """Return the least multiples that are faster or slower than both of their neighbours.
 
-        Layers of a kind are at one: a single one's figures may be noise.
+        Layers of a kind share one alignment, since the figures of a single layer may be noise.
         """
         kinds: dict[Hashable, list[Family]] = defaultdict(list)
         for one in layers:
@@ -71,32 +84,57 @@ class Refined(Sampling):
             found |= {one: usual if one.may_align_to(usual) else 1 for one in kind}
         return found
 
-    def places(self, axis: Axis, varies: bool, timing: TimingAt) -> set[int]:
+    def positions(self, axis: Axis, varies: bool, timing: TimingAt) -> set[int]:
         """Return both sides of every step."""
-        return nodes(axis.places, varies, timing, largest_step(axis))
+        return refined(axis.count, varies, timing, largest_multiple(axis))
 
 
-class SoFar(Refined):
-    """Looks no further than what was measured; the coarse places alone must have been."""
+class CoarseSampling(RefinedSampling):
+    """Asks for the coarse positions alone, but uses whatever else was measured."""
 
-    def places(self, axis: Axis, varies: bool, timing: TimingAt) -> set[int]:
-        """Return the coarse places, and of the others those that were measured."""
-        found = super().places(axis, varies, timing)
-        always = coarse(axis.places, varies, largest_step(axis))
-        return {*always, *(place for place in found if timing(place) is not None)}
+    def positions(self, axis: Axis, varies: bool, timing: TimingAt) -> set[int]:
+        """Return the coarse positions, and those of the others that were measured."""
+        found = super().positions(axis, varies, timing)
+        always = coarse(axis.count, varies, largest_multiple(axis))
+        return {*always, *(one for one in found if timing(one) is not None)}
+
+
+class ExhaustiveSampling(Sampling):
+    """Measures both sides of every step that a curve may have, without looking at results."""
+
+    def probes(self, family: Family) -> Sequence[Signature]:
+        """Return nothing: the answer would come too late."""
+        return ()
+
+    def alignments(self, layers: Sequence[Family], measured: Measured) -> Alignments:
+        """Assume a fast path for every layer that is wide enough."""
+        aligned = ASSUMED_ALIGNMENT
+        return {one: aligned if one.may_align_to(aligned) else 1 for one in layers}
+
+    def positions(self, axis: Axis, varies: bool, timing: TimingAt) -> set[int]:
+        """Return both sides of every step."""
+        last, multiple = axis.count, largest_multiple(axis)
+        width = max(multiple, math.ceil(last / MOST_STEPS / multiple) * multiple)
+        edges = [*coarse(last, varies, multiple), *(range(width, last, width) if varies else ())]
+        return {one for edge in edges for one in (edge, edge + 1) if one <= last}
+
+
+REFINED, COARSE, EXHAUSTIVE = RefinedSampling(), CoarseSampling(), ExhaustiveSampling()
 
 
 def _highest(family: Family) -> int:
-    """Return the greatest multiple of the largest step, of lanes."""
-    return family.dense.lanes // LARGEST_STEP * LARGEST_STEP
+    """Return the greatest number of aligned channels that is a multiple of the largest one."""
+    return family.dense.aligned_channels // LARGEST_MULTIPLE * LARGEST_MULTIPLE
 
 
-def _stands_out(layers: Sequence[Family], step: int, measured: Measured) -> bool:
-    """Whether layers differ at a multiple from both neighbours, in the same direction."""
+def _stands_out(layers: Sequence[Family], multiple: int, measured: Measured) -> bool:
+    """Return whether layers at a multiple differ from both neighbours, in the same direction."""
     departures = []
     for one in layers:
-        place = _highest(one) - step
-        own, *beside = (_ms(measured(one.with_lanes(place + side))) for side in (0, -1, 1))
+        count = _highest(one) - multiple
+        own, *beside = (
+            _ms(measured(one.with_aligned_channels(count + side))) for side in (0, -1, 1)
+        )
         departures.append(own / float(np.clip(own, min(beside), max(beside))) - 1)
     return bool(departures) and abs(float(np.median(departures))) > STANDS_OUT
 

@@ -1,10 +1,10 @@
-"""How long things take: alternating repeats, the median and its spread.
+"""Measures how long runs take: alternating repeats, their median and its spread.
 
-Repeats of several runs alternate, so that whatever else the machine does hits all of them alike and
-none finds the caches as it left them. On a busy machine the kernel takes the processor away in the
-middle of a repeat. Such repeats are left out as long as there are enough others; where there are
-not, the time that the calling thread stood waiting for a processor, as Linux counts it, is taken
-off. Repeats in which the clock jumps back are made again.
+The repeats of several runs alternate, so that other load on the machine affects all of them alike
+and none finds the caches as it left them. On a busy machine the kernel may take the processor away
+in the middle of a repeat. Such repeats are left out as long as there are enough others; otherwise
+the time that the calling thread waited for a processor, as Linux counts it, is subtracted. Repeats
+in which the clock jumps back are made again.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from autoprune.core.untrusted import LEAST, MOST, amount, count, fields, positiv
 from autoprune.errors import MeasuringError
 
 Run: TypeAlias = Callable[[], object]
-"""Does the work once, and returns when it is done."""
+"""Does the work once and returns when it is done."""
 
 WARM_UP = 2
-# Repeats that count, of slow runs and of quick ones, and how long a quick one's take in all.
+# The repeats of a slow run, the most of a fast one, and the time that those of a fast one take.
 FEWEST, MANY, ENOUGH_MS = 7, 40, 20.0
-# So many repeats are made for every one that should count.
+# At most so many repeats are made for every one that should count.
 PATIENCE = 3
-# Nanoseconds on a processor, nanoseconds waiting for one, slices (Linux, proc_pid_schedstat(5)).
+# Nanoseconds on a processor, nanoseconds waiting for one, time slices (Linux schedstats).
 WAITING = Path("/proc/thread-self/schedstat")
 
 
@@ -37,9 +37,9 @@ class Timing:
     """A measured duration.
 
     Attributes:
-        ms: the median.
-        spread_ms: half the distance between the quartiles.
-        repeats: that counted.
+        ms: The median.
+        spread_ms: Half the distance between the quartiles.
+        repeats: The number of repeats that counted.
     """
 
     ms: float
@@ -48,16 +48,16 @@ class Timing:
 
     @property
     def is_noisy(self) -> bool:
-        """Whether the spread exceeds what is measured."""
+        """Whether the spread exceeds the median."""
         return self.spread_ms > self.ms
 
     @property
     def is_sound(self) -> bool:
-        """Whether it can be true: above zero and finite."""
+        """Whether the duration is possible: above zero and finite."""
         return LEAST <= self.ms <= MOST and 0 <= self.spread_ms <= MOST
 
     def scaled(self, factor: float) -> Timing:
-        """Return the timing of a machine that is slower by a factor."""
+        """Return the timing on a machine that is slower by a factor."""
         return Timing(factor * self.ms, factor * self.spread_ms, self.repeats)
 
     def to_json(self) -> dict[str, Any]:
@@ -66,19 +66,19 @@ class Timing:
 
     @classmethod
     def from_json(cls, data: Any) -> Timing:
-        """Inverse of `to_json`.
+        """Read what `to_json` returns.
 
         Raises:
-            ValueError: it is no duration above zero.
+            ValueError: The data are not a duration above zero.
         """
         return cls(**fields(data, {"ms": positive, "spread_ms": amount, "repeats": count}))
 
     @classmethod
     def of(cls, durations_ms: Sequence[float]) -> Timing:
-        """Return the timing of some repeats; those of a clock that jumped back do not count.
+        """Return the timing of some repeats, leaving out those in which the clock jumped back.
 
         Raises:
-            MeasuringError: no repeat has a duration.
+            MeasuringError: No repeat has a duration.
         """
         good = [one for one in durations_ms if one > 0]
         if not good:
@@ -93,8 +93,11 @@ def measure(runs: Sequence[Run], clock: Callable[[], float] = time.perf_counter)
     """Return how long each run takes; repeats alternate between the runs.
 
     Args:
-        runs: what is measured.
-        clock: seconds, rising.
+        runs: The runs to measure.
+        clock: A function that returns the time in seconds.
+
+    Raises:
+        MeasuringError: No repeat of a run has a duration.
     """
     for _ in range(WARM_UP):
         for run in runs:
@@ -132,7 +135,7 @@ def _interruptions() -> int:
 
 
 def _waited_ms() -> float:
-    """Return how long this thread could have run but had no processor (0 where nobody counts)."""
+    """Return how long this thread has waited for a processor; 0 where the system does not say."""
     try:
         return int(WAITING.read_text().split()[1]) / 1e6
     except (OSError, IndexError, ValueError):

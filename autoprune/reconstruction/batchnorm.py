@@ -14,8 +14,8 @@ from autoprune.core.precision import at_least_single
 from autoprune.data import Samples
 from autoprune.structure.groups import LayerSpec, Structure
 from autoprune.structure.inputs import run
+from autoprune.structure.layers import LAYER_MODULES
 from autoprune.structure.surgery import deep_copy
-from autoprune.structure.tracing.biases import PLAIN_LAYERS
 
 BATCH = 250
 # BN gains |γ|/σ below this share of the layer's largest are none to divide by.
@@ -161,7 +161,7 @@ def _foldable(model: nn.Module, layers: Sequence[LayerSpec]) -> Iterator[tuple[s
         if layer.weight != f"{layer.name}.weight":
             continue  # no module of PyTorch's own
         module, bn = model.get_submodule(layer.name), model.get_submodule(layer.batchnorm)
-        if not isinstance(module, PLAIN_LAYERS):
+        if not isinstance(module, LAYER_MODULES):
             continue
         if not layer.takes_bias:
             continue  # its weight is used alone

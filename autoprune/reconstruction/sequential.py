@@ -33,6 +33,7 @@ from autoprune.reconstruction.ridge import Affine, RidgeToPrior, passing
 from autoprune.statistics.moments import draw_positions, is_laid_out, outputs_at, patches
 from autoprune.structure.groups import LayerSpec, Structure
 from autoprune.structure.inputs import run
+from autoprune.structure.layers import LAYER_KINDS
 from autoprune.structure.surgery import Keep
 from autoprune.structure.tracing.operators import OperatorMode, plain_arithmetic, whole_operators
 
@@ -96,7 +97,7 @@ class _Walk(OperatorMode):
 
     def operate(self, number: int, name: str, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         layer = None
-        if name == "linear" or name.startswith("conv"):
+        if name in LAYER_KINDS:
             layer = self._layers.get(self._names.get(id(self.origin(args[1])), ""))
         if layer is None:
             out = func(*args, **kwargs)

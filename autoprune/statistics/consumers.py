@@ -16,11 +16,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from autoprune.structure.groups import ChannelGroup, LayerSpec, Structure
-
-_LAYERS = {
-    *("linear", "conv1d", "conv2d", "conv3d"),
-    *("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"),
-}
+from autoprune.structure.layers import LAYER_KINDS
 
 Apply: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 """(input, weight) → what the layer makes of them, its other arguments as they were."""
@@ -44,7 +40,7 @@ class LayerMode(TorchFunctionMode):
     ) -> Any:
         """See one call."""
         kwargs = dict(kwargs or {})
-        if getattr(func, "__name__", "") in _LAYERS:
+        if getattr(func, "__name__", "") in LAYER_KINDS:
             source = args[0] if args else kwargs.pop("input")
             weight = args[1] if len(args) > 1 else kwargs["weight"]
             layer = self._layers.get(id(weight))

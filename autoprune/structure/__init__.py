@@ -1,1 +1,1 @@
-"""From a network to its prunable structure: trace, verify, cut."""
+"""The prunable structure of a network: trace it, verify it, cut it."""

@@ -1,9 +1,9 @@
-"""The prunable structure of a network, as plain values.
+"""The prunable structure of a network, as plain immutable values.
 
 A `ChannelGroup` has `size` units; unit `u` owns the entries `positions[u]` of one dimension of
 every tensor in its `slices`. Removing a unit removes all of them at once. One unit is usually one
 channel; a whole convolution group of a grouped convolution, or a channel with its 49 inputs of a
-flattened linear layer, is one unit too.
+flattened linear layer, is also one unit.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class ChannelGroup:
 
     @cached_property
     def producers(self) -> tuple[str, ...]:
-        """Weights whose outputs these channels are."""
+        """Names of the weights whose outputs are these channels."""
         return tuple(s.tensor for s in self.slices if s.role == "producer")
 
     @cached_property
@@ -38,7 +38,7 @@ class ChannelGroup:
 
 @dataclass(frozen=True)
 class FrozenGroup:
-    """A group that stays as it is, with the reason."""
+    """A group that cannot be cut, with the reason."""
 
     name: str
     size: int
@@ -56,20 +56,20 @@ class LayerSpec:
         bias: name of the bias tensor, or None.
         batchnorm: module path of a BN that alone reads the output, or None.
         in_dim: dimension of the weight that holds the inputs (1, or 0 if transposed).
-        positions: output positions (pixels or tokens; input pixels if transposed) summed over
+        positions: output positions (pixels or tokens; input pixels if transposed), summed over
             the layer's calls; MACs = positions x weight.numel().
-        calls: times the layer runs in one forward pass.
+        calls: number of times that the layer runs in one forward pass.
         kernel_size, stride, padding, dilation, groups: as in `torch.nn.Conv2d`.
-        input_shape, output_shape: of its first call, without the batch.
-        takes_bias: whether it is a plain convolution or linear module whose own bias is added to
-            the output at every call, or would be if it had one.
-        refittable: whether it is a plain convolution (transposed or not) or linear module with one
-            dense weight, whose weights can be refitted by least squares.
-        number: of the operator (`operators.OperatorMode`) that is its first call.
-        shortcut: number of the operator that made the activation which is added to this layer's
-            output (behind its BN), if it runs before the layer; else None.
-        clamp: bounds to which what alone reads this layer's output (behind its BN and shortcut)
-            clamps it, (0, inf) for a ReLU; None if something else reads it.
+        input_shape, output_shape: shapes at its first call, without the batch.
+        takes_bias: whether it is a convolution or linear module of PyTorch whose own bias is added
+            to the output at every call, or would be if it had one.
+        refittable: whether its weight can be refitted by least squares: a convolution (transposed
+            or not) or linear module of PyTorch with one dense weight.
+        number: number of the operator of its first call (see `operators.OperatorMode`).
+        shortcut: number of the operator whose result is added to this layer's output (after its
+            BN), if that runs before the layer; else None.
+        clamp: bounds of the clamp that alone reads this layer's output (after BN and shortcut),
+            (0, inf) for a ReLU; None if the output is read otherwise.
     """
 
     name: str
@@ -105,24 +105,24 @@ class LayerSpec:
 
     @property
     def space(self) -> tuple[int, ...]:
-        """Extents of the positions at which a call multiplies (pixels or tokens)."""
+        """Shape of the positions (pixels or tokens) at which a call multiplies its weight."""
         shape = self.input_shape if self.is_transposed else self.output_shape
         return shape[1:] if self.kernel_size else shape[:-1]
 
     @property
     def runs(self) -> float:
-        """Inputs of one sample that a call reads: frames or windows folded into the batch."""
+        """Number of inputs per sample and call: frames or windows folded into the batch."""
         return self.positions / (self.calls * math.prod(self.space))
 
     @property
     def absorbs_mean(self) -> bool:
-        """Whether a constant shift of the output can go into a bias or BN that is there."""
+        """Whether it has a bias or BN that can absorb a constant shift of the output."""
         return self.bias is not None or self.batchnorm is not None
 
-    def beside(self, untouched: AbstractSet[str]) -> LayerSpec:
-        """Return this layer in a network in which some tensors keep their values.
+    def with_untouched(self, untouched: AbstractSet[str]) -> LayerSpec:
+        """Return this layer as it is when some tensors keep their values.
 
-        A BN whose statistics stay takes up nothing, and hides what lies behind it.
+        A BN whose statistics keep their values absorbs nothing and hides what follows it.
         """
         layer = self
         if f"{self.batchnorm}.running_mean" in untouched:
@@ -134,12 +134,11 @@ class LayerSpec:
 
 @dataclass(frozen=True, eq=False)
 class Activation:
-    """One piece of memory that is written and read while one sample runs through the network.
+    """One piece of memory that a forward pass of one sample writes and reads.
 
     Attributes:
         size: bytes in the dense network.
-        per_unit: bytes that one unit of a group takes, by group name (their mean, should units
-            differ).
+        per_unit: bytes per unit of a group, by group name (the mean if units differ).
     """
 
     size: int
@@ -148,12 +147,12 @@ class Activation:
 
 @dataclass(frozen=True)
 class Operator:
-    """One operator that touches activations; views, which touch nothing, are none.
+    """One operator that reads or writes activations; views do neither.
 
     Attributes:
-        name: in ATen, without the underscore of work in place.
+        name: name in ATen, without the in-place underscore.
         tensors: names of the parameters and buffers that it reads.
-        reads, writes: places in `Structure.activations`; work in place is in both.
+        reads, writes: indices in `Structure.activations`; in-place operators have theirs in both.
     """
 
     name: str
@@ -164,14 +163,14 @@ class Operator:
 
 @dataclass(frozen=True)
 class TrainingOnly:
-    """What is known of layers that evaluation does not run (auxiliary heads).
+    """Layers that only training mode runs, such as auxiliary heads.
 
     Attributes:
-        layers: that run in training mode only; their inputs shrink with what they read, as
-            carried slices: nothing about them is measured, refitted or counted as MACs.
-        failure: how the forward pass fails in training mode, None if it does not.
-        unseen: weights that no forward pass has read: nothing is known of what they read.
-        wrong: groups that are right in evaluation but not in training mode, with the reasons.
+        layers: layers that run in training mode only. Their inputs shrink with what they read, as
+            carried slices; they are neither measured nor refitted, and their MACs do not count.
+        failure: error of the forward pass in training mode; None if it succeeds.
+        unseen: weights that no forward pass has read; what they would read is not known.
+        wrong: groups that can be cut in evaluation but not in training mode, with the reasons.
     """
 
     layers: tuple[LayerSpec, ...] = ()
@@ -180,7 +179,7 @@ class TrainingOnly:
     wrong: Mapping[str, str] = field(default_factory=dict)
 
     def notes(self) -> Iterator[str]:
-        """Yield what somebody who trains the pruned network further should know."""
+        """Yield notes for users who train the pruned network further."""
         if self.layers:
             names = ", ".join(layer.name for layer in self.layers)
             yield f"layers that run in training mode only, cut along with what they read: {names}"
@@ -197,23 +196,22 @@ class TrainingOnly:
 
 @dataclass(frozen=True, eq=False)
 class Structure:
-    """All that is known about a network's channels.
+    """Channels of a network: its groups, layers, activations and operators.
 
     Attributes:
-        groups: what may be pruned, in network order.
-        frozen: what may not, and why.
+        groups: groups that can be pruned, in network order.
+        frozen: groups that cannot, with the reasons.
         layers: layers with weights, in network order.
-        fixed_macs: MACs per sample of what is no layer (attention, recurrent networks), by
-            operator.
-        uncounted: operators that multiply weights in a way nobody has told: their MACs are not
-            counted.
-        shapes: of every parameter and buffer.
-        parameters: names of the trainable tensors among `shapes`, each tied tensor once.
-        itemsizes: bytes per element of the tensors among `shapes`.
-        activations: of one sample, the network's inputs first.
-        operators: in the order in which they run; the last one hands the outputs out.
-        training: what runs in training mode only.
-        untouched: names of the tensors that keep their values: neither refitted nor trained.
+        fixed_macs: MACs per sample of operators that are not layers (attention, recurrent
+            networks), by operator.
+        uncounted: operators with weights whose MACs are unknown and therefore not counted.
+        shapes: shape of every parameter and buffer.
+        parameters: names of the parameters among `shapes`, each tied tensor once.
+        itemsizes: bytes per element of every tensor in `shapes`.
+        activations: activations of one sample, the network's inputs first.
+        operators: operators in the order in which they run; the last one returns the outputs.
+        training: layers that run in training mode only.
+        untouched: names of tensors that keep their values: they are neither refitted nor trained.
     """
 
     groups: tuple[ChannelGroup, ...]
@@ -231,22 +229,22 @@ class Structure:
 
     @cached_property
     def dense_widths(self) -> Widths:
-        """Every group whole."""
+        """Widths of the dense network."""
         return tuple(group.size for group in self.groups)
 
     @cached_property
     def index(self) -> Mapping[str, int]:
-        """Group name to its place in `groups`."""
+        """Index in `groups` of every group name."""
         return {group.name: i for i, group in enumerate(self.groups)}
 
     @cached_property
     def layer_of_weight(self) -> Mapping[str, LayerSpec]:
-        """Weight tensor name to the layer that it belongs to."""
+        """Layer of every weight name."""
         return {layer.weight: layer for layer in self.layers}
 
     @cached_property
     def feeds(self) -> Mapping[str, tuple[int, ...]]:
-        """Weight name of each consumer to the indices of the groups that feed it."""
+        """Indices of the groups that feed each consumer, by the name of its weight."""
         feeds: dict[str, list[int]] = {}
         for i, group in enumerate(self.groups):
             for consumer in group.consumers:
@@ -254,20 +252,20 @@ class Structure:
         return {weight: tuple(indices) for weight, indices in feeds.items()}
 
     def policy(self, kept: Sequence[Sequence[int]]) -> PruningPolicy:
-        """Return the policy that keeps the given units, one sequence per group."""
+        """Return the policy that keeps the given units of each group."""
         groups = {
             group.name: GroupPolicy(group.size, tuple(sorted(units)), group.slices)
             for group, units in zip(self.groups, kept, strict=True)
         }
-        # Buffers do not count: a forward pass may have made some that a new network lacks.
+        # Buffers are left out: a forward pass may have created some that a new network lacks.
         return PruningPolicy(
             groups, hash_shapes({name: self.shapes[name] for name in self.parameters})
         )
 
     def leaving(self, tensors: AbstractSet[str]) -> Structure:
-        """Return this structure with some tensors that keep their values."""
+        """Return this structure with more tensors that keep their values."""
         untouched = self.untouched | tensors
-        layers = tuple(layer.beside(untouched) for layer in self.layers)
+        layers = tuple(layer.with_untouched(untouched) for layer in self.layers)
         return replace(self, layers=layers, untouched=untouched)
 
     def frozen_by(self, reasons: Mapping[str, str]) -> Structure:

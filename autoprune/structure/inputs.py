@@ -1,4 +1,4 @@
-"""How a network is called with inputs of any form, and what it returns."""
+"""Calling a network with its inputs, adapting inputs to its signature, and reading its outputs."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from autoprune.errors import DataError, first_line
 
 __all__ = [
     "Inputs",
+    "adapt_splits",
     "class_scores",
     "device_of",
-    "fitted",
-    "form_for",
+    "input_adapter",
     "outputs_of",
     "run",
     "sample",
@@ -29,7 +29,7 @@ __all__ = [
 
 
 def run(model: nn.Module, inputs: Inputs) -> Any:
-    """Call the model: tuples and lists are positional arguments, mappings keyword arguments."""
+    """Call a network: tuples and lists are positional arguments, mappings keyword arguments."""
     if isinstance(inputs, Tensor):
         return model(inputs)
     if isinstance(inputs, Mapping):
@@ -49,35 +49,35 @@ def sample(inputs: Inputs, batch: int) -> Any:
 
 
 def device_of(model: nn.Module) -> torch.device:
-    """Return where a model's tensors are; the CPU if it has none."""
+    """Return the device of a network's tensors; the CPU if it has none."""
     tensor = next(model.parameters(), next(model.buffers(), None))
     return torch.device("cpu") if tensor is None else tensor.device
 
 
-def fitted(splits: Splits, model: nn.Module) -> Splits:
-    """Return the splits with inputs in the form and precision in which a model takes them.
+def adapt_splits(splits: Splits, model: nn.Module) -> Splits:
+    """Return splits whose inputs have the structure and precision that a network takes.
 
     Raises:
-        DataError: its forward pass takes no such inputs.
+        DataError: the network's forward pass does not take such inputs.
     """
-    return splits.changed(form_for(model, splits.train.take([0]).inputs))
+    return splits.changed(input_adapter(model, splits.train.take([0]).inputs))
 
 
-def form_for(
+def input_adapter(
     model: nn.Module, example: Inputs, what: str = "the data's inputs"
 ) -> Callable[[Inputs], Inputs]:
-    """Return what brings inputs into the form and the precision in which a model takes them.
+    """Return a function that adapts inputs to the arguments and precision of a network.
 
-    Tuples are its positional arguments and dicts its arguments by name. A model that has no such
-    arguments may take a dict's only tensor, or the whole tuple or dict as its one argument.
+    Tuples are positional arguments and dicts keyword arguments. A network without such arguments
+    may take the only tensor of a dict, or the whole tuple or dict as its one argument.
 
     Args:
-        model: in evaluation mode.
-        example: a batch, in the form that all inputs have.
-        what: it is, in messages.
+        model: a network in evaluation mode.
+        example: a batch with the structure that all inputs have.
+        what: name of the inputs in messages.
 
     Raises:
-        DataError: its forward pass takes no such inputs.
+        DataError: the network's forward pass does not take such inputs.
     """
     dtype = float_dtype(model)
     rearrange = _arrangement(model, with_floats(example, dtype), what)
@@ -85,10 +85,10 @@ def form_for(
 
 
 def _arrangement(model: nn.Module, example: Any, what: str) -> Callable[[Any], Any]:
-    """Return what brings inputs into the form that a model's signature asks for."""
+    """Return a function that rearranges inputs to match the signature of a network's forward."""
     try:
         signature = inspect.signature(model.forward)
-    except (TypeError, ValueError):  # no code of Python
+    except (TypeError, ValueError):  # not a Python function
         return lambda inputs: inputs
     reason = _misfit(signature, example)
     if reason is None:
@@ -109,7 +109,7 @@ def _arrangement(model: nn.Module, example: Any, what: str) -> Callable[[Any], A
 
 
 def _misfit(signature: inspect.Signature, inputs: Any) -> str | None:
-    """Return why a function cannot be called with inputs as `run` does; None if it can."""
+    """Return why a function cannot be called with these inputs; None if it can."""
     try:
         if isinstance(inputs, Mapping):
             signature.bind(**inputs)
@@ -135,19 +135,19 @@ def _shown(signature: inspect.Signature) -> str:
 
 
 def outputs_of(value: Any) -> dict[str, Tensor]:
-    """Return every tensor in what a network returned, by its place in there.
+    """Return every tensor in a network's output, by its path.
 
-    In tuples, lists, mappings and dataclasses, one within the other.
+    The output may nest tuples, lists, mappings and dataclasses.
     """
     return dict(_tensors_in(value, ""))
 
 
-def _tensors_in(value: Any, place: str) -> Iterator[tuple[str, Tensor]]:
+def _tensors_in(value: Any, path: str) -> Iterator[tuple[str, Tensor]]:
     if isinstance(value, Tensor):
-        yield place, value
+        yield path, value
         return
     for key, part in _parts_of(value):
-        yield from _tensors_in(part, f"{place}.{key}")
+        yield from _tensors_in(part, f"{path}.{key}")
 
 
 def _parts_of(value: Any) -> Iterator[tuple[Any, Any]]:
@@ -162,9 +162,9 @@ def _parts_of(value: Any) -> Iterator[tuple[Any, Any]]:
 
 
 def class_scores(output: Any) -> Any:
-    """Return the class scores in what a network returned; the output itself if there are none.
+    """Return the class scores in a network's output; the output itself if it has none.
 
-    They are the tensor that is called "logits" in a mapping or dataclass, or its only one.
+    Class scores are the tensor called "logits" in a mapping or dataclass, or its only tensor.
     """
     found = {} if isinstance(output, (Tensor, tuple, list)) else outputs_of(output)
     return found.get(".logits", next(iter(found.values())) if len(found) == 1 else output)

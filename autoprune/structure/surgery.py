@@ -1,37 +1,36 @@
-"""Physical removal of channels: a really smaller module, no masks."""
+"""Physical removal of channels: the result is a smaller network without masks."""
 
 from __future__ import annotations
 
 import copy
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
-from torch.nn.modules.conv import _ConvNd
 from torch.nn.parameter import is_lazy
 from torch.overrides import TorchFunctionMode
 
 from autoprune.core.policy import PruningPolicy, Slice, hash_shapes
 from autoprune.errors import ModelError, shown, user_code
 from autoprune.structure.inputs import device_of
+from autoprune.structure.layers import update_sizes
 
 Keep = Mapping[str, Mapping[int, Tensor]]
-"""Entries that stay, by tensor name and dimension, of every tensor that shrinks."""
+"""Kept entries of every tensor that shrinks, by tensor name and dimension."""
 
 
 def cut(model: nn.Module, keep: Keep, weights: Mapping[str, Tensor] | None = None) -> nn.Module:
-    """Return a smaller copy of the model; the model itself is not changed.
+    """Return a smaller copy of a network; the network itself is not changed.
 
     Args:
         model: the dense network.
-        keep: the entries that stay (`kept_positions` of a policy).
-        weights: tensors of the small network (refitted weights, added biases) that replace the
-            sliced ones; a bias that the dense layer lacks is created.
+        keep: kept entries of tensors (see `kept_positions`).
+        weights: tensors of the small network (refitted weights, added biases) that replace sliced
+            ones; a bias that the dense layer lacks is created.
     """
     weights = weights or {}
     memo: dict[int, Any] = {}
@@ -39,7 +38,7 @@ def cut(model: nn.Module, keep: Keep, weights: Mapping[str, Tensor] | None = Non
     for name, tensor in tensors.items():
         small = tensor.detach()
         if name in weights:
-            # A copy: the value may be somebody's memory of a solution.
+            # A copy, because the value may be in a cache of solutions.
             small = weights[name].detach().to(small, copy=True)
         elif name in keep:
             for dim, positions in keep[name].items():
@@ -50,20 +49,20 @@ def cut(model: nn.Module, keep: Keep, weights: Mapping[str, Tensor] | None = Non
         memo[id(tensor)] = nn.Parameter(small, tensor.requires_grad) if is_parameter else small
     small_model = deep_copy(model, memo)
     for path in {name.rpartition(".")[0] for name in keep}:
-        _fix_attributes(small_model.get_submodule(path))
+        update_sizes(small_model.get_submodule(path))
     for name in weights.keys() - tensors.keys():
         _assign(small_model, name, weights[name])
     return small_model
 
 
 def deep_copy(model: nn.Module, memo: Mapping[int, Any] | None = None) -> nn.Module:
-    """Return a copy of a network and of all that hangs on it, whatever it was used for before.
+    """Return a deep copy of a network in any state.
 
     Tensors with a graph, which a training step may have left on a module, are copied without it.
 
     Args:
         model: the network; it is not changed.
-        memo: copies that are there already, by the `id` of the original.
+        memo: existing copies, by the `id` of the original.
 
     Raises:
         ModelError: something on the network cannot be copied.
@@ -74,13 +73,13 @@ def deep_copy(model: nn.Module, memo: Mapping[int, Any] | None = None) -> nn.Mod
 
 def _cannot_be_copied(reason: str) -> ModelError:
     return ModelError(
-        f"the network cannot be copied: {reason}; take off its modules what has no copy, or give "
-        "that a __deepcopy__."
+        f"the network cannot be copied: {reason}; remove from its modules what cannot be copied, "
+        "or give it a __deepcopy__."
     )
 
 
 class _WithoutGraphs(TorchFunctionMode):
-    """Lets `copy.deepcopy` take tensors that are the result of a computation."""
+    """Lets `copy.deepcopy` copy tensors that are results of a computation."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
@@ -94,9 +93,9 @@ class _WithoutGraphs(TorchFunctionMode):
 
 
 def _empty_dicts(model: nn.Module) -> dict[int, Any]:
-    """Return a memo for `copy.deepcopy` with which it need not copy a model's empty dictionaries.
+    """Return a memo for `copy.deepcopy` with copies of a network's empty dictionaries.
 
-    Every module has a dozen (of hooks, mostly); they take most of the time of a plain deep copy.
+    Every module has a dozen of them (mostly for hooks), which take most of the time of a deep copy.
     """
     return {
         id(value): type(value)()
@@ -107,7 +106,7 @@ def _empty_dicts(model: nn.Module) -> dict[int, Any]:
 
 
 def apply_policy(model: nn.Module, policy: PruningPolicy) -> nn.Module:
-    """`cut`, after checking that the policy is for this network.
+    """Cut a network according to a policy, after checking that it was made for this network.
 
     Raises:
         ModelError: the network's tensors differ from those that the policy was made for.
@@ -118,7 +117,7 @@ def apply_policy(model: nn.Module, policy: PruningPolicy) -> nn.Module:
     # Policies of earlier versions count buffers, too.
     agrees = policy.shapes_hash in (hash_shapes(parameters), hash_shapes(shapes))
     slices = [s for group in policy.groups.values() for s in group.slices]
-    # Of the same network a buffer can be missing, which a forward pass makes.
+    # A buffer that a forward pass creates can be missing from the same network.
     named = (s for s in slices if s.tensor in shapes or s.role != "carried" or not agrees)
     misfit = next(filter(None, (_misfit(s, shapes) for s in named)), None)
     if misfit or not agrees:
@@ -145,7 +144,7 @@ def check_ready(model: nn.Module) -> None:
 
 
 def _misfit(part: Slice, shapes: Mapping[str, Sequence[int]]) -> str | None:
-    """Return what a network lacks of the entries that a slice names, None if they are all there."""
+    """Return what a network lacks of the entries that a slice names; None if it has them all."""
     tensor = shown(part.tensor)
     if part.tensor not in shapes:
         return f"{tensor} is not there"
@@ -157,10 +156,10 @@ def _misfit(part: Slice, shapes: Mapping[str, Sequence[int]]) -> str | None:
 
 
 def kept_positions(model: nn.Module, policy: PruningPolicy) -> Keep:
-    """Return the tensor entries that a policy leaves.
+    """Return the tensor entries that a policy keeps.
 
-    Buffers that forward passes make or resize may be missing in this network, or of another size:
-    nothing of these is cut.
+    Buffers that forward passes create or resize may be missing in this network or have another
+    size; these are not cut.
     """
     tensors = named_tensors(model)
     stays: dict[tuple[str, int], npt.NDArray[np.bool_]] = {}
@@ -195,12 +194,12 @@ def named_tensors(model: nn.Module) -> dict[str, Tensor]:
 
 
 def replica(model: nn.Module) -> nn.Module:
-    """Return a copy of the modules with the very same parameters and buffers."""
+    """Return a copy of the modules that shares the parameters and buffers."""
     return deep_copy(model, {id(tensor): tensor for tensor in named_tensors(model).values()})
 
 
 def add_biases(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Create the biases that reconstruction added, in place; their values are yet to be loaded."""
+    """Create the biases that reconstruction added, in place, with zeros to be overwritten."""
     own = model.state_dict()
     for name, value in tensors.items():
         path, _, leaf = name.rpartition(".")
@@ -211,13 +210,13 @@ def add_biases(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
 def add_buffers(
     model: nn.Module, tensors: Mapping[str, Tensor], names: Iterable[str], policy: PruningPolicy
 ) -> None:
-    """Create the buffers that forward passes made or resized; their values are yet to be loaded.
+    """Create the buffers that forward passes created or resized, with values to be overwritten.
 
     Args:
         model: a cut network that may never have run; changed in place.
-        tensors: of one that ran.
-        names: of its buffers.
-        policy: that both were cut by; what it cuts has the right size.
+        tensors: tensors of the same network after forward passes.
+        names: names of its buffers.
+        policy: the policy by which both were cut; the tensors that it cuts have the right size.
     """
     own, device = model.state_dict(), device_of(model)
     sized = {part.tensor for group in policy.groups.values() for part in group.slices}
@@ -234,47 +233,7 @@ def _assign(model: nn.Module, name: str, value: Tensor) -> None:
     module = model.get_submodule(path)
     old = getattr(module, leaf)
     like = next(module.parameters()) if old is None else old
-    # A copy: the value may be somebody's memory of a solution, and networks are written to.
+    # A copy, because the value may be in a cache of solutions, and networks are written to.
     own = value.detach().to(like, copy=True)
     is_parameter = isinstance(like, nn.Parameter)
     setattr(module, leaf, nn.Parameter(own, like.requires_grad) if is_parameter else own)
-
-
-def _fix_conv(module: _ConvNd) -> None:
-    shape = module.weight.shape
-    if module.transposed:
-        module.in_channels, module.out_channels = shape[0], shape[1] * module.groups
-        return
-    if module.groups > 1:
-        module.groups = module.groups * shape[0] // module.out_channels
-    module.out_channels, module.in_channels = shape[0], shape[1] * module.groups
-
-
-def _fix_linear(module: nn.Linear) -> None:
-    module.out_features, module.in_features = module.weight.shape
-
-
-def _fix_norm(module: _NormBase) -> None:
-    tensor = module.weight if module.weight is not None else module.running_mean
-    assert tensor is not None
-    module.num_features = tensor.shape[0]
-
-
-def _fix_prelu(module: nn.PReLU) -> None:
-    module.num_parameters = module.weight.numel()
-
-
-_FIXES: dict[type[nn.Module], Callable[[Any], None]] = {
-    _ConvNd: _fix_conv,
-    nn.Linear: _fix_linear,
-    _NormBase: _fix_norm,
-    nn.PReLU: _fix_prelu,
-}
-
-
-def _fix_attributes(module: nn.Module) -> None:
-    """Bring the size attributes of a layer in line with its tensors."""
-    for kind in type(module).__mro__:
-        if kind in _FIXES:
-            _FIXES[kind](module)
-            return

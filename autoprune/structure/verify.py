@@ -1,9 +1,9 @@
-"""The numerical test of a structure: a group cut away equals a group whose readers ignore it.
+"""Numerical verification of a structure: cutting a group must equal masking it.
 
-Zeroing the columns with which the consumers read some units must change the dense network exactly
-as cutting these units does, in all that layers read and write. A constant in a forward pass
-(`view(-1, 2048)`, a split at channel 24) breaks this, sometimes silently; such a group is frozen,
-whatever the trace believed.
+Zeroing the weights with which consumers read some units must change the dense network exactly as
+cutting those units does, in the inputs and outputs of every layer. A constant in the forward pass
+(`view(-1, 2048)`, a split at channel 24) breaks this, sometimes silently. Such a group is frozen,
+whatever tracing concluded.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ import torch
 from torch import nn
 
 from autoprune.errors import ModelError
+from autoprune.structure.cut_patterns import PATTERNS, Kept, cut_patterns
 from autoprune.structure.groups import ChannelGroup, Structure
 from autoprune.structure.inputs import Inputs, outputs_of, run, sample
-from autoprune.structure.probes import WAYS, Kept, probes
-from autoprune.structure.specimen import Specimen, in_single, is_finite, specimen
+from autoprune.structure.prepared_network import PreparedNetwork, in_float32, is_finite, prepare
 from autoprune.structure.surgery import check_ready
-from autoprune.structure.tracing.noise import fixed_seeds
+from autoprune.structure.tracing.determinism import fixed_seeds
 from autoprune.structure.tracing.operators import plain_arithmetic
 from autoprune.structure.tracing.trace import trace
 from autoprune.structure.tracing.training_only import in_training_mode
 
-# MACs of one sample from which on a network is tested in float32 before float64. Below, most of
-# the time does not go into arithmetic.
+# Networks with at least this many MACs per sample are tested in float32 before float64; in smaller
+# ones little of the time goes into arithmetic.
 LARGE = 3e7
 
 
@@ -37,12 +37,15 @@ def analyze(
     example_inputs: Inputs,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Structure:
-    """Return the network's verified structure: traced, then all groups tested in several ways.
+    """Trace a network and verify its groups with several cut patterns.
 
     Args:
         model: any network in evaluation mode.
         example_inputs: as for `trace`.
-        progress: told the number of tests done and their total.
+        progress: called with the number of patterns tested so far and in total.
+
+    Returns:
+        The verified structure; groups that fail are frozen with a reason.
 
     Raises:
         ModelError: a layer has no weights yet, or the forward pass fails or gives NaN.
@@ -56,7 +59,7 @@ def analyze(
 
 
 def _tested_in_training(model: nn.Module, inputs: Inputs, structure: Structure) -> Structure:
-    """Note which groups are wrong in training mode, where other layers run there."""
+    """Record which groups are wrong in training mode, if other layers run there."""
     training = structure.training
     if not training.layers or training.failure:
         return structure
@@ -66,72 +69,73 @@ def _tested_in_training(model: nn.Module, inputs: Inputs, structure: Structure) 
 
 
 @dataclass(frozen=True)
-class Probe:
-    """One way to cut all groups at once.
+class _Test:
+    """One cut of all groups at once.
 
     Attributes:
-        kept: units that stay, by group name.
+        kept: units that are kept, by group name.
         batch: number of samples.
-        single: the network in float32, where what agrees in that form needs no further test.
+        fast: the network in float32; a cut that agrees there is not tested in float64. None to
+            test in float64 only.
     """
 
     kept: Kept
     batch: int
-    single: Specimen | None
+    fast: PreparedNetwork | None
 
 
 class CutTest:
-    """Tests hypotheses about which units of a network can be cut."""
+    """Tests numerically which groups of a network can be cut."""
 
     def __init__(self, model: nn.Module, example_inputs: Inputs) -> None:
-        """Take a network in the mode in which it is to be tested."""
-        self._dense = specimen(model, example_inputs)
+        """Prepare a network, which is in the mode (evaluation or training) to be tested."""
+        self._dense = prepare(model, example_inputs)
 
     def verified(
         self,
         structure: Structure,
         progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> Structure:
-        """Return the structure with all groups frozen that are found wrong."""
-        single = in_single(self._dense, structure) if _macs(structure) >= LARGE else None
-        for done, kept in enumerate(probes(structure.groups)):
-            # Three samples take their time where a network is large.
-            batch = 2 + (done == 1 if single else done % 2)
-            probe = Probe(kept, batch, single if done else None)
-            if self._disagree(structure, structure.groups, probe):
-                wrong = self._wrong_alone(structure, structure.groups, probe)
-                structure = self._freeze_interplay(structure.frozen_by(wrong), probe)
-            progress(done + 1, len(WAYS))
+        """Return the structure with all groups that fail frozen."""
+        fast = in_float32(self._dense, structure) if _macs(structure) >= LARGE else None
+        for done, kept in enumerate(cut_patterns(structure.groups)):
+            # Three samples only once if the network is large: they take longer.
+            batch = 2 + (done == 1 if fast else done % 2)
+            test = _Test(kept, batch, fast if done else None)
+            if self._disagree(structure, structure.groups, test):
+                wrong = self._wrong_alone(structure, structure.groups, test)
+                structure = self._freeze_interactions(structure.frozen_by(wrong), test)
+            progress(done + 1, len(PATTERNS))
         return structure
 
     def _disagree(
-        self, structure: Structure, groups: Sequence[ChannelGroup], probe: Probe
+        self, structure: Structure, groups: Sequence[ChannelGroup], test: _Test
     ) -> str | None:
-        kept = {g.name: probe.kept[g.name] for g in groups}
-        if probe.single and not probe.single.difference(structure, kept, probe.batch):
+        kept = {g.name: test.kept[g.name] for g in groups}
+        if test.fast and not test.fast.difference(structure, kept, test.batch):
             return None
-        # What differs in float32 may differ by rounding.
-        return self.difference(structure, kept, probe.batch)
+        # A difference in float32 may be rounding.
+        return self.difference(structure, kept, test.batch)
 
     def _wrong_alone(
-        self, structure: Structure, groups: Sequence[ChannelGroup], probe: Probe
+        self, structure: Structure, groups: Sequence[ChannelGroup], test: _Test
     ) -> dict[str, str]:
-        """Return the groups that are wrong, and why: none of those that are right together."""
-        reason = self._disagree(structure, groups, probe)
+        """Return the groups that fail and the reasons; groups that pass together all pass."""
+        reason = self._disagree(structure, groups, test)
         if reason is None:
             return {}
         if len(groups) == 1:
             return {groups[0].name: reason}
-        quarter = -(-len(groups) // 4)  # finds one wrong group as soon as halves, many sooner
+        quarter = -(-len(groups) // 4)  # finds one wrong group as fast as halves, several faster
         parts = (groups[i : i + quarter] for i in range(0, len(groups), quarter))
-        found = (self._wrong_alone(structure, part, probe) for part in parts)
+        found = (self._wrong_alone(structure, part, test) for part in parts)
         return {name: why for part in found for name, why in part.items()}
 
-    def _freeze_interplay(self, structure: Structure, probe: Probe) -> Structure:
-        """Freeze groups that are right alone but wrong when cut together with others."""
+    def _freeze_interactions(self, structure: Structure, test: _Test) -> Structure:
+        """Freeze groups that pass alone but fail when cut together with others."""
 
         def reason(count: int) -> str | None:
-            return self._disagree(structure, structure.groups[:count], probe)
+            return self._disagree(structure, structure.groups[:count], test)
 
         while reason(len(structure.groups)):
             low, high = 0, len(structure.groups)  # the first `low` agree, the first `high` do not
@@ -146,15 +150,15 @@ class CutTest:
     def difference(
         self, structure: Structure, kept: Mapping[str, Sequence[int]], batch: int = 2
     ) -> str | None:
-        """Say how a cut network differs from the one whose consumers ignore what was cut.
+        """Describe how a cut network differs from the dense one with masked consumers.
 
         Args:
-            structure: with the groups that are cut.
-            kept: units that stay, by group name; other groups stay whole.
+            structure: structure that holds the groups to cut.
+            kept: units that are kept, by group name; other groups stay whole.
             batch: number of samples.
 
         Returns:
-            What is different, None if nothing is.
+            What differs; None if nothing does.
         """
         return self._dense.difference(structure, kept, batch)
 

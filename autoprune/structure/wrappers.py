@@ -1,4 +1,4 @@
-"""Networks inside wrappers, and networks that are no Python code and cannot be cut."""
+"""Unwrapping of networks; refusal of networks that are not Python modules and cannot be cut."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _COMPILED = "_orig_mod"
 
 
 def plain_network(model: nn.Module) -> nn.Module:
-    """Return the network without what trains it on several devices or compiles it.
+    """Return the network inside wrappers for several devices or for compilation.
 
     Raises:
-        ModelError: it is scripted, exported, compiled in parts, or has no values.
+        ModelError: the network is scripted, exported, compiled in parts, or on the meta device.
     """
     while (inner := _inside(model)) is not None:
         model = inner
@@ -28,12 +28,12 @@ def plain_network(model: nn.Module) -> nn.Module:
     for path, module in model.named_modules():
         if _is_recorded(module):
             raise ModelError(
-                f"{_words(path)} is a graph of operators recorded for fixed sizes (torch.export), "
-                "which cannot be cut: pass the Python network that was exported."
+                f"{_describe(path)} is a graph of operators recorded for fixed sizes "
+                "(torch.export), which cannot be cut: pass the Python network that was exported."
             )
         if _COMPILED in module._modules or getattr(module, "_compiled_call_impl", None) is not None:
             raise ModelError(
-                f"{_words(path)} is compiled by torch.compile: pass the network without it, and "
+                f"{_describe(path)} is compiled by torch.compile: pass the network without it, and "
                 "compile the pruned one."
             )
     empty = next((name for name, t in named_tensors(model).items() if t.is_meta), None)
@@ -46,22 +46,22 @@ def plain_network(model: nn.Module) -> nn.Module:
 
 
 def _inside(model: nn.Module) -> nn.Module | None:
-    """Return the network in a wrapper, None if it is in none."""
+    """Return the network inside a wrapper; None if it has no wrapper."""
     if isinstance(model, (nn.DataParallel, DistributedDataParallel)):
         inner: nn.Module = model.module
         return inner
     if isinstance(model, torch.jit.ScriptModule):
-        return None  # whose modules are no dictionary
+        return None  # its modules are not a dictionary
     return model._modules.get(_COMPILED)
 
 
 def _is_recorded(module: nn.Module) -> bool:
-    """Whether a module's graph calls ATen operators; one of torch.fx calls modules."""
+    """Say whether a module holds a graph of ATen operators (graphs of torch.fx call modules)."""
     graph = getattr(module, "graph", None)
     return isinstance(graph, torch.fx.Graph) and any(
         isinstance(node.target, torch._ops.OpOverload) for node in graph.nodes
     )
 
 
-def _words(path: str) -> str:
+def _describe(path: str) -> str:
     return f"the network's {path!r}" if path else "the network"

@@ -39,7 +39,7 @@ FIRST_ROUND = "1"
 
 Value = TypeVar("Value")
 
-# What is written down with every trial, and with some.
+# Attributes of every trial, and of some.
 _TRIAL: Mapping[str, Reader[Any]] = {
     "widths": each(extent),
     "kind": one_of("candidate", "probe"),
@@ -95,9 +95,9 @@ class Ledger:
         return iter(self._trials.values())
 
     def begin_round(self, name: str, trials: int) -> int:
-        """Let all new trials belong to a round; return how many it was to have when it first began.
+        """Let all new trials belong to a round; return the number that was planned at its start.
 
-        A strategy that plans ahead is told these: a resumed search asks what it asked before.
+        A strategy plans with this number, so that a resumed search proposes what it did before.
         """
         self._round = name
         plans = {name: trials, **(self.remarked("plans", table(count)) or {})}

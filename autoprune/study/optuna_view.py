@@ -1,4 +1,4 @@
-"""The search space as Optuna sees it: one float per group."""
+"""The search space as Optuna has it: one float per group."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class View(ABC):
         """Return the parameters that come nearest to widths."""
 
     def sees(self, widths: Widths) -> bool:
-        """Whether the nearest parameters say much of widths."""
+        """Return whether the nearest parameters are near enough to stand for widths."""
         return True
 
     @abstractmethod

@@ -20,42 +20,12 @@ from autoprune.core.untrusted import (
     table,
     text,
 )
+from autoprune.cost import COUNTED, cost_class
+from autoprune.cost.latency.figures import LatencyFigures
 from autoprune.errors import RunError, UsageError, first_line
 from autoprune.evaluation.measurement import Measurement, Scores
 from autoprune.study.run_directory import RunDirectory
 from autoprune.study.trial import Trial
-
-
-@dataclass(frozen=True)
-class LatencyFigures:
-    """Latencies of the dense network and the pruned one, ms per run at batch 1.
-
-    Attributes:
-        backend, device, threads: what they are of; threads are None on a GPU.
-        predicted_ms: (dense, pruned) by the latency table, None without one.
-        measured_ms: (dense, pruned) in turn, None if the device is not this host.
-    """
-
-    backend: str
-    device: str
-    threads: int | None
-    predicted_ms: tuple[float, ...] | None
-    measured_ms: tuple[float, ...] | None
-
-    def report(self) -> dict[str, Any]:
-        """Return what the result says of them."""
-        dense, pruned = self.measured_ms or (None, None)
-        predicted_dense, predicted = self.predicted_ms or (None, None)
-        return {
-            "predicted_ms": predicted,
-            "measured_ms": pruned,
-            "backend": self.backend,
-            "device": self.device,
-            "threads": self.threads,
-            "predicted_dense_ms": predicted_dense,
-            "measured_dense_ms": dense,
-            "verified": None if self.predicted_ms is None else self.measured_ms is not None,
-        }
 
 
 @dataclass(frozen=True)
@@ -114,29 +84,32 @@ def with_latency(result: Mapping[str, Any], figures: LatencyFigures) -> dict[str
 
 
 def _with_latency(costs: Mapping[str, Any], figures: LatencyFigures) -> dict[str, Any]:
-    dense_ms, pruned_ms = figures.measured_ms or (None, None)
-    return {
-        "dense": {**costs["dense"], "latency_ms": dense_ms},
-        "pruned": {**costs["pruned"], "latency_ms": pruned_ms},
-        "latency": figures.report(),
+    key, measured = _key("latency"), figures.measured_ms or (None, None)
+    rows = {
+        kind: {**costs[kind], key: ms}
+        for kind, ms in zip(("dense", "pruned"), measured, strict=True)
     }
+    return {**rows, "latency": figures.report()}
 
 
 def _cost_row(costs: Mapping[str, float]) -> dict[str, int]:
-    return {
-        "flops": round(costs["flops"]),
-        "params": round(costs["params"]),
-        "memory_bytes": round(costs["memory"]),
-    }
+    return {_key(name): round(costs[name]) for name in COUNTED if name in costs}
+
+
+def _key(name: str) -> str:
+    """Return the key in the result of a cost."""
+    return cost_class(name).result_key
 
 
 def costs_of(run: RunDirectory) -> dict[str, dict[str, Any]]:
-    """Return MACs and parameters of the networks "dense" and "pruned".
+    """Return the costs of the networks "dense" and "pruned" that need no measurements.
 
     Raises:
-        RunError: the result does not say.
+        RunError: The result does not say.
     """
-    row = _some({"flops": quantity, "params": quantity})
+    # Results from before the other costs existed have these two alone.
+    first = dict.fromkeys(map(_key, ("flops", "params")), quantity)
+    row = _some(first, {key: quantity for key in map(_key, COUNTED) if key not in first})
     costs: dict[str, dict[str, Any]]
     costs = _read(run, {"costs": _some({"dense": row, "pruned": row})})["costs"]
     return costs
@@ -208,7 +181,7 @@ def _read(
 def frontier(trials: Iterable[Trial]) -> list[dict[str, Any]]:
     """Return the trials that no other beats in their score and one of the costs, by rising MACs.
 
-    The score is the KL, or what the user's `evaluate` said.
+    The score is the KL, or that of the user's `evaluate`.
     """
     seen = [
         (loss, t.measurement)
@@ -235,7 +208,7 @@ def frontier(trials: Iterable[Trial]) -> list[dict[str, Any]]:
 
 
 def _loss(scores: Scores) -> float:
-    """Return what is to be small; NaN where there is nothing."""
+    """Return the score that is to be small; NaN where there is none."""
     if scores.custom is not None:
         return -scores.custom
     return math.nan if scores.kl is None else scores.kl

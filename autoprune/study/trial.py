@@ -18,7 +18,7 @@ class Candidate:
         kind: a "candidate" must satisfy the budget and can win; a "probe" is a measurement that the
             strategy needs on its way, may exceed the budget and never wins.
         base: widths that these differ from in few groups, for several candidates in a row: what
-            comes before the first change is then computed once. Best asked in network order.
+            comes before the first change is then computed once, best in network order.
         awaited: whether the strategy must know what came of this, and of all before it, to ask
             again; if not, it can be evaluated beside others.
     """
@@ -34,7 +34,7 @@ class Trial:
     """A candidate and what came of it.
 
     Attributes:
-        candidate: what was asked for.
+        candidate: the proposal.
         value: its reward; None if the evaluation or the reward failed.
         measurement: None if the evaluation failed.
         error: why it failed.

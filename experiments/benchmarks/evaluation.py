@@ -18,14 +18,15 @@ import torch
 from torch import nn
 
 from autoprune.core.allocator import kept_memory
-from autoprune.core.progress import Progress
 from autoprune.data import Samples, SplitSizes, load_splits, partition
-from autoprune.engine.evaluators import set_up
-from autoprune.engine.problem import define_task
-from autoprune.evaluation.streams import Streams, in_turn
+from autoprune.engine.context import SearchContext
+from autoprune.engine.evaluators import make_evaluators
+from autoprune.engine.problem import make_problem
+from autoprune.evaluation.parallel_forward import ParallelForward, in_turn
 from autoprune.models.loading import load_model
 from autoprune.options.search import SearchConfig
 from autoprune.reconstruction.batchnorm import fold_batchnorm
+from autoprune.study.run_directory import RunDirectory
 
 REPEATS = 7
 STAGES = ("surgery", "batchnorm", "scoring")
@@ -37,20 +38,19 @@ def main(shared: Path) -> None:
     model = load_model(f"{factory}:resnet56", str(shared / "checkpoints" / "cifar_resnet56.th"))
     images = partition(load_splits(f"cifar10:{shared / 'data'}"), SplitSizes(), seed=0)
     config = SearchConfig(budget="flops=0.5")
-    task = define_task(
-        model.eval(), images.calibration.inputs[:2], config, Path("unused"), Progress()
-    )
-    seconds: dict[str, float] = {}
-    bench = set_up(model, task, images, None, config, Progress(), seconds)
-    print({stage: round(spent, 2) for stage, spent in seconds.items()})
+    inputs = images.calibration.inputs[:2]
+    context = SearchContext(model.eval(), inputs, images, config, RunDirectory("unused"))
+    task = make_problem(context)
+    evaluators = make_evaluators(context, task)
+    print({stage: round(spent, 2) for stage, spent in context.clock.seconds.items()})
     search = images.search.to("cpu")  # channels last, as in a search
     rng = np.random.default_rng(0)
     rows = []
     for _ in range(REPEATS):
         # Fresh widths every time: nothing is answered from the cache of solved weights.
         widths = task.projection.project(rng.uniform(0.3, 1.0, len(task.space)))
-        stages = bench.judge.measure(widths).seconds
-        small = fold_batchnorm(bench.builder.one_shot(widths, {}), task.structure)
+        stages = evaluators.search.measure(widths).seconds
+        small = fold_batchnorm(evaluators.builder.one_shot(widths), task.structure)
         for name, run in (("bare forward", _in_turn), ("forward in streams", _in_streams)):
             start = time.perf_counter()
             run(small, search)
@@ -72,7 +72,7 @@ def _in_turn(network: nn.Module, samples: Samples) -> None:
 
 
 def _in_streams(network: nn.Module, samples: Samples) -> None:
-    list(Streams(samples).outputs(network))
+    list(ParallelForward(samples).outputs(network))
 
 
 if __name__ == "__main__":

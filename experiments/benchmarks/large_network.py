@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import resource
 import sys
-from pathlib import Path
 
 import torch
 
 from autoprune.core.allocator import kept_memory
 from autoprune.core.progress import PlainProgress
-from autoprune.data import Samples
-from autoprune.engine.evaluators import gather
-from autoprune.engine.problem import define_task
-from autoprune.importance import make_importance
+from autoprune.data import Partition, Samples
+from autoprune.data.splits import SamplesSplit
+from autoprune.engine.builder import make_builder
+from autoprune.engine.context import SearchContext
+from autoprune.engine.problem import make_problem
 from autoprune.models.loading import load_model
 from autoprune.options.search import SearchConfig
-from autoprune.reconstruction.sequential import samples_within
+from autoprune.study.run_directory import RunDirectory
 
 # Of sequential repair.
 ACTIVATION_BYTES = 2_000_000_000
@@ -35,15 +35,18 @@ def peak_gib() -> float:
 def main(network: str = "resnet50", images: int = 256) -> None:
     torch.manual_seed(0)
     model = load_model(f"torchvision:{network}").eval()
-    calibration = Samples(torch.randn(images, 3, 224, 224), None)
-    config = SearchConfig("flops=0.5")
-    progress = PlainProgress()
-    task = define_task(model, calibration.inputs[:2], config, Path("unused"), progress)
+    samples = Samples(torch.randn(images, 3, 224, 224), None)
+    # Nothing is scored here: the images of the other purposes are those of calibration.
+    split = SamplesSplit(samples)
+    shared = Partition(samples, split, samples, samples, split, None, "train")
+    config = SearchConfig("flops=0.5", repair_memory=ACTIVATION_BYTES)
+    context = SearchContext(
+        model, samples.inputs[:2], shared, config, RunDirectory("unused"), progress=PlainProgress()
+    )
+    problem = make_problem(context)
     print(f"before: {peak_gib():.1f} GiB at most", flush=True)
-    seconds: dict[str, float] = {}
-    criterion = make_importance(config.importance)
-    fitting = samples_within(task.structure, ACTIVATION_BYTES)
-    gather(model, task.structure, calibration, criterion, config.seed, progress, seconds, fitting)
+    make_builder(context, problem)
+    seconds = context.clock.seconds
     print({stage: round(spent, 1) for stage, spent in seconds.items()})
     print(f"{sum(seconds.values()):.0f} s, {peak_gib():.1f} GiB at most")
 

@@ -8,7 +8,6 @@ nothing remembered.)
 
 from __future__ import annotations
 
-import math
 import sys
 import tempfile
 import time
@@ -20,30 +19,37 @@ import optuna
 from autoprune.agents.registry import make_strategy
 from autoprune.core.allocator import kept_memory
 from autoprune.core.policy import Widths
-from autoprune.core.progress import Progress
 from autoprune.data import SplitSizes, load_splits, partition
-from autoprune.engine.evaluators import set_up
-from autoprune.engine.exploration import explore, pose
-from autoprune.engine.problem import define_task
+from autoprune.engine.context import SearchContext
+from autoprune.engine.evaluators import make_evaluators
+from autoprune.engine.loop import LoopLimits
+from autoprune.engine.problem import make_problem
+from autoprune.engine.rounds import explore
+from autoprune.engine.search_problem import search_problem
 from autoprune.evaluation.evaluator import Evaluator
-from autoprune.evaluation.measurement import Measurement
-from autoprune.evaluation.reward import negative_kl
+from autoprune.evaluation.measurement import Measurement, Scores
 from autoprune.models.loading import load_model
 from autoprune.options.search import SearchConfig
 from autoprune.study.ledger import Ledger
+from autoprune.study.run_directory import RunDirectory
 
 
 class WithoutBases(Evaluator):
     """Scores every candidate from the first layer on."""
 
-    def __init__(self, judge: Evaluator) -> None:
-        self._judge = judge
+    def __init__(self, evaluator: Evaluator) -> None:
+        self._evaluator = evaluator
+
+    @property
+    def dense(self) -> Scores:
+        """Scores of the dense network."""
+        return self._evaluator.dense
 
     def measure(
-        self, widths: Widths, base: Widths | None = None, rival: Widths | None = None
+        self, widths: Widths, base: Widths | None = None, incumbent: Widths | None = None
     ) -> Measurement:
         """Forget the base."""
-        return self._judge.measure(widths, None, rival)
+        return self._evaluator.measure(widths, None, incumbent)
 
 
 def search(shared: Path, network: str, trials: int, seed: int, with_bases: bool) -> float:
@@ -53,15 +59,19 @@ def search(shared: Path, network: str, trials: int, seed: int, with_bases: bool)
     images = partition(load_splits(f"cifar10:{shared / 'data'}"), SplitSizes(), seed)
     config = SearchConfig(budget="flops=0.5", trials=trials, seed=seed)
     inputs = images.calibration.inputs[:2]
-    task = define_task(model.eval(), inputs, config, Path("unused"), Progress())
-    bench = set_up(model, task, images, None, config, Progress(), {}, "one-shot")
+    begun = {"judge": "one-shot"}
+    context = SearchContext(
+        model.eval(), inputs, images, config, RunDirectory("unused"), begun=begun
+    )
+    task = make_problem(context)
+    evaluators = make_evaluators(context, task)
     if not with_bases:
-        bench = replace(bench, judge=WithoutBases(bench.judge))
-    strategy = make_strategy("netadapt", pose(task, bench, config))
+        evaluators = replace(evaluators, search=WithoutBases(evaluators.search))
+    strategy = make_strategy("netadapt", search_problem(context, task, evaluators))
     start = time.process_time()
     with tempfile.TemporaryDirectory() as folder:
         ledger = Ledger(task.space, f"sqlite:///{folder}/study.db")
-        explore(strategy, trials, bench, negative_kl, ledger, math.inf, Progress())
+        explore(context, evaluators, ledger, strategy, LoopLimits(trials))
         spent = time.process_time() - start
         based = sum(trial.candidate.base is not None for trial in ledger)
         best = ledger.best(1)[0].value

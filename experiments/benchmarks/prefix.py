@@ -15,16 +15,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 from autoprune.core.allocator import kept_memory
-from autoprune.core.progress import Progress
 from autoprune.data import SplitSizes, load_splits, partition
-from autoprune.engine.evaluators import set_up
-from autoprune.engine.problem import define_task
+from autoprune.engine.builder import make_builder
+from autoprune.engine.context import SearchContext
+from autoprune.engine.problem import make_problem
+from autoprune.evaluation.classification import ClassificationScorer
 from autoprune.evaluation.measurement import Scores
-from autoprune.evaluation.scoring import ClassificationScorer
 from autoprune.models.loading import load_model
 from autoprune.options.search import SearchConfig
 from autoprune.reconstruction.batchnorm import fold_batchnorm
 from autoprune.search_spaces.keep_ratio import with_width
+from autoprune.study.run_directory import RunDirectory
 
 ROUNDS = 3
 
@@ -42,12 +43,13 @@ def main(shared: Path, network: str = "resnet56", samples: str = "1000") -> None
     images = partition(load_splits(f"cifar10:{shared / 'data'}"), sizes, seed=0)
     config = SearchConfig(budget="flops=0.7")
     inputs = images.calibration.inputs[:2]
-    task = define_task(model.eval(), inputs, config, Path("unused"), Progress())
-    bench = set_up(model, task, images, None, config, Progress(), {})
+    context = SearchContext(model.eval(), inputs, images, config, RunDirectory("unused"))
+    task = make_problem(context)
+    builder = make_builder(context, task)
     widths = task.projection.uniform()
     step = [with_width(widths, group, w - max(1, w // 10)) for group, w in enumerate(widths)]
     base, *candidates = (
-        fold_batchnorm(bench.builder.one_shot(w, {}), task.structure) for w in (widths, *step)
+        fold_batchnorm(builder.one_shot(w), task.structure) for w in (widths, *step)
     )
     ratios = []
     for _ in range(ROUNDS):

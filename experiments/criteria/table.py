@@ -18,10 +18,10 @@ from torch import nn
 
 from autoprune.core.allocator import kept_memory
 from autoprune.core.policy import Widths
-from autoprune.core.progress import Progress
 from autoprune.data import Partition, Samples, SplitSizes, load_splits, partition
-from autoprune.engine.evaluators import BATCHNORM_SAMPLES
-from autoprune.engine.problem import define_task
+from autoprune.engine.builder import BATCHNORM_SAMPLES
+from autoprune.engine.context import SearchContext
+from autoprune.engine.problem import make_problem
 from autoprune.evaluation.evaluator import Builder
 from autoprune.importance import IMPORTANCES, Evidence, make_importance, rank_groups
 from autoprune.models.loading import load_model
@@ -31,6 +31,7 @@ from autoprune.reconstruction.refit import Refitter
 from autoprune.reconstruction.sequential import SequentialRepair
 from autoprune.statistics.collect import collect_moments
 from autoprune.structure.surgery import cut, kept_positions
+from autoprune.study.run_directory import RunDirectory
 
 SAMPLED = {"random", "coreset", "aofp"}
 SEEDS = 3
@@ -52,9 +53,9 @@ def builds(
     return {
         "cut": cut_only,
         "cut + BN": cut_and_batchnorm,
-        "refit": lambda widths: builder.one_shot(widths, {}),
-        "refit + BN": lambda widths: builder.settled(widths, {}),
-        "sequential": lambda widths: builder.sequential(widths, {}),
+        "refit": builder.one_shot,
+        "refit + BN": builder.one_shot_with_batchnorm,
+        "sequential": builder.sequential,
     }
 
 
@@ -69,7 +70,8 @@ class Table:
         self.images = partition(splits, SplitSizes(), seed=0).to("cpu")
         inputs = self.images.calibration.inputs[:2]
         config = SearchConfig("flops=0.5")
-        self.task = define_task(self.model, inputs, config, Path("unused"), Progress())
+        run = RunDirectory("unused")
+        self.task = make_problem(SearchContext(self.model, inputs, self.images, config, run))
         structure = self.task.structure
         self.moments = collect_moments(self.model, structure, self.images.calibration, 0)
         self.refitter = Refitter(self.model, structure, self.moments)

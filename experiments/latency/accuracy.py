@@ -1,4 +1,4 @@
-"""How well a latency table foretells networks that it was not fitted to.
+"""How well a latency table predicts networks that it was not fitted to.
 
 Usage: python experiments/latency/accuracy.py MODEL BACKEND TABLE [POLICIES]
 
@@ -26,10 +26,10 @@ from autoprune.cost import cost_models
 from autoprune.cost.latency.conditions import Conditions
 from autoprune.cost.latency.model import LatencyCost
 from autoprune.cost.latency.table import LatencyTable
-from autoprune.engine.latency import measure_table
 from autoprune.models.loading import load_model
-from autoprune.profiling.backends.base import make_backend
-from autoprune.profiling.profiler import cut_to
+from autoprune.profiling.backends.registry import make_backend
+from autoprune.profiling.host import measure_table
+from autoprune.profiling.subject import Subject
 from autoprune.search_spaces.keep_ratio import search_space
 from autoprune.search_spaces.projection import Constraint, Projection
 from autoprune.structure.tracing.trace import trace
@@ -44,9 +44,10 @@ def main(name: str, backend_name: str, path: Path, count: int = 30) -> None:
     model = load_model(f"torchvision:{name}", None).eval()
     image = torch.randn(1, 3, 224, 224)
     structure = trace(model, image)
+    subject = Subject(model, structure, image)
     conditions = Conditions(backend=backend_name)
     if not path.exists():
-        measure_table(model, structure, image, conditions, path, PlainProgress())
+        measure_table(subject, conditions, path, PlainProgress())
     table = LatencyTable.load(path)
     cost, backend = LatencyCost(structure, table), make_backend(conditions)
     space = search_space(structure, 0.1)
@@ -68,7 +69,7 @@ def main(name: str, backend_name: str, path: Path, count: int = 30) -> None:
         with settled_memory(), backend.session():
             for start in range(0, len(policies), AT_ONCE):
                 some = policies[start : start + AT_ONCE]
-                networks = [model, *(cut_to(model, structure, widths) for widths in some)]
+                networks = [model, *(subject.cut_to(widths) for widths in some)]
                 runs = [backend.network(network, image) for network in networks]
                 reference, *others = (timing.ms for timing in backend.measure(runs))
                 found += others
@@ -76,12 +77,12 @@ def main(name: str, backend_name: str, path: Path, count: int = 30) -> None:
         return np.array(found), np.array(found) / np.array(whole)
 
     for kind, policies in (("spread", spread), ("equal MACs", equal)):
-        foretold = np.array([cost.total(widths) for widths in policies])
+        predicted = np.array([cost.total(widths) for widths in policies])
         real_ms, shares = measured(policies)
         print(f"{kind}: {len(policies)} policies, {real_ms.min():.1f} to {real_ms.max():.1f} ms")
         for unit, own, real in (
-            ("share", foretold / cost.total(dense), shares),
-            ("ms", foretold, real_ms),
+            ("share", predicted / cost.total(dense), shares),
+            ("ms", predicted, real_ms),
         ):
             median, most = np.quantile(np.abs(own / real - 1), [0.5, 0.9])
             rank = spearmanr(own, real).statistic

@@ -1,8 +1,8 @@
-"""Writes `docs/operators.md`: what is done with every operator, from the table of rules.
+"""Generates `docs/operators.md`, which says how every operator is treated, from the table of rules.
 
     python experiments/operators/page.py > docs/operators.md
 
-`seen.json` says which operators networks use; `census.py` makes it.
+`seen.json` lists the operators that networks use; `census.py` writes it.
 """
 
 from __future__ import annotations
@@ -26,20 +26,19 @@ SEEN = Path(__file__).parent / "seen.json"
 HEAD = """\
 # Operators
 
-What becomes of channels in every operator that a forward pass runs (ATen's names, without the
-underscore of work in place). This page is made from the table of rules, and a test holds that it is
-what the table says:
+How channels pass through every operator of a forward pass (names in ATen, without the in-place
+underscore). This page is generated from the table of rules; a test checks that it is up to date:
 
     python experiments/operators/page.py > docs/operators.md
 
-Operators without a rule are taken apart into smaller ones. What cannot be taken apart ("unknown"
-below) freezes the channels that enter it, and says so; what it makes itself (`arange`) has a fixed
-size. Whatever a rule claims is tested by numbers before it is used.
+Operators without a rule are decomposed into smaller ones. An operator that cannot be decomposed
+("unknown" below) freezes the channels that enter it, with a reason; a tensor that it creates
+(`arange`) has a fixed size. Every rule's result is verified numerically before it is used.
 """
 SEEN_HEAD = """
 ## Operators that networks use
 
-Seen in {networks} (one of every kind, listed by `experiments/operators/census.py`):
+Found in {networks} (one of every family, traced by `experiments/operators/census.py`):
 torchvision (tv), timm and transformers (tf).
 """
 
@@ -52,12 +51,12 @@ def page() -> str:
         f"| `{name}` | {_libraries(libraries)} | {_title(rule_of(name))} |"
         for name, libraries in seen["operators"].items()
     ]
-    table = ["| operator | seen in | treated as |", "|---|---|---|", *rows]
+    table = ["| operator | found in | rule |", "|---|---|---|", *rows]
     return "\n".join([HEAD, *_families(), SEEN_HEAD.format(networks=networks), *table]) + "\n"
 
 
 def rule_of(name: str) -> Rule:
-    """Return the rule by which an operator is treated."""
+    """Return the rule for an operator."""
     namespace, _, short = name.rpartition(".")
     library: Any = getattr(torch.ops, namespace or "aten")
     packet = getattr(library, short, None) or getattr(library, f"{short}_")

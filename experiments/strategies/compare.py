@@ -5,12 +5,13 @@ Usage: python experiments/strategies/compare.py SHARED resnet20 \
 
 SHARED holds data/ and checkpoints/ of CIFAR-10; other networks are named as FILE.py:FACTORY=WEIGHTS
 (train.py beside cifar_resnet.py makes such). Probes count as trials. Every strategy is given the
-same images, statistics and judge of a seed; the winner of the run-off that every search ends with,
-or with `--contenders 1` its best candidate, is then scored on the test images, which nothing before
-has read: with the judge's repair, and as handed over.
+same images, statistics and search evaluator of a seed. Its winner, chosen from a shortlist as in
+every search (with `--contenders 1` its best candidate), is then scored on the test images, which
+nothing before has read: with the search's repair, and as handed over.
 
-With `--seconds` every search gets so many, run-off included, but not the statistics, which all
-share. Strategies that plan ahead are told how many trials of the uniform cut would fit.
+With `--seconds` every search gets so many, the choice of the winner included, but not the
+statistics, which all share. Strategies that plan ahead are told how many trials of the uniform cut
+would fit.
 Weights that one strategy had solved are remembered for the next, so that those named first look a
 little slower.
 """
@@ -30,23 +31,24 @@ from pathlib import Path
 import numpy as np
 import optuna
 from scipy.stats import spearmanr
-from torch import nn
 
 from autoprune.agents.base import SearchProblem
 from autoprune.agents.registry import make_strategy
 from autoprune.core.allocator import kept_memory
-from autoprune.core.progress import Progress
 from autoprune.data import Split, SplitSizes, load_splits, partition
 from autoprune.engine.clock import SEARCH_SHARE
-from autoprune.engine.evaluators import Bench, set_up
-from autoprune.engine.exploration import explore, pose
-from autoprune.engine.finalists import run_off, shortlist
-from autoprune.engine.problem import Task, define_task
-from autoprune.evaluation.reward import negative_kl
-from autoprune.evaluation.scoring import score_split
+from autoprune.engine.context import SearchContext
+from autoprune.engine.evaluators import Evaluators, make_evaluators
+from autoprune.engine.finalists import make_shortlist, select_winner
+from autoprune.engine.loop import LoopLimits
+from autoprune.engine.problem import Task, make_problem
+from autoprune.engine.rounds import explore
+from autoprune.engine.search_problem import search_problem
+from autoprune.evaluation.classification import score_split
 from autoprune.models.loading import load_model
 from autoprune.options.search import SearchConfig
 from autoprune.study.ledger import Ledger
+from autoprune.study.run_directory import RunDirectory
 from autoprune.study.trial import Trial
 
 FACTORY = Path(__file__).parents[1] / "models" / "cifar_resnet.py"
@@ -59,13 +61,13 @@ class Row:
     Attributes:
         searched: KL of its best candidate on the search images.
         kl, top1: of the winner on the test images, with the judge's repair.
-        repaired_kl, repaired_top1: the same as it is handed over, after the common run-off.
+        repaired_kl, repaired_top1: the same as it is handed over.
         correlation: of the searched value with the KL after thorough repair on the test images,
             by rank, among some of the last 50 candidates; None where that was not asked for.
         trials: evaluations, probes included.
         forwards: images scored.
-        seconds: of the whole search, without the run-off.
-        final_seconds: of the run-off.
+        seconds: of the whole search, without the choice of the winner.
+        final_seconds: of the choice of the winner.
         widths: of the winner.
     """
 
@@ -85,46 +87,37 @@ class Row:
 
 
 @dataclass(frozen=True, eq=False)
-class Arena:
+class Setting:
     """What the strategies of one seed share."""
 
-    model: nn.Module
+    context: SearchContext
     test: Split
     task: Task
     problem: SearchProblem
-    bench: Bench
+    evaluators: Evaluators
 
 
-def arena(
-    shared: Path,
-    network: str,
-    budget: str,
-    trials: int,
-    seed: int,
-    samples: int = 1000,
-    workers: int = 1,
-    judge: str | None = None,
-) -> Arena:
-    """Gather a seed's images and statistics; no judge named is the usual one."""
+def setting(shared: Path, network: str, config: SearchConfig, judge: str | None = None) -> Setting:
+    """Gather a seed's images and statistics; the search evaluator is the usual one by default."""
     factory, _, weights = network.partition("=")
     if not weights:
         factory = f"{FACTORY}:{network}"
         weights = str(shared / "checkpoints" / f"cifar_{network}.th")
     model = load_model(factory, weights).eval()
-    sizes = SplitSizes(search=samples)
-    images = partition(load_splits(f"cifar10:{shared / 'data'}"), sizes, seed)
-    config = SearchConfig(budget=budget, trials=trials, seed=seed, workers=workers)
-    inputs = images.calibration.inputs[:2]
-    task = define_task(model, inputs, config, Path("unused"), Progress())
-    bench = set_up(model, task, images, None, config, Progress(), {}, judge)
+    images = partition(load_splits(f"cifar10:{shared / 'data'}"), SplitSizes(), config.seed)
     if images.test is None:
         raise SystemExit("no test images in SHARED")
-    return Arena(model, images.test, task, pose(task, bench, config), bench)
+    inputs, begun = images.calibration.inputs[:2], {} if judge is None else {"judge": judge}
+    context = SearchContext(model, inputs, images, config, RunDirectory("unused"), begun=begun)
+    task = make_problem(context)
+    evaluators = make_evaluators(context, task)
+    problem = search_problem(context, task, evaluators)
+    return Setting(context, images.test, task, problem, evaluators)
 
 
 def play(
     name: str,
-    arena: Arena,
+    setting: Setting,
     contenders: int | None = None,
     seconds: float | None = None,
     correlated: int = 0,
@@ -133,31 +126,33 @@ def play(
 
     Args:
         name: of the strategy.
-        arena: what it shares with others.
+        setting: what it shares with others.
         contenders: of its best candidates that are looked at again; None as every search does.
-        seconds: that it may take with its run-off; None for the arena's trials.
+        seconds: that it may take with the choice of its winner; None for the setting's trials.
         correlated: of the last 50 candidates that the searched value is compared with thoroughly.
     """
-    start, bench, problem = time.perf_counter(), arena.bench, arena.problem
+    start, evaluators, problem = time.perf_counter(), setting.evaluators, setting.problem
+    context = setting.context
     stop = deadline = math.inf
     if seconds is not None:
         deadline = time.monotonic() + seconds
         stop = time.monotonic() + SEARCH_SHARE * seconds
-        problem = replace(problem, trials=affordable(arena, SEARCH_SHARE * seconds))
+        problem = replace(problem, trials=affordable(setting, SEARCH_SHARE * seconds))
     with tempfile.TemporaryDirectory() as folder:
-        ledger = Ledger(arena.task.space, f"sqlite:///{folder}/study.db")
+        ledger = Ledger(setting.task.space, f"sqlite:///{folder}/study.db")
         strategy = make_strategy(name, problem)
         most = problem.trials if seconds is None else 10 * problem.trials
-        explore(strategy, most, bench, negative_kl, ledger, stop, Progress())
+        explore(context, evaluators, ledger, strategy, LoopLimits(most, stop, problem.workers))
     searched = time.perf_counter()
     best = ledger.best(len(ledger), problem.projection.fits)
     uniform = problem.projection.uniform()
-    chosen = best[:contenders] if contenders else shortlist(best, bench, {uniform})
-    winner = run_off(chosen, bench, negative_kl, Progress(), deadline)
+    shortlist = make_shortlist(context, evaluators, best, {uniform})
+    chosen = best[:contenders] if contenders else shortlist
+    winner = select_winner(context, evaluators, chosen, deadline)
     ended = time.perf_counter()
     widths = winner.measurement.widths
-    quick, _ = bench.finals[bench.judge_name].build(widths)
-    _, quick_scores, scores = score_split(arena.model, [quick, winner.network], arena.test)
+    quick, _ = evaluators.selection[evaluators.search_repair].build(widths)
+    _, quick_scores, scores = score_split(context.model, [quick, winner.network], setting.test)
     return Row(
         strategy=name,
         seed=problem.seed,
@@ -166,41 +161,41 @@ def play(
         top1=quick_scores.top1 or 0.0,
         repaired_kl=scores.kl or 0.0,
         repaired_top1=scores.top1 or 0.0,
-        correlation=rank_correlation(list(ledger), arena, correlated) if correlated else None,
+        correlation=rank_correlation(list(ledger), setting, correlated) if correlated else None,
         trials=len(ledger),
-        forwards=sum(bench.forwards(trial.measurement) for trial in ledger),
+        forwards=sum(evaluators.forwards(trial.measurement) for trial in ledger),
         seconds=round(searched - start, 1),
         final_seconds=round(ended - searched, 1),
         widths=widths,
     )
 
 
-def affordable(arena: Arena, seconds: float) -> int:
+def affordable(setting: Setting, seconds: float) -> int:
     """Return how many trials of the uniform cut there are in so many seconds."""
-    widths = arena.problem.projection.uniform()
-    arena.bench.judge.measure(widths)  # what is only done once
+    widths = setting.problem.projection.uniform()
+    setting.evaluators.search.measure(widths)  # what is only done once
     start = time.perf_counter()
-    arena.bench.judge.measure(widths)
+    setting.evaluators.search.measure(widths)
     return max(int(seconds / (time.perf_counter() - start)), 1)
 
 
-def rank_correlation(trials: Sequence[Trial], arena: Arena, count: int) -> float:
+def rank_correlation(trials: Sequence[Trial], setting: Setting, count: int) -> float:
     """Return Spearman's coefficient of searched values and KL handed over, of the last trials.
 
     Args:
         trials: in their order.
-        arena: where they were made.
+        setting: where they were made.
         count: how many of the last 50 are repaired thoroughly, spread evenly over their values.
     """
-    fits = arena.problem.projection.fits
+    fits = setting.problem.projection.fits
     known = [t for t in trials if t.value is not None and fits(t.candidate.widths)][-50:]
     ranked = sorted(known, key=lambda trial: trial.value or 0.0)
     places = np.linspace(0, len(ranked) - 1, min(count, len(ranked))).round().astype(int)
     shown = [ranked[place] for place in places]
-    builder = arena.bench.builder
+    builder, model = setting.evaluators.builder, setting.context.model
     kls = [
-        score_split(arena.model, [builder.sequential(t.candidate.widths, {})], arena.test)[1].kl
-        for t in shown
+        score_split(model, [builder.sequential(widths)], setting.test)[1].kl
+        for widths in (t.candidate.widths for t in shown)
     ]
     return float(spearmanr([-(t.value or 0.0) for t in shown], kls).statistic)
 
@@ -242,7 +237,7 @@ def main() -> None:
     parser.add_argument(
         "--contenders",
         type=int,
-        help="for the run-off; 1: the best candidate wins",
+        help="looked at again; 1: the best candidate wins",
     )
     parser.add_argument("--seconds", type=float, help="of every search, instead of --trials")
     parser.add_argument("--judge", help="how candidates are repaired, by name")
@@ -254,15 +249,10 @@ def main() -> None:
     output = args.output or Path(f"strategies-{Path(args.network).stem}.json")
     rows: list[Row] = []
     for seed in args.seeds:
-        shared = arena(
-            args.shared,
-            args.network,
-            args.budget,
-            args.trials,
-            seed,
-            workers=args.workers,
-            judge=args.judge,
+        config = SearchConfig(
+            budget=args.budget, trials=args.trials, seed=seed, workers=args.workers
         )
+        shared = setting(args.shared, args.network, config, args.judge)
         for name in args.strategies:
             rows.append(play(name, shared, args.contenders, args.seconds, args.correlated))
             print(rows[-1], flush=True)

@@ -71,6 +71,8 @@ def test_options_from_a_file_are_those_from_python() -> None:
 def test_a_config_may_be_given_whole() -> None:
     chosen = find_strategy(EvolutionStrategy(EvolutionConfig(children=4)))
     assert KIND.name_of(chosen) == "evolution" and options_of(chosen) == {"children": 4}
+    with pytest.raises(UsageError, match="the strategy 'evolution' takes a EvolutionConfig, but"):
+        EvolutionStrategy(4)
 
 
 def test_names_are_known_without_pytorch() -> None:

@@ -133,7 +133,7 @@ def test_what_raises_is_named(method: str, problem: SearchProblem, tmp_path: Pat
 @pytest.mark.parametrize(
     ("proposed", "message"),
     [
-        ((4, 4), "proposed (4, 4), which is no Candidate: ask() must return Candidate(widths)"),
+        ((4, 4), "proposed (4, 4), which is not a Candidate: ask() must return Candidate(widths)"),
         (Candidate((4,)), "proposed (4,): widths must be a tuple of 2 whole numbers from (1, 1)"),
         (Candidate((4, 9)), "to (8, 8); self.problem.projection.project(ratios) returns such"),
         (Candidate((0.5, 4)), "proposed (0.5, 4)"),  # type: ignore[arg-type]

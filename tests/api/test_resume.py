@@ -16,11 +16,10 @@ from searches import FEW, TINY, Notes, classifier, dataset
 from torch import nn
 
 import autoprune
-from autoprune import api
 from autoprune.agents import registry
 from autoprune.core.progress import Progress, SearchState
 from autoprune.data import Splits
-from autoprune.engine import evaluators, summary
+from autoprune.engine import pipeline, summary
 from autoprune.errors import RunError, UsageError
 from autoprune.evaluation.measurement import Measurement
 from autoprune.models.demo import load_demo
@@ -132,7 +131,7 @@ def test_a_run_killed_in_recovery_is_refused_until_it_is_finished(
 
     options = {**TINY, "output": tmp_path / "run", "recover": 600}
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(api, "recover_finalist", killed)
+        patch.setattr(pipeline, "recover_winner", killed)
         autoprune.search(classifier(), data=dataset(), **options)
     options["output"] = tmp_path / "a run"
     # All that evaluation needs is there but for the result, which it would miss at its end.
@@ -224,14 +223,16 @@ def test_what_auto_stood_for_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert searched_by(3) == "bayes"
 
 
-def test_the_judge_of_the_run_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_search_evaluator_of_the_run_stays(tmp_path: Path) -> None:
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), *classifier()[2:])
     options = {**TINY, "strategy": "random", "output": tmp_path / "run"}
-    monkeypatch.setattr(evaluators, "CLEARLY", math.inf)  # any other judge is preferred
+    options["engine"] = {"repair": {"clearly_better": math.inf, "affordable": 0}}  # the last one
     first = autoprune.search(model, data=dataset(), **options)
-    monkeypatch.setattr(evaluators, "CLEARLY", 0.0)
+    assert first.result["judge"] == "one-shot+batchnorm"
+    config = tmp_path / "run" / "config.toml"
+    config.write_text(config.read_text().replace("one-shot+batchnorm", "one-shot"))
     again = autoprune.search(model, data=dataset(), resume=True, **{**options, "trials": 2})
-    assert first.result["judge"] == again.result["judge"] == "one-shot+batchnorm"
+    assert again.result["judge"] == "one-shot"
 
 
 def test_a_run_goes_on_where_it_was_begun(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from torch.utils.data import TensorDataset
 
 import autoprune
 from autoprune.core.progress import Progress
-from autoprune.engine.finalists import UNSIFTED
+from autoprune.engine.limits import FinalistLimits
 from autoprune.errors import AutopruneError, ModelError, UsageError
 from autoprune.evaluation.measurement import Measurement
 from autoprune.study.run_directory import RunDirectory
@@ -97,7 +97,7 @@ def test_a_mended_reward_goes_on(tmp_path: Path) -> None:
     search = run.result["search"]
     assert (search["trials"], search["failed"]) == (10, 0)
     # The first finalist is built in two ways, the others in one.
-    assert mended.calls == (10 - 3) + UNSIFTED + 1
+    assert mended.calls == (10 - 3) + FinalistLimits().unscreened + 1
 
 
 def test_single_failures_are_counted(tmp_path: Path) -> None:

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 import autoprune
 from autoprune.core.progress import Progress
 from autoprune.data import Splits
-from autoprune.engine import evaluators
 from autoprune.errors import ModelError, RunError
 from autoprune.models.demo import digits_cnn, load_demo
 
@@ -182,14 +181,14 @@ def test_what_an_agent_learnt_is_told_and_used_again(tmp_path: Path) -> None:
     assert again.result["agent_from"]["episodes"] == 2
 
 
-def test_the_best_of_many_are_sifted_by_a_quick_repair(
+def test_the_best_of_many_are_prescreened_by_a_quick_repair(
     digits: Splits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(evaluators, "PAYS", 0)  # whatever it saves
     told = Notes()
     steps: list[tuple[int, int]] = []
     monkeypatch.setattr(told, "step", lambda stage, *at: steps.append((stage, *at)), raising=False)
     options = {**FEW, "strategy": "random", "trials": 6, "calibration_samples": 256}
+    options["engine"] = {"repair": {"pays": 0}}  # whatever it saves
     run = autoprune.search(
         load_demo(), data=digits, output=tmp_path / "run", progress=told, **options
     )

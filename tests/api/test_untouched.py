@@ -14,7 +14,6 @@ from searches import TINY, Notes, classifier, dataset
 from torch import Tensor, nn
 
 import autoprune
-from autoprune.engine import evaluators
 from autoprune.errors import ModelError, UsageError
 from autoprune.recovery import distillation
 
@@ -65,12 +64,11 @@ def changed(run: autoprune.Run, dense: nn.Module) -> set[str]:
 
 @pytest.mark.parametrize("kind", ["one-shot", "one-shot+batchnorm"])
 @pytest.mark.parametrize("pattern", ["8", "4", "3", "1"])
-def test_excluded_modules_come_back_as_they_were(
-    pattern: str, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(evaluators, "CLEARLY", math.inf if "batchnorm" in kind else 0.0)
+def test_excluded_modules_come_back_as_they_were(pattern: str, kind: str, tmp_path: Path) -> None:
+    clearly = math.inf if "batchnorm" in kind else 0.0
     dense = network()
     options = {"exclude": pattern, "budget": "params=0.97", "reward": First()}
+    options["engine"] = {"repair": {"clearly_better": clearly}}
     run = search(tmp_path, copy.deepcopy(dense), **options)
     assert run.result["judge"] == kind and run.result["score"]["recovered"] is not None
     inside = {f"{pattern}.{name}" for name in dense[int(pattern)].state_dict()}

@@ -3,10 +3,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import pytest
-
-from autoprune.cli.display import count
-
 
 def test_demo(cli) -> None:
     done = cli("inspect")
@@ -53,17 +49,6 @@ def test_the_shape_that_is_assumed_is_said(cli) -> None:
     assert json.loads(done.out)["input_shape"] == [1, 224, 224]
     assert done.err.startswith("Warning: inputs are taken to be 1x224x224; give --input-shape")
     assert cli("inspect", "--model", "net.py:small", "--input-shape", "1x8x8").err == ""
-
-
-@pytest.mark.parametrize(
-    ("value", "shown"),
-    [
-        *((0, "0"), (999, "999"), (1000, "1k"), (999_600, "1M"), (5_420_000, "5.42M")),
-        *((125_486_400, "125M"), (999.6e6, "1G"), (4.1e9, "4.1G"), (2.5e15, "2500T")),
-    ],
-)
-def test_figures_for_people(value: float, shown: str) -> None:
-    assert count(value) == shown
 
 
 def test_everything_frozen(cli) -> None:

@@ -101,7 +101,7 @@ def test_reading_is_told() -> None:
 
 
 def test_much_memory_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(partition.__globals__, "MUCH", 4_000_000)
+    monkeypatch.setitem(partition.__globals__, "REPORTED_BYTES", 4_000_000)
     told: list[str] = []
     images = TensorDataset(torch.zeros(1, 1000).expand(2000, 1000))
     for size in (300, 334):

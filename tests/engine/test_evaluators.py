@@ -1,4 +1,4 @@
-"""Who judges candidates."""
+"""How candidates are repaired and measured."""
 
 from __future__ import annotations
 
@@ -11,21 +11,23 @@ from searches import TINY, Notes, classifier, dataset
 from torch import Tensor, nn
 
 import autoprune
-from autoprune.engine import evaluators
-from autoprune.engine.evaluators import QUICK
 
 
 @pytest.mark.parametrize(
     ("affordable", "workers", "judge"),
     # Two at once would need twice the memory that holds all samples of one.
-    [(math.inf, 1, QUICK), (0.0, 1, "one-shot+batchnorm"), (math.inf, 2, "one-shot+batchnorm")],
+    [
+        (math.inf, 1, "quick-sequential"),
+        (0.0, 1, "one-shot+batchnorm"),
+        (math.inf, 2, "one-shot+batchnorm"),
+    ],
 )
 def test_candidates_are_repaired_in_little_where_that_is_affordable(
-    affordable: float, workers: int, judge: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    affordable: float, workers: int, judge: str, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(evaluators, "CLEARLY", math.inf)  # the last judge is preferred
-    monkeypatch.setattr(evaluators, "AFFORDABLE", affordable)
-    options = {**TINY, "strategy": "random", "trials": 2, "workers": workers}
+    # The last repair is preferred.
+    limits = {"repair": {"clearly_better": math.inf, "affordable": affordable}}
+    options = {**TINY, "strategy": "random", "trials": 2, "workers": workers, "engine": limits}
     run = autoprune.search(classifier(), data=dataset(), output=tmp_path / "run", **options)
     assert run.result["judge"] == judge
     more = {**options, "trials": 3, "resume": True}

@@ -17,7 +17,7 @@ from loops import SPACE, measurement, problem, reward
 from autoprune.agents.base import Strategy
 from autoprune.agents.registry import make_strategy
 from autoprune.core.policy import Widths
-from autoprune.engine.loop import Evaluation, LoopReport, SearchFailed, run_loop
+from autoprune.engine.loop import Evaluation, LoopLimits, LoopReport, Record, SearchFailed, run_loop
 from autoprune.errors import EvaluateError
 from autoprune.evaluation.measurement import Measurement
 from autoprune.evaluation.reward import NamedReward
@@ -31,7 +31,7 @@ class Scripted(Strategy):
     name = "scripted"
 
     def __init__(self, questions: Iterable[Widths | Candidate | None]) -> None:
-        super().__init__(problem())
+        self.problem = problem()
         self._questions = iter(questions)
         self.answers: list[Trial] = []
 
@@ -53,17 +53,17 @@ Loop = Callable[..., LoopReport]
 
 @pytest.fixture
 def loop(ledger: Ledger) -> Loop:
-    def run(strategy: Strategy, trials: int = 10, **changes: Any) -> LoopReport:
-        arguments: dict[str, Any] = {
-            "measure": measurement,
-            "reward": reward,
-            "ledger": ledger,
-            "trials": trials,
-        }
-        arguments |= changes
-        arguments["reward"] = NamedReward("mine", arguments["reward"])
-        measure = arguments.pop("measure")
-        return run_loop(strategy, lambda c, leader: partial(measure, c.widths), **arguments)
+    def run(
+        strategy: Strategy,
+        trials: int = 10,
+        measure: Callable[[Widths], Measurement] = measurement,
+        reward: Callable[[Measurement], Any] = reward,
+        on_trial: Callable[[Trial], None] = lambda trial: None,
+        **limits: Any,
+    ) -> LoopReport:
+        record = Record(ledger, NamedReward("mine", reward), on_trial)
+        evaluate = lambda c, incumbent: partial(measure, c.widths)  # noqa: E731
+        return run_loop(strategy, evaluate, record, LoopLimits(trials, **limits))
 
     return run
 
@@ -205,13 +205,15 @@ def test_failures_that_ended_a_search_are_tried_again(tmp_path: Path) -> None:
     def search(reward: Callable[[Measurement], float], trials: int = 12) -> list[Widths]:
         measured: list[Widths] = []
 
-        def measure(candidate: Candidate, leader: Widths | None) -> Evaluation:
+        def measure(candidate: Candidate, incumbent: Widths | None) -> Evaluation:
             measured.append(candidate.widths)
             return partial(measurement, candidate.widths)
 
         strategy, ledger = make_strategy("bayes", problem(12)), Ledger(SPACE, storage)
         try:
-            run_loop(strategy, measure, NamedReward("mine", reward), ledger, trials)
+            run_loop(
+                strategy, measure, Record(ledger, NamedReward("mine", reward)), LoopLimits(trials)
+            )
         except SearchFailed:
             assert ledger.failures == MOST_FAILURES
         return measured
@@ -334,7 +336,8 @@ def test_an_interrupted_search_goes_on_as_if_nothing_had_happened(
         strategy = make_strategy(name, problem(12), sampler=sampler)
         ledger = Ledger(SPACE, f"sqlite:///{tmp_path}/{storage}.db")
         try:
-            run_loop(strategy, lambda c, leader: partial(measure, c.widths), reward, ledger, 12)
+            evaluate = lambda c, incumbent: partial(measure, c.widths)  # noqa: E731
+            run_loop(strategy, evaluate, Record(ledger, reward), LoopLimits(12))
         except KeyboardInterrupt:
             assert stop_at is not None
         return measured

@@ -18,7 +18,7 @@ from loops import SPACE, measurement, problem, reward
 from autoprune.agents.base import Strategy
 from autoprune.agents.registry import make_strategy
 from autoprune.core.policy import Widths
-from autoprune.engine.loop import SearchFailed, run_loop
+from autoprune.engine.loop import LoopLimits, Record, SearchFailed, run_loop
 from autoprune.evaluation.measurement import Measurement
 from autoprune.evaluation.reward import NamedReward
 from autoprune.study.ledger import MOST_FAILURES, Ledger
@@ -34,7 +34,7 @@ class Scripted(Strategy):
     name = "scripted"
 
     def __init__(self, questions: Iterable[tuple[Widths, bool]]) -> None:
-        super().__init__(problem())
+        self.problem = problem()
         self._questions = iter(questions)
         self.events: list[tuple[str, int]] = []
 
@@ -62,7 +62,7 @@ def test_as_many_are_on_their_way_as_there_are_workers(ledger: Ledger) -> None:
     """All three must have begun before any of them can end."""
     barrier, most = threading.Barrier(3, timeout=PATIENCE), Counter[str]()
 
-    def measure(candidate: Candidate, leader: Widths | None) -> Callable[[], Measurement]:
+    def measure(candidate: Candidate, incumbent: Widths | None) -> Callable[[], Measurement]:
         def evaluate() -> Measurement:
             barrier.wait()
             most["threads"] = max(most["threads"], threading.active_count())
@@ -71,7 +71,9 @@ def test_as_many_are_on_their_way_as_there_are_workers(ledger: Ledger) -> None:
         return evaluate
 
     before = threading.active_count()
-    run_loop(Scripted(free(*range(1, 7))), measure, REWARD, ledger, 6, workers=3)
+    run_loop(
+        Scripted(free(*range(1, 7))), measure, Record(ledger, REWARD), LoopLimits(6, workers=3)
+    )
     assert len(ledger) == 6 and most["threads"] <= before + 3
     assert not any(trial.error for trial in ledger)
 
@@ -79,7 +81,7 @@ def test_as_many_are_on_their_way_as_there_are_workers(ledger: Ledger) -> None:
 def test_trials_are_told_in_the_order_of_the_questions(ledger: Ledger) -> None:
     """Each one takes less time than the one before it."""
 
-    def measure(candidate: Candidate, leader: Widths | None) -> Callable[[], Measurement]:
+    def measure(candidate: Candidate, incumbent: Widths | None) -> Callable[[], Measurement]:
         def evaluate() -> Measurement:
             time.sleep(0.05 * (4 - candidate.widths[0]))
             return measurement(candidate.widths)
@@ -87,7 +89,7 @@ def test_trials_are_told_in_the_order_of_the_questions(ledger: Ledger) -> None:
         return evaluate
 
     strategy = Scripted(free(1, 2, 3, 4))
-    run_loop(strategy, measure, REWARD, ledger, 4, workers=2)
+    run_loop(strategy, measure, Record(ledger, REWARD), LoopLimits(4, workers=2))
     asked = [("ask", 1), ("ask", 2), ("tell", 1), ("ask", 3), ("tell", 2), ("ask", 4)]
     assert strategy.events == [*asked, ("tell", 3), ("tell", 4)]
     assert [trial.candidate.widths[0] for trial in ledger] == [1, 2, 3, 4]
@@ -95,8 +97,8 @@ def test_trials_are_told_in_the_order_of_the_questions(ledger: Ledger) -> None:
 
 def test_what_a_strategy_awaits_is_told_before_it_asks_again(ledger: Ledger) -> None:
     strategy = Scripted([*free(1, 2), ((3, 1, 1), True), *free(4)])
-    measure = lambda c, leader: partial(measurement, c.widths)  # noqa: E731
-    run_loop(strategy, measure, REWARD, ledger, 10, workers=4)
+    measure = lambda c, incumbent: partial(measurement, c.widths)  # noqa: E731
+    run_loop(strategy, measure, Record(ledger, REWARD), LoopLimits(10, workers=4))
     order = [*[("ask", n) for n in (1, 2, 3)], *[("tell", n) for n in (1, 2, 3)]]
     assert strategy.events == [*order, ("ask", 4), ("tell", 4)]
 
@@ -104,32 +106,34 @@ def test_what_a_strategy_awaits_is_told_before_it_asks_again(ledger: Ledger) -> 
 def test_what_is_on_its_way_is_not_evaluated_again(ledger: Ledger) -> None:
     measured = Counter[Widths]()
 
-    def measure(candidate: Candidate, leader: Widths | None) -> Callable[[], Measurement]:
+    def measure(candidate: Candidate, incumbent: Widths | None) -> Callable[[], Measurement]:
         measured[candidate.widths] += 1
         return partial(measurement, candidate.widths)
 
     strategy = Scripted(free(1, 1, 2, 1, 3, 4))
-    run_loop(strategy, measure, REWARD, ledger, 3, workers=3)
+    run_loop(strategy, measure, Record(ledger, REWARD), LoopLimits(3, workers=3))
     assert measured == Counter([(1, 1, 1), (2, 1, 1), (3, 1, 1)])
     assert [n for what, n in strategy.events if what == "tell"] == [1, 1, 2, 1, 3]
 
 
 def test_failures_in_a_row_end_the_search(ledger: Ledger) -> None:
-    def measure(candidate: Candidate, leader: Widths | None) -> Callable[[], Measurement]:
+    def measure(candidate: Candidate, incumbent: Widths | None) -> Callable[[], Measurement]:
         def fail() -> Measurement:
             raise MemoryError("too large")
 
         return fail
 
     with pytest.raises(SearchFailed, match=r"5 trials in a row failed.*MemoryError: too large"):
-        run_loop(Scripted(free(*range(1, 10))), measure, REWARD, ledger, 9, workers=3)
+        run_loop(
+            Scripted(free(*range(1, 10))), measure, Record(ledger, REWARD), LoopLimits(9, workers=3)
+        )
     assert ledger.failures == MOST_FAILURES
 
 
 def test_threads_share_what_pytorch_may_use(ledger: Ledger) -> None:
     seen: set[int] = set()
 
-    def measure(candidate: Candidate, leader: Widths | None) -> Callable[[], Measurement]:
+    def measure(candidate: Candidate, incumbent: Widths | None) -> Callable[[], Measurement]:
         def evaluate() -> Measurement:
             seen.add(torch.get_num_threads())
             return measurement(candidate.widths)
@@ -139,7 +143,7 @@ def test_threads_share_what_pytorch_may_use(ledger: Ledger) -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(4)
     try:
-        run_loop(Scripted(free(1, 2, 3)), measure, REWARD, ledger, 3, workers=2)
+        run_loop(Scripted(free(1, 2, 3)), measure, Record(ledger, REWARD), LoopLimits(3, workers=2))
         assert torch.get_num_threads() == 4
     finally:
         torch.set_num_threads(before)
@@ -159,11 +163,9 @@ def test_an_end_in_the_middle_leaves_threads_as_they_were(
     with pytest.raises(end):
         run_loop(
             Scripted(free(*range(1, 9))),
-            lambda c, leader: partial(evaluate, c.widths),
-            REWARD,
-            ledger,
-            8,
-            workers=2,
+            lambda c, incumbent: partial(evaluate, c.widths),
+            Record(ledger, REWARD),
+            LoopLimits(8, workers=2),
         )
     assert (threading.active_count(), torch.get_num_threads()) == before
     assert [trial.candidate.widths[0] for trial in ledger] == [1, 2]
@@ -172,7 +174,9 @@ def test_an_end_in_the_middle_leaves_threads_as_they_were(
 def test_what_is_on_its_way_when_time_ends_is_told(ledger: Ledger) -> None:
     strategy = Scripted(free(*range(1, 9)))
     slow = Slow(0.3)
-    report = run_loop(strategy, slow, REWARD, ledger, 8, time.monotonic() + 0.1, workers=2)
+    report = run_loop(
+        strategy, slow, Record(ledger, REWARD), LoopLimits(8, time.monotonic() + 0.1, workers=2)
+    )
     assert report.timed_out and len(ledger) == 2
     assert [n for what, n in strategy.events if what == "tell"] == [1, 2]
 
@@ -183,7 +187,7 @@ class Slow:
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
 
-    def __call__(self, candidate: Candidate, leader: Widths | None) -> Callable[[], Measurement]:
+    def __call__(self, candidate: Candidate, incumbent: Widths | None) -> Callable[[], Measurement]:
         def evaluate() -> Measurement:
             time.sleep(self._seconds)
             return measurement(candidate.widths)
@@ -194,7 +198,7 @@ class Slow:
 def test_what_is_awaited_alone_has_the_whole_processor(ledger: Ledger) -> None:
     seen: list[tuple[int, bool]] = []
 
-    def measure(candidate: Candidate, leader: Widths | None) -> Callable[[], Measurement]:
+    def measure(candidate: Candidate, incumbent: Widths | None) -> Callable[[], Measurement]:
         def evaluate() -> Measurement:
             alone = threading.current_thread() is threading.main_thread()
             seen.append((candidate.widths[0], alone))
@@ -203,18 +207,20 @@ def test_what_is_awaited_alone_has_the_whole_processor(ledger: Ledger) -> None:
         return evaluate
 
     questions = [((1, 1, 1), True), *free(2), ((3, 1, 1), True), ((4, 1, 1), True)]
-    run_loop(Scripted(questions), measure, REWARD, ledger, 4, workers=2)
+    run_loop(Scripted(questions), measure, Record(ledger, REWARD), LoopLimits(4, workers=2))
     assert sorted(seen) == [(1, True), (2, False), (3, False), (4, True)]
 
 
 def test_more_workers_than_trials(ledger: Ledger) -> None:
-    measure = lambda c, leader: partial(measurement, c.widths)  # noqa: E731
-    run_loop(Scripted(free(*range(1, 9))), measure, REWARD, ledger, 2, workers=5)
+    measure = lambda c, incumbent: partial(measurement, c.widths)  # noqa: E731
+    run_loop(
+        Scripted(free(*range(1, 9))), measure, Record(ledger, REWARD), LoopLimits(2, workers=5)
+    )
     assert len(ledger) == 2
 
 
 def test_over_the_budget_is_never_begun(ledger: Ledger) -> None:
-    def measure(candidate: Candidate, leader: Widths | None) -> Callable[[], Measurement]:
+    def measure(candidate: Candidate, incumbent: Widths | None) -> Callable[[], Measurement]:
         def evaluate() -> Measurement:
             assert candidate.widths != (9, 9, 9)
             return measurement(candidate.widths)
@@ -222,7 +228,7 @@ def test_over_the_budget_is_never_begun(ledger: Ledger) -> None:
         return evaluate
 
     strategy = Scripted([*free(1), ((9, 9, 9), False), *free(2)])
-    run_loop(strategy, measure, REWARD, ledger, 3, workers=3)
+    run_loop(strategy, measure, Record(ledger, REWARD), LoopLimits(3, workers=3))
     assert [trial.value is None for trial in ledger] == [False, True, False]
 
 
@@ -239,7 +245,7 @@ def test_a_search_does_not_depend_on_how_long_anything_takes(
 ) -> None:
     """Nor on an interruption: evaluations fail here and there, and one search is cut in two."""
 
-    rivals: dict[Widths, Widths | None] = {}
+    incumbents: dict[Widths, Widths | None] = {}
 
     def search(storage: str, delay: float, stop_at: int | None = None) -> list[Trial]:
         begun = Counter[str]()
@@ -250,28 +256,28 @@ def test_a_search_does_not_depend_on_how_long_anything_takes(
                 raise RuntimeError("unlucky")
             return measurement(widths)
 
-        def measure(candidate: Candidate, leader: Widths | None) -> Callable[[], Measurement]:
+        def measure(candidate: Candidate, incumbent: Widths | None) -> Callable[[], Measurement]:
             if begun["trials"] == stop_at:
                 raise KeyboardInterrupt
             begun["trials"] += 1
-            rivals[candidate.widths] = leader
+            incumbents[candidate.widths] = incumbent
             return partial(evaluate, candidate.widths, begun["trials"])
 
         strategy: Strategy = make_strategy(name, problem(24, workers=3), sampler=sampler)
         ledger = Ledger(SPACE, f"sqlite:///{tmp_path}/{storage}.db")
         try:
-            run_loop(strategy, measure, REWARD, ledger, 24, workers=3)
+            run_loop(strategy, measure, Record(ledger, REWARD), LoopLimits(24, workers=3))
         except KeyboardInterrupt:
             assert stop_at is not None
         return [replace(trial, measurement=None) for trial in ledger]
 
     whole = search("whole", delay=0.004)
-    raced = dict(rivals)
-    assert whole == search("at once", delay=0.0) and rivals == raced
+    compared = dict(incumbents)
+    assert whole == search("at once", delay=0.0) and incumbents == compared
     assert len(search("parts", 0.0, min(9, len(whole) // 2))) <= 9
     assert search("parts", 0.002) == whole
     # Who races whom does not depend on it either: the record knows more than was told.
-    assert rivals == raced
+    assert incumbents == compared
 
 
 @pytest.mark.parametrize("name", ["bayes", "local", "netadapt", "knapsack", "evolution", "random"])
@@ -290,5 +296,10 @@ def test_strategies_that_search_have_several_on_their_way(name: str, tmp_path: P
 
     strategy: Any = make_strategy(name, problem(24, workers=2))
     ledger = Ledger(SPACE, f"sqlite:///{tmp_path}/study.db")
-    run_loop(strategy, lambda c, leader: partial(evaluate, c.widths), REWARD, ledger, 24, workers=2)
+    run_loop(
+        strategy,
+        lambda c, incumbent: partial(evaluate, c.widths),
+        Record(ledger, REWARD),
+        LoopLimits(24, workers=2),
+    )
     assert most["most"] == 2

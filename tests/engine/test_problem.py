@@ -10,7 +10,7 @@ import torch
 from searches import Notes
 from torch import nn
 
-from autoprune.engine import latency
+from autoprune.engine import latency_table
 from autoprune.engine.problem import Task, define_task
 from autoprune.errors import BudgetError
 from autoprune.options.search import SearchConfig
@@ -61,7 +61,7 @@ def test_a_favoured_multiple_gives_way_to_the_budget(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     stair_table(network(), IMAGE).save(tmp_path / "table.json")
-    monkeypatch.setattr(latency, "favoured_step", lambda layers: favoured)
+    monkeypatch.setattr(latency_table, "preferred_multiple", lambda layers: favoured)
     budget, table = f"flops={channels * MACS_PER_CHANNEL}", str(tmp_path / "table.json")
     options = {"latency_table": table, "min_keep": {"*": 0.01}}
     found, notes = task(budget, round_to="auto", **options)

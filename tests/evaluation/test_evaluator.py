@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from autoprune.core.policy import Widths
 from autoprune.cost import cost_models
 from autoprune.data import Samples
+from autoprune.evaluation.classification import ClassificationScorer
 from autoprune.evaluation.evaluator import Builder, Evaluator
 from autoprune.evaluation.measurement import Measurement
-from autoprune.evaluation.scoring import ClassificationScorer
 from autoprune.importance import Evidence, Ranking, make_importance
 from autoprune.reconstruction.refit import Refitter
 from autoprune.reconstruction.sequential import SequentialRepair
@@ -37,15 +37,15 @@ def forward(m: Any, x: Tensor) -> Tensor:
     return out
 
 
-class Bench(NamedTuple):
-    """A small network with everything that builds and judges its cuts."""
+class Case(NamedTuple):
+    """A small network with everything that builds and measures its cuts."""
 
     model: nn.Module
     structure: Structure
     builder: Builder
     scorer: ClassificationScorer
 
-    def judge(self, build: str = "one_shot") -> Evaluator:
+    def evaluator(self, build: str = "one_shot") -> Evaluator:
         costs = cost_models(self.structure)
         return Evaluator(getattr(self.builder, build), self.scorer, costs, self.structure)
 
@@ -55,7 +55,7 @@ class Bench(NamedTuple):
 
 
 @pytest.fixture
-def bench(net: Any) -> Bench:
+def case(net: Any) -> Case:
     """Residual, depthwise and bare convolutions; weights and BN statistics random."""
     torch.manual_seed(0)
     model: nn.Module = net(
@@ -87,88 +87,88 @@ def bench(net: Any) -> Bench:
         SequentialRepair(model, structure, samples, 0),
     )
     labelled = Samples(IMAGES[:100], torch.arange(100) % 6)
-    return Bench(model, structure, builder, ClassificationScorer(model, labelled))
+    return Case(model, structure, builder, ClassificationScorer(model, labelled))
 
 
-BUILDS = ("one_shot", "settled", "quick_sequential", "sequential")
+BUILDS = ("one_shot", "one_shot_with_batchnorm", "quick_sequential", "sequential")
 
 
 @pytest.mark.parametrize(
     ("build", "bound"), list(zip(BUILDS, (1e-6, 1e-3, 1e-4, 1e-4), strict=True))
 )
-def test_full_width_loses_nothing(build: str, bound: float, bench: Bench) -> None:
-    found = bench.judge(build).measure(bench.structure.dense_widths)
+def test_full_width_loses_nothing(build: str, bound: float, case: Case) -> None:
+    found = case.evaluator(build).measure(case.structure.dense_widths)
     assert found.scores.kl == pytest.approx(0, abs=bound)
-    assert found.costs == found.dense_costs and found.dense == bench.scorer.dense
+    assert found.costs == found.dense_costs and found.dense == case.scorer.dense
 
 
 @pytest.mark.parametrize("build", BUILDS)
 def test_costs_are_those_of_the_built_network(
-    build: str, bench: Bench, count_macs: Callable[[nn.Module, Tensor], float]
+    build: str, case: Case, count_macs: Callable[[nn.Module, Tensor], float]
 ) -> None:
-    for widths in (bench.structure.dense_widths, bench.half, (3,) * len(bench.half)):
-        small, found = bench.judge(build).build(widths)
+    for widths in (case.structure.dense_widths, case.half, (3,) * len(case.half)):
+        small, found = case.evaluator(build).build(widths)
         assert found.costs["flops"] == count_macs(small, IMAGES)
         assert found.costs["params"] == sum(p.numel() for p in small.parameters())
-        assert (found.widths, found.names) == (widths, tuple(bench.structure.index))
+        assert (found.widths, found.names) == (widths, tuple(case.structure.index))
 
 
 @pytest.mark.parametrize("build", BUILDS)
-def test_the_same_widths_measure_the_same(build: str, bench: Bench) -> None:
-    judge = bench.judge(build)
-    first = judge.measure(bench.half)
-    judge.measure((2,) * len(bench.half))
-    again = judge.measure(bench.half)
+def test_the_same_widths_measure_the_same(build: str, case: Case) -> None:
+    evaluator = case.evaluator(build)
+    first = evaluator.measure(case.half)
+    evaluator.measure((2,) * len(case.half))
+    again = evaluator.measure(case.half)
     # Sequential fits amplify rounding, which depends on where tensors lie in memory.
     assert again.scores.kl == pytest.approx(first.scores.kl, rel=1e-2)
     assert "sequential" in build or again.scores == first.scores
 
 
-def test_every_repair_helps(bench: Bench) -> None:
+def test_every_repair_helps(case: Case) -> None:
     """Refit beats slicing, the sequential refit beats the one-shot one."""
-    sliced = apply_policy(bench.model, bench.builder.policy(bench.half))
+    sliced = apply_policy(case.model, case.builder.policy(case.half))
     one_shot, sequential = (
-        bench.judge(b).measure(bench.half).scores.kl for b in (BUILDS[0], BUILDS[-1])
+        case.evaluator(b).measure(case.half).scores.kl for b in (BUILDS[0], BUILDS[-1])
     )
     assert sequential is not None and one_shot is not None
-    assert sequential < one_shot < (bench.scorer.score(sliced).kl or 0)
+    assert sequential < one_shot < (case.scorer.score(sliced).kl or 0)
 
 
 @pytest.mark.parametrize("build", BUILDS)
-def test_the_dense_network_stays_as_it_was(build: str, bench: Bench) -> None:
-    before = copy.deepcopy(bench.model.state_dict())
-    small, _ = bench.judge(build).build(bench.half)
-    assert not any(module.training for module in (*small.modules(), *bench.model.modules()))
-    for name, tensor in bench.model.state_dict().items():
+def test_the_dense_network_stays_as_it_was(build: str, case: Case) -> None:
+    before = copy.deepcopy(case.model.state_dict())
+    small, _ = case.evaluator(build).build(case.half)
+    assert not any(module.training for module in (*small.modules(), *case.model.modules()))
+    for name, tensor in case.model.state_dict().items():
         assert torch.equal(tensor, before[name]), name
     own = {tensor.untyped_storage().data_ptr() for tensor in small.state_dict().values()}
-    dense = {tensor.untyped_storage().data_ptr() for tensor in bench.model.state_dict().values()}
+    dense = {tensor.untyped_storage().data_ptr() for tensor in case.model.state_dict().values()}
     assert not own & dense
 
 
-def test_built_networks_are_handed_out_with_their_batchnorms(bench: Bench) -> None:
-    small, found = bench.judge().build(bench.half)
+def test_built_networks_are_handed_out_with_their_batchnorms(case: Case) -> None:
+    small, found = case.evaluator().build(case.half)
     assert sum(isinstance(module, nn.BatchNorm2d) for module in small.modules()) == 4
-    handed_out = bench.scorer.score(small)
+    handed_out = case.scorer.score(small)
     assert handed_out.kl == pytest.approx(found.scores.kl, rel=1e-3)
 
 
-def test_policies_keep_the_best_units(bench: Bench) -> None:
-    kept, wide = (bench.builder.policy(w).kept for w in (bench.half, bench.structure.dense_widths))
-    assert [len(units) for units in kept.values()] == list(bench.half)
+def test_policies_keep_the_best_units(case: Case) -> None:
+    kept, wide = (case.builder.policy(w).kept for w in (case.half, case.structure.dense_widths))
+    assert [len(units) for units in kept.values()] == list(case.half)
     assert all(set(kept[name]) <= set(wide[name]) for name in kept)
 
 
 @pytest.mark.parametrize("build", BUILDS)
-def test_stages_are_timed(build: str, bench: Bench) -> None:
-    extra = {"one_shot": set(), "settled": {"batchnorm"}}.get(build, {"sequential"})
-    seconds = bench.judge(build).measure(bench.half).seconds
+def test_stages_are_timed(build: str, case: Case) -> None:
+    extra = {"one_shot": set(), "one_shot_with_batchnorm": {"batchnorm"}}.get(build, {"sequential"})
+    seconds = case.evaluator(build).measure(case.half).seconds
     assert seconds.keys() == {"surgery", "scoring"} | extra
     assert all(spent > 0 for spent in seconds.values())
 
 
-def test_measurements_survive_json(bench: Bench) -> None:
-    found = bench.judge().measure(bench.half)
+def test_measurements_survive_json(case: Case) -> None:
+    found = case.evaluator().measure(case.half)
     assert Measurement.from_json(json.loads(json.dumps(found.to_json()))) == found
 
 
@@ -179,35 +179,35 @@ def test_rankings_without_errors_and_of_one_unit() -> None:
 
 
 @pytest.mark.parametrize("build", BUILDS[:2])
-def test_a_base_changes_no_score(build: str, bench: Bench) -> None:
-    judge, alone, count = bench.judge(build), bench.judge(build), len(bench.half)
+def test_a_base_changes_no_score(build: str, case: Case) -> None:
+    evaluator, alone, count = case.evaluator(build), case.evaluator(build), len(case.half)
     skipped = []
     for group in range(count):
-        widths = tuple(w - (i == group) for i, w in enumerate(bench.half))
-        near = judge.measure(widths, bench.half)
+        widths = tuple(w - (i == group) for i, w in enumerate(case.half))
+        near = evaluator.measure(widths, case.half)
         assert near.scores == alone.measure(widths).scores
         assert near.seconds.keys() == alone.measure(widths).seconds.keys()
-        skipped.append(bench.scorer.prefix.skipped)
+        skipped.append(case.scorer.prefix.skipped)
     assert skipped == sorted(skipped) and skipped[-1] > 0
 
 
-def test_a_rival_that_is_not_at_hand_is_counted(bench: Bench) -> None:
-    judge, least = bench.judge(), (1,) * len(bench.half)
-    found = [judge.measure(least, rival=bench.half) for _ in range(2)]
+def test_an_incumbent_that_is_not_cached_is_counted(case: Case) -> None:
+    evaluator, least = case.evaluator(), (1,) * len(case.half)
+    found = [evaluator.measure(least, incumbent=case.half) for _ in range(2)]
     assert [one.others_scored for one in found] == [1, 0]
-    assert judge.measure(bench.structure.dense_widths).others_scored == 0
+    assert evaluator.measure(case.structure.dense_widths).others_scored == 0
     assert Measurement.from_json(found[0].to_json()) == found[0]
 
 
-def test_a_base_is_built_once(bench: Bench) -> None:
+def test_a_base_is_built_once(case: Case) -> None:
     built: list[Widths] = []
 
     def build(widths: Widths, seconds: dict[str, float]) -> nn.Module:
         built.append(widths)
-        return bench.builder.one_shot(widths, seconds)
+        return case.builder.one_shot(widths, seconds)
 
-    judge = Evaluator(build, bench.scorer, {}, bench.structure)
-    others = [tuple(w - (i == group) for i, w in enumerate(bench.half)) for group in (0, 1)]
+    evaluator = Evaluator(build, case.scorer, {}, case.structure)
+    others = [tuple(w - (i == group) for i, w in enumerate(case.half)) for group in (0, 1)]
     for widths in others:
-        judge.measure(widths, bench.half)
-    assert sorted(built) == sorted([*others, bench.half])
+        evaluator.measure(widths, case.half)
+    assert sorted(built) == sorted([*others, case.half])

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from autoprune.core.budget import Budget, Limit
+from autoprune.cost.budget import Budget, Limit
 from autoprune.errors import UsageError
 from autoprune.options.search import SearchConfig
 from autoprune.options.stored import in_todays_words, is_outdated
@@ -58,6 +58,7 @@ def test_plain_values_come_back() -> None:
         "calibration_samples": 1,
         "search_samples": 2,
         "selection_samples": 3,
+        "engine": {"loop": {"repeats": 2}},
     }
     others = {"max_drop", "minimize"}
     assert values.keys() == {field.name for field in fields(SearchConfig)} - others

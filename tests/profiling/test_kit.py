@@ -20,24 +20,26 @@ from torch import nn
 from autoprune.cost.latency.conditions import Conditions
 from autoprune.cost.latency.model import LatencyCost
 from autoprune.errors import ModelError, TableError, UsageError
-from autoprune.profiling.backends.base import make_backend
-from autoprune.structure.groups import Structure
+from autoprune.profiling.backends.registry import make_backend
 from autoprune.structure.tracing.trace import trace
 
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
 from autoprune.profiling.backends.onnx import check_onnx
-from autoprune.profiling.kit.kit import read_kit, write_kit
-from autoprune.profiling.kit.runner import default_threads, open_session, portion
+from autoprune.profiling.backends.portable import default_threads, open_session
+from autoprune.profiling.kit.read import read_kit
+from autoprune.profiling.kit.runner import portion
+from autoprune.profiling.kit.write import write_kit
+from autoprune.profiling.subject import Subject
 
 IMAGE = torch.randn(1, 3, 8, 8)
 CONDITIONS = Conditions(backend="onnxruntime")
 
 
 @pytest.fixture(scope="module")
-def structure() -> Structure:
-    return trace(network(), IMAGE)
+def subject() -> Subject:
+    return Subject(network(), trace(network(), IMAGE), IMAGE)
 
 
 def network() -> nn.Sequential:
@@ -47,18 +49,16 @@ def network() -> nn.Sequential:
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory: pytest.TempPathFactory, structure: Structure) -> Path:
+def results(tmp_path_factory: pytest.TempPathFactory, subject: Subject) -> Path:
     """What the kit's runner writes where neither PyTorch nor autoprune can be imported.
 
     AUTOPRUNE_KIT_PYTHON names the Python of an environment that lacks them; without it, this one
     runs with both blocked.
     """
     folder = tmp_path_factory.mktemp("kit") / "kit"
-    assert write_kit(folder, network(), structure, IMAGE, CONDITIONS) == len(
-        list((folder / "models").iterdir())
-    )
+    assert write_kit(folder, subject, CONDITIONS) == len(list((folder / "models").iterdir()))
     assert {path.name for path in folder.iterdir()} == {
-        "README.txt", "models", "run.py", "tasks.json"
+        "README.txt", "models", "portable.py", "run.py", "tasks.json"
     }  # fmt: skip
     block = "import sys; sys.modules['torch'] = sys.modules['autoprune'] = None; "
     run = "import runpy; runpy.run_path('run.py', run_name='__main__')"
@@ -70,9 +70,9 @@ def results(tmp_path_factory: pytest.TempPathFactory, structure: Structure) -> P
     return folder / "results.jsonl"
 
 
-def test_a_table_comes_back(results: Path, structure: Structure) -> None:
-    table = read_kit(results, structure, IMAGE, CONDITIONS)
-    cost = LatencyCost(structure, table)
+def test_a_table_comes_back(results: Path, subject: Subject) -> None:
+    table = read_kit(results, subject, CONDITIONS)
+    cost = LatencyCost(subject.structure, table)
     assert 0 < cost.total((24,)) < 100
     assert table.conditions == CONDITIONS
     assert len(table.correction.networks) > 5
@@ -80,24 +80,24 @@ def test_a_table_comes_back(results: Path, structure: Structure) -> None:
     assert table.origin.versions["onnxruntime"]
 
 
-def test_a_kit_in_half_precision(structure: Structure, tmp_path: Path) -> None:
+def test_a_kit_in_half_precision(subject: Subject, tmp_path: Path) -> None:
     conditions = Conditions(backend="onnxruntime", dtype="float16")
-    write_kit(tmp_path / "kit", network(), structure, IMAGE, conditions)
+    write_kit(tmp_path / "kit", subject, conditions)
     done = ran(tmp_path / "kit")
     assert done.returncode == 0, done.stderr
-    table = read_kit(tmp_path / "kit" / "results.jsonl", structure, IMAGE, conditions)
+    table = read_kit(tmp_path / "kit" / "results.jsonl", subject, conditions)
     assert table.conditions.dtype == "float16"
 
 
-def test_threads_that_are_left_to_the_device(structure: Structure, tmp_path: Path) -> None:
+def test_threads_that_are_left_to_the_device(subject: Subject, tmp_path: Path) -> None:
     conditions = Conditions(backend="onnxruntime", threads=None)
-    write_kit(tmp_path / "kit", network(), structure, IMAGE, conditions)
+    write_kit(tmp_path / "kit", subject, conditions)
     assert (
         json.loads((tmp_path / "kit" / "tasks.json").read_text())["conditions"]["threads"] is None
     )
     done = ran(tmp_path / "kit")
     assert done.returncode == 0, done.stderr
-    table = read_kit(tmp_path / "kit" / "results.jsonl", structure, IMAGE, conditions)
+    table = read_kit(tmp_path / "kit" / "results.jsonl", subject, conditions)
     assert table.conditions.threads == default_threads()
 
 
@@ -120,7 +120,7 @@ def test_onnx_runtime_takes_physical_cores(
 
 
 def test_a_network_that_cannot_be_exported_leaves_nothing_behind(
-    structure: Structure, tmp_path: Path
+    subject: Subject, tmp_path: Path
 ) -> None:
     class Bessel(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -128,7 +128,7 @@ def test_a_network_that_cannot_be_exported_leaves_nothing_behind(
 
     broken = nn.Sequential(*network(), Bessel()).eval()
     with pytest.raises(ModelError, match="cannot be exported to ONNX"):
-        write_kit(tmp_path / "kit", broken, trace(broken, IMAGE), IMAGE, CONDITIONS)
+        write_kit(tmp_path / "kit", Subject(broken, trace(broken, IMAGE), IMAGE), CONDITIONS)
     assert not (tmp_path / "kit").exists()
 
 
@@ -137,8 +137,9 @@ def copied(results: Path, kit: Path, written: str) -> subprocess.CompletedProces
     kit.mkdir()
     for name in ("tasks.json", "models"):
         (kit / name).symlink_to(results.parent / name)
-    # The runner looks beside itself: a copy, not a link, stands in the new folder.
-    (kit / "run.py").write_text((results.parent / "run.py").read_text())
+    # The runner looks beside itself: copies, not links, stand in the new folder.
+    for name in ("run.py", "portable.py"):
+        (kit / name).write_text((results.parent / name).read_text())
     (kit / "results.jsonl").write_text(written)
     return ran(kit)
 
@@ -159,14 +160,14 @@ def test_an_interrupted_runner_goes_on(results: Path, tmp_path: Path) -> None:
 
 
 def test_networks_of_other_widths_do_not_count(
-    results: Path, structure: Structure, tmp_path: Path
+    results: Path, subject: Subject, tmp_path: Path
 ) -> None:
     lines = results.read_text().splitlines()
     (other := tmp_path / "results.jsonl").write_text(
         "\n".join([*lines, *(lines[-1].replace("[2]", text) for text in ("[1, 2]", "[]", "[999]"))])
     )
     assert "[2]" in lines[-1]
-    tables = [read_kit(path, structure, IMAGE, CONDITIONS) for path in (results, other)]
+    tables = [read_kit(path, subject, CONDITIONS) for path in (results, other)]
     assert tables[0].correction == tables[1].correction
 
 
@@ -202,12 +203,12 @@ def test_results_of_another_kit_are_not_continued(results: Path, tmp_path: Path)
         assert (tmp_path / str(number) / "results.jsonl").read_text() == written
 
 
-def test_a_kit_for_a_device_that_this_host_lacks(structure: Structure, tmp_path: Path) -> None:
+def test_a_kit_for_a_device_that_this_host_lacks(subject: Subject, tmp_path: Path) -> None:
     conditions = Conditions(backend="onnxruntime", device="RoadExecutionProvider")
     check_onnx(conditions)
     with pytest.raises(UsageError, match="no provider 'RoadExecutionProvider' here"):
         make_backend(conditions)
-    write_kit(tmp_path / "kit", network(), structure, IMAGE, conditions)
+    write_kit(tmp_path / "kit", subject, conditions)
     done = subprocess.run(
         [sys.executable, "run.py"],
         cwd=tmp_path / "kit",
@@ -223,7 +224,7 @@ def test_a_kit_for_a_device_that_this_host_lacks(structure: Structure, tmp_path:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"device": "road"}, "device 'road' is none of ONNX Runtime's"),
+        ({"device": "road"}, "device 'road' is not one of ONNX Runtime's"),
         ({"dtype": "bfloat16"}, "float32 or float16 with ONNX"),
         ({"memory_format": "channels_last"}, "leave out --channels-last"),
     ],
@@ -283,7 +284,7 @@ def edited(change: Callable[[dict[str, Any]], object]) -> Callable[[list[str]], 
         ),
         (edited(lambda head: head.pop("subject")), "another network, input size"),
         (edited(lambda head: head.update(device=None)), "cannot read.*device"),
-        (lambda lines: [*lines, "[1]"], "cannot read.*no measurement"),
+        (lambda lines: [*lines, "[1]"], "cannot read.*not a measurement"),
         (lambda lines: [], "cannot read the kit's results"),
         (lambda lines: [*lines, "{"], "cannot read the kit's results"),
         (
@@ -296,7 +297,7 @@ def edited(change: Callable[[dict[str, Any]], object]) -> Callable[[list[str]], 
 )
 def test_results_that_cannot_be_used(
     results: Path,
-    structure: Structure,
+    subject: Subject,
     tmp_path: Path,
     edit: Callable[[list[str]], list[str]],
     words: str,
@@ -304,10 +305,10 @@ def test_results_that_cannot_be_used(
     path = tmp_path / "results.jsonl"
     path.write_text("\n".join(edit(results.read_text().splitlines())))
     with pytest.raises(TableError, match=words):
-        read_kit(path, structure, IMAGE, CONDITIONS)
+        read_kit(path, subject, CONDITIONS)
 
 
-def test_a_kit_is_not_mixed_with_other_files(structure: Structure, tmp_path: Path) -> None:
+def test_a_kit_is_not_mixed_with_other_files(subject: Subject, tmp_path: Path) -> None:
     (tmp_path / "mine").touch()
     with pytest.raises(UsageError, match="is not empty"):
-        write_kit(tmp_path, network(), structure, IMAGE, CONDITIONS)
+        write_kit(tmp_path, subject, CONDITIONS)

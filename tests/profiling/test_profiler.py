@@ -21,18 +21,20 @@ from autoprune.cost.latency.model import LatencyCost
 from autoprune.cost.latency.table import LatencyTable, Origin, describe_error, describe_noise
 from autoprune.errors import MeasuringError, TableError, UsageError
 from autoprune.profiling import profiler
-from autoprune.profiling.backends.base import Backend, make_backend
+from autoprune.profiling.backends.base import Backend
+from autoprune.profiling.backends.registry import make_backend
 from autoprune.profiling.journal import Journal, Measurement
-from autoprune.profiling.kit.kit import write_kit
-from autoprune.profiling.profiler import LAYERS_AT_ONCE, profile
+from autoprune.profiling.kit.write import write_kit
+from autoprune.profiling.profiler import LAYERS_AT_ONCE, TimeLimits, profile
 from autoprune.profiling.stopwatch import Timing
+from autoprune.profiling.subject import Subject
 from autoprune.structure.tracing.trace import trace
 
 
 def profiled(backend: Backend, path: Path | None) -> LatencyTable:
     network = layers()
     journal = Journal(path, backend.conditions.to_json())
-    return profile(network, trace(network, IMAGE), IMAGE, backend, journal)
+    return profile(Subject(network, trace(network, IMAGE), IMAGE), backend, journal)
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +119,7 @@ def test_measurements_under_other_conditions_are_not_mixed(tmp_path: Path) -> No
     with pytest.raises(UsageError, match="other conditions"):
         Journal(path, Conditions(threads=2).to_json())
     path.write_text("not a journal\n")
-    with pytest.raises(TableError, match="remove it to begin anew"):
+    with pytest.raises(TableError, match="remove it to begin again"):
         Journal(path, Conditions().to_json())
 
 
@@ -147,7 +149,7 @@ def test_a_backend_that_loses_a_time(stairs: Any, tmp_path: Path) -> None:
         def measure(self, runs: Any) -> Any:
             return super().measure(runs)[1:]
 
-    with pytest.raises(MeasuringError, match=r"times that cannot be: \["):
+    with pytest.raises(MeasuringError, match=r"impossible times, .*: \["):
         profiled(Losing(Conditions(backend="stairs")), tmp_path / "part")
 
 
@@ -173,7 +175,7 @@ def test_measurements_that_cannot_be_are_not_taken_up(
     assert json.loads(path.read_text().splitlines()[1]) == line
     with path.open("a") as file:
         file.write(json.dumps(line | change) + "\n")
-    with pytest.raises(TableError, match="remove it to begin anew"):
+    with pytest.raises(TableError, match="remove it to begin again"):
         Journal(path, conditions)
 
 
@@ -200,8 +202,9 @@ class Clocked:
         model, conditions = layers(), Conditions(backend="stairs")
         journal = Journal(path, conditions.to_json())
         backend = Backend(conditions)
-        times = {"refined_until": refined, "deadline": refined if deadline is None else deadline}
-        return profile(model, trace(model, IMAGE), IMAGE, backend, journal, **times)
+        limits = TimeLimits(refined, refined if deadline is None else deadline)
+        subject = Subject(model, trace(model, IMAGE), IMAGE)
+        return profile(subject, backend, journal, limits=limits)
 
 
 @pytest.fixture
@@ -359,7 +362,7 @@ def test_a_kit_of_several_inputs_is_refused(tmp_path: Path) -> None:
     network = Fused().eval()
     conditions = Conditions(backend="onnxruntime")
     with pytest.raises(UsageError, match=r"one tensor of floats.*\(1, 1, 6, 6\), \(1, 2\)"):
-        write_kit(tmp_path / "kit", network, trace(network, inputs), inputs, conditions)
+        write_kit(tmp_path / "kit", Subject(network, trace(network, inputs), inputs), conditions)
     assert not (tmp_path / "kit").exists()
 
 

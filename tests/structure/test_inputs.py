@@ -14,7 +14,7 @@ from torch.utils.data import TensorDataset
 
 from autoprune.data import as_splits
 from autoprune.errors import DataError, ModelError
-from autoprune.structure.inputs import class_scores, fitted, form_for, outputs_of, run
+from autoprune.structure.inputs import adapt_splits, class_scores, input_adapter, outputs_of, run
 from autoprune.structure.tracing.trace import trace
 
 A, B = torch.ones(2, 3), torch.full((2, 3), 2.0)
@@ -77,7 +77,7 @@ def test_inputs_are_brought_into_the_form_that_is_taken(
     forward: Callable[..., Tensor], inputs: Any, value: float
 ) -> None:
     model = Adds(forward)
-    form = form_for(model, inputs)
+    form = input_adapter(model, inputs)
     assert run(model, form(inputs)).unique().tolist() == [value]
 
 
@@ -94,7 +94,7 @@ def test_inputs_that_are_not_taken_are_told_in_one_line(
     forward: Callable[..., Tensor], inputs: Any, message: str
 ) -> None:
     with pytest.raises(DataError, match=message) as caught:
-        form_for(Adds(forward), inputs)
+        input_adapter(Adds(forward), inputs)
     assert "\n" not in str(caught.value)
 
 
@@ -102,13 +102,13 @@ def test_inputs_that_are_not_taken_are_told_in_one_line(
 def test_floats_come_in_the_precision_of_the_parameters(dtype: torch.dtype) -> None:
     tokens, mask = torch.arange(4), torch.ones(4, 1, dtype=torch.bool)
     data = as_splits(TensorDataset(torch.rand(4, 2), tokens, mask, tokens))
-    taken = fitted(data, Adds(anything).to(dtype)).train.take([1, 3])
+    taken = adapt_splits(data, Adds(anything).to(dtype)).train.take([1, 3])
     assert [part.dtype for part in taken.inputs] == [dtype, torch.int64, torch.bool]
     assert taken.targets is not None and taken.targets.tolist() == [1, 3]
 
 
 def test_whole_numbers_and_a_network_without_parameters_stay() -> None:
-    taken = fitted(as_splits(TensorDataset(A.double())), nn.Identity()).train.take([0])
+    taken = adapt_splits(as_splits(TensorDataset(A.double())), nn.Identity()).train.take([0])
     assert isinstance(taken.inputs, Tensor) and taken.inputs.dtype == torch.float32
 
 
@@ -145,7 +145,7 @@ def test_what_a_dataclass_holds_is_not_cut(net: Any) -> None:
     parts = {"a": nn.Linear(3, 8), "b": nn.Linear(8, 6)}
     model = net(lambda m, x: Output(m.b(m.a(x))), **parts).eval()
     assert [group.name for group in trace(model, A).groups] == ["a"]
-    with pytest.raises(ModelError, match="returns a str in which there is no tensor"):
+    with pytest.raises(ModelError, match="returns a str that contains no tensor"):
         trace(net(lambda m, x: str(m.a(x)), a=nn.Linear(3, 8)).eval(), A)
 
 

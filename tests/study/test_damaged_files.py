@@ -339,7 +339,7 @@ def test_a_checkpoint_that_holds_itself_is_refused(tmp_path: Path) -> None:
     endless: dict[str, Any] = {}
     endless["model"] = endless
     torch.save(endless, tmp_path / "w.pt")
-    with pytest.raises(AutopruneError, match="no state dict: 'model' is a dict"):
+    with pytest.raises(AutopruneError, match="do not hold a state dict: 'model' is a dict"):
         load_weights(load_demo(), str(tmp_path / "w.pt"))
 
 

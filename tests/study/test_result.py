@@ -6,8 +6,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from autoprune.cost.latency.figures import LatencyFigures
 from autoprune.evaluation.measurement import Measurement, Scores
-from autoprune.study.result import LatencyFigures, Outcome, frontier, stage_seconds
+from autoprune.study.result import Outcome, frontier, stage_seconds
 from autoprune.study.trial import Candidate, Trial
 
 COST_KEYS = {"flops", "params", "latency_ms", "memory_bytes"}

@@ -1,1 +1,1 @@
-"""Latency of networks of any widths on one device: measured layers, a table, predictions."""
+"""Predicts latencies on one device: a table of measured layers, and a model of networks."""

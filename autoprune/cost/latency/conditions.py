@@ -1,4 +1,4 @@
-"""Under which conditions latencies were measured, or are predicted."""
+"""The conditions under which latencies are measured or predicted."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ DTYPES = ("float32", "float16", "bfloat16", "float64")
 
 @dataclass(frozen=True)
 class Conditions:
-    """What all measurements of a table have in common.
+    """What all measurements of a latency table have in common.
 
     Attributes:
-        backend: its name.
-        device: cpu, cuda, or the name of an ONNX Runtime provider.
-        threads: of one run; None leaves it to the runtime, on a device that is yet to be seen.
-        batch: samples per run.
-        dtype: of weights and activations.
-        memory_format: contiguous or channels_last.
+        backend: The name of the backend.
+        device: "cpu", "cuda", or the name of an ONNX Runtime provider.
+        threads: The threads of one run; None leaves them to the runtime of a device that is not
+            known yet.
+        batch: The samples per run.
+        dtype: The data type of weights and activations.
+        memory_format: "contiguous" or "channels_last".
     """
 
     backend: str = DEFAULT_BACKEND
@@ -51,22 +52,22 @@ class Conditions:
 
     @classmethod
     def from_json(cls, data: Any) -> Conditions:
-        """Inverse of `to_json`.
+        """Read what `to_json` returns.
 
         Raises:
-            ValueError: there are no such conditions.
+            ValueError: The data are not valid conditions.
         """
         texts = dict.fromkeys(("backend", "device", "dtype", "memory_format"), text)
         return cls(**fields(data, {**texts, **dict.fromkeys(("threads", "batch"), extent)}))
 
 
 def measured_on(backend: str, device: str, threads: int | None) -> str:
-    """Return in words what a latency was measured with, or predicted for.
+    """Return in words what a latency was measured with, or is predicted for.
 
     Args:
-        backend: its name.
-        device: name of the processor.
-        threads: of one run; None where that says nothing, as on a GPU.
+        backend: The name of the backend.
+        device: The name of the processor.
+        threads: The threads of one run; None where they mean nothing, as on a GPU.
     """
     if threads is None:
         return f"{backend} on {device}"

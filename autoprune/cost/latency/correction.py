@@ -1,16 +1,18 @@
-"""From the sum of a network's layers to the network: one correction, fitted to whole networks.
+"""The correction from the summed latencies of a network's layers to that of the whole network.
 
-Layers are measured alone. What stands between them (BN and activations that no backend fused,
-pooling, residual sums, concatenations) mostly moves memory; layers on a library's quick path hand
-each other their results in its own layout, which others have to convert; weights of a whole network
-do not stay in the caches as those of one layer do; every pass has a fixed cost. So
+Layers are measured alone. What stands between them (BN and activations that the backend does not
+fuse, pooling, residual sums, concatenations) mostly moves memory. Layers on a library's fast path
+pass their results on in its own memory layout, which all other layers have to convert. The weights
+of a whole network do not stay in the caches as those of a single layer do. Every pass has a fixed
+cost. The model is therefore
 
-    latency = a * aligned layers + b * odd layers + c * memory moved by odd layers
+    latency = a * aligned layers + b * misaligned layers + c * memory moved by misaligned layers
               + d * weights + e * memory moved by other operators + f,
 
-with coefficients of zero or more that fit the measured latencies of some cut networks with the
-least relative squared error. Few networks cannot tell terms apart that rise and fall together: the
-fit is drawn to the plain sum of the layers, as strongly as leaving one network out says is best.
+with coefficients of zero or more that minimise the squared relative error over the measured
+latencies of some cut networks. A few networks cannot separate terms that rise and fall together:
+the fit is regularised towards the plain sum of the layers, with the strength that predicts best in
+leave-one-out cross-validation.
 """
 
 from __future__ import annotations
@@ -26,23 +28,25 @@ from autoprune.core.arrays import Floats
 from autoprune.core.untrusted import amount, each, fields, positive, significant
 
 TERMS = ("aligned_ms", "odd_ms", "odd_mb", "weights_mb", "other_mb", "networks")
-"""Sums of the layers on either lattice, ms, without what it takes to call them; megabytes (10^6)
-read and written by odd layers; of the layers' weights; read and written by other operators; 1."""
+"""The terms of the model, by their keys in a table: the summed latencies of aligned and misaligned
+("odd") layers, ms, without the overhead of a call; megabytes (10^6 bytes) read and written by
+misaligned layers; megabytes of the layers' weights; megabytes read and written by other operators;
+and 1."""
 
 PLAIN = (1.0, 1.0, 0.0, 0.0, 0.0, 0.0)
-# How strongly the fit is drawn to `PLAIN`: the strength is taken that foretells best.
-PULLS = (1.0, 0.1, 0.01, 0.001)
+# Strengths of the regularisation towards `PLAIN`; cross-validation chooses one of them.
+STRENGTHS = (1.0, 0.1, 0.01, 0.001)
 
 
 @dataclass(frozen=True)
 class Correction:
-    """What makes latencies of networks from sums over their layers.
+    """A fitted linear model of the latency of whole networks.
 
     Attributes:
-        coefficients: ms per unit of each of `TERMS`.
-        relative_error: root mean square of (predicted / measured - 1) over the networks that it
-            was fitted to, each predicted by a fit to the others; None if there were none.
-        networks: predicted that way and measured, ms.
+        coefficients: Milliseconds per unit of each of `TERMS`.
+        relative_error: The root mean square of (predicted / measured - 1) over the networks of the
+            fit, each predicted by a fit to the others; None if there were none.
+        networks: The latencies predicted in that way and the measured ones, ms.
     """
 
     coefficients: tuple[float, ...] = PLAIN
@@ -51,35 +55,35 @@ class Correction:
 
     @property
     def largest_error(self) -> float | None:
-        """The largest |predicted / measured - 1| among `networks`; None if there are none."""
+        """The largest |predicted / measured - 1| over `networks`; None if there are none."""
         return max((abs(a / b - 1) for a, b in self.networks), default=None)
 
     def apply(self, terms: Floats) -> Floats:
-        """Return latencies, ms, for `TERMS` in the last dimension."""
+        """Return latencies, ms, of networks whose `TERMS` are in the last dimension."""
         latencies: Floats = terms @ np.array(self.coefficients)
         return latencies
 
     @classmethod
     def fit(cls, terms: Sequence[Floats], measured_ms: Sequence[float]) -> Correction:
-        """Return the correction that foretells networks best that it was not fitted to.
+        """Return the correction that best predicts networks that it was not fitted to.
 
         Args:
-            terms: `TERMS` of every network, (networks, terms).
-            measured_ms: their latencies.
+            terms: The `TERMS` of every network, (networks, terms).
+            measured_ms: The latencies of the networks.
         """
         if not measured_ms:
             return cls()
         rows, measured = np.array(terms), np.array(measured_ms)
-        foretold = {pull: _foretold(rows, measured, pull) for pull in PULLS}
+        predicted = {strength: _cross_validated(rows, measured, strength) for strength in STRENGTHS}
         errors = {
-            pull: float(np.sqrt(np.mean((some / measured - 1) ** 2)))
-            for pull, some in foretold.items()
+            strength: float(np.sqrt(np.mean((some / measured - 1) ** 2)))
+            for strength, some in predicted.items()
         }
-        best = min(PULLS, key=lambda pull: errors[pull])
+        best = min(STRENGTHS, key=lambda strength: errors[strength])
         return cls(
             tuple(_fitted(rows, measured, best).tolist()),
             errors[best],
-            tuple(zip(foretold[best].tolist(), measured.tolist(), strict=True)),
+            tuple(zip(predicted[best].tolist(), measured.tolist(), strict=True)),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -95,10 +99,10 @@ class Correction:
 
     @classmethod
     def from_json(cls, data: Any) -> Correction:
-        """Inverse of `to_json`.
+        """Read what `to_json` returns.
 
         Raises:
-            ValueError: it is damaged.
+            ValueError: The data are damaged.
         """
         found = fields(
             data,
@@ -117,29 +121,29 @@ class Correction:
         )
 
 
-def _foretold(rows: Floats, measured: Floats, pull: float) -> Floats:
-    """Return every network's latency from a fit to the others."""
+def _cross_validated(rows: Floats, measured: Floats, strength: float) -> Floats:
+    """Return the latency of every network as a fit to the others predicts it."""
     others = [np.arange(len(measured)) != i for i in range(len(measured))]
-    fits = [_fitted(rows[some], measured[some], pull) for some in others]
+    fits = [_fitted(rows[some], measured[some], strength) for some in others]
     return np.array([float(row @ fit) for row, fit in zip(rows, fits, strict=True)])
 
 
-def _fitted(rows: Floats, measured: Floats, pull: float) -> Floats:
-    """Return the coefficients of least relative squared error, drawn to the plain sum of layers.
+def _fitted(rows: Floats, measured: Floats, strength: float) -> Floats:
+    """Return the coefficients of least squared relative error, regularised towards `PLAIN`.
 
     Args:
-        rows: terms, (networks, terms).
-        measured: latencies.
-        pull: how strongly, in networks.
+        rows: The terms, (networks, terms).
+        measured: The latencies, (networks,).
+        strength: The weight of the regularisation, in networks.
     """
     plain = np.array(PLAIN)
     if not len(measured):
         return plain
     shares = rows / measured[:, None]
-    drawn = np.sqrt(pull) * np.diag(shares.mean(axis=0))
-    left, right = np.vstack([shares, drawn]), np.append(np.ones(len(rows)), drawn @ plain)
-    size = np.maximum(left.max(axis=0), 1e-12)  # terms of very different size
+    pulled = np.sqrt(strength) * np.diag(shares.mean(axis=0))
+    left, right = np.vstack([shares, pulled]), np.append(np.ones(len(rows)), pulled @ plain)
+    size = np.maximum(left.max(axis=0), 1e-12)  # terms differ in size by orders of magnitude
     found, _ = nnls(left / size, right)
-    # What none of the networks has, they say nothing about.
+    # A term that none of the networks has keeps its plain coefficient.
     coefficients: Floats = np.where(shares.any(axis=0), found / size, plain)
     return coefficients

@@ -1,9 +1,10 @@
-"""The latency of one layer of any widths: two curves and a coarse grid, on each of its lattices.
+"""The latency of one layer at any widths: two curves and a coarse grid per alignment class.
 
-Latency against width bends and goes up in steps, at multiples that the device favours, and along
-both widths of a layer in much the same manner. So each width has a curve of its own, with the other
-one whole; a coarse grid then tells how far the two depart from each other's product. Everything in
-between is linear, so that no prediction leaves the range of its neighbours.
+Latency against width bends and rises in steps, at multiples that the device prefers, and it does so
+in much the same way along both widths of a layer. Each width therefore has a curve of its own,
+measured with the other width whole; a coarse grid then says how far the layer departs from the
+product of the two curves. Everything in between is interpolated linearly, so that no prediction
+leaves the range of its neighbours.
 """
 
 from __future__ import annotations
@@ -17,21 +18,22 @@ import numpy as np
 
 from autoprune.core.arrays import Floats
 from autoprune.core.untrusted import amount, each, extent, fields, positive, significant
-from autoprune.cost.latency.alignment import Lattice, lattices
+from autoprune.cost.latency.alignment import AlignmentClass, alignment_classes
 from autoprune.cost.latency.signature import Family, Signature
 from autoprune.errors import shown
 
-# Lengths along one side of a coarse grid.
+# The most lengths along one side of a coarse grid.
 MOST_GRID = 16
 
 
 @dataclass(frozen=True, eq=False)
 class Curve:
-    """Latency against one width of a layer, the other one whole.
+    """Latency against one width of a layer, with the other one whole.
 
     Attributes:
-        lengths: rising, (points,).
-        ms, spread_ms: there, (points,).
+        lengths: The lengths of the width, rising, (points,).
+        ms: The latencies at these lengths, (points,).
+        spread_ms: The spreads of these latencies, (points,).
     """
 
     lengths: tuple[int, ...]
@@ -39,12 +41,15 @@ class Curve:
     spread_ms: tuple[float, ...]
 
     def at_all(self, full: int) -> Floats:
-        """Return the latency at every length from 0 to a full one; at the ends as next to them."""
+        """Return the latency at every length from 0 to `full`, (full + 1,).
+
+        It is linear between the measured lengths, and constant beyond them.
+        """
         return np.interp(np.arange(full + 1), self.lengths, self.ms)
 
     @property
     def varies(self) -> bool:
-        """Whether it was measured at all lengths there are, not at the full one alone."""
+        """Whether the curve covers all lengths, rather than the full one alone."""
         return len(self.lengths) > 1 or self.lengths == (1,)
 
     def to_json(self) -> dict[str, Any]:
@@ -53,16 +58,16 @@ class Curve:
 
     @classmethod
     def from_json(cls, data: Any) -> Curve:
-        """Inverse of `to_json`.
+        """Read what `to_json` returns.
 
         Raises:
-            ValueError: it is no curve.
+            ValueError: The data are not a curve.
         """
         curve = cls(
             **fields(data, {"lengths": _rising, "ms": each(positive), "spread_ms": each(amount)})
         )
         if not len(curve.lengths) == len(curve.ms) == len(curve.spread_ms):
-            raise ValueError("a curve's lengths and latencies are not equally many")
+            raise ValueError("a curve has different numbers of lengths and latencies")
         return curve
 
 
@@ -75,13 +80,15 @@ def _rising(values: Any) -> tuple[int, ...]:
 
 @dataclass(frozen=True, eq=False)
 class Surface:
-    """The latency of a layer over both of its widths, on one lattice.
+    """The latency of a layer over both of its widths, in one alignment class.
 
     Attributes:
-        inputs, outputs: the curves of both widths, each where the other one ends.
-        grid_inputs, grid_outputs: lengths of the coarse grid, rising.
-        grid: what the layer takes there, as a multiple of the two curves' product over the latency
-            where both end, (inputs, outputs).
+        inputs: The curve along the inputs, at the greatest number of outputs.
+        outputs: The curve along the outputs, at the greatest number of inputs.
+        grid_inputs: The numbers of inputs in the coarse grid, rising.
+        grid_outputs: The numbers of outputs in the coarse grid, rising.
+        grid: The latencies in the grid relative to the product of the two curves divided by
+            `top_ms`, (inputs, outputs).
     """
 
     inputs: Curve
@@ -92,7 +99,7 @@ class Surface:
 
     @property
     def top_ms(self) -> float:
-        """Latency where both curves end."""
+        """The latency at the greatest number of inputs and of outputs."""
         return self.inputs.ms[-1]
 
     def to_json(self) -> dict[str, Any]:
@@ -107,10 +114,10 @@ class Surface:
 
     @classmethod
     def from_json(cls, data: Any) -> Surface:
-        """Inverse of `to_json`.
+        """Read what `to_json` returns.
 
         Raises:
-            ValueError: the parts are damaged, or do not fit each other.
+            ValueError: Parts of the data are damaged, or do not fit together.
         """
         found = fields(
             data,
@@ -124,7 +131,7 @@ class Surface:
         )
         grid = found.pop("grid")
         if max(len(found["grid_inputs"]), len(found["grid_outputs"])) > MOST_GRID:
-            raise ValueError("the grid is no coarse one")
+            raise ValueError("the grid is not a coarse one")
         if [len(row) for row in grid] != [len(found["grid_outputs"])] * len(found["grid_inputs"]):
             raise ValueError("the grid has the wrong shape")
         return cls(**found, grid=np.array(grid))
@@ -132,12 +139,13 @@ class Surface:
 
 @dataclass(frozen=True, eq=False)
 class LayerLatency:
-    """The latency of one layer of any widths.
+    """The latency of one layer at any widths.
 
     Attributes:
-        dense: the layer at its widest.
-        alignment: the multiples of it stand out among the numbers of lanes; 1 if none do.
-        surfaces: one for each of `lattices(alignment)`.
+        dense: The layer at its widest.
+        alignment: The number at whose multiples of aligned channels the layer is fast; 1 if the
+            device treats all widths alike.
+        surfaces: One surface for each of `alignment_classes(alignment)`.
     """
 
     dense: Signature
@@ -146,36 +154,42 @@ class LayerLatency:
 
     @property
     def dense_ms(self) -> float:
-        """Latency of the whole layer."""
-        return self.surfaces[bool(self.dense.lanes % self.alignment)].top_ms
+        """The latency of the dense layer."""
+        return self.surfaces[bool(self.dense.aligned_channels % self.alignment)].top_ms
 
     def over_inputs(self) -> Floats:
-        """Return the latency at every number of inputs from 1, the outputs whole.
+        """Return the latency at every number of inputs from 1, with all outputs, (inputs,).
 
-        Empty where there is no other number than all of them.
+        The array is empty if the inputs cannot be cut.
         """
         curves = [surface.inputs for surface in self.surfaces]
         return self._over(curves, self.dense.inputs, 1 if self.dense.groups == 1 else None)
 
     def over_outputs(self) -> Floats:
-        """Return the latency at every number of outputs or groups, the inputs whole; or empty."""
+        """Return the latency at every number of outputs or groups, with all inputs; or empty."""
         curves, dense = [surface.outputs for surface in self.surfaces], self.dense
         return self._over(
             curves, dense.channels_out, None if dense.groups == 1 else dense.outputs_at_once
         )
 
     def _over(self, curves: Sequence[Curve], full: int, unit: int | None) -> Floats:
-        """Return a width's latencies; it counts lanes in units, or leaves them whole (None)."""
+        """Return the latency at every length of a width.
+
+        Args:
+            curves: The curves of the width, one for each alignment class.
+            full: The full length.
+            unit: The length of one aligned channel; None if this width leaves them all in place.
+        """
         if not curves[0].varies:
             return np.zeros(0)
         lengths = np.arange(unit or 1, full + 1, unit or 1)
-        lanes = lengths // unit if unit else np.full(full, self.dense.lanes)
+        aligned = lengths // unit if unit else np.full(full, self.dense.aligned_channels)
         ms = np.stack([curve.at_all(full)[lengths] for curve in curves])
-        found: Floats = np.where(lanes % self.alignment, ms[-1], ms[0])
+        found: Floats = np.where(aligned % self.alignment, ms[-1], ms[0])
         return found
 
     def covers(self, family: Family) -> bool:
-        """Whether a layer is one of this one's widths, with all that can vary in it."""
+        """Return whether cutting this layer gives the other one, at all of its widths."""
         own, other = self.dense, family.dense
         return own.is_like(other) and all(
             _reaches(one.inputs, own.inputs, other.inputs, family.inputs_vary)
@@ -193,10 +207,10 @@ class LayerLatency:
 
     @classmethod
     def from_json(cls, data: Any) -> LayerLatency:
-        """Inverse of `to_json`.
+        """Read what `to_json` returns.
 
         Raises:
-            ValueError: the parts are damaged, or do not fit each other.
+            ValueError: Parts of the data are damaged, or do not fit together.
         """
         found = fields(
             data,
@@ -207,28 +221,28 @@ class LayerLatency:
             },
         )
         layer = cls(found["layer"], found["alignment"], tuple(found["surfaces"]))
-        expected = lattices(layer.alignment)
+        expected = alignment_classes(layer.alignment)
         if len(layer.surfaces) != len(expected):
             raise ValueError(f"{layer.dense} has the wrong number of surfaces")
-        for surface, lattice in zip(layer.surfaces, expected, strict=True):
-            _check_ends(surface, layer.dense, lattice)
+        for surface, own in zip(layer.surfaces, expected, strict=True):
+            _check_ends(surface, layer.dense, own)
         return layer
 
 
 def _reaches(curve: Curve, full: int, wanted: int, varies: bool) -> bool:
-    """Whether a curve of a full length holds for a length, and for shorter ones if it varies."""
+    """Return whether a curve covers a wanted length and, if that varies, all shorter ones."""
     return wanted <= full if curve.varies else wanted == full and not varies
 
 
-def _check_ends(surface: Surface, dense: Signature, lattice: Lattice) -> None:
-    """Refuse curves and a grid that do not go from the least to the full width of a lattice.
+def _check_ends(surface: Surface, dense: Signature, own: AlignmentClass) -> None:
+    """Refuse curves and a grid that do not span the whole of an alignment class.
 
     Raises:
-        ValueError: one of them does not.
+        ValueError: One of them does not.
     """
     for axis, curve, grid in (
-        (dense.input_axis(lattice), surface.inputs, surface.grid_inputs),
-        (dense.output_axis(lattice), surface.outputs, surface.grid_outputs),
+        (dense.input_axis(own), surface.inputs, surface.grid_inputs),
+        (dense.output_axis(own), surface.outputs, surface.grid_outputs),
     ):
         for lengths in (curve.lengths, grid):
             if lengths[-1] != axis.top or lengths[0] not in (axis.least, axis.top):

@@ -1,4 +1,4 @@
-"""What operators read and write."""
+"""The memory that operators read and write, which no count of MACs contains."""
 
 from __future__ import annotations
 
@@ -12,11 +12,16 @@ from autoprune.structure.groups import Structure
 MEGA = 1e6
 
 
-class Traffic:
-    """Megabytes (10^6) of activations that operators read and write, for any widths."""
+class MemoryTraffic:
+    """Megabytes (10^6 bytes) of activations that operators read and write, for any widths."""
 
     def __init__(self, structure: Structure, batch: int) -> None:
-        """Take the network and the samples of a batch."""
+        """Find out which operators read and write which activations.
+
+        Args:
+            structure: The structure of the network.
+            batch: The samples per run.
+        """
         rows = {layer.weight: row for row, layer in enumerate(structure.layers)}
         moves = np.zeros((len(rows) + 1, len(structure.activations)))
         for operator in structure.operators:
@@ -28,6 +33,6 @@ class Traffic:
         self._sizes = np.array(structure.dense_widths, dtype=float)
 
     def at(self, widths: Widths) -> tuple[Floats, float]:
-        """Return what every layer moves, (layers,), and what all other operators do."""
+        """Return the traffic of every layer, (layers,), and that of all other operators."""
         found = self._dense - self._per_unit @ (self._sizes - np.asarray(widths, dtype=float))
         return found[:-1], float(found[-1])

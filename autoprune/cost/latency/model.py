@@ -1,10 +1,9 @@
-"""Latency of the network cut to any widths, from a table of one device."""
+"""Predicts the latency of a network cut to any widths from the latency table of one device."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -15,56 +14,46 @@ from autoprune.core.arrays import Floats
 from autoprune.core.policy import Widths
 from autoprune.cost.counts import Lengths
 from autoprune.cost.latency.curves import LayerLatency
-from autoprune.cost.latency.memory_traffic import MEGA, Traffic
+from autoprune.cost.latency.memory_traffic import MEGA, MemoryTraffic
 from autoprune.cost.latency.table import LatencyTable
 from autoprune.cost.model import CostModel
 from autoprune.errors import TableError
 from autoprune.structure.groups import Structure
 
 Integers = npt.NDArray[np.int64]
+Booleans = npt.NDArray[np.bool_]
 
 OTHER = "other operators"
 FIXED = "fixed"
-# A layer's latency is not all call: of what it takes alone, that share is its own at least.
+# The least share of a layer's latency that is its own work rather than the overhead of a call.
 LEAST_OWN = 0.1
 
 
-@dataclass(frozen=True)
-class Prediction:
-    """A predicted latency.
-
-    Attributes:
-        ms: per run of the table's batch.
-        std_ms: how far predictions of this table are off, usually; None if nobody knows.
-    """
-
-    ms: float
-    std_ms: float | None
-
-
 class LatencyCost(CostModel):
-    """Milliseconds of one forward pass on the table's device, at its batch size.
+    """Milliseconds of one forward pass on the table's device, at the table's batch size.
 
     Attributes:
-        table: what was measured.
-        layers: what holds for the network's layers, in its order.
+        table: The latency table.
+        layers: The latencies of the network's layers, in the network's order.
     """
 
-    name: ClassVar[str] = "latency"
-    unit: ClassVar[str] = "ms"
-    is_monotone: ClassVar[bool] = False
+    name = title = "latency"
+    unit = "ms"
+    budget_units: ClassVar[Mapping[str, float]] = {"ms": 1, "us": 1e-3, "s": 1e3}
+    result_key = "latency_ms"  # the measured one
+    is_monotone = False
 
     def __init__(self, structure: Structure, table: LatencyTable) -> None:
-        """Look every layer of the network up.
+        """Look up every layer of the network.
 
         Raises:
-            TableError: one of them is not in the table, or the table says nothing of the network.
+            TableError: A layer is not in the table, or the table predicts no time for the network.
         """
         self.table = table
         self.layers = table.of_layers(structure)
         self._names = [layer.name for layer in structure.layers]
         self._terms = Terms(structure, self.layers, table.call_ms, table.conditions.batch)
-        # Every coefficient is zero or more, and layers are on either lattice: this is the least.
+        # A lower bound, as no coefficient is negative and every layer is in one of two classes.
         scale = min(table.correction.coefficients[:2])
         least = np.array([scale, scale, 0.0, *table.correction.coefficients[3:]])
         ends = (structure.dense_widths, (1,) * len(structure.dense_widths))
@@ -72,7 +61,7 @@ class LatencyCost(CostModel):
             raise TableError("the latency table predicts no time at all: measure another one.")
 
     def by_layer(self, widths: Widths) -> Mapping[str, float]:
-        """Return the latency of every layer, of what stands between them, and what is fixed."""
+        """Return the latency of every layer, of all other operators, and of the fixed part."""
         *of_layers, of_others, fixed = self.table.correction.coefficients
         *terms, others = self._terms.by_layer(widths)
         layers = np.array(of_layers) @ np.array(terms)
@@ -86,17 +75,22 @@ class LatencyCost(CostModel):
         """Return the latency of the whole network."""
         return float(self.table.correction.apply(self._terms.at(widths)))
 
-    def predict(self, widths: Widths) -> Prediction:
-        """Return the latency of the whole network with its uncertainty."""
-        ms, error = self.total(widths), self.table.correction.relative_error
-        return Prediction(ms, None if error is None else error * ms)
+    @classmethod
+    def shown(cls, value: float) -> str:
+        """Return a latency in milliseconds for people."""
+        return f"{value:.3f} ms"
+
+    @classmethod
+    def compared(cls, dense: float, pruned: float) -> str:
+        """Return for people how many times as fast the pruned network is."""
+        return f"{dense / pruned:.2f} times as fast"
 
 
 class Terms:
-    """The terms of the correction (`correction.TERMS`) for any widths of a network.
+    """The terms of the correction (`correction.TERMS`) for a network cut to any widths.
 
-    Both curves of every surface are written out over all lengths, one behind the other, so that a
-    network costs a few array operations.
+    The curves of all surfaces are tabulated over all lengths in one array each, so that the terms
+    of a network take a few array operations.
     """
 
     def __init__(
@@ -106,13 +100,20 @@ class Terms:
         call_ms: float,
         batch: int,
     ) -> None:
-        """Take the network, its layers' latencies in its order, and what a bare call takes."""
+        """Tabulate the latencies of all layers.
+
+        Args:
+            structure: The structure of the network.
+            layers: The latencies of the network's layers, in the network's order.
+            call_ms: The overhead of a call.
+            batch: The samples per run.
+        """
         specs = structure.layers
         dims = [(s.weight, s.in_dim) for s in specs] + [(s.weight, s.out_dim) for s in specs]
         self._lengths = Lengths(structure, dims)
-        self._lanes = _Lanes(layers)
+        self._alignment = _Alignment(layers)
         self._first = np.cumsum([0, *(len(one.surfaces) for one in layers)])[:-1]
-        # Only up to the network's own lengths: a table may be of far wider layers.
+        # Only up to the lengths of this network: the layers of a table may be far wider.
         full = np.rint(self._lengths.at(structure.dense_widths)).astype(int).reshape(2, -1).T
         surfaces = [
             (s, *ends) for one, ends in zip(layers, full, strict=True) for s in one.surfaces
@@ -121,41 +122,46 @@ class Terms:
             _Tables([s.inputs.at_all(inputs) / s.top_ms for s, inputs, _ in surfaces]),
             _Tables([s.outputs.at_all(outputs) for s, _, outputs in surfaces]),
         )
-        self._in_grid = (
-            _Tables([_places(s.grid_inputs, inputs) for s, inputs, _ in surfaces]),
-            _Tables([_places(s.grid_outputs, outputs) for s, _, outputs in surfaces]),
+        self._grid_position = (
+            _Tables([_grid_positions(s.grid_inputs, inputs) for s, inputs, _ in surfaces]),
+            _Tables([_grid_positions(s.grid_outputs, outputs) for s, _, outputs in surfaces]),
         )
         self._grid = _padded([surface.grid for surface, *_ in surfaces])
         self._calls = np.array([spec.calls for spec in specs], dtype=float)
         self._element_mb = np.array(
             [math.prod(s.kernel_size) * structure.itemsizes[s.weight] / MEGA for s in specs]
         )
-        self._traffic = Traffic(structure, batch)
+        self._traffic = MemoryTraffic(structure, batch)
         self._call_ms = call_ms
 
     def at(self, widths: Widths) -> Floats:
-        """Return all terms, (terms,)."""
+        """Return all terms of the whole network, (terms,)."""
         *by_layer, other = self.by_layer(widths)
-        aligned, odd, converted, weights = (part.sum() for part in by_layer)
-        return np.array([aligned, odd, converted, weights, other, 1.0])
+        aligned, misaligned, converted, weights = (part.sum() for part in by_layer)
+        return np.array([aligned, misaligned, converted, weights, other, 1.0])
 
     def by_layer(self, widths: Widths) -> tuple[Floats, Floats, Floats, Floats, float]:
-        """Return the terms that are sums over layers, each (layers,), and the traffic of others."""
+        """Return the terms of every layer, each (layers,), and the traffic of other operators."""
         lengths = self._lengths.at(widths)
         inputs, outputs = np.rint(lengths).astype(np.int64).reshape(2, -1)
-        odd = self._lanes.odd(inputs, outputs)
-        ms = self._layers_ms(inputs, outputs, odd)
+        misaligned = self._alignment.misaligned(inputs, outputs)
+        ms = self._layers_ms(inputs, outputs, misaligned)
         moved, other = self._traffic.at(widths)
-        return ms * ~odd, ms * odd, moved * odd, self._weights_mb(lengths), other
+        weights = self._weights_mb(lengths)
+        return ms * ~misaligned, ms * misaligned, moved * misaligned, weights, other
 
-    def _layers_ms(self, inputs: Integers, outputs: Integers, odd: npt.NDArray[np.bool_]) -> Floats:
-        rows = self._first + odd
+    def _layers_ms(self, inputs: Integers, outputs: Integers, misaligned: Booleans) -> Floats:
+        rows = self._first + misaligned
         points = np.vstack(
-            [rows, self._in_grid[0].at(rows, inputs), self._in_grid[1].at(rows, outputs)]
+            [
+                rows,
+                self._grid_position[0].at(rows, inputs),
+                self._grid_position[1].at(rows, outputs),
+            ]
         )
-        interplay = map_coordinates(self._grid, points, order=1, mode="nearest", prefilter=False)
+        departure = map_coordinates(self._grid, points, order=1, mode="nearest", prefilter=False)
         curves = self._curves[0].at(rows, inputs) * self._curves[1].at(rows, outputs)
-        alone = curves * interplay
+        alone = curves * departure
         latencies: Floats = np.maximum(alone - self._call_ms, LEAST_OWN * alone) * self._calls
         return latencies
 
@@ -165,22 +171,22 @@ class Terms:
         return sizes
 
 
-class _Lanes:
-    """Which layers are odd at some lengths of their weights."""
+class _Alignment:
+    """Tells which layers are misaligned at some lengths of their weights."""
 
     def __init__(self, layers: Sequence[LayerLatency]) -> None:
         self._alignment = np.array([one.alignment for one in layers], dtype=np.int64)
         self._by_group = np.array([one.dense.groups > 1 for one in layers], dtype=bool)
         self._unit = np.array([one.dense.outputs_at_once for one in layers], dtype=np.int64)
 
-    def odd(self, inputs: Integers, outputs: Integers) -> npt.NDArray[np.bool_]:
-        lanes = np.where(self._by_group, outputs // self._unit, inputs)
-        found: npt.NDArray[np.bool_] = lanes % self._alignment > 0
+    def misaligned(self, inputs: Integers, outputs: Integers) -> Booleans:
+        aligned_channels = np.where(self._by_group, outputs // self._unit, inputs)
+        found: Booleans = aligned_channels % self._alignment > 0
         return found
 
 
 class _Tables:
-    """Tables over lengths, one behind the other: all are looked up at once."""
+    """Tables over lengths in one array, so that all layers are looked up at once."""
 
     def __init__(self, tables: Sequence[Floats]) -> None:
         self._starts = np.cumsum([0, *map(len, tables)])[:-1].astype(np.int64)
@@ -191,13 +197,13 @@ class _Tables:
         return found
 
 
-def _places(grid: Sequence[int], full: int) -> Floats:
-    """Return where every length from 0 lies among the grid's, in fractions of places."""
+def _grid_positions(grid: Sequence[int], full: int) -> Floats:
+    """Return the fractional position in a grid of every length from 0 to `full`, (full + 1,)."""
     return np.interp(np.arange(full + 1), grid, np.arange(len(grid)))
 
 
 def _padded(grids: Sequence[Floats]) -> Floats:
-    """Return all grids in one array, filled up with their edges."""
+    """Return all grids in one array, padded with their edge values."""
     rows, columns = (max((g.shape[d] for g in grids), default=1) for d in (0, 1))
     if not grids:
         return np.ones((1, 1, 1))

@@ -1,4 +1,4 @@
-"""Which channel multiples a device favours."""
+"""The multiple to which a device lets widths be rounded up at almost no cost."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import numpy as np
 from autoprune.core.arrays import Floats
 from autoprune.cost.latency.curves import LayerLatency
 
-STEPS = (1, 2, 4, 8, 16, 32, 64)
-# Larger multiples may cost that share of the latency more than the best ones, on average.
+MULTIPLES = (1, 2, 4, 8, 16, 32, 64)
+# A larger multiple may cost this share of the latency more than the best one, on average.
 FREE = 0.02
 
 
-def favoured_step(layers: Sequence[LayerLatency]) -> int:
-    """Return the largest multiple to which widths can be rounded up for next to nothing.
+def preferred_multiple(layers: Sequence[LayerLatency]) -> int:
+    """Return the largest multiple to which widths can be rounded up at almost no cost.
 
-    On a staircase the channels up to the edge are free; on a slope none are; where odd widths are
-    slow, rounding up makes a layer quicker. Layers count by their dense latency.
+    On a staircase the channels up to the next edge are free; on a slope none are; where misaligned
+    widths are slow, rounding up makes a layer faster. Layers are weighted by their dense latency.
     """
     curves = [
         (ms, layer.dense_ms)
@@ -30,15 +30,15 @@ def favoured_step(layers: Sequence[LayerLatency]) -> int:
         return 1
     weights = [weight for _, weight in curves]
     costs = {
-        step: np.average([_rounding_up(ms, step) for ms, _ in curves], weights=weights)
-        for step in STEPS
+        multiple: np.average([_rounding_up(ms, multiple) for ms, _ in curves], weights=weights)
+        for multiple in MULTIPLES
     }
     least = min(costs.values())
-    return max(step for step, cost in costs.items() if cost <= least + FREE)
+    return max(multiple for multiple, cost in costs.items() if cost <= least + FREE)
 
 
-def _rounding_up(ms: Floats, step: int) -> float:
+def _rounding_up(ms: Floats, multiple: int) -> float:
     """Return the mean share by which latency rises if every width is rounded up."""
     widths = np.arange(1, len(ms) + 1)
-    rounded = np.minimum(-(-widths // step) * step, len(ms))
+    rounded = np.minimum(-(-widths // multiple) * multiple, len(ms))
     return float(np.mean(ms[rounded - 1] / ms - 1))

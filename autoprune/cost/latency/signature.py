@@ -1,4 +1,4 @@
-"""What a device sees of a layer: the operator with its sizes, without the network around it."""
+"""The signature of a layer: its operator and sizes, which are all that a device sees of it."""
 
 from __future__ import annotations
 
@@ -7,23 +7,28 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from autoprune.core.untrusted import count, each, extent, fields, text
-from autoprune.cost.latency.alignment import Axis, Lattice
+from autoprune.cost.latency.alignment import AlignmentClass, Axis
 from autoprune.structure.groups import LayerSpec, Structure
 
-# Elements of a weight that may be in memory beside any others.
+# A weight of so few elements can stay in memory beside any other layer.
 LIGHT = 5_000_000
 
 
 @dataclass(frozen=True, order=True)
 class Signature:
-    """One layer; equal signatures take equal time, wherever they stand. It always has a bias.
+    """A layer with a bias; layers of equal signatures take equal time, wherever they stand.
 
     Attributes:
-        operator: in ATen: conv1d, conv2d, conv3d, conv_transpose1d, …, linear.
-        channels_in, channels_out: or features of a linear layer.
-        kernel, stride, padding, dilation: as in `torch.nn.Conv2d`; empty for a linear layer.
-        groups: convolution groups.
-        spatial: size of the input behind its channels; the tokens before a linear layer's features.
+        operator: The name in ATen: "conv1d", "conv2d", "conv3d", "conv_transpose1d", …, "linear".
+        channels_in: The input channels, or the input features of a linear layer.
+        channels_out: The output channels, or the output features of a linear layer.
+        kernel: The kernel size; empty for a linear layer, as are the next three.
+        stride: The stride, as in `torch.nn.Conv2d`.
+        padding: The padding on each side.
+        dilation: The dilation.
+        groups: The number of convolution groups.
+        spatial: The size of the input after the channels; for a linear layer the dimensions
+            between the batch and the features.
     """
 
     operator: str
@@ -55,38 +60,38 @@ class Signature:
 
     @property
     def is_transposed(self) -> bool:
-        """Whether the weight is (in, out, …)."""
+        """Whether the weight has the shape (in, out, …)."""
         return self.operator.startswith("conv_transpose")
 
     @property
     def weight_shape(self) -> tuple[int, ...]:
-        """Shape of the weight."""
+        """The shape of the weight."""
         lengths = (self.channels_out, self.inputs)
         return (*(lengths[::-1] if self.is_transposed else lengths), *self.kernel)
 
     @property
     def inputs(self) -> int:
-        """Inputs that each output reads: the length of the weight's input dimension."""
+        """The inputs that each output reads: the length of the weight's input dimension."""
         return self.channels_in // self.groups
 
     @property
     def outputs_at_once(self) -> int:
-        """Outputs that only go together: those of one group of a grouped convolution."""
+        """The outputs that can only be removed together: those of one group of the convolution."""
         return self.channels_out // self.groups if self.groups > 1 else 1
 
     @property
-    def lanes(self) -> int:
-        """What quick paths are counted by: the inputs, or the groups of a grouped convolution."""
+    def aligned_channels(self) -> int:
+        """What alignment depends on: the inputs, or the groups of a grouped convolution."""
         return self.inputs if self.groups == 1 else self.groups
 
-    def input_axis(self, lattice: Lattice) -> Axis:
-        """Return the lengths of the weight's input dimension whose lanes lie on a lattice."""
-        return Axis(self.inputs, lattice=lattice if self.groups == 1 else Lattice())
+    def input_axis(self, own: AlignmentClass) -> Axis:
+        """Return the lengths of the weight's input dimension in an alignment class."""
+        return Axis(self.inputs, alignment_class=own if self.groups == 1 else AlignmentClass())
 
-    def output_axis(self, lattice: Lattice) -> Axis:
-        """Return the lengths of the weight's output dimension whose lanes lie on a lattice."""
+    def output_axis(self, own: AlignmentClass) -> Axis:
+        """Return the lengths of the weight's output dimension in an alignment class."""
         unit = self.outputs_at_once
-        return Axis(self.channels_out, unit, Lattice() if self.groups == 1 else lattice)
+        return Axis(self.channels_out, unit, AlignmentClass() if self.groups == 1 else own)
 
     def input_shape(self, batch: int) -> tuple[int, ...]:
         """Return the shape of the layer's input."""
@@ -95,7 +100,7 @@ class Signature:
         return (batch, *self.spatial, self.channels_in)
 
     def cut_to(self, inputs: int, outputs: int) -> Signature:
-        """Return the signature with other lengths of the weight.
+        """Return the signature with other lengths of the weight's first two dimensions.
 
         A grouped convolution loses whole groups, so that its `inputs` stay.
         """
@@ -105,7 +110,7 @@ class Signature:
         return replace(self, channels_in=groups * self.inputs, channels_out=outputs, groups=groups)
 
     def is_like(self, other: Signature) -> bool:
-        """Whether the two differ at most in how many channels there are."""
+        """Return whether two layers differ at most in their numbers of channels."""
         bare = [replace(one, channels_in=0, channels_out=0, groups=1) for one in (self, other)]
         return bare[0] == bare[1] and self._group_shape == other._group_shape
 
@@ -115,17 +120,17 @@ class Signature:
 
     @property
     def weight_count(self) -> int:
-        """Elements of the weight."""
+        """The number of elements of the weight."""
         return math.prod(self.weight_shape)
 
     @property
     def is_light(self) -> bool:
-        """Whether its weight takes little of the memory that layers take which are run in turn."""
+        """Whether the weight can stay in memory while other layers are measured in turn."""
         return self.weight_count <= LIGHT
 
     @property
     def work(self) -> int:
-        """Multiply-accumulates on one sample, but for padding and stride."""
+        """The multiply-accumulates for one sample, ignoring padding and stride."""
         return self.weight_count * math.prod(self.spatial)
 
     def __str__(self) -> str:
@@ -145,10 +150,10 @@ class Signature:
 
     @classmethod
     def from_json(cls, data: Any) -> Signature:
-        """Inverse of `to_json`.
+        """Read what `to_json` returns.
 
         Raises:
-            ValueError: it is no layer's.
+            ValueError: The data do not describe a layer.
         """
         lengths, counts = each(extent), each(count)
         signature = cls(
@@ -173,16 +178,17 @@ class Signature:
 
 
 BARE = Signature("linear", 1, 1, (), (), (), (), 1, ())
-"""A layer that computes next to nothing: what it takes is the call."""
+"""A layer that computes almost nothing, so that its latency is the overhead of a call."""
 
 
 @dataclass(frozen=True)
 class Family:
-    """A layer of a network in all its widths.
+    """A layer at all widths that it can be cut to.
 
     Attributes:
-        dense: its signature in the dense network.
-        inputs_vary, outputs_vary: whether these lengths of its weight can shrink.
+        dense: The signature in the dense network.
+        inputs_vary: Whether the inputs can be cut.
+        outputs_vary: Whether the outputs can be cut.
     """
 
     dense: Signature
@@ -190,30 +196,30 @@ class Family:
     outputs_vary: bool
 
     @property
-    def lanes_vary(self) -> bool:
-        """Whether its lanes can become fewer."""
+    def alignment_varies(self) -> bool:
+        """Whether the number of aligned channels can be cut."""
         return self.inputs_vary if self.dense.groups == 1 else self.outputs_vary
 
     @property
     def kind(self) -> tuple[str, bool, bool]:
-        """What libraries choose their paths by: the operator, pointwise or not, grouped or not."""
+        """What libraries choose a kernel by: operator, pointwise or not, grouped or not."""
         dense = self.dense
         return dense.operator, all(size == 1 for size in dense.kernel), dense.groups > 1
 
-    def may_align_to(self, step: int) -> bool:
-        """Whether it has widths at two multiples of a number, and others."""
-        return self.lanes_vary and self.dense.lanes >= 2 * step
+    def may_align_to(self, multiple: int) -> bool:
+        """Return whether the layer has widths at two multiples of a number, and between them."""
+        return self.alignment_varies and self.dense.aligned_channels >= 2 * multiple
 
-    def with_lanes(self, lanes: int) -> Signature:
-        """Return the layer with so many lanes, and all else whole."""
+    def with_aligned_channels(self, count: int) -> Signature:
+        """Return the dense layer with another number of aligned channels."""
         dense = self.dense
         if dense.groups == 1:
-            return dense.cut_to(lanes, dense.channels_out)
-        return dense.cut_to(dense.inputs, lanes * dense.outputs_at_once)
+            return dense.cut_to(count, dense.channels_out)
+        return dense.cut_to(dense.inputs, count * dense.outputs_at_once)
 
 
 def families(structure: Structure) -> list[Family]:
-    """Return the distinct layers of a network, in its order, each with all that can vary in it."""
+    """Return the distinct layers of a network, in order, each with the widths that can be cut."""
     dims = {(s.tensor, s.dim) for group in structure.groups for s in group.slices}
     found: dict[Signature, Family] = {}
     for layer in structure.layers:

@@ -1,9 +1,8 @@
-"""The latency table of one device: a readable file, and the layers in it."""
+"""The latency table of one device: measured layers and the correction, in a readable file."""
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +16,7 @@ from autoprune.cost.latency.signature import Family, Signature, families
 from autoprune.errors import TableError, first_line, shown
 from autoprune.structure.groups import Structure
 
-# Usual errors of predictions above this are called rough.
+# Predictions with a larger relative error are called rough.
 ROUGH = 0.15
 FORMAT, VERSION = "autoprune latency table", 2
 
@@ -27,12 +26,12 @@ class Origin:
     """Where and when a table was measured.
 
     Attributes:
-        device: name of the processor.
-        versions: of the libraries that it was measured with.
-        date: in ISO 8601.
-        noisy: measurements whose spread exceeds what was measured.
-        measurements: of layers.
-        seconds: that measuring took.
+        device: The name of the processor.
+        versions: The versions of the libraries in use, by name.
+        date: The date and time in ISO 8601.
+        noisy: The number of measurements whose spread exceeds their median.
+        measurements: The number of measurements of layers.
+        seconds: The time that measuring took.
     """
 
     device: str
@@ -44,10 +43,10 @@ class Origin:
 
     @classmethod
     def from_json(cls, data: Any) -> Origin:
-        """Inverse of `vars`.
+        """Read what `vars` returns.
 
         Raises:
-            ValueError: it is damaged.
+            ValueError: The data are damaged.
         """
         return cls(
             **fields(
@@ -68,14 +67,14 @@ def _versions(data: Any) -> dict[str, str]:
 
 @dataclass(frozen=True, eq=False)
 class LatencyTable:
-    """Measured latencies of layers, for predictions of whole networks.
+    """Measured latencies of layers, from which whole networks are predicted.
 
     Attributes:
-        conditions: under which all of it was measured.
-        origin: where and when.
-        call_ms: what a call takes that computes next to nothing; layers contain it.
-        layers: measured.
-        correction: from sums of layers to networks.
+        conditions: The conditions of all measurements.
+        origin: Where and when they were made.
+        call_ms: The overhead of a call, which the latencies of layers include.
+        layers: The measured layers.
+        correction: The correction from sums of layers to whole networks.
     """
 
     conditions: Conditions
@@ -85,19 +84,19 @@ class LatencyTable:
     correction: Correction = field(repr=False)
 
     def of_layers(self, structure: Structure) -> list[LayerLatency]:
-        """Return the latencies that hold for every layer of a network, in its order.
+        """Return the latencies of every layer of a network, in the network's order.
 
         Raises:
-            TableError: one of them was not measured.
+            TableError: A layer was not measured.
         """
         found = {family.dense: self.find(family) for family in families(structure)}
         return [found[Signature.of(layer, structure)] for layer in structure.layers]
 
     def find(self, family: Family) -> LayerLatency:
-        """Return the latencies that hold for a layer: its own, or of a wider one of its kind.
+        """Return the latencies of a layer: its own, or those of a wider layer of its kind.
 
         Raises:
-            TableError: it was not measured, or not along a width that can shrink.
+            TableError: The layer was not measured, or not along a width that can be cut.
         """
         wide = [one for one in self.layers if one.covers(family)]
         if not wide:
@@ -109,10 +108,10 @@ class LatencyTable:
         return min(wide, key=lambda one: one.dense.weight_count)
 
     def check(self, *, batch: int, dtype: str) -> None:
-        """Refuse predictions under conditions that it was not measured under.
+        """Refuse to predict under conditions other than those of the measurements.
 
         Raises:
-            TableError: another batch size or data type.
+            TableError: The batch size or the data type differs.
         """
         own = self.conditions
         if own.batch != batch:
@@ -128,12 +127,14 @@ class LatencyTable:
 
     @property
     def about(self) -> str:
-        """What it was measured on, in words."""
+        """The backend, device and threads in words."""
         own = self.conditions
         return measured_on(own.backend, self.origin.device, own.threads)
 
     def save(self, path: Path) -> None:
-        """Write the table; a file that is there is replaced in one step."""
+        """Write the table; an existing file is replaced in one step."""
+        from autoprune.core.files import write_whole  # brings PyTorch, which budgets must not
+
         data = {
             "format": FORMAT,
             "version": VERSION,
@@ -145,16 +146,15 @@ class LatencyTable:
         head = json.dumps(data, indent=1, ensure_ascii=False).removesuffix("\n}")
         rows = ",\n".join(f"  {json.dumps(one.to_json())}" for one in self.layers)
         path.parent.mkdir(parents=True, exist_ok=True)
-        new = path.with_name(f"{path.name}.new")
-        new.write_text(f'{head},\n "layers": [\n{rows}\n ]\n}}\n', encoding="utf-8")
-        os.replace(new, path)
+        whole = f'{head},\n "layers": [\n{rows}\n ]\n}}\n'
+        write_whole(path, lambda draft: draft.write_text(whole, encoding="utf-8"))
 
     @classmethod
     def load(cls, path: Path) -> LatencyTable:
         """Read a table written by `save`.
 
         Raises:
-            TableError: there is none, or it is truncated, altered, empty or of another version.
+            TableError: The file is missing, truncated, altered, empty or of another version.
         """
         try:
             data = read_json(path)
@@ -163,7 +163,9 @@ class LatencyTable:
                 f"cannot read latency table {str(path)!r}: {first_line(error)}."
             ) from error
         if not isinstance(data, dict) or data.get("format") != FORMAT:
-            raise TableError(f"{str(path)!r} is no latency table: make one with autoprune profile.")
+            raise TableError(
+                f"{str(path)!r} is not a latency table: make one with autoprune profile."
+            )
         if data.get("version") != VERSION:
             raise TableError(
                 f"latency table {str(path)!r} has format version "
@@ -193,24 +195,24 @@ class LatencyTable:
 
 
 def describe_noise(origin: Origin) -> str | None:
-    """Return what is to be said of a table that was measured on a restless machine, if any."""
+    """Return a warning about a table that was measured on a busy machine, or None."""
     if not origin.noisy:
         return None
     return (
-        f"{origin.noisy} of {origin.measurements} measurements spread by more than what they "
-        "measure: predictions are rough; measure again on a quieter machine."
+        f"{origin.noisy} of {origin.measurements} measurements have a spread above their "
+        "median: predictions are rough; measure again on a quieter machine."
     )
 
 
 def describe_error(table: LatencyTable) -> str | None:
-    """Return what is to be said of a table that predicts whole networks badly, if any."""
+    """Return a warning about a table that predicts whole networks poorly, or None."""
     correction = table.correction
     usual, largest = correction.relative_error or 0.0, correction.largest_error or 0.0
     if usual <= ROUGH:
         return None
     told = (
-        f"latency is predicted to {usual:.0%} only, at worst {largest:.0%}: believe what is "
-        "measured of the winner, not the predictions"
+        f"latency is predicted to {usual:.0%} only, at worst {largest:.0%}: trust the "
+        "measured latency of the winner, not the predictions"
     )
     if (table.conditions.threads or 1) == 1:
         return told

@@ -1,9 +1,10 @@
-"""A network that begins like a base network starts in the middle of its forward pass.
+"""Forward passes that skip the operators a network shares with a base network.
 
-Python code of the network runs in full, but operators before some point are looked up in the base's
-`script` instead of being computed: the code is shown stand-ins. `advance` carries the tensors that
-are alive at that point, `resume` goes on from them. An operator is skipped only if it is the one in
-the script: the same function of the same sources and constants.
+The Python code of the network runs in full, but operators before a boundary are looked up in the
+base's `script` instead of being computed, and the code receives stand-ins for their results.
+`advance` computes the tensors that are alive at the boundary, `resume` continues from them. An
+operator is skipped only if it is the one in the script: the same function with the same sources and
+constants.
 """
 
 from __future__ import annotations
@@ -31,11 +32,11 @@ from autoprune.structure.inputs import Inputs, run
 from autoprune.structure.tracing.operators import whole_operators
 
 Values: TypeAlias = Mapping[Made, Tensor]
-"""Tensors alive at some operator: made before it, read by it or later."""
+"""Tensors alive at an operator: made before it, and read by it or by a later one."""
 
 
 class _Replay(TorchDispatchMode):
-    """Follows a script: operators before a start are looked up, the rest is up to subclasses."""
+    """Follows a script: looks up operators before the start; subclasses handle the others."""
 
     def __init__(
         self, script: Script, start: int, values: Values, given: Mapping[int, Given]
@@ -51,7 +52,7 @@ class _Replay(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        """Look one operator up, or compute it."""
+        """Look up one operator, or compute it."""
         self._number += 1
         kwargs = dict(kwargs or {})
         if self._number < self._start:
@@ -60,7 +61,7 @@ class _Replay(TorchDispatchMode):
 
     @abstractmethod
     def compute(self, number: int, func: Any, args: Any, kwargs: Any) -> Any:
-        """Run one operator from the start on."""
+        """Run one operator at or after the start."""
 
     def _look_up(self, func: Any, args: Any, kwargs: Any) -> Any:
         if self._number >= len(self._script.steps):
@@ -73,7 +74,7 @@ class _Replay(TorchDispatchMode):
         return tree_unflatten(found, step.form)
 
     def real(self, tree: Any) -> Any:
-        """Return the same with tensors for stand-ins."""
+        """Replace stand-ins by their tensors."""
         return tree_map_only(StandIn, self._value, tree)
 
     def _value(self, leaf: StandIn) -> Tensor:
@@ -83,17 +84,17 @@ class _Replay(TorchDispatchMode):
         return value
 
     def leave(self, reason: str) -> NotReplayable:
-        """Remember that the script was left: Python code may swallow the exception."""
+        """Record that the script was left, because Python code may swallow the exception."""
         self.lost = True
         return NotReplayable(reason)
 
 
 class _Reached(BaseException):
-    """Ends a forward pass of which nothing more is wanted; no `except Exception` takes it."""
+    """Ends a forward pass at the boundary; `except Exception` in the network misses it."""
 
 
 class _Advance(_Replay):
-    """Computes the operators up to a stop, holding what is still to be read."""
+    """Computes the operators up to a stop and keeps the tensors that are still to be read."""
 
     def __init__(
         self, script: Script, start: int, stop: int, values: Values, given: Mapping[int, Given]
@@ -102,7 +103,7 @@ class _Advance(_Replay):
         self._stop = stop
 
     def compute(self, number: int, func: Any, args: Any, kwargs: Any) -> Any:
-        """Run one operator and show Python code stand-ins all the same."""
+        """Run one operator; Python code still receives stand-ins."""
         if number == self._stop:
             raise _Reached
         shown = self._look_up(func, args, kwargs)
@@ -116,7 +117,7 @@ class _Advance(_Replay):
 
 
 class _Resume(_Replay):
-    """Computes every operator from the start on, leaving the values that it began from whole."""
+    """Computes every operator from the start on without changing the given values."""
 
     def __init__(
         self, script: Script, start: int, values: Values, given: Mapping[int, Given]
@@ -136,7 +137,7 @@ class _Resume(_Replay):
 
 
 def _copies(values: Values, wanted: set[Made]) -> dict[Made, Tensor]:
-    """Return copies of some tensors; those that share memory share that of their copies."""
+    """Copy tensors; copies share memory as the originals do."""
     memory: dict[int, Any] = {}
     copies = {}
     for made in wanted & values.keys():
@@ -152,15 +153,15 @@ def _copies(values: Values, wanted: set[Made]) -> dict[Made, Tensor]:
 def advance(
     base: nn.Module, inputs: Inputs, script: Script, start: int, stop: int, values: Values
 ) -> Values:
-    """Return what is alive at `stop`, given what is alive at `start`.
+    """Compute the tensors alive at `stop` from those alive at `start`.
 
     Args:
         base: the network that was recorded.
-        inputs: of the shape that was recorded.
-        script: of the base.
+        inputs: inputs of the shapes that were recorded.
+        script: script of the base.
         start: number of an operator; 0 with no values is the beginning.
-        stop: number of a later one, at most `Script.first_change`.
-        values: alive at `start`; they are used up.
+        stop: number of a later operator, at most `Script.first_change`.
+        values: tensors alive at `start`; they may be overwritten.
 
     Raises:
         NotReplayable: the network left the script.
@@ -172,14 +173,14 @@ def advance(
 
 
 def resume(model: nn.Module, inputs: Inputs, script: Script, start: int, values: Values) -> Any:
-    """Return what a network returns, computing operators from `start` on.
+    """Run a network from operator `start` on and return its output.
 
     Args:
-        model: a network of which the script's operators before `start` are the same.
-        inputs: of the shape that was recorded.
-        script: of the base.
-        start: at most `Script.first_change`.
-        values: alive at `start`; they stay as they are.
+        model: a network whose operators before `start` are those of the script.
+        inputs: inputs of the shapes that were recorded.
+        script: script of the base.
+        start: number of an operator, at most `Script.first_change`.
+        values: tensors alive at `start`; they are not changed.
 
     Raises:
         NotReplayable: the network left the script.

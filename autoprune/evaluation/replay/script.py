@@ -1,8 +1,8 @@
-"""A forward pass written down as a script of operators, for `replay` to start in the middle of.
+"""Recording of a forward pass as a script of operators, whose first ones `replay` can skip.
 
-The network's Python code runs on stand-ins, tensors of the right shape without data, so that
-nothing of what was computed can slip into it unseen. Operators are taken whole, as the network
-calls them, and not apart: every number then comes from the kernel of a plain forward pass.
+The network's Python code runs on stand-ins, tensors of the right shape without data, so that no
+computed value can influence it unnoticed. Operators are recorded as the network calls them, without
+decomposition: every value then comes from the same kernel as in a plain forward pass.
 """
 
 from __future__ import annotations
@@ -38,18 +38,18 @@ class Given(NamedTuple):
     name: str
 
 
-# The source of a tensor that comes from nowhere known, and the memory of what no operator made.
+# The source of a tensor of unknown origin, and the memory of tensors that no operator made.
 UNKNOWN = Given("?")
 OUTSIDE = -1
 
 
 class StandIn(Tensor):
-    """What the network's Python code sees instead of an operator's result: no data, no arithmetic.
+    """Stands for an operator's result in the network's Python code: it has no data.
 
     Attributes:
-        source: which result it is.
+        source: the operator result that it stands for.
         memory: number of the memory that it shares with its views.
-        value: the result itself, only while the script is written.
+        value: the result itself, only during recording.
     """
 
     source: Made
@@ -59,7 +59,7 @@ class StandIn(Tensor):
 
     @staticmethod
     def __new__(cls, like: Tensor, source: Made, memory: int, value: Tensor | None) -> StandIn:
-        """Make one that looks like a given tensor."""
+        """Make a stand-in with the shape, layout, type and device of a tensor."""
         made: StandIn = torch.Tensor._make_wrapper_subclass(
             cls,
             like.shape,
@@ -73,7 +73,7 @@ class StandIn(Tensor):
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, *_: Any) -> Any:
-        """Refuse whatever would read it outside of a replay."""
+        """Refuse to be read outside of a replay."""
         raise NotReplayable(f"{func} reads a tensor that was not computed")
 
 
@@ -83,13 +83,13 @@ class Step:
 
     Attributes:
         func: the operator.
-        call: its arguments, positional and by keyword, a `Made` or `Given` for every tensor.
-        leaves: the same, flat.
-        results: its results, flat: a stand-in, or the place among `leaves` of the argument that is
-            returned (after work in place, or as it is).
-        form: of the results.
+        call: its positional and keyword arguments, with a `Made` or `Given` for every tensor.
+        leaves: the same arguments, flattened.
+        results: its flattened results: a stand-in, or the index in `leaves` of the argument that
+            it returns (possibly changed in place).
+        form: tree structure of the results.
         writes: numbers of the memory that it writes to.
-        repeatable: whether it gives the same from the same arguments, all of which are known.
+        repeatable: whether all arguments are known and equal arguments give equal results.
     """
 
     func: Any
@@ -105,7 +105,7 @@ class Step:
         return (leaf for leaf in self.leaves if isinstance(leaf, kind))
 
     def is_called(self, func: Any, call: Any, given: Mapping[int, Given]) -> bool:
-        """Say whether a call of an operator is this one."""
+        """Say whether an operator call is this step."""
         return func is self.func and _is_same(call, self.call, given)
 
 
@@ -122,10 +122,10 @@ def _is_same(found: Any, written: Any, given: Mapping[int, Given]) -> bool:
 
 
 class Script:
-    """The operators of one network on inputs of one shape, in their order."""
+    """The operators of a forward pass of one network on inputs of fixed shapes, in order."""
 
     def __init__(self, steps: Sequence[Step], outputs: Any, memory: Sequence[int]) -> None:
-        """Take the steps, what the network returned, and the bytes of every memory."""
+        """Take the steps, the network's output, and the size of every memory in bytes."""
         self.steps = steps
         self._memory = memory
         self._stand_ins = [r for s in steps for r in s.results if isinstance(r, StandIn)]
@@ -134,11 +134,11 @@ class Script:
         self._last_read |= dict.fromkeys((leaf.source for leaf in returned), len(steps))
 
     def first_change(self, base: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> int:
-        """Return the number of the first operator that is not the same in both networks.
+        """Return the number of the first operator that differs between two networks.
 
         Args:
-            base: parameters and buffers of the network that was recorded, by name.
-            other: of another network.
+            base: parameters and buffers of the recorded network, by name.
+            other: parameters and buffers of another network, by name.
         """
         equal = set[str]()
         for number, step in enumerate(self.steps):
@@ -149,16 +149,16 @@ class Script:
         return len(self.steps)
 
     def is_alive(self, made: Made, number: int) -> bool:
-        """Say whether a result is made before an operator and read by it or later."""
+        """Say whether a result is made before an operator, and read by it or by a later one."""
         return made.number < number <= self._last_read.get(made, -1)
 
     def live_bytes(self, number: int) -> int:
-        """Return the memory that the tensors alive at an operator take."""
+        """Return the size of the tensors alive at an operator, in bytes."""
         live = {s.memory for s in self._stand_ins if self.is_alive(s.source, number)}
         return sum(self._memory[number] for number in live - {OUTSIDE})
 
     def overwritten(self, number: int) -> set[Made]:
-        """Return the results whose memory some operator writes to, from the given one on."""
+        """Return the results whose memory is written by the given operator or a later one."""
         written = frozenset[int]().union(*(step.writes for step in self.steps[number:]))
         return {s.source for s in self._stand_ins if s.memory in written}
 
@@ -170,7 +170,7 @@ def _equal(a: Tensor, b: Tensor | None) -> bool:
 
 
 def given_sources(model: nn.Module, inputs: Inputs) -> dict[int, Given]:
-    """Return the sources of all tensors that no operator makes, by `id`."""
+    """Return the sources of parameters, buffers and inputs, by the `id` of the tensor."""
     named = {f"input {i}": leaf for i, leaf in enumerate(tree_leaves(inputs))}
     named |= named_tensors(model)
     return {id(tensor): Given(name) for name, tensor in named.items()}
@@ -189,7 +189,7 @@ def written_tensors(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -
 
 
 class _Recorder(TorchDispatchMode):
-    """Computes everything, shows Python code nothing but stand-ins, and writes steps."""
+    """Runs a forward pass on stand-ins, computes the operators, and records them as steps."""
 
     def __init__(self, given: Mapping[int, Given]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -200,7 +200,7 @@ class _Recorder(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        """Compute one operator."""
+        """Compute and record one operator."""
         kwargs = dict(kwargs or {})
         leaves, spec = tree_flatten((args, kwargs))
         signature = [source_of(leaf, self._given) for leaf in leaves]
@@ -225,7 +225,7 @@ class _Recorder(TorchDispatchMode):
     def _results(
         self, found: Sequence[Any], leaves: Sequence[Any], real: Sequence[Any]
     ) -> tuple[list[Any], list[StandIn | int]]:
-        """Return what Python code is shown, and what the script keeps of it."""
+        """Return the results as Python code receives them, and as the script stores them."""
         shown: list[Any] = []
         results: list[StandIn | int] = []
         for place, value in enumerate(found):
@@ -245,7 +245,7 @@ class _Recorder(TorchDispatchMode):
         return shown, results
 
     def _memory_number(self, value: Tensor, leaves: Sequence[Any], real: Sequence[Any]) -> int:
-        """Return that of the argument that a result is a view of, or a new one."""
+        """Return the memory number of the argument of which a result is a view, or a new number."""
         for leaf, own in zip(leaves, real, strict=True):
             if isinstance(own, Tensor) and memory_of(own) == memory_of(value):
                 return leaf.memory if isinstance(leaf, StandIn) else OUTSIDE
@@ -254,12 +254,12 @@ class _Recorder(TorchDispatchMode):
 
 
 def memory_of(tensor: Tensor) -> int:
-    """Return where the memory begins that a tensor shares with its views."""
+    """Return the address of the memory that a tensor shares with its views."""
     return tensor.untyped_storage().data_ptr()
 
 
 def _is_random(func: Any, args: Any, kwargs: Any, found: Sequence[Any]) -> bool:
-    """Say whether an operator draws random numbers: those that may are asked a second time."""
+    """Say whether an operator draws random numbers; if it might, it is run a second time."""
     if torch.Tag.nondeterministic_seeded not in func.tags:
         return False
     if func._schema.is_mutable:
@@ -269,20 +269,20 @@ def _is_random(func: Any, args: Any, kwargs: Any, found: Sequence[Any]) -> bool:
 
 
 def source_of(leaf: Any, given: Mapping[int, Given]) -> Any:
-    """Return the source of an argument that is a tensor, any other argument as it is."""
+    """Return the source of a tensor argument, or any other argument as it is."""
     if isinstance(leaf, StandIn):
         return leaf.source
     return given.get(id(leaf), UNKNOWN) if isinstance(leaf, Tensor) else leaf
 
 
 def record(model: nn.Module, inputs: Inputs) -> Script:
-    """Run a network once and return its script.
+    """Run a network and record its script.
 
     Raises:
-        NotReplayable: it cannot have one.
+        NotReplayable: its forward pass cannot be recorded.
     """
     with torch.no_grad():
-        # What it keeps outside of itself, as a table in a cache, must not be made of stand-ins.
+        # Values that it caches outside of itself, such as tables, must not be made of stand-ins.
         run(replica(model), inputs)
     recorder = _Recorder(given_sources(model, inputs))
     with whole_operators(), recorder:

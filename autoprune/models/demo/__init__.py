@@ -1,4 +1,4 @@
-"""A small trained network for a first try without a model or data of one's own."""
+"""A small trained network, to try autoprune without a model or data."""
 
 from autoprune.models.demo.network import DigitsCNN, digits_cnn, load_demo
 

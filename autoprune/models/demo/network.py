@@ -1,4 +1,4 @@
-"""The demo's network: a convolutional classifier of 8x8 digits, larger than the task needs."""
+"""The demo network: a convolutional classifier of 8x8 digits, larger than the task needs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ WEIGHTS = Path(__file__).with_name("digits_cnn.safetensors")
 
 
 class ConvBlock(nn.Sequential):
-    """Convolution, batch normalisation, ReLU; keeps height and width at stride 1."""
+    """Convolution, batch normalisation and ReLU; stride 1 keeps height and width."""
 
     def __init__(
         self, inputs: int, outputs: int, kernel: int = 3, stride: int = 1, groups: int = 1
@@ -24,7 +24,7 @@ class ConvBlock(nn.Sequential):
 
 
 class ResidualBlock(nn.Module):
-    """x plus two 3x3 convolution blocks."""
+    """A residual block: x plus two 3x3 convolution blocks applied to x."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ class ResidualBlock(nn.Module):
         self.conv2 = ConvBlock(channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Keep the shape (n, channels, height, width)."""
+        """Map (n, channels, height, width) to the same shape."""
         inner: Tensor = self.conv2(self.conv1(x))
         return x + inner
 
@@ -60,12 +60,12 @@ class DigitsCNN(nn.Module):
 
 
 def digits_cnn() -> DigitsCNN:
-    """Return the demo's network with fresh random weights."""
+    """Return the demo network with fresh random weights."""
     return DigitsCNN()
 
 
 def load_demo() -> nn.Module:
-    """Return the demo's network with its shipped weights, in eval mode."""
+    """Return the demo network with its shipped weights, in eval mode."""
     model = digits_cnn()
     model.load_state_dict(load_file(WEIGHTS))
     return model.eval()

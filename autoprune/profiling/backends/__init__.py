@@ -1,1 +1,1 @@
-"""What runs a layer or a network to be measured."""
+"""Backends, which run the layers and networks to be measured."""

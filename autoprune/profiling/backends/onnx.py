@@ -1,4 +1,4 @@
-"""ONNX Runtime."""
+"""The backend that measures with ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from autoprune.data.forms import Inputs, tensors, with_floats
 from autoprune.errors import ModelError, UsageError, first_line
 from autoprune.profiling.backends.base import Backend
 from autoprune.profiling.backends.onnx_files import INPUT, ONNX_DTYPES, layer_model
-from autoprune.profiling.kit.runner import default_threads, device_name, open_session
+from autoprune.profiling.backends.portable import default_threads, device_name, open_session
 from autoprune.profiling.stopwatch import Run
 from autoprune.structure.inputs import outputs_of, run
 from autoprune.structure.surgery import deep_copy
@@ -46,11 +46,11 @@ class OnnxBackend(Backend):
 
     @classmethod
     def default_threads(cls) -> int:
-        """Return one for every physical core."""
+        """Return one thread for every physical core."""
         return default_threads()
 
     def layer(self, signature: Signature) -> Run:
-        """Return what runs the layer's ONNX model."""
+        """Return a run of the layer as an ONNX model."""
         conditions = self.conditions
         shape = signature.input_shape(conditions.batch)
         return self._run(
@@ -58,32 +58,32 @@ class OnnxBackend(Backend):
         )
 
     def network(self, model: nn.Module, inputs: Inputs) -> Run:
-        """Return what runs the exported network."""
+        """Return a run of the exported network."""
         return self._run(exported(model, inputs, self.conditions.dtype), inputs)
 
     def _run(self, model: bytes, inputs: Inputs) -> Run:
         session = open_session(self._library, model, self.conditions.threads, self._provider)
         given = tensors(with_floats(inputs, getattr(torch, self.conditions.dtype)))
         named = zip(input_names(inputs), given, strict=True)
-        # What the network does not read is not in the model.
+        # An input that the network does not read is not in the model.
         known = {one.name for one in session.get_inputs()}
         feed = {name: value.cpu().numpy() for name, value in named if name in known}
         return lambda: session.run(None, feed)
 
     def device_name(self) -> str:
-        """Return the CPU's name, with the provider where it is another."""
+        """Return the name of the CPU, with the provider where it is another one."""
         return device_name(self._provider)
 
     def versions(self) -> Mapping[str, str]:
-        """Return ONNX Runtime's version."""
+        """Return the version of ONNX Runtime."""
         return {"onnxruntime": str(self._library.__version__)}
 
 
 def check_onnx(conditions: Conditions) -> None:
-    """Refuse what ONNX Runtime can do on no device.
+    """Refuse conditions that ONNX Runtime supports on no device.
 
     Raises:
-        UsageError: a package is missing, or a condition is none of ONNX Runtime's.
+        UsageError: A package is missing, or ONNX Runtime does not support a condition.
     """
     try:
         import onnx  # noqa: F401
@@ -101,19 +101,19 @@ def check_onnx(conditions: Conditions) -> None:
         )
     if not provider(conditions.device).endswith(PROVIDER):
         raise UsageError(
-            f"device {conditions.device!r} is none of ONNX Runtime's: it must be cpu, cuda or a "
+            f"device {conditions.device!r} is not one of ONNX Runtime's: it must be cpu, cuda or a "
             "provider's full name, e.g. CoreMLExecutionProvider."
         )
 
 
 def provider(device: str) -> str:
-    """Return the provider's full name: `cpu`, `cuda`, or as ONNX Runtime calls it."""
+    """Return the full name of the provider for a device: "cpu", "cuda" or a provider itself."""
     short = {"cpu": "CPU", "cuda": "CUDA"}
     return f"{short[device]}{PROVIDER}" if device in short else device
 
 
 class _Flat(nn.Module):
-    """A network of any inputs and outputs as one of tensors alone."""
+    """A network of any inputs and outputs, as one that takes and returns plain tensors."""
 
     def __init__(self, model: nn.Module, inputs: Inputs) -> None:
         super().__init__()
@@ -126,7 +126,7 @@ class _Flat(nn.Module):
 
 
 def input_names(inputs: Inputs) -> list[str]:
-    """Return what the inputs of an exported network are called: `INPUT`, numbered if several."""
+    """Return the names of an exported network's inputs: `INPUT`, numbered if there are several."""
     count = len(tensors(inputs))
     return [INPUT] if count == 1 else [f"{INPUT}{place}" for place in range(count)]
 
@@ -135,24 +135,24 @@ def exported(model: nn.Module, inputs: Inputs, dtype: str) -> bytes:
     """Return a network as a serialised ONNX model whose inputs have `input_names`.
 
     Args:
-        model: is not changed.
-        inputs: a batch.
-        dtype: one of `ONNX_DTYPES`, of the ONNX model.
+        model: The network, which is not changed.
+        inputs: A batch.
+        dtype: The data type of the ONNX model, one of `ONNX_DTYPES`.
 
     Raises:
-        ModelError: the network cannot be exported.
+        ModelError: The network cannot be exported.
     """
     kind = getattr(torch, dtype)
     flat = _Flat(deep_copy(model).eval().to("cpu", kind), inputs)
     given = tuple(one.cpu() for one in tensors(with_floats(inputs, kind)))
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         file = Path(folder) / "network.onnx"
-        warnings.simplefilter("ignore")  # of the exporter's own making
+        warnings.simplefilter("ignore")  # about the exporter itself
         try:
             torch.onnx.export(
                 flat, given, file, input_names=input_names(inputs), dynamo=False, opset_version=17
             )  # fmt: skip
-        except Exception as error:  # the exporter's own, of many kinds
+        except Exception as error:  # the exporter raises many kinds
             raise ModelError(
                 f"the network cannot be exported to ONNX: {first_line(error)}"
             ) from error

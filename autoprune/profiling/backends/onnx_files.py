@@ -1,7 +1,7 @@
 """Single layers as ONNX models of a few hundred bytes.
 
-Weights are written down as one value to be repeated; ONNX Runtime unfolds them into constants when
-it loads the model, so that it treats them as those of any other network.
+Weights are stored as a single value to be repeated. ONNX Runtime expands them into constants when
+it loads the model, so that it treats them like the weights of any other network.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from autoprune.cost.latency.signature import Signature
 
 INPUT, OUTPUT = "x", "y"
 WEIGHT = 0.01
-# Constants of at most so many elements stay as they are.
+# Constants with at most this many elements are kept.
 LIGHT = 64
 ONNX_DTYPES = {"float32": "FLOAT", "float16": "FLOAT16"}
-# What every ONNX Runtime of the last years reads.
+# Versions that every recent ONNX Runtime reads.
 OPSET, IR_VERSION = 17, 8
 
 
@@ -27,7 +27,7 @@ def layer_model(signature: Signature, batch: int, dtype: str = "float32") -> byt
     element = getattr(TensorProto, ONNX_DTYPES[dtype])
     weight, bias = list(signature.weight_shape), [signature.channels_out]
     if not signature.kernel:
-        weight.reverse()  # a product takes (in, out)
+        weight.reverse()  # a matrix product takes (in, out)
     constants = {"w_shape": weight, "b_shape": bias}
     nodes = [
         helper.make_node(
@@ -78,7 +78,7 @@ def _layer_nodes(signature: Signature) -> list[Any]:
 
 
 def with_light_weights(model: bytes) -> bytes:
-    """Return an ONNX model with every large constant replaced by one repeated value."""
+    """Return an ONNX model with every large constant replaced by a repeated value."""
     import onnx
     from onnx import helper
 

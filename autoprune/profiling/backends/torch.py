@@ -1,4 +1,4 @@
-"""PyTorch as it is (eager), and compiled."""
+"""The backends that measure with PyTorch: eager and compiled."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from autoprune.cost.latency.signature import Signature
 from autoprune.data.forms import Inputs, map_tensors, tensors, with_floats
 from autoprune.errors import UsageError, first_line
 from autoprune.profiling.backends.base import Backend
-from autoprune.profiling.kit.runner import processor_name
+from autoprune.profiling.backends.portable import processor_name
 from autoprune.profiling.stopwatch import Run, measure
 from autoprune.structure.inputs import run
+from autoprune.structure.layers import LAYER_KINDS
 from autoprune.structure.surgery import deep_copy
 
-# All weights have this value: time does not depend on it, and it keeps results finite.
+# The value of all weights: it does not change the time, and keeps results finite.
 WEIGHT = 0.01
 
 
@@ -40,7 +41,7 @@ class TorchBackend(Backend):
         self._dtype: torch.dtype = getattr(torch, conditions.dtype)
 
     def layer(self, signature: Signature) -> Run:
-        """Return what runs a module of the layer's kind."""
+        """Return a run of a module of the layer's kind."""
         with torch.device("meta"):
             module = _module(signature)
         module = module.to_empty(device=self._device)
@@ -50,11 +51,11 @@ class TorchBackend(Backend):
         return self.network(module, torch.ones(signature.input_shape(self.conditions.batch)))
 
     def network(self, model: nn.Module, inputs: Inputs) -> Run:
-        """Return what runs the network in evaluation mode; the model itself stays as it is."""
-        # A copy of the tensors too: conversion works on parameters in place.
+        """Return a run of the network in evaluation mode; the model itself is not changed."""
+        # The tensors are copied too, since conversion changes parameters in place.
         model = deep_copy(model).eval().to(self._device, self._dtype)
         model = self._ready(model.to(memory_format=self._formats(4)))
-        return runner(model, map_tensors(self._placed, with_floats(inputs, self._dtype)))
+        return network_run(model, map_tensors(self._placed, with_floats(inputs, self._dtype)))
 
     def _placed(self, one: Tensor) -> Tensor:
         return one.to(self._device).contiguous(memory_format=self._formats(one.dim()))
@@ -73,7 +74,7 @@ class TorchBackend(Backend):
         return processor_name()
 
     def versions(self) -> Mapping[str, str]:
-        """Return PyTorch's version."""
+        """Return the version of PyTorch."""
         return {"torch": str(torch.__version__)}
 
     @contextmanager
@@ -87,8 +88,8 @@ class TorchBackend(Backend):
             torch.set_num_threads(before)
 
 
-def runner(model: nn.Module, inputs: Inputs) -> Run:
-    """Return what runs a network once and waits until its device is done."""
+def network_run(model: nn.Module, inputs: Inputs) -> Run:
+    """Return a run of a network that waits until its device is done."""
     device = tensors(inputs)[0].device
 
     def once() -> None:
@@ -106,17 +107,16 @@ class CompiledBackend(TorchBackend):
     name: ClassVar[str] = "torch-compile"
 
     def _ready(self, model: nn.Module) -> nn.Module:
-        torch._dynamo.reset()  # or thousands of layers would pass for one that is recompiled
+        torch._dynamo.reset()  # otherwise all layers count as recompilations of one
         model.compile(dynamic=False)
         return model
 
 
 def _module(signature: Signature) -> nn.Module:
-    """Return a module of a layer's kind."""
-    if signature.operator == "linear":
+    """Return a module with a signature."""
+    kind: Any = LAYER_KINDS[signature.operator].module
+    if not signature.kernel:
         return nn.Linear(signature.channels_in, signature.channels_out)
-    title = signature.operator.replace("conv_transpose", "ConvTranspose").replace("conv", "Conv")
-    kind: Any = getattr(nn, title)
     module: nn.Module = kind(
         signature.channels_in,
         signature.channels_out,
@@ -130,5 +130,5 @@ def _module(signature: Signature) -> nn.Module:
 
 
 def paired_latency_ms(models: Sequence[nn.Module], inputs: Inputs) -> list[float]:
-    """Return each model's median latency, ms per batch; repeats alternate between the models."""
-    return [timing.ms for timing in measure([runner(model, inputs) for model in models])]
+    """Return the median latency of each model, ms per batch; repeats alternate between them."""
+    return [timing.ms for timing in measure([network_run(model, inputs) for model in models])]

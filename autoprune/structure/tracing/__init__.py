@@ -1,1 +1,1 @@
-"""From one forward pass to channel groups."""
+"""Tracing: from one forward pass to channel groups."""

@@ -1,7 +1,7 @@
-"""What every operator of a forward pass reads and writes, and how large that is at any widths.
+"""Activations that every operator of a forward pass reads and writes, with their sizes.
 
-An activation is a piece of memory: views of it are the same activation, and work in place writes
-the one that it reads. What a kernel allocates for itself while it runs is not seen.
+An activation is a piece of memory: its views are the same activation, and an in-place operator
+writes the activation that it reads. Memory that a kernel allocates internally is not seen.
 """
 
 from __future__ import annotations
@@ -17,30 +17,30 @@ from autoprune.structure.groups import Activation, ChannelGroup, Operator
 from autoprune.structure.tracing.call import Call
 from autoprune.structure.tracing.labels import shrink
 
-# The name of the last operator, which reads the network's outputs.
+# Name of the pseudo-operator at the end, which reads the network's outputs.
 RETURN = "return"
 
 
 class ActivationLog:
-    """Takes down operators while a network runs; its tensors must stay alive."""
+    """Records the operators of a forward pass; the caller must keep their tensors alive."""
 
     def __init__(self, name: Callable[[Tensor | None], str | None]) -> None:
-        """Take what names parameters and buffers."""
+        """Take a function that names parameters and buffers."""
         self.operators: list[Operator] = []
         self._name = name
         self._places: dict[int, int] = {}
         self._tensors: list[Tensor] = []
 
     def given(self, tensor: Tensor) -> None:
-        """Note an input of the network."""
+        """Record an input of the network."""
         self._place(tensor)
 
     def returned(self, tensors: Iterable[Tensor]) -> None:
-        """Note the network's outputs."""
+        """Record the network's outputs."""
         self.operators.append(Operator(RETURN, (), self._distinct(tensors), ()))
 
     def record(self, call: Call) -> None:
-        """Note one operator, unless it only gives another view of memory."""
+        """Record one operator, unless it only returns a view."""
         tensors = [(tensor, self._name(tensor)) for tensor in call.inputs()]
         reads = self._distinct(tensor for tensor, name in tensors if name is None)
         before = len(self._tensors)
@@ -57,12 +57,12 @@ class ActivationLog:
         owners: npt.NDArray[np.int64],
         groups: Sequence[ChannelGroup],
     ) -> tuple[Activation, ...]:
-        """Return the activations.
+        """Return the activations with their sizes per unit of each group.
 
         Args:
-            labels: of a tensor.
-            owners: the place of every atom's group, -1 where it has none, (atoms,).
-            groups: the groups.
+            labels: returns the labels of a tensor.
+            owners: index of every atom's group, -1 for none, shape (atoms,).
+            groups: the channel groups.
         """
         return tuple(_measured(one, labels(one), owners, groups) for one in self._tensors)
 

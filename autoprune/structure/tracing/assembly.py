@@ -1,4 +1,8 @@
-"""From linked atoms to channel groups: components, what dimensions they touch, what is alike."""
+"""From linked atoms to channel groups.
+
+Connected components of atoms are units; units that own entries of the same dimensions, equally
+many of each, form one group.
+"""
 
 from __future__ import annotations
 
@@ -19,12 +23,15 @@ from autoprune.structure.tracing.labels import Atoms
 def assemble(
     atoms: Atoms, layers: Sequence[LayerSpec], shapes: Mapping[str, tuple[int, ...]]
 ) -> tuple[tuple[ChannelGroup, ...], tuple[FrozenGroup, ...], npt.NDArray[np.int64]]:
-    """Return the groups, what is frozen, and the place of each atom's group (-1: of none).
+    """Assemble the units and groups of a network.
 
     Args:
-        atoms: entries of tensors, with what links and what freezes them.
-        layers: whose weights have producers' and consumers' dimensions.
-        shapes: of all parameters and buffers.
+        atoms: entries of tensor dimensions, with their links and reasons to freeze.
+        layers: their weights have the dimensions of producers and consumers.
+        shapes: shapes of all parameters and buffers.
+
+    Returns:
+        The groups, the frozen groups, and the index of each atom's group (-1 for none).
     """
     component = _components(atoms)
     reasons: dict[int, str] = {}
@@ -43,7 +50,7 @@ def assemble(
 
 @dataclass
 class _Axis:
-    """One tensor dimension with the component that each of its entries belongs to."""
+    """One tensor dimension with the component of each of its entries."""
 
     tensor: str
     dim: int
@@ -53,7 +60,7 @@ class _Axis:
 
 @dataclass
 class _Unit:
-    """One component: the entries it owns on each axis."""
+    """One component with the entries that it owns on each axis."""
 
     entries: dict[int, list[int]] = field(default_factory=dict)
 

@@ -1,7 +1,7 @@
-"""Which layers add the bias of their module, or would if it had one.
+"""Finds the layers that add the bias of their module, or would if it had one.
 
-A network may use a module's weight alone (`F.conv2d(x, module.weight)`): a bias that is given to
-the module later, by a refit or by folding its BN, would be left out silently.
+A network may use a module's weight alone (`F.conv2d(x, module.weight)`). A bias that the module
+gets later, from a refit or from folding its BN, would then be ignored silently.
 """
 
 from __future__ import annotations
@@ -15,62 +15,60 @@ from torch import Tensor, nn
 
 from autoprune.structure.groups import LayerSpec
 from autoprune.structure.inputs import Inputs, run
+from autoprune.structure.layers import LAYER_KINDS, LAYER_MODULES, channels
 from autoprune.structure.tracing.call import Call
 from autoprune.structure.tracing.operators import OperatorMode, whole_operators
 
-PLAIN_LAYERS = (
-    *(nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d),
-    *(nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d),
-)
 
-
-class _Watch(OperatorMode):
-    """Notes the weights that an operator uses with another bias than that of their module."""
+class _BiasMode(OperatorMode):
+    """Records weights that an operator uses with another bias than that of their module."""
 
     def __init__(self, modules: Mapping[str, nn.Module]) -> None:
         super().__init__()
-        self._places = {id(module.weight): (name, module) for name, module in modules.items()}
-        self.apart: set[str] = set()
+        self._modules = {id(module.weight): (name, module) for name, module in modules.items()}
+        self.without_own_bias: set[str] = set()
 
     def operate(self, number: int, name: str, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         out = func(*args, **kwargs)
-        if name == "linear" or name.startswith("conv"):
+        if name in LAYER_KINDS:
             bias = self.origin(Call(name, func, args, kwargs, out).arg(2, "bias"))
-            place = self._places.get(id(self.origin(args[1])))
-            if place is not None and bias is not place[1].bias:
-                self.apart.add(place[0])
+            owner = self._modules.get(id(self.origin(args[1])))
+            if owner is not None and bias is not owner[1].bias:
+                self.without_own_bias.add(owner[0])
         return out
 
 
-def bias_takers(model: nn.Module, layers: Iterable[LayerSpec], inputs: Inputs) -> frozenset[str]:
-    """Return the weights of the plain layers that add their module's bias at every call.
+def layers_adding_bias(
+    model: nn.Module, layers: Iterable[LayerSpec], inputs: Inputs
+) -> frozenset[str]:
+    """Return the weights of the layers that add their module's bias at every call.
 
-    Modules without one are lent zeros for a forward pass; the network is as it was afterwards.
-    Where that pass fails, since a module insists on having none, nothing is known of any layer.
+    Modules without a bias get a temporary bias of zeros for one forward pass; the network is left
+    unchanged. If that pass fails because a module insists on having no bias, the result is empty.
     """
-    places = {layer.weight: layer.name for layer in layers}
+    paths = {layer.weight: layer.name for layer in layers}
     modules = {
         weight: model.get_submodule(path)
-        for weight, path in places.items()
-        if weight == f"{path}.weight" and isinstance(model.get_submodule(path), PLAIN_LAYERS)
+        for weight, path in paths.items()
+        if weight == f"{path}.weight" and isinstance(model.get_submodule(path), LAYER_MODULES)
     }
-    watch = _Watch(modules)
+    mode = _BiasMode(modules)
     try:
-        with _lent_biases(modules.values()), whole_operators(), watch:
+        with _temporary_biases(modules.values()), whole_operators(), mode:
             run(model, inputs)
     except Exception:
         return frozenset()
-    return frozenset(modules.keys() - watch.apart)
+    return frozenset(modules.keys() - mode.without_own_bias)
 
 
 @contextmanager
-def _lent_biases(modules: Iterable[Any]) -> Iterator[None]:
+def _temporary_biases(modules: Iterable[Any]) -> Iterator[None]:
     bare = [module for module in modules if module.bias is None]
     try:
         for module in bare:
             weight: Tensor = module.weight
-            size = module.out_features if isinstance(module, nn.Linear) else module.out_channels
-            zeros = torch.zeros(size, dtype=weight.dtype, device=weight.device)
+            _, outputs = channels(module)
+            zeros = torch.zeros(outputs, dtype=weight.dtype, device=weight.device)
             module.bias = nn.Parameter(zeros, requires_grad=False)
         yield
     finally:

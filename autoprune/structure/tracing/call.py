@@ -1,4 +1,4 @@
-"""One operator call, what a rule may ask of the trace, and what rules of several families do."""
+"""Operator calls, the interface between rules and the trace, and helpers that rules share."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class Call:
         return self.args[index] if len(self.args) > index else self.kwargs.get(name, default)
 
     def argument(self, name: str) -> Any:
-        """Return an argument by its name in the schema, which tells overloads apart.
+        """Return an argument by its name in the operator's schema.
 
-        One that was not given has its default; one that the overload does not have is None.
+        An argument that was not given has its default; one that the overload lacks is None.
         """
         for place, known in enumerate(self.func._schema.arguments):
             if known.name == name:
@@ -48,8 +48,18 @@ class Call:
         return (leaf for leaf in tree_leaves(self.out) if isinstance(leaf, Tensor))
 
 
+def operator_name(func: Any) -> str:
+    """Return an operator's name without overload and in-place underscore.
+
+    Operators that do not come with PyTorch keep their namespace ("torchvision.deform_conv2d").
+    """
+    name: str = func.overloadpacket.__name__
+    name = name[:-1] if name.endswith("_") and not name.endswith("__") else name
+    return name if func.namespace == "aten" else f"{func.namespace}.{name}"
+
+
 class Recorder(Protocol):
-    """What a rule may ask of the trace and tell it."""
+    """The trace, as rules see it: where they read labels and record what they find."""
 
     atoms: Atoms
     fixed_macs: Counter[str]
@@ -58,10 +68,10 @@ class Recorder(Protocol):
         """Return the labels of a tensor."""
 
     def set_labels(self, tensor: Tensor, labels: Tensor) -> None:
-        """Give a tensor its labels."""
+        """Set the labels of a tensor."""
 
     def origin(self, tensor: Any) -> Any:
-        """Return the parameter that a tensor is a cast of, anything else itself."""
+        """Return the parameter of which a tensor is a cast, or the tensor itself."""
 
     def name(self, tensor: Tensor | None) -> str | None:
         """Return the name of a parameter or buffer, None for anything else."""
@@ -69,21 +79,21 @@ class Recorder(Protocol):
     def parameter(self, tensor: Tensor) -> str | None:
         """Return the name of a parameter, None for anything else."""
 
-    def layer(self, call: Call, in_dim: int, positions: int, groups: int) -> None:
-        """Record a call of a layer with a weight."""
+    def layer(self, call: Call, positions: int, groups: int) -> None:
+        """Record a call of a layer."""
 
     def batchnorm(self, source: Tensor, path: str, out: Tensor) -> None:
         """Record that a BN with running statistics reads a tensor."""
 
     def computed(self, call: Call, size: int) -> str:
-        """Record a layer of so many outputs whose weight or bias is no parameter; say why."""
+        """Record a layer of `size` outputs with a computed weight or bias; return the reason."""
 
 
 Rule = Callable[[Recorder, Call], None]
 
 
 def only_along(trace: Recorder, tensor: Tensor, dim: int, reason: str) -> Tensor:
-    """Return the labels along one dimension; channels laid out otherwise are blocked."""
+    """Return the labels along one dimension; block channels that lie along other dimensions."""
     labels = trace.labels(tensor)
     dim %= tensor.dim()
     if set(varying(labels)) - {dim}:
@@ -94,7 +104,7 @@ def only_along(trace: Recorder, tensor: Tensor, dim: int, reason: str) -> Tensor
 
 
 def statistics_over(trace: Recorder, call: Call, dims: Iterable[int], reason: str) -> None:
-    """Block channels that lie along dimensions whose entries are computed together."""
+    """Block channels that lie along dimensions which the operator mixes."""
     labels = trace.labels(call.args[0])
     dims = {d % max(labels.dim(), 1) for d in dims} & set(range(labels.dim()))
     if set(varying(labels)) & dims:
@@ -104,7 +114,7 @@ def statistics_over(trace: Recorder, call: Call, dims: Iterable[int], reason: st
 
 
 def _resized(labels: Tensor, dims: set[int], shape: torch.Size) -> Tensor:
-    """Return labels along whose dimensions an operator has made more or fewer entries."""
+    """Return labels for an output in which some dimensions have another length."""
     if shape == labels.shape:
         return labels
     if set(varying(labels)) & dims or len(shape) != labels.dim():
@@ -115,7 +125,7 @@ def _resized(labels: Tensor, dims: set[int], shape: torch.Size) -> Tensor:
 
 
 def unknown(trace: Recorder, call: Call, reason: str | None = None) -> None:
-    """Anything else: what enters cannot be cut, what leaves has a fixed size."""
+    """Any other operator: its inputs cannot be cut, its outputs have a fixed size."""
     if call.func.namespace == "quantized":
         reason = f"used by {call.name}: prune before quantizing"
     for tensor in call.inputs():

@@ -1,7 +1,7 @@
-"""What becomes of a layer's output: the BN that alone reads it, what is added to it, its clamp.
+"""What follows each layer: the BN that alone reads its output, the shortcut added to it, its clamp.
 
-Tensors are known by the number of the operator that made them as they are: work in place makes
-another of the same tensor.
+Tensors are identified by the number of the operator that last wrote them: an in-place operator
+turns its argument into another tensor.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from torch import Tensor
 
 from autoprune.structure.tracing.call import Call
 
-# What no operator with a number made: parameters, inputs, what is made beside them.
+# Stands for tensors that no numbered operator made: parameters, inputs, constants.
 GIVEN = -1
-# Bounds of an operator that clamps its input, by its call.
+# Bounds of the operators that clamp their input.
 CLAMPS: Mapping[str, Callable[[Call], tuple[float, float]]] = {
     "relu": lambda call: (0.0, math.inf),
     "relu6": lambda call: (0.0, 6.0),
@@ -26,7 +26,7 @@ CLAMPS: Mapping[str, Callable[[Call], tuple[float, float]]] = {
 
 
 class Followers(NamedTuple):
-    """Where a layer runs and what follows it, as in `LayerSpec`."""
+    """The operator number of a layer and what follows it, as in `LayerSpec`."""
 
     number: int
     batchnorm: str | None
@@ -35,7 +35,7 @@ class Followers(NamedTuple):
 
 
 class Flow:
-    """Takes down operators while a network runs; its tensors must stay alive."""
+    """Records operators while a network runs; the caller must keep their tensors alive."""
 
     def __init__(self) -> None:
         self._made_at: dict[int, int] = {}
@@ -43,14 +43,14 @@ class Flow:
         self._layers: dict[int, str] = {}
         self._runs_at: dict[str, int] = {}
         self._calls: Counter[str] = Counter()
-        # By layer: the BN that reads it, and where it puts its output.
+        # By layer: the BN that reads it, and the number of that BN.
         self._batchnorms: dict[str, tuple[str, int]] = {}
         self._batchnorm_calls: Counter[str] = Counter()
         self._sums: list[tuple[int, tuple[int, ...]]] = []
         self._clamps: dict[int, tuple[float, float]] = {}
 
     def record(self, number: int, call: Call) -> None:
-        """Note one operator; its number is `GIVEN` if it has none."""
+        """Record one operator; its number is `GIVEN` if it has none."""
         terms = list(call.inputs())
         made_at = self._numbers(terms)
         self._reads.update(made_at)
@@ -61,24 +61,24 @@ class Flow:
         self._made_at |= {id(tensor): number for tensor in call.outputs()}
 
     def layer(self, weight: str, out: Tensor) -> None:
-        """Note that the operator just recorded is a layer."""
+        """Record that the latest operator is a layer."""
         self._calls[weight] += 1
         if self._calls[weight] == 1:
             self._runs_at[weight] = self._made_at[id(out)]
             self._layers[self._made_at[id(out)]] = weight
 
     def maker(self, tensor: Tensor) -> str | None:
-        """Return the weight of the layer whose output a tensor is."""
+        """Return the weight of the layer that made a tensor; None if no layer did."""
         return self._layers.get(self._made_at.get(id(tensor), GIVEN))
 
     def batchnorm(self, path: str, weight: str | None, out: Tensor) -> None:
-        """Note that the operator just recorded is a BN, behind a layer or not."""
+        """Record that the latest operator is a BN, which reads the layer of a weight or none."""
         self._batchnorm_calls[path] += 1
         if weight is not None:
             self._batchnorms[weight] = path, self._made_at[id(out)]
 
     def returned(self, outputs: Iterable[Tensor]) -> None:
-        """Note the network's outputs."""
+        """Record the network's outputs."""
         self._reads.update(self._numbers(outputs))
 
     def behind(self, weight: str) -> Followers:
@@ -93,9 +93,9 @@ class Flow:
         return Followers(start, own, shortcut, clamp if once and own == path else None)
 
     def _sum(self, start: int, end: int) -> tuple[int, int | None]:
-        """Return where a layer's output ends up, and which operator made what is added to it.
+        """Return the number of the layer's output after its sum, and of the shortcut in that sum.
 
-        None where nothing is added, or nothing that was there before the layer ran.
+        The shortcut is None if nothing is added that was computed before the layer ran.
         """
         for number, terms in self._sums:
             if end in terms:

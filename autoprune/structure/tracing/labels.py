@@ -1,15 +1,15 @@
 """How channel labels pass through ATen operators.
 
-While a network runs once on real data, every activation carries a *label tensor* of its own shape
-that says which channel each entry belongs to: 1, 2, … for the atoms handed out by `Atoms`, or one
-of
+While a network runs once on real data, every activation has a *label tensor* of the same shape
+that says which channel each entry belongs to: 1, 2, … for atoms (numbered channels, see `Atoms`),
+or one of
 
-- `CONSTANT` (-1): a position that no channel feeds (zero padding);
+- `CONSTANT` (-1): an entry that belongs to no channel (zero padding);
 - `FIXED` (0): entries whose size cannot change (the result of an operator that mixes channels).
 
-Operators that move data are simply run on the labels too, so that views, concatenations, shuffles
-and slices need no rules of their own. Dimensions along which labels do not vary are kept as
-expanded dimensions (stride 0), which makes labels nearly free.
+Operators that move data are also run on the labels, so that views, concatenations, shuffles and
+slices need no rules of their own. Dimensions along which labels do not vary are kept as expanded
+dimensions (stride 0), so that labels take hardly any memory.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ CONSTANT = -1
 
 @dataclass
 class Atoms:
-    """Numbers given to the entries of tensor dimensions, and which of them are one unit.
+    """Numbers of the entries of tensor dimensions, and the links that make some of them one unit.
 
     `axes` maps (tensor name, dimension) to (first atom, length); dimension None numbers every
     element of a tensor that takes part in element-wise arithmetic.
@@ -40,11 +40,11 @@ class Atoms:
     blocked: list[tuple[npt.NDArray[np.int64], str]] = field(default_factory=list)
 
     def copy(self) -> Atoms:
-        """Return the same atoms, to which others can be added."""
+        """Return a copy to which more atoms and links can be added."""
         return Atoms(dict(self.axes), self.count, list(self.links), list(self.blocked))
 
     def axis(self, tensor: str, dim: int | None, length: int) -> Tensor:
-        """Return the atoms of one dimension, numbering it at first sight."""
+        """Return the atoms of one dimension, numbering them at the first call."""
         if (tensor, dim) not in self.axes:
             self.axes[tensor, dim] = (self.count, length)
             self.count += length
@@ -52,7 +52,7 @@ class Atoms:
         return torch.arange(start, start + length)
 
     def link(self, a: Tensor, b: Tensor) -> None:
-        """Say that the labels at equal places belong to one unit (broadcasting as usual)."""
+        """Make labels at equal positions one unit; the tensors are broadcast."""
         a, b = torch.broadcast_tensors(*shrink_together([a, b]))
         pairs = torch.stack([a.reshape(-1), b.reshape(-1)])
         pairs = pairs[:, (pairs > 0).all(0) & (pairs[0] != pairs[1])]
@@ -60,7 +60,7 @@ class Atoms:
             self.links.append(pairs.unique(dim=1).numpy())
 
     def block(self, labels: Tensor, reason: str) -> None:
-        """Say that the channels among `labels` cannot be cut."""
+        """Mark the channels among `labels` as channels that cannot be cut."""
         found = shrink(labels).unique()
         if (found := found[found > 0]).numel():
             self.blocked.append((found.numpy(), reason))
@@ -80,7 +80,7 @@ def shrink(labels: Tensor) -> Tensor:
 
 
 def shrink_together(labels: Sequence[Tensor]) -> list[Tensor]:
-    """`shrink`, with missing leading dimensions added."""
+    """Shrink several labels and add leading dimensions to give all the same rank."""
     rank = max(one.dim() for one in labels)
     return [shrink(one).reshape((1,) * (rank - one.dim()) + shrink(one).shape) for one in labels]
 
@@ -98,7 +98,7 @@ def canonical(labels: Tensor) -> Tensor:
 
 
 def constant(shape: Sequence[int], label: int = FIXED) -> Tensor:
-    """Return labels that are one value everywhere."""
+    """Return labels with the same value everywhere."""
     return torch.tensor(label).expand(tuple(shape))
 
 
@@ -110,13 +110,13 @@ def along(labels: Tensor, shape: Sequence[int], dim: int) -> Tensor:
 
 
 def overwritten(view: Tensor, before: Tensor, written: Tensor, labels: Tensor) -> Tensor:
-    """Return a view's labels after work in place on another view of the same memory.
+    """Return a view's labels after an in-place write to another view of the same memory.
 
     Args:
-        view: the tensor in question.
-        before: its labels.
+        view: the view.
+        before: its labels before the write.
         written: the tensor that was written to.
-        labels: of that one, now.
+        labels: labels of that tensor after the write.
     """
     if view.element_size() != written.element_size():  # a complex tensor seen as real numbers
         return constant(view.shape)

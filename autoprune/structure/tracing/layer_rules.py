@@ -1,38 +1,22 @@
-"""What layers do to channel labels: operators with weights, and normalisations."""
+"""Rules for operators with weights: layers and normalisations."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
+from autoprune.structure.layers import LAYER_KINDS
 from autoprune.structure.tracing.call import Call, Recorder, only_along, statistics_over, unknown
 from autoprune.structure.tracing.labels import Atoms, along
 
 
-def convolution(trace: Recorder, call: Call) -> None:
-    """A (grouped) convolution: reads its input channels, makes its output channels."""
-    _contraction(
-        trace, call, channel_dim=-(call.args[1].dim() - 1), groups=call.arg(6, "groups", 1)
-    )
-
-
-def transposed_convolution(trace: Recorder, call: Call) -> None:
-    """A transposed convolution: its weight is (in, out / groups, …)."""
-    groups = call.arg(6, "groups", 1)
-    _contraction(trace, call, -(call.args[1].dim() - 1), groups, transposed=True)
-
-
-def linear(trace: Recorder, call: Call) -> None:
-    """A linear layer over the last dimension."""
-    _contraction(trace, call, channel_dim=-1, groups=1)
-
-
-def _contraction(
-    trace: Recorder, call: Call, channel_dim: int, groups: int, transposed: bool = False
-) -> None:
+def layer(trace: Recorder, call: Call) -> None:
+    """A linear layer or (transposed) convolution: reads its inputs, creates its output channels."""
+    kind, groups = LAYER_KINDS[call.name], call.arg(6, "groups", 1)
+    channel_dim, in_dim = kind.channel_dim, kind.in_dim
     source, weight = call.args[0], call.args[1]
     bias, atoms = call.arg(2, "bias"), trace.atoms
-    counted = source if transposed else call.out
+    counted = source if kind.is_transposed else call.out
     positions = counted.numel() // counted.shape[channel_dim]
     name = trace.parameter(weight)
     is_computed = bias is not None and trace.name(bias) is None
@@ -40,11 +24,10 @@ def _contraction(
         unknown(trace, call, trace.computed(call, call.out.shape[channel_dim]))
         trace.fixed_macs[call.name] += positions * weight.numel()
         return
-    if transposed and groups > 1:
+    if kind.is_transposed and groups > 1:
         unknown(trace, call)
         trace.fixed_macs[call.name] += positions * weight.numel()
         return
-    in_dim = 0 if transposed else 1
     out = atoms.axis(name, 1 - in_dim, call.out.shape[channel_dim])
     read = only_along(trace, source, channel_dim, f"laid out across the rows that {name} reads")
     if groups == 1:
@@ -56,11 +39,11 @@ def _contraction(
         assert bias_name is not None
         atoms.link(atoms.axis(bias_name, 0, len(out)), out)
     trace.set_labels(call.out, along(out, call.out.shape, channel_dim % call.out.dim()))
-    trace.layer(call, in_dim, positions, groups)
+    trace.layer(call, positions, groups)
 
 
 def _link_groups(atoms: Atoms, read: Tensor, out: Tensor) -> None:
-    """Make one unit of every convolution group: all its inputs and all its outputs."""
+    """Link all inputs and outputs of every convolution group into one unit."""
     atoms.link(out, out[:, :1])
     atoms.link(read, out[:, :1])
     partly_fed = (read <= 0).any(1)
@@ -68,7 +51,7 @@ def _link_groups(atoms: Atoms, read: Tensor, out: Tensor) -> None:
 
 
 def batch_norm(trace: Recorder, call: Call) -> None:
-    """Batch or instance normalisation: per-channel parameters go along."""
+    """Batch or instance normalisation: per-channel parameters are cut with their channels."""
     source, atoms = call.args[0], trace.atoms
     names = [
         name
@@ -79,7 +62,7 @@ def batch_norm(trace: Recorder, call: Call) -> None:
     for name in names:
         own = atoms.axis(name, 0, len(read))
         atoms.link(own, read)
-        # A constant that is normalised takes the BN's own value at that position.
+        # A normalised constant has the BN's own value at that position.
         read = torch.where(read > 0, read, own)
     path = names[-1].rpartition(".")[0] if names else ""
     statistics = [f"{path}.running_mean", f"{path}.running_var"]
@@ -89,12 +72,12 @@ def batch_norm(trace: Recorder, call: Call) -> None:
 
 
 def layer_norm(trace: Recorder, call: Call) -> None:
-    """Layer normalisation: its statistics change when a channel goes."""
+    """Layer normalisation: its statistics change when a channel is cut."""
     kind = "RMSNorm" if "rms" in call.name else "LayerNorm"
     rank = len(call.argument("normalized_shape"))
     statistics_over(trace, call, range(-rank, 0), f"normalised together by {kind}")
 
 
 def group_norm(trace: Recorder, call: Call) -> None:
-    """Group normalisation: its statistics change when a channel goes."""
+    """Group normalisation: its statistics change when a channel is cut."""
     statistics_over(trace, call, range(1, call.args[0].dim()), "normalised together by GroupNorm")

@@ -1,9 +1,9 @@
-"""A look at every operator of a forward pass, numbered in the order in which they run.
+"""A dispatch mode that sees every operator of a forward pass and numbers those behind a layer.
 
-The same network runs the same operators in the same order whatever its widths: an operator's number
-names an activation in the dense network and in every network cut from it. Only what comes of a
-layer's output is numbered. What a forward pass makes beside it (grids, masks, position ids) may be
-made at one run and remembered at the next.
+A network runs the same operators in the same order at any width, so that an operator's number names
+the same activation in the dense network and in every network cut from it. Only operators that
+depend on a layer's output are numbered: whatever else a forward pass creates (grids, masks,
+position ids) may be created in one run and taken from a cache in the next.
 """
 
 from __future__ import annotations
@@ -19,51 +19,51 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from autoprune.structure.tracing.noise import NOISE, PASSING, operator_name
+from autoprune.structure.layers import has_weights
+from autoprune.structure.tracing.call import operator_name
+from autoprune.structure.tracing.determinism import RANDOM_OPERATORS, UNBIASED
 from autoprune.structure.tracing.rules import find_rule
 
-# Operators that read inputs of the network; all that is numbered comes of their results.
-LAYERS = ("conv", "linear", "embedding", "addmm", "lstm", "gru", "rnn")
 CASTS = ("to", "_to_copy")
 
 
 class OperatorMode(TorchDispatchMode):
-    """Runs under a forward pass with `whole_operators` and hands every operator on.
+    """Passes every operator to `operate` or `aside`; needs `whole_operators` around it.
 
-    Those that read what comes of a layer go to `operate`, all others to `aside`. Composite
-    operators that have no rule of their own are taken apart. A parameter in another precision
-    (autocast makes one before every layer) passes for the parameter: see `origin`.
+    Operators that depend on a layer's output go to `operate`, all others to `aside`. Composite
+    operators without a rule are decomposed. A parameter cast to another precision (autocast casts
+    before every layer) is treated as the parameter: see `origin`.
     """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._count = 0
-        # Memory of what comes of layers. Weak references: no other memory gets its address.
+        # Memory of tensors that depend on a layer; weak references, so that addresses stay unique.
         self._fed: set[StorageWeakRef] = set()
-        # With the results, or Python would give their ids to other tensors.
+        # Casts are kept alive, or Python would reuse their ids.
         self._casts: dict[int, tuple[Tensor, nn.Parameter]] = {}
 
     def origin(self, tensor: Any) -> Any:
-        """Return the parameter that a tensor is a cast of, anything else itself."""
+        """Return the parameter of which a tensor is a cast, or the tensor itself."""
         return self._casts[id(tensor)][1] if id(tensor) in self._casts else tensor
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        """See one operator."""
+        """Number one operator and pass it on."""
         kwargs = dict(kwargs or {})
         name = operator_name(func)
         if name in CASTS and isinstance(args[0], nn.Parameter):
             cast: Tensor = func(*args, **kwargs)
             self._casts[id(cast)] = cast, args[0]
             return cast
-        if find_rule(name, func) is None and name not in NOISE:
+        if find_rule(name, func) is None and name not in RANDOM_OPERATORS:
             with self:
                 parts = func.decompose(*args, **kwargs)
             if parts is not NotImplemented:
                 return parts
         is_fed = self._is_fed(name, (args, kwargs))
-        if is_fed and name not in NOISE:
+        if is_fed and name not in RANDOM_OPERATORS:
             self._count += 1
             out = self.operate(self._count - 1, name, func, args, kwargs)
         else:
@@ -74,19 +74,19 @@ class OperatorMode(TorchDispatchMode):
 
     def _is_fed(self, name: str, arguments: Any) -> bool:
         """Say whether an operator's results depend on a layer's output."""
-        if name.startswith(LAYERS):
+        if has_weights(name):
             return True
         is_made = name.endswith("_like") or name.startswith("new_")
-        if is_made or (name in NOISE and name not in PASSING):
+        if is_made or (name in RANDOM_OPERATORS and name not in UNBIASED):
             return False
         return any(_memory(tensor) in self._fed for tensor in _tensors(arguments))
 
     @abstractmethod
     def operate(self, number: int, name: str, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
-        """Run one operator (name without in-place underscore) and return its result."""
+        """Run one numbered operator (name without in-place underscore) and return its result."""
 
     def aside(self, name: str, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
-        """Run one operator that has no number."""
+        """Run one operator without a number."""
         return func(*args, **kwargs)
 
 
@@ -100,11 +100,11 @@ def _memory(tensor: Tensor) -> StorageWeakRef:
 
 @contextmanager
 def whole_operators() -> Iterator[None]:
-    """Composite operators (`linear`, `batch_norm`) reach a dispatch mode whole; no gradients.
+    """Let composite operators (`linear`, `batch_norm`) reach dispatch modes whole; no gradients.
 
-    As in `torch.inference_mode`, but tensors are ordinary ones: what a forward pass keeps (a grid
-    on a module, a table in a cache) can be trained with later. Nothing is noted of views, which a
-    mode that answers with tensors of its own could not bear.
+    Works as `torch.inference_mode`, but creates ordinary tensors: what a forward pass keeps (a grid
+    on a module, a table in a cache) can be trained with later. Views are not tracked, because a
+    mode may return tensors of its own type.
     """
     with torch.no_grad(), torch._C._AutoDispatchBelowADInplaceOrView():
         yield
@@ -112,7 +112,7 @@ def whole_operators() -> Iterator[None]:
 
 @contextmanager
 def plain_arithmetic() -> Iterator[None]:
-    """No fused attention, which hides its operators, and no TF32, which is coarser than a fault."""
+    """Switch off fused attention, which hides operators, and TF32, whose rounding hides faults."""
     fused = torch.backends.mha.get_fastpath_enabled()
     coarse = torch.backends.cuda.matmul.allow_tf32
     torch.backends.mha.set_fastpath_enabled(False)

@@ -1,9 +1,9 @@
 """MACs of operators that are not layers: products of activations, and fused kernels.
 
-PyTorch's registry has formulas for plain matrix products. What it lacks is here, named by what the
-network asks for rather than by the kernel that answers, so that a count is the same on every
-device: attention is counted as its two matrix products, a recurrent network as what its weight
-matrices multiply at every step.
+PyTorch's registry has formulas for plain matrix products. This module adds what it lacks, by the
+operator that the network calls and not by the kernel that runs, so that counts are the same on
+every device: attention counts as its two matrix products, a recurrent network as the products with
+its weight matrices at every step.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch.utils.flop_counter import flop_registry
 
 from autoprune.structure.tracing.call import Call, Recorder, unknown
 
-# Operators that read weights and multiply none: lookups, and the arithmetic of a recurrent cell.
+# Operators that read weights without multiplying by them: lookups, arithmetic of recurrent cells.
 WITHOUT_PRODUCTS = frozenset(
     {
         *("embedding", "_embedding_bag", "_embedding_bag_forward_only", "embedding_renorm"),
@@ -26,14 +26,14 @@ WITHOUT_PRODUCTS = frozenset(
 
 
 def attention(call: Call) -> int:
-    """Queries times keys, then weights times values; masks save nothing."""
+    """Count queries times keys, then weights times values; masks are ignored."""
     query, key, value = call.args[:3]
     out = next(call.outputs())
     return _rows(out) * int(key.shape[-2] * (query.shape[-1] + value.shape[-1]))
 
 
 def encoder(call: Call) -> int:
-    """Self-attention with its projections, and the two linear layers behind it if they are in."""
+    """Count self-attention with its projections, and the feed-forward layers if it has them."""
     source: Tensor = call.args[0]
     names = ("qkv_weight", "proj_weight", "ffn_weight_1", "ffn_weight_2")
     weights: list[Tensor] = [own for name in names if (own := call.argument(name)) is not None]
@@ -42,28 +42,28 @@ def encoder(call: Call) -> int:
 
 
 def recurrent(call: Call) -> int:
-    """Every step multiplies every matrix once, in both directions of a bidirectional network."""
+    """Count every weight matrix once per step, in both directions if there are two."""
     matrices: list[Tensor] = [one for one in call.argument("params") if one.dim() == 2]
     return _rows(call.args[0]) * sum(int(matrix.numel()) for matrix in matrices)
 
 
 def deformable(call: Call) -> int:
-    """A convolution; where it reads is interpolated, which is not counted."""
+    """Count a convolution; the interpolation of its inputs is not counted."""
     return int(call.out.numel() // call.out.shape[1] * call.args[1].numel())
 
 
 def bilinear(call: Call) -> int:
-    """Every weight multiplies one pair of inputs."""
+    """Count one product of every weight with a pair of inputs."""
     return _rows(call.out) * int(call.args[2].numel())
 
 
 def distances(call: Call) -> int:
-    """One product per entry of every pair, as if they were multiplied out."""
+    """Count one product per entry of every pair of vectors."""
     return int(call.out.numel() * call.args[0].shape[-1])
 
 
 def added_product(call: Call) -> int:
-    """`self + first @ second`."""
+    """Count the product in `self + first @ second`."""
     return int(call.args[1].numel() * call.args[2].shape[-1])
 
 
@@ -99,12 +99,12 @@ FORMULAS: Mapping[str, Callable[[Call], int]] = {
 
 
 def multiplies(func: Any) -> bool:
-    """Say whether PyTorch's registry knows what an operator multiplies."""
+    """Say whether PyTorch's registry has a FLOP formula for an operator."""
     return func.overloadpacket in flop_registry
 
 
 def product(trace: Recorder, call: Call) -> None:
-    """An operator that multiplies and is no layer: its inputs stay, its MACs are counted."""
+    """A product that is not a layer: its inputs cannot be cut, its MACs are counted."""
     unknown(trace, call)
     formula = FORMULAS.get(call.name)
     if formula is not None:
@@ -115,21 +115,21 @@ def product(trace: Recorder, call: Call) -> None:
 
 
 class Uncounted:
-    """Finds operators with weights whose MACs nobody knows.
+    """Collects operators with weights whose MACs are not known.
 
     Attributes:
-        names: of those operators, as they came.
+        names: those operators, in the order of their first call.
     """
 
     def __init__(self, name: Callable[[Tensor | None], str | None]) -> None:
-        """Take what names parameters and buffers."""
+        """Take a function that names parameters and buffers."""
         self.names: dict[str, None] = {}
         self._name = name
         # Tensors that are computed from parameters alone: a normalised weight, a transposed one.
         self._computed: set[int] = set()
 
     def record(self, call: Call, is_known: bool) -> None:
-        """Note one operator, which has a rule or has none."""
+        """Record one operator call; `is_known` says whether it has a rule."""
         inputs = list(call.inputs())
         has_weights = any(map(self._is_weight, inputs))
         if all(self._is_weight(tensor) or self._name(tensor) for tensor in inputs):

@@ -1,7 +1,9 @@
-"""What each ATen operator does to channel labels: one small rule per family, in one table.
+"""The table of rules: how each ATen operator passes channel labels on.
 
-An operator without a rule is decomposed into smaller ones; if it cannot be, it is taken to mix
-everything, and the channels that enter it stay as they are.
+To support another operator, add its name to the set of a family below, or write a rule in
+`tensor_rules` (or a MAC formula in `products`) and add a line to `RULES`; kinds of layers are
+listed in `structure/layers.py`. An operator without a rule is decomposed into smaller ones. If that
+is not possible, it is assumed to mix everything, and the channels that enter it cannot be cut.
 """
 
 from __future__ import annotations
@@ -10,14 +12,13 @@ from typing import Any
 
 import torch
 
+from autoprune.structure.layers import LAYER_KINDS
 from autoprune.structure.tracing.call import Rule
 from autoprune.structure.tracing.layer_rules import (
     batch_norm,
-    convolution,
     group_norm,
+    layer,
     layer_norm,
-    linear,
-    transposed_convolution,
 )
 from autoprune.structure.tracing.products import FORMULAS, multiplies, product
 from autoprune.structure.tracing.tensor_rules import (
@@ -40,17 +41,15 @@ from autoprune.structure.tracing.tensor_rules import (
     writing,
 )
 
-# Element-wise operators beside those that PyTorch tags as such.
+# Element-wise operators, besides those that PyTorch tags as such.
 POINTWISE = {
     *("hardswish", "leaky_relu", "log_sigmoid", "rrelu_with_noise", "_prelu_kernel"),
     *("floor_divide", "rsub", "copy", "masked_fill", "native_dropout", "complex", "polar"),
 }
-CONVOLUTIONS = {"conv1d", "conv2d", "conv3d"}
-TRANSPOSED = {"conv_transpose1d", "conv_transpose2d", "conv_transpose3d"}
 IDENTITIES = {
     *("clone", "contiguous", "detach", "alias", "to", "_to_copy", "type_as"),
     "lift_fresh",
-    # What is filled keeps its shape, which is that of the channels.
+    # The result has the shape of the argument, whatever its values are.
     *("fill", "zero", "zeros_like", "ones_like", "full_like", "empty_like"),
     *("rand_like", "randn_like", "bernoulli", "uniform", "normal", "exponential"),
 }
@@ -91,8 +90,7 @@ CREATIONS = {
 
 RULES: dict[str, Rule] = {
     **dict.fromkeys(POINTWISE, pointwise),
-    **dict.fromkeys(CONVOLUTIONS, convolution),
-    **dict.fromkeys(TRANSPOSED, transposed_convolution),
+    **dict.fromkeys(LAYER_KINDS, layer),
     **dict.fromkeys(IDENTITIES, identity),
     **dict.fromkeys(RESHAPES, reshape),
     **dict.fromkeys(MOVEMENTS, movement),
@@ -108,7 +106,6 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("layer_norm", "native_layer_norm", "rms_norm"), layer_norm),
     **dict.fromkeys(("group_norm", "native_group_norm"), group_norm),
     **dict.fromkeys(FORMULAS, product),
-    "linear": linear,
     **dict.fromkeys(("all", "any", "_is_all_true", "_is_any_true"), verdict),
     "glu": halves,
     "im2col": patches,
@@ -117,7 +114,7 @@ RULES: dict[str, Rule] = {
 
 
 def find_rule(name: str, func: Any) -> Rule | None:
-    """Return the rule for an operator, None if it should be decomposed."""
+    """Return the rule for an operator; None if it should be decomposed."""
     if name in RULES:
         return RULES[name]
     if name.startswith(SPATIAL):
@@ -128,6 +125,6 @@ def find_rule(name: str, func: Any) -> Rule | None:
 
 
 def _is_tagged(name: str, func: Any) -> bool:
-    """Say whether PyTorch tags an operator as element-wise; of work in place it tags little."""
+    """Say whether PyTorch tags an operator, or its twin that is not in-place, as element-wise."""
     twin = getattr(getattr(torch.ops.aten, name, None), func._overloadname, func)
     return torch.Tag.pointwise in {*func.tags, *twin.tags}

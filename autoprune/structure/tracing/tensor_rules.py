@@ -1,4 +1,4 @@
-"""What operators without weights do to channel labels: arithmetic, movement, pooling, sums."""
+"""Rules for operators without weights: arithmetic, data movement, pooling, reductions."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from autoprune.structure.tracing.labels import (
 
 
 def pointwise(trace: Recorder, call: Call) -> None:
-    """Element-wise arithmetic: channels that meet become one unit."""
+    """Element-wise arithmetic: channels that are combined become one unit."""
     operands = [trace.labels(tensor) for tensor in call.inputs()]
     for out in call.outputs():
         trace.set_labels(out, merge(trace.atoms, operands, out.shape))
 
 
 def merge(atoms: Atoms, operands: list[Tensor], shape: torch.Size) -> Tensor:
-    """Return the labels of an element-wise result, linking what meets."""
+    """Return the labels of an element-wise result, linking labels that are combined."""
     rank = len(shape)
     aligned = [
         one.reshape((1,) * (rank - one.dim()) + one.shape) for one in map(canonical, operands)
@@ -40,8 +40,8 @@ def merge(atoms: Atoms, operands: list[Tensor], shape: torch.Size) -> Tensor:
         others: set[int] = set().union(*(m for j, m in enumerate(moving) if j != i))
         repeated = {d for d in others if one.shape[d] == 1 and shape[d] > 1}
         if repeated:
-            # One value serves many channels (a mask, a scalar): nothing to align, unless this
-            # operand has channels of its own along another dimension.
+            # One value is used for many channels (a mask, a scalar): there is nothing to align,
+            # unless this operand has channels along another dimension.
             if moving[i]:
                 for each in aligned:
                     atoms.block(each, "multiplied into an outer product")
@@ -56,7 +56,7 @@ def merge(atoms: Atoms, operands: list[Tensor], shape: torch.Size) -> Tensor:
 
 
 def identity(trace: Recorder, call: Call) -> None:
-    """A copy, cast or alias, or a tensor of the same shape, whatever is in it."""
+    """A copy, cast or alias, or a new tensor of the same shape."""
     trace.set_labels(call.out, trace.labels(call.args[0]))
 
 
@@ -66,8 +66,8 @@ def reshape(trace: Recorder, call: Call) -> None:
 
 
 def movement(trace: Recorder, call: Call) -> None:
-    """Data movement: channels are where the same operator puts their labels."""
-    # What comes behind the data says where: it is taken as it is.
+    """Data movement: the same operator is applied to the labels."""
+    # The other arguments say where entries go and are used as they are.
     data = tree_map_only(Tensor, lambda leaf: trace.labels(leaf).detach(), call.args[0])
     places, options = tree_map_only(Tensor, Tensor.cpu, (call.args[1:], dict(call.kwargs)))
     labels = call.func(data, *places, **options)
@@ -80,7 +80,7 @@ def _tensors(value: Any) -> list[Tensor]:
 
 
 def pad(trace: Recorder, call: Call) -> None:
-    """Padding: along channels it adds constant positions, along space nothing that matters."""
+    """Padding: along channels it adds constant positions; along space it changes no labels."""
     labels = trace.labels(call.args[0])
     amounts, mode = call.args[1], call.arg(2, "mode", "constant")
     padded = {labels.dim() - 1 - i // 2 for i, amount in enumerate(amounts) if amount}
@@ -97,7 +97,7 @@ def pad(trace: Recorder, call: Call) -> None:
 
 
 def concatenation(trace: Recorder, call: Call) -> None:
-    """Concatenation: along the channels, or of tokens whose channels must then agree."""
+    """Concatenation along the channels, or of tokens, whose channels must then agree."""
     dim = call.arg(1, "dim", 0) % call.out.dim()
     pieces = [trace.labels(t) for t in call.args[0] if t.numel()]
     if any(set(varying(piece)) - {dim} for piece in pieces):
@@ -112,7 +112,7 @@ def concatenation(trace: Recorder, call: Call) -> None:
 
 
 def spatial(trace: Recorder, call: Call) -> None:
-    """Pooling and resizing, over all dimensions but batch and channels."""
+    """Pooling, resizing or reflection padding over all dimensions except batch and channels."""
     source = call.args[0]
     dim = max(source.dim() - _pooled_dims(call), 1) - 1
     reason = f"laid out across the positions that {call.name} pools"
@@ -129,7 +129,7 @@ def _pooled_dims(call: Call) -> int:
 
 
 def reduction(trace: Recorder, call: Call) -> None:
-    """A sum, mean, … over dimensions that must not tell channels apart."""
+    """A reduction (sum, mean, …) over dimensions along which no channels may lie."""
     if call.argument("other") is not None:  # max(a, b)
         pointwise(trace, call)
         return
@@ -155,8 +155,8 @@ def _dims(call: Call, source: Tensor) -> set[int]:
     return {d % max(source.dim(), 1) for d in dims} & set(range(source.dim()))
 
 
-# Operators that pick entries; the others that take many together add them up.
-PICKING = frozenset(
+# Operators that select entries; the others that combine entries add them up.
+SELECTING = frozenset(
     {
         *("amax", "amin", "aminmax", "max", "min", "argmax", "argmin"),
         *("median", "nanmedian", "mode", "kthvalue", "any", "all"),
@@ -167,29 +167,29 @@ PICKING = frozenset(
 
 
 def _mixed_by(call: Call) -> str:
-    verb = "compared with each other" if call.name in PICKING else "summed over"
+    verb = "compared with each other" if call.name in SELECTING else "summed over"
     return f"{verb} by {call.name}"
 
 
 def along_dim(trace: Recorder, call: Call) -> None:
-    """Softmax, sums on the way, transforms, …: mixes some dimensions."""
+    """Softmax, cumulative sums, Fourier transforms, …: mixes the entries along some dimensions."""
     statistics_over(trace, call, _dims(call, call.args[0]), _mixed_by(call))
 
 
 def triangle(trace: Recorder, call: Call) -> None:
-    """A triangle of the last two dimensions, along which no channels may lie."""
+    """A triangle of a matrix: no channels may lie along the last two dimensions."""
     statistics_over(trace, call, range(-2, 0), f"zeroed by their places in {call.name}")
 
 
 def halves(trace: Recorder, call: Call) -> None:
-    """A gated linear unit: each channel of the first half meets one of the second."""
+    """A gated linear unit: combines each channel of the first half with one of the second half."""
     dim = call.argument("dim")
     pair = trace.labels(call.args[0]).chunk(2, dim)
     trace.set_labels(call.out, merge(trace.atoms, list(pair), call.out.shape))
 
 
 def writing(trace: Recorder, call: Call) -> None:
-    """Values put at some places of a tensor: what is there and what comes must agree."""
+    """Values written into a tensor: their channels must agree with those of the tensor."""
     if call.argument("accumulate") or call.argument("reduce"):
         unknown(trace, call)
         return
@@ -201,23 +201,23 @@ def writing(trace: Recorder, call: Call) -> None:
     trace.set_labels(call.out, merge(trace.atoms, [written, base], call.out.shape))
 
 
-# What the schemas of operators that write call the values.
+# Names of the written values in operator schemas.
 VALUES = ("value", "values", "src", "source")
 
 
 def _place(trace: Recorder, name: str, value: Any) -> Any:
-    """Return what stands for an argument of an operator that writes: of values their labels."""
+    """Return an argument for writing labels: labels for values, anything else as it is."""
     if name not in VALUES:
         return tree_map_only(Tensor, Tensor.cpu, value)
     if not isinstance(value, Tensor):
         return CONSTANT
     labels = trace.labels(value).contiguous()
-    # One number for all places feeds no channel.
+    # A single number written everywhere belongs to no channel.
     return torch.where(labels > 0, labels, CONSTANT) if labels.numel() == 1 else labels
 
 
 def sampling(trace: Recorder, call: Call) -> None:
-    """Entries interpolated at places that another tensor gives: channels go along."""
+    """Interpolation at positions given by another tensor: channels pass through."""
     source, *places = call.inputs()
     for tensor in places:
         trace.atoms.block(trace.labels(tensor), f"places at which {call.name} reads")
@@ -226,7 +226,7 @@ def sampling(trace: Recorder, call: Call) -> None:
 
 
 def patches(trace: Recorder, call: Call) -> None:
-    """Patches beside each other (`F.unfold`): every channel comes once per place in a patch."""
+    """Patches as columns (`F.unfold`): every channel appears once per position in a patch."""
     reason = "laid out across the positions that patches are cut from"
     read = only_along(trace, call.args[0], -3, reason)
     rows = read.repeat_interleave(call.out.shape[-2] // len(read))
@@ -234,7 +234,7 @@ def patches(trace: Recorder, call: Call) -> None:
 
 
 def summed_patches(trace: Recorder, call: Call) -> None:
-    """Patches put back (`F.fold`): the rows of a channel are one unit."""
+    """Patches summed into an image (`F.fold`): the rows of a channel are one unit."""
     read = only_along(trace, call.args[0], -2, "laid out across patches")
     channels = call.out.shape[-3]
     rows = read.reshape(channels, -1).unbind(1)
@@ -243,12 +243,12 @@ def summed_patches(trace: Recorder, call: Call) -> None:
 
 
 def creation(trace: Recorder, call: Call) -> None:
-    """The same number everywhere: positions that no channel feeds."""
+    """A new constant tensor: positions that belong to no channel."""
     trace.set_labels(call.out, constant(call.out.shape, CONSTANT))
 
 
 def verdict(trace: Recorder, call: Call) -> None:
-    """A yes or no about all entries: a check of the forward pass, which holds at any width."""
+    """A test of all entries (`all`, `any`): taken as a check that holds at any width."""
     if call.arg(1, "dim") is None:
         trace.set_labels(call.out, constant(call.out.shape))
     else:

@@ -1,7 +1,7 @@
 """Layers that run in training mode only: auxiliary heads, deep supervision.
 
-Evaluation does not see them. Whoever trains the pruned network further needs their inputs to shrink
-with the layers that they read.
+A trace in evaluation mode misses them, but their inputs must shrink with the layers that they read,
+so that the pruned network can be trained further.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from autoprune.structure.surgery import cut
 
 
 def in_training_mode(model: nn.Module) -> nn.Module:
-    """Return a copy in training mode, in which normalisations and dropout work as in evaluation.
+    """Return a copy in training mode, except for its normalisation and dropout layers.
 
-    Its forward pass takes the ways of training, but one sample is enough and nothing is written.
+    Its forward pass takes the branches of training, but works with one sample and updates nothing.
     """
     copied = cut(model, {}).train()
     for module in copied.modules():
@@ -25,7 +25,7 @@ def in_training_mode(model: nn.Module) -> nn.Module:
     return copied
 
 
-def idle_weights(model: nn.Module, read: set[str]) -> list[str]:
-    """Return the weights among the parameters that are not in `read`."""
+def unread_weights(model: nn.Module, read: set[str]) -> list[str]:
+    """Return the names of the weights (parameters of two or more dimensions) not in `read`."""
     named = model.named_parameters()
     return [name for name, tensor in named if tensor.dim() > 1 and name not in read]

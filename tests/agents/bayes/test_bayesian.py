@@ -159,9 +159,9 @@ def test_bins_are_replayed(make_toy: Any, play: Any) -> None:
     assert [trial.candidate for trial in one] == [trial.candidate for trial in two]
 
 
-def test_unknown_sampler(make_toy: Any) -> None:
+def test_unknown_sampler() -> None:
     with pytest.raises(UsageError, match="did you mean 'cmaes'"):
-        BayesianStrategy("cma").started(make_toy([4, 4]).problem)
+        BayesianStrategy(sampler="cma")
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)

@@ -14,10 +14,10 @@ from autoprune.cost.latency.conditions import Conditions
 from autoprune.cost.latency.curves import Curve, LayerLatency, Surface
 from autoprune.cost.latency.model import FIXED, OTHER, LatencyCost
 from autoprune.cost.latency.signature import Signature
-from autoprune.engine.latency import step_of_widths
+from autoprune.engine.latency_table import width_multiple
 from autoprune.errors import TableError
 from autoprune.options.search import SearchConfig
-from autoprune.profiling.profiler import cut_to, spread
+from autoprune.profiling.subject import Subject, spread_widths
 from autoprune.structure.tracing.trace import trace
 
 SLOW = pytest.param("mobilenet_v2", marks=pytest.mark.slow)
@@ -29,20 +29,18 @@ def test_a_known_device_is_predicted(name: str, stairs: Any, stair_table: Any) -
     model = torchvision.models.get_model(name, weights=None).eval()
     image = torch.randn(1, 3, 64, 64)
     structure, table = trace(model, image), stair_table(model, image)
-    cost = LatencyCost(structure, table)
+    cost, subject = LatencyCost(structure, table), Subject(model, structure, image)
     backend = stairs(Conditions(backend="stairs"))
     errors = []
-    for widths in spread(structure, count=8, seed=7):
-        run = backend.network(cut_to(model, structure, widths), image)
+    for widths in spread_widths(structure, count=8, seed=7):
+        run = backend.network(subject.cut_to(widths), image)
         errors.append(abs(cost.total(widths) / run() - 1))
     assert np.median(errors) < 0.03
-    prediction = cost.predict(structure.dense_widths)
-    assert prediction.ms == cost.total(structure.dense_widths)
-    assert prediction.std_ms is not None and prediction.std_ms < 0.05 * prediction.ms
+    assert table.correction.relative_error is not None and table.correction.relative_error < 0.05
 
 
 def kinds() -> nn.Sequential:
-    """Layers that read their lanes in every way there is."""
+    """Layers that are aligned in every way there is."""
     return nn.Sequential(
         nn.Conv2d(3, 48, 3, padding=1),
         nn.ReLU(),
@@ -56,29 +54,30 @@ def kinds() -> nn.Sequential:
     )
 
 
-def test_a_device_that_is_slow_at_odd_widths_is_predicted(
-    stair_table: Any, lane_backend: Any
+def test_a_device_that_is_slow_at_misaligned_widths_is_predicted(
+    stair_table: Any, aligned_backend: Any
 ) -> None:
     model, image = kinds().eval(), torch.randn(1, 3, 16, 16)
-    structure, table = trace(model, image), stair_table(model, image, lane_backend)
+    structure, table = trace(model, image), stair_table(model, image, aligned_backend)
     assert [one.alignment for one in table.layers] == [1, 4, 4, 4, 4]
-    assert table.call_ms == lane_backend.call_ms
+    assert table.call_ms == aligned_backend.call_ms
     cost, random = LatencyCost(structure, table), np.random.default_rng(0)
+    subject = Subject(model, structure, image)
     for _ in range(20):
         widths = tuple(int(random.integers(4, size + 1)) for size in structure.dense_widths)
         for some in (widths, tuple(width // 4 * 4 for width in widths)):
-            real = lane_backend.network(cut_to(model, structure, some), image)()
+            real = aligned_backend.network(subject.cut_to(some), image)()
             assert cost.total(some) == pytest.approx(real, rel=0.03)
             assert sum(cost.by_layer(some).values()) == pytest.approx(cost.total(some))
 
 
-def test_networks_of_the_fit_without_odd_layers_do_not_make_these_free(
-    stair_table: Any, lane_backend: Any
+def test_networks_of_the_fit_without_misaligned_layers_do_not_make_these_free(
+    stair_table: Any, aligned_backend: Any
 ) -> None:
     """Features behind a flattened image come in 64s: always aligned."""
     image = torch.randn(1, 3, 8, 8)
     flat = nn.Sequential(nn.Conv2d(3, 24, 3, padding=1), nn.Flatten(), nn.Linear(24 * 64, 10))
-    table = stair_table(flat, image, lane_backend)
+    table = stair_table(flat, image, aligned_backend)
     assert table.correction.coefficients[1] == 1.0
     pooled = nn.Sequential(
         nn.Conv2d(3, 24, 3, padding=1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(24, 10)
@@ -129,7 +128,7 @@ def test_what_a_device_favours_is_asked_of_the_networks_own_layers(stair_table: 
     both = replace(table, layers=(*table.layers, foreign))
     config, progress = SearchConfig("latency=0.5", round_to="auto"), Progress()
     steps = [
-        step_of_widths(config, LatencyCost(trace(model, image), one), progress)
+        width_multiple(config, LatencyCost(trace(model, image), one), progress)
         for one in (table, both)
     ]
     assert steps[0] == steps[1] > 1

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from autoprune.cost.latency.curves import Curve, LayerLatency, Surface
-from autoprune.cost.latency.preferred_multiple import favoured_step
+from autoprune.cost.latency.preferred_multiple import preferred_multiple
 from autoprune.cost.latency.signature import Signature
 
 
@@ -19,16 +19,16 @@ def layer(ms: Callable[[int], float], size: int = 128) -> LayerLatency:
 
 @pytest.mark.parametrize("step", [4, 8, 16])
 def test_the_edges_of_a_staircase_are_favoured(step: int) -> None:
-    assert favoured_step([layer(lambda n: 1.0 + -(-n // step))]) == step
+    assert preferred_multiple([layer(lambda n: 1.0 + -(-n // step))]) == step
 
 
 def test_on_a_slope_every_channel_counts() -> None:
-    assert favoured_step([layer(lambda n: float(n))]) == 1
+    assert preferred_multiple([layer(lambda n: float(n))]) == 1
 
 
 def test_long_layers_decide() -> None:
     stairs = layer(lambda n: 100.0 * -(-n // 16))
-    assert favoured_step([stairs, layer(lambda n: 0.001 * n)]) == 16
+    assert preferred_multiple([stairs, layer(lambda n: 0.001 * n)]) == 16
 
 
 def test_groups_are_counted_not_their_outputs() -> None:
@@ -43,7 +43,7 @@ def test_groups_are_counted_not_their_outputs() -> None:
 
     dense = Signature("conv2d", 128, 128, (3, 3), (1, 1), (1, 1), (1, 1), 32, (8, 8))
     quick, slow = surface(float, range(4, 33, 4)), surface(lambda n: 2.0 * n, range(3, 33, 4))
-    assert favoured_step([LayerLatency(dense, 4, (quick, slow))]) == 4
+    assert preferred_multiple([LayerLatency(dense, 4, (quick, slow))]) == 4
 
 
 def test_where_odd_widths_are_slow_multiples_are_favoured() -> None:
@@ -56,4 +56,4 @@ def test_where_odd_widths_are_slow_multiples_are_favoured() -> None:
 
     dense = Signature("linear", 128, 10, (), (), (), (), 1, ())
     quick, slow = surface(float, range(4, 129, 4)), surface(lambda n: 2.0 * n, range(3, 129, 4))
-    assert favoured_step([LayerLatency(dense, 4, (quick, slow))]) == 4
+    assert preferred_multiple([LayerLatency(dense, 4, (quick, slow))]) == 4

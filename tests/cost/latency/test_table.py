@@ -31,8 +31,8 @@ def structure() -> Structure:
 
 
 @pytest.fixture(scope="module")
-def table(stair_table: Any, lane_backend: Any) -> LatencyTable:
-    found: LatencyTable = stair_table(layers(), IMAGE, lane_backend)
+def table(stair_table: Any, aligned_backend: Any) -> LatencyTable:
+    found: LatencyTable = stair_table(layers(), IMAGE, aligned_backend)
     assert [len(one.surfaces) for one in found.layers] == [1, 2, 2]
     return found
 
@@ -76,7 +76,7 @@ def curve(part: str, change: Callable[[list[Any]], object]) -> Callable[[str], s
     [
         (lambda text: text[: len(text) // 2], "cannot read"),
         (lambda text: "", "cannot read"),
-        (lambda text: "[1, 2]", "is no latency table"),
+        (lambda text: "[1, 2]", "is not a latency table"),
         (broken(lambda d: d.update(version=9)), "format version 9"),
         (broken(lambda d: d.update(layers=[])), "is empty"),
         (broken(lambda d: surface(d).pop("grid")), "damaged.*grid"),
@@ -93,7 +93,7 @@ def curve(part: str, change: Callable[[list[Any]], object]) -> Callable[[str], s
         (coefficients(networks=math.nan), "damaged.*networks: nan"),
         (coefficients(weights_mb="1"), "damaged.*weights_mb: '1'"),
         (coefficients(other_mb=math.inf), "damaged.*other_mb: inf"),
-        (curve("ms", lambda ms: ms.clear()), "damaged.*not equally many"),
+        (curve("ms", lambda ms: ms.clear()), "damaged.*different numbers of lengths"),
         (curve("lengths", lambda lengths: lengths.reverse()), "damaged.*do not rise"),
         (curve("lengths", lambda lengths: lengths.__setitem__(-1, 10**12)), "damaged.*lengths"),
         (curve("lengths", lambda lengths: lengths.__setitem__(0, True)), "damaged.*lengths: True"),
@@ -135,8 +135,8 @@ def test_odd_widths_that_cost_nothing_are_refused(
 ) -> None:
     """All of the network is aligned in between, and neither at its ends."""
     table.save(path := tmp_path / "table.json")
-    for lattice in ("aligned_ms", "odd_ms"):
-        only = coefficients(**dict.fromkeys(TERMS, 0.0) | {lattice: 1.0})
+    for one in ("aligned_ms", "odd_ms"):
+        only = coefficients(**dict.fromkeys(TERMS, 0.0) | {one: 1.0})
         path.write_text(only(path.read_text()))
         with pytest.raises(TableError, match="predicts no time at all"):
             LatencyCost(structure, LatencyTable.load(path))

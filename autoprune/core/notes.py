@@ -1,0 +1,42 @@
+"""Log records of the package, shown by whoever shows the progress of long work.
+
+Every module logs to a logger of its own name. A user who wants the records elsewhere configures
+`logging.getLogger("autoprune")` as usual.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from autoprune.core.progress import Progress
+
+LOGGER = "autoprune"
+
+
+class _Forward(logging.Handler):
+    """Passes records on to a progress display."""
+
+    def __init__(self, progress: Progress) -> None:
+        super().__init__(logging.INFO)
+        self._progress = progress
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Show the message."""
+        self._progress.note(record.getMessage())
+
+
+@contextmanager
+def forwarded_notes(progress: Progress) -> Iterator[None]:
+    """Show the package's log records, from INFO on, as notes of a progress display."""
+    logger, handler = logging.getLogger(LOGGER), _Forward(progress)
+    level = logger.level
+    logger.addHandler(handler)
+    if not logger.isEnabledFor(logging.INFO):
+        logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)

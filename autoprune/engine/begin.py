@@ -1,0 +1,129 @@
+"""How a run begins: a new one is written down, a resumed one must be continued as it was begun."""
+
+from __future__ import annotations
+
+import logging
+import math
+import platform
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+import optuna
+import scipy
+import torch
+
+from autoprune.engine.context import SearchContext
+from autoprune.engine.evaluators import Evaluators
+from autoprune.engine.trust import trust
+from autoprune.errors import RunError, UsageError, shown
+from autoprune.options.search import RENEWABLE, SearchConfig
+from autoprune.options.stored import (
+    ORIGIN,
+    REMARKS,
+    in_todays_words,
+    is_outdated,
+    stored_settings,
+)
+from autoprune.study.result import limits_of
+from autoprune.study.run_directory import RunDirectory
+from autoprune.version import __version__
+
+# What the options of a run meant that is of an older version (`options.stored.is_outdated`).
+OUTDATED = (
+    "by a version that trained frozen weights, train_frozen=True today, and whose exclude is "
+    "exclude_outputs today"
+)
+
+log = logging.getLogger(__name__)
+
+
+def begin_run(run: RunDirectory, named: Mapping[str, Any]) -> None:
+    """Make sure that a new run can be written, and that it may name again what the caller names.
+
+    Args:
+        run: the run directory.
+        named: the settings; what is given as an object has no name.
+
+    Raises:
+        RunError: another process has finished a run there since it was asked first.
+    """
+    run.check_free()
+    if (failure := trust(run.path, named)) is not None:
+        log.info("%s", failure)
+
+
+def resume_run(
+    run: RunDirectory, settings: Mapping[str, Any], config: SearchConfig
+) -> dict[str, Any]:
+    """Return the settings that a run was begun with.
+
+    An older version wrote fewer options down: those do what they do by default.
+
+    Raises:
+        RunError: there is no run, or it is finished and no limit is raised.
+        UsageError: it was begun with other options.
+    """
+    stored = stored_settings(run)
+    _check_known(run, stored, settings)
+    defaults = {**SearchConfig(config.budget).to_mapping(), "device": settings["device"]}
+    begun = {**defaults, **in_todays_words(stored)}
+    older = f" ({OUTDATED})" if is_outdated(stored) else ""
+    for key in sorted((settings.keys() | begun.keys()) - {*RENEWABLE, *REMARKS}):
+        if begun.get(key) != settings.get(key):
+            raise UsageError(
+                f"cannot resume {str(run.path)!r} with {key}={shown(settings.get(key))}: it was "
+                f"begun with {shown(begun.get(key))}{older}."
+            )
+    if older:
+        log.info("%s goes on as it was begun%s", run.path, older)
+    if run.is_finished:
+        _check_raised(run, config)
+    return begun
+
+
+def _check_known(run: RunDirectory, stored: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+    """Refuse a run with options that this version does not have."""
+    known = {*settings, *ORIGIN, *REMARKS, *(option.name for option in fields(SearchConfig))}
+    if unknown := sorted(stored.keys() - known):
+        option = f"{unknown[0]}={shown(stored[unknown[0]])}"
+        raise UsageError(
+            f"cannot resume {str(run.path)!r}: it was begun by autoprune "
+            f"{stored.get('autoprune')!r} with {option}, an option that version "
+            f"{__version__!r} does not have."
+        )
+
+
+def _check_raised(run: RunDirectory, config: SearchConfig) -> None:
+    """Refuse to go on with a finished run under the limits that it has reached."""
+    limits = limits_of(run)
+    most, longest = limits["trials"], limits["time"] or math.inf
+    recovered = (config.recover or 0.0) <= (limits["recover"] or 0.0)
+    if (config.trials or 0) <= most and (config.time or math.inf) <= longest and recovered:
+        raise RunError(
+            f"the search in {str(run.path)!r} is finished ({limits['done']} trials): "
+            "raise --trials, --time or --recover to go on."
+        )
+
+
+def write_settings(
+    context: SearchContext, settings: Mapping[str, Any], evaluators: Evaluators
+) -> None:
+    """Write `config.toml`: all settings of a new run, or those that a resumed one may renew."""
+    chosen = {
+        "judge": evaluators.search_repair.value,
+        "repair_samples": len(evaluators.builder.repair.samples),
+    }
+    if context.begun:
+        renewed = {key: settings[key] for key in RENEWABLE if key in settings}
+        context.run.save_config({**context.begun, **renewed, **chosen})
+    else:
+        context.run.create({**settings, "versions": _versions(), **chosen})
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "python": platform.python_version(),
+        **{module.__name__: str(module.__version__) for module in (torch, np, scipy, optuna)},
+    }

@@ -1,0 +1,101 @@
+"""Tuning constants of the stages of a search, addressable as `[engine.STAGE]` in TOML."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from autoprune.errors import UsageError, did_you_mean, shown
+
+
+@dataclass(frozen=True)
+class RepairLimits:
+    """When a more thorough repair is worth its time.
+
+    Attributes:
+        clearly_better: the KL that a slower repair must reach in the search, as a share of the
+            quicker one's.
+        affordable: the most work of a quick sequential repair in the search, as a multiple of the
+            work of scoring a candidate.
+        pays: how many times less work the quick repair of finalists must be than the thorough
+            one. Scoring, the same for both, is left out of the ratio.
+    """
+
+    clearly_better: float = 0.9
+    affordable: float = 2.0
+    pays: float = 4.0
+
+
+@dataclass(frozen=True)
+class FinalistLimits:
+    """How many trials are looked at again.
+
+    Attributes:
+        shortlist: best trials that are prescreened.
+        diverse: the same where the search evaluator repaired candidates as a whole: fewer, which
+            differ from each other.
+        apart: mean difference of the logarithms of keep ratios at which two of these differ:
+            neighbours are as good as each other, or as overrated.
+        prescreened: finalists where a quick repair has prescreened the shortlist.
+        unscreened: finalists where there is no quick repair, or it is no better than the search's.
+    """
+
+    shortlist: int = 24
+    diverse: int = 12
+    apart: float = 0.03
+    prescreened: int = 4
+    unscreened: int = 8
+
+
+@dataclass(frozen=True)
+class RoundLimits:
+    """How often a miss is followed up.
+
+    Attributes:
+        most: rounds after the first one.
+        extra_trials: trials of each of these, as a part of the first one's.
+        fewest: trials of each at least.
+    """
+
+    most: int = 4
+    extra_trials: float = 0.25
+    fewest: int = 8
+
+
+@dataclass(frozen=True)
+class StageLimits:
+    """The limits of every stage."""
+
+    repair: RepairLimits = field(default_factory=RepairLimits)
+    finalists: FinalistLimits = field(default_factory=FinalistLimits)
+    rounds: RoundLimits = field(default_factory=RoundLimits)
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> StageLimits:
+        """Build from tables by stage, e.g. `{"finalists": {"shortlist": 12}}`.
+
+        Raises:
+            UsageError: an unknown stage or limit, or a value that is not a number of 0 or more.
+        """
+        kinds = {"repair": RepairLimits, "finalists": FinalistLimits, "rounds": RoundLimits}
+        for stage in values:
+            if stage not in kinds:
+                raise UsageError(f"unknown stage engine.{stage}; {did_you_mean(stage, kinds)}")
+        return cls(**{name: _limits(name, kinds[name], table) for name, table in values.items()})
+
+
+def _limits(stage: str, kind: type[Any], table: Any) -> Any:
+    if not isinstance(table, Mapping):
+        raise UsageError(f"engine.{stage} must be a table of limits, but got {shown(table)}.")
+    types = {one.name: type(one.default) for one in fields(kind)}
+    for name, value in table.items():
+        if name not in types:
+            raise UsageError(f"unknown limit engine.{stage}.{name}; {did_you_mean(name, types)}")
+        allowed = (int,) if types[name] is int else (int, float)
+        if isinstance(value, bool) or not isinstance(value, allowed) or not value >= 0:
+            wanted = "whole number" if types[name] is int else "number"
+            raise UsageError(
+                f"engine.{stage}.{name} must be a {wanted}, 0 or more, but got {shown(value)}."
+            )
+    return kind(**table)

@@ -1,0 +1,103 @@
+"""One search, from the problem to the result: its stages, one after the other."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import nn
+
+from autoprune.agents.base import SearchProblem
+from autoprune.core.policy import PruningPolicy
+from autoprune.cost.latency.model import LatencyCost
+from autoprune.engine.begin import write_settings
+from autoprune.engine.context import SearchContext
+from autoprune.engine.evaluators import Evaluators, make_evaluators
+from autoprune.engine.latency_table import verifying_backend
+from autoprune.engine.max_drop import Smallest, check_metric, find_smallest
+from autoprune.engine.problem import Task, make_problem
+from autoprune.engine.recover import recover_winner
+from autoprune.engine.rounds import RoundResult, Rounds
+from autoprune.engine.search_problem import search_problem
+from autoprune.engine.summary import Found, summarize
+from autoprune.evaluation.reward import on_the_scale_of
+from autoprune.profiling.verifier import Verifier
+from autoprune.study.ledger import Ledger
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class SearchResult:
+    """The winner of a search, as it was written into the run directory."""
+
+    network: nn.Module
+    policy: PruningPolicy
+    result: Mapping[str, Any]
+
+
+def run_search(context: SearchContext, settings: Mapping[str, Any]) -> SearchResult:
+    """Run all stages of a search; what each one ends with is in the run directory at once.
+
+    Args:
+        context: of the search.
+        settings: what `config.toml` says of a new run.
+    """
+    run, clock = context.run, context.clock
+    with clock.stage("structure"):
+        problem = make_problem(context)
+    evaluators = make_evaluators(context, problem)
+    _check_dense(context, evaluators)
+    write_settings(context, settings, evaluators)
+    ledger = Ledger(problem.space, run.storage)
+    context = _valued_as_before(context, ledger)
+    with clock.recorded(ledger):
+        searched = search_problem(context, problem, evaluators)
+        rounds = Rounds(context, evaluators, ledger, _verifier(context, problem))
+        result, smallest = _run_rounds(rounds, searched)
+        if result.strategy.save(run.agent_path):
+            log.info("what it learnt is in %s: use it with --agent %s", run.agent_path, run.path)
+        policy = evaluators.builder.policy(result.finalist.measurement.widths)
+        run.save_policy(policy)
+        run.save_weights(result.finalist.network)
+        winner = recover_winner(context, problem, evaluators, result.finalist)
+        if winner.recovered is not None:
+            run.save_recovered(winner.network)
+        trials = searched.trials if smallest is None else smallest.trials
+        found = Found(result, winner, trials, smallest)
+        summary = summarize(context, problem, evaluators, ledger, found)
+        run.save_result(summary)
+    return SearchResult(winner.network, policy, summary)
+
+
+def _check_dense(context: SearchContext, evaluators: Evaluators) -> None:
+    if context.config.max_drop is not None:
+        check_metric(evaluators.dense)
+    if (dense := evaluators.dense.metric) is not None:
+        log.info("the dense network scores %.4f on the search images", dense)
+
+
+def _valued_as_before(context: SearchContext, ledger: Ledger) -> SearchContext:
+    """Return the context with the reward on the scale of the trials that there are."""
+    earlier = (trial.measurement for trial in ledger if trial.measurement)
+    return replace(context, reward=on_the_scale_of(context.reward, earlier))
+
+
+def _run_rounds(rounds: Rounds, problem: SearchProblem) -> tuple[RoundResult, Smallest | None]:
+    """Search under the budget, or under ever narrower ones where a loss is given instead."""
+    config = rounds.context.config
+    if config.max_drop is None:
+        return rounds.run(problem), None
+    smallest = find_smallest(rounds, problem, config.max_drop, config.minimize or "flops")
+    return smallest.result, smallest
+
+
+def _verifier(context: SearchContext, problem: Task) -> Verifier | None:
+    """Return what measures the winner; None where no latency is predicted."""
+    latency = problem.costs.get(LatencyCost.name)
+    if not isinstance(latency, LatencyCost):
+        return None
+    backend = verifying_backend(latency.table, context.config, context.progress)
+    return Verifier(context.model, context.inputs, latency.table, backend)

@@ -1,0 +1,42 @@
+"""Backends by name: built in, of installed packages, or classes in the user's files."""
+
+from __future__ import annotations
+
+from autoprune.core.plugins import Kind
+from autoprune.cost.latency.conditions import Conditions
+from autoprune.errors import UsageError
+from autoprune.profiling.backends.base import Backend
+
+KIND = Kind(
+    "backend",
+    "autoprune.backends",
+    {
+        "onnxruntime": "autoprune.profiling.backends.onnx:OnnxBackend",
+        "torch": "autoprune.profiling.backends.torch:TorchBackend",
+        "torch-compile": "autoprune.profiling.backends.torch:CompiledBackend",
+    },
+)
+
+
+def backend_class(name: str) -> type[Backend]:
+    """Return the class of a backend; a file or module that the name refers to is imported.
+
+    Raises:
+        UsageError: There is no such backend.
+    """
+    found = KIND.load(name)
+    if not (isinstance(found, type) and issubclass(found, Backend)):
+        raise UsageError(
+            f"backend {name!r} is not a subclass of autoprune.profiling.backends.base.Backend."
+        )
+    return found
+
+
+def make_backend(conditions: Conditions) -> Backend:
+    """Return the backend that the conditions name, as `backend_class` finds it.
+
+    Raises:
+        UsageError: There is no such backend, or what it needs is missing here.
+    """
+    backend_class(conditions.backend)  # refuses a class of another kind before it is called
+    return KIND.make(conditions.backend, Backend, conditions)  # type: ignore[type-abstract]

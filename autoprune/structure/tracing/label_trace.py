@@ -1,0 +1,159 @@
+"""The dispatch mode that carries channel labels through a forward pass and records layers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from autoprune.structure.groups import FrozenGroup, LayerSpec
+from autoprune.structure.inputs import Inputs
+from autoprune.structure.tracing.activation_sizes import ActivationLog
+from autoprune.structure.tracing.biases import layers_adding_bias
+from autoprune.structure.tracing.call import Call, unknown
+from autoprune.structure.tracing.computed_weights import Origins, describe_computation, owner_of
+from autoprune.structure.tracing.flow import GIVEN, Flow
+from autoprune.structure.tracing.labels import Atoms, canonical, constant, overwritten
+from autoprune.structure.tracing.layer_specs import first_call, is_refittable
+from autoprune.structure.tracing.operators import OperatorMode
+from autoprune.structure.tracing.products import Uncounted
+from autoprune.structure.tracing.rules import find_rule
+
+# Larger tensors in element-wise arithmetic are taken to have a fixed size.
+LARGEST_LABELLED_TENSOR = 4_000_000
+
+
+class LabelTrace(OperatorMode):
+    """Carries channel labels through a forward pass and records its layers (a `call.Recorder`)."""
+
+    def __init__(self, model: nn.Module, named: Mapping[str, Tensor], atoms: Atoms) -> None:
+        super().__init__()
+        self._model = model
+        self.atoms = atoms
+        self.read: set[str] = set()
+        self.layers: dict[str, LayerSpec] = {}
+        self.fixed_macs: Counter[str] = Counter()
+        self.uncounted = Uncounted(self.name)
+        self.activations = ActivationLog(self.name)
+        self._parameters = {n for n, one in named.items() if isinstance(one, nn.Parameter)}
+        self._names: dict[int, str] = {}
+        for name, tensor in named.items():
+            self._names.setdefault(id(tensor), name)
+        self._labels: dict[int, Tensor] = {}
+        # Labelled tensors, by the memory that they share.
+        self._views: dict[int, list[Tensor]] = {}
+        self._flow = Flow()
+        self._origins = Origins(self.name)
+        self._computed: dict[str, FrozenGroup] = {}
+        # Tensors are kept alive, or Python would reuse their ids.
+        self._alive: list[Any] = []
+
+    def operate(self, number: int, name: str, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        """Run one operator, then carry labels through it."""
+        out = func(*args, **kwargs)
+        call = Call(name, func, args, kwargs, out)
+        self._alive.append((args, out))
+        self.read.update(filter(None, map(self.name, call.inputs())))
+        self._flow.record(number, call)
+        self._origins.record(call)
+        rule = find_rule(name, func)
+        (rule or unknown)(self, call)
+        self.uncounted.record(call, rule is not None)
+        self.activations.record(call)
+        return out
+
+    def aside(self, name: str, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        """Treat an operator without a number in the same way."""
+        return self.operate(GIVEN, name, func, args, kwargs)
+
+    def labels(self, tensor: Tensor) -> Tensor:
+        """Return the labels of a tensor."""
+        if id(tensor) not in self._labels:
+            self.set_labels(tensor, self._first_labels(tensor))
+        return self._labels[id(tensor)]
+
+    def _first_labels(self, tensor: Tensor) -> Tensor:
+        name = self.name(tensor)
+        numbered = name is not None and tensor.is_floating_point() and tensor.dim() > 0
+        if not numbered or tensor.numel() > LARGEST_LABELLED_TENSOR:
+            return constant(tensor.shape)
+        assert name is not None
+        return canonical(self.atoms.axis(name, None, tensor.numel()).reshape(tensor.shape))
+
+    def set_labels(self, tensor: Tensor, labels: Tensor) -> None:
+        """Set the labels of a tensor and update the labels of all views of its memory."""
+        views = self._views.setdefault(tensor.untyped_storage()._cdata, [])
+        before = self._labels.get(id(tensor))
+        if before is None:
+            views.append(tensor)
+        elif before.shape == labels.shape and not torch.equal(before, labels):
+            for view in views:
+                self._labels[id(view)] = overwritten(view, self._labels[id(view)], tensor, labels)
+        self._labels[id(tensor)] = labels
+
+    def name(self, tensor: Tensor | None) -> str | None:
+        """Return the name of a parameter or buffer, None for anything else."""
+        return self._names.get(id(self.origin(tensor)))
+
+    def parameter(self, tensor: Tensor) -> str | None:
+        """Return the name of a parameter, None for anything else."""
+        name = self.name(tensor)
+        return name if name in self._parameters else None
+
+    def layer(self, call: Call, positions: int, groups: int) -> None:
+        """Record a call of a layer."""
+        weight, bias = self.name(call.args[1]), self.name(call.arg(2, "bias"))
+        assert weight is not None
+        before = self.layers.get(weight)
+        if before is None:
+            self.layers[weight] = first_call(call, weight, bias, positions, groups)
+        else:
+            self.layers[weight] = replace(
+                before, positions=before.positions + positions, calls=before.calls + 1
+            )
+        self._flow.layer(weight, call.out)
+
+    def batchnorm(self, source: Tensor, path: str, out: Tensor) -> None:
+        """Record that a BN with running statistics reads a tensor."""
+        maker = self._flow.maker(source)
+        # A BN normalises dimension 1; the outputs of a linear layer lie along the last dimension.
+        if maker is not None and not self.layers[maker].kernel_size and source.dim() != 2:
+            maker = None
+        self._flow.batchnorm(path, maker, out)
+
+    def computed(self, call: Call, size: int) -> str:
+        """Record a layer whose weight or bias is computed; return the reason to leave it whole."""
+        weight, bias = call.args[1], call.arg(2, "bias")
+        one = bias if isinstance(weight, nn.Parameter) else weight
+        names = self._origins.of(one)
+        if not names:
+            return f"used by {call.name}, whose weight is computed from the network's input"
+        if (buffer := self.name(one)) is not None:
+            return f"used by {call.name} with a buffer as its weight, {buffer}"
+        reason = describe_computation(self._model, names)
+        layer = owner_of(names) or min(names)
+        self._computed[layer] = FrozenGroup(layer, size, reason)
+        return reason
+
+    @property
+    def computed_layers(self) -> tuple[FrozenGroup, ...]:
+        """The outputs of layers with a computed weight."""
+        return tuple(self._computed.values())
+
+    def returned(self, outputs: Sequence[Tensor]) -> None:
+        """Note the network's outputs."""
+        self.activations.returned(outputs)
+        self._flow.returned(outputs)
+
+    def finished_layers(self, model: nn.Module, inputs: Inputs) -> tuple[LayerSpec, ...]:
+        """Return the layers, each with what follows it and what can be done with it."""
+        takers = layers_adding_bias(model, self.layers.values(), inputs)
+        found = (
+            replace(layer, **self._flow.behind(weight)._asdict(), takes_bias=weight in takers)
+            for weight, layer in self.layers.items()
+        )
+        return tuple(replace(layer, refittable=is_refittable(model, layer)) for layer in found)

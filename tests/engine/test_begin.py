@@ -1,0 +1,88 @@
+"""What a resumed run must agree on with the run as it was begun."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from autoprune.engine.begin import begin_run, resume_run
+from autoprune.errors import RunError, UsageError
+from autoprune.options.search import SearchConfig
+from autoprune.study.run_directory import RunDirectory
+from autoprune.version import __version__
+
+
+def settings(**options: Any) -> tuple[dict[str, Any], SearchConfig]:
+    config = SearchConfig.from_mapping({"budget": "flops=0.5", **options})
+    return {"autoprune": __version__, "device": "cpu", **config.to_mapping()}, config
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunDirectory:
+    found = RunDirectory(tmp_path / "run")
+    found.create({**settings(trials=5)[0], "judge": "one-shot", "repair_samples": 64})
+    return found
+
+
+def test_limits_may_be_raised_and_the_choices_of_the_run_are_known(run: RunDirectory) -> None:
+    begun = resume_run(run, *settings(trials=9, time="1h", recover="off"))
+    assert (begun["trials"], begun["judge"], begun["repair_samples"]) == (5, "one-shot", 64)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"seed": 1}, "with seed=1: it was begun with 0"),
+        ({"budget": "flops=0.4"}, "with budget='flops=0.4': it was begun with 'flops=0.5'"),
+        ({"strategy": "bayes"}, "with strategy='bayes': it was begun with 'auto'"),
+        ({"engine": {"rounds": {"most": 1}}}, "with engine="),
+    ],
+)
+def test_everything_else_stays(options: dict[str, Any], said: str, run: RunDirectory) -> None:
+    with pytest.raises(UsageError, match=said):
+        resume_run(run, *settings(**options))
+
+
+def test_options_of_a_later_version_are_named(run: RunDirectory) -> None:
+    run.save_config({**run.load_config(), "autoprune": "9.0", "horizon": 3})
+    with pytest.raises(UsageError, match=r"'9.0' with horizon=3, an option that version"):
+        resume_run(run, *settings())
+
+
+def test_a_run_of_an_older_version_goes_on_as_it_was_begun(
+    run: RunDirectory, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = run.load_config()
+    for newer in ("train_frozen", "exclude_outputs", "engine"):
+        before.pop(newer)
+    run.save_config({**before, "exclude": ["head"]})
+    with caplog.at_level(logging.INFO, "autoprune"):
+        begun = resume_run(run, *settings(exclude_outputs="head", train_frozen=True))
+    assert (begun["exclude"], begun["exclude_outputs"]) == ([], ["head"])
+    assert "goes on as it was begun" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("options", "goes_on"),
+    [({}, False), ({"trials": 5}, False), ({"trials": 6}, True), ({"recover": "2m"}, True)],
+)
+def test_a_finished_run_goes_on_with_more(
+    options: dict[str, Any], goes_on: bool, run: RunDirectory
+) -> None:
+    limits = {"trials": 5, "time": None, "recover": 60.0}
+    result = {"version": 1, "search": {"trials": 5, "limits": limits}}
+    run.result_path.write_text(json.dumps(result))
+    if goes_on:
+        resume_run(run, *settings(**options))
+    else:
+        with pytest.raises(RunError, match=r"is finished \(5 trials\): raise --trials"):
+            resume_run(run, *settings(**options))
+
+
+def test_a_new_run_needs_a_place_of_its_own(run: RunDirectory) -> None:
+    with pytest.raises(RunError, match="holds another run"):
+        begin_run(run, {})

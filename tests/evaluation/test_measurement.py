@@ -1,0 +1,64 @@
+"""Scores and measurements, and what is read of files."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from autoprune.evaluation.measurement import Measurement, Scores, number_in
+
+MEASUREMENT = Measurement(
+    widths=(2, 3),
+    names=("a", "b"),
+    scores=Scores(kl=0.5, top1=0.75, samples=4),
+    dense=Scores(kl=0.0, top1=1.0, samples=4),
+    costs={"flops": 10.0},
+    dense_costs={"flops": 20.0},
+    seconds={"surgery": 0.1},
+)
+
+
+def test_json_round_trip() -> None:
+    assert Measurement.from_json(MEASUREMENT.to_json()) == MEASUREMENT
+
+
+def test_scores_of_a_network_that_overflows_are_read() -> None:
+    found = Scores.from_json(vars(Scores(kl=math.nan, loss=math.inf)))
+    assert found.kl is not None and math.isnan(found.kl) and found.loss == math.inf
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("widths", [0, 3]), ("names", "ab"), ("costs", {"flops": -1.0}), ("others_scored", -1)],
+)
+def test_damaged_measurements_are_refused(key: str, value: Any) -> None:
+    with pytest.raises(ValueError):
+        Measurement.from_json({**MEASUREMENT.to_json(), key: value})
+
+
+def test_the_users_score_goes_before_top1() -> None:
+    assert Scores(top1=0.5).metric == 0.5 and Scores(top1=0.5, custom=0.1).metric == 0.1
+    assert Scores(kl=0.5).metric is None
+
+
+@pytest.mark.parametrize(
+    ("answer", "number"),
+    [
+        (1, 1.0),
+        (True, 1.0),
+        (np.float32(0.5), 0.5),
+        (np.array([0.5]).reshape(()), 0.5),
+        (torch.tensor([0.25], requires_grad=True), 0.25),
+        ("1", None),
+        (b"1", None),
+        (None, None),
+        ([1.0], None),
+        (torch.zeros(2), None),
+    ],
+)
+def test_numbers_of_the_users_function(answer: Any, number: float | None) -> None:
+    assert number_in(answer) == number
