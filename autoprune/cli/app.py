@@ -107,8 +107,11 @@ def _is_disk_full(error: BaseException) -> bool:
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
+    """Yield an error and what led to it, each once: a chain may run in a circle."""
+    seen: list[BaseException] = []
+    while error is not None and all(error is not one for one in seen):
         yield error
+        seen.append(error)
         error = error.__cause__ or error.__context__
 
 

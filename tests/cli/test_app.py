@@ -12,6 +12,7 @@ from autoprune import api
 from autoprune.agents.bayes.strategy import SAMPLERS
 from autoprune.agents.registry import STRATEGIES
 from autoprune.cli import app
+from autoprune.errors import UsageError
 from autoprune.importance import IMPORTANCES
 from autoprune.options.commands import OF_COMMANDS
 from autoprune.options.option import options_of
@@ -142,3 +143,11 @@ def test_interrupted_before_anything(search, cli, monkeypatch) -> None:
 def test_errors_are_one_line(capsys) -> None:
     assert app._say("two\n lines", 2) == 2
     assert capsys.readouterr().err == "two lines\n"
+
+
+def test_errors_that_led_to_each_other_end(search, monkeypatch) -> None:
+    first, second = UsageError("the first"), ValueError("the second")
+    first.__cause__, second.__context__ = second, first
+    monkeypatch.setattr(api, "search", _raising(first))
+    done = search()
+    assert done.status == 2 and done.err == "Error: the first\n"
