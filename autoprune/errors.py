@@ -7,7 +7,7 @@ AutopruneError
 │   └── TableError     a latency table that is damaged, or of other layers or conditions
 ├── RewardError        a reward that raises, or gives no finite number
 ├── StrategyError      a custom strategy that raises, or proposes what is not allowed
-├── EvaluateError      the user's own score of a network that raises, or is no number
+├── EvaluateError      the user's own score of a network that raises, or is not a number
 ├── MeasuringError     a device or a clock that fails while latency is measured
 ├── ModelError         a network that cannot be loaded, run, traced or pruned
 └── DataError          images or labels that do not fit the network
@@ -65,7 +65,7 @@ class StrategyError(AutopruneError):
 
 
 class EvaluateError(AutopruneError):
-    """The user's own score of a network that raises, or is no number."""
+    """The user's own score of a network that raises, or is not a number."""
 
 
 class ModelError(AutopruneError):

@@ -46,10 +46,11 @@ STRANGERS = ({"cost", "reconstruction"},)
 """Packages that never import each other, in whichever order they stand."""
 
 TWICE = {
-    "base",  # the contract of a kind of plug-in
+    "base", "config",  # the contract of a kind of plug-in
+    "registry",  # plug-ins of a kind by name
     "model",  # a cost model, and that of latency
     "evaluate", "inspect", "profile", "search",  # a command, and what it is about
-    "progress",
+    "progress",  # the names of a kind of component
 }  # fmt: skip
 """Names that two modules share since they mean the same thing."""
 

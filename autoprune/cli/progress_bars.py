@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
+from autoprune.core.notes import forwarded_notes
 from autoprune.core.progress import PlainProgress, Progress, SearchState
 
 
@@ -24,6 +25,12 @@ def listen(quiet: bool = False, stream: TextIO | None = None) -> Iterator[Progre
         stream: to write to; standard error by default.
     """
     stream = stream or sys.stderr
+    with _display(quiet, stream) as progress, forwarded_notes(progress):
+        yield progress
+
+
+@contextmanager
+def _display(quiet: bool, stream: TextIO) -> Iterator[Progress]:
     if quiet:
         yield Progress()
     elif stream.isatty():

@@ -20,17 +20,23 @@ class _Forward(logging.Handler):
 
     def __init__(self, progress: Progress) -> None:
         super().__init__(logging.INFO)
-        self._progress = progress
+        self.progress = progress
 
     def emit(self, record: logging.LogRecord) -> None:
         """Show the message."""
-        self._progress.note(record.getMessage())
+        self.progress.note(record.getMessage())
 
 
 @contextmanager
 def forwarded_notes(progress: Progress) -> Iterator[None]:
-    """Show the package's log records, from INFO on, as notes of a progress display."""
+    """Show the package's log records, from INFO on, as notes of a progress display.
+
+    A display that shows them already is not told twice.
+    """
     logger, handler = logging.getLogger(LOGGER), _Forward(progress)
+    if any(isinstance(one, _Forward) and one.progress is progress for one in logger.handlers):
+        yield
+        return
     level = logger.level
     logger.addHandler(handler)
     if not logger.isEnabledFor(logging.INFO):

@@ -1,8 +1,4 @@
-"""Components and other objects that the user names, wherever they come from.
-
-These are built-in names, entry points of installed packages, `path/to/file.py:NAME` and
-`package.module:NAME`.
-"""
+"""Components and other objects that the user names: `file.py:NAME`, modules, entry points."""
 
 from __future__ import annotations
 
@@ -77,7 +73,7 @@ class Kind:
         group: of the entry points by which installed packages offer theirs.
         built_in: what comes with autoprune, by name: the object, or the place "package.module:NAME"
             that it is imported from once it is chosen.
-        special: names that stand for one of these ("auto"); whoever asks resolves them first.
+        special: names that stand for one of these ("auto"), resolved before.
     """
 
     what: str
@@ -134,17 +130,18 @@ class Kind:
         Args:
             wanted: as `load` takes it.
             base: of which it must be an instance.
-            *args: for what makes it.
-            **options: for what makes it.
+            *args: for the class or function that makes it.
+            **options: for the same.
 
         Raises:
             UsageError: there is none, it cannot be made, or it is something else.
         """
-        found = self.load(wanted)
-        made = found
+        made = found = self.load(wanted)
         if isinstance(found, type) or (callable(found) and not isinstance(found, base)):
+            factory = partial(found, *args, **options)
+            # Errors of our own code pass; for others it is said which component raises.
             is_ours = isinstance(wanted, str) and wanted in self.built_in
-            made = self._call(partial(found, *args, **options), wanted, trusted=is_ours)
+            made = factory() if is_ours else call_factory(factory, self.name_of(wanted), self.what)
         elif options:
             raise UsageError(
                 f"{self.what} {self.name_of(wanted)!r} is an object, made with its options: leave "
@@ -160,10 +157,6 @@ class Kind:
     @property
     def _entries(self) -> dict[str, EntryPoint]:
         return {entry.name: entry for entry in entry_points(group=self.group)}
-
-    def _call(self, factory: Callable[[], Any], wanted: Any, trusted: bool) -> Any:
-        """Let errors of our own code pass, and say which custom component raises others."""
-        return factory() if trusted else call_factory(factory, self.name_of(wanted), self.what)
 
     def name_of(self, wanted: Any) -> str:
         """Return the name that finds a component again: a spec as it is, "module:Name" of others.

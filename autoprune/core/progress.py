@@ -48,7 +48,7 @@ class Progress:
         """Say something once."""
 
 
-class _Pace:
+class _Speed:
     """How quickly a stage comes on since it was first heard of."""
 
     def __init__(self, began: float, done: int) -> None:
@@ -76,15 +76,15 @@ class PlainProgress(Progress):
         self._interval = interval
         self._clock = clock
         self._told = clock()
-        self._paces: dict[str, _Pace] = {}
+        self._speeds: dict[str, _Speed] = {}
 
     def step(self, stage: str, done: int, total: int) -> None:
         """Tell how far the stage is, and how long it will take."""
-        pace = self._paces.get(stage)
-        if pace is None or done < pace.done:  # another stage of this name
-            pace = self._paces[stage] = _Pace(self._clock(), done)
-        pace.done = done
-        left = pace.left(self._clock(), total)
+        speed = self._speeds.get(stage)
+        if speed is None or done < speed.done:  # another stage of this name
+            speed = self._speeds[stage] = _Speed(self._clock(), done)
+        speed.done = done
+        left = speed.left(self._clock(), total)
         self._tell(f"{stage}: {done} of {total}{left}", done == total)
 
     def searched(self, state: SearchState) -> None:

@@ -247,7 +247,7 @@ def extent(value: Any) -> int:
 def amount(value: Any) -> float:
     """Return a finite number of 0 or more."""
     if type(value) not in (int, float) or not 0 <= value <= MOST:
-        raise ValueError(f"{shown(value)} is no number from 0 to {MOST:g}")
+        raise ValueError(f"{shown(value)} is not a number from 0 to {MOST:g}")
     return float(value)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from autoprune.core.allocator import memory_share
 from autoprune.engine.context import SearchContext
-from autoprune.engine.problem import Task
+from autoprune.engine.problem import PruningProblem
 from autoprune.errors import ModelError, first_line, listed
 from autoprune.evaluation.evaluator import Builder
 from autoprune.evaluation.sample_scores import TEMPERATURE
@@ -26,7 +26,7 @@ BATCHNORM_SAMPLES = 500
 log = logging.getLogger(__name__)
 
 
-def make_builder(context: SearchContext, problem: Task) -> Builder:
+def make_builder(context: SearchContext, problem: PruningProblem) -> Builder:
     """Gather the dense network's statistics and rank every group's units.
 
     Raises:

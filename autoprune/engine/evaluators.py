@@ -10,7 +10,7 @@ from enum import Enum
 from autoprune.data import mixed_pairs
 from autoprune.engine.builder import BATCHNORM_SAMPLES, make_builder
 from autoprune.engine.context import SearchContext
-from autoprune.engine.problem import Task
+from autoprune.engine.problem import PruningProblem
 from autoprune.errors import RunError
 from autoprune.evaluation.classification import ClassificationScorer
 from autoprune.evaluation.evaluator import Build, Builder, Evaluator
@@ -100,7 +100,7 @@ class Evaluators:
         return self.finalists[repair].dense.samples + repair.samples(self.builder)
 
 
-def make_evaluators(context: SearchContext, problem: Task) -> Evaluators:
+def make_evaluators(context: SearchContext, problem: PruningProblem) -> Evaluators:
     """Gather what building candidates needs, and choose the search evaluator.
 
     Raises:
@@ -174,7 +174,7 @@ class _Choice:
     """Chooses how candidates and finalists are repaired."""
 
     context: SearchContext
-    problem: Task
+    problem: PruningProblem
     builder: Builder
 
     def of_search(self) -> list[RepairKind]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,8 @@ from autoprune.profiling.backends.base import Backend
 from autoprune.profiling.backends.registry import KIND, make_backend
 from autoprune.profiling.host import host_conditions, host_table
 from autoprune.profiling.subject import Subject
+
+log = logging.getLogger(__name__)
 
 
 def wants_latency(config: SearchConfig) -> bool:
@@ -45,7 +48,7 @@ def latency_cost(
         subject: The network.
         config: The options; they may name a table, otherwise this host is measured.
         path: The file in which the table of this host is kept.
-        progress: Where progress and notes go.
+        progress: Told how far measuring is.
         deadline: When the search must stop, in `time.monotonic` seconds.
 
     Raises:
@@ -59,17 +62,17 @@ def latency_cost(
     else:
         table = host_table(subject, path, progress, deadline)
     for doubt in filter(None, (describe_noise(table.origin), describe_error(table))):
-        progress.note(doubt)
+        log.warning("%s", doubt)
     table.check(batch=1, dtype=host_conditions(subject.model).dtype)
     return LatencyCost(subject.structure, table)
 
 
-def width_multiple(config: SearchConfig, cost: LatencyCost | None, progress: Progress) -> int:
+def width_multiple(config: SearchConfig, cost: LatencyCost | None) -> int:
     """Return the number that all widths are multiples of."""
     if config.round_to != AUTO or cost is None:
         return int(config.round_to)
     multiple = preferred_multiple(cost.layers)
-    progress.note(f"widths are multiples of {multiple}, as {cost.table.about} favours")
+    log.info("widths are multiples of %d, as %s favours", multiple, cost.table.about)
     return multiple
 
 
@@ -93,9 +96,7 @@ def check_latency_table(config: SearchConfig) -> None:
     make_backend(replace(table.conditions, backend=name))
 
 
-def verifying_backend(
-    table: LatencyTable, config: SearchConfig, progress: Progress
-) -> Backend | None:
+def verifying_backend(table: LatencyTable, config: SearchConfig) -> Backend | None:
     """Return the backend that measures the winner under the conditions of a table, if any.
 
     A table may come from anybody: code that it names is imported only if the user names it too.
@@ -104,9 +105,11 @@ def verifying_backend(
         return None
     name = config.latency_backend or table.conditions.backend
     if config.latency_backend is None and not KIND.is_installed(name):
-        progress.note(
-            f"the winner will not be measured: the latency table's backend {name!r} is not an "
-            f"installed one; if it is yours, give --latency-backend {name}"
+        log.info(
+            "the winner will not be measured: the latency table's backend %r is not an installed "
+            "one; if it is yours, give --latency-backend %s",
+            name,
+            name,
         )
         return None
     try:

@@ -17,7 +17,7 @@ from autoprune.engine.context import SearchContext
 from autoprune.engine.evaluators import Evaluators, make_evaluators
 from autoprune.engine.latency_table import verifying_backend
 from autoprune.engine.max_drop import Smallest, check_metric, find_smallest
-from autoprune.engine.problem import Task, make_problem
+from autoprune.engine.problem import PruningProblem, make_problem
 from autoprune.engine.recover import recover_winner
 from autoprune.engine.rounds import RoundResult, Rounds
 from autoprune.engine.search_problem import search_problem
@@ -94,10 +94,10 @@ def _run_rounds(rounds: Rounds, problem: SearchProblem) -> tuple[RoundResult, Sm
     return smallest.result, smallest
 
 
-def _verifier(context: SearchContext, problem: Task) -> Verifier | None:
+def _verifier(context: SearchContext, problem: PruningProblem) -> Verifier | None:
     """Return what measures the winner; None where no latency is predicted."""
     latency = problem.costs.get(LatencyCost.name)
     if not isinstance(latency, LatencyCost):
         return None
-    backend = verifying_backend(latency.table, context.config, context.progress)
+    backend = verifying_backend(latency.table, context.config)
     return Verifier(context.model, context.inputs, latency.table, backend)

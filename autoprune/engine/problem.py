@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import itertools
-import math
+import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from torch import nn
 
@@ -31,10 +30,12 @@ from autoprune.structure.groups import Structure
 from autoprune.structure.inputs import Inputs
 from autoprune.structure.verify import analyze
 
+log = logging.getLogger(__name__)
+
 # Reasons that a message names.
 MOST_NAMED = 4
 # Multiples that are tried where the budget is out of reach in the one that the device favours.
-SMALLER_STEPS = (8, 4, 1)
+SMALLER_MULTIPLES = (8, 4, 1)
 
 
 def check_config(config: SearchConfig) -> None:
@@ -62,7 +63,7 @@ def check_config(config: SearchConfig) -> None:
 
 
 @dataclass(frozen=True, eq=False)
-class Task:
+class PruningProblem:
     """What can be chosen and what it costs: everything known before any image is read.
 
     Attributes:
@@ -78,24 +79,8 @@ class Task:
     projection: Projection
 
 
-def define_task(
-    model: nn.Module,
-    example_inputs: Inputs,
-    config: SearchConfig,
-    table_path: Path,
-    progress: Progress,
-    deadline: float = math.inf,
-) -> Task:
+def make_problem(context: SearchContext) -> PruningProblem:
     """Trace the network and check that the budget can be met.
-
-    Args:
-        model: the dense network.
-        example_inputs: a batch.
-        config: the options.
-        table_path: where the latency table is kept if this host has to be measured.
-        progress: told how far it is.
-        deadline: when the search must stop, in `time.monotonic` seconds; measuring the host keeps
-            to it.
 
     Raises:
         ModelError: the network fails, or nothing in it can be pruned.
@@ -104,12 +89,12 @@ def define_task(
         TableError: the latency table is not for this network.
         MeasuringError: the device fails, or the time does not suffice to measure it.
     """
-    budget = Budget.parse(config.budget)
+    model, config = context.model, context.config
     structure = prunable_structure(
         model,
-        example_inputs,
+        context.inputs,
         config.exclude,
-        progress,
+        context.progress,
         exclude_outputs=config.exclude_outputs,
         train_frozen=config.train_frozen,
     )
@@ -119,20 +104,31 @@ def define_task(
             f"nothing in this network can be pruned: {_why_nothing(model, structure)}{hint}."
         )
     if not config.train_frozen:
-        _tell_frozen(model, progress)
-    costs = cost_models(structure)
-    subject = Subject(model, structure, example_inputs)
-    latency = latency_cost(subject, config, table_path, progress, deadline)
-    if latency is not None:
-        costs[latency.name] = latency
-    step = width_multiple(config, latency, progress)
+        _tell_frozen(model)
+    costs, multiple = _costs(context, structure)
     dense = {name: cost.total(structure.dense_widths) for name, cost in costs.items()}
-    limits = budget.resolve(dense)
+    limits = Budget.parse(config.budget).resolve(dense)
     constraints = [Constraint(costs[name], limit) for name, limit in limits.items()]
     for text in _loose_bounds(constraints, dense):
-        progress.note(text)
-    projection = _reachable(structure, config, step, constraints, progress)
-    return Task(structure, costs, projection.space, projection)
+        log.info("%s", text)
+    projection = _reachable(structure, config, multiple, constraints)
+    return PruningProblem(structure, costs, projection.space, projection)
+
+
+def _costs(context: SearchContext, structure: Structure) -> tuple[Mapping[str, CostModel], int]:
+    """Return the cost models by name, and the number that widths are multiples of."""
+    subject = Subject(context.model, structure, context.inputs)
+    latency = latency_cost(
+        subject,
+        context.config,
+        context.run.latency_path,
+        context.progress,
+        context.clock.search_deadline,
+    )
+    costs = cost_models(structure)
+    if latency is not None:
+        costs[latency.name] = latency
+    return costs, width_multiple(context.config, latency)
 
 
 def _loose_bounds(constraints: Sequence[Constraint], dense: Mapping[str, float]) -> Iterator[str]:
@@ -148,11 +144,10 @@ def _loose_bounds(constraints: Sequence[Constraint], dense: Mapping[str, float])
 def _reachable(
     structure: Structure,
     config: SearchConfig,
-    step: int,
+    multiple: int,
     constraints: Sequence[Constraint],
-    progress: Progress,
 ) -> Projection:
-    """Return the projection onto the budget, in a smaller step if only that one can meet it.
+    """Return the projection onto the budget, in a smaller multiple if only that one can meet it.
 
     Raises:
         BudgetError: none can.
@@ -161,13 +156,13 @@ def _reachable(
     def projection(step: int) -> Projection:
         return Projection(search_space(structure, config.min_keep or None, step), constraints)
 
-    smaller = [one for one in SMALLER_STEPS if config.round_to == AUTO and one < step]
-    for one, following in itertools.pairwise((step, *smaller)):
+    smaller = [one for one in SMALLER_MULTIPLES if config.round_to == AUTO and one < multiple]
+    for one, following in itertools.pairwise((multiple, *smaller)):
         try:
             return projection(one)
         except BudgetError:
-            progress.note(f"the budget is out of reach in multiples of {one}: {following} is tried")
-    return projection((step, *smaller)[-1])
+            log.info("the budget is out of reach in multiples of %d: %d is tried", one, following)
+    return projection((multiple, *smaller)[-1])
 
 
 def prunable_structure(
@@ -199,9 +194,9 @@ def prunable_structure(
     excluded = excluded_tensors(model, exclude)
     structure = analyze(model, example_inputs, lambda d, t: progress.step("structure", d, t))
     for note in structure.training.notes():
-        progress.note(note)
+        log.info("%s", note)
     for operator in structure.uncounted:
-        progress.note(f"MACs of {operator} are not counted")
+        log.info("MACs of %s are not counted", operator)
     outputs = match_groups(structure, exclude_outputs, "exclude-outputs")
     structure = freeze_excluded(structure, excluded)
     structure = structure.frozen_by(dict.fromkeys(outputs, "its outputs are excluded"))
@@ -222,26 +217,16 @@ def _why_nothing(model: nn.Module, structure: Structure) -> str:
     return "it has no convolution or linear layer with a weight of its own"
 
 
-def _tell_frozen(model: nn.Module, progress: Progress) -> None:
+def _tell_frozen(model: nn.Module) -> None:
     """Say which weights are neither refitted nor trained since the user froze them."""
     frozen = {name: p.numel() for name, p in model.named_parameters() if not p.requires_grad}
     if not frozen:
         return
     modules = list(dict.fromkeys(name.rpartition(".")[0] or name for name in frozen))
-    progress.note(
-        f"{sum(frozen.values()):,} of {sum(p.numel() for p in model.parameters()):,} parameters "
-        f"are frozen (requires_grad=False) and keep their values, neither refitted nor trained: "
-        f"{listed(modules)}; --train-frozen (train_frozen=True) lets them change"
-    )
-
-
-def make_problem(context: SearchContext) -> Task:
-    """Trace the network and check that the budget can be met; raises what `define_task` does."""
-    return define_task(
-        context.model,
-        context.inputs,
-        context.config,
-        context.run.latency_path,
-        context.progress,
-        context.clock.search_deadline,
+    log.info(
+        "%s of %s parameters are frozen (requires_grad=False) and keep their values, neither "
+        "refitted nor trained: %s; --train-frozen (train_frozen=True) lets them change",
+        f"{sum(frozen.values()):,}",
+        f"{sum(p.numel() for p in model.parameters()):,}",
+        listed(modules),
     )

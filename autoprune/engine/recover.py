@@ -10,7 +10,7 @@ from torch import nn
 from autoprune.engine.context import SearchContext
 from autoprune.engine.evaluators import Evaluators
 from autoprune.engine.finalists import Finalist
-from autoprune.engine.problem import Task
+from autoprune.engine.problem import PruningProblem
 from autoprune.errors import AutopruneError, ModelError, first_line, user_code
 from autoprune.evaluation.measurement import Measurement
 from autoprune.recovery.distillation import Lesson, Recovery, recover
@@ -47,7 +47,7 @@ class Winner:
 
 
 def recover_winner(
-    context: SearchContext, problem: Task, evaluators: Evaluators, finalist: Finalist
+    context: SearchContext, problem: PruningProblem, evaluators: Evaluators, finalist: Finalist
 ) -> Winner:
     """Recover the finalist in the time that is left for it; keep it as it was if that is no worse.
 
@@ -82,7 +82,7 @@ def recover_winner(
 
 
 def _task(
-    context: SearchContext, problem: Task, evaluators: Evaluators, finalist: Finalist
+    context: SearchContext, problem: PruningProblem, evaluators: Evaluators, finalist: Finalist
 ) -> Lesson:
     policy = evaluators.builder.policy(finalist.measurement.widths)
     return Lesson(

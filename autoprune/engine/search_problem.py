@@ -5,7 +5,7 @@ from __future__ import annotations
 from autoprune.agents.base import SearchProblem
 from autoprune.engine.context import SearchContext
 from autoprune.engine.evaluators import Evaluators, RepairKind
-from autoprune.engine.problem import Task
+from autoprune.engine.problem import PruningProblem
 from autoprune.search_spaces.group_features import describe
 
 
@@ -19,7 +19,9 @@ def default_trials(groups: int, repair: RepairKind) -> int:
     return min(max(least, each * groups), 400)
 
 
-def search_problem(context: SearchContext, problem: Task, evaluators: Evaluators) -> SearchProblem:
+def search_problem(
+    context: SearchContext, problem: PruningProblem, evaluators: Evaluators
+) -> SearchProblem:
     """Return what the strategy is given to work with."""
     config = context.config
     return SearchProblem(

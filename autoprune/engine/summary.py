@@ -10,7 +10,7 @@ from autoprune.engine.context import SearchContext
 from autoprune.engine.evaluators import Evaluators
 from autoprune.engine.finalists import Finalist
 from autoprune.engine.max_drop import Smallest
-from autoprune.engine.problem import Task
+from autoprune.engine.problem import PruningProblem
 from autoprune.engine.recover import Recovered, Winner
 from autoprune.engine.rounds import RoundResult
 from autoprune.errors import AutopruneError, DataError, first_line, user_code
@@ -44,7 +44,11 @@ class Found:
 
 
 def summarize(
-    context: SearchContext, problem: Task, evaluators: Evaluators, ledger: Ledger, found: Found
+    context: SearchContext,
+    problem: PruningProblem,
+    evaluators: Evaluators,
+    ledger: Ledger,
+    found: Found,
 ) -> dict[str, Any]:
     """Score the winner a last time, and return what goes into `result.json`."""
     return _Summary(context, problem, evaluators, ledger, found).report()
@@ -53,7 +57,7 @@ def summarize(
 @dataclass(frozen=True, eq=False)
 class _Summary:
     context: SearchContext
-    problem: Task
+    problem: PruningProblem
     evaluators: Evaluators
     ledger: Ledger
     found: Found

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,8 @@ from autoprune.structure.inputs import device_of
 
 # The part of the remaining time of a search after which latency is not refined any further.
 MEASURING_SHARE = 0.5
+
+log = logging.getLogger(__name__)
 
 
 def host_conditions(model: nn.Module) -> Conditions:
@@ -62,7 +66,7 @@ def host_table(
     Args:
         subject: The network.
         path: The file of the table.
-        progress: Where progress and notes go.
+        progress: Told how far measuring is.
         deadline: When the search that waits for the table must stop, as in `measure_table`.
 
     Raises:
@@ -76,7 +80,7 @@ def host_table(
         device = make_backend(today).device_name()
         if (table.conditions, table.origin.device) == (today, device):
             return table
-    progress.note(f"no latency table is given: this host is measured, into {path}")
+    log.info("no latency table is given: this host is measured, into %s", path)
     return measure_table(subject, today, path, progress, deadline, drops_others=True)
 
 
@@ -97,7 +101,7 @@ def measure_table(
         subject: The network.
         conditions: The conditions to measure under.
         path: The file of the table.
-        progress: Where progress and notes go.
+        progress: Told how far measuring is.
         deadline: When the search that waits for the table must stop, in `time.monotonic` seconds;
             refinement ends when half of the time until then is over.
         drops_others: Whether a journal that is damaged, or of another network or conditions, is
@@ -114,32 +118,30 @@ def measure_table(
     common = {**conditions.to_json(), **subject.identity}
     path.parent.mkdir(parents=True, exist_ok=True)
     with held(path.with_name(f".{path.name}.lock"), f"the latency table {str(path)!r}"):
-        journal = _journal(path.with_name(f"{path.name}.part"), common, progress, drops_others)
+        journal = _journal(path.with_name(f"{path.name}.part"), common, drops_others)
         with settled_memory():
-            told = lambda done, total: progress.step("latency", done, total)  # noqa: E731
-            table = profile(subject, backend, journal, told, limits)
+            table = profile(subject, backend, journal, partial(progress.step, "latency"), limits)
         table.save(path)
         journal.discard()
     if time.monotonic() >= limits.refined_until:
-        progress.note(
-            f"the time for measuring latency is over: the table holds {table.origin.measurements} "
-            "measurements, and is coarser than one of autoprune profile"
+        log.info(
+            "the time for measuring latency is over: the table holds %d measurements, and is "
+            "coarser than one of autoprune profile",
+            table.origin.measurements,
         )
     return table
 
 
-def _journal(
-    path: Path, common: Mapping[str, Any], progress: Progress, drops_others: bool
-) -> Journal:
+def _journal(path: Path, common: Mapping[str, Any], drops_others: bool) -> Journal:
     """Return the journal of what was measured so far."""
     try:
         journal = Journal(path, common)
     except UsageError as error:
         if not drops_others:
             raise
-        progress.note(f"measured from the start: {first_line(error)}")
+        log.info("measured from the start: %s", first_line(error))
         path.unlink()
         return Journal(path, common)
     if len(journal):
-        progress.note(f"{len(journal)} measurements were made before")
+        log.info("%d measurements were made before", len(journal))
     return journal

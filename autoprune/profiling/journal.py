@@ -146,7 +146,7 @@ class Journal:
                 self.take(line)
         except (OSError, LookupError, ValueError, AttributeError) as error:
             raise TableError(
-                f"{str(path)!r} holds no readable measurements: remove it to begin again."
+                f"{str(path)!r} holds no measurements that can be read: remove it to begin again."
             ) from error
         if found != json.loads(json.dumps(header)):
             raise UsageError(

@@ -85,7 +85,7 @@ class Ledger:
         self._rounds: dict[Widths, str] = {}
         self.failures = 0
         for trial, round_ in _not_fatal(map(self._restore, restored)):
-            self._hold(trial, round_)
+            self._remember(trial, round_)
         self._round = FIRST_ROUND
 
     def __len__(self) -> int:
@@ -134,9 +134,9 @@ class Ledger:
         )
         with self._told("write to"):
             self._study.add_trial(frozen)
-        self._hold(trial, self._round)
+        self._remember(trial, self._round)
 
-    def _hold(self, trial: Trial, round_: str) -> None:
+    def _remember(self, trial: Trial, round_: str) -> None:
         self._trials[trial.candidate.widths] = trial
         self._rounds.setdefault(trial.candidate.widths, round_)
         self.failures = self.failures + 1 if trial.value is None else 0

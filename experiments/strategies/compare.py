@@ -41,7 +41,7 @@ from autoprune.engine.context import SearchContext
 from autoprune.engine.evaluators import Evaluators, make_evaluators
 from autoprune.engine.finalists import make_shortlist, select_winner
 from autoprune.engine.loop import LoopLimits
-from autoprune.engine.problem import Task, make_problem
+from autoprune.engine.problem import PruningProblem, make_problem
 from autoprune.engine.rounds import explore
 from autoprune.engine.search_problem import search_problem
 from autoprune.evaluation.classification import score_split
@@ -92,7 +92,7 @@ class Setting:
 
     context: SearchContext
     test: Split
-    task: Task
+    task: PruningProblem
     problem: SearchProblem
     evaluators: Evaluators
 

@@ -16,7 +16,6 @@ from searches import FEW, TINY, Notes, classifier, dataset
 from torch import nn
 
 import autoprune
-from autoprune.agents import registry
 from autoprune.core.progress import Progress, SearchState
 from autoprune.data import Splits
 from autoprune.engine import pipeline, summary
@@ -206,20 +205,22 @@ def test_more_trials_go_on_with_the_plan_that_was_begun(tmp_path: Path) -> None:
     assert any("up to 16 trials" in n and "begun for 6" in n for n in told.notes)
 
 
-def test_what_auto_stood_for_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_auto_stood_for_stays(tmp_path: Path) -> None:
     options = {**TINY, "strategy": "auto", "output": tmp_path / "run"}
+    storage = RunDirectory(tmp_path / "run").storage
 
     def searched_by(trials: int) -> str:
         given = {**options, "trials": trials, "resume": trials > 1}
         return str(autoprune.search(classifier(), data=dataset(), **given).result["searched_by"])
 
-    monkeypatch.setattr(registry, "_BOUNDED", ("local",))
-    assert searched_by(1) == "local"
-    monkeypatch.setattr(registry, "_BOUNDED", ("random",))
-    assert searched_by(2) == "local"
+    def record(chosen: Any) -> None:
+        optuna.load_study(study_name=STUDY_NAME, storage=storage).set_user_attr("strategy", chosen)
+
+    assert searched_by(1) == "surrogate"
+    record(["random", {}])
+    assert searched_by(2) == "random"
     # A run of a version that knew one strategy alone, and did not write it down.
-    storage = RunDirectory(tmp_path / "run").storage
-    optuna.load_study(study_name=STUDY_NAME, storage=storage).set_user_attr("strategy", None)
+    record(None)
     assert searched_by(3) == "bayes"
 
 

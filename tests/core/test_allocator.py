@@ -40,7 +40,7 @@ def test_freed_blocks_are_used_again_without_page_faults() -> None:
 def test_memory_goes_back_to_the_system_afterwards() -> None:
     with kept_memory():
         _faults(2)
-    # A huge block is mapped and faulted in anew.
+    # A huge block is mapped and faulted in again.
     huge = 64 * BLOCK
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(2):
@@ -74,11 +74,11 @@ def test_containers_bound_free_memory(
     """Of 5,000 bytes 4,000 are held, 1,500 of them files that would be let go: 2,500 are left."""
     inner, outer = tmp_path / "outer" / "inner", tmp_path / "outer"
     inner.mkdir(parents=True)
-    (inner / limit).write_text("max\n" if limit == "allocator.max" else "9223372036854771712\n")
+    (inner / limit).write_text("max\n" if limit == "memory.max" else "9223372036854771712\n")
     (outer / limit).write_text("5000\n")
     for folder in (inner, outer):
         (folder / used).write_text("4000\n")
-        (folder / "allocator.stat").write_text("cache 3000\ninactive_file 1500\n")
+        (folder / "memory.stat").write_text("cache 3000\ninactive_file 1500\n")
     monkeypatch.setattr(allocator, "_group_folders", lambda: iter((inner, outer, tmp_path)))
     assert free_memory(CPU) == 2500
 

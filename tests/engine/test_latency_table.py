@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from searches import Notes
 from torch import nn
 
 from autoprune.core.lock import held
+from autoprune.core.progress import Progress
 from autoprune.cost.latency.conditions import Conditions
 from autoprune.cost.latency.table import LatencyTable
 from autoprune.engine.latency_table import latency_cost
@@ -40,12 +41,14 @@ def subject(model: nn.Module) -> Subject:
 
 
 def measured(path: Path, model: nn.Module, **options: Any) -> LatencyTable:
-    given = {"progress": Notes(), **options}
+    given = {"progress": Progress(), **options}
     return measure_table(subject(model), CONDITIONS, path, **given)
 
 
 @pytest.mark.parametrize("left", ["another network's", '{"format": "damaged"}\n', "no JSON"])
-def test_a_search_drops_measurements_that_are_not_its_own(left: str, tmp_path: Path) -> None:
+def test_a_search_drops_measurements_that_are_not_its_own(
+    left: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """They may have been left by a search of the same name that was killed."""
     path, part = tmp_path / "run.latency.json", tmp_path / "run.latency.json.part"
     if left == "another network's":
@@ -57,10 +60,10 @@ def test_a_search_drops_measurements_that_are_not_its_own(left: str, tmp_path: P
     with pytest.raises(UsageError, match="remove it to begin"):
         measured(path, network())
     assert part.read_text() == before
-    model, notes = network(), Notes()
     config = SearchConfig("latency=0.5")
-    cost = latency_cost(subject(model), config, path, notes)
-    assert cost is not None and "measured from the start" in notes.notes[1]
+    with caplog.at_level(logging.INFO, "autoprune"):
+        cost = latency_cost(subject(network()), config, path, Progress())
+    assert cost is not None and "measured from the start" in caplog.messages[1]
     assert [entry.name for entry in tmp_path.iterdir()] == ["run.latency.json"]
 
 
@@ -75,12 +78,14 @@ def test_one_process_at_a_time_measures_a_table(tmp_path: Path) -> None:
     assert [entry.name for entry in tmp_path.iterdir()] == ["table.json"]
 
 
-def test_the_time_of_a_search_is_that_of_measuring_too(tmp_path: Path) -> None:
+def test_the_time_of_a_search_is_that_of_measuring_too(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     model, path = network(), tmp_path / "run.latency.json"
     config = SearchConfig("latency=0.5")
     with pytest.raises(MeasuringError, match=r"time is too short .* autoprune profile"):
-        latency_cost(subject(model), config, path, Notes(), deadline=0.0)
+        latency_cost(subject(model), config, path, Progress(), deadline=0.0)
     assert path.with_name(f"{path.name}.part").exists() and not path.exists()
-    notes = Notes()
-    cost = latency_cost(subject(model), config, path, notes)
-    assert cost is not None and any("were made before" in note for note in notes.notes)
+    with caplog.at_level(logging.INFO, "autoprune"):
+        cost = latency_cost(subject(model), config, path, Progress())
+    assert cost is not None and "were made before" in caplog.text

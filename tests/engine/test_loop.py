@@ -320,7 +320,7 @@ def test_a_probe_over_the_budget_cannot_be_proposed(loop: Loop, ledger: Ledger) 
 def test_an_interrupted_search_goes_on_as_if_nothing_had_happened(
     name: str, sampler: str | None, interrupted_at: int, tmp_path: Path
 ) -> None:
-    """Every third evaluation fails; the storage is opened anew, as by another process."""
+    """Every third evaluation fails; the storage is opened again, as by another process."""
 
     def search(storage: str, stop_at: int | None) -> list[Widths]:
         measured: list[Widths] = []

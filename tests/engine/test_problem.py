@@ -10,10 +10,13 @@ import torch
 from searches import Notes
 from torch import nn
 
+from autoprune.core.notes import forwarded_notes
 from autoprune.engine import latency_table
-from autoprune.engine.problem import Task, define_task
+from autoprune.engine.context import SearchContext
+from autoprune.engine.problem import PruningProblem, make_problem
 from autoprune.errors import BudgetError
 from autoprune.options.search import SearchConfig
+from autoprune.study.run_directory import RunDirectory
 
 IMAGE = torch.randn(1, 3, 8, 8)
 # 48 channels: 8 x 8 x 3 x 3 x 3 MACs each in the first layer, 8 x 8 x 10 in the second.
@@ -24,10 +27,12 @@ def network() -> nn.Module:
     return nn.Sequential(nn.Conv2d(3, 48, 3, padding=1), nn.ReLU(), nn.Conv2d(48, 10, 1))
 
 
-def task(budget: str, **options: Any) -> tuple[Task, list[str]]:
-    notes = Notes()
-    config = SearchConfig(budget, **options)
-    return define_task(network(), IMAGE, config, Path("unused"), notes), notes.notes
+def problem(budget: str, **options: Any) -> tuple[PruningProblem, list[str]]:
+    notes, images = Notes(), None
+    config, run = SearchConfig(budget, **options), RunDirectory("unused")
+    context = SearchContext(network(), IMAGE, images, config, run)  # type: ignore[arg-type]
+    with forwarded_notes(notes):
+        return make_problem(context), notes.notes
 
 
 @pytest.mark.parametrize(
@@ -42,7 +47,7 @@ def task(budget: str, **options: Any) -> tuple[Task, list[str]]:
     ],
 )
 def test_bounds_that_bind_nothing_are_told(budget: str, loose: list[str]) -> None:
-    told = [note for note in task(budget)[1] if "bounds nothing" in note]
+    told = [note for note in problem(budget)[1] if "bounds nothing" in note]
     assert len(told) == len(loose)
     assert all(any(part in note for note in told) for part in loose)
     assert all("the dense network has" in note for note in told)
@@ -64,17 +69,17 @@ def test_a_favoured_multiple_gives_way_to_the_budget(
     monkeypatch.setattr(latency_table, "preferred_multiple", lambda layers: favoured)
     budget, table = f"flops={channels * MACS_PER_CHANNEL}", str(tmp_path / "table.json")
     options = {"latency_table": table, "min_keep": {"*": 0.01}}
-    found, notes = task(budget, round_to="auto", **options)
+    found, notes = problem(budget, round_to="auto", **options)
     assert found.space.step == step
     told = [note for note in notes if "out of reach in multiples of" in note]
     assert bool(told) == (step != favoured)
     assert not told or told[-1].endswith(f": {step} is tried")
     if step < favoured:  # who says a number means it
         with pytest.raises(BudgetError, match="out of reach"):
-            task(budget, round_to=favoured, **options)
+            problem(budget, round_to=favoured, **options)
 
 
 def test_a_budget_that_nothing_meets_is_refused(stair_table: Any, tmp_path: Path) -> None:
     stair_table(network(), IMAGE).save(tmp_path / "table.json")
     with pytest.raises(BudgetError, match="out of reach: the smallest network"):
-        task("flops=100", round_to="auto", latency_table=str(tmp_path / "table.json"))
+        problem("flops=100", round_to="auto", latency_table=str(tmp_path / "table.json"))

@@ -28,7 +28,7 @@ def outcome(kl: float, monkeypatch: pytest.MonkeyPatch, seconds: float = 60.0, *
     """Return the winner whose recovery ends at a KL; it was cut at 0.5."""
     recovered = nn.Identity()
 
-    def judge(network: nn.Module, widths: Widths) -> Measurement:
+    def measure_network(network: nn.Module, widths: Widths) -> Measurement:
         assert network is recovered and widths == (3,)
         if kl != kl:
             raise MemoryError("too large")
@@ -44,7 +44,9 @@ def outcome(kl: float, monkeypatch: pytest.MonkeyPatch, seconds: float = 60.0, *
         reward=lambda measurement: -measurement.scores.kl,
         step=lambda name: lambda done, total: None,
     )
-    evaluators: Any = SimpleNamespace(selection={RepairKind.QUICK: SimpleNamespace(judge=judge)})
+    evaluators: Any = SimpleNamespace(
+        selection={RepairKind.QUICK: SimpleNamespace(measure_network=measure_network)}
+    )
     finalist = Finalist(measured(0.5), CUT, RepairKind.QUICK)
     problem: Any = None
     return recover_winner(context, problem, evaluators, finalist), recovered, clock

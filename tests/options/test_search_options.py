@@ -37,6 +37,7 @@ def test_plain_values_come_back() -> None:
         "evaluate": "mine.py:score",
         "strategy": "bayes",
         "strategy_config": {"first_bins": 4},
+        "engine": {"repair": {"affordable": 1}},
         "trials": 7,
         "time": 2.5,
         "recover": 30.0,

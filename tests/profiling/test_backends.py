@@ -22,6 +22,8 @@ def test_a_class_that_is_not_a_backend_is_refused(tmp_path: Path) -> None:
     name = f"{tmp_path}/own_backend.py:Runner"
     assert not KIND.is_installed(name)
     with pytest.raises(UsageError, match="is not a subclass of autoprune"):
+        backend_class(name)
+    with pytest.raises(UsageError, match="own_backend"):
         make_backend(Conditions(backend=name))
 
 

@@ -48,7 +48,7 @@ def test_both_widths_of_a_layer_stand_under_one_name(table: LatencyTable) -> Non
     assert len(drawn) == 2 * len(table.layers) - 2
 
 
-def test_odd_widths_are_dotted_along_the_lanes(stair_table: Any, aligned_backend: Any) -> None:
+def test_misaligned_widths_are_dotted(stair_table: Any, aligned_backend: Any) -> None:
     pytest.importorskip("plotly")
     model = nn.Sequential(nn.Conv2d(3, 24, 3), nn.Conv2d(24, 24, 3, groups=24), nn.Conv2d(24, 9, 1))
     table = stair_table(model, torch.randn(1, 3, 8, 8), aligned_backend)

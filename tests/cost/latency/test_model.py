@@ -9,7 +9,6 @@ import torch
 import torchvision
 from torch import nn
 
-from autoprune.core.progress import Progress
 from autoprune.cost.latency.conditions import Conditions
 from autoprune.cost.latency.curves import Curve, LayerLatency, Surface
 from autoprune.cost.latency.model import FIXED, OTHER, LatencyCost
@@ -126,11 +125,8 @@ def test_what_a_device_favours_is_asked_of_the_networks_own_layers(stair_table: 
     other = Signature("linear", 512, 512, (), (), (), (), 1, ())
     foreign = LayerLatency(other, 1, (Surface(slope, slope, (512,), (512,), np.ones((1, 1))),))
     both = replace(table, layers=(*table.layers, foreign))
-    config, progress = SearchConfig("latency=0.5", round_to="auto"), Progress()
-    steps = [
-        width_multiple(config, LatencyCost(trace(model, image), one), progress)
-        for one in (table, both)
-    ]
+    config = SearchConfig("latency=0.5", round_to="auto")
+    steps = [width_multiple(config, LatencyCost(trace(model, image), one)) for one in (table, both)]
     assert steps[0] == steps[1] > 1
 
 

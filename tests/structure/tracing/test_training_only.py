@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from autoprune.core.progress import Progress
 from autoprune.cost import cost_models
 from autoprune.engine.problem import prunable_structure
 from autoprune.structure.surgery import apply_policy
@@ -133,18 +135,14 @@ def test_a_head_that_assumes_a_width_is_told(net: Any) -> None:
     assert "aux reads other values" in structure.training.wrong["a.0"]
 
 
-def test_a_head_is_noted(net: Any) -> None:
-    said: list[str] = []
-
-    class Listener:
-        def step(self, *_: Any) -> None: ...
-
-        def note(self, text: str) -> None:
-            said.append(text)
-
+def test_a_head_is_noted(net: Any, caplog: pytest.LogCaptureFixture) -> None:
     head, parts = HEADS["one layer"]
-    prunable_structure(with_head(net, head, **copy.deepcopy(parts)), IMAGES, (), Listener())  # type: ignore[arg-type]
-    assert said == ["layers that run in training mode only, cut along with what they read: aux"]
+    model = with_head(net, head, **copy.deepcopy(parts))
+    with caplog.at_level(logging.INFO, "autoprune"):
+        prunable_structure(model, IMAGES, (), Progress())
+    assert caplog.messages == [
+        "layers that run in training mode only, cut along with what they read: aux"
+    ]
 
 
 def test_ordinary_networks_are_not_run_in_training_mode(net: Any) -> None:
