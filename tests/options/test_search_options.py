@@ -59,7 +59,6 @@ def test_plain_values_come_back() -> None:
         "calibration_samples": 1,
         "search_samples": 2,
         "selection_samples": 3,
-        "engine": {"loop": {"repeats": 2}},
     }
     others = {"max_drop", "minimize"}
     assert values.keys() == {field.name for field in fields(SearchConfig)} - others
