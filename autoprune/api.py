@@ -14,6 +14,7 @@ from typing import Any
 import optuna
 import torch
 from torch import nn
+from typing_extensions import Unpack
 
 from autoprune.core.allocator import kept_memory
 from autoprune.core.files import misfits
@@ -38,9 +39,8 @@ from autoprune.errors import (
     user_code,
 )
 from autoprune.evaluation.reward import DEFAULT_REWARD, Reward, find_reward
-from autoprune.options.search import (
-    SearchConfig,
-)
+from autoprune.evaluation.scoring import find_evaluate
+from autoprune.options.search import SearchConfig, SearchOptions
 from autoprune.structure import surgery
 from autoprune.structure.inputs import Inputs, adapt_splits, device_of, input_adapter
 from autoprune.structure.surgery import deep_copy
@@ -90,13 +90,13 @@ def search(
     example_inputs: Inputs | None = None,
     *,
     data: Any,
-    evaluate: Evaluate | None = None,
+    evaluate: Evaluate | str | None = None,
     reward: Reward | str | None = None,
     output: str | os.PathLike[str] | None = None,
     resume: bool = False,
     progress: Progress | bool | None = None,
     origin: Mapping[str, Any] | None = None,
-    **options: Any,
+    **options: Unpack[SearchOptions],
 ) -> Run:
     """Find how many channels each layer keeps under a budget, and cut the network down to that.
 
@@ -113,11 +113,12 @@ def search(
             A batch that is a dict has its targets under "labels", "label", "targets" or "target".
             Of a loader the samples that its sampler can draw are used.
             Floating inputs are brought to the precision of the network's parameters.
-        evaluate: model → score (higher is better), for tasks that are not classification. It judges
-            candidates, finalists and the winner alike: keep images of your own to check the winner.
-            Each time it is given a copy of the network as it would be handed out, in evaluation
-            mode and with gradients enabled, and may do anything to it, such as train it for a
-            moment. With several `workers` it is called from as many threads at once.
+        evaluate: model → score (higher is better), for tasks that are not classification: the
+            function, or `path/to/file.py:function` or `package.module:function`, which the run
+            remembers. It scores candidates, finalists and the winner alike: keep images of your own
+            to check the winner. Each time it is given a copy of the network as it would be handed
+            out, in evaluation mode and with gradients enabled, and may do anything to it, such as
+            train it for a moment. With several `workers` it is called from as many threads at once.
         reward: measurement → float (larger is better), or what names one (`find_reward`); −KL to
             the dense network by default, or the score of `evaluate`.
         output: the run directory; by default the next free `runs/<model>-<number>`.
@@ -125,7 +126,7 @@ def search(
             time or recovery.
         progress: told what happens; True prints lines on standard error.
         origin: where model and data came from, for `config.toml`.
-        **options: fields of `SearchConfig`, `budget` above all.
+        **options: fields of `SearchConfig`, `budget` above all (docs/options.md).
 
     Raises:
         AutopruneError: anything that the user can mend, in one line.
@@ -135,7 +136,9 @@ def search(
         progress = PlainProgress() if progress else Progress()
     wrapper, model = model, _network(model)
     valued = find_reward(DEFAULT_REWARD if reward is None else reward)
-    config = SearchConfig.from_mapping({**options, "reward": valued.name})
+    named = {"evaluate": evaluate} if isinstance(evaluate, str) else {}
+    config = SearchConfig.from_mapping({**options, "reward": valued.name, **named})
+    evaluate = find_evaluate(evaluate)
     check_config(config)
     # Optuna announces every trial of ours, and optional packages that it lacks.
     optuna.logging.set_verbosity(optuna.logging.ERROR)

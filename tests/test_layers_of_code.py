@@ -64,7 +64,7 @@ HEAVY = [
     "beartype",
     "pytest",
     "torchvision",
-    "typer",
+    "click",
     "rich",
     "optuna",
     "sklearn",

@@ -9,15 +9,16 @@ import errno
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from typing import Annotated
 
-import typer
+import click
 
+from autoprune.cli.command import Command, Commands
 from autoprune.cli.evaluate import evaluate
 from autoprune.cli.inspect import inspect
 from autoprune.cli.profile import profile
 from autoprune.cli.search import Interrupted, search
 from autoprune.errors import LONGEST_MESSAGE, AutopruneError, describe, printable, text_of
+from autoprune.options.commands import OF_COMMANDS
 from autoprune.version import __version__
 
 DONE, BROKEN_PIPE, MISTAKE, INTERRUPTED = 0, 1, 2, 130
@@ -25,44 +26,24 @@ DONE, BROKEN_PIPE, MISTAKE, INTERRUPTED = 0, 1, 2, 130
 # What SQLite and safetensors say where Python would raise OSError(ENOSPC).
 _DISK_FULL = ("No space left on device", "database or disk is full")
 
-# Typer's usage errors (BadParameter, "no such option", …) all derive from this class, whose home
-# differs between versions.
-_COMMAND_LINE_ERROR = typer.BadParameter.__mro__[1]
-
-
-def _unwrapped(text: str) -> str:
-    """Return a docstring with one line per paragraph: the terminal wraps it."""
-    return "\n\n".join(" ".join(paragraph.split()) for paragraph in text.split("\n\n"))
-
-
-app = typer.Typer(
-    add_completion=False,
-    context_settings={"help_option_names": ["--help", "-h"]},
-    pretty_exceptions_enable=False,
+_COMMANDS = (
+    Command(search, OF_COMMANDS["search"], is_brief=True),
+    *(Command(one, OF_COMMANDS[one.__name__]) for one in (inspect, profile, evaluate)),
 )
-for command in (search, inspect, profile, evaluate):
-    app.command(help=_unwrapped(command.__doc__ or ""))(command)
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(f"autoprune {__version__}")
-        raise typer.Exit
-
-
-@app.callback(invoke_without_command=True)
-def autoprune(
-    context: typer.Context,
-    version: Annotated[
-        bool,
-        typer.Option(
-            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
-        ),
-    ] = False,
-) -> None:
+@click.group(
+    cls=Commands,
+    commands=_COMMANDS,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+@click.version_option(__version__, message="%(prog)s %(version)s")
+@click.pass_context
+def autoprune(context: click.Context) -> None:
     """Search how many channels each layer of a trained network keeps, and cut it for real."""
     if context.invoked_subcommand is None:
-        typer.echo(context.get_help())
+        click.echo(context.get_help())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -76,24 +57,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         Exit status: 0 done, 2 wrong usage or impossible request, 130 interrupted.
     """
-    run = typer.main.get_command(app)
+    words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        status = run.main(arguments, prog_name="autoprune", standalone_mode=False)
+        with autoprune.make_context("autoprune", words) as context:
+            autoprune.invoke(context)
+    except click.exceptions.Exit as end:
+        return end.exit_code
     except Interrupted as stop:
         return _say(str(stop), INTERRUPTED)
-    except (KeyboardInterrupt, typer.Abort):
-        status = INTERRUPTED
+    except KeyboardInterrupt:
+        return _say("Interrupted.", INTERRUPTED)
+    except BrokenPipeError:
+        return _reader_left()
     except SystemExit as error:
-        if any(isinstance(cause, BrokenPipeError) for cause in _chain(error)):
-            return _reader_left()  # Click turns the pipe's error into an exit
-        # Nothing of ours raises it: this must not pass for success.
+        # autoprune itself never raises it: this must not pass for success.
         return _say(f"Error: code of yours ended the command: {describe(error)}", MISTAKE)
     except Exception as error:
         reason = _mistake(error)
         if reason is None:
             raise
         return _say(f"Error: {reason}", MISTAKE)
-    return _say("Interrupted.", INTERRUPTED) if status == INTERRUPTED else status or DONE
+    return DONE
 
 
 def _reader_left() -> int:
@@ -103,13 +87,13 @@ def _reader_left() -> int:
 
 
 def _mistake(error: Exception) -> str | None:
-    """Return what the user can mend; None if the error is a bug of ours."""
+    """Return what the user can mend; None if the error is a bug of autoprune."""
     if any(_is_disk_full(cause) for cause in _chain(error)):
         return "the disk is full; free some space, or choose another --output."
     if isinstance(error, AutopruneError):
         return str(error)
-    if isinstance(error, _COMMAND_LINE_ERROR):
-        text = printable(getattr(error, "format_message", error.__str__)(), LONGEST_MESSAGE)
+    if isinstance(error, click.UsageError):
+        text = printable(error.format_message(), LONGEST_MESSAGE)
         return f"{text} (See autoprune --help.)"
     if isinstance(error, OSError) and error.filename is not None:
         return printable(f"{error.filename!r}: {error.strerror}.", LONGEST_MESSAGE)
@@ -123,8 +107,11 @@ def _is_disk_full(error: BaseException) -> bool:
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
+    """Yield an error and what led to it, each once: a chain may run in a circle."""
+    seen: list[BaseException] = []
+    while error is not None and all(error is not one for one in seen):
         yield error
+        seen.append(error)
         error = error.__cause__ or error.__context__
 
 

@@ -94,8 +94,8 @@ def show_search(run: Run, verbose: bool = False, quiet: bool = False) -> None:
         show = _SCORES[key][1]
         out.print(f"\n{show(score['pruned'])} right after the cut, before recovery", end="")
     samples = f"{score['split']} split, {score['samples']} samples"
-    judge = "scored by your own evaluate" if score["samples"] is None else samples
-    out.print(f"\n{judge}; {escape(_about_latency(costs['latency'], str(run.path)))}")
+    scored = "scored by your own evaluate" if score["samples"] is None else samples
+    out.print(f"\n{scored}; {escape(_about_latency(costs['latency'], str(run.path)))}")
     if not _latency_fell(costs["dense"], costs["pruned"]):
         out.print(
             "MACs fell further than latency: bound that (--budget latency=0.6, --round-to auto)"
@@ -140,10 +140,12 @@ def show_evaluation(report: Mapping[str, Any]) -> None:
     """Print what `autoprune evaluate` found."""
     out = console()
     out.print(comparison(report["dense"], report["pruned"]))
-    out.print(
-        f"\n{escape(report['data'])}, {report['split']} split, {report['samples']} samples; "
-        f"KL to dense {report['kl']:.4f}; {escape(_about_latency(report['latency'], ''))}"
-    )
+    scored = f"{report['data']}, {report['split']} split, {report['samples']} samples"
+    if report["kl"] is None:
+        scored = "scored by your own evaluate"
+    else:
+        scored += f"; KL to dense {report['kl']:.4f}"
+    out.print(f"\n{escape(scored)}; {escape(_about_latency(report['latency'], ''))}")
 
 
 def show_measured(report: Mapping[str, Any]) -> None:

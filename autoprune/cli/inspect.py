@@ -5,43 +5,27 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from autoprune.cli.options import (
-    AsJson,
-    Data,
-    Exclude,
-    ExcludeOutputs,
-    InputShape,
-    MinKeep,
-    Model,
-    Normalize,
-    Weights,
-)
+from autoprune.options.commands import InspectOptions
+from autoprune.options.option import read_options
 
 if TYPE_CHECKING:
     from torch import nn
 
     from autoprune.cost.model import CostModel
     from autoprune.data.forms import Inputs
+    from autoprune.options.commands import ProfileOptions
     from autoprune.search_spaces.keep_ratio import SearchSpace
     from autoprune.structure.groups import Structure
 
 
-def inspect(
-    model: Model = None,
-    weights: Weights = None,
-    input_shape: InputShape = None,
-    data: Data = None,
-    normalize: Normalize = None,
-    exclude: Exclude = None,
-    exclude_outputs: ExcludeOutputs = None,
-    min_keep: MinKeep = None,
-    as_json: AsJson = False,
-) -> None:
+def inspect(given: Mapping[str, Any]) -> None:
     """Show what can be pruned, what cannot and why, and what every layer costs.
 
     FLOPs are multiply-accumulates (MACs) of convolutions and matrix products for one input,
     attention and recurrent networks included; operators that are not counted are named.
     """
+    options = read_options(InspectOptions, given)
+
     from autoprune.cli.display import print_json, show_inspection, warn
     from autoprune.core.progress import Progress
     from autoprune.core.randomness import kept_random_states
@@ -50,26 +34,28 @@ def inspect(
     from autoprune.engine.problem import prunable_structure
     from autoprune.models import DEMO
     from autoprune.models.loading import load_model
-    from autoprune.options.search import parse_min_keep
     from autoprune.search_spaces.keep_ratio import search_space
 
-    spec = model or DEMO
-    ratios = parse_min_keep(min_keep or [])
-    network = load_model(spec, weights)
-    inputs = example_inputs(spec, network, input_shape, data, normalize)
+    spec = options.model or DEMO
+    network = load_model(spec, options.weights)
+    inputs = example_inputs(spec, network, options)
     with kept_random_states():
         structure = prunable_structure(
-            network, inputs, exclude or [], Progress(), exclude_outputs=exclude_outputs or []
+            network,
+            inputs,
+            options.exclude,
+            Progress(),
+            exclude_outputs=options.exclude_outputs,
         )
     for note in structure.training.notes():
         warn(note)
-    space = search_space(structure, ratios or None)
+    space = search_space(structure, options.min_keep or None)
     report = {
         "model": spec,
         "input_shape": sample_shapes(inputs),
         **describe(structure, space, cost_models(structure)),
     }
-    (print_json if as_json else show_inspection)(report)
+    (print_json if options.json else show_inspection)(report)
 
 
 def describe(
@@ -116,9 +102,7 @@ def describe(
     }
 
 
-def example_inputs(
-    spec: str, model: nn.Module, shape: str | None, data: str | None, normalize: str | None
-) -> Inputs:
+def example_inputs(spec: str, model: nn.Module, options: InspectOptions | ProfileOptions) -> Inputs:
     """Return two inputs: of the data, or random ones."""
     import torch
 
@@ -130,10 +114,11 @@ def example_inputs(
     from autoprune.models.input_shapes import default_input_shape, parse_shape
     from autoprune.structure.inputs import adapt_splits
 
+    data, shape = options.data, options.input_shape
     if data is not None and shape is not None:
         raise UsageError("--input-shape and --data both say what the inputs are: give one of them.")
     if data is not None:
-        train = adapt_splits(load_splits(data, normalize), model).train
+        train = adapt_splits(load_splits(data, options.normalize), model).train
         return train.take(range(min(2, len(train)))).inputs
     sizes = parse_shape(shape) if shape else default_input_shape(spec, model)
     if shape is None and names_object(spec):

@@ -2,50 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-import typer
-
-from autoprune.cli.options import (
-    Classes,
-    Data,
-    Device,
-    Exclude,
-    ExcludeOutputs,
-    MinKeep,
-    Model,
-    Normalize,
-    RoundTo,
-    Trust,
-    Weights,
-)
-from autoprune.cli.search_options import (
-    Agent,
-    Budget,
-    Config,
-    FromRun,
-    Importance,
-    LatencyBackend,
-    LatencyTable,
-    MaxDrop,
-    Minimize,
-    Output,
-    Quiet,
-    Recover,
-    RepairMemory,
-    Resume,
-    Reward,
-    Sampler,
-    Seed,
-    Strategy,
-    Time,
-    TrainFrozen,
-    Trials,
-    Verbose,
-    VerifyLatency,
-    Workers,
-)
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from autoprune.cli.settings import Settings
@@ -55,46 +14,7 @@ class Interrupted(Exception):
     """The search was interrupted; the message says how to go on."""
 
 
-# Typer reads the options from the signature; `gather` takes their values from the context, where
-# everything that was not given is None.
-def search(
-    context: typer.Context,
-    model: Model = None,
-    weights: Weights = None,
-    data: Data = None,
-    normalize: Normalize = None,
-    classes: Classes = None,
-    device: Device = None,
-    budget: Budget = None,
-    max_drop: MaxDrop = None,
-    minimize: Minimize = None,
-    reward: Reward = None,
-    strategy: Strategy = None,
-    sampler: Sampler = None,
-    agent: Agent = None,
-    from_run: FromRun = None,
-    trials: Trials = None,
-    time: Time = None,
-    recover: Recover = None,
-    train_frozen: TrainFrozen = None,
-    latency_table: LatencyTable = None,
-    latency_backend: LatencyBackend = None,
-    verify_latency: VerifyLatency = None,
-    importance: Importance = None,
-    workers: Workers = None,
-    repair_memory: RepairMemory = None,
-    seed: Seed = None,
-    exclude: Exclude = None,
-    exclude_outputs: ExcludeOutputs = None,
-    min_keep: MinKeep = None,
-    round_to: RoundTo = None,
-    config: Config = None,
-    output: Output = None,
-    resume: Resume = False,
-    trust: Trust = False,
-    verbose: Verbose = False,
-    quiet: Quiet = False,
-) -> None:
+def search(given: Mapping[str, Any]) -> None:
     """Find how many channels each layer keeps under a budget, and cut the network down to that.
 
     Prints accuracy, FLOPs, parameters and measured latency of the dense and the pruned network,
@@ -106,7 +26,7 @@ def search(
     """
     from autoprune.cli.settings import gather
 
-    run_search(gather(context.params))
+    run_search(gather(given))
 
 
 def run_search(settings: Settings) -> None:

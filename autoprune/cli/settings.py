@@ -1,56 +1,33 @@
-"""The options of one search, merged from the command line, a config file or an earlier run."""
+"""The options of one search, merged from the command line, a config file or an earlier run.
+
+What is wrong with a value is said before PyTorch is imported, which takes seconds.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from autoprune.cli.display import warn
-from autoprune.core.plugins import absolute, absolute_object
 from autoprune.core.untrusted import read_toml
-from autoprune.data import absolute_data
-from autoprune.engine.trust import check_trusted, trust
 from autoprune.errors import UsageError, did_you_mean, first_line, shown
-from autoprune.evaluation.reward import DEFAULT_REWARD, find_reward, needs_no_budget
-from autoprune.models import DEMO, DEMO_DATA
-from autoprune.models.specs import absolute_model
-from autoprune.options.search import (
-    ORIGIN,
-    REMARKS,
-    RENEWABLE,
-    SearchConfig,
-    in_todays_words,
-    read_setting,
-    stored_settings,
-)
-from autoprune.study.run_directory import RunDirectory, next_free
+from autoprune.options.commands import RunOptions
+from autoprune.options.option import Option, options_of
+from autoprune.options.search import OPTIONS, RENEWABLE, SearchConfig, needs_budget
+from autoprune.options.stored import ORIGIN, REMARKS, SETTINGS, in_todays_words, stored_settings
+from autoprune.options.strategies import with_strategy_config
 
-# What a search that recalls the policies of a run takes over: the network with its images, what is
-# cut of it, and by which table its latency is foretold. What is said oneself goes before, each time
-# for all that belongs together.
-_RECALLED = (
-    ("model", "weights", "data", "normalize", "classes"),
-    ("latency_table", "latency_backend"),
-    ("exclude", "exclude_outputs"),
-    *(("train_frozen",), ("min_keep",), ("round_to",), ("importance",)),
-)
-# Given anew when a search is resumed; all else comes from the run.
-_RENEWABLE = (*RENEWABLE, "output", "verbose", "quiet")
-_SEARCH = tuple(field.name for field in fields(SearchConfig))
-_SWITCHES = ("verbose", "quiet")
-# False says something here.
-_DELIBERATE = ("verify_latency", "train_frozen")
-# Read in words that mean the same in any folder.
-_LASTING: Mapping[str, Callable[[str], str]] = {
-    **dict.fromkeys(("from_run", "latency_table", "agent"), absolute),
-    "latency_backend": absolute_object,
-}
 # How the code of a run or config file is agreed to.
 NAME_OR_TRUST = "name it yourself on the command line, or give --trust if you trust it"
-_OWN = (*_SWITCHES, "output")
-_KEYS = (*ORIGIN, *_SEARCH, *_OWN)
+# What is known in a config file, and on the command line; a run's remarks are passed over.
+_KNOWN: Mapping[str, Option] = {
+    name: one
+    for name, one in {**SETTINGS, **options_of(RunOptions)}.items()
+    if one.is_in_files and name not in REMARKS
+}
+_FLAGS = ", ".join(OPTIONS[name].option_string for name in RENEWABLE[:-1])
+_MAY_BE_GIVEN = f"only {_FLAGS} and {OPTIONS[RENEWABLE[-1]].option_string} may be given again"
 
 
 @dataclass(frozen=True)
@@ -76,68 +53,81 @@ class Settings:
     @property
     def lasting_origin(self) -> dict[str, str]:
         """The origin in words that mean the same in any folder."""
-        readers = {
-            "model": absolute_model,
-            "data": absolute_data,
-            **dict.fromkeys(("weights", "classes"), absolute),
-        }
-        return {key: readers.get(key, str)(value) for key, value in self.origin.items()}
+        return _lasting(self.origin)
 
     @property
     def lasting_search(self) -> dict[str, Any]:
         """The same of the search; what a run was begun with stays as it is."""
-        named = set() if self.resume else self.search.keys() & {"reward", "importance", "strategy"}
-        return {**self.search, **{key: absolute_object(self.search[key]) for key in named}}
+        return dict(self.search) if self.resume else _lasting(self.search)
 
 
-def gather(options: Mapping[str, Any]) -> Settings:
+def gather(given: Mapping[str, Any]) -> Settings:
     """Return the settings that a command line means.
 
     Args:
-        options: as given, by their names with underscores; None, False or empty if not given.
+        given: plain values of the options that were given, by their names with underscores.
 
     Raises:
         UsageError: an option or a key is unknown, of the wrong type, missing or not allowed here.
     """
-    given = _given(options)
-    resume, config = given.pop("resume", False), given.pop("config", None)
-    trusts = given.pop("trust", False)
+    said = dict(given)
+    resume, config = said.pop("resume", False), said.pop("config", None)
+    trusts = said.pop("trust", False)
+    merged = _read(said, "")
     if resume:
-        merged = {**_of_run(given, config, trusts), **_read(given, "")}
+        merged = {**_of_run(merged, config, trusts), **merged}
     else:
-        merged = _read(given, "")
         if config:
             merged = {**_of_config(Path(config), merged, trusts), **merged}
         merged = {**_recalled(merged, trusts), **merged}
-        merged = {**merged, **_model_and_data(merged)}
-    merged |= {key: read(merged[key]) for key, read in _LASTING.items() if key in merged}
-    reward = find_reward(merged.get("reward", DEFAULT_REWARD)).name
-    if "budget" not in merged and "max_drop" not in merged and not needs_no_budget(reward):
-        raise UsageError(
-            "--budget is missing: write e.g. --budget flops=0.5 (half of the MACs), --max-drop 1 "
-            "(as small as one point of accuracy allows), or --budget none with a reward of your "
-            "own that weighs the costs."
-        )
+    _check(merged)
+    origin = {key: merged[key] for key in ORIGIN if key in merged}
+    if not resume:
+        origin |= _model_and_data(origin)
     return Settings(
-        origin={key: merged[key] for key in ORIGIN if key in merged},
-        search={key: merged[key] for key in _SEARCH if key in merged},
-        output=Path(merged["output"]) if "output" in merged else _free_output(merged["model"]),
+        origin=origin,
+        search={key: merged[key] for key in OPTIONS if key in merged},
+        output=Path(merged["output"]) if "output" in merged else _free_output(origin["model"]),
         resume=resume,
         verbose=merged.get("verbose", False),
         quiet=merged.get("quiet", False),
     )
 
 
-def _given(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Leave out what was not given (but not a 0), with lists as TOML has them."""
-    plain: dict[str, Any] = {k: list(v) if type(v) is tuple else v for k, v in options.items()}
-    off = {k for k, v in plain.items() if v is False and k not in _DELIBERATE}
-    return {k: v for k, v in plain.items() if v is not None and k not in off and v != []}
+def _lasting(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return values in words that mean the same in any folder."""
+    absolute = {key: SETTINGS[key].kind.absolute for key in values}
+    return {
+        key: value if value is None or (convert := absolute[key]) is None else convert(value)
+        for key, value in values.items()
+    }
+
+
+def _check(merged: Mapping[str, Any]) -> None:
+    """Refuse what cannot be meant, by the names that the user gave."""
+    from autoprune.evaluation.reward import find_reward
+
+    if "reward" in merged:
+        find_reward(merged["reward"])
+    if "budget" not in merged and needs_budget(merged):
+        raise UsageError(
+            "--budget is missing: write e.g. --budget flops=0.5 (half of the MACs), --max-drop 1 "
+            "(as small as one point of accuracy allows), or --budget none with a custom reward "
+            "that weighs the costs."
+        )
+    SearchConfig.from_mapping({key: merged[key] for key in OPTIONS if key in merged})
+    if merged.get("evaluate") is not None:
+        from autoprune.evaluation.scoring import find_evaluate
+
+        find_evaluate(merged["evaluate"])
 
 
 def _of_config(path: Path, given: Mapping[str, Any], trusts: bool) -> dict[str, Any]:
-    """Return what a config file says besides what is given."""
-    found = {key: value for key, value in read_config(path).items() if key not in given}
+    """Return what a config file says of options that were not given."""
+    content = read_config(path, given.get("strategy"))
+    from autoprune.study.run_directory import RunDirectory  # only now: it imports PyTorch
+
+    found = {key: value for key, value in content.items() if key not in given}
     run = RunDirectory(path.parent)
     place = run.path if path == run.config_path else path  # a run's own repeats it
     return agreed(place, found, trusts, NAME_OR_TRUST)
@@ -150,11 +140,14 @@ def agreed(place: Path, options: Mapping[str, Any], trusts: bool, how: str) -> d
         place: the directory or file.
         options: taken from it.
         trusts: whether the user says that it may; that is remembered.
-        how: he can say so.
+        how: the user can say so.
 
     Raises:
         UsageError: it names code that the user did not agree to.
     """
+    from autoprune.cli.display import warn
+    from autoprune.engine.trust import check_trusted, trust
+
     if not trusts:
         check_trusted(place, options, how)
     elif (failure := trust(place, options)) is not None:
@@ -162,8 +155,12 @@ def agreed(place: Path, options: Mapping[str, Any], trusts: bool, how: str) -> d
     return dict(options)
 
 
-def read_config(path: Path) -> dict[str, Any]:
+def read_config(path: Path, strategy: str | None = None) -> dict[str, Any]:
     """Return the options in a config file; the config.toml of a run is one.
+
+    Args:
+        path: of the file.
+        strategy: the one that the command line chooses, if it does.
 
     Raises:
         UsageError: it is missing, no TOML, or holds an unknown key or a wrong type.
@@ -176,43 +173,33 @@ def read_config(path: Path) -> dict[str, Any]:
         ) from error
     if content.keys() & set(REMARKS):  # a run's own, perhaps of an older version
         content = in_todays_words(content)
-    return _read(content, f"config file {str(path)!r}: ")
+    return _read(content, f"config file {str(path)!r}: ", strategy)
 
 
-def _read(values: Mapping[str, Any], where: str) -> dict[str, Any]:
-    options: dict[str, Any] = {}
-    for name, value in values.items():
-        key = name.replace("-", "_")
-        if key in REMARKS:
-            continue
-        if key not in _KEYS:
-            known = [known.replace("_", "-") for known in _KEYS]
+def _read(values: Mapping[str, Any], where: str, strategy: str | None = None) -> dict[str, Any]:
+    """Return the values that plain ones stand for; messages begin with the place."""
+    plain = {name.replace("-", "_"): value for name, value in values.items()}
+    for name in values:
+        if name.replace("-", "_") not in {*_KNOWN, *REMARKS}:
+            known = [known.replace("_", "-") for known in _KNOWN]
             raise UsageError(f"{where}unknown key {shown(name)}; {did_you_mean(name, known)}")
-        try:
-            options[key] = (_read_own if key in _OWN else read_setting)(key, value)
-        except UsageError as error:
-            raise UsageError(f"{where}{error}") from error
-    return options
-
-
-def _read_own(key: str, value: Any) -> str | bool:
-    kind, wanted = (bool, "true or false") if key in _SWITCHES else (str, "a text")
-    if not isinstance(value, kind):
-        raise UsageError(f"{key} must be {wanted}, but got {shown(value)}.")
-    return value
+    try:
+        plain = with_strategy_config(plain, strategy)
+        return {key: _KNOWN[key].read(plain[key]) for key in plain if key in _KNOWN}
+    except UsageError as error:
+        raise UsageError(f"{where}{error}") from error
 
 
 def _of_run(given: Mapping[str, Any], config: str | None, trusts: bool) -> dict[str, Any]:
     """Return the settings of the run in --output."""
     if "output" not in given:
         raise UsageError("--resume needs --output DIR: the run directory of the search.")
-    fixed = ["config"] if config else []
-    fixed += [key for key in given if key not in _RENEWABLE]
+    fixed = ["--config"] if config else []
+    fixed += [_KNOWN[key].option_string for key in given if not _KNOWN[key].is_renewable]
     if fixed:
-        names = ", ".join(f"--{key.replace('_', '-')}" for key in fixed)
         raise UsageError(
-            f"--resume takes everything from the run in {given['output']!r}: leave out {names} "
-            "(only --trials, --time and --recover may be given anew)."
+            f"--resume takes everything from the run in {given['output']!r}: leave out "
+            f"{', '.join(fixed)} ({_MAY_BE_GIVEN})."
         )
     stored = _stored(given["output"])
     if not {"model", "data"} <= stored.keys():
@@ -224,7 +211,9 @@ def _of_run(given: Mapping[str, Any], config: str | None, trusts: bool) -> dict[
 
 
 def _recalled(merged: Mapping[str, Any], trusts: bool) -> dict[str, Any]:
-    """Return what the run searched whose policies are recalled, if any are, but for what is given.
+    """Return what the run searched whose policies are recalled, if any are.
+
+    What is given overrides it, group by group (`Option.recalled_with`).
 
     Raises:
         UsageError: the run does not say what its model was, and none is given.
@@ -232,7 +221,8 @@ def _recalled(merged: Mapping[str, Any], trusts: bool) -> dict[str, Any]:
     if "from_run" not in merged:
         return {}
     stored = _stored(merged["from_run"])
-    free = [key for keys in _RECALLED if not merged.keys() & set(keys) for key in keys]
+    taken_by_user = {_KNOWN[key].recalled_with for key in merged}
+    free = [key for key, one in _KNOWN.items() if one.recalled_with not in {*taken_by_user, None}]
     if "model" in free and "model" not in stored:
         raise UsageError(
             f"the run in {merged['from_run']!r} was begun from Python: give --model and --data, or "
@@ -244,18 +234,21 @@ def _recalled(merged: Mapping[str, Any], trusts: bool) -> dict[str, Any]:
 
 def _stored(path: str) -> dict[str, Any]:
     """Return the options that a run was begun with."""
+    from autoprune.study.run_directory import RunDirectory
+
     run = RunDirectory(path)
     return _read(in_todays_words(stored_settings(run)), f"{str(run.config_path)!r}: ")
 
 
-def _model_and_data(merged: Mapping[str, Any]) -> dict[str, str]:
+def _model_and_data(origin: Mapping[str, str]) -> dict[str, str]:
     """Return model and data; the demo's where nothing is said.
 
     Raises:
         UsageError: one is given without the other.
     """
-    model = merged.get("model")
-    data = merged.get("data")
+    from autoprune.models import DEMO, DEMO_DATA
+
+    model, data = origin.get("model"), origin.get("data")
     if model is None and data is not None:
         raise UsageError(f"--data {data} needs --model SPEC (--model demo is the demo's network).")
     if model not in (None, DEMO) and data is None:
@@ -264,4 +257,6 @@ def _model_and_data(merged: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _free_output(model: str) -> Path:
+    from autoprune.study.run_directory import next_free
+
     return next_free(Path("runs"), model.rpartition(":")[2].lower())

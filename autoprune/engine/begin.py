@@ -18,11 +18,10 @@ from autoprune.engine.context import SearchContext
 from autoprune.engine.evaluators import Evaluators
 from autoprune.engine.trust import trust
 from autoprune.errors import RunError, UsageError, shown
-from autoprune.options.search import (
+from autoprune.options.search import RENEWABLE, SearchConfig
+from autoprune.options.stored import (
     ORIGIN,
     REMARKS,
-    RENEWABLE,
-    SearchConfig,
     in_todays_words,
     is_outdated,
     stored_settings,
@@ -31,7 +30,7 @@ from autoprune.study.result import limits_of
 from autoprune.study.run_directory import RunDirectory
 from autoprune.version import __version__
 
-# What the options of a run meant that is of an older version (`options.search.is_outdated`).
+# What the options of a run meant that is of an older version (`options.stored.is_outdated`).
 OUTDATED = (
     "by a version that trained frozen weights, train_frozen=True today, and whose exclude is "
     "exclude_outputs today"

@@ -44,6 +44,7 @@ _COMES_INSTALLED: Mapping[str, Callable[[str], bool]] = {
     "reward": reward.KIND.is_installed,
     "importance": importance.KIND.is_installed,
     "strategy": registry.KIND.is_installed,
+    "evaluate": lambda spec: False,
     "latency_backend": backends.KIND.is_installed,
 }
 

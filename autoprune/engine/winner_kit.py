@@ -16,7 +16,7 @@ from autoprune.cost.latency.table import LatencyTable
 from autoprune.data.forms import Inputs
 from autoprune.engine.latency_bound import overshoot
 from autoprune.errors import TableError, UsageError
-from autoprune.options.search import stored_settings
+from autoprune.options.stored import stored_settings
 from autoprune.profiling.backends.onnx import OnnxBackend, check_onnx
 from autoprune.profiling.kit.read import read_winner
 from autoprune.profiling.kit.write import write_winner

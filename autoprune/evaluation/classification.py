@@ -197,13 +197,13 @@ def class_logits(model: nn.Module, samples: Samples) -> Tensor:
         seen = tuple(first.shape) if isinstance(first, Tensor) else type(first).__name__
         raise ModelError(
             f"the model's output must be (samples, classes), but it is {seen}; for another task "
-            "than classification use the Python API with evaluate=callable(model) -> score."
+            "than classification give a score: --evaluate file.py:function, from Python evaluate=."
         )
     if logits[0].shape[1] == 1:
         raise ModelError(
             "the model gives one number per sample, which has no KL: its only class would have "
-            "the probability 1 whatever the network does; use the Python API with "
-            "evaluate=callable(model) -> score, e.g. minus the mean squared error."
+            "the probability 1 whatever the network does; give a score, e.g. minus the mean "
+            "squared error: --evaluate file.py:function, from Python evaluate=."
         )
     result = torch.cat(logits)
     if len(result) != len(samples):

@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from torch import Tensor
-
 from autoprune.core.policy import Widths
 from autoprune.core.untrusted import (
     count,
@@ -115,6 +113,8 @@ def number_in(answer: Any) -> float | None:
 
     Tensors and arrays of one element are numbers, strings are not.
     """
+    from torch import Tensor  # only here, so that mistakes are refused without importing it
+
     if isinstance(answer, (str, bytes)):
         return None
     try:

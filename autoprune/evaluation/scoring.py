@@ -9,6 +9,7 @@ from collections.abc import Callable, Hashable
 import torch
 from torch import nn
 
+from autoprune.core.plugins import load_object
 from autoprune.errors import EvaluateError, UsageError, type_of, user_code
 from autoprune.evaluation.early_stopping import Incumbent
 from autoprune.evaluation.measurement import Scores, number_in
@@ -95,6 +96,32 @@ class CustomScorer(Scorer):
                 f"evaluate(model) must return a number, but it returned {type_of(answer)}."
             )
         return Scores(custom=value)
+
+
+def find_evaluate(
+    wanted: Callable[[nn.Module], float] | str | None,
+) -> Callable[[nn.Module], float] | None:
+    """Return the user's own score that is meant; None where none is.
+
+    Args:
+        wanted: the function, or `path/to/file.py:function` or `package.module:function`.
+
+    Raises:
+        UsageError: there is no such function, or it cannot be called.
+    """
+    if wanted is None or callable(wanted):
+        return wanted
+    if not isinstance(wanted, str):
+        raise UsageError(
+            f"evaluate must be a function or the name of one, but got {type_of(wanted)}."
+        )
+    found = load_object(wanted, "evaluate")
+    if not callable(found):
+        raise UsageError(
+            f"evaluate {wanted!r} names no function: {type(found).__name__} is not callable."
+        )
+    score: Callable[[nn.Module], float] = found
+    return score
 
 
 def _evaluate_failed(reason: str) -> EvaluateError:

@@ -87,6 +87,7 @@ def refused(search, tmp_path: Path):
         (["--workers", "all"], ["'all'", "whole number"]),
         (["--time", "soon"], ["'soon'", "10m"]),
         (["--time", "0"], ["'0'"]),
+        (["--max-drop", "x"], ["--max-drop", "'x'", "number of points"]),
         (["--min-keep", "1.5"], ["'1.5'", "(0, 1]"]),
         (["--min-keep", "stm=0.5"], ["'stm'", "'stem"]),
         (["--exclude", "wyden"], ["'wyden'", "'widen"]),
@@ -273,6 +274,11 @@ def test_config_file(refused, tmp_path: Path) -> None:
         "exclude = 3": ["exclude", "pattern"],
         "time = 'soon'": ["'soon'"],
         "trials = = 3": ["cannot be read"],
+        "strategy = 'randm'": ["'bad.toml'", "'randm'", "'random'"],
+        "budget = 'half'": ["'bad.toml'", "'half'", "flops=0.5"],
+        "[strategy.uniform]\nupdates = 3": ["'uniform'", "no option 'updates'"],
+        "[strategy.uniform]\n[strategy.local]": ["'uniform', 'local'", "--strategy"],
+        "[strategy]\nuniform = 3": ["[strategy.uniform]", "3"],
     }.items():
         (tmp_path / "bad.toml").write_text(content)
         refused(["--config", "bad.toml"], *words)

@@ -46,6 +46,7 @@ SPECS = {
     "importance": "L1Importance",
     "strategy": "Chooser",
     "latency_backend": "Measure",
+    "evaluate": "negative_kl",
 }
 
 
@@ -82,6 +83,7 @@ def runs_nothing(done: Any, option: str, name: str) -> None:
         *(("importance", command) for command in ("from", "resume", "config")),
         *(("strategy", command) for command in ("resume", "config")),
         *(("latency_backend", command) for command in ("from", "resume", "config")),
+        *(("evaluate", command) for command in ("evaluate", "from", "resume", "config")),
     ],
 )
 def test_a_strangers_run_runs_no_code(cli, stranger: Path, option: str, command: str) -> None:

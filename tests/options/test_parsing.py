@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from autoprune.errors import UsageError
-from autoprune.options.search import parse_duration, parse_min_keep
+from autoprune.options.kinds import parse_duration, parse_min_keep
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ import pytest
 
 from autoprune.cost.budget import Budget, Limit
 from autoprune.errors import UsageError
-from autoprune.options.search import SearchConfig, in_todays_words, is_outdated
+from autoprune.options.search import SearchConfig
+from autoprune.options.stored import in_todays_words, is_outdated
 
 
 def test_everything_but_the_budget_has_a_default() -> None:
@@ -33,6 +34,7 @@ def test_plain_values_come_back() -> None:
     values: dict[str, Any] = {
         "budget": "flops=0.5,params=1M",
         "reward": "accuracy",
+        "evaluate": "mine.py:score",
         "strategy": "bayes",
         "strategy_config": {"first_bins": 4},
         "engine": {"repair": {"affordable": 1}},
@@ -58,8 +60,8 @@ def test_plain_values_come_back() -> None:
         "search_samples": 2,
         "selection_samples": 3,
     }
-    instead_of_a_budget = {"max_drop", "minimize"}
-    assert values.keys() == {field.name for field in fields(SearchConfig)} - instead_of_a_budget
+    others = {"max_drop", "minimize"}
+    assert values.keys() == {field.name for field in fields(SearchConfig)} - others
     config = SearchConfig.from_mapping(values)
     assert config.to_mapping() == values
     assert SearchConfig.from_mapping(config.to_mapping()) == config
@@ -161,9 +163,9 @@ def test_numpy_numbers_are_numbers() -> None:
         ({"seed": 2**32}, "nor above 4294967295, but got 4294967296"),
         ({"trials": 10**4000}, "trials must be a whole number, but got 1000"),
         ({"seed": None}, "seed must be a whole number, but got None"),
-        ({"time": "soon"}, "time 'soon' is no duration above zero"),
+        ({"time": "soon"}, "time 'soon' is not a duration above zero"),
         ({"time": [3]}, "time must be a number of seconds or a text such as '10m', but got [3]"),
-        ({"recover": "soon"}, "recover 'soon' is no duration above zero"),
+        ({"recover": "soon"}, "recover 'soon' is not a duration above zero"),
         ({"recover": -1}, "recover must be seconds or off, but got -1"),
         ({"recover": float("inf")}, "recover must be seconds or off, but got inf"),
         ({"recover": True}, "recover must be a number of seconds, a text such as '2m', or 'off'"),
@@ -174,7 +176,7 @@ def test_numpy_numbers_are_numbers() -> None:
         ({"exclude_outputs": 3}, "exclude_outputs must be a pattern or a list of patterns"),
         ({"train_frozen": "yes"}, "train_frozen must be true or false, but got 'yes'"),
         ({"exclude": [3]}, "exclude must be a pattern or a list of patterns, but got [3]"),
-        ({"min_keep": "half"}, "min-keep 'half' is no ratio in (0, 1]"),
+        ({"min_keep": "half"}, "min-keep 'half' is not a ratio in (0, 1]"),
         ({"min_keep": True}, "min_keep must be a ratio or ratios by pattern, but got True"),
         ({"min_keep": {"*": "half"}}, "min_keep must be a ratio or ratios by pattern"),
     ],

@@ -404,7 +404,7 @@ def test_members_that_are_no_arrays(tmp_path: Path) -> None:
         ("seed = '7'", "seed must be a whole number, but got '7'"),
         (f"seed = {'9' * 3000}", "seed must be a whole number"),
         ("trials = 1e400", "trials must be a whole number, but got inf"),
-        ("time = 'soon'", "time 'soon' is no duration"),
+        ("time = 'soon'", "time 'soon' is not a duration"),
         (f"exclude = {'[' * 60}{']' * 60}", "nested too deeply"),
         (f"exclude = {'[' * 5000}{']' * 5000}", "nested too deeply"),
     ],

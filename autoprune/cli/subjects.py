@@ -1,0 +1,171 @@
+"""The networks that `autoprune evaluate` compares, and their scores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from autoprune.api import load_pruned
+from autoprune.cli.display import warn
+from autoprune.cli.settings import NAME_OR_TRUST, agreed
+from autoprune.core.plugins import names_object
+from autoprune.core.randomness import kept_random_states
+from autoprune.data import Split, Splits, load_splits, reads_classes
+from autoprune.data.forms import map_tensors
+from autoprune.engine.winner_kit import write_winner_kit
+from autoprune.errors import UsageError, did_you_mean
+from autoprune.evaluation.classification import score_split
+from autoprune.evaluation.measurement import Scores
+from autoprune.evaluation.scoring import CustomScorer, find_evaluate
+from autoprune.models import loading
+from autoprune.models.devices import find_device
+from autoprune.options.stored import stored_settings
+from autoprune.profiling.host import host_figures
+from autoprune.structure.inputs import adapt_splits
+from autoprune.study.result import costs_of
+from autoprune.study.run_directory import RunDirectory
+
+SPLITS = ("test", "val", "train")
+# What a run says of the networks and the images; the device is this machine's own.
+_OF_RUN = ("model", "weights", "data", "normalize", "classes", "evaluate")
+
+
+@dataclass(frozen=True, eq=False)
+class Subjects:
+    """The networks of a run and the images that they are compared on.
+
+    Attributes:
+        run: the directory.
+        dense, pruned: the networks, on `device`.
+        data: where the images are from.
+        split_name, split: the images.
+        evaluate: the user's own score, instead of accuracy on the images; None where there is none.
+        device: of the networks.
+    """
+
+    run: RunDirectory
+    dense: nn.Module
+    pruned: nn.Module
+    data: str
+    split_name: str
+    split: Split
+    evaluate: Callable[[nn.Module], float] | None
+    device: torch.device
+
+    def compare(self) -> dict[str, Any]:
+        """Return what `autoprune evaluate --json` prints."""
+        with kept_random_states():
+            dense_scores, scores = self._scores()
+            one = map_tensors(lambda value: value.to(self.device), self.split.take([0]).inputs)
+            latency = host_figures([self.dense, self.pruned], one)
+        costs = costs_of(self.run)
+        rows = {
+            kind: {
+                "top1": own.top1,
+                "score": own.custom,
+                "loss": own.loss,
+                **costs[kind],
+                "latency_ms": ms,
+            }
+            for kind, own, ms in zip(
+                ("dense", "pruned"),
+                (dense_scores, scores),
+                latency.measured_ms or (None, None),
+                strict=True,
+            )
+        }
+        return {
+            "run": str(self.run.path),
+            "data": self.data,
+            "split": self.split_name if self.evaluate is None else "user",
+            "samples": scores.samples if self.evaluate is None else None,
+            "device": str(self.device),
+            "latency": latency.report(),
+            **rows,
+            "kl": scores.kl,
+        }
+
+    def _scores(self) -> tuple[Scores, Scores]:
+        """Return the scores of the dense network and of the pruned one."""
+        if self.evaluate is not None:
+            scorer = CustomScorer(self.dense, self.evaluate)
+            return scorer.dense, scorer.score(self.pruned)
+        dense, pruned = score_split(self.dense, [self.pruned], self.split, warn)
+        return dense, pruned
+
+    def pack(self, folder: Path) -> None:
+        """Write a kit that measures the networks on another device."""
+        inputs = self.split.take([0]).inputs
+        write_winner_kit(folder, self.run, self.dense, self.pruned, inputs)
+
+
+def load_subjects(
+    run: str, given: Mapping[str, str], split_name: str | None, trusts: bool = False
+) -> Subjects:
+    """Return what is compared.
+
+    Args:
+        run: a run directory.
+        given: "model", "weights", "data", "normalize", "classes", "evaluate" and "device" that
+            replace the run's own.
+        split_name: a name in `SPLITS`, or None for the first that the data has.
+        trusts: whether code may be imported because the run names it.
+
+    Raises:
+        AutopruneError: anything that the user can mend.
+    """
+    directory = RunDirectory(run)
+    origin = _origin(stored_settings(directory), given, run, trusts)
+    if "evaluate" in origin and split_name is not None:
+        raise UsageError(
+            f"evaluate {origin['evaluate']!r} chooses its own images: leave out --split."
+        )
+    directory.load_policy()  # an unfinished run is refused before anything is loaded
+    evaluate = find_evaluate(origin.get("evaluate"))
+    device = find_device(origin.get("device"))
+    splits = load_splits(origin["data"], origin.get("normalize"), origin.get("classes"))
+    for note in splits.notes:
+        warn(note)
+    _choose(splits, split_name, origin["data"])  # a mistake is told before the network is loaded
+    dense = loading.load_model(origin["model"], origin.get("weights")).to(device).eval()
+    name, split = _choose(adapt_splits(splits, dense), split_name, origin["data"])
+    pruned = load_pruned(dense, run).to(device)
+    return Subjects(directory, dense, pruned, origin["data"], name, split, evaluate, device)
+
+
+def _origin(
+    stored: Mapping[str, Any], given: Mapping[str, str], run: str, trusts: bool
+) -> dict[str, str]:
+    """Return where model and data come from: as the run says, unless others are given."""
+    kept = {name: stored[name] for name in _OF_RUN if name in stored}
+    if "model" in given:
+        kept.pop("weights", None)  # another network has other weights
+    if "data" in given and names_object(given["data"]):
+        kept.pop("normalize", None)  # a factory normalises itself
+    if not reads_classes(given.get("data", "") or kept.get("data", "")):
+        kept.pop("classes", None)
+    own = {key: value for key, value in kept.items() if key not in given}
+    origin = {**agreed(Path(run), own, trusts, NAME_OR_TRUST), **given}
+    lacking = [f"--{name} SPEC" for name in ("model", "data") if name not in origin]
+    if lacking:
+        raise UsageError(
+            f"the run in {run!r} was made from Python and does not say what it was made of: "
+            f"give {' and '.join(lacking)}."
+        )
+    return origin
+
+
+def _choose(splits: Splits, name: str | None, data: str) -> tuple[str, Split]:
+
+    there = {known: getattr(splits, known) for known in SPLITS if getattr(splits, known)}
+    if name is not None and name not in SPLITS:
+        raise UsageError(f"unknown split {name!r}; {did_you_mean(name, SPLITS)}")
+    if name is not None and name not in there:
+        raise UsageError(f"data {data!r} has no {name} split; choose one of: {', '.join(there)}.")
+    chosen = name or next(iter(there))
+    return chosen, there[chosen]

@@ -1,0 +1,135 @@
+"""The options of every command; each command takes its own as one frozen value."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, dataclass
+from functools import partial
+
+from autoprune.options import kinds
+from autoprune.options.option import Panel, option
+from autoprune.options.origin import InputShape, Limits, Network, Origin
+from autoprune.options.search import SearchConfig
+
+_run = partial(option, panel=Panel.RUN)
+_measuring = partial(option, panel=Panel.MEASURING)
+_compared = partial(option, panel=Panel.COMPARED)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trust:
+    """Consent to code that files name."""
+
+    trust: bool = _run(
+        False,
+        kinds.SWITCH,
+        "Run the code (model, data, reward, …) that the run directory or config file names, also "
+        "if it was not made here; it is asked for again when the code changes.",
+        is_in_files=False,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Json:
+    """The form of what is printed."""
+
+    json: bool = option(False, kinds.SWITCH, "Print JSON instead of tables.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions(Trust):
+    """Where a search goes on, where it writes, and how much it says."""
+
+    config: str | None = _run(
+        None, kinds.FILE, "TOML file of these options; the command line wins.", is_in_files=False
+    )
+    output: str | None = _run(
+        None,
+        kinds.FOLDER,
+        "The run directory (default: the next free runs/MODEL-NUMBER).",
+        is_basic=True,
+        is_renewable=True,
+    )
+    resume: bool = _run(
+        False,
+        kinds.SWITCH,
+        "Continue the search in --output; only --trials, --time and --recover may be given again "
+        "(a finished search goes on if they are raised).",
+        is_basic=True,
+        is_in_files=False,
+    )
+    verbose: bool = _run(
+        False, kinds.SWITCH, "Also print where the seconds went.", is_renewable=True
+    )
+    quiet: bool = _run(False, kinds.SWITCH, "Print only the run directory.", is_renewable=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class InspectOptions(InputShape, Limits, Network, Json):
+    """What `autoprune inspect` shows."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateOptions(Trust, Origin, Json):
+    """What `autoprune evaluate` compares, and where."""
+
+    run: str = _compared(MISSING, kinds.RUN, "A run directory.", is_positional=True)
+    split: str | None = _compared(
+        None, kinds.NAME, "test, val or train (default: the first of these that there is)."
+    )
+    evaluate: str | None = _compared(
+        None,
+        kinds.OBJECT,
+        "A function from a network to its score, path/to/file.py:function or "
+        "package.module:function (default: that of the run, if it had one).",
+    )
+    kit: str | None = _measuring(
+        None,
+        kinds.FOLDER,
+        "Write a folder that measures both networks on a device with Python and ONNX Runtime.",
+    )
+    from_kit: str | None = _measuring(
+        None, kinds.FILE, "Put what that kit measured into the run's result."
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProfileOptions(InputShape, Network):
+    """What `autoprune profile` measures, and how."""
+
+    backend: str = _measuring(
+        "torch",
+        kinds.OBJECT,
+        "torch (default), torch-compile, onnxruntime, an entry point of autoprune.backends, or "
+        "path/to/file.py:Class.",
+    )
+    device: str = _measuring(
+        "cpu",
+        kinds.NAME,
+        "cpu (default), cuda, cuda:1, … or an execution provider of ONNX Runtime.",
+    )
+    threads: int | None = _measuring(
+        None, kinds.WHOLE, "Threads of one run (default: as many as the runtime uses by itself)."
+    )
+    batch: int = _measuring(1, kinds.WHOLE, "Samples of one run.")
+    dtype: str = _measuring("float32", kinds.NAME, "float32, float16, bfloat16 or float64.")
+    channels_last: bool = _measuring(False, kinds.SWITCH, "Lay images out with the channels last.")
+    kit: str | None = _measuring(
+        None,
+        kinds.FOLDER,
+        "Measure on another device: write a folder for one with Python and ONNX Runtime.",
+    )
+    from_kit: str | None = _measuring(None, kinds.FILE, "Make the table of a kit's results.")
+    plot: str | None = _measuring(
+        None, kinds.FILE, "Draw the table: an HTML page with latency against width."
+    )
+    output: str = _measuring("latency.json", kinds.FILE, "The table.")
+
+
+OF_COMMANDS: Mapping[str, Sequence[type]] = {
+    "search": (Origin, SearchConfig, RunOptions),
+    "inspect": (InspectOptions,),
+    "profile": (ProfileOptions,),
+    "evaluate": (EvaluateOptions,),
+}
+"""The dataclasses that declare the options of each command."""

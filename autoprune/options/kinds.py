@@ -1,0 +1,228 @@
+"""The kinds of values that options take, and how each is read."""
+
+from __future__ import annotations
+
+import importlib
+import math
+import operator
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from autoprune.agents.registry import KIND as STRATEGIES
+from autoprune.core.plugins import absolute, absolute_object
+from autoprune.cost.budget import UNBOUNDED, Budget
+from autoprune.errors import UsageError
+from autoprune.options.option import Kind, Rule
+
+# What random number generators take.
+LARGEST_SEED = 2**32 - 1
+LARGEST_WHOLE = 2**63 - 1
+# A multiple of widths that the device chooses.
+AUTO = "auto"
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    return value
+
+
+def _path(value: Any) -> str:
+    return _text(os.fspath(value))
+
+
+def _budget(value: Any) -> str:
+    if isinstance(value, Mapping):
+        value = ",".join(f"{cost}={_bound(limit)}" for cost, limit in value.items())
+    text = UNBOUNDED if value is None else _text(value)
+    Budget.parse(text)
+    return text
+
+
+def _component(value: Any) -> Any:
+    """Return the name of a component, or the component itself."""
+    if value is None or isinstance(value, (bool, int, float, list, tuple, Mapping)):
+        raise TypeError
+    return value
+
+
+def _strategy(value: Any) -> Any:
+    if isinstance(value, str):
+        STRATEGIES.check_name(value)
+    return _component(value)
+
+
+def _bound(limit: Any) -> str:
+    return limit if isinstance(limit, str) else str(_number(limit))
+
+
+def _switch(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError
+    return value
+
+
+def _whole(value: Any) -> int:
+    if isinstance(value, bool):
+        raise TypeError
+    number = operator.index(value)
+    if abs(number) > LARGEST_WHOLE:
+        raise ValueError
+    return number
+
+
+def _amount(value: Any) -> int:
+    number = _whole(value)
+    if number < 1:
+        raise ValueError
+    return number
+
+
+def _multiple(value: Any) -> int | str:
+    return AUTO if value == AUTO else _whole(value)
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, (bool, str)):
+        raise TypeError
+    return float(value)
+
+
+def _seconds(value: Any) -> float:
+    return parse_duration(value) if isinstance(value, str) else _number(value)
+
+
+def _recovery(value: Any) -> float:
+    if value in (False, "off", "0"):  # False is also 0
+        return 0.0
+    return parse_duration(value, "recover") if isinstance(value, str) else _number(value)
+
+
+def _patterns(value: Any) -> tuple[str, ...]:
+    return (value,) if isinstance(value, str) else tuple(map(_text, value))
+
+
+def _ratios(value: Any) -> dict[str, float]:
+    if isinstance(value, Mapping):
+        return {_text(pattern): _number(ratio) for pattern, ratio in value.items()}
+    if value is None or isinstance(value, (str, list, tuple)):
+        return parse_min_keep([value] if isinstance(value, str) else value or ())
+    return {"*": _number(value)}
+
+
+def _table(value: Any) -> dict[str, Any]:
+    return {_text(key): own for key, own in dict(value).items()}
+
+
+def _tables(value: Any) -> dict[str, dict[str, Any]]:
+    return {_text(name): dict(table) for name, table in dict(value).items()}
+
+
+def _versions(value: Any) -> dict[str, str]:
+    return {name: _text(version) for name, version in dict(value).items()}
+
+
+_UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def parse_duration(text: str, name: str = "time") -> float:
+    """Read "90s", "10m", "1.5h", or plain seconds.
+
+    Returns:
+        Seconds.
+
+    Raises:
+        UsageError: malformed, zero or negative.
+    """
+    match = re.fullmatch(r"([0-9]*\.?[0-9]+)\s*([a-z]?)", text.strip().lower())
+    seconds = float(match[1]) * _UNITS.get(match[2], math.nan) if match else math.nan
+    if not 0 < seconds < math.inf:
+        raise UsageError(
+            f"{name} {text!r} is not a duration above zero: write e.g. 90s, 10m or 1h."
+        )
+    return seconds
+
+
+def parse_min_keep(texts: Sequence[str]) -> dict[str, float]:
+    """Read ["0.2", "layer1.*=0.5"] into ratios by pattern; "*" is the rest.
+
+    Raises:
+        UsageError: malformed, or a ratio outside (0, 1].
+    """
+    ratios: dict[str, float] = {}
+    for text in texts:
+        pattern, _, number = text.rpartition("=")
+        try:
+            ratio = float(number)
+        except ValueError:
+            ratio = math.nan
+        if not 0 < ratio <= 1:
+            raise UsageError(
+                f"min-keep {text!r} is not a ratio in (0, 1]: write e.g. 0.2 or 'layer1.*=0.5'."
+            )
+        ratios[pattern.strip() or "*"] = ratio
+    return ratios
+
+
+_BYTES = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
+
+
+def _memory(value: Any) -> int:
+    if not isinstance(value, str):
+        return _whole(value)
+    match = re.fullmatch(r"([0-9]*\.?[0-9]+)\s*([kmgt]?b)", value.strip().lower())
+    if match is None:
+        raise ValueError
+    return int(float(match[1]) * _BYTES[match[2]])
+
+
+def _imported(place: str) -> Callable[[str], str]:
+    """Return a function that is imported when it is called: its module is heavy."""
+
+    def call(value: str) -> str:
+        module, _, name = place.partition(":")
+        converted: str = getattr(importlib.import_module(module), name)(value)
+        return converted
+
+    return call
+
+
+NAME = Kind("NAME", _text, "a text")
+SPEC = Kind("SPEC", _text, "a text")
+COST = Kind("COST", _text, "a text")
+SHAPE = Kind("CxHxW", _text, "a text")
+FILE = Kind("FILE", _path, "a path", absolute=absolute)
+FOLDER = Kind("DIR", _path, "a path", absolute=absolute)
+RUN = Kind("RUN", _path, "a path", absolute=absolute)
+OBJECT = Kind("SPEC", _text, "a text", absolute=absolute_object)
+MODEL = Kind("SPEC", _text, "a text", absolute=_imported("autoprune.models.specs:absolute_model"))
+DATA = Kind("SPEC", _text, "a text", absolute=_imported("autoprune.data:absolute_data"))
+COMPONENT = Kind("SPEC", _component, "a text", absolute=absolute_object)
+STRATEGY = Kind("NAME", _strategy, "a text", absolute=absolute_object)
+SWITCH = Kind(None, _switch, "true or false", is_switch=True)
+TWO_WAY_SWITCH = Kind(None, _switch, "true or false", is_switch=True, is_two_way=True)
+WHOLE = Kind("N", _whole, "a whole number", int)
+AMOUNT = Kind("N", _amount, "a whole number above zero", int)
+MULTIPLE = Kind(
+    "N|auto",
+    _multiple,
+    "a whole number or 'auto'",
+    lambda text: text if text == AUTO else int(text),
+)
+POINTS = Kind("POINTS", _number, "a number of points", float)
+BUDGET = Kind("COST=LIMIT[,…]", _budget, "a text such as 'flops=0.5' or a table of bounds by cost")
+SECONDS = Kind("DURATION", _seconds, "a number of seconds or a text such as '10m'")
+RECOVERY = Kind("SECONDS|off", _recovery, "a number of seconds, a text such as '2m', or 'off'")
+PATTERNS = Kind("PATTERN", _patterns, "a pattern or a list of patterns", repeats=True)
+RATIOS = Kind("[PATTERN=]RATIO", _ratios, "a ratio or ratios by pattern", repeats=True)
+MEMORY = Kind("SIZE", _memory, "a text such as '8GB' or a whole number of bytes")
+TABLE = Kind(None, _table, "a table of options", parse=None)
+TABLES = Kind(None, _tables, "tables of limits by stage", parse=None)
+VERSIONS = Kind(None, _versions, "a table of versions", parse=None)
+
+ABOVE_ZERO = Rule(lambda value: value > 0, "be above zero")
+SECONDS_OR_OFF = Rule(lambda value: 0 <= value < math.inf, "be seconds or off")
+ZERO_OR_MORE_POINTS = Rule(lambda value: 0 <= value < math.inf, "be points, 0 or more")
+SEED = Rule(lambda value: 0 <= value <= LARGEST_SEED, f"not be negative, nor above {LARGEST_SEED}")

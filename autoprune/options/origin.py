@@ -1,0 +1,104 @@
+"""Options that say which network and data are meant, and what may be pruned."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+
+from autoprune.options import kinds
+from autoprune.options.option import Panel, option
+
+# What a run takes over from another one together (`Option.recalled_with`).
+ORIGIN = "origin"
+
+_limit = partial(option, panel=Panel.LIMITS)
+_network = partial(option, panel=Panel.NETWORK)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Network:
+    """The network, and the data that it runs on."""
+
+    model: str | None = _network(
+        None,
+        kinds.MODEL,
+        "torchvision:NAME, timm:NAME, path/to/file.py:factory, package.module:factory, or demo "
+        "(the default where no data is given either).",
+        is_basic=True,
+        recalled_with=ORIGIN,
+    )
+    weights: str | None = _network(
+        None,
+        kinds.FILE,
+        "Safetensors or a PyTorch state dict; nothing in it is executed.",
+        is_basic=True,
+        recalled_with=ORIGIN,
+    )
+    data: str | None = _network(
+        None,
+        kinds.DATA,
+        "digits, cifar10:DIR, imagefolder:DIR, npz:FILE[,FILE…][;val=FILE][;test=FILE], "
+        "path/to/file.py:factory or package.module:factory.",
+        is_basic=True,
+        recalled_with=ORIGIN,
+    )
+    normalize: str | None = _network(
+        None,
+        kinds.SPEC,
+        "imagenet (default for 3 channels), cifar10, none, or MEAN,…/STD,…",
+        recalled_with=ORIGIN,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin(Network):
+    """Where a network and its data come from, and where it runs."""
+
+    classes: str | None = _network(
+        None,
+        kinds.FILE,
+        "Class names, one per line in the order of the network's outputs: which label a class "
+        "folder of imagefolder:DIR has (default: its place among the sorted folders).",
+        recalled_with=ORIGIN,
+    )
+    device: str | None = _network(
+        None, kinds.NAME, "cpu, cuda, cuda:1, … (default: cuda where there is one)."
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputShape:
+    """The shape of random inputs, where there is no data."""
+
+    input_shape: str | None = _network(
+        None,
+        kinds.SHAPE,
+        "Shape of one input (default: 3x224x224, or what the network says itself).",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What of a network stays as it is."""
+
+    exclude: tuple[str, ...] = _limit(
+        (),
+        kinds.PATTERNS,
+        "Modules that stay as they are, inputs and weights included, e.g. head or 'layer1.*'; "
+        "repeatable.",
+        recalled_with="excluded",
+    )
+    exclude_outputs: tuple[str, ...] = _limit(
+        (),
+        kinds.PATTERNS,
+        "Layers that keep all their outputs, while their inputs may be cut; repeatable.",
+        recalled_with="excluded",
+    )
+    min_keep: Mapping[str, float] = _limit(
+        {},
+        kinds.RATIOS,
+        "Least share of its channels that a layer keeps (default: 0.1), e.g. 0.2 or "
+        "'layer1.*=0.5'; repeatable.",
+        recalled_with="min_keep",
+    )

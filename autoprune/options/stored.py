@@ -1,0 +1,60 @@
+"""What a run's config.toml holds: the options, where they came from, and remarks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from autoprune.errors import UsageError
+from autoprune.options import search
+from autoprune.options.kinds import AMOUNT, NAME, VERSIONS
+from autoprune.options.option import Option, options_of
+from autoprune.options.origin import Origin
+
+if TYPE_CHECKING:
+    from autoprune.study.run_directory import RunDirectory
+
+_ORIGIN = options_of(Origin)
+ORIGIN = tuple(_ORIGIN)
+"""Options that say where model and data come from."""
+_REMARKS = {
+    "autoprune": Option(NAME, "The version that began the run.", name="autoprune"),
+    "versions": Option(VERSIONS, "Those of the libraries.", name="versions"),
+    "judge": Option(NAME, "The search evaluator.", name="judge"),
+    "repair_samples": Option(AMOUNT, "Samples that repair uses.", name="repair_samples"),
+}
+REMARKS = tuple(_REMARKS)
+"""Keys of a config.toml that are not options."""
+SETTINGS: Mapping[str, Option] = {**_ORIGIN, **search.OPTIONS, **_REMARKS}
+
+
+def stored_settings(run: RunDirectory) -> dict[str, Any]:
+    """Return the configuration of a run; what is known there is of the right type.
+
+    Raises:
+        RunError: there is no run, or its configuration cannot be read.
+        UsageError: a value is of the wrong type or cannot be meant.
+    """
+    stored = run.load_config()
+    for key in stored.keys() & SETTINGS.keys():
+        try:
+            SETTINGS[key].read(stored[key])
+        except UsageError as error:
+            raise UsageError(f"{str(run.config_path)!r}: {error}") from error
+    return stored
+
+
+def is_outdated(options: Mapping[str, Any]) -> bool:
+    """Return whether a run's options are of a version that trained what is frozen.
+
+    There, `exclude` left the outputs of layers alone, not their inputs and values.
+    """
+    return "train_frozen" not in options
+
+
+def in_todays_words(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of a run so that they say what they did when it was begun."""
+    if not is_outdated(options):
+        return dict(options)
+    outputs = options.get("exclude", [])
+    return {**options, "exclude": [], "exclude_outputs": outputs, "train_frozen": True}

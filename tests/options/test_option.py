@@ -1,0 +1,88 @@
+"""One declaration gives the command line, files, resume rules and messages."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from autoprune.agents.registry import STRATEGIES
+from autoprune.errors import UsageError
+from autoprune.evaluation.reward import DEFAULT_REWARD
+from autoprune.options.commands import OF_COMMANDS, ProfileOptions
+from autoprune.options.kinds import ABOVE_ZERO, PATTERNS, SWITCH, WHOLE
+from autoprune.options.option import Option, option, options_of, read_options
+from autoprune.options.reference import page
+from autoprune.options.search import OPTIONS, RENEWABLE, SearchConfig, SearchOptions
+
+
+@dataclass(frozen=True)
+class Example:
+    """Options of a test."""
+
+    max_size: int = option(3, WHOLE, "The size.", rule=ABOVE_ZERO)
+    names: tuple[str, ...] = option((), PATTERNS, "The names.")
+    fast: bool = option(False, SWITCH, "Whether to hurry.")
+
+
+def test_a_declaration_says_everything() -> None:
+    size, names, fast = options_of(Example).values()
+    assert (size.option_string, size.default) == ("--max-size", 3)
+    assert [one.description for one in (size, names, fast)] == [
+        "The size (default: 3).",
+        "The names.",
+        "Whether to hurry.",
+    ]
+    assert size.read(size.parse("7")) == 7 and names.read("a") == ("a",)
+
+
+def test_mistakes_name_the_option_as_it_was_written() -> None:
+    size = options_of(Example)["max_size"]
+    with pytest.raises(UsageError, match=r"^--max-size must be a whole number, but got 'many'.$"):
+        size.parse("many")
+    with pytest.raises(UsageError, match=r"^max_size must be a whole number, but got 2.5.$"):
+        size.read(2.5)
+    with pytest.raises(UsageError, match=r"^max_size must be above zero, but got 0.$"):
+        size.check(0)
+
+
+def test_what_was_not_given_has_its_default() -> None:
+    assert read_options(Example, {"names": ["a", "b"]}) == Example(3, ("a", "b"))
+    assert read_options(ProfileOptions, {}).output == "latency.json"
+
+
+def test_python_types_are_given_for_every_option() -> None:
+    """`reward` and `evaluate` may also be functions: `autoprune.search` names them itself."""
+    typed = SearchOptions.__annotations__.keys()
+    assert typed | {"reward", "evaluate"} == OPTIONS.keys()
+    assert not typed & {"reward", "evaluate"}
+
+
+def test_defaults_that_others_know_too() -> None:
+    assert SearchConfig("flops=0.5").reward == DEFAULT_REWARD
+    assert RENEWABLE == ("trials", "time", "recover")
+
+
+@pytest.mark.parametrize("command", OF_COMMANDS)
+def test_declared_values_can_be_read_back(command: str) -> None:
+    """A default that its own reader refuses could not be repeated from config.toml."""
+    for one in options_of(*OF_COMMANDS[command]).values():
+        if one.default is not None:
+            assert one.read(one.default) == one.default
+
+
+def test_every_strategy_is_named_in_the_help() -> None:
+    for name in STRATEGIES:
+        assert re.search(rf"\b{name}\b", OPTIONS["strategy"].help), name
+
+
+def test_the_page_of_options_is_up_to_date(root: Path) -> None:
+    """`python -m autoprune.options.reference > docs/options.md` writes it."""
+    assert (root / "docs" / "options.md").read_text() == page()
+
+
+def test_an_option_without_a_metavar_is_a_switch_or_no_flag() -> None:
+    declared: list[Option] = [o for d in OF_COMMANDS.values() for o in options_of(*d).values()]
+    assert all(one.kind.metavar or one.kind.is_switch or one.kind.parse is None for one in declared)
