@@ -10,10 +10,7 @@ from typing import Any
 PAGES = ("README.md", "CONTRIBUTING.md")
 WITH_PATHS = ("CONTRIBUTING.md", "docs/architecture.md", "docs/decisions/*.md")
 
-NOT_YET = {
-    "export/",
-    "export/registry.py",
-}
+NOT_YET: set[str] = set()
 """Files that pages name and that do not exist yet; an entry that exists must go."""
 
 EXAMPLES = {
