@@ -1,4 +1,7 @@
-"""The options of a search, as one frozen value."""
+"""The options of a search, as one frozen value.
+
+The file is long since every option is declared in it, with its help.
+"""
 
 from __future__ import annotations
 
