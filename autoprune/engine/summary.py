@@ -127,7 +127,7 @@ class _Summary:
         )
 
     def _search(self) -> dict[str, Any]:
-        """Return what all sessions took; what chose the search evaluator and the winner counts too."""
+        """Return what all sessions took, choosing the evaluator and the winner included."""
         config, result = self.context.config, self.found.result
         trials, took, spent = len(self.ledger), self.context.clock.took, self.ledger.spent
         best = self.ledger.best(1, result.strategy.problem.projection.fits)
