@@ -8,7 +8,7 @@ from functools import partial
 
 from autoprune.options import kinds
 from autoprune.options.option import Panel, option
-from autoprune.options.origin import InputShape, Limits, Network, Origin
+from autoprune.options.origin import InputShape, Network, Origin, Restrictions
 from autoprune.options.search import SearchConfig
 
 _run = partial(option, panel=Panel.RUN)
@@ -65,7 +65,7 @@ class RunOptions(Trust):
 
 
 @dataclass(frozen=True, kw_only=True)
-class InspectOptions(InputShape, Limits, Network, Json):
+class InspectOptions(InputShape, Restrictions, Network, Json):
     """What `autoprune inspect` shows."""
 
 

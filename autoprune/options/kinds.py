@@ -14,7 +14,7 @@ from autoprune.agents.registry import KIND as STRATEGIES
 from autoprune.core.plugins import absolute, absolute_object
 from autoprune.cost.budget import UNBOUNDED, Budget
 from autoprune.errors import UsageError
-from autoprune.options.option import Kind, Rule
+from autoprune.options.option import Rule, ValueKind
 
 # What random number generators take.
 LARGEST_SEED = 2**32 - 1
@@ -189,38 +189,42 @@ def _imported(place: str) -> Callable[[str], str]:
     return call
 
 
-NAME = Kind("NAME", _text, "a text")
-SPEC = Kind("SPEC", _text, "a text")
-COST = Kind("COST", _text, "a text")
-SHAPE = Kind("CxHxW", _text, "a text")
-FILE = Kind("FILE", _path, "a path", absolute=absolute)
-FOLDER = Kind("DIR", _path, "a path", absolute=absolute)
-RUN = Kind("RUN", _path, "a path", absolute=absolute)
-OBJECT = Kind("SPEC", _text, "a text", absolute=absolute_object)
-MODEL = Kind("SPEC", _text, "a text", absolute=_imported("autoprune.models.specs:absolute_model"))
-DATA = Kind("SPEC", _text, "a text", absolute=_imported("autoprune.data:absolute_data"))
-COMPONENT = Kind("SPEC", _component, "a text", absolute=absolute_object)
-STRATEGY = Kind("NAME", _strategy, "a text", absolute=absolute_object)
-SWITCH = Kind(None, _switch, "true or false", is_switch=True)
-TWO_WAY_SWITCH = Kind(None, _switch, "true or false", is_switch=True, is_two_way=True)
-WHOLE = Kind("N", _whole, "a whole number", int)
-AMOUNT = Kind("N", _amount, "a whole number above zero", int)
-MULTIPLE = Kind(
+NAME = ValueKind("NAME", _text, "a text")
+SPEC = ValueKind("SPEC", _text, "a text")
+COST = ValueKind("COST", _text, "a text")
+SHAPE = ValueKind("CxHxW", _text, "a text")
+FILE = ValueKind("FILE", _path, "a path", absolute=absolute)
+FOLDER = ValueKind("DIR", _path, "a path", absolute=absolute)
+RUN = ValueKind("RUN", _path, "a path", absolute=absolute)
+OBJECT = ValueKind("SPEC", _text, "a text", absolute=absolute_object)
+MODEL = ValueKind(
+    "SPEC", _text, "a text", absolute=_imported("autoprune.models.specs:absolute_model")
+)
+DATA = ValueKind("SPEC", _text, "a text", absolute=_imported("autoprune.data:absolute_data"))
+COMPONENT = ValueKind("SPEC", _component, "a text", absolute=absolute_object)
+STRATEGY = ValueKind("NAME", _strategy, "a text", absolute=absolute_object)
+SWITCH = ValueKind(None, _switch, "true or false", is_switch=True)
+TWO_WAY_SWITCH = ValueKind(None, _switch, "true or false", is_switch=True, is_two_way=True)
+WHOLE = ValueKind("N", _whole, "a whole number", int)
+AMOUNT = ValueKind("N", _amount, "a whole number above zero", int)
+MULTIPLE = ValueKind(
     "N|auto",
     _multiple,
     "a whole number or 'auto'",
     lambda text: text if text == AUTO else int(text),
 )
-POINTS = Kind("POINTS", _number, "a number of points", float)
-BUDGET = Kind("COST=LIMIT[,…]", _budget, "a text such as 'flops=0.5' or a table of bounds by cost")
-SECONDS = Kind("DURATION", _seconds, "a number of seconds or a text such as '10m'")
-RECOVERY = Kind("SECONDS|off", _recovery, "a number of seconds, a text such as '2m', or 'off'")
-PATTERNS = Kind("PATTERN", _patterns, "a pattern or a list of patterns", repeats=True)
-RATIOS = Kind("[PATTERN=]RATIO", _ratios, "a ratio or ratios by pattern", repeats=True)
-MEMORY = Kind("SIZE", _memory, "a text such as '8GB' or a whole number of bytes")
-TABLE = Kind(None, _table, "a table of options", parse=None)
-TABLES = Kind(None, _tables, "tables of limits by stage", parse=None)
-VERSIONS = Kind(None, _versions, "a table of versions", parse=None)
+POINTS = ValueKind("POINTS", _number, "a number of points", float)
+BUDGET = ValueKind(
+    "COST=LIMIT[,…]", _budget, "a text such as 'flops=0.5' or a table of bounds by cost"
+)
+SECONDS = ValueKind("DURATION", _seconds, "a number of seconds or a text such as '10m'")
+RECOVERY = ValueKind("SECONDS|off", _recovery, "a number of seconds, a text such as '2m', or 'off'")
+PATTERNS = ValueKind("PATTERN", _patterns, "a pattern or a list of patterns", repeats=True)
+RATIOS = ValueKind("[PATTERN=]RATIO", _ratios, "a ratio or ratios by pattern", repeats=True)
+MEMORY = ValueKind("SIZE", _memory, "a text such as '8GB' or a whole number of bytes")
+TABLE = ValueKind(None, _table, "a table of options", parse=None)
+TABLES = ValueKind(None, _tables, "tables of limits by stage", parse=None)
+VERSIONS = ValueKind(None, _versions, "a table of versions", parse=None)
 
 ABOVE_ZERO = Rule(lambda value: value > 0, "be above zero")
 SECONDS_OR_OFF = Rule(lambda value: 0 <= value < math.inf, "be seconds or off")

@@ -24,7 +24,7 @@ class Panel(Enum):
     GOAL = "What is wanted"
     SEARCH = "How to search"
     REPAIR = "Which channels stay, and their repair"
-    LIMITS = "What may be pruned"
+    RESTRICTIONS = "What may be pruned"
     LATENCY = "Latency"
     SAMPLES = "How many samples"
     MEASURING = "How to measure"
@@ -33,7 +33,7 @@ class Panel(Enum):
 
 
 @dataclass(frozen=True)
-class Kind:
+class ValueKind:
     """The values that an option takes.
 
     Attributes:
@@ -92,7 +92,7 @@ class Option:
         default: the field's.
     """
 
-    kind: Kind
+    kind: ValueKind
     help: str
     panel: Panel = Panel.OTHER
     is_basic: bool = False
@@ -154,7 +154,7 @@ class Option:
             ) from None
 
 
-def option(default: Any, kind: Kind, help: str, **flags: Any) -> Any:
+def option(default: Any, kind: ValueKind, help: str, **flags: Any) -> Any:
     """Declare an option as a field of a frozen dataclass.
 
     Args:

@@ -12,7 +12,7 @@ from autoprune.options.option import Panel, option
 # What a run takes over from another one together (`Option.recalled_with`).
 ORIGIN = "origin"
 
-_limit = partial(option, panel=Panel.LIMITS)
+_restriction = partial(option, panel=Panel.RESTRICTIONS)
 _network = partial(option, panel=Panel.NETWORK)
 
 
@@ -79,23 +79,23 @@ class InputShape:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Limits:
+class Restrictions:
     """What of a network stays as it is."""
 
-    exclude: tuple[str, ...] = _limit(
+    exclude: tuple[str, ...] = _restriction(
         (),
         kinds.PATTERNS,
         "Modules that stay as they are, inputs and weights included, e.g. head or 'layer1.*'; "
         "repeatable.",
         recalled_with="excluded",
     )
-    exclude_outputs: tuple[str, ...] = _limit(
+    exclude_outputs: tuple[str, ...] = _restriction(
         (),
         kinds.PATTERNS,
         "Layers that keep all their outputs, while their inputs may be cut; repeatable.",
         recalled_with="excluded",
     )
-    min_keep: Mapping[str, float] = _limit(
+    min_keep: Mapping[str, float] = _restriction(
         {},
         kinds.RATIOS,
         "Least share of its channels that a layer keeps (default: 0.1), e.g. 0.2 or "

@@ -20,7 +20,7 @@ from autoprune.errors import UsageError, did_you_mean
 from autoprune.options import kinds
 from autoprune.options.kinds import AUTO
 from autoprune.options.option import Option, Panel, option, options_of
-from autoprune.options.origin import Limits
+from autoprune.options.origin import Restrictions
 from autoprune.options.strategies import with_strategy_config
 
 if TYPE_CHECKING:
@@ -30,13 +30,13 @@ if TYPE_CHECKING:
 _goal = partial(option, panel=Panel.GOAL)
 _search = partial(option, panel=Panel.SEARCH)
 _repair = partial(option, panel=Panel.REPAIR)
-_limit = partial(option, panel=Panel.LIMITS)
+_restriction = partial(option, panel=Panel.RESTRICTIONS)
 _latency = partial(option, panel=Panel.LATENCY)
 _samples = partial(option, panel=Panel.SAMPLES)
 
 
 @dataclass(frozen=True)
-class SearchConfig(Limits):
+class SearchConfig(Restrictions):
     """How to search; docs/options.md explains every option.
 
     To add one, declare it here, and add the types that Python callers may pass to `SearchOptions`.
@@ -161,7 +161,7 @@ class SearchConfig(Limits):
         "fit are used (default: half of what is free).",
         rule=kinds.ABOVE_ZERO,
     )
-    round_to: int | str = _limit(
+    round_to: int | str = _restriction(
         1,
         kinds.MULTIPLE,
         "Widths are multiples of N, or (auto) of what the latency table's device favours.",
