@@ -49,6 +49,7 @@ STRANGERS = ({"cost", "reconstruction"},)
 TWICE = {
     "base", "config",  # the contract of a kind of plug-in
     "registry",  # plug-ins of a kind by name
+    "public",  # the names that a package offers
     "model",  # a cost model, and that of latency
     "evaluate", "inspect", "profile", "search",  # a command, and what it is about
     "progress",  # the names of a kind of component

@@ -1,40 +1,13 @@
-"""Data: its sources, its normalisation, and its partition into what each stage reads."""
+"""Data: its sources, its normalisation, and its partition into what each stage reads.
 
-from autoprune.data.class_labels import check_classes, check_labels, with_class_labels
-from autoprune.data.normalization import Normalization, parse_normalization
-from autoprune.data.partition import (
-    MAX_BYTES,
-    Partition,
-    SplitSizes,
-    check_samples,
-    mixed_pairs,
-    partition,
-)
-from autoprune.data.samples import NO_LABEL, Samples
-from autoprune.data.sources import absolute_data, load_splits, reads_classes
-from autoprune.data.splits import ArraySplit, DatasetSplit, Split, Splits
-from autoprune.data.user import as_splits
+The names are imported once they are used; what `sources` knows of specs is read without PyTorch.
+"""
 
-__all__ = [
-    "MAX_BYTES",
-    "NO_LABEL",
-    "ArraySplit",
-    "DatasetSplit",
-    "Normalization",
-    "Partition",
-    "Samples",
-    "Split",
-    "SplitSizes",
-    "Splits",
-    "absolute_data",
-    "as_splits",
-    "check_classes",
-    "check_labels",
-    "check_samples",
-    "load_splits",
-    "mixed_pairs",
-    "parse_normalization",
-    "partition",
-    "reads_classes",
-    "with_class_labels",
-]
+from typing import TYPE_CHECKING
+
+from autoprune.core.lazy import names_from
+
+if TYPE_CHECKING:
+    from autoprune.data.public import *  # noqa: F403, its `__all__` says which
+
+__getattr__ = names_from(__name__, "public")

@@ -16,10 +16,11 @@ import numpy.typing as npt
 from autoprune.core.plugins import absolute
 from autoprune.data.normalization import parse_normalization
 from autoprune.data.overlap import shared_note
+from autoprune.data.sources import FORMS
 from autoprune.data.splits import ArraySplit, Splits
 from autoprune.errors import DataError, UsageError, did_you_mean, first_line
 
-FORM = "npz:FILE[,FILE…][;val=FILE[,FILE…]][;test=FILE[,FILE…]]"
+USAGE = f"npz:{FORMS['npz'].argument}"
 
 
 def load_npz(argument: str, normalize: str | None) -> Splits:
@@ -79,7 +80,7 @@ def _parse_files(argument: str) -> dict[str, list[Path]]:
             raise UsageError(f"{name}= is given twice in npz:{argument}: part files by commas.")
         lists[name] = value
     if not all(file for value in lists.values() for file in value.split(",")):
-        raise UsageError(f"a file name is missing in npz:{argument}: write {FORM}.")
+        raise UsageError(f"a file name is missing in npz:{argument}: write {USAGE}.")
     return {
         name: [Path(file).expanduser() for file in value.split(",")]
         for name, value in lists.items()

@@ -1,76 +1,63 @@
-"""Data sources that `--data` names, one loader per form of the spec."""
+"""The data that `--data` names, by the form of the spec.
+
+What a spec means is known without PyTorch; a loader is imported once its form is used.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeAlias
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
 
-import numpy as np
-import numpy.typing as npt
-
+from autoprune.core.lazy import imported
 from autoprune.core.plugins import absolute, absolute_object, make_object, names_object
-from autoprune.data.cifar import load_cifar10
-from autoprune.data.folder import load_image_folder
-from autoprune.data.normalization import parse_normalization
-from autoprune.data.npz import absolute_files, load_npz
-from autoprune.data.splits import ArraySplit, Splits
-from autoprune.data.user import as_splits
 from autoprune.errors import UsageError, did_you_mean
 
-Loader: TypeAlias = Callable[[str, str | None], Splits]
+if TYPE_CHECKING:
+    from autoprune.data.splits import Splits
+
+Loader: TypeAlias = "Callable[[str, str | None], Splits]"
 """(argument after the colon, normalisation spec) → splits."""
 
 
-def load_digits(argument: str, normalize: str | None) -> Splits:
-    """Return scikit-learn's embedded digits: 8x8 gray, 1197 train, 300 val and 300 test images.
+@dataclass(frozen=True)
+class Form:
+    """A form of the spec, `name` or `name:argument`.
 
-    The 17 gray levels are stored as uint8, which moves a value in [0, 1] by at most 1/510.
-
-    Raises:
-        UsageError: there is an argument.
+    Attributes:
+        load: reads the data.
+        argument: how the argument is written, for the help; empty if there is none.
+        absolute: makes the paths in an argument absolute.
     """
-    if argument:
-        raise UsageError(f"digits takes no argument, but got {argument!r}: write just digits.")
-    from sklearn.datasets import load_digits as load_sklearn_digits
 
-    digits = load_sklearn_digits()
-    images = np.rint(digits.images[..., None] * (255 / 16)).astype(np.uint8)
-    labels = digits.target.astype(np.int64)
-    normalization = parse_normalization(normalize, channels=1)
-    order = _class_balanced_order(labels)
-    val, test, train = (
-        ArraySplit(images[part], labels[part], normalization)
-        for part in np.split(order, [300, 600])
-    )
-    return Splits(train, val, test)
+    load: Loader
+    argument: str = ""
+    absolute: Callable[[str], str] = absolute
 
 
-def _class_balanced_order(labels: npt.NDArray[np.int64]) -> npt.NDArray[np.intp]:
-    """Shuffle so that every range of indices has nearly equal numbers of all classes."""
-    # RandomState's stream is the same in all NumPy versions; the demo's weights rely on this split.
-    shuffled = np.random.RandomState(0).permutation(len(labels))
-    rank = np.empty(len(labels), dtype=np.int64)
-    for label in np.unique(labels):
-        members = labels[shuffled] == label
-        rank[members] = np.arange(members.sum())
-    order: npt.NDArray[np.intp] = shuffled[np.argsort(rank, kind="stable")]
-    return order
-
-
-FORMS: dict[str, Loader] = {
-    "digits": load_digits,
-    "cifar10": load_cifar10,
-    "imagefolder": load_image_folder,
-    "npz": load_npz,
+FORMS: dict[str, Form] = {
+    "digits": Form(imported("autoprune.data.digits:load_digits")),
+    "cifar10": Form(imported("autoprune.data.cifar:load_cifar10"), "DIR"),
+    "imagefolder": Form(imported("autoprune.data.folder:load_image_folder"), "DIR"),
+    "npz": Form(
+        imported("autoprune.data.npz:load_npz"),
+        "FILE[,FILE…][;val=FILE[,FILE…]][;test=FILE[,FILE…]]",
+        imported("autoprune.data.npz:absolute_files"),
+    ),
 }
+
+
+def usages() -> list[str]:
+    """Return how every form is written, e.g. "cifar10:DIR"."""
+    return [f"{name}:{form.argument}".removesuffix(":") for name, form in FORMS.items()]
 
 
 def load_splits(spec: str, normalize: str | None = None, classes: str | None = None) -> Splits:
     """Load the data that a spec names.
 
     Args:
-        spec: `digits`, `cifar10:DIR`, `imagefolder:DIR`, `npz:FILE[,FILE…][;val=…][;test=…]`,
-            `path/to/file.py:factory` or `package.module:factory`; the factory, called without
+        spec: a name in `FORMS`, with its argument after a colon if it takes one;
+            `path/to/file.py:factory` or `package.module:factory`: the factory, called without
             arguments, returns what `as_splits` takes.
         normalize: see `parse_normalization`.
         classes: only with `imagefolder`: a text file with a class name per line, in the order of
@@ -80,21 +67,25 @@ def load_splits(spec: str, normalize: str | None = None, classes: str | None = N
         UsageError: the spec or the normalisation is malformed, or something is missing.
         DataError: the data is damaged or cannot be used.
     """
-    form, colon, argument = spec.partition(":")
+    name, colon, argument = spec.partition(":")
     if classes is not None:
         if not reads_classes(spec):
             raise UsageError(f"classes are names of class folders: data {spec!r} has none.")
+        from autoprune.data.folder import load_image_folder
+
         return load_image_folder(argument, normalize, classes)
-    if form in FORMS:
-        if not argument and (colon or form != "digits"):
+    if (form := FORMS.get(name)) is not None:
+        if not argument and (colon or form.argument):
             raise UsageError(
-                f"data {spec!r} lacks its argument after the colon: see {form} in --help."
+                f"data {spec!r} lacks its argument after the colon: see {name} in --help."
             )
-        return FORMS[form](argument, normalize)
+        if argument and not form.argument:
+            raise UsageError(f"{name} takes no argument, but got {argument!r}: write just {name}.")
+        return form.load(argument, normalize)
     if names_object(spec):
         return _from_factory(spec, normalize)
     raise UsageError(
-        f"unknown data {spec!r}: {did_you_mean(form, FORMS)} "
+        f"unknown data {spec!r}: {did_you_mean(name, FORMS)} "
         f"(Your own data: path/to/file.py:factory or package.module:factory.)"
     )
 
@@ -111,20 +102,14 @@ def _from_factory(spec: str, normalize: str | None) -> Splits:
             f"normalization {normalize!r} does not apply to data {spec!r}: "
             f"the factory's own transforms normalise."
         )
+    from autoprune.data.user import as_splits
+
     return as_splits(make_object(spec, "data"))
-
-
-# Functions that make the paths in an argument absolute, by form.
-_ABSOLUTE: dict[str, Callable[[str], str]] = {
-    "cifar10": absolute,
-    "imagefolder": absolute,
-    "npz": absolute_files,
-}
 
 
 def absolute_data(spec: str) -> str:
     """Return a spec with absolute paths, so that it means the same in any folder."""
-    form, _, argument = spec.partition(":")
-    if form in FORMS:
-        return f"{form}:{_ABSOLUTE[form](argument)}" if argument else spec
-    return absolute_object(spec)
+    name, _, argument = spec.partition(":")
+    if (form := FORMS.get(name)) is None:
+        return absolute_object(spec)
+    return f"{name}:{form.absolute(argument)}" if argument and form.argument else spec

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,9 @@ import pytest
 import torch
 from split_labels import labels_of
 
-from autoprune.data import load_splits
+from autoprune.data import absolute_data, load_splits
+from autoprune.data.sources import FORMS, Form
+from autoprune.data.splits import Splits
 from autoprune.errors import AutopruneError, UsageError
 
 FIRST_TEST_LABELS = [6, 9, 7, 5, 8, 2, 1, 4, 3, 0, 6, 7]
@@ -94,3 +98,42 @@ def test_unknown_form(spec: str, message: str) -> None:
     with pytest.raises(AutopruneError) as caught:
         load_splits(spec)
     assert message in str(caught.value)
+
+
+def test_a_form_is_one_entry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether there is an argument, and how its paths become absolute, need no second table."""
+    seen: list[str] = []
+
+    def load(argument: str, normalize: str | None) -> Splits:
+        seen.append(argument)
+        return load_splits("digits", normalize)
+
+    monkeypatch.setitem(FORMS, "rows", Form(load, "FILE"))
+    monkeypatch.setitem(FORMS, "fixed", Form(load))
+    assert load_splits("rows:a.csv") and load_splits("fixed")
+    assert seen == ["a.csv", ""]
+    assert absolute_data("rows:a.csv") == f"rows:{Path.cwd() / 'a.csv'}"
+    assert [absolute_data(spec) for spec in ("fixed", "fixed:x", "rows")] == [
+        "fixed", "fixed:x", "rows",
+    ]  # fmt: skip
+    for spec, message in {"rows": "lacks its argument", "fixed:x": "takes no argument"}.items():
+        with pytest.raises(UsageError, match=message):
+            load_splits(spec)
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_every_form_reads_or_says_what_is_wrong(name: str, tmp_path: Path) -> None:
+    spec = f"{name}:{tmp_path / 'none'}"
+    with pytest.raises(AutopruneError):
+        load_splits(spec)
+    assert absolute_data(spec) == spec
+
+
+def test_specs_are_known_without_pytorch() -> None:
+    code = (
+        "import sys; from autoprune.data.sources import absolute_data, usages\n"
+        "usages(); absolute_data('cifar10:x')\n"
+        "print([heavy for heavy in ('torch', 'numpy', 'sklearn') if heavy in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

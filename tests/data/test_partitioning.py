@@ -19,7 +19,7 @@ from autoprune.data import (
     check_samples,
     partition,
 )
-from autoprune.data.partition import MIXED, mixed_pairs
+from autoprune.data.partitioning import MIXED, mixed_pairs
 from autoprune.data.splits import PartOfSplit
 from autoprune.errors import DataError, UsageError
 
