@@ -1,74 +1,14 @@
 """Importance criteria, by name: which channels of a layer to keep.
 
-Axes in signatures are those of `statistics`.
+Axes in signatures are those of `statistics`. The names below are imported once they are used; those
+of the criteria (`registry`) are known without PyTorch.
 """
 
-from __future__ import annotations
+from typing import TYPE_CHECKING
 
-from autoprune.core.plugins import Kind
-from autoprune.importance.activity import (
-    ApozImportance,
-    BatchNormImportance,
-    MeanActivationImportance,
-    SeparationImportance,
-)
-from autoprune.importance.base import Evidence, Importance, Ranking
-from autoprune.importance.magnitude import (
-    CoresetImportance,
-    GeometricMedianImportance,
-    L1Importance,
-    L2Importance,
-    RandomImportance,
-)
-from autoprune.importance.nisp import NispImportance
-from autoprune.importance.obs import ObsImportance
-from autoprune.importance.ranking import check_needs, rank_groups
-from autoprune.importance.selection import AofpImportance, LassoImportance, ThiNetImportance
-from autoprune.importance.taylor import TaylorImportance
+from autoprune.core.lazy import names_from
 
-IMPORTANCES: dict[str, type[Importance]] = {
-    criterion.name: criterion
-    for criterion in (
-        ObsImportance,
-        LassoImportance,
-        ThiNetImportance,
-        AofpImportance,
-        NispImportance,
-        TaylorImportance,
-        BatchNormImportance,
-        ApozImportance,
-        MeanActivationImportance,
-        SeparationImportance,
-        L1Importance,
-        L2Importance,
-        GeometricMedianImportance,
-        CoresetImportance,
-        RandomImportance,
-    )
-}
-KIND = Kind("importance", "autoprune.importances", IMPORTANCES)
+if TYPE_CHECKING:
+    from autoprune.importance.public import *  # noqa: F403, its `__all__` says which
 
-
-def make_importance(wanted: str | Importance | type[Importance]) -> Importance:
-    """Return a criterion.
-
-    Args:
-        wanted: a name in `IMPORTANCES` or of an installed entry point, `path/to/file.py:Class`,
-            `package.module:Class`, a class, or the criterion itself.
-
-    Raises:
-        UsageError: there is no such object, or it is not a criterion.
-    """
-    return KIND.make(wanted, Importance)  # type: ignore[type-abstract]
-
-
-__all__ = [
-    "IMPORTANCES",
-    "KIND",
-    "Evidence",
-    "Importance",
-    "Ranking",
-    "check_needs",
-    "make_importance",
-    "rank_groups",
-]
+__getattr__ = names_from(__name__, "public")

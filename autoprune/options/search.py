@@ -17,6 +17,7 @@ from autoprune.agents.registry import KIND as STRATEGY
 from autoprune.agents.registry import options_of as config_of
 from autoprune.cost.budget import UNBOUNDED
 from autoprune.errors import UsageError, did_you_mean
+from autoprune.importance.registry import KIND as IMPORTANCE
 from autoprune.options import kinds
 from autoprune.options.kinds import AUTO
 from autoprune.options.option import Option, Panel, option, options_of
@@ -246,8 +247,6 @@ class SearchConfig(Restrictions):
 
     def to_mapping(self) -> dict[str, Any]:
         """Return plain values, as in config.toml; those that say nothing are left out."""
-        from autoprune.importance import KIND as IMPORTANCE  # it imports PyTorch
-
         values = {name: getattr(self, name) for name in OPTIONS}
         if not isinstance(self.strategy, (str, type)):
             values["strategy_config"] = config_of(self.strategy)

@@ -63,7 +63,7 @@ def test_a_function_is_imported_when_it_is_called(package: str) -> None:
     assert two(times=3) == 6
 
 
-@pytest.mark.parametrize("package", ["autoprune.data"])
+@pytest.mark.parametrize("package", ["autoprune.data", "autoprune.importance"])
 def test_no_public_name_is_that_of_a_module(package: str) -> None:
     public = importlib.import_module(f"{package}.public")
     for name in public.__all__:

@@ -21,3 +21,6 @@ class TestBuiltIn(ImportanceContract):
 
     def make(self) -> Importance:
         return make_importance(self.name)
+
+    def test_it_is_registered_under_its_name(self) -> None:
+        assert self.make().name == self.name

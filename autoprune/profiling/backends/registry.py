@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from autoprune.core.plugins import Kind
-from autoprune.cost.latency.conditions import Conditions
 from autoprune.errors import UsageError
-from autoprune.profiling.backends.base import Backend
+
+if TYPE_CHECKING:  # they bring PyTorch along, which the names alone do not need
+    from autoprune.cost.latency.conditions import Conditions
+    from autoprune.profiling.backends.base import Backend
 
 KIND = Kind(
     "backend",
     "autoprune.backends",
     {
-        "onnxruntime": "autoprune.profiling.backends.onnx:OnnxBackend",
         "torch": "autoprune.profiling.backends.torch:TorchBackend",
         "torch-compile": "autoprune.profiling.backends.torch:CompiledBackend",
+        "onnxruntime": "autoprune.profiling.backends.onnx:OnnxBackend",
     },
 )
 
@@ -24,6 +28,8 @@ def backend_class(name: str) -> type[Backend]:
     Raises:
         UsageError: There is no such backend.
     """
+    from autoprune.profiling.backends.base import Backend
+
     found = KIND.load(name)
     if not (isinstance(found, type) and issubclass(found, Backend)):
         raise UsageError(
@@ -38,5 +44,7 @@ def make_backend(conditions: Conditions) -> Backend:
     Raises:
         UsageError: There is no such backend, or what it needs is missing here.
     """
+    from autoprune.profiling.backends.base import Backend
+
     backend_class(conditions.backend)  # refuses a class of another kind before it is called
     return KIND.make(conditions.backend, Backend, conditions)  # type: ignore[type-abstract]
