@@ -12,20 +12,22 @@ from typing import Any
 
 from autoprune.core.untrusted import read_toml
 from autoprune.errors import UsageError, did_you_mean, first_line, shown
-from autoprune.options.commands import RunOptions
-from autoprune.options.option import Option, options_of
+from autoprune.options.option import Option
 from autoprune.options.search import OPTIONS, RENEWABLE, SearchConfig, needs_budget
-from autoprune.options.stored import ORIGIN, REMARKS, SETTINGS, in_todays_words, stored_settings
+from autoprune.options.stored import (
+    IN_FILES,
+    ORIGIN,
+    REMARKS,
+    SETTINGS,
+    in_todays_words,
+    stored_settings,
+)
 from autoprune.options.strategies import with_strategy_config
 
 # How the code of a run or config file is agreed to.
 NAME_OR_TRUST = "name it yourself on the command line, or give --trust if you trust it"
 # What is known in a config file, and on the command line; a run's remarks are passed over.
-_KNOWN: Mapping[str, Option] = {
-    name: one
-    for name, one in {**SETTINGS, **options_of(RunOptions)}.items()
-    if one.is_in_files and name not in REMARKS
-}
+_KNOWN: Mapping[str, Option] = {name: one for name, one in IN_FILES.items() if name not in REMARKS}
 _FLAGS = ", ".join(OPTIONS[name].option_string for name in RENEWABLE[:-1])
 _MAY_BE_GIVEN = f"only {_FLAGS} and {OPTIONS[RENEWABLE[-1]].option_string} may be given again"
 

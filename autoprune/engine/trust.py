@@ -12,41 +12,19 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from platformdirs import user_state_path
 
-from autoprune import importance
-from autoprune.agents import registry
 from autoprune.core.plugins import absolute, absolute_object, files_of
-from autoprune.data.sources import FORMS as DATA_FORMS
 from autoprune.errors import UsageError
-from autoprune.evaluation import reward
-from autoprune.models import MODEL_FORMS
-from autoprune.profiling.backends import registry as backends
+from autoprune.options.stored import IN_FILES
 
 STATE_FOLDER = "AUTOPRUNE_STATE_DIR"
 """The environment variable that moves the folder of what is remembered."""
-
-
-def _form(spec: str) -> str:
-    return spec.partition(":")[0]
-
-
-# By option: whether a spec is a name that comes with autoprune or an installed package. All else is
-# code that is imported because of it.
-_COMES_INSTALLED: Mapping[str, Callable[[str], bool]] = {
-    "model": lambda spec: _form(spec) in MODEL_FORMS,
-    "data": lambda spec: _form(spec) in DATA_FORMS,
-    "reward": reward.KIND.is_installed,
-    "importance": importance.KIND.is_installed,
-    "strategy": registry.KIND.is_installed,
-    "evaluate": lambda spec: False,
-    "latency_backend": backends.KIND.is_installed,
-}
 
 
 @dataclass(frozen=True)
@@ -108,11 +86,14 @@ def code_in(place: Path, options: Mapping[str, Any]) -> Iterator[Code]:
 
     Args:
         place: the run directory or config file.
-        options: by the configuration's keys; others than those that can name code are ignored.
+        options: by the configuration's keys; others than those that name code by their declaration
+            (`ValueKind.is_installed`) are ignored.
     """
-    for option, comes_installed in _COMES_INSTALLED.items():
-        spec = options.get(option)
-        if isinstance(spec, str) and ":" in spec and not comes_installed(spec):
+    for option, declared in IN_FILES.items():
+        spec, is_installed = options.get(option), declared.kind.is_installed
+        if is_installed is None or not isinstance(spec, str) or ":" not in spec:
+            continue
+        if not is_installed(spec):
             files = files_of(spec)
             if files is not None:
                 yield Code(place, option, spec, tuple(files))

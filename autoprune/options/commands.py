@@ -99,7 +99,7 @@ class ProfileOptions(InputShape, Network):
 
     backend: str = _measuring(
         "torch",
-        kinds.OBJECT,
+        kinds.BACKEND,
         "torch (default), torch-compile, onnxruntime, an entry point of autoprune.backends, or "
         "path/to/file.py:Class.",
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import math
 import operator
 import os
@@ -11,10 +10,17 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from autoprune.agents.registry import KIND as STRATEGIES
+from autoprune.core.lazy import imported
 from autoprune.core.plugins import absolute, absolute_object
 from autoprune.cost.budget import UNBOUNDED, Budget
+from autoprune.data.sources import FORMS as DATA_FORMS
+from autoprune.data.sources import absolute_data
 from autoprune.errors import UsageError
+from autoprune.importance.registry import KIND as IMPORTANCES
+from autoprune.models import MODEL_FORMS
+from autoprune.models.specs import absolute_model
 from autoprune.options.option import Rule, ValueKind
+from autoprune.profiling.backends.registry import KIND as BACKENDS
 
 # What random number generators take.
 LARGEST_SEED = 2**32 - 1
@@ -178,15 +184,25 @@ def _memory(value: Any) -> int:
     return int(float(match[1]) * _BYTES[match[2]])
 
 
-def _imported(place: str) -> Callable[[str], str]:
-    """Return a function that is imported when it is called: its module is heavy."""
+def _form(spec: str) -> str:
+    return spec.partition(":")[0]
 
-    def call(value: str) -> str:
-        module, _, name = place.partition(":")
-        converted: str = getattr(importlib.import_module(module), name)(value)
-        return converted
 
-    return call
+def _code(
+    is_installed: Callable[[str], bool],
+    read: Callable[[Any], Any] = _text,
+    absolute: Callable[[str], str] = absolute_object,
+    metavar: str = "SPEC",
+) -> ValueKind:
+    """Return a kind of values that name code; every option that leads to an import has such a one.
+
+    Args:
+        is_installed: see `ValueKind`.
+        read: likewise.
+        absolute: likewise.
+        metavar: likewise.
+    """
+    return ValueKind(metavar, read, "a text", absolute=absolute, is_installed=is_installed)
 
 
 NAME = ValueKind("NAME", _text, "a text")
@@ -196,13 +212,14 @@ SHAPE = ValueKind("CxHxW", _text, "a text")
 FILE = ValueKind("FILE", _path, "a path", absolute=absolute)
 FOLDER = ValueKind("DIR", _path, "a path", absolute=absolute)
 RUN = ValueKind("RUN", _path, "a path", absolute=absolute)
-OBJECT = ValueKind("SPEC", _text, "a text", absolute=absolute_object)
-MODEL = ValueKind(
-    "SPEC", _text, "a text", absolute=_imported("autoprune.models.specs:absolute_model")
-)
-DATA = ValueKind("SPEC", _text, "a text", absolute=_imported("autoprune.data:absolute_data"))
-COMPONENT = ValueKind("SPEC", _component, "a text", absolute=absolute_object)
-STRATEGY = ValueKind("NAME", _strategy, "a text", absolute=absolute_object)
+OBJECT = _code(lambda spec: False)
+"""A function or class of the user's: no name comes installed."""
+MODEL = _code(lambda spec: _form(spec) in MODEL_FORMS, absolute=absolute_model)
+DATA = _code(lambda spec: _form(spec) in DATA_FORMS, absolute=absolute_data)
+REWARD = _code(imported("autoprune.evaluation.reward:KIND.is_installed"))  # it imports NumPy
+BACKEND = _code(BACKENDS.is_installed)
+IMPORTANCE = _code(IMPORTANCES.is_installed, _component)
+STRATEGY = _code(STRATEGIES.is_installed, _strategy, metavar="NAME")
 SWITCH = ValueKind(None, _switch, "true or false", is_switch=True)
 TWO_WAY_SWITCH = ValueKind(None, _switch, "true or false", is_switch=True, is_two_way=True)
 WHOLE = ValueKind("N", _whole, "a whole number", int)

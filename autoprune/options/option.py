@@ -44,6 +44,9 @@ class ValueKind:
         parse: converts a text of the command line into a plain value; None for what only Python and
             TOML files can say.
         absolute: converts a value that depends on the current folder into one that does not.
+        is_installed: of values that name code: whether a value is a name that comes with autoprune
+            or an installed package. Any other is imported only with the user's consent if it stands
+            in a file (engine/trust.py). None if values name no code.
         repeats: whether the command line takes the option several times.
         is_switch: whether the command line takes it without a value.
         is_two_way: whether `--no-…` turns the switch off.
@@ -54,6 +57,7 @@ class ValueKind:
     wanted: str
     parse: Callable[[str], Any] | None = str
     absolute: Callable[[Any], Any] | None = None
+    is_installed: Callable[[str], bool] | None = None
     repeats: bool = False
     is_switch: bool = False
     is_two_way: bool = False

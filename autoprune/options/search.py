@@ -66,7 +66,7 @@ class SearchConfig(Restrictions):
     )
     reward: str = _goal(
         "kl",
-        kinds.OBJECT,
+        kinds.REWARD,
         "What is maximised: kl (the default: minus the divergence from the dense network's "
         "answers, or the score of --evaluate), accuracy, accuracy_flops, accuracy_latency, "
         "path/to/file.py:function or package.module:function.",
@@ -132,7 +132,7 @@ class SearchConfig(Restrictions):
     seed: int = _search(0, kinds.WHOLE, "Seed of all randomness.", is_basic=True, rule=kinds.SEED)
     importance: str | Importance = _repair(  # noqa: RUF009, it declares a field
         "obs",
-        kinds.COMPONENT,
+        kinds.IMPORTANCE,
         "The criterion: obs (default), lasso, thinet, aofp, nisp, taylor, bn_scale, apoz, "
         "mean_activation, tv_separation, l1, l2, geometric_median, coreset, random, "
         "path/to/file.py:Class or package.module:Class.",
@@ -177,7 +177,7 @@ class SearchConfig(Restrictions):
     )
     latency_backend: str | None = _latency(
         None,
-        kinds.OBJECT,
+        kinds.BACKEND,
         "A custom backend that the latency table was measured with, to measure the winner: no code "
         "is imported because a table names it.",
         recalled_with="latency",

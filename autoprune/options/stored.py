@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from autoprune.errors import UsageError
 from autoprune.options import search
+from autoprune.options.commands import RunOptions
 from autoprune.options.kinds import AMOUNT, NAME, VERSIONS
 from autoprune.options.option import Option, options_of
 from autoprune.options.origin import Origin
@@ -26,6 +27,10 @@ _REMARKS = {
 REMARKS = tuple(_REMARKS)
 """Keys of a config.toml that are not options."""
 SETTINGS: Mapping[str, Option] = {**_ORIGIN, **search.OPTIONS, **_REMARKS}
+IN_FILES: Mapping[str, Option] = {
+    name: one for name, one in {**SETTINGS, **options_of(RunOptions)}.items() if one.is_in_files
+}
+"""Every key that autoprune reads from a config.toml or another config file."""
 
 
 def stored_settings(run: RunDirectory) -> dict[str, Any]:

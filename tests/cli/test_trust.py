@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from dataclasses import replace
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,10 @@ from autoprune.cli.settings import gather
 from autoprune.engine.trust import STATE_FOLDER, code_in
 from autoprune.errors import UsageError
 from autoprune.models.demo import load_demo
+from autoprune.options.commands import OF_COMMANDS
+from autoprune.options.kinds import OBJECT
+from autoprune.options.option import options_of
+from autoprune.options.stored import IN_FILES
 
 # Whoever imports it leaves a trace.
 CODE = """
@@ -251,3 +256,34 @@ def test_entry_points_are_no_code(monkeypatch: pytest.MonkeyPatch) -> None:
         lambda group: [EntryPoint("mine:lean", "mine:lean", group)],
     )
     assert [*code_in(Path("run"), {"reward": "mine:lean"})] == []
+
+
+def test_what_names_code_says_so_in_its_declaration(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An option added later is asked about without an entry anywhere else."""
+    declared = replace(IN_FILES["model"], name="hook", kind=OBJECT)
+    monkeypatch.setitem(IN_FILES, "hook", declared)
+    (code,) = code_in(Path("run"), {"hook": "os:getcwd"})
+    assert str(code) == "hook 'os:getcwd'"
+
+
+def test_every_option_that_names_code_is_tried_above() -> None:
+    naming = {name for name, one in IN_FILES.items() if one.kind.is_installed is not None}
+    assert naming == SPECS.keys()
+
+
+@pytest.mark.parametrize("command", OF_COMMANDS)
+def test_whose_paths_are_those_of_objects_names_code(command: str) -> None:
+    """Paths of files are made absolute in another way: "os:getcwd" would be one."""
+    for one in options_of(*OF_COMMANDS[command]).values():
+        absolute = one.kind.absolute
+        if absolute is not None and absolute("os:getcwd") == "os:getcwd":
+            assert one.kind.is_installed is not None, one.name
+            assert not one.kind.is_installed("os:getcwd")
+
+
+def test_an_option_is_declared_alike_in_all_commands() -> None:
+    """Consent goes by the key of the file, whichever command reads it."""
+    for declarations in OF_COMMANDS.values():
+        for name, one in options_of(*declarations).items():
+            if one.kind.is_installed is not None and name in IN_FILES:
+                assert IN_FILES[name].kind is one.kind, name
