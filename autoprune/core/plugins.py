@@ -71,8 +71,8 @@ class Kind:
     Attributes:
         what: the word for it; opens every error message ("strategy").
         group: of the entry points by which installed packages offer theirs.
-        built_in: what comes with autoprune, by name: the object, or the place "package.module:NAME"
-            that it is imported from once it is chosen.
+        built_in: what comes with autoprune, by name, in the order of the help: the object, or the
+            place "package.module:NAME" that it is imported from once it is chosen.
         special: names that stand for one of these ("auto"), resolved before.
     """
 
@@ -81,9 +81,14 @@ class Kind:
     built_in: Mapping[str, Any]
     special: tuple[str, ...] = ()
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names that come with autoprune, in the order of the help."""
+        return (*self.special, *self.built_in)
+
     def is_installed(self, name: str) -> bool:
         """Return whether a name is one of ours or an installed package's entry point."""
-        return name in self.special or name in self.built_in or name in self._entries
+        return name in self.names or name in self._entries
 
     def check_name(self, spec: str) -> None:
         """Refuse what can be no component's name; nothing is imported.
@@ -97,7 +102,7 @@ class Kind:
         is_misspelt = any(name.startswith(family) for name in self.built_in)
         if ":" in spec and (names_object(spec) or not is_misspelt):
             return
-        known = [*self.special, *self.built_in, *self._entries, "path/to/file.py:NAME"]
+        known = [*self.names, *self._entries, "path/to/file.py:NAME"]
         raise UsageError(f"unknown {self.what} {spec!r}; {did_you_mean(spec, known)}")
 
     def load(self, wanted: Any) -> Any:

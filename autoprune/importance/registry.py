@@ -30,7 +30,7 @@ KIND = Kind(
         "random": "autoprune.importance.magnitude:RandomImportance",
     },
 )
-IMPORTANCES = tuple(KIND.built_in)
+IMPORTANCES = KIND.names
 
 
 def make_importance(wanted: str | Importance | type[Importance]) -> Importance:

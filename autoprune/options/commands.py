@@ -7,9 +7,10 @@ from dataclasses import MISSING, dataclass
 from functools import partial
 
 from autoprune.options import kinds
-from autoprune.options.option import Panel, option
+from autoprune.options.option import Panel, choices, option
 from autoprune.options.origin import InputShape, Network, Origin, Restrictions
 from autoprune.options.search import SearchConfig
+from autoprune.profiling.backends.registry import KIND as BACKENDS
 
 _run = partial(option, panel=Panel.RUN)
 _measuring = partial(option, panel=Panel.MEASURING)
@@ -100,7 +101,7 @@ class ProfileOptions(InputShape, Network):
     backend: str = _measuring(
         "torch",
         kinds.BACKEND,
-        "torch (default), torch-compile, onnxruntime, an entry point of autoprune.backends, or "
+        f"{choices(BACKENDS.names, 'torch')}, an entry point of {BACKENDS.group}, or "
         "path/to/file.py:Class.",
     )
     device: str = _measuring(

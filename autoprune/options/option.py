@@ -6,7 +6,7 @@ declaration.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from enum import Enum
 from typing import Any, TypeVar
@@ -171,6 +171,11 @@ def option(default: Any, kind: ValueKind, help: str, **flags: Any) -> Any:
     if isinstance(default, dict):
         return field(default_factory=lambda: dict(default), metadata=metadata)
     return field(default=default, metadata=metadata)
+
+
+def choices(names: Iterable[str], default: str | None = None) -> str:
+    """Return the names that an option takes, for its help."""
+    return ", ".join(f"{name} (default)" if name == default else name for name in names)
 
 
 def options_of(*declarations: type) -> dict[str, Option]:

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 
+from autoprune.data.sources import usages
 from autoprune.options import kinds
-from autoprune.options.option import Panel, option
+from autoprune.options.option import Panel, choices, option
 
 # What a run takes over from another one together (`Option.recalled_with`).
 ORIGIN = "origin"
@@ -38,8 +39,7 @@ class Network:
     data: str | None = _network(
         None,
         kinds.DATA,
-        "digits, cifar10:DIR, imagefolder:DIR, npz:FILE[,FILE…][;val=FILE][;test=FILE], "
-        "path/to/file.py:factory or package.module:factory.",
+        f"{choices(usages())}, path/to/file.py:factory or package.module:factory.",
         is_basic=True,
         recalled_with=ORIGIN,
     )

@@ -13,8 +13,8 @@ from autoprune.options.search import RENEWABLE, SearchConfig
 
 INTRODUCTION = """# Options
 
-Made of the declarations in `autoprune/options` by `python -m autoprune.options.reference`; a test
-keeps both equal.
+Made of the declarations in `autoprune/options`, and of the registries of components that they
+name, by `python -m autoprune.options.reference > docs/options.md`; a test says when to run it.
 
 A TOML file (`autoprune search --config FILE`) takes the same names without the leading dashes, with
 dashes or underscores; where the key differs, it is given in brackets. The command line wins over

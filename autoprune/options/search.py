@@ -16,11 +16,12 @@ from typing_extensions import TypedDict
 from autoprune.agents.registry import KIND as STRATEGY
 from autoprune.agents.registry import options_of as config_of
 from autoprune.cost.budget import UNBOUNDED
+from autoprune.cost.registry import COSTS
 from autoprune.errors import UsageError, did_you_mean
 from autoprune.importance.registry import KIND as IMPORTANCE
 from autoprune.options import kinds
 from autoprune.options.kinds import AUTO
-from autoprune.options.option import Option, Panel, option, options_of
+from autoprune.options.option import Option, Panel, choices, option, options_of
 from autoprune.options.origin import Restrictions
 from autoprune.options.strategies import with_strategy_config
 
@@ -34,6 +35,8 @@ _repair = partial(option, panel=Panel.REPAIR)
 _restriction = partial(option, panel=Panel.RESTRICTIONS)
 _latency = partial(option, panel=Panel.LATENCY)
 _samples = partial(option, panel=Panel.SAMPLES)
+# How the help says that a component may also be the user's.
+_CLASS = "path/to/file.py:Class or package.module:Class"
 
 
 @dataclass(frozen=True)
@@ -46,8 +49,8 @@ class SearchConfig(Restrictions):
     budget: str = _goal(
         MISSING,
         kinds.BUDGET,
-        "Upper bounds on flops, params, memory, latency: a share of the dense network (flops=0.5) "
-        "or absolute (flops=60M,params=2.5M,memory=20MB,latency=5ms). Required, except to resume; "
+        f"Upper bounds on {choices(COSTS)}: a share of the dense network (flops=0.5) or "
+        "absolute (flops=60M,params=2.5M,memory=20MB,latency=5ms). Required, except to resume; "
         "none if the reward weighs the costs.",
         is_basic=True,
     )
@@ -62,7 +65,7 @@ class SearchConfig(Restrictions):
     minimize: str | None = _goal(
         None,
         kinds.COST,
-        "With --max-drop: what is to be small: flops (default), params, memory, latency.",
+        f"With --max-drop: what is to be small: {choices(COSTS, default='flops')}.",
     )
     reward: str = _goal(
         "kl",
@@ -81,9 +84,7 @@ class SearchConfig(Restrictions):
     strategy: str | Strategy = _search(  # noqa: RUF009, it declares a field
         AUTO,
         kinds.STRATEGY,
-        "Who chooses the widths: auto (default), surrogate, local, ddpg, netadapt, bayes, "
-        "knapsack, evolution, sensitivity, global, random, uniform, deep, shallow, rl:ppo, "
-        "rl:sac, rl:td3, recall (--from), path/to/file.py:Class or package.module:Class.",
+        f"Who chooses the widths: {choices(STRATEGY.names, AUTO)}, {_CLASS}.",
         is_basic=True,
     )
     strategy_config: Mapping[str, Any] = _search(
@@ -99,9 +100,9 @@ class SearchConfig(Restrictions):
     from_run: str | None = _search(
         None,
         kinds.RUN,
-        "No new search: bring the policies that this run passed on its way (netadapt passes every "
-        "budget) onto the new budget; its model, data and what it excluded are used unless others "
-        "are given.",
+        "No new search (strategy recall): bring the policies that this run passed on its way "
+        "(netadapt passes every budget) onto the new budget; its model, data and what it excluded "
+        "are used unless others are given.",
         flag="--from",
     )
     trials: int | None = _search(
@@ -133,9 +134,7 @@ class SearchConfig(Restrictions):
     importance: str | Importance = _repair(  # noqa: RUF009, it declares a field
         "obs",
         kinds.IMPORTANCE,
-        "The criterion: obs (default), lasso, thinet, aofp, nisp, taylor, bn_scale, apoz, "
-        "mean_activation, tv_separation, l1, l2, geometric_median, coreset, random, "
-        "path/to/file.py:Class or package.module:Class.",
+        f"The criterion: {choices(IMPORTANCE.names, 'obs')}, {_CLASS}.",
         recalled_with="importance",
     )
     recover: float | None = _repair(

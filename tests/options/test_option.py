@@ -9,13 +9,18 @@ from pathlib import Path
 import pytest
 
 from autoprune.agents.registry import STRATEGIES
+from autoprune.cost.registry import COSTS
+from autoprune.data.sources import FORMS
 from autoprune.errors import UsageError
-from autoprune.evaluation.reward import DEFAULT_REWARD
+from autoprune.evaluation.reward import BUILT_IN, DEFAULT_REWARD
+from autoprune.importance.registry import IMPORTANCES
+from autoprune.models import MODEL_FORMS
 from autoprune.options.commands import OF_COMMANDS, ProfileOptions
 from autoprune.options.kinds import ABOVE_ZERO, PATTERNS, SWITCH, WHOLE
-from autoprune.options.option import Option, option, options_of, read_options
+from autoprune.options.option import Option, choices, option, options_of, read_options
 from autoprune.options.reference import page
 from autoprune.options.search import OPTIONS, RENEWABLE, SearchConfig, SearchOptions
+from autoprune.profiling.backends.registry import KIND as BACKENDS
 
 
 @dataclass(frozen=True)
@@ -73,9 +78,32 @@ def test_declared_values_can_be_read_back(command: str) -> None:
             assert one.read(one.default) == one.default
 
 
-def test_every_strategy_is_named_in_the_help() -> None:
-    for name in STRATEGIES:
-        assert re.search(rf"\b{name}\b", OPTIONS["strategy"].help), name
+@pytest.mark.parametrize(
+    ("command", "option_name", "names"),
+    [
+        ("search", "strategy", STRATEGIES),
+        ("search", "importance", IMPORTANCES),
+        ("search", "reward", tuple(BUILT_IN)),
+        ("search", "budget", COSTS),
+        ("search", "minimize", COSTS),
+        ("search", "model", MODEL_FORMS),
+        ("search", "data", tuple(FORMS)),
+        ("profile", "backend", BACKENDS.names),
+    ],
+)
+def test_the_help_names_what_comes_with_autoprune(
+    command: str, option_name: str, names: tuple[str, ...]
+) -> None:
+    declared = options_of(*OF_COMMANDS[command])[option_name]
+    for name in names:
+        assert re.search(rf"(?<![\w-]){name}(?![\w-])", declared.help), name
+    for default in {declared.default} & {*names}:
+        assert re.search(rf"\b{default} \((the )?default", declared.help)
+
+
+def test_choices() -> None:
+    assert choices(("a", "b")) == "a, b"
+    assert choices(("a", "b"), default="b") == "a, b (default)"
 
 
 def test_the_page_of_options_is_up_to_date(root: Path) -> None:
