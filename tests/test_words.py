@@ -59,16 +59,6 @@ ODD = {
 }
 """Pattern of every phrase that no docstring, comment, message or page may hold."""
 
-REMAINING: list[tuple[str, str]] = [
-    ("autoprune/cli/search_options.py", "anew"),
-    ("autoprune/cli/settings.py", "anew"),
-    ("autoprune/cli/settings.py", "foretold"),
-    ("autoprune/options/search.py", "anew"),
-    ("autoprune/options/search.py", "of one's own"),
-    ("tests/cli/test_search.py", "foretold"),
-]
-"""(file, word) of what still stands; an entry that no longer occurs must go, too."""
-
 
 def matches(patterns: dict[str, str], text: str) -> set[str]:
     """Return the words of which a text holds a form."""
@@ -121,11 +111,7 @@ def standing(root: Path) -> set[tuple[str, str]]:
 
 
 def test_no_retired_word_comes_back(root: Path) -> None:
-    assert not sorted(standing(root) - set(REMAINING)), "docs/glossary.md has the word to use"
-
-
-def test_what_is_gone_is_not_listed(root: Path) -> None:
-    assert not sorted(set(REMAINING) - standing(root)), "remove these entries from REMAINING"
+    assert not sorted(standing(root)), "docs/glossary.md has the word to use"
 
 
 @pytest.mark.parametrize(

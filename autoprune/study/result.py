@@ -190,9 +190,11 @@ def frontier(trials: Iterable[Trial]) -> list[dict[str, Any]]:
     ]
     seen.sort(key=lambda row: (row[0], row[1].costs["flops"]))
     front: dict[Widths, Measurement] = {}
-    for cost in seen[0][1].costs if seen else ():
+    # A resumed run may know costs that its first trials did not.
+    for cost in dict.fromkeys(cost for _, one in seen for cost in one.costs):
         least = math.inf
-        for loss, one in sorted(seen, key=lambda row: row[1].costs[cost]):
+        known = [row for row in seen if cost in row[1].costs]
+        for loss, one in sorted(known, key=lambda row: row[1].costs[cost]):
             if loss < least:
                 least = loss
                 front.setdefault(one.widths, one)

@@ -18,17 +18,23 @@ class StrategyContract:
         has_one_answer: whether it proposes a single candidate, by a rule.
         may_repeat: whether it may propose the same candidate twice.
         is_random: whether other seeds give other candidates.
-        needs_budget: whether it has nothing to choose without a budget.
     """
 
     has_one_answer: bool = False
     may_repeat: bool = False
     is_random: bool = False
-    needs_budget: bool = False
 
-    def make(self, problem: SearchProblem) -> Strategy:
-        """Return a new strategy for a problem."""
+    def make(self) -> Strategy:
+        """Return a new strategy, not started."""
         raise NotImplementedError
+
+    def started(self, problem: SearchProblem) -> Strategy:
+        """Return a new strategy that works on a problem."""
+        return self.make().started(problem)
+
+    def needs_budget(self) -> bool:
+        """Return whether it has nothing to choose without a budget."""
+        return self.make().needs_budget
 
     @pytest.fixture(params=PROBLEMS)
     def toy(self, request: pytest.FixtureRequest) -> Toy:
@@ -42,19 +48,19 @@ class StrategyContract:
         give the same candidates.
         """
         problem = toy.problem
-        proposed = [t.candidate for t in play(self.make(problem), toy.value, ROUNDS)]
+        proposed = [t.candidate for t in play(self.started(problem), toy.value, ROUNDS)]
         assert proposed[0].kind == "candidate"  # there is always a best candidate so far
         for candidate in proposed:
             assert all(type(width) is int for width in candidate.widths)
             assert problem.space.contains(candidate.widths)
             assert candidate.kind == "probe" or problem.projection.fits(candidate.widths)
         assert self.may_repeat or len(set(proposed)) == len(proposed)
-        again = [t.candidate for t in play(self.make(problem), toy.value, ROUNDS)]
+        again = [t.candidate for t in play(self.started(problem), toy.value, ROUNDS)]
         assert again == proposed
 
     def test_probes_leave_trials_for_candidates(self, toy: Toy) -> None:
         """Within its trials a strategy proposes a candidate that can win."""
-        strategy = self.make(toy.problem)
+        strategy = self.started(toy.problem)
         for _ in range(toy.problem.trials):
             (trial,) = play(strategy, toy.value, 1)
             if trial.candidate.kind == "candidate":
@@ -72,7 +78,7 @@ class StrategyContract:
             fails = {"some": len(seen) % 3 == 0, "all": True, "the first": len(seen) == 1}[failing]
             return None if fails else toy.value(widths)
 
-        trials = play(self.make(toy.problem), answer, ROUNDS)
+        trials = play(self.started(toy.problem), answer, ROUNDS)
         assert len(trials) == (1 if self.has_one_answer else ROUNDS)
 
     def test_other_seeds_other_candidates(self) -> None:
@@ -82,7 +88,7 @@ class StrategyContract:
         proposed = []
         for seed in range(2):
             toy = make_toy([12, 7, 9, 16], Setting(seed=seed))
-            trials = play(self.make(toy.problem), toy.value, 8)
+            trials = play(self.started(toy.problem), toy.value, 8)
             proposed.append([trial.candidate.widths for trial in trials])
         assert proposed[0] != proposed[1]
 
@@ -90,11 +96,11 @@ class StrategyContract:
     def test_values_of_any_size_are_accepted(self, scale: float) -> None:
         """Values may all be equal, or huge."""
         toy = make_toy([12, 7, 9])
-        assert play(self.make(toy.problem), lambda widths: scale * toy.value(widths), ROUNDS)
+        assert play(self.started(toy.problem), lambda widths: scale * toy.value(widths), ROUNDS)
 
     def test_without_a_budget(self) -> None:
         """Where the value includes costs, the best is neither the whole network nor the least."""
-        if self.needs_budget:
+        if self.needs_budget():
             pytest.skip("needs a budget")
         toy = make_toy([12, 7, 9], Setting(bounded=False))
         problem = toy.problem
@@ -103,7 +109,7 @@ class StrategyContract:
         def value(widths: Widths) -> float:
             return float(toy.value(widths) - 4 * cost.total(widths) / dense)
 
-        trials = play(self.make(problem), value, 15)
+        trials = play(self.started(problem), value, 15)
         proposed = {trial.candidate.widths for trial in trials}
         assert all(problem.space.contains(widths) for widths in proposed) and len(proposed) > 10
         reached = max(trial.value for trial in trials if trial.value is not None)

@@ -50,10 +50,12 @@ def contract(name: str, options: dict[str, Any]) -> type[StrategyContract]:
         has_one_answer = name in RULES
         may_repeat = name == "random"
         is_random = name in ("random", "bayes", "evolution")
-        needs_budget = strategy_class(name).needs_budget
 
-        def make(self, problem: SearchProblem) -> Strategy:
+        def started(self, problem: SearchProblem) -> Strategy:
             return make_strategy(name, problem, **options)
+
+        def needs_budget(self) -> bool:
+            return strategy_class(name).needs_budget
 
     return Contract
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-import time
 from pathlib import Path
 
 from searches import FEW, TINY, classifier, dataset
 
 import autoprune
 from autoprune.data import Splits
-from autoprune.engine.clock import RECOVERY_SECONDS, Clock
 from autoprune.models.demo import load_demo
 
 
@@ -30,21 +28,3 @@ def test_time_that_is_over_at_once_leaves_one_trial_and_one_finalist(tmp_path: P
     assert (done["trials"], done["evaluations"]) == (1, 1 + 2 + 1 + 1)
     assert run.result["reconstruction"] == run.result["judge"]
     assert json.loads((run.path / "result.json").read_text()) == run.result
-
-
-def test_recovery_takes_a_quarter_of_the_time_at_most() -> None:
-    clock = Clock(began=1000.0, limit=100.0, recovery=60.0)
-    assert clock.deadline == 1075.0
-    assert clock.search_deadline == 1000.0 + 0.75 * 75
-    short = Clock(began=1000.0, limit=100.0, recovery=10.0)
-    assert short.deadline == 1090.0
-    unlimited = Clock(began=1000.0, limit=None, recovery=60.0)
-    assert unlimited.deadline == unlimited.search_deadline == math.inf
-    assert unlimited.recovery_seconds == 60.0
-    assert Clock(began=-math.inf, limit=100.0, recovery=60.0).recovery_seconds <= 0
-
-
-def test_recovery_takes_half_as_long_as_the_search_if_nobody_says() -> None:
-    began = time.monotonic()
-    assert 5 <= Clock(began - 10, limit=None, recovery=None).recovery_seconds < 60
-    assert Clock(began - 1000, limit=None, recovery=None).recovery_seconds == RECOVERY_SECONDS

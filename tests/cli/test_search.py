@@ -91,10 +91,10 @@ def test_a_recalled_run_says_what_is_searched(cli) -> None:
     stored = Path("out", "config.toml")
     before = stored.read_text()
     stored.write_text('latency_table = "gone"\nlatency_backend = "gone.py:Gone"\n' + before)
-    assert "'gone'" in cli(*again, "--output", "foretold").err
+    assert "'gone'" in cli(*again, "--output", "predicted").err
     Path("new.json").write_text("{}")
-    foretold = cli(*again, "--latency-table", "new.json", "--output", "foretold").err
-    assert "new.json" in foretold and "gone" not in foretold
+    predicted = cli(*again, "--latency-table", "new.json", "--output", "predicted").err
+    assert "new.json" in predicted and "gone" not in predicted
     stored.write_text(before)
     assert cli(*again, "--model", "demo", "--output", "other").status == 0
     assert 'model = "demo"' in Path("other", "config.toml").read_text()

@@ -18,7 +18,7 @@ def test_the_documented_example(cli, root: Path) -> None:
     (command,) = re.findall(r"```bash\n(.*?)```", text, re.DOTALL)
     Path("climbing.py").write_text(next(code for code in codes if "class Climbing(" in code))
     small = Path("small.toml").read_text()
-    Path("small.toml").write_text(f"{small}\n[strategy_config]\nstep = 0.2\n")
+    Path("small.toml").write_text(f'{small}\n[strategy."climbing.py:Climbing"]\nstep = 0.2\n')
     words = command.replace("--trials 40", "--trials 4 --config small.toml").split()
     done = cli(*words[1:])
     assert done.status == 0, done.err

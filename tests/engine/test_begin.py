@@ -57,7 +57,7 @@ def test_a_run_of_an_older_version_goes_on_as_it_was_begun(
     run: RunDirectory, caplog: pytest.LogCaptureFixture
 ) -> None:
     before = run.load_config()
-    for newer in ("train_frozen", "exclude_outputs", "engine"):
+    for newer in ("train_frozen", "exclude_outputs"):
         before.pop(newer)
     run.save_config({**before, "exclude": ["head"]})
     with caplog.at_level(logging.INFO, "autoprune"):

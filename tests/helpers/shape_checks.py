@@ -8,11 +8,20 @@ a method or a `partial` does better.
 
 from __future__ import annotations
 
+import random
+
 from jaxtyping import install_import_hook
 
 PACKAGES = tuple(
     f"autoprune.{name}" for name in ("statistics", "reconstruction", "importance", "recovery")
 )
+
+# Which item of a container is looked at is drawn. beartype takes the function when it is imported:
+# it gets that of a generator of its own, so that the global one is left alone.
+_drawn, random.getrandbits = random.getrandbits, random.Random(0).getrandbits
+import beartype  # noqa: E402, F401
+
+random.getrandbits = _drawn
 
 # An integer will do for a float, as it does for mypy.
 CHECKER = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"

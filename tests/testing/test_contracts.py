@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from autoprune.agents.base import SearchProblem, Strategy
+from autoprune.agents.base import Strategy
 from autoprune.core.policy import Widths
 from autoprune.cost.latency.conditions import Conditions
 from autoprune.cost.latency.signature import Signature
@@ -184,6 +184,7 @@ class Stubborn(Strategy):
     """The whole network, again and again."""
 
     name = "stubborn"
+    needs_budget = False
 
     def ask(self) -> Candidate | None:
         return Candidate(self.problem.space.sizes)
@@ -194,8 +195,8 @@ class Stubborn(Strategy):
 
 def test_strategies_that_break_the_contract() -> None:
     class Suite(StrategyContract):
-        def make(self, problem: SearchProblem) -> Strategy:
-            return Stubborn().started(problem)
+        def make(self) -> Strategy:
+            return Stubborn()
 
     toy, suite = make_toy([8, 8]), Suite()
     with pytest.raises(AssertionError, match="fits"):
