@@ -109,7 +109,9 @@ class Strategy(ABC):
         if config is not None and not isinstance(config, type(defaults)):
             wanted = type(defaults).__name__
             raise UsageError(f"the strategy {owner!r} takes a {wanted}, but got {shown(config)}.")
-        self.config = configured(defaults if config is None else config, options, owner)
+        self.config = configured(
+            defaults if config is None else config, options, f"the strategy {owner!r}"
+        )
 
     def check(self) -> None:  # noqa: B027
         """Refuse options that cannot be used, before any work is done; overridden where needed.

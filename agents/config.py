@@ -1,4 +1,4 @@
-"""Options of strategies: frozen dataclasses, checked wherever their values come from."""
+"""Options of strategies and stages: frozen dataclasses, checked wherever values come from."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import msgspec
 from autoprune.errors import AutopruneError, UsageError, did_you_mean, shown
 
 Count: TypeAlias = Annotated[int, msgspec.Meta(ge=1)]
+Amount: TypeAlias = Annotated[float, msgspec.Meta(ge=0)]
 Share: TypeAlias = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Positive: TypeAlias = Annotated[float, msgspec.Meta(gt=0)]
 
@@ -28,7 +29,7 @@ def configured(defaults: Config, options: Mapping[str, Any], owner: str) -> Conf
     Args:
         defaults: what applies where no option is given.
         options: by field, as Python or a TOML file has them: a list may stand for a tuple.
-        owner: the strategy's name, for messages.
+        owner: whose options they are, for messages ("the strategy 'ddpg'").
 
     Raises:
         UsageError: an option that there is not, of the wrong type, or out of range.
@@ -37,7 +38,7 @@ def configured(defaults: Config, options: Mapping[str, Any], owner: str) -> Conf
     for name, value in options.items():
         if name not in known:
             hint = did_you_mean(name, known) if known else "it has none."
-            raise UsageError(f"the strategy {owner!r} has no option {name!r}; {hint}")
+            raise UsageError(f"{owner} has no option {name!r}; {hint}")
         try:
             # One after the other, so that the message names the option.
             msgspec.convert({name: value}, type(defaults))
@@ -45,9 +46,7 @@ def configured(defaults: Config, options: Mapping[str, Any], owner: str) -> Conf
             if isinstance(error.__cause__, AutopruneError):  # of the dataclass itself
                 raise error.__cause__ from None
             reason = str(error).partition(" - at ")[0].replace("Expected", "expected", 1)
-            raise UsageError(
-                f"the strategy {owner!r} cannot have {name}={shown(value)}: {reason}."
-            ) from None
+            raise UsageError(f"{owner} cannot have {name}={shown(value)}: {reason}.") from None
     values = {name: getattr(defaults, name) for name in known}
     return msgspec.convert({**values, **options}, type(defaults))
 

@@ -170,9 +170,10 @@ def read_config(path: Path, strategy: str | None = None) -> dict[str, Any]:
     try:
         content = read_toml(path)
     except (OSError, ValueError) as error:
-        raise UsageError(
-            f"config file {str(path)!r} cannot be read: {first_line(error)}"
-        ) from error
+        reason = first_line(error)
+        if "overwrite" in reason:  # as TOML calls it
+            reason += "; a table [strategy.NAME] names the strategy already: leave out strategy ="
+        raise UsageError(f"config file {str(path)!r} cannot be read: {reason}") from error
     if content.keys() & set(REMARKS):  # a run's own, perhaps of an older version
         content = in_todays_words(content)
     return _read(content, f"config file {str(path)!r}: ", strategy)

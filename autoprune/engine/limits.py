@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Annotated, Any, TypeAlias
 
+import msgspec
+
+from autoprune.agents.config import Amount, Count, configured
 from autoprune.errors import UsageError, did_you_mean, shown
+
+Rounds: TypeAlias = Annotated[int, msgspec.Meta(ge=0)]
 
 
 @dataclass(frozen=True)
@@ -22,9 +27,9 @@ class RepairLimits:
             one. Scoring, the same for both, is left out of the ratio.
     """
 
-    clearly_better: float = 0.9
-    affordable: float = 2.0
-    pays: float = 4.0
+    clearly_better: Amount = 0.9
+    affordable: Amount = 2.0
+    pays: Amount = 4.0
 
 
 @dataclass(frozen=True)
@@ -41,11 +46,11 @@ class FinalistLimits:
         unscreened: finalists where there is no quick repair, or it is no better than the search's.
     """
 
-    shortlist: int = 24
-    diverse: int = 12
-    apart: float = 0.03
-    prescreened: int = 4
-    unscreened: int = 8
+    shortlist: Count = 24
+    diverse: Count = 12
+    apart: Amount = 0.03
+    prescreened: Count = 4
+    unscreened: Count = 8
 
 
 @dataclass(frozen=True)
@@ -58,9 +63,9 @@ class RoundLimits:
         fewest: trials of each at least.
     """
 
-    most: int = 4
-    extra_trials: float = 0.25
-    fewest: int = 8
+    most: Rounds = 4
+    extra_trials: Amount = 0.25
+    fewest: Count = 8
 
 
 @dataclass(frozen=True)
@@ -76,26 +81,19 @@ class StageLimits:
         """Build from tables by stage, e.g. `{"finalists": {"shortlist": 12}}`.
 
         Raises:
-            UsageError: an unknown stage or limit, or a value that is not a number of 0 or more.
+            UsageError: an unknown stage or limit, or a value of the wrong type or out of range.
         """
-        kinds = {"repair": RepairLimits, "finalists": FinalistLimits, "rounds": RoundLimits}
+        kinds: dict[str, type[Any]] = {
+            "repair": RepairLimits,
+            "finalists": FinalistLimits,
+            "rounds": RoundLimits,
+        }
         for stage in values:
             if stage not in kinds:
                 raise UsageError(f"unknown stage engine.{stage}; {did_you_mean(stage, kinds)}")
-        return cls(**{name: _limits(name, kinds[name], table) for name, table in values.items()})
-
-
-def _limits(stage: str, kind: type[Any], table: Any) -> Any:
-    if not isinstance(table, Mapping):
-        raise UsageError(f"engine.{stage} must be a table of limits, but got {shown(table)}.")
-    types = {one.name: type(one.default) for one in fields(kind)}
-    for name, value in table.items():
-        if name not in types:
-            raise UsageError(f"unknown limit engine.{stage}.{name}; {did_you_mean(name, types)}")
-        allowed = (int,) if types[name] is int else (int, float)
-        if isinstance(value, bool) or not isinstance(value, allowed) or not value >= 0:
-            wanted = "whole number" if types[name] is int else "number"
-            raise UsageError(
-                f"engine.{stage}.{name} must be a {wanted}, 0 or more, but got {shown(value)}."
-            )
-    return kind(**table)
+        limits = {}
+        for stage, table in values.items():
+            if not isinstance(table, Mapping):
+                raise UsageError(f"engine.{stage} must be a table, but got {shown(table)}.")
+            limits[stage] = configured(kinds[stage](), table, f"the stage {stage!r}")
+        return cls(**limits)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from torch import nn
@@ -50,8 +51,7 @@ def run_search(context: SearchContext, settings: Mapping[str, Any]) -> SearchRes
         problem = make_problem(context)
     evaluators = make_evaluators(context, problem)
     _check_dense(context, evaluators)
-    write_settings(context, settings, evaluators)
-    ledger = Ledger(problem.space, run.storage)
+    ledger = _open_ledger(context, problem, partial(write_settings, context, settings, evaluators))
     context = _valued_as_before(context, ledger)
     with clock.recorded(ledger):
         searched = search_problem(context, problem, evaluators)
@@ -70,6 +70,18 @@ def run_search(context: SearchContext, settings: Mapping[str, Any]) -> SearchRes
         summary = summarize(context, problem, evaluators, ledger, found)
         run.save_result(summary)
     return SearchResult(winner.network, policy, summary)
+
+
+def _open_ledger(
+    context: SearchContext, problem: PruningProblem, write: Callable[[], None]
+) -> Ledger:
+    """Open the record; a resumed run stays as it is if that fails, a new one is made first."""
+    if not context.begun:
+        write()
+        return Ledger(problem.space, context.run.storage)
+    ledger = Ledger(problem.space, context.run.storage)
+    write()
+    return ledger
 
 
 def _check_dense(context: SearchContext, evaluators: Evaluators) -> None:

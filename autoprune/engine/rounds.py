@@ -217,13 +217,20 @@ def explore(
             "%s has nothing else to try after %d of %d trials", strategy.name, made, limits.trials
         )
     if not ledger.best(1, problem.projection.fits):
-        failed = [trial.error for trial in ledger if trial.error]
-        raise RunError(
-            "no trial succeeded before the search ended; "
-            + (f"the last one failed because {failed[-1]}; " if failed else "")
-            + "give it more time or trials."
-        )
+        raise RunError(_nothing_succeeded(strategy, ledger))
     return report
+
+
+def _nothing_succeeded(strategy: Strategy, ledger: Ledger) -> str:
+    if not len(ledger):
+        return f"the strategy {strategy.name!r} proposed nothing: no trial was made."
+    failed = [trial.error.rstrip(".") for trial in ledger if trial.error]
+    if not failed:
+        return "no trial succeeded before the search ended; give it more time or trials."
+    return (
+        f"no trial succeeded before the search ended, the last one because {failed[-1]}; every "
+        "trial is kept: resume the run with more trials when the cause is mended."
+    )
 
 
 def _detail(trial: Trial, number: int) -> str:

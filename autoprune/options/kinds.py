@@ -243,6 +243,7 @@ TABLE = ValueKind(None, _table, "a table of options", parse=None)
 TABLES = ValueKind(None, _tables, "tables of limits by stage", parse=None)
 VERSIONS = ValueKind(None, _versions, "a table of versions", parse=None)
 
+MULTIPLE_OR_AUTO = Rule(lambda value: value == AUTO or value > 0, "be above zero, or auto")
 ABOVE_ZERO = Rule(lambda value: value > 0, "be above zero")
 SECONDS_OR_OFF = Rule(lambda value: 0 <= value < math.inf, "be seconds or off")
 ZERO_OR_MORE_POINTS = Rule(lambda value: 0 <= value < math.inf, "be points, 0 or more")

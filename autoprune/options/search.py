@@ -166,6 +166,7 @@ class SearchConfig(Restrictions):
         kinds.MULTIPLE,
         "Widths are multiples of N, or (auto) of what the latency table's device favours.",
         recalled_with="round_to",
+        rule=kinds.MULTIPLE_OR_AUTO,
     )
     latency_table: str | None = _latency(
         None,

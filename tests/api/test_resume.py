@@ -287,3 +287,13 @@ def test_taken_directories_are_refused(demo: autoprune.Run, digits: Splits, tmp_
     for taken in (demo.path, tmp_path, tmp_path / "notes.txt"):
         with pytest.raises(RunError, match="choose another name"):
             autoprune.search(load_demo(), data=digits, output=taken, **FEW)
+
+
+def test_a_record_that_cannot_be_opened_leaves_the_run_as_it_is(tmp_path: Path) -> None:
+    options = {**TINY, "strategy": "random", "output": tmp_path / "run"}
+    autoprune.search(classifier(), data=dataset(), **options)
+    config = (tmp_path / "run" / "config.toml").read_text()
+    (tmp_path / "run" / "study.db").write_text("hello")
+    with pytest.raises(RunError, match="cannot open study"):
+        autoprune.search(classifier(), data=dataset(), resume=True, **{**options, "trials": 9})
+    assert (tmp_path / "run" / "config.toml").read_text() == config

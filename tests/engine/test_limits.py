@@ -24,12 +24,14 @@ def test_what_is_not_named_stays_as_it_is() -> None:
     ("values", "said"),
     [
         ({"finalist": {}}, "unknown stage engine.finalist; did you mean 'finalists'"),
-        ({"rounds": {"mots": 3}}, "unknown limit engine.rounds.mots; did you mean 'most'"),
+        ({"rounds": {"mots": 3}}, "the stage 'rounds' has no option 'mots'; did you mean 'most'"),
         ({"rounds": 3}, "engine must be tables of limits by stage, but got"),
-        ({"rounds": {"most": 1.5}}, "engine.rounds.most must be a whole number"),
-        ({"rounds": {"most": True}}, "engine.rounds.most must be a whole number"),
-        ({"repair": {"pays": -1}}, "engine.repair.pays must be a number, 0 or more, but got -1"),
-        ({"repair": {"pays": "4"}}, "engine.repair.pays must be a number, 0 or more"),
+        ({"rounds": {"most": 1.5}}, "the stage 'rounds' cannot have most=1.5"),
+        ({"rounds": {"most": True}}, "the stage 'rounds' cannot have most=True"),
+        ({"finalists": {"shortlist": 0}}, "cannot have shortlist=0: expected `int` >= 1"),
+        ({"finalists": {"unscreened": 0}}, "cannot have unscreened=0"),
+        ({"repair": {"pays": -1}}, "the stage 'repair' cannot have pays=-1"),
+        ({"repair": {"pays": "4"}}, "the stage 'repair' cannot have pays='4'"),
     ],
 )
 def test_mistakes_are_refused_before_anything_is_written(
