@@ -7,7 +7,7 @@ from typing import Any
 
 from autoprune.importance.base import Evidence, Importance, Ranking
 from autoprune.importance.ranking import check_needs, rank_groups
-from autoprune.importance.registry import IMPORTANCES, KIND, make_importance
+from autoprune.importance.registry import IMPORTANCES, KIND
 
 __all__ = [
     "IMPORTANCES",
@@ -19,6 +19,19 @@ __all__ = [
     "make_importance",
     "rank_groups",
 ]
+
+
+def make_importance(wanted: str | Importance | type[Importance]) -> Importance:
+    """Return a criterion.
+
+    Args:
+        wanted: a name in `IMPORTANCES` or of an installed entry point, `path/to/file.py:Class`,
+            `package.module:Class`, a class, or the criterion itself.
+
+    Raises:
+        UsageError: there is no such object, or it is not a criterion.
+    """
+    return KIND.make(wanted, Importance)  # type: ignore[type-abstract]
 
 
 def __getattr__(name: str) -> Any:

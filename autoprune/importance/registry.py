@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from autoprune.core.plugins import Kind
-
-if TYPE_CHECKING:
-    from autoprune.importance.base import Importance
 
 KIND = Kind(
     "importance",
@@ -31,18 +26,3 @@ KIND = Kind(
     },
 )
 IMPORTANCES = KIND.names
-
-
-def make_importance(wanted: str | Importance | type[Importance]) -> Importance:
-    """Return a criterion.
-
-    Args:
-        wanted: a name in `IMPORTANCES` or of an installed entry point, `path/to/file.py:Class`,
-            `package.module:Class`, a class, or the criterion itself.
-
-    Raises:
-        UsageError: there is no such object, or it is not a criterion.
-    """
-    from autoprune.importance.base import Importance
-
-    return KIND.make(wanted, Importance)  # type: ignore[type-abstract]
