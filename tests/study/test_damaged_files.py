@@ -1,4 +1,7 @@
-"""Whatever becomes of a run's files, what reads them succeeds or says in one line what is wrong."""
+"""Whatever becomes of a run's files, what reads them succeeds or says in one line what is wrong.
+
+The file is long since one finished run, which takes a moment to make, serves all of them.
+"""
 
 from __future__ import annotations
 
@@ -284,7 +287,9 @@ def test_what_is_no_file_is_refused_at_once(
 
 @pytest.mark.parametrize("make", STRANGE)
 @pytest.mark.parametrize("name", ["weights.pt", "weights.safetensors", "images.npz"])
-def test_what_is_no_file_of_ones_own(name: str, make: Callable[[Path], None], run: Path) -> None:
+def test_what_is_no_file_in_the_users_run(
+    name: str, make: Callable[[Path], None], run: Path
+) -> None:
     path = run / "own" / name
     path.unlink()
     make(path)

@@ -1,4 +1,7 @@
-"""Operators between two convolutions: channels go through, or are frozen for the true reason."""
+"""Operators between two convolutions: channels go through, or are frozen for the true reason.
+
+Most of the file is the table of operators.
+"""
 
 from __future__ import annotations
 
