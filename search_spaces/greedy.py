@@ -38,8 +38,12 @@ def expected_losses(rankings: Sequence[Ranking]) -> Curves:
 
 def least_loss(projection: Projection, rankings: Sequence[Ranking]) -> Widths:
     """Return widths on the budget that are expected to lose little, greedily."""
-    cut = greedy_cut(projection.space.sizes, expected_losses(rankings), projection)
-    return projection.fill(cut)
+    return least_sum(projection, expected_losses(rankings))
+
+
+def least_sum(projection: Projection, curves: Curves) -> Widths:
+    """Return widths on the budget whose summed loss is small, greedily."""
+    return projection.fill(greedy_cut(projection.space.sizes, curves, projection))
 
 
 def greedy_cut(widths: Widths, curves: Curves, projection: Projection) -> Widths:
