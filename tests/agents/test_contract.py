@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from promises import keeping
 
 from autoprune.agents.base import SearchProblem, Strategy
 from autoprune.agents.registry import (
@@ -57,13 +58,11 @@ def contract(name: str, options: dict[str, Any]) -> type[StrategyContract]:
         def needs_budget(self) -> bool:
             return strategy_class(name).needs_budget
 
-    promised = {
-        "test_other_seeds_other_candidates": Contract.is_random,
-        "test_without_a_budget": not strategy_class(name).needs_budget,
-    }
-    for test in (test for test, kept in promised.items() if not kept):
-        setattr(Contract, test, None)  # not collected
-    return Contract
+    return keeping(
+        Contract,
+        test_other_seeds_other_candidates=Contract.is_random,
+        test_without_a_budget=not strategy_class(name).needs_budget,
+    )
 
 
 for _name, _options in ALL:
