@@ -128,14 +128,42 @@ def load_subjects(
     directory.load_policy()  # an unfinished run is refused before anything is loaded
     evaluate = find_evaluate(origin.get("evaluate"))
     device = find_device(origin.get("device"))
-    splits = load_splits(origin["data"], origin.get("normalize"), origin.get("classes"))
-    for note in splits.notes:
-        warn(note)
+    splits = _load_splits(origin)
     _choose(splits, split_name, origin["data"])  # a mistake is told before the network is loaded
-    dense = loading.load_model(origin["model"], origin.get("weights")).to(device).eval()
+    dense = _load_dense(origin, device)
     name, split = _choose(adapt_splits(splits, dense), split_name, origin["data"])
     pruned = load_pruned(dense, run).to(device)
     return Subjects(directory, dense, pruned, origin["data"], name, split, evaluate, device)
+
+
+def load_dense(
+    run: RunDirectory, given: Mapping[str, str], trusts: bool = False
+) -> tuple[nn.Module, Splits, str | None]:
+    """Return the dense network of a run, its data, and the name of the user's own score.
+
+    Args:
+        run: the run directory.
+        given: as for `load_subjects`.
+        trusts: likewise.
+
+    Raises:
+        AutopruneError: anything that the user can mend.
+    """
+    origin = _origin(stored_settings(run), given, str(run.path), trusts)
+    run.load_policy()  # an unfinished run is refused before anything is loaded
+    splits = _load_splits(origin)
+    return _load_dense(origin, find_device(origin.get("device"))), splits, origin.get("evaluate")
+
+
+def _load_splits(origin: Mapping[str, str]) -> Splits:
+    splits = load_splits(origin["data"], origin.get("normalize"), origin.get("classes"))
+    for note in splits.notes:
+        warn(note)
+    return splits
+
+
+def _load_dense(origin: Mapping[str, str], device: torch.device) -> nn.Module:
+    return loading.load_model(origin["model"], origin.get("weights")).to(device).eval()
 
 
 def _origin(

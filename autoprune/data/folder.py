@@ -11,11 +11,14 @@ from torch.utils.data import Dataset
 
 from autoprune.data.class_names import Numbering
 from autoprune.data.normalization import Normalization, parse_normalization
-from autoprune.data.splits import DatasetSplit, Splits
+from autoprune.data.splits import Augment, DatasetSplit, Pictures, Splits
 from autoprune.errors import DataError, UsageError, first_line
 
 Read: TypeAlias = Callable[[str], Tensor]
 """(path of an image file) → the image as the network takes it."""
+
+# The shorter side that images are resized to, and the central square that is cut out, pixels.
+RESIZED, CROPPED = 256, 224
 
 
 def load_image_folder(argument: str, normalize: str | None, classes: str | None = None) -> Splits:
@@ -59,7 +62,7 @@ def _class_folders(root: Path) -> list[str]:
     return [child.name for child in root.iterdir() if child.is_dir() and child.name[0] != "."]
 
 
-def _open(root: Path, numbering: Numbering, normalization: Normalization) -> DatasetSplit:
+def _open(root: Path, numbering: Numbering, normalization: Normalization) -> FolderSplit:
     try:
         from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
     except ImportError as error:
@@ -78,8 +81,39 @@ def _open(root: Path, numbering: Numbering, normalization: Normalization) -> Dat
             f"no images in {str(root)!r}: put them in {root}/CLASS/, or right there if they have "
             "no labels."
         )
-    images = _Images(files, _reader(normalization))
-    return DatasetSplit(images, classes=numbering.classes if labels else None)
+    return FolderSplit(files, normalization, numbering.classes if labels else None)
+
+
+class FolderSplit(DatasetSplit):
+    """Image files, brought to one size and normalised when they are read."""
+
+    def __init__(
+        self,
+        files: Sequence[tuple[str, int | None]],
+        normalization: Normalization,
+        classes: int | None,
+        augment: Augment | None = None,
+    ) -> None:
+        """Hold the paths of files with their labels.
+
+        Args:
+            files: (path, label), the label None where there is none.
+            normalization: of the values in [0, 1].
+            classes: number of classes that the labels number.
+            augment: takes the place of resizing and cropping.
+        """
+        read = _reader(normalization) if augment is None else _changer(augment, normalization)
+        super().__init__(_Images(files, read), classes=classes)
+        self._files, self._normalization = files, normalization
+
+    @property
+    def pictures(self) -> Pictures:
+        """What is known of the images."""
+        return Pictures((CROPPED, CROPPED), is_cropped=True)
+
+    def augmented(self, augment: Augment) -> FolderSplit:
+        """Return the same files, each image changed."""
+        return FolderSplit(self._files, self._normalization, self.classes, augment)
 
 
 def _reader(normalization: Normalization) -> Read:
@@ -88,13 +122,23 @@ def _reader(normalization: Normalization) -> Read:
 
     transform = transforms.Compose(
         [
-            transforms.Resize(256),
-            transforms.CenterCrop(224),
+            transforms.Resize(RESIZED),
+            transforms.CenterCrop(CROPPED),
             transforms.ToTensor(),
             normalization,
         ]
     )
     return lambda file: transform(default_loader(file))
+
+
+def _changer(augment: Augment, normalization: Normalization) -> Read:
+    from torchvision.datasets.folder import default_loader
+    from torchvision.transforms.functional import pil_to_tensor
+
+    def read(file: str) -> Tensor:
+        return normalization(augment(pil_to_tensor(default_loader(file))).float() / 255)
+
+    return read
 
 
 class _Images(Dataset[Any]):

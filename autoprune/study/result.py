@@ -83,6 +83,22 @@ def with_latency(result: Mapping[str, Any], figures: LatencyFigures) -> dict[str
     return {**result, "costs": _with_latency(result["costs"], figures)}
 
 
+def with_training(
+    result: Mapping[str, Any], kind: str, score: float | None, report: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return a result with the figures of a training.
+
+    Args:
+        result: of the search.
+        kind: "finetune" or "from_scratch".
+        score: of the network on the split that the result's other scores are of; None if training
+            did not help, or it is not known.
+        report: further figures.
+    """
+    scored = "finetuned" if kind == "finetune" else kind
+    return {**result, "score": {**result["score"], scored: score}, kind: dict(report)}
+
+
 def _with_latency(costs: Mapping[str, Any], figures: LatencyFigures) -> dict[str, Any]:
     key, measured = _key("latency"), figures.measured_ms or (None, None)
     rows = {
