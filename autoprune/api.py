@@ -6,7 +6,7 @@ import logging
 import os
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from autoprune.data.forms import map_tensors, plain, sample_shapes
 from autoprune.engine.begin import begin_run, resume_run
 from autoprune.engine.clock import Clock
 from autoprune.engine.context import Evaluate, SearchContext
-from autoprune.engine.finetune import FinetuneContext, begin_training, finetune_run
+from autoprune.engine.finetune import FinetuneContext, check_training, finetune_run
 from autoprune.engine.pipeline import run_search
 from autoprune.engine.problem import check_config
 from autoprune.errors import (
@@ -47,6 +47,7 @@ from autoprune.structure.wrappers import plain_network
 from autoprune.study.reload import load_network
 from autoprune.study.run_directory import RunDirectory, next_free
 from autoprune.training.objective import TaskLoss, find_loss
+from autoprune.training.processes import find_processes
 from autoprune.version import __version__
 
 log = logging.getLogger(__name__)
@@ -249,11 +250,15 @@ def finetune(
     valued, loss = find_evaluate(evaluate), find_loss(loss)
     network = deep_copy(_network(model)).eval()
     policy = directory.load_policy()
-    with forwarded_notes(progress), directory.held():
+    check_training(directory, config, resume, overwrite)
+    processes = find_processes()
+    lock = nullcontext() if processes.rank else directory.held()
+    with forwarded_notes(progress), lock:
         splits = adapt_splits(as_splits(data), network)
-        context = FinetuneContext(network, directory, splits, config, loss, valued, progress)
-        begin_training(context, resume, overwrite)
-        done = finetune_run(context)
+        context = FinetuneContext(
+            network, directory, splits, config, loss, valued, processes, progress
+        )
+        done = finetune_run(context, resume)
     return Run(directory.path, done.network, policy, done.result)
 
 

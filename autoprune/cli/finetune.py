@@ -31,11 +31,17 @@ def finetune(given: Mapping[str, Any]) -> None:
     from autoprune.cli.progress_bars import listen
     from autoprune.cli.search import Interrupted
     from autoprune.cli.subjects import load_dense
+    from autoprune.engine.finetune import check_training
     from autoprune.study.run_directory import RunDirectory
+    from autoprune.training.objective import find_loss
 
     run = RunDirectory(command.run)
+    run.check_finished()
     if command.resume:
         training = {**run.load_training_config(run.training_paths(config.from_scratch)), **training}
+    config = FinetuneConfig.from_mapping(training)
+    check_training(run, config, command.resume, command.overwrite)
+    find_loss(command.loss)
     named = {name: given[name] for name in NETWORKS if name in given}
     dense, splits, evaluate = load_dense(run, named, command.trust)
     try:

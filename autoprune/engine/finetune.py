@@ -25,21 +25,21 @@ from autoprune.engine.validation import (
 from autoprune.errors import RunError, UsageError, shown
 from autoprune.evaluation.classification import ClassificationScorer
 from autoprune.evaluation.scoring import CustomScorer
-from autoprune.options.finetune import EPOCHS, FinetuneConfig
+from autoprune.options.finetune import FinetuneConfig
 from autoprune.options.search import OPTIONS, SearchConfig
 from autoprune.options.stored import in_todays_words, stored_settings
 from autoprune.structure.frozen import excluded_tensors, frozen_tensors
 from autoprune.structure.inputs import device_of
 from autoprune.study.reload import load_network
-from autoprune.study.result import with_training
+from autoprune.study.result import is_trained, with_training, without_training
 from autoprune.study.run_directory import RunDirectory, TrainingPaths
-from autoprune.training.augmentation import NONE, augmented
+from autoprune.training.augmentation import augmented
+from autoprune.training.choices import EPOCHS, OPTIMIZERS, UNCHANGED
 from autoprune.training.duration import Duration
 from autoprune.training.initialization import reinitialize
 from autoprune.training.loggers import Log, make_loggers
 from autoprune.training.objective import Distillation, Objective, TaskLoss, Teacher
-from autoprune.training.optimizers import DEFAULTS
-from autoprune.training.processes import Processes, find_processes
+from autoprune.training.processes import Processes
 from autoprune.training.random_batches import RandomBatches, mixing
 from autoprune.training.trainer import (
     Recipe,
@@ -67,6 +67,7 @@ class FinetuneContext:
         config: the options.
         loss: the user's own; None for cross entropy.
         evaluate: the user's own score; None where networks are judged as classifiers.
+        processes: those that train together.
         progress: told how far the training is.
     """
 
@@ -76,6 +77,7 @@ class FinetuneContext:
     config: FinetuneConfig
     loss: TaskLoss | None = None
     evaluate: Evaluate | None = None
+    processes: Processes = field(default_factory=Processes)
     progress: Progress = field(default_factory=Progress)
 
     @property
@@ -84,9 +86,9 @@ class FinetuneContext:
         return self.run.training_paths(self.config.from_scratch)
 
     @property
-    def name(self) -> str:
-        """What the training is called in messages."""
-        return "training from scratch" if self.config.from_scratch else "fine-tuning"
+    def kind(self) -> str:
+        """The key of the training in `result.json`."""
+        return "from_scratch" if self.config.from_scratch else "finetune"
 
     @cached_property
     def search(self) -> SearchConfig:
@@ -108,45 +110,57 @@ class Finetuned:
     result: Mapping[str, Any]
 
 
-def begin_training(context: FinetuneContext, resume: bool, overwrite: bool) -> None:
-    """Write the options of a new training, or check those of one that goes on.
+def check_training(
+    run: RunDirectory, config: FinetuneConfig, resume: bool, overwrite: bool
+) -> None:
+    """Refuse what cannot be begun or gone on with, before anything is loaded.
 
     Raises:
         RunError: there is a training already, or none to go on with.
         UsageError: it was begun with other options.
     """
-    run, paths, own = context.run, context.paths, context.config.to_mapping()
+    paths, own = run.training_paths(config.from_scratch), config.to_mapping()
+    name = "training from scratch" if config.from_scratch else "fine-tuning"
     if resume:
-        begun = run.load_training_config(paths)
+        begun = FinetuneConfig.from_mapping(run.load_training_config(paths)).to_mapping()
         for key in sorted(begun.keys() | own.keys()):
             if begun.get(key) != own.get(key):
                 raise UsageError(
-                    f"cannot resume with {key}={shown(own.get(key))}: this {context.name} was "
-                    f"begun with {shown(begun.get(key))}."
+                    f"cannot resume with {key}={shown(own.get(key))}: this {name} was begun with "
+                    f"{shown(begun.get(key))}."
                 )
-        return
-    if paths.config.exists() and not overwrite:
+    elif paths.config.exists() and not overwrite:
         raise RunError(
-            f"there is a {context.name} in {str(run.path)!r} already: continue it with --resume "
+            f"there is a {name} in {str(run.path)!r} already: continue it with --resume "
             "(resume=True), or replace it with --overwrite (overwrite=True)."
         )
-    paths.remove()
-    run.save_training_config(paths, own)
 
 
-def finetune_run(context: FinetuneContext) -> Finetuned:
+def finetune_run(context: FinetuneContext, resume: bool = False) -> Finetuned:
     """Train the network of a run, and hand over the best by the validation images.
+
+    Args:
+        context: what is known.
+        resume: go on with a training that was interrupted, instead of a new one.
 
     Raises:
         AutopruneError: anything that the user can mend.
     """
-    config, processes = context.config, find_processes()
-    small = load_network(context.dense, context.run)
+    config, run, processes = context.config, context.run, context.processes
+    if resume and is_trained(run.load_result(), context.kind) and not context.paths.goes_on:
+        log.info("the %s in %s is finished", context.kind.replace("_", " "), run.path)
+        return Finetuned(load_network(context.dense, run), run.load_result())
+    small = load_network(context.dense, run, run.searched_weights)
     images = _images(context)
-    task = _task(context, images, small, processes)
+    task = _task(context, images, small)
     recipe = _recipe(config, task.batches.steps_per_epoch)
+    trackers = [] if processes.rank else make_loggers(config.logger, run.path, vars(recipe))
+    if processes.rank == 0 and not resume:
+        context.paths.remove()
+        run.save_result(without_training(run.load_result(), context.kind))
+        run.save_training_config(context.paths, config.to_mapping())
+    processes.agree(None)  # the others wait for the files of an earlier training to go
     history = None if processes.rank else context.paths.history
-    trackers = [] if processes.rank else make_loggers(config.logger, context.run.path, vars(recipe))
     step = context.progress.step
     with closing(Log(history, trackers)) as figures:
         done = train(
@@ -157,7 +171,7 @@ def finetune_run(context: FinetuneContext) -> Finetuned:
             lambda share: step("training", round(1000 * share), 1000),
         )
     _tell(done, recipe)
-    return _hand_over(context, images, done, task.batches.steps_per_epoch, processes)
+    return _hand_over(context, images, done, task.batches.steps_per_epoch)
 
 
 def _images(context: FinetuneContext) -> Partition:
@@ -168,10 +182,8 @@ def _images(context: FinetuneContext) -> Partition:
     return images.to(device_of(context.dense))
 
 
-def _task(
-    context: FinetuneContext, images: Partition, small: nn.Module, processes: Processes
-) -> TrainingTask:
-    config, dense = context.config, context.dense
+def _task(context: FinetuneContext, images: Partition, small: nn.Module) -> TrainingTask:
+    config, dense, processes = context.config, context.dense, context.processes
     validation = Samples.join([images.search, images.selection])
     classes = number_of_classes(dense, validation, context.loss)
     objective = _objective(context, validation, classes, len(images.recovery))
@@ -199,7 +211,7 @@ def _objective(
     context: FinetuneContext, validation: Samples, classes: int | None, count: int
 ) -> Objective:
     config = context.config
-    comes_again = config.augment == NONE and not (config.mixup or config.cutmix)
+    comes_again = config.augment == UNCHANGED and not (config.mixup or config.cutmix)
     return Objective(
         classes=classes,
         has_labels=validation.targets is not None
@@ -223,7 +235,7 @@ def _frozen(context: FinetuneContext) -> frozenset[str]:
 def _recipe(config: FinetuneConfig, steps_per_epoch: int) -> Recipe:
     epochs = EPOCHS if config.epochs is None and config.time is None else config.epochs
     steps = None if epochs is None else max(1, round(epochs * steps_per_epoch))
-    usual = DEFAULTS[config.optimizer]
+    usual = OPTIMIZERS[config.optimizer]
     return Recipe(
         duration=Duration(steps, config.time),
         checks=CHECKS_BY_TIME if epochs is None else max(FEWEST_CHECKS, math.ceil(epochs)),
@@ -255,15 +267,11 @@ def _tell(done: Trained, recipe: Recipe) -> None:
 
 
 def _hand_over(
-    context: FinetuneContext,
-    images: Partition,
-    done: Trained,
-    steps_per_epoch: int,
-    processes: Processes,
+    context: FinetuneContext, images: Partition, done: Trained, steps_per_epoch: int
 ) -> Finetuned:
     """Write the best network, score it, and put the figures into the result."""
     run = context.run
-    if processes.rank == 0 and done.best_step:
+    if context.processes.rank == 0 and done.best_step:
         run.save_training_weights(context.paths, done.network)
     is_scored = done.best_step or context.config.from_scratch
     score = _score(context, images, done) if is_scored else None
@@ -275,9 +283,8 @@ def _hand_over(
         "diverged": done.diverged is not None,
         "validation": {"first": dict(done.first.figures), "best": dict(done.best.figures)},
     }
-    kind = "from_scratch" if context.config.from_scratch else "finetune"
-    result = with_training(run.load_result(), kind, score, report)
-    if processes.rank == 0:
+    result = with_training(run.load_result(), context.kind, score, report)
+    if context.processes.rank == 0:
         run.save_result(result)
         context.paths.remove_checkpoint()
     return Finetuned(done.network, result)

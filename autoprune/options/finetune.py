@@ -12,14 +12,14 @@ from typing_extensions import TypedDict
 from autoprune.errors import UsageError, did_you_mean
 from autoprune.options import kinds
 from autoprune.options.option import Option, Panel, choices, option, options_of
+from autoprune.training.choices import AUGMENTATIONS, EPOCHS, OPTIMIZERS, PRECISIONS
 
 _training = partial(option, panel=Panel.TRAINING)
 
-# What is taken where neither epochs nor a time are given.
-EPOCHS = 10.0
-OPTIMIZERS = ("sgd", "adamw")
-AUGMENTATIONS = ("standard", "trivial", "none")
-PRECISIONS = ("auto", "float32", "bfloat16")
+
+def _usual(option: str) -> str:
+    """Return the default of every optimizer, for the help."""
+    return ", ".join(f"{getattr(own, option):g} for {name}" for name, own in OPTIMIZERS.items())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,13 +49,13 @@ class FinetuneConfig:
     learning_rate: float | None = _training(
         None,
         kinds.NUMBER,
-        "Its peak; it rises and falls as half a cosine (default: 0.01 for sgd, 0.0003 for adamw).",
+        f"Its peak, from which it falls as half a cosine (default: {_usual('rate')}).",
         rule=kinds.ABOVE_ZERO,
     )
     weight_decay: float | None = _training(
         None,
         kinds.NUMBER,
-        "Of kernels and matrices (default: 0.0001 for sgd, 0.05 for adamw).",
+        f"Of kernels and matrices (default: {_usual('decay')}).",
         rule=kinds.ZERO_OR_MORE,
     )
     warm_up: float = _training(

@@ -95,8 +95,26 @@ def with_training(
             did not help, or it is not known.
         report: further figures.
     """
-    scored = "finetuned" if kind == "finetune" else kind
-    return {**result, "score": {**result["score"], scored: score}, kind: dict(report)}
+    return {
+        **result,
+        "score": {**result["score"], _scored(kind): score},
+        kind: dict(report),
+    }
+
+
+def without_training(result: Mapping[str, Any], kind: str) -> dict[str, Any]:
+    """Return a result without the figures of a training, which begins again."""
+    score = {key: value for key, value in result["score"].items() if key != _scored(kind)}
+    return {**{key: value for key, value in result.items() if key != kind}, "score": score}
+
+
+def is_trained(result: Mapping[str, Any], kind: str) -> bool:
+    """Return whether a result has the figures of a training."""
+    return kind in result
+
+
+def _scored(kind: str) -> str:
+    return "finetuned" if kind == "finetune" else kind
 
 
 def _with_latency(costs: Mapping[str, Any], figures: LatencyFigures) -> dict[str, Any]:

@@ -48,6 +48,11 @@ class TrainingPaths:
     history: Path
     checkpoint: Path
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether there is a training to go on with."""
+        return self.checkpoint.exists()
+
     def remove(self) -> None:
         """Remove what is there."""
         for path in (self.weights, self.config, self.history):
@@ -251,11 +256,20 @@ class RunDirectory:
         except (OSError, ValueError) as error:
             raise RunError(f"cannot read {str(path)!r}: {first_line(error)}") from error
 
+    @property
+    def searched_weights(self) -> str:
+        """Which of `WEIGHTS` the search handed over."""
+        return "recovered" if self._was_recovered else "cut"
+
+    @property
+    def _was_recovered(self) -> bool:
+        return self.unrecovered_path.exists()
+
     def _weights_path(self, which: str | None) -> Path:
         """Return the file of the weights that are meant."""
         if which not in (None, *WEIGHTS):
             raise UsageError(f"unknown weights {shown(which)}; {did_you_mean(str(which), WEIGHTS)}")
-        was_recovered, tuned = self.unrecovered_path.exists(), self.training_paths().weights
+        was_recovered, tuned = self._was_recovered, self.training_paths().weights
         there = {
             "cut": self.unrecovered_path if was_recovered else self.weights_path,
             **({"recovered": self.weights_path} if was_recovered else {}),

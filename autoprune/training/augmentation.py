@@ -9,14 +9,9 @@ from torch import Tensor
 
 from autoprune.data.splits import Augment, Pictures, Split
 from autoprune.errors import UsageError
+from autoprune.training.choices import TRIVIAL, UNCHANGED
 
 log = logging.getLogger(__name__)
-
-STANDARD, TRIVIAL, NONE = "standard", "trivial", "none"
-AUGMENTATIONS = (STANDARD, TRIVIAL, NONE)
-"""Names of what `augmented` does: padded or resized crops and mirroring; these and TrivialAugment
-(Müller and Hutter 2021, "TrivialAugment: tuning-free yet state-of-the-art data augmentation");
-nothing."""
 
 # Padding of a padded crop, as a share of the image's side: 4 pixels of 32.
 PADDING = 1 / 8
@@ -29,12 +24,12 @@ def augmented(split: Split, name: str) -> Split:
 
     Args:
         split: the images.
-        name: one of `AUGMENTATIONS`.
+        name: one of `choices.AUGMENTATIONS`.
 
     Raises:
         UsageError: torchvision is not installed.
     """
-    if name == NONE:
+    if name == UNCHANGED:
         return split
     pictures = split.pictures
     if pictures is None:

@@ -3,29 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 import torch
 from torch import nn
 
-
-@dataclass(frozen=True)
-class OptimizerDefaults:
-    """What applies where the user says nothing.
-
-    Attributes:
-        rate: peak learning rate.
-        decay: weight decay.
-    """
-
-    rate: float
-    decay: float
-
-
-DEFAULTS: Mapping[str, OptimizerDefaults] = {
-    "sgd": OptimizerDefaults(0.01, 1e-4),
-    "adamw": OptimizerDefaults(3e-4, 0.05),
-}
 MOMENTUM = 0.9
 
 _MAKE: Mapping[str, Callable[..., torch.optim.Optimizer]] = {
@@ -42,7 +23,7 @@ def make_optimizer(network: nn.Module, name: str, decay: float) -> torch.optim.O
 
     Args:
         network: whose parameters change.
-        name: a key of `DEFAULTS`.
+        name: a key of `choices.OPTIMIZERS`.
         decay: weight decay of matrices and kernels.
     """
     free = [one for one in network.parameters() if one.requires_grad]

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from autoprune.errors import UsageError
-
-PRECISIONS = ("auto", "float32", "bfloat16")
+from autoprune.training.choices import AUTO, SINGLE
 
 
 class Processes:
@@ -86,10 +85,11 @@ def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
     """Return the precision that matrix products are computed in; None for the network's own.
 
     Args:
-        precision: one of `PRECISIONS`; "auto" is bfloat16 where the device multiplies it natively.
+        precision: one of `choices.PRECISIONS`; "auto" is bfloat16 where the device
+            multiplies it natively.
         device: of the network.
     """
-    if precision == "float32" or (precision == "auto" and not _multiplies_bfloat16(device)):
+    if precision == SINGLE or (precision == AUTO and not _multiplies_bfloat16(device)):
         return None
     return torch.bfloat16
 

@@ -62,14 +62,14 @@ class Recipe:
     Attributes:
         duration: of the run.
         checks: number of validations, evenly spaced; the last one is at the end.
-        optimizer: a name in `optimizers.DEFAULTS`.
+        optimizer: a key of `choices.OPTIMIZERS`.
         rate: peak learning rate.
         decay: weight decay.
         warm_up: fraction of the run in which the learning rate rises.
         clip: largest norm of the gradient; 0 for any.
         ema: decay of the moving average of the weights per step, which is then validated and kept
             in place of the weights; 0 for none.
-        precision: one of `processes.PRECISIONS`.
+        precision: one of `choices.PRECISIONS`.
         workers: processes that read batches ahead; 0 reads between steps.
         seed: of what is drawn at random.
     """

@@ -12,7 +12,8 @@ from PIL import Image
 from autoprune.data import Normalization, Samples, load_splits
 from autoprune.data.splits import ArraySplit, PartOfSplit, SamplesSplit
 from autoprune.errors import UsageError
-from autoprune.training.augmentation import AUGMENTATIONS, augmented
+from autoprune.training.augmentation import augmented
+from autoprune.training.choices import AUGMENTATIONS
 
 PLAIN = Normalization((0.0,) * 3, (1.0,) * 3)
 

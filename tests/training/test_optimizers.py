@@ -4,10 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from autoprune.training.optimizers import DEFAULTS, make_optimizer, set_rate
+from autoprune.training.choices import OPTIMIZERS
+from autoprune.training.optimizers import make_optimizer, set_rate
 
 
-@pytest.mark.parametrize("name", DEFAULTS)
+@pytest.mark.parametrize("name", OPTIMIZERS)
 def test_vectors_do_not_decay_and_frozen_parameters_stay(name: str) -> None:
     network = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3), nn.Linear(3, 1))
     network[2].weight.requires_grad_(False)
