@@ -78,10 +78,10 @@ def test_a_regressor(
 ) -> None:
     """It learns from targets, from the dense network, or from both; the least loss is best."""
     model, data, run = regression
-    own = worsened(run, tmp_path / "copy", noise=1.0)
+    own = worsened(run, tmp_path / "copy", noise=3.0)
     before = error(autoprune.load_pruned(regressor(), own))
     done = autoprune.finetune(
-        model, own, data=data, loss=loss, distill=distill, epochs=4, batch=32, optimizer="adamw",
+        model, own, data=data, loss=loss, distill=distill, epochs=12, batch=32, optimizer="adamw",
         learning_rate=0.01,
     )  # fmt: skip
     figures = done.result["finetune"]["validation"]
