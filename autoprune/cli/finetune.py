@@ -38,7 +38,8 @@ def finetune(given: Mapping[str, Any]) -> None:
     run = RunDirectory(command.run)
     run.check_finished()
     if command.resume:
-        training = {**run.load_training_config(run.training_paths(config.from_scratch)), **training}
+        begun = run.load_training_config(run.training_paths(config.from_scratch))
+        training = {**{key: begun[key] for key in begun.keys() & OPTIONS.keys()}, **training}
     config = FinetuneConfig.from_mapping(training)
     check_training(run, config, command.resume, command.overwrite)
     find_loss(command.loss)

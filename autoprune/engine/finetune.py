@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import nn
 
+from autoprune.core.plugins import object_name
 from autoprune.core.progress import Progress
 from autoprune.data import Partition, Samples, Splits, SplitSizes, partition
 from autoprune.engine.context import Evaluate
@@ -52,6 +53,8 @@ from autoprune.training.trainer import (
 
 log = logging.getLogger(__name__)
 
+# Functions of the user's that a training may have, by their fields of the context.
+FUNCTIONS = ("loss", "evaluate")
 # Validations of a short training, and of one that time limits.
 FEWEST_CHECKS, CHECKS_BY_TIME = 4, 10
 
@@ -115,6 +118,12 @@ def check_training(
 ) -> None:
     """Refuse what cannot be begun or gone on with, before anything is loaded.
 
+    Args:
+        run: the run directory.
+        config: the options of the training.
+        resume: whether it goes on.
+        overwrite: whether it may replace an earlier one.
+
     Raises:
         RunError: there is a training already, or none to go on with.
         UsageError: it was begun with other options.
@@ -122,7 +131,10 @@ def check_training(
     paths, own = run.training_paths(config.from_scratch), config.to_mapping()
     name = "training from scratch" if config.from_scratch else "fine-tuning"
     if resume:
-        begun = FinetuneConfig.from_mapping(run.load_training_config(paths)).to_mapping()
+        stored = run.load_training_config(paths)
+        begun = FinetuneConfig.from_mapping(
+            {key: value for key, value in stored.items() if key not in FUNCTIONS}
+        ).to_mapping()
         for key in sorted(begun.keys() | own.keys()):
             if begun.get(key) != own.get(key):
                 raise UsageError(
@@ -134,6 +146,32 @@ def check_training(
             f"there is a {name} in {str(run.path)!r} already: continue it with --resume "
             "(resume=True), or replace it with --overwrite (overwrite=True)."
         )
+
+
+def _begin(context: FinetuneContext, resume: bool) -> None:
+    """Write down what a new training is; of one that goes on, check the user's functions.
+
+    Raises:
+        UsageError: it was begun with other functions.
+    """
+    run, paths = context.run, context.paths
+    functions = {
+        name: object_name(value)
+        for name in FUNCTIONS
+        if (value := getattr(context, name)) is not None
+    }
+    if resume:
+        stored = run.load_training_config(paths)
+        for name in FUNCTIONS:
+            if stored.get(name) != functions.get(name):
+                raise UsageError(
+                    f"cannot resume with {name} {functions.get(name)}: the training was begun with "
+                    f"{shown(stored.get(name))}; name that again."
+                )
+        return
+    paths.remove()
+    run.save_result(without_training(run.load_result(), context.kind))
+    run.save_training_config(paths, {**context.config.to_mapping(), **functions})
 
 
 def finetune_run(context: FinetuneContext, resume: bool = False) -> Finetuned:
@@ -155,10 +193,8 @@ def finetune_run(context: FinetuneContext, resume: bool = False) -> Finetuned:
     task = _task(context, images, small)
     recipe = _recipe(config, task.batches.steps_per_epoch)
     trackers = [] if processes.rank else make_loggers(config.logger, run.path, vars(recipe))
-    if processes.rank == 0 and not resume:
-        context.paths.remove()
-        run.save_result(without_training(run.load_result(), context.kind))
-        run.save_training_config(context.paths, config.to_mapping())
+    if processes.rank == 0:
+        _begin(context, resume)
     processes.agree(None)  # the others wait for the files of an earlier training to go
     history = None if processes.rank else context.paths.history
     step = context.progress.step

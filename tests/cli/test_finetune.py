@@ -195,6 +195,20 @@ def test_options_that_differ_from_the_begun_ones_are_refused(run: Path, cli) -> 
     assert done.status == 2 and "cannot resume with epochs=5.0" in done.err
 
 
+def test_a_training_with_a_loss_goes_on_with_it_alone(run: Path, cli, tmp_path: Path) -> None:
+    text = "from torch.nn.functional import cross_entropy as loss\n"
+    (tmp_path / "mine.py").write_text(f"{text}from torch.nn.functional import l1_loss as other\n")
+    done = cli("finetune", str(run), "--epochs", "1", "--loss", "mine.py:loss")
+    assert done.status == 0, done.err
+    assert "loss = " in (run / "finetune.toml").read_text()
+    result = result_of(run)
+    (run / "result.json").write_text(json.dumps({k: result[k] for k in result if k != "finetune"}))
+    for option in ((), ("--loss", "mine.py:other")):
+        done = cli("finetune", str(run), "--resume", *option)
+        assert done.status == 2 and "name that again" in done.err
+    assert cli("finetune", str(run), "--resume", "--loss", "mine.py:loss").status == 0
+
+
 @pytest.mark.slow
 def test_two_processes_train_together(run: Path, tmp_path: Path) -> None:
     pytest.importorskip("accelerate", reason="Accelerate is not installed")
