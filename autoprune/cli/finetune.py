@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from autoprune.options.commands import FinetuneCommand
+from autoprune.options.commands import SUBJECT, FinetuneCommand
 from autoprune.options.finetune import OPTIONS, FinetuneConfig
 from autoprune.options.option import read_options
-
-# Options that say what is trained on, instead of the run.
-NETWORKS = ("model", "weights", "data", "normalize", "classes", "device", "evaluate")
 
 
 def finetune(given: Mapping[str, Any]) -> None:
@@ -43,7 +40,7 @@ def finetune(given: Mapping[str, Any]) -> None:
     config = FinetuneConfig.from_mapping(training)
     check_training(run, config, command.resume, command.overwrite)
     find_loss(command.loss)
-    named = {name: given[name] for name in NETWORKS if name in given}
+    named = {name: given[name] for name in SUBJECT if name in given}
     dense, splits, evaluate = load_dense(run, named, command.trust)
     try:
         with listen(command.quiet) as progress:

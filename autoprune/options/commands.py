@@ -8,7 +8,7 @@ from functools import partial
 
 from autoprune.options import kinds
 from autoprune.options.finetune import FinetuneConfig
-from autoprune.options.option import Panel, choices, option
+from autoprune.options.option import Panel, choices, option, options_of
 from autoprune.options.origin import InputShape, Network, Origin, Restrictions
 from autoprune.options.search import SearchConfig
 from autoprune.profiling.backends.registry import KIND as BACKENDS
@@ -156,6 +156,9 @@ class ProfileOptions(InputShape, Network):
     )
     output: str = _measuring("latency.json", kinds.FILE, "The table.")
 
+
+SUBJECT = (*options_of(Origin), "evaluate")
+"""Options by which a command takes another network, other data or another score than the run's."""
 
 OF_COMMANDS: Mapping[str, Sequence[type]] = {
     "search": (Origin, SearchConfig, RunOptions),
