@@ -6,7 +6,7 @@ import logging
 import math
 from collections.abc import Callable, Mapping
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -31,12 +31,14 @@ from autoprune.options.search import OPTIONS, SearchConfig
 from autoprune.options.stored import in_todays_words, stored_settings
 from autoprune.structure.frozen import excluded_tensors, frozen_tensors
 from autoprune.structure.inputs import device_of
+from autoprune.structure.surgery import kept_positions
 from autoprune.study.reload import load_network
 from autoprune.study.result import is_trained, with_training, without_training
 from autoprune.study.run_directory import RunDirectory, TrainingPaths
 from autoprune.training.augmentation import augmented
 from autoprune.training.choices import EPOCHS, OPTIMIZERS, UNCHANGED
 from autoprune.training.duration import Duration
+from autoprune.training.features import match_features
 from autoprune.training.initialization import reinitialize
 from autoprune.training.loggers import Log, make_loggers
 from autoprune.training.objective import Distillation, Objective, TaskLoss, Teacher
@@ -223,6 +225,13 @@ def _task(context: FinetuneContext, images: Partition, small: nn.Module) -> Trai
     validation = Samples.join([images.search, images.selection])
     classes = number_of_classes(dense, validation, context.loss)
     objective = _objective(context, validation, classes, len(images.recovery))
+    if config.distill_features:
+        if not config.distill:
+            raise UsageError("distill-features are the dense network's: leave out --no-distill.")
+        keep = kept_positions(dense, context.run.load_policy())
+        inputs = validation.first(2).inputs
+        features = match_features(dense, small, keep, inputs, config.distill_features)
+        objective = replace(objective, features=features)
     judge: Callable[[nn.Module], Validation]
     if context.evaluate is not None:
         judge = ByScore(CustomScorer(dense, context.evaluate))
@@ -247,7 +256,8 @@ def _objective(
     context: FinetuneContext, validation: Samples, classes: int | None, count: int
 ) -> Objective:
     config = context.config
-    comes_again = config.augment == UNCHANGED and not (config.mixup or config.cutmix)
+    changes = config.mixup or config.cutmix or config.distill_features
+    comes_again = config.augment == UNCHANGED and not changes
     return Objective(
         classes=classes,
         has_labels=validation.targets is not None

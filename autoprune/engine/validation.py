@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, replace
 
+import torch
 from torch import nn
 
 from autoprune.data import Samples, Split
@@ -12,7 +13,6 @@ from autoprune.data.splits import SamplesSplit
 from autoprune.errors import AutopruneError, DataError, ModelError, first_line, user_code
 from autoprune.evaluation.classification import class_logits, score_split
 from autoprune.evaluation.scoring import Scorer
-from autoprune.structure.inputs import run
 from autoprune.structure.surgery import deep_copy
 from autoprune.training.objective import Objective, TaskLoss, Teacher
 from autoprune.training.random_batches import Batch
@@ -52,8 +52,9 @@ class ByLoss:
         """Judge a network in evaluation mode."""
         total = 0.0
         for samples in self.samples.batches(BATCH):
-            loss = self.objective(run(network, samples.inputs), Batch(0, samples, []))
-            total += len(samples) * float(loss.detach())
+            with torch.no_grad():
+                loss = self.objective(network, Batch(0, samples, []))
+            total += len(samples) * float(loss)
         mean = total / len(self.samples)
         return Validation(-mean, {"loss": mean})
 

@@ -103,6 +103,13 @@ class FinetuneConfig:
         "That softens class probabilities in distillation.",
         rule=kinds.ABOVE_ZERO,
     )
+    distill_features: float = _training(
+        0.0,
+        kinds.NUMBER,
+        "Weight of the squared error of what the last pooling reads, relative to the dense "
+        "network's; 0 for none (default).",
+        rule=kinds.ZERO_OR_MORE,
+    )
     augment: str = _training(
         "standard",
         kinds.NAME,
@@ -180,6 +187,7 @@ class FinetuneOptions(TypedDict, total=False):
     distill: bool
     distill_weight: float
     temperature: float
+    distill_features: float
     augment: str
     mixup: float
     cutmix: float

@@ -17,6 +17,7 @@ from autoprune.core.precision import at_least_single
 from autoprune.data import NO_LABEL, Samples, check_labels
 from autoprune.errors import ModelError, UsageError, type_of, user_code
 from autoprune.structure.inputs import class_scores, outputs_of, run
+from autoprune.training.features import FeatureMatching, LastPooling
 from autoprune.training.random_batches import Batch
 
 TaskLoss: TypeAlias = Callable[[Any, Any], Tensor]
@@ -88,6 +89,7 @@ class Objective:
         label_smoothing: of the cross entropy (Szegedy et al. 2016, section 7).
         teacher: the dense network; None without distillation.
         distillation: how its answers count.
+        features: how what the last pooling reads is compared with the teacher's; None if it is not.
     """
 
     classes: int | None
@@ -96,6 +98,7 @@ class Objective:
     label_smoothing: float = 0.0
     teacher: Teacher | None = None
     distillation: Distillation = Distillation()
+    features: FeatureMatching | None = None
 
     def __post_init__(self) -> None:
         if self.learns_task or self.teacher is not None:
@@ -110,17 +113,35 @@ class Objective:
         """Whether targets count."""
         return self.has_labels and (self.loss is not None or self.classes is not None)
 
-    def __call__(self, outputs: Any, batch: Batch) -> Float[Tensor, ""]:
-        """Return the loss of a batch.
+    def __call__(self, network: nn.Module, batch: Batch) -> Float[Tensor, ""]:
+        """Run a network, and return its loss.
+
+        Args:
+            network: in training, perhaps wrapped.
+            batch: what it is given.
+
+        Raises:
+            ModelError: the network fails, or nothing in its outputs can be compared with the dense
+                network's.
+            UsageError: the user's loss raises, or returns no scalar.
+            DataError: labels do not fit.
+        """
+        if self.features is None or self.teacher is None:
+            return self.of_outputs(_outputs(network, batch), batch)
+        with LastPooling() as own:
+            outputs = _outputs(network, batch)
+        with LastPooling() as dense:
+            answers = self.teacher.answer(batch)
+        matching = self.features.weight * self.features.error(own, dense)
+        return matching + self.of_outputs(outputs, batch, answers)
+
+    def of_outputs(self, outputs: Any, batch: Batch, answers: Any = None) -> Float[Tensor, ""]:
+        """Return the loss of a network's outputs, but for that of features.
 
         Args:
             outputs: of the network in training.
             batch: what it was given.
-
-        Raises:
-            ModelError: nothing in the outputs can be compared with the dense network's.
-            UsageError: the user's loss raises, or returns no scalar.
-            DataError: labels do not fit.
+            answers: the teacher's, where they are known already.
         """
         parts = []
         share = self.distillation.weight if self.teacher is not None else 0.0
@@ -129,7 +150,8 @@ class Objective:
         if share < 1:
             parts.append((1 - share) * self._task_loss(outputs, batch.samples))
         if share > 0 and self.teacher is not None:
-            parts.append(share * self._distance(outputs, self.teacher.answer(batch)))
+            answers = self.teacher.answer(batch) if answers is None else answers
+            parts.append(share * self._distance(outputs, answers))
         return torch.stack(parts).sum()
 
     def _task_loss(self, outputs: Any, samples: Samples) -> Tensor:
@@ -214,6 +236,11 @@ def _relative_error(
     wide = at_least_single(answer)
     power = (wide - wide.mean()).square().mean().clamp_min(SMALLEST_VARIANCE)
     return F.mse_loss(at_least_single(one), wide) / power
+
+
+def _outputs(network: nn.Module, batch: Batch) -> Any:
+    with user_code(lambda reason: ModelError(f"the network fails in training mode: {reason}")):
+        return run(network, batch.samples.inputs)
 
 
 def _users_loss(loss: TaskLoss, outputs: Any, targets: Any) -> Tensor:

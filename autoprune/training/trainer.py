@@ -17,8 +17,8 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from autoprune.errors import ModelError, RunError, first_line, user_code
-from autoprune.structure.inputs import device_of, run
+from autoprune.errors import ModelError, RunError, first_line
+from autoprune.structure.inputs import device_of
 from autoprune.structure.surgery import deep_copy
 from autoprune.training.checkpoints import load_checkpoint, save_checkpoint
 from autoprune.training.duration import Duration, learning_rate
@@ -244,9 +244,7 @@ class _Trainer:
         batch = Batch(batch.step, samples, batch.indices)
         with torch.enable_grad():
             with _autocast(device_of(self._network).type, self._dtype):
-                with user_code(_failed):
-                    outputs = run(self._called, samples.inputs)
-                loss = self._task.objective(outputs, batch)
+                loss = self._task.objective(self._called, batch)
             if not loss.requires_grad:
                 raise ModelError("the network runs without gradients: nothing can be learnt.")
             value = float(loss.detach())
@@ -329,10 +327,6 @@ class _Trainer:
 
 def _plain(validation: Validation) -> dict[str, Any]:
     return {"value": validation.value, "figures": dict(validation.figures)}
-
-
-def _failed(reason: str) -> ModelError:
-    return ModelError(f"the network fails in training mode: {reason}")
 
 
 def _autocast(device: str, dtype: torch.dtype | None) -> torch.autocast:

@@ -75,6 +75,12 @@ def test_evaluate_takes_the_finetuned_network(run: Path, cli) -> None:
     assert after["pruned"]["top1"] > before["pruned"]["top1"]
 
 
+def test_features_are_learnt_besides(run: Path, cli) -> None:
+    done = cli("finetune", str(run), *EPOCHS, "--distill-features", "0.5")
+    assert done.status == 0, done.err
+    assert history(run)[-1]["top1"] > history(run)[0]["top1"] + 0.05
+
+
 def test_from_scratch_stands_beside(run: Path, cli) -> None:
     done = cli("finetune", str(run), "--from-scratch", "--epochs", "6", "--learning-rate", "0.1")
     assert done.status == 0, done.err
@@ -162,6 +168,7 @@ def test_a_loss_and_a_score_of_the_users_own(run: Path, cli, tmp_path: Path) -> 
         (("--logger", "tensorbord"), "did you mean 'tensorboard'?"),
         (("--resume",), "nothing to resume"),
         (("--loss", "losses.py:mine"), "no such file"),
+        (("--distill-features", "1", "--no-distill"), "leave out --no-distill"),
         (("--mixup", "-1"), "mixup must be 0 or more"),
     ],
 )

@@ -42,15 +42,15 @@ def batch(targets: Tensor | None, indices: tuple[int, ...] = (0, 1)) -> Batch:
 
 def test_labels_alone_are_learnt_by_cross_entropy() -> None:
     labels = torch.tensor([0, 2])
-    loss = Objective(3, True, label_smoothing=0.1)(SCORES, batch(labels))
+    loss = Objective(3, True, label_smoothing=0.1)(Fixed(SCORES), batch(labels))
     assert float(loss) == pytest.approx(float(F.cross_entropy(SCORES, labels, label_smoothing=0.1)))
 
 
 def test_missing_labels_do_not_count() -> None:
     objective = Objective(3, True)
-    partly = objective(SCORES, batch(torch.tensor([NO_LABEL, 2])))
+    partly = objective(Fixed(SCORES), batch(torch.tensor([NO_LABEL, 2])))
     assert float(partly) == pytest.approx(float(F.cross_entropy(SCORES[1:], torch.tensor([2]))))
-    assert float(objective(SCORES, batch(torch.tensor([NO_LABEL, NO_LABEL])))) == 0.0
+    assert float(objective(Fixed(SCORES), batch(torch.tensor([NO_LABEL, NO_LABEL])))) == 0.0
 
 
 def test_distillation_is_the_softened_divergence() -> None:
@@ -66,21 +66,21 @@ def test_both_parts_are_weighted() -> None:
         3, True, teacher=Teacher(Fixed(ANSWERS)), distillation=Distillation(0.75, 2.0)
     )
     expected = 0.25 * F.cross_entropy(SCORES, labels) + 0.75 * soft_divergence(SCORES, ANSWERS, 2.0)
-    assert float(objective(SCORES, batch(labels))) == pytest.approx(float(expected))
+    assert float(objective(Fixed(SCORES), batch(labels))) == pytest.approx(float(expected))
     unlabelled = replace(objective, has_labels=False)
     alone = soft_divergence(SCORES, ANSWERS, 2.0)
-    assert float(unlabelled(SCORES, batch(None))) == pytest.approx(float(alone))
+    assert float(unlabelled(Fixed(SCORES), batch(None))) == pytest.approx(float(alone))
 
 
 def test_mixtures_have_probabilities_for_targets() -> None:
     shares = torch.tensor([[0.5, 0.5, 0.0], [0.0, 0.0, 1.0]])
     by_hand = -(shares * SCORES.log_softmax(1)).sum(1).mean()
-    assert float(Objective(3, True)(SCORES, batch(shares))) == pytest.approx(float(by_hand))
+    assert float(Objective(3, True)(Fixed(SCORES), batch(shares))) == pytest.approx(float(by_hand))
 
 
 def test_labels_outside_the_classes_are_refused() -> None:
     with pytest.raises(DataError, match="label 3 is outside"):
-        Objective(3, True)(SCORES, batch(torch.tensor([0, 3])))
+        Objective(3, True)(Fixed(SCORES), batch(torch.tensor([0, 3])))
 
 
 def test_answers_are_remembered_only_where_samples_come_again() -> None:
@@ -107,7 +107,7 @@ def test_a_loss_of_the_users_own() -> None:
         return (outputs - targets).square().mean()
 
     objective = Objective(None, True, loss=find_loss(squared))
-    assert float(objective(SCORES, batch(ANSWERS))) == pytest.approx(
+    assert float(objective(Fixed(SCORES), batch(ANSWERS))) == pytest.approx(
         float((SCORES - ANSWERS).square().mean())
     )
 
@@ -122,7 +122,7 @@ def test_a_loss_of_the_users_own() -> None:
 )
 def test_a_bad_loss_is_told_in_one_line(loss, message: str) -> None:
     with pytest.raises(UsageError, match=message) as caught:
-        Objective(None, True, loss=loss)(SCORES, batch(ANSWERS))
+        Objective(None, True, loss=loss)(Fixed(SCORES), batch(ANSWERS))
     assert "\n" not in str(caught.value)
 
 
