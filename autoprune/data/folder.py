@@ -96,4 +96,5 @@ class _Opened:
     def __call__(self, index: int) -> Image:
         from torchvision.datasets.folder import pil_loader
 
-        return pil_loader(self._paths[index])
+        photo: Image = pil_loader(self._paths[index])
+        return photo
