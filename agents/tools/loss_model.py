@@ -68,14 +68,9 @@ class FittedLossModel:
         bounds = expected - optimism * self.posterior.deviations(slopes)
         return [widths[i] for i in np.argsort(bounds, kind="stable")]
 
-    def draw(self, random: np.random.Generator, spread: float = 1.0) -> Curves:
-        """Return curves drawn from the posterior.
-
-        Args:
-            random: draws them.
-            spread: factor on the standard deviations.
-        """
-        scales, powers = self.posterior.draw(random, spread)[2:].reshape(2, -1)
+    def draw(self, random: np.random.Generator) -> Curves:
+        """Return curves drawn from the posterior."""
+        scales, powers = self.posterior.draw(random)[2:].reshape(2, -1)
         halves = np.array([curve[len(curve) // 2] for curve in self.curves])
         parts = zip(
             self.curves,

@@ -135,7 +135,7 @@ def test_what_never_varied_stays_as_uncertain_as_before(make_toy: Any) -> None:
 @pytest.mark.parametrize("values", [{}, {(4, 12): -0.3, (16, 2): -0.2}])
 def test_drawn_losses_are_positive_and_finite(values: Any, make_toy: Any) -> None:
     fitted = model_of(make_toy([16, 12]).problem).fit(values)
-    for curve in fitted.draw(np.random.default_rng(0), 10.0):
+    for curve in fitted.draw(np.random.default_rng(0)):
         assert (curve > 0).all() and np.isfinite(curve).all()
 
 
