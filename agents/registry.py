@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from autoprune.core.plugins import Kind
-from autoprune.errors import UsageError, did_you_mean
+from autoprune.errors import UsageError, did_you_mean, spelt
 
 if TYPE_CHECKING:  # they bring PyTorch along: a wrong name is refused without it
     from autoprune.agents.base import SearchProblem, Strategy
@@ -97,7 +97,7 @@ def check_strategy(wanted: Wanted, **options: Any) -> None:
             if wanted not in FLAGS[option]:
                 able = " or ".join(map(repr, FLAGS[option]))
                 raise UsageError(
-                    f"{_flag(option)} is for the strategy {able}; {wanted!r} has none."
+                    f"{spelt(option)} is for the strategy {able}; {wanted!r} has none."
                 )
     find_strategy(wanted, **given).check()
 
@@ -167,13 +167,9 @@ def _taker(names: Sequence[str], given: Mapping[str, Any]) -> str:
     if len(given) == 1:
         (option,) = given
         able = " or ".join(map(repr, FLAGS[option]))
-        raise UsageError(f"{_flag(option)} is for the strategy {able}; 'auto' has none.")
-    raise UsageError(f"no strategy has both {' and '.join(map(_flag, given))}: give one of them.")
+        raise UsageError(f"{spelt(option)} is for the strategy {able}; 'auto' has none.")
+    raise UsageError(f"no strategy has both {' and '.join(map(spelt, given))}: give one of them.")
 
 
 def _takers(names: Sequence[str], given: Mapping[str, Any]) -> Iterator[str]:
     return (name for name in names if all(name in FLAGS[option] for option in given))
-
-
-def _flag(option: str) -> str:
-    return f"--{option.removesuffix('_run')}"

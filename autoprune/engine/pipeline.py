@@ -23,6 +23,7 @@ from autoprune.engine.recover import recover_winner
 from autoprune.engine.rounds import RoundResult, Rounds
 from autoprune.engine.search_problem import search_problem
 from autoprune.engine.summary import Found, summarize
+from autoprune.errors import spelt
 from autoprune.evaluation.reward import on_the_scale_of
 from autoprune.profiling.verifier import Verifier
 from autoprune.study.ledger import Ledger
@@ -58,7 +59,8 @@ def run_search(context: SearchContext, settings: Mapping[str, Any]) -> SearchRes
         rounds = Rounds(context, evaluators, ledger, _verifier(context, problem))
         result, smallest = _run_rounds(rounds, searched)
         if result.strategy.save(run.agent_path):
-            log.info("what it learnt is in %s: use it with --agent %s", run.agent_path, run.path)
+            how = spelt("agent", str(run.path))
+            log.info("what it learnt is in %s: use it with %s", run.agent_path, how)
         policy = evaluators.builder.policy(result.finalist.measurement.widths)
         run.save_policy(policy)
         run.save_weights(result.finalist.network)

@@ -18,7 +18,7 @@ from autoprune.cost.model import CostModel
 from autoprune.engine.context import SearchContext
 from autoprune.engine.latency_table import check_latency_table, latency_cost, width_multiple
 from autoprune.engine.limits import StageLimits
-from autoprune.errors import BudgetError, ModelError, UsageError, did_you_mean, listed
+from autoprune.errors import BudgetError, ModelError, UsageError, did_you_mean, listed, spelt
 from autoprune.evaluation.reward import BUILT_IN, needs_no_budget
 from autoprune.importance import make_importance
 from autoprune.options.search import AUTO, SearchConfig
@@ -197,7 +197,7 @@ def prunable_structure(
         log.info("%s", note)
     for operator in structure.uncounted:
         log.info("MACs of %s are not counted", operator)
-    outputs = match_groups(structure, exclude_outputs, "exclude-outputs")
+    outputs = match_groups(structure, exclude_outputs, "exclude_outputs")
     structure = freeze_excluded(structure, excluded)
     structure = structure.frozen_by(dict.fromkeys(outputs, "its outputs are excluded"))
     frozen = frozenset() if train_frozen else frozen_tensors(model)
@@ -225,8 +225,9 @@ def _tell_frozen(model: nn.Module) -> None:
     modules = list(dict.fromkeys(name.rpartition(".")[0] or name for name in frozen))
     log.info(
         "%s of %s parameters are frozen (requires_grad=False) and keep their values, neither "
-        "refitted nor trained: %s; --train-frozen (train_frozen=True) lets them change",
+        "refitted nor trained: %s; %s lets them change",
         f"{sum(frozen.values()):,}",
         f"{sum(p.numel() for p in model.parameters()):,}",
         listed(modules),
+        spelt("train_frozen", True),
     )

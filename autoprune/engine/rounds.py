@@ -31,7 +31,7 @@ from autoprune.engine.loop import (
     SearchFailed,
     run_loop,
 )
-from autoprune.errors import AutopruneError, RunError, first_line, shown
+from autoprune.errors import AutopruneError, RunError, counted, first_line, shown
 from autoprune.profiling.verifier import Verifier
 from autoprune.study.ledger import FIRST_ROUND, Ledger
 from autoprune.study.trial import Candidate, Trial
@@ -187,10 +187,10 @@ def explore(
     """
     problem, before = strategy.problem, len(ledger.of_round)
     log.info(
-        "%s: up to %d trials over %d groups%s%s",
+        "%s: up to %s over %s%s%s",
         strategy.name,
-        limits.trials,
-        len(problem.space),
+        counted(limits.trials, "trial"),
+        counted(len(problem.space), "group"),
         f", {before} of them done before" if before else "",
         f"; it was begun for {problem.trials}, and keeps to that plan"
         if problem.trials != limits.trials

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass
 from functools import partial
+from typing import Any
 
 from autoprune.options import kinds
-from autoprune.options.option import Panel, choices, option
+from autoprune.options.option import Panel, choices, option, options_of
 from autoprune.options.origin import InputShape, Network, Origin, Restrictions
 from autoprune.options.search import SearchConfig
 from autoprune.profiling.backends.registry import KIND as BACKENDS
@@ -134,3 +136,14 @@ OF_COMMANDS: Mapping[str, Sequence[type]] = {
     "evaluate": (EvaluateOptions,),
 }
 """The dataclasses that declare the options of each command."""
+_FLAGS = {
+    name: one.option_string
+    for own in OF_COMMANDS.values()
+    for name, one in options_of(*own).items()
+}
+
+
+def on_command_line(option: str, value: Any = None) -> str:
+    """Return an option as it is typed: "--max-drop", or "--max-drop 1" with a value."""
+    flag = _FLAGS.get(option, option)
+    return flag if value is None or value is True else f"{flag} {shlex.quote(str(value))}"

@@ -17,7 +17,7 @@ from autoprune.agents.registry import KIND as STRATEGY
 from autoprune.agents.registry import options_of as config_of
 from autoprune.cost.budget import UNBOUNDED
 from autoprune.cost.registry import COSTS
-from autoprune.errors import UsageError, did_you_mean
+from autoprune.errors import UsageError, did_you_mean, spelt
 from autoprune.importance.registry import KIND as IMPORTANCE
 from autoprune.options import kinds
 from autoprune.options.kinds import AUTO
@@ -199,13 +199,18 @@ class SearchConfig(Restrictions):
         for name, declared in OPTIONS.items():
             declared.check(getattr(self, name))
         if self.max_drop is not None and self.budget != UNBOUNDED:
-            raise UsageError("max-drop stands instead of a budget: give one of them.")
+            raise UsageError(
+                f"{spelt('max_drop')} stands instead of {spelt('budget')}: give one of them."
+            )
         if self.minimize is not None and self.max_drop is None:
-            raise UsageError("minimize says what is small at a given max-drop: give that too.")
+            raise UsageError(
+                f"{spelt('minimize')} says what is small at a given {spelt('max_drop')}: give that "
+                "too."
+            )
         if self.latency_backend is not None and self.latency_table is None:
             raise UsageError(
-                "latency-backend says what a latency table was measured with: give --latency-table "
-                "too."
+                f"{spelt('latency_backend')} says what a latency table was measured with: give "
+                f"{spelt('latency_table')} too."
             )
 
     @classmethod
@@ -224,10 +229,11 @@ class SearchConfig(Restrictions):
         }
         if "budget" not in plain:
             if needs_budget(plain):
+                half, drop = spelt("budget", "flops=0.5"), spelt("max_drop", 1)
                 raise UsageError(
-                    "budget is missing; write e.g. budget='flops=0.5': half of the MACs, or "
-                    "max_drop=1: as small as one point of accuracy allows, or budget='none' with a "
-                    "custom reward that weighs the costs."
+                    f"{spelt('budget')} is missing; write e.g. {half} (half of the MACs), {drop} "
+                    f"(as small as one point of accuracy allows), or {spelt('budget', UNBOUNDED)} "
+                    "with a custom reward that weighs the costs."
                 )
             plain["budget"] = UNBOUNDED
         if plain.get("from_run") and plain.get("strategy", AUTO) == AUTO:

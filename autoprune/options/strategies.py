@@ -28,8 +28,8 @@ def with_strategy_config(values: Mapping[str, Any], chosen: str | None = None) -
                 )
         if chosen is None and len(named) != 1:
             raise UsageError(
-                f"there are tables of the strategies {', '.join(map(repr, named))}: choose one "
-                "with --strategy."
+                f"there are tables of the strategies {', '.join(map(repr, named))}: keep "
+                "one, or choose one with --strategy on the command line."
             )
         name = next(iter(named)) if chosen is None else chosen
         return {**plain, "strategy": name, "strategy_config": dict(named.get(name, {}))}

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator, Sequence
 
 from torch import Tensor, nn
 
-from autoprune.errors import UsageError, did_you_mean
+from autoprune.errors import UsageError, did_you_mean, spelt
 from autoprune.structure.groups import ChannelGroup, Structure
 from autoprune.structure.surgery import named_tensors
 
@@ -40,7 +40,8 @@ def excluded_tensors(model: nn.Module, patterns: Sequence[str]) -> frozenset[str
         if not found:
             paths = {path for name in every for path in _paths(name)} - every.keys()
             raise UsageError(
-                f"exclude: no layer matches {pattern!r}; {did_you_mean(pattern, paths or every)}"
+                f"{spelt('exclude')}: no layer matches {pattern!r}; "
+                f"{did_you_mean(pattern, paths or every)}"
             )
         chosen |= found
     return frozenset(chosen)

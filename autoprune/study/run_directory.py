@@ -25,7 +25,7 @@ from autoprune.core.files import (
 from autoprune.core.lock import held, holder_path
 from autoprune.core.policy import PruningPolicy
 from autoprune.core.untrusted import check_regular, read_json, read_toml
-from autoprune.errors import RunError, first_line
+from autoprune.errors import RunError, file_fault, spelt
 
 
 class RunDirectory:
@@ -60,7 +60,7 @@ class RunDirectory:
                 check_regular(file)
             file = file.resolve()
         except (OSError, ValueError) as error:
-            raise RunError(f"cannot open study {str(file)!r}: {first_line(error)}.") from error
+            raise RunError(f"cannot open study {str(file)!r}: {file_fault(error)}.") from error
         return URL.create("sqlite", database=str(file)).render_as_string()
 
     def check_free(self) -> None:
@@ -72,11 +72,11 @@ class RunDirectory:
         if self.config_path.exists():
             raise RunError(
                 f"output directory {str(self.path)!r} holds another run; "
-                "continue that with --resume, or choose another name."
+                f"continue that with {spelt('resume', True)}, or choose another name."
             )
         if self.path.exists() and (not self.path.is_dir() or self._holds_files()):
             raise RunError(f"output {str(self.path)!r} exists and is no run; choose another name.")
-        check_writable(self.path, "output", is_folder=True)
+        check_writable(self.path, spelt("output"), is_folder=True)
 
     def _holds_files(self) -> bool:
         """Whether there is anything but what a killed process leaves behind."""
@@ -150,12 +150,12 @@ class RunDirectory:
             return read_toml(self.config_path)
         except FileNotFoundError as error:
             left = self.path.is_dir() and not self._holds_files()
-            hint = "; search again without --resume" if left else ""
+            hint = f"; search again without {spelt('resume', True)}" if left else ""
             raise RunError(
                 f"{str(self.path)!r} holds no run: there is no config.toml in it{hint}."
             ) from error
         except (OSError, ValueError) as error:
-            raise RunError(f"cannot read {str(self.config_path)!r}: {first_line(error)}") from error
+            raise RunError(f"cannot read {str(self.config_path)!r}: {file_fault(error)}") from error
 
     def save_policy(self, policy: PruningPolicy) -> None:
         """Write the policy; the result of an earlier session is no longer true then."""
@@ -194,7 +194,7 @@ class RunDirectory:
             return load_state(self.weights_path, own)
         except (OSError, ValueError) as error:
             raise RunError(
-                f"cannot read {str(self.weights_path)!r}: {first_line(error)}"
+                f"cannot read {str(self.weights_path)!r}: {file_fault(error)}"
             ) from error
 
     def save_result(self, result: Mapping[str, Any]) -> None:
@@ -212,7 +212,7 @@ class RunDirectory:
         try:
             data = read_json(self.result_path)
         except (OSError, ValueError) as error:
-            raise RunError(f"cannot read {str(self.result_path)!r}: {first_line(error)}") from error
+            raise RunError(f"cannot read {str(self.result_path)!r}: {file_fault(error)}") from error
         if not isinstance(data, dict):
             raise RunError(f"{str(self.result_path)!r} holds no result: it was altered.")
         return data

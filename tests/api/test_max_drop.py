@@ -103,7 +103,7 @@ def test_resumed_rounds_are_not_held_again(tmp_path: Path) -> None:
 
 def test_labels_are_needed(tmp_path: Path) -> None:
     images = TensorDataset(dataset().tensors[0])
-    with pytest.raises(UsageError, match="max-drop needs labels"):
+    with pytest.raises(UsageError, match="max_drop needs labels"):
         autoprune.search(classifier(), data=images, max_drop=1, **OPTIONS)
 
 

@@ -50,9 +50,9 @@ def test_tables(values: dict[str, Any], chosen: str | None, expected: dict[str, 
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        (BOTH, "tables of the strategies 'ddpg', 'local': choose one with --strategy"),
+        (BOTH, "tables of the strategies 'ddpg', 'local': keep one"),
         ({"strategy": {"ddpg": 3}}, r"tables such as \[strategy.ddpg\], but its 'ddpg' is 3"),
-        ({"strategy": {}}, "choose one with --strategy"),
+        ({"strategy": {}}, "choose one with --strategy on the command line"),
     ],
 )
 def test_tables_that_cannot_be_meant(values: dict[str, Any], message: str) -> None:
