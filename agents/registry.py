@@ -121,15 +121,27 @@ def check_unbounded(wanted: Wanted, **options: Any) -> None:
         )
 
 
-def make_strategy(wanted: Wanted, problem: SearchProblem, **options: Any) -> Strategy:
+def make_strategy(
+    wanted: Wanted,
+    problem: SearchProblem,
+    begun: Mapping[str, Any] | None = None,
+    /,
+    **options: Any,
+) -> Strategy:
     """Return the strategy that is meant, started on a problem.
+
+    Args:
+        wanted: the strategy, or "auto".
+        problem: what is searched.
+        begun: all options that the search was begun with; today's defaults may be others.
+        **options: fields of its config; None where nothing was said.
 
     Raises:
         UsageError: see `check_strategy`.
     """
     check_strategy(wanted, **options)
     chosen, given = resolve(wanted, problem, **options)
-    return find_strategy(chosen, **given).started(problem)
+    return find_strategy(chosen, **given).with_options({**(begun or {}), **given}).started(problem)
 
 
 def resolve(wanted: Any, problem: SearchProblem, **options: Any) -> tuple[Any, dict[str, Any]]:

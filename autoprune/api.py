@@ -29,15 +29,8 @@ from autoprune.engine.begin import begin_run, resume_run
 from autoprune.engine.clock import Clock
 from autoprune.engine.context import Evaluate, SearchContext
 from autoprune.engine.pipeline import run_search
-from autoprune.engine.problem import check_config
-from autoprune.errors import (
-    DataError,
-    ModelError,
-    UsageError,
-    text_of,
-    type_of,
-    user_code,
-)
+from autoprune.engine.problem import check_config, check_patterns
+from autoprune.errors import DataError, ModelError, UsageError, shown, text_of, type_of, user_code
 from autoprune.evaluation.reward import DEFAULT_REWARD, Reward, find_reward
 from autoprune.evaluation.scoring import find_evaluate
 from autoprune.options.search import SearchConfig, SearchOptions
@@ -140,12 +133,16 @@ def search(
     config = SearchConfig.from_mapping({**options, "reward": valued.name, **named})
     evaluate = find_evaluate(evaluate)
     check_config(config)
+    check_patterns(model, config)
     # Optuna announces every trial of ours, and optional packages that it lacks.
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     clock = Clock(began, config.time, config.recover)
     device = str(device_of(model))
     settings = {"autoprune": __version__, **(origin or {}), "device": device, **config.to_mapping()}
-    run = RunDirectory(output or next_free(Path("runs"), type(model).__name__.lower()))
+    if resume and not output:
+        raise UsageError("resume=True needs output: the run directory of the search.")
+    folder = None if output is None else _path(output, "output")
+    run = RunDirectory(folder or next_free(Path("runs"), type(model).__name__.lower()))
     (run.load_config if resume else run.check_free)()  # before anything is written
     with forwarded_notes(progress), run.held():
         if wrapper is not model:
@@ -181,7 +178,7 @@ def apply_policy(model: nn.Module, policy: PruningPolicy | str | os.PathLike[str
     """
     model = _network(model)
     if not isinstance(policy, PruningPolicy):
-        policy = PruningPolicy.load(Path(policy))
+        policy = PruningPolicy.load(_path(policy, "policy"))
     return surgery.apply_policy(model, policy)
 
 
@@ -198,7 +195,7 @@ def load_pruned(model: nn.Module, run: str | os.PathLike[str]) -> nn.Module:
         RunError: it is unfinished or damaged.
     """
     model = _network(model)
-    directory = RunDirectory(run)
+    directory = RunDirectory(_path(run, "run"))
     policy = directory.load_policy()
     small = apply_policy(model, policy)
     state = directory.load_weights(small.state_dict())
@@ -238,6 +235,13 @@ def _network(model: nn.Module) -> nn.Module:
             f"the first argument, model, must be a torch.nn.Module, but is {type_of(model)}."
         )
     return plain_network(model)
+
+
+def _path(value: str | os.PathLike[str], name: str) -> Path:
+    """Return the path that an argument names."""
+    if not isinstance(value, (str, os.PathLike)):
+        raise UsageError(f"{name} must be a path, but got {shown(value)}.")
+    return Path(value)
 
 
 def _check_example(model: nn.Module, example: Inputs, like: Inputs) -> Inputs:

@@ -96,10 +96,10 @@ def show_search(run: Run, verbose: bool = False, quiet: bool = False) -> None:
     samples = f"{score['split']} split, {counted(score['samples'] or 0, 'sample')}"
     scored = "scored by your own evaluate" if score["samples"] is None else samples
     out.print(f"\n{scored}; {escape(_about_latency(costs['latency'], str(run.path)))}")
-    if not _latency_fell(costs["dense"], costs["pruned"]):
-        out.print(
-            "MACs fell further than latency: bound that (--budget latency=0.6, --round-to auto)"
-        )
+    bounds = result["budget"] or ""
+    if "flops" in bounds and "latency" not in bounds:
+        if hint := _about_slow_macs(costs["dense"], costs["pruned"]):
+            out.print(hint)
     trials, evaluations = (counted(done[f"{one}s"], one) for one in ("trial", "evaluation"))
     failed = f" ({done['failed']} failed)" if done["failed"] else ""
     out.print(f"{trials}{failed}, {evaluations}, {done['seconds']:.1f} s")
@@ -129,12 +129,17 @@ def _conditions(latency: Mapping[str, Any]) -> str:
     return f"{measured_on(latency['backend'], latency['device'], latency.get('threads'))}, batch 1"
 
 
-def _latency_fell(dense: Mapping[str, Any], pruned: Mapping[str, Any]) -> bool:
-    """Whether latency fell by at least half as large a share as MACs did, where it is known."""
+def _about_slow_macs(dense: Mapping[str, Any], pruned: Mapping[str, Any]) -> str | None:
+    """Return what to do where latency fell by less than half as large a share as MACs did."""
     if not (dense["latency_ms"] and pruned["latency_ms"]):
-        return True
+        return None
     latency, macs = (1 - pruned[key] / max(dense[key], 1e-9) for key in ("latency_ms", "flops"))
-    return bool(latency >= macs / 2)
+    if latency >= macs / 2:
+        return None
+    return (
+        f"MACs fell by {percent(macs)}, latency by {percent(max(latency, 0.0))}: if the network "
+        "shall be faster, bound latency itself, with --budget latency=0.6 --round-to auto."
+    )
 
 
 def show_evaluation(report: Mapping[str, Any]) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from autoprune.cli.settings import Settings
+    from autoprune.options.search import SearchConfig
 
 
 class Interrupted(Exception):
@@ -40,15 +41,17 @@ def run_search(settings: Settings) -> None:
     from autoprune.cli.display import show_search, warn
     from autoprune.cli.progress_bars import listen
     from autoprune.data import load_splits
+    from autoprune.engine.problem import check_patterns
     from autoprune.models.devices import find_device
     from autoprune.models.loading import load_model
     from autoprune.models.specs import has_random_weights
 
-    _check(settings)
+    config = _checked(settings)
     origin = settings.origin
     device = find_device(origin.get("device"))
-    data = load_splits(origin["data"], origin.get("normalize"), origin.get("classes"))
     model = load_model(origin["model"], origin.get("weights")).to(device)
+    check_patterns(model, config)  # before any image is read
+    data = load_splits(origin["data"], origin.get("normalize"), origin.get("classes"))
     if has_random_weights(origin["model"], origin.get("weights")):
         warn(f"{origin['model']} has random weights; give trained ones with --weights FILE.")
     try:
@@ -67,18 +70,20 @@ def run_search(settings: Settings) -> None:
     show_search(run, settings.verbose, settings.quiet)
 
 
-def _check(settings: Settings) -> None:
-    """Find mistakes that need no network before one is loaded."""
+def _checked(settings: Settings) -> SearchConfig:
+    """Return the options of the search; mistakes that need no network are found here."""
     from autoprune.core.files import check_writable
     from autoprune.engine.problem import check_config
     from autoprune.options.search import SearchConfig
     from autoprune.study.run_directory import RunDirectory
 
-    check_config(SearchConfig.from_mapping(settings.search))
+    config = SearchConfig.from_mapping(settings.search)
+    check_config(config)
     if settings.resume:
         check_writable(settings.output, "--output", is_folder=True)
     else:
         RunDirectory(settings.output).check_free()
+    return config
 
 
 def _how_to_resume(output: Path) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from autoprune.core.untrusted import read_toml
-from autoprune.errors import UsageError, did_you_mean, file_fault, in_python, shown, spelling
+from autoprune.errors import UsageError, did_you_mean, file_fault, in_python, shown, spelling, spelt
 from autoprune.options.commands import on_command_line
 from autoprune.options.option import Option
 from autoprune.options.search import OPTIONS, RENEWABLE, SearchConfig
@@ -23,7 +23,7 @@ from autoprune.options.stored import (
     in_todays_words,
     stored_settings,
 )
-from autoprune.options.strategies import with_strategy_config
+from autoprune.options.strategies import unused_tables, with_strategy_config
 
 # How the code of a run or config file is agreed to.
 NAME_OR_TRUST = "name it yourself on the command line, or give --trust if you trust it"
@@ -181,8 +181,14 @@ def _read(values: Mapping[str, Any], where: str, strategy: str | None = None) ->
         if name.replace("-", "_") not in {*_KNOWN, *REMARKS}:
             known = [known.replace("_", "-") for known in _KNOWN]
             raise UsageError(f"{where}unknown key {shown(name)}; {did_you_mean(name, known)}")
+    for table in unused_tables(plain, strategy):
+        from autoprune.cli.display import warn
+
+        warn(f"{where}{table} is not used, since --strategy {strategy} is given")
     try:
         with spelling(in_python if where else on_command_line):
+            if plain.get("quiet") and plain.get("verbose"):
+                raise UsageError(f"{spelt('quiet')} and {spelt('verbose')} exclude each other.")
             plain = with_strategy_config(plain, strategy)
             return {key: _KNOWN[key].read(plain[key]) for key in plain if key in _KNOWN}
     except UsageError as error:

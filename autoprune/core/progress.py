@@ -36,7 +36,13 @@ class SearchState:
 
 
 class Progress:
-    """Receives news of long work; this one ignores them."""
+    """Receives news of long work; this one ignores them.
+
+    Attributes:
+        stream: that the news are written to; None if to none.
+    """
+
+    stream: TextIO | None = None
 
     def step(self, stage: str, done: int, total: int) -> None:
         """Say how far a stage has come."""
@@ -72,7 +78,7 @@ class PlainProgress(Progress):
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Take the stream (standard error by default), seconds between lines, and a clock."""
-        self._stream = stream or sys.stderr
+        self.stream = stream or sys.stderr
         self._interval = interval
         self._clock = clock
         self._told = clock()
@@ -101,4 +107,4 @@ class PlainProgress(Progress):
         now = self._clock()
         if must or now - self._told >= self._interval:
             self._told = now
-            print(line, file=self._stream, flush=True)
+            print(line, file=self.stream, flush=True)

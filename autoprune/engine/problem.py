@@ -25,7 +25,12 @@ from autoprune.options.search import AUTO, SearchConfig
 from autoprune.profiling.subject import Subject
 from autoprune.search_spaces.keep_ratio import SearchSpace, match_groups, search_space
 from autoprune.search_spaces.projection import Constraint, Projection
-from autoprune.structure.frozen import excluded_tensors, freeze_excluded, frozen_tensors
+from autoprune.structure.frozen import (
+    check_named,
+    excluded_tensors,
+    freeze_excluded,
+    frozen_tensors,
+)
 from autoprune.structure.groups import Structure
 from autoprune.structure.inputs import Inputs
 from autoprune.structure.verify import analyze
@@ -60,6 +65,16 @@ def check_config(config: SearchConfig) -> None:
                 "leaves the network whole; accuracy_flops needs none."
             )
         check_unbounded(config.strategy, **config.strategy_options)
+
+
+def check_patterns(model: nn.Module, config: SearchConfig) -> None:
+    """Refuse patterns that name nothing in the network; no image is needed to.
+
+    Raises:
+        UsageError: one does.
+    """
+    for option in ("exclude", "exclude_outputs", "min_keep"):
+        check_named(model, getattr(config, option), option)
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any
 
 from autoprune.agents.base import SearchProblem, Strategy
+from autoprune.agents.config import stored
 from autoprune.agents.registry import AUTO, FALLBACK, make_strategy, resolve
 from autoprune.core.policy import Widths
 from autoprune.core.progress import SearchState
@@ -38,6 +39,8 @@ from autoprune.study.trial import Candidate, Trial
 
 # What the record calls the strategy that "auto" stands for.
 CHOSEN = "strategy"
+# All options of the strategy, so that a resumed search has them whatever the defaults are by then.
+CONFIG = "strategy_config"
 
 log = logging.getLogger(__name__)
 
@@ -140,7 +143,11 @@ class Rounds:
             chosen = ledger.remarked(CHOSEN, _choice) or first
             ledger.remark(CHOSEN, chosen)
         name, options = chosen
-        return make_strategy(name, problem, **options)
+        begun = ledger.remarked(CONFIG, table(_unread))
+        strategy = make_strategy(name, problem, begun, **options)
+        if begun is None:
+            ledger.remark(CONFIG, stored(strategy.config))
+        return strategy
 
     def _figures(self, finalist: Finalist) -> LatencyFigures | None:
         if self.verifier is None:
@@ -152,6 +159,11 @@ class Rounds:
         except Exception as error:  # a compiler, exporter or device that fails on this network
             log.info("the winner was not measured: %s", first_line(error))
             return self.verifier.figures(None, *predicted)
+
+
+def _unread(value: Any) -> Any:
+    """Return the value of an option, which the strategy's config checks."""
+    return value
 
 
 def _choice(data: Any) -> tuple[str, dict[str, str | None]]:

@@ -34,7 +34,7 @@ _search = partial(option, panel=Panel.SEARCH)
 _repair = partial(option, panel=Panel.REPAIR)
 _restriction = partial(option, panel=Panel.RESTRICTIONS)
 _latency = partial(option, panel=Panel.LATENCY)
-_samples = partial(option, panel=Panel.SAMPLES)
+_samples = partial(option, panel=Panel.SAMPLES, rule=kinds.ABOVE_ZERO)
 # How the help says that a component may also be the user's.
 _CLASS = "path/to/file.py:Class or package.module:Class"
 
@@ -188,9 +188,15 @@ class SearchConfig(Restrictions):
         "Measure the winner beside the dense network, and go on under a tighter bound if it misses "
         "the budget (default: yes, where latency is asked for).",
     )
-    calibration_samples: int = _samples(2000, kinds.WHOLE, "Samples for statistics and repair.")
-    search_samples: int = _samples(1000, kinds.WHOLE, "Samples that candidates are scored on.")
-    selection_samples: int = _samples(1000, kinds.WHOLE, "Samples that the winner is chosen on.")
+    calibration_samples: int = _samples(
+        2000, kinds.WHOLE, "Samples for statistics and repair.", rule=kinds.ABOVE_ZERO
+    )
+    search_samples: int = _samples(
+        1000, kinds.WHOLE, "Samples that candidates are scored on.", rule=kinds.ABOVE_ZERO
+    )
+    selection_samples: int = _samples(
+        1000, kinds.WHOLE, "Samples that the winner is chosen on.", rule=kinds.ABOVE_ZERO
+    )
     engine: Mapping[str, Any] = _search(
         {}, kinds.TABLES, "Tuning constants by stage; in a TOML file the tables [engine.STAGE]."
     )

@@ -113,6 +113,12 @@ class RunDirectory:
         self.path.mkdir(parents=True, exist_ok=True)
         self.save_config(config)
 
+    def discard(self) -> None:
+        """Remove what a search wrote that made no trial."""
+        for path in (self.config_path, *self.path.glob("study.db*")):
+            with suppress(OSError):
+                path.unlink()
+
     def save_config(self, config: Mapping[str, Any]) -> None:
         """Write the configuration of a run that is there."""
         write_whole(self.config_path, lambda p: p.write_text(tomli_w.dumps(config)))
