@@ -85,7 +85,6 @@ def refused(search, tmp_path: Path):
         (["--search-samples", "0"], ["--search-samples must be above zero, but got 0"]),
         (["--quiet", "--verbose"], ["--quiet and --verbose exclude each other"]),
         (["--max-drop", "1"], ["--max-drop stands instead of --budget"]),
-        (["--trials"], ["requires an argument", "See autoprune search --help."]),
         (["--seed", "-1"], ["seed", "-1"]),
         (["--round-to", "0"], ["0"]),
         (["--workers", "0"], ["workers", "0"]),
@@ -128,7 +127,6 @@ def test_budgets(refused, budget: str, words: list[str]) -> None:
 def test_patterns_that_name_nothing_are_told_before_data_is_read(
     refused, monkeypatch: pytest.MonkeyPatch, option: str, value: str
 ) -> None:
-    monkeypatch.delattr("autoprune.data.load_splits")
     monkeypatch.setattr("autoprune.data.public.load_splits", None)
     refused([option, value], f"{option}: no layer matches 'stm'; did you mean 'stem'")
 
@@ -326,6 +324,11 @@ def test_resume(cli, demo_run, tmp_path: Path) -> None:
 def test_commands(cli) -> None:
     done = cli("serch")
     assert done.status == 2 and "'serch'" in done.err and "'search'" in done.err
+    done = cli("search", "--budget", "flops=0.5", "--trials")
+    assert (
+        done.err
+        == "Error: Option '--trials' requires an argument. (See autoprune search --help.)\n"
+    )
     done = cli("evaluate", "gone")
     assert done.status == 2 and "'gone'" in done.err
     done = cli("inspect", "--input-shape", "3x0x4")
