@@ -197,13 +197,13 @@ def class_logits(model: nn.Module, samples: Samples) -> Tensor:
         seen = tuple(first.shape) if isinstance(first, Tensor) else type(first).__name__
         raise ModelError(
             f"the model's output must be (samples, classes), but it is {seen}; for another task "
-            f"than classification give a score with {spelt('evaluate')}."
+            f"than classification give a score with {spelt('evaluate', 'file.py:function')}."
         )
     if logits[0].shape[1] == 1:
         raise ModelError(
             "the model gives one number per sample, which has no KL: its only class would have "
             "the probability 1 whatever the network does; give a score with "
-            f"{spelt('evaluate')}, e.g. minus the mean squared error."
+            f"{spelt('evaluate', 'file.py:function')}, e.g. minus the mean squared error."
         )
     result = torch.cat(logits)
     if len(result) != len(samples):
