@@ -14,7 +14,7 @@ from typing import Any
 
 from autoprune.agents.base import SearchProblem, Strategy
 from autoprune.agents.config import stored
-from autoprune.agents.registry import AUTO, FALLBACK, make_strategy, resolve
+from autoprune.agents.registry import AUTO, FALLBACK, KIND, make_strategy, resolve
 from autoprune.core.policy import Widths
 from autoprune.core.progress import SearchState
 from autoprune.core.untrusted import label, or_none, table, text
@@ -39,7 +39,7 @@ from autoprune.study.trial import Candidate, Trial
 
 # What the record calls the strategy that "auto" stands for.
 CHOSEN = "strategy"
-# All options of the strategy, so that a resumed search has them whatever the defaults are by then.
+# All its options by its name, so that a resumed search has them whatever today's defaults are.
 CONFIG = "strategy_config"
 
 log = logging.getLogger(__name__)
@@ -143,10 +143,10 @@ class Rounds:
             chosen = ledger.remarked(CHOSEN, _choice) or first
             ledger.remark(CHOSEN, chosen)
         name, options = chosen
-        begun = ledger.remarked(CONFIG, table(_unread))
-        strategy = make_strategy(name, problem, begun, **options)
-        if begun is None:
-            ledger.remark(CONFIG, stored(strategy.config))
+        known, title = ledger.remarked(CONFIG, table(table(_unread))) or {}, KIND.name_of(name)
+        strategy = make_strategy(name, problem, known.get(title), **options)
+        if title not in known:
+            ledger.remark(CONFIG, {title: stored(strategy.config)})
         return strategy
 
     def _figures(self, finalist: Finalist) -> LatencyFigures | None:
