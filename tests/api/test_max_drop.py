@@ -112,7 +112,7 @@ def test_labels_are_needed(tmp_path: Path) -> None:
     [
         ({"max_drop": -1}, "max_drop must be points, 0 or more, but got -1"),
         ({"max_drop": 1, "budget": "flops=0.5"}, "give one of them"),
-        ({"minimize": "flops", "budget": "flops=0.5"}, "at a given max-drop"),
+        ({"minimize": "flops", "budget": "flops=0.5"}, "at a given max_drop"),
         ({"max_drop": 1, "minimize": "flop"}, "unknown cost 'flop' to minimize; did you mean"),
         ({"max_drop": "much"}, "max_drop must be a number of points"),
     ],
