@@ -95,7 +95,7 @@ def test_resumed_rounds_are_not_held_again(tmp_path: Path) -> None:
         classifier(), data=dataset(), progress=Listens(), resume=True, **part
     )
     # Two searches were over; only what was left is searched, and the end is the same.
-    assert sum("up to 1 trials" in line for line in rounds) == ROUNDS - 2
+    assert sum("up to 1 trial " in line for line in rounds) == ROUNDS - 2
     assert resumed.result["max_drop"]["rounds"] == whole.result["max_drop"]["rounds"]
     assert resumed.result["widths"] == whole.result["widths"]
     assert resumed.result["search"]["trials"] == whole.result["search"]["trials"]
