@@ -10,7 +10,7 @@ import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TextIO
+from typing import IO
 
 from autoprune.core.progress import Progress
 
@@ -42,7 +42,7 @@ def _writes_there(handler: logging.Handler) -> bool:
     return isinstance(handler, logging.StreamHandler) and _is_terminal(handler.stream)
 
 
-def _is_terminal(stream: TextIO | None) -> bool:
+def _is_terminal(stream: IO[str] | None) -> bool:
     return stream in (sys.stdout, sys.stderr)
 
 

@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TextIO
+from typing import IO
 
 # Seconds between two plain lines; the end of a stage is always told.
 INTERVAL = 5.0
@@ -42,7 +42,7 @@ class Progress:
         stream: that the news are written to; None if to none.
     """
 
-    stream: TextIO | None = None
+    stream: IO[str] | None = None
 
     def step(self, stage: str, done: int, total: int) -> None:
         """Say how far a stage has come."""
@@ -73,7 +73,7 @@ class PlainProgress(Progress):
 
     def __init__(
         self,
-        stream: TextIO | None = None,
+        stream: IO[str] | None = None,
         interval: float = INTERVAL,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
