@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from autoprune.cli.settings import Settings
-    from autoprune.options.search import SearchConfig
 
 
 class Interrupted(Exception):
@@ -40,18 +39,15 @@ def run_search(settings: Settings) -> None:
     from autoprune import api
     from autoprune.cli.display import show_search, warn
     from autoprune.cli.progress_bars import listen
-    from autoprune.data import load_splits
-    from autoprune.engine.problem import check_patterns
+    from autoprune.cli.subjects import load_origin
     from autoprune.models.devices import find_device
-    from autoprune.models.loading import load_model
     from autoprune.models.specs import has_random_weights
 
-    config = _checked(settings)
+    _check(settings)
     origin = settings.origin
     device = find_device(origin.get("device"))
-    model = load_model(origin["model"], origin.get("weights")).to(device)
-    check_patterns(model, config)  # before any image is read
-    data = load_splits(origin["data"], origin.get("normalize"), origin.get("classes"))
+    model, data = load_origin(origin)
+    model = model.to(device)
     if has_random_weights(origin["model"], origin.get("weights")):
         warn(f"{origin['model']} has random weights; give trained ones with --weights FILE.")
     try:
@@ -70,20 +66,18 @@ def run_search(settings: Settings) -> None:
     show_search(run, settings.verbose, settings.quiet)
 
 
-def _checked(settings: Settings) -> SearchConfig:
-    """Return the options of the search; mistakes that need no network are found here."""
+def _check(settings: Settings) -> None:
+    """Find mistakes that need no network before one is loaded."""
     from autoprune.core.files import check_writable
     from autoprune.engine.problem import check_config
     from autoprune.options.search import SearchConfig
     from autoprune.study.run_directory import RunDirectory
 
-    config = SearchConfig.from_mapping(settings.search)
-    check_config(config)
+    check_config(SearchConfig.from_mapping(settings.search))
     if settings.resume:
         check_writable(settings.output, "--output", is_folder=True)
     else:
         RunDirectory(settings.output).check_free()
-    return config
 
 
 def _how_to_resume(output: Path) -> str:

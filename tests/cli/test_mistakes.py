@@ -124,10 +124,10 @@ def test_budgets(refused, budget: str, words: list[str]) -> None:
     ("option", "value"),
     [("--min-keep", "stm=0.5"), ("--exclude", "stm"), ("--exclude-outputs", "stm")],
 )
-def test_patterns_that_name_nothing_are_told_before_data_is_read(
+def test_patterns_that_name_nothing_are_told_before_images_are_read(
     refused, monkeypatch: pytest.MonkeyPatch, option: str, value: str
 ) -> None:
-    monkeypatch.setattr("autoprune.data.public.load_splits", None)
+    monkeypatch.setattr("autoprune.api.draw_images", None)
     refused([option, value], f"{option}: no layer matches 'stm'; did you mean 'stem'")
 
 
