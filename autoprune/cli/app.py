@@ -17,10 +17,11 @@ from autoprune.cli.evaluate import evaluate
 from autoprune.cli.finetune import finetune
 from autoprune.cli.inspect import inspect
 from autoprune.cli.profile import profile
-from autoprune.cli.search import Interrupted, search
+from autoprune.cli.search import search
 from autoprune.errors import (
     LONGEST_MESSAGE,
     AutopruneError,
+    Interrupted,
     describe,
     file_fault,
     printable,
