@@ -97,12 +97,12 @@ def _check_known(run: RunDirectory, stored: Mapping[str, Any], settings: Mapping
 
 def _check_raised(run: RunDirectory, config: SearchConfig) -> None:
     """Refuse to go on with a finished run under the limits that it has reached."""
-    limits = limits_of(run)
-    most, longest = limits["trials"], limits["time"] or math.inf
-    recovered = (config.recover or 0.0) <= (limits["recover"] or 0.0)
-    if (config.trials or 0) <= most and (config.time or math.inf) <= longest and recovered:
+    limits, done = limits_of(run)
+    longest = limits.time or math.inf
+    recovered = (config.recover or 0.0) <= (limits.recover or 0.0)
+    if (config.trials or 0) <= limits.trials and (config.time or math.inf) <= longest and recovered:
         raise RunError(
-            f"the search in {str(run.path)!r} is finished ({limits['done']} trials): "
+            f"the search in {str(run.path)!r} is finished ({done} trials): "
             "raise --trials, --time or --recover to go on."
         )
 

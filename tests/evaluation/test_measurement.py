@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from autoprune.core.untrusted import plain, read
 from autoprune.evaluation.measurement import Measurement, Scores, number_in
 
 MEASUREMENT = Measurement(
@@ -23,11 +24,11 @@ MEASUREMENT = Measurement(
 
 
 def test_json_round_trip() -> None:
-    assert Measurement.from_json(MEASUREMENT.to_json()) == MEASUREMENT
+    assert read(plain(MEASUREMENT), Measurement) == MEASUREMENT
 
 
 def test_scores_of_a_network_that_overflows_are_read() -> None:
-    found = Scores.from_json(vars(Scores(kl=math.nan, loss=math.inf)))
+    found = read(plain(Scores(kl=math.nan, loss=math.inf)), Scores)
     assert found.kl is not None and math.isnan(found.kl) and found.loss == math.inf
 
 
@@ -37,7 +38,7 @@ def test_scores_of_a_network_that_overflows_are_read() -> None:
 )
 def test_damaged_measurements_are_refused(key: str, value: Any) -> None:
     with pytest.raises(ValueError):
-        Measurement.from_json({**MEASUREMENT.to_json(), key: value})
+        read({**plain(MEASUREMENT), key: value}, Measurement)
 
 
 def test_the_users_score_goes_before_top1() -> None:

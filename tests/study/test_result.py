@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from msgspec import structs
 
 from autoprune.cost.latency.figures import LatencyFigures
 from autoprune.evaluation.measurement import Measurement, Scores
@@ -78,7 +79,7 @@ def trial_of(
 ) -> Trial:
     costs = {"flops": flops, "params": params}
     scores = Scores(kl=kl, custom=custom)
-    found = replace(WINNER, widths=(int(flops), int(params)), costs=costs, scores=scores)
+    found = structs.replace(WINNER, widths=(int(flops), int(params)), costs=costs, scores=scores)
     return Trial(Candidate(found.widths), None if kl is None else -kl, found)
 
 

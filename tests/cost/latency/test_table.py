@@ -96,7 +96,10 @@ def curve(part: str, change: Callable[[list[Any]], object]) -> Callable[[str], s
         (curve("ms", lambda ms: ms.clear()), "damaged.*different numbers of lengths"),
         (curve("lengths", lambda lengths: lengths.reverse()), "damaged.*do not rise"),
         (curve("lengths", lambda lengths: lengths.__setitem__(-1, 10**12)), "damaged.*lengths"),
-        (curve("lengths", lambda lengths: lengths.__setitem__(0, True)), "damaged.*lengths: True"),
+        (
+            curve("lengths", lambda lengths: lengths.__setitem__(0, True)),
+            r"damaged.*lengths\[0\]: True",
+        ),
         (curve("spread_ms", lambda spread: spread.__setitem__(0, math.nan)), "damaged.*spread"),
         (broken(lambda d: d["origin"].update(device="a\x1b[2Jb")), "damaged.*device"),
         (broken(lambda d: d["origin"].update(versions=[])), "damaged.*versions"),
