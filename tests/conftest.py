@@ -18,7 +18,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from autoprune.core.policy import Widths
-from autoprune.core.untrusted import plain
+from autoprune.core.records import plain
 from autoprune.cost.latency.conditions import Conditions
 from autoprune.cost.latency.signature import BARE, Signature
 from autoprune.cost.latency.table import LatencyTable

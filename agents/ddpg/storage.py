@@ -11,7 +11,8 @@ import msgspec
 from torch import Tensor
 
 from autoprune.core.files import load_tensors, save_tensors, write_whole
-from autoprune.core.untrusted import Extent, Name, Natural, plain, read, read_json
+from autoprune.core.records import Extent, Name, Natural, plain, read
+from autoprune.core.untrusted import read_json
 from autoprune.errors import RunError, first_line, shown
 from autoprune.search_spaces.episode import FEATURES
 

@@ -15,7 +15,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from autoprune.core.untrusted import check_regular, parse_json, plain, read
+from autoprune.core.records import plain, read
+from autoprune.core.untrusted import check_regular, parse_json
 from autoprune.errors import RunError, first_line, shown
 
 # Where the header of a file of weights says what `StateDict` knows besides the tensors.

@@ -15,7 +15,8 @@ from pathlib import Path
 from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
 from autoprune.core.files import write_whole
-from autoprune.core.untrusted import Record, plain, read, read_json
+from autoprune.core.records import Record, plain, read
+from autoprune.core.untrusted import read_json
 from autoprune.errors import RunError
 
 # Some network filesystems have no locks; a file that names its process is the lock there.

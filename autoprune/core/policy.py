@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from autoprune.core.untrusted import (
+from autoprune.core.records import (
     WIDEST,
     Choice,
     Extent,
@@ -28,8 +28,8 @@ from autoprune.core.untrusted import (
     Text,
     Whole,
     read,
-    read_json,
 )
+from autoprune.core.untrusted import read_json
 from autoprune.errors import RunError, first_line, shown
 
 Widths: TypeAlias = tuple[Extent, ...]

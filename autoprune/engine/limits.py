@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from autoprune.agents.config import Amount, Count, configured
-from autoprune.core.untrusted import Natural
+from autoprune.core.records import Natural
 from autoprune.errors import UsageError, did_you_mean, shown
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from autoprune.agents.base import SearchProblem
-from autoprune.core.untrusted import Finite, Natural, Quantity, Record, plain
+from autoprune.core.records import Finite, Natural, Quantity, Record, plain
 from autoprune.engine.rounds import RoundResult, Rounds
 from autoprune.errors import RunError, UsageError
 from autoprune.evaluation.measurement import Measurement, Scores

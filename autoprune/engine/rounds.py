@@ -16,7 +16,7 @@ from autoprune.agents.base import SearchProblem, Strategy
 from autoprune.agents.registry import AUTO, FALLBACK, make_strategy, resolve
 from autoprune.core.policy import Widths
 from autoprune.core.progress import SearchState
-from autoprune.core.untrusted import Name, Table, Text
+from autoprune.core.records import Name, Table, Text
 from autoprune.cost.budget import Budget
 from autoprune.cost.latency.figures import LatencyFigures
 from autoprune.engine.context import SearchContext

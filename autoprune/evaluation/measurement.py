@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from autoprune.core.policy import Widths
-from autoprune.core.untrusted import Name, Natural, Quantity, Real, Record, Table
+from autoprune.core.records import Name, Natural, Quantity, Real, Record, Table
 from autoprune.errors import AutopruneError, user_code
 
 

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from autoprune.core.untrusted import significant
+from autoprune.core.records import significant
 from autoprune.cost.latency.alignment import AlignmentClass, Axis, alignment_classes
 from autoprune.cost.latency.curves import Curve, LayerLatency, Surface
 from autoprune.cost.latency.signature import BARE, Family, Signature

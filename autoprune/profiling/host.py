@@ -17,7 +17,7 @@ from autoprune.core.allocator import settled_memory
 from autoprune.core.lock import held
 from autoprune.core.precision import float_dtype
 from autoprune.core.progress import Progress
-from autoprune.core.untrusted import plain
+from autoprune.core.records import plain
 from autoprune.cost.latency.conditions import Conditions
 from autoprune.cost.latency.figures import LatencyFigures
 from autoprune.cost.latency.table import LatencyTable

@@ -17,7 +17,8 @@ from typing import Any, TypeVar
 from msgspec.structs import asdict
 
 from autoprune.core.policy import Widths
-from autoprune.core.untrusted import AboveZero, parse_json, plain, read, read_text
+from autoprune.core.records import AboveZero, plain, read
+from autoprune.core.untrusted import parse_json, read_text
 from autoprune.cost.latency.signature import Signature
 from autoprune.errors import TableError, UsageError, shown
 from autoprune.profiling.stopwatch import Timing

@@ -12,7 +12,7 @@ from typing import TypeVar
 from msgspec.structs import replace
 
 from autoprune.core.policy import Widths
-from autoprune.core.untrusted import significant
+from autoprune.core.records import significant
 from autoprune.cost.latency.conditions import Conditions
 from autoprune.cost.latency.correction import Correction
 from autoprune.cost.latency.model import Terms

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
-from autoprune.core.untrusted import LEAST, MOST, AboveZero, Measured, Natural, Record
+from autoprune.core.records import LEAST, MOST, AboveZero, Measured, Natural, Record
 from autoprune.errors import MeasuringError
 
 Run: TypeAlias = Callable[[], object]

@@ -13,7 +13,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from autoprune.core.policy import Widths
-from autoprune.core.untrusted import (
+from autoprune.core.records import (
     Choice,
     Finite,
     Message,

@@ -10,16 +10,7 @@ from typing import Any, TypeVar
 from msgspec import UNSET, Struct, UnsetType, defstruct
 
 from autoprune.core.policy import Widths
-from autoprune.core.untrusted import (
-    AboveZero,
-    Extent,
-    Natural,
-    Quantity,
-    Table,
-    Text,
-    plain,
-    read,
-)
+from autoprune.core.records import AboveZero, Extent, Natural, Quantity, Table, Text, plain, read
 from autoprune.cost import COUNTED, cost_class
 from autoprune.cost.latency.figures import LatencyFigures
 from autoprune.errors import RunError, UsageError, first_line

@@ -11,9 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autoprune.core.untrusted import (
-    DEEPEST,
-    LARGEST_TOML,
+from autoprune.core.records import (
     WIDEST,
     AboveZero,
     Choice,
@@ -30,9 +28,13 @@ from autoprune.core.untrusted import (
     Table,
     Text,
     Whole,
-    parse_json,
     plain,
     read,
+)
+from autoprune.core.untrusted import (
+    DEEPEST,
+    LARGEST_TOML,
+    parse_json,
     read_json,
     read_text,
     read_toml,

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from autoprune.core.policy import Widths
-from autoprune.core.untrusted import plain, read
+from autoprune.core.records import plain, read
 from autoprune.cost import cost_models
 from autoprune.data import Samples
 from autoprune.evaluation.classification import ClassificationScorer

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from autoprune.core.untrusted import plain, read
+from autoprune.core.records import plain, read
 from autoprune.evaluation.measurement import Measurement, Scores, number_in
 
 MEASUREMENT = Measurement(

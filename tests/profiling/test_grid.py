@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from autoprune.core.untrusted import plain, read
+from autoprune.core.records import plain, read
 from autoprune.cost.latency.curves import LayerLatency
 from autoprune.cost.latency.signature import BARE, Family, Signature
 from autoprune.profiling.grid import assemble, wanted

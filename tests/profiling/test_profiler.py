@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from tables import IMAGE, layers
 from torch import nn
 
-from autoprune.core.untrusted import plain
+from autoprune.core.records import plain
 from autoprune.cost.latency.conditions import Conditions
 from autoprune.cost.latency.correction import Correction, NetworkLatency
 from autoprune.cost.latency.model import LatencyCost

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from autoprune.core.untrusted import Extent, Record, Text
+from autoprune.core.records import Extent, Record, Text
 from autoprune.errors import UsageError
 
 DEFAULT_BACKEND = "torch"

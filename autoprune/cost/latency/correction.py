@@ -24,7 +24,7 @@ from msgspec.structs import astuple
 from scipy.optimize import nnls
 
 from autoprune.core.arrays import Floats
-from autoprune.core.untrusted import AboveZero, Measured, Record, significant
+from autoprune.core.records import AboveZero, Measured, Record, significant
 
 
 class Coefficients(Record, frozen=True):

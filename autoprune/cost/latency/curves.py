@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 
 from autoprune.core.arrays import Floats
-from autoprune.core.untrusted import AboveZero, Extent, Measured, Record
+from autoprune.core.records import AboveZero, Extent, Measured, Record
 from autoprune.cost.latency.alignment import AlignmentClass, alignment_classes
 from autoprune.cost.latency.signature import Family, Signature
 from autoprune.errors import shown

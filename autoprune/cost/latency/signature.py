@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from msgspec.structs import replace
 
-from autoprune.core.untrusted import Extent, Natural, Record, Text
+from autoprune.core.records import Extent, Natural, Record, Text
 from autoprune.cost.latency.alignment import AlignmentClass, Axis
 from autoprune.structure.groups import LayerSpec, Structure
 

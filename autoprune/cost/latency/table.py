@@ -5,17 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from autoprune.core.untrusted import (
-    Measured,
-    Natural,
-    Record,
-    Stated,
-    Table,
-    Text,
-    plain,
-    read,
-    read_json,
-)
+from autoprune.core.records import Measured, Natural, Record, Stated, Table, Text, plain, read
+from autoprune.core.untrusted import read_json
 from autoprune.cost.latency.conditions import Conditions, measured_on
 from autoprune.cost.latency.correction import Correction
 from autoprune.cost.latency.curves import LayerLatency

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from autoprune.core.untrusted import plain
+from autoprune.core.records import plain
 from autoprune.cost.latency.conditions import Conditions
 from autoprune.errors import TableError
 

@@ -9,7 +9,8 @@ from typing import Any
 from msgspec.structs import replace
 
 from autoprune.core.policy import Widths
-from autoprune.core.untrusted import Extent, parse_json, plain, read, read_text
+from autoprune.core.records import Extent, plain, read
+from autoprune.core.untrusted import parse_json, read_text
 from autoprune.cost.latency.conditions import Conditions
 from autoprune.cost.latency.table import LatencyTable, Origin
 from autoprune.errors import TableError, first_line

@@ -13,7 +13,7 @@ from typing import Any
 from torch import nn
 
 from autoprune.core.policy import Widths
-from autoprune.core.untrusted import plain
+from autoprune.core.records import plain
 from autoprune.cost.latency.conditions import Conditions
 from autoprune.cost.latency.signature import Signature, families
 from autoprune.data.forms import Inputs, described, tensors

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autoprune.core.untrusted import read
+from autoprune.core.records import read
 from autoprune.cost.latency.alignment import Axis, alignment_classes
 from autoprune.cost.latency.curves import Curve
 
