@@ -212,6 +212,8 @@ class PruningPolicy:
 
 
 class _StoredSlice(Record, frozen=True):
+    """A slice as its file has it: evenly spaced positions are not written out yet."""
+
     tensor: Name
     dim: Natural
     role: Choice[Role]
@@ -230,9 +232,9 @@ class _StoredSlice(Record, frozen=True):
         return len(self.positions) * len(self.positions[0])
 
     def expanded(self) -> Slice:
-        stored = self.positions
-        positions = stored.positions() if isinstance(stored, Grid) else np.array(stored)
-        return Slice(self.tensor, self.dim, self.role, positions)
+        own = self.positions
+        array = own.positions() if isinstance(own, Grid) else np.array(own, dtype=np.int64)
+        return Slice(self.tensor, self.dim, self.role, array)
 
 
 class _StoredGroup(Record, frozen=True):
