@@ -18,7 +18,7 @@ FLOORS = (
     {"data"},
     {"structure"},
     {"statistics", "cost", "models"},
-    {"reconstruction", "recovery"},
+    {"reconstruction", "recovery", "training"},
     {"importance", "profiling"},
     {"evaluation"},
     {"search_spaces"},
@@ -30,7 +30,7 @@ FLOORS = (
     {"testing"},
 )
 ENGINE_FLOORS = (
-    {"clock", "latency_bound", "latency_table", "limits", "trust"},
+    {"clock", "latency_bound", "latency_table", "limits", "trust", "validation"},
     {"context", "winner_kit"},
     {"problem"},
     {"builder"},
@@ -39,7 +39,7 @@ ENGINE_FLOORS = (
     {"rounds", "recover"},
     {"max_drop"},
     {"summary", "begin"},
-    {"pipeline"},
+    {"pipeline", "finetune"},
 )
 """The stages of a search: each is made of those before it."""
 
@@ -51,7 +51,7 @@ TWICE = {
     "registry",  # plug-ins of a kind by name
     "public",  # the names that a package offers
     "model",  # a cost model, and that of latency
-    "evaluate", "inspect", "profile", "search",  # a command, and what it is about
+    "evaluate", "finetune", "inspect", "profile", "search",  # a command, and what it is about
     "progress",  # the names of a kind of component
 }  # fmt: skip
 """Names that two modules share since they mean the same thing."""
