@@ -101,15 +101,15 @@ def is_complete(run: RunDirectory, config: SearchConfig) -> bool:
     """
     if not run.is_finished:
         return False
-    limits = limits_of(run)
-    most, longest = limits["trials"], limits["time"] or math.inf
-    recovered = (config.recover or 0.0) <= (limits["recover"] or 0.0)
-    if (config.trials or 0) > most or (config.time or math.inf) > longest or not recovered:
+    limits, done = limits_of(run)
+    longest = limits.time or math.inf
+    recovered = (config.recover or 0.0) <= (limits.recover or 0.0)
+    if (config.trials or 0) > limits.trials or (config.time or math.inf) > longest or not recovered:
         return False
     log.warning(
         "the search in %r is finished (%s): raise %s, %s or %s to go on",
         str(run.path),
-        counted(limits["done"], "trial"),
+        counted(done or limits.trials, "trial"),
         *map(spelt, ("trials", "time", "recover")),
     )
     return True
