@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from autoprune.core.records import tomllib
+from autoprune.core.untrusted import tomllib
 
 NETWORK = """
 import torch

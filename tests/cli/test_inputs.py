@@ -60,7 +60,7 @@ def test_memory_for_repair(given: str, cli) -> None:
     done = cli("search", *options, "--repair-memory", given)
     if given == "much":
         assert done.status == 2 and len(done.err.splitlines()) == 1
-        assert "repair_memory must be a text such as '8GB'" in done.err
+        assert "--repair-memory must be a text such as '8GB'" in done.err
         return
     assert done.status == 0
     # Of 64 channels of 8x8 pixels, 16 kB, four are alive at once: 65 kB a sample.

@@ -23,7 +23,7 @@ from safetensors.torch import save_file
 
 from autoprune.cli.display import show_search
 from autoprune.cli.settings import gather
-from autoprune.core.records import tomllib
+from autoprune.core.untrusted import tomllib
 from autoprune.models.demo.network import load_demo
 
 
@@ -219,7 +219,7 @@ def test_interrupted_and_resumed(search, cli) -> None:
     child.send_signal(signal.SIGINT)
     out, err = child.communicate(timeout=60)
     assert child.returncode == 130 and out == ""
-    assert err.splitlines()[-1].endswith("autoprune search --resume --output cut")
+    assert "continue with: autoprune search --resume --output cut" in err.splitlines()[-1]
     assert "Traceback" not in err and not Path("cut/result.json").exists()
     assert 2 <= _trials("cut") < 20
     assert cli("evaluate", "cut").status == 2
