@@ -28,6 +28,7 @@ from autoprune.data.forms import map_tensors, plain, sample_shapes
 from autoprune.engine.begin import begin_run, resume_run
 from autoprune.engine.clock import Clock
 from autoprune.engine.context import Evaluate, SearchContext
+from autoprune.engine.export import export_network, named_splits, plan_export
 from autoprune.engine.pipeline import run_search
 from autoprune.engine.problem import check_config
 from autoprune.errors import (
@@ -40,6 +41,7 @@ from autoprune.errors import (
 )
 from autoprune.evaluation.reward import DEFAULT_REWARD, Reward, find_reward
 from autoprune.evaluation.scoring import find_evaluate
+from autoprune.exporters.base import Exporter
 from autoprune.options.search import SearchConfig, SearchOptions
 from autoprune.structure import surgery
 from autoprune.structure.inputs import Inputs, adapt_splits, device_of, input_adapter
@@ -214,6 +216,40 @@ def load_pruned(model: nn.Module, run: str | os.PathLike[str]) -> nn.Module:
     return small.eval()
 
 
+@_undisturbed()
+def export(
+    model: nn.Module,
+    run: str | os.PathLike[str],
+    *,
+    data: Any = None,
+    format: str | Exporter = "onnx",
+    int8: bool = False,
+    output: str | os.PathLike[str] | None = None,
+) -> dict[str, Any]:
+    """Write the pruned network of a run as a file of some runtime, and check and time it there.
+
+    Args:
+        model: the dense network's architecture; its weights do not matter.
+        run: a run directory, to which `export/` and what was found out are added.
+        data: as `search` takes it; by default the data that the run names, unless these are code
+            of your own. Files are checked on these inputs.
+        format: "onnx", "pt2", "openvino", "executorch", "litert", or an exporter of your own.
+        int8: quantise by the run's calibration samples (onnx and openvino).
+        output: the file; by default `pruned` or `pruned-int8` in `RUN/export`, with the suffix of
+            the format.
+
+    Returns:
+        The entry of "export" in `result.json`, which docs/export.md describes.
+
+    Raises:
+        AutopruneError: anything that the user can mend, in one line; no file is left then.
+    """
+    model, directory = _network(model), RunDirectory(run)
+    wanted = plan_export(directory, format, int8, None if output is None else Path(output))
+    splits = adapt_splits(named_splits(directory) if data is None else as_splits(data), model)
+    return export_network(wanted, model, load_pruned(model, run), splits)
+
+
 def draw_images(model: nn.Module, data: Any, config: SearchConfig, progress: Progress) -> Partition:
     """Return the images of a search, on the model's device.
 
@@ -252,4 +288,4 @@ def _check_example(model: nn.Module, example: Inputs, like: Inputs) -> Inputs:
     return placed
 
 
-__all__ = ["Run", "apply_policy", "draw_images", "load_pruned", "search"]
+__all__ = ["Run", "apply_policy", "draw_images", "export", "load_pruned", "search"]

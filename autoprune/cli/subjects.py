@@ -120,7 +120,7 @@ def load_subjects(
         AutopruneError: anything that the user can mend.
     """
     directory = RunDirectory(run)
-    origin = _origin(stored_settings(directory), given, run, trusts)
+    origin = origin_of(stored_settings(directory), given, run, trusts)
     if "evaluate" in origin and split_name is not None:
         raise UsageError(
             f"evaluate {origin['evaluate']!r} chooses its own images: leave out --split."
@@ -138,10 +138,20 @@ def load_subjects(
     return Subjects(directory, dense, pruned, origin["data"], name, split, evaluate, device)
 
 
-def _origin(
+def origin_of(
     stored: Mapping[str, Any], given: Mapping[str, str], run: str, trusts: bool
 ) -> dict[str, str]:
-    """Return where model and data come from: as the run says, unless others are given."""
+    """Return where model and data come from: as the run says, unless others are given.
+
+    Args:
+        stored: the settings of the run, as far as they may be used.
+        given: what replaces them.
+        run: its directory.
+        trusts: whether code may be imported because the run names it.
+
+    Raises:
+        UsageError: the run names code that the user did not agree to, or no model or data.
+    """
     kept = {name: stored[name] for name in _OF_RUN if name in stored}
     if "model" in given:
         kept.pop("weights", None)  # another network has other weights

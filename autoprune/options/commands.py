@@ -6,15 +6,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass
 from functools import partial
 
+from autoprune.exporters.registry import KIND as FORMATS
 from autoprune.options import kinds
 from autoprune.options.option import Panel, choices, option
-from autoprune.options.origin import InputShape, Network, Origin, Restrictions
+from autoprune.options.origin import Classes, InputShape, Network, Origin, Restrictions
 from autoprune.options.search import SearchConfig
 from autoprune.profiling.backends.registry import KIND as BACKENDS
 
 _run = partial(option, panel=Panel.RUN)
 _measuring = partial(option, panel=Panel.MEASURING)
 _compared = partial(option, panel=Panel.COMPARED)
+_written = partial(option, panel=Panel.WRITTEN)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +97,27 @@ class EvaluateOptions(Trust, Origin, Json):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ExportOptions(Trust, Classes, Network, Json):
+    """What `autoprune export` writes."""
+
+    run: str = _written(MISSING, kinds.RUN, "A run directory.", is_positional=True)
+    format: str = _written(
+        "onnx",
+        kinds.FORMAT,
+        f"{choices(FORMATS.names, 'onnx')}, an entry point of {FORMATS.group}, or "
+        "path/to/file.py:Class.",
+    )
+    int8: bool = _written(
+        False,
+        kinds.SWITCH,
+        "Quantise weights and activations by the run's calibration samples (onnx, openvino).",
+    )
+    output: str | None = _written(
+        None, kinds.FILE, "The file (default: RUN/export/pruned.SUFFIX, pruned-int8.SUFFIX)."
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class ProfileOptions(InputShape, Network):
     """What `autoprune profile` measures, and how."""
 
@@ -132,5 +155,6 @@ OF_COMMANDS: Mapping[str, Sequence[type]] = {
     "inspect": (InspectOptions,),
     "profile": (ProfileOptions,),
     "evaluate": (EvaluateOptions,),
+    "export": (ExportOptions,),
 }
 """The dataclasses that declare the options of each command."""

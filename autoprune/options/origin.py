@@ -52,8 +52,8 @@ class Network:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Origin(Network):
-    """Where a network and its data come from, and where it runs."""
+class Classes:
+    """The names of the network's classes."""
 
     classes: str | None = _network(
         None,
@@ -62,6 +62,12 @@ class Origin(Network):
         "folder of imagefolder:DIR has (default: its place among the sorted folders).",
         recalled_with=ORIGIN,
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin(Classes, Network):
+    """Where a network and its data come from, and where it runs."""
+
     device: str | None = _network(
         None, kinds.NAME, "cpu, cuda, cuda:1, … (default: cuda where there is one)."
     )

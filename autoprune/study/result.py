@@ -152,6 +152,21 @@ def frontier_of(run: RunDirectory) -> tuple[dict[str, int], ...]:
     return tuple(row["widths"] for row in rows)
 
 
+def with_export(run: RunDirectory, entry: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the result of a run with what it says of an exported file.
+
+    Args:
+        run: the run.
+        entry: replaces that of an earlier file of the same "format" and "int8".
+
+    Raises:
+        RunError: the result holds anything else there.
+    """
+    known = _read(run, {}, {"export": each(table(_anything))}).get("export", ())
+    others = [one for one in known if any(one.get(k) != entry[k] for k in ("format", "int8"))]
+    return {**run.load_result(), "export": [*others, entry]}
+
+
 def _some(
     readers: Mapping[str, Reader[Any]], optional: Mapping[str, Reader[Any]] | None = None
 ) -> Reader[dict[str, Any]]:
