@@ -26,7 +26,7 @@ from autoprune.exporters.checking import check_equal, compare_classes, deviation
 from autoprune.exporters.registry import KIND
 from autoprune.options.search import SearchConfig
 from autoprune.options.stored import SETTINGS, stored_settings
-from autoprune.profiling.backends.program import Predict, Program, program_of
+from autoprune.profiling.backends.program import Predict, Program
 from autoprune.profiling.backends.registry import backend_class, make_backend
 from autoprune.structure.surgery import deep_copy
 from autoprune.study.result import with_export
@@ -100,13 +100,16 @@ def plan_export(
     run.check_finished()
     name = "pruned-int8" if is_int8 else "pruned"
     path = run.path / "export" / f"{name}{exporter.suffixes[0]}" if output is None else output
+    check_writable(path, "--output")
     if path.suffix not in exporter.suffixes:
         path = path.with_name(f"{path.name}{exporter.suffixes[0]}")
     export = Export(run, exporter, is_int8, path.with_suffix(exporter.suffixes[0]))
     for one in export.paths:
         check_writable(one, "--output")
         if one.exists():
-            raise UsageError(f"{str(one)!r} is there already: remove it or choose another --output.")
+            raise UsageError(
+                f"{str(one)!r} is there already: remove it or choose another --output."
+            )
     return export
 
 
@@ -175,7 +178,7 @@ def export_network(
 
 
 def _write(export: Export, network: nn.Module, inputs: Inputs, path: Path) -> Program:
-    program = program_of(network, inputs, any_batch=export.exporter.any_batch)
+    program = export.exporter.program(network, inputs)
     export.exporter.write(program, path)
     return program
 

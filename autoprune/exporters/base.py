@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from autoprune.core.lazy import require
+from autoprune.data.forms import Inputs
 from autoprune.errors import UsageError
-from autoprune.profiling.backends.program import Predict, Program
+from autoprune.profiling.backends.program import Predict, Program, program_of
+from autoprune.structure.inputs import sample
 
 
 class Exporter(ABC):
@@ -48,6 +50,19 @@ class Exporter(ABC):
             )
         modules = (*self.modules, *(self.int8_modules if is_int8 else ()))
         require(f"the format {self.name!r}", self.extra, *modules)
+
+    def program(self, model: nn.Module, inputs: Inputs) -> Program:
+        """Export a network for any batch size or for one sample, as the format has it.
+
+        Args:
+            model: the network, which is not changed.
+            inputs: a batch of any size.
+
+        Raises:
+            ModelError: the network cannot be exported.
+        """
+        inputs = inputs if self.any_batch else sample(inputs, 1)
+        return program_of(model, inputs, any_batch=self.any_batch)
 
     @abstractmethod
     def write(self, program: Program, path: Path) -> None:

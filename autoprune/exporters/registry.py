@@ -1,4 +1,4 @@
-"""Exporters by the name of their format: built in, of installed packages, or in the user's files."""
+"""Exporters by format: built in, of installed packages, or classes in the user's files."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from importlib.metadata import version
 from typing import Any, ClassVar
 
@@ -73,9 +74,10 @@ def opened(content: bytes) -> Predict:
 
     program = Runtime.get().load_program(content)
     method = program.load_method("forward")
+    # A method reads from its program and that from its content, but neither keeps the other alive.
+    return partial(_executed, (method, program, content))
 
-    def predict(inputs: Sequence[Tensor]) -> list[Tensor]:
-        # Copies: the next run writes into the method's own memory.
-        return [one.clone() for one in method.execute(list(inputs))]
 
-    return predict
+def _executed(loaded: tuple[Any, ...], inputs: Sequence[Tensor]) -> list[Tensor]:
+    # Copies: the next run writes into the method's own memory.
+    return [one.clone() for one in loaded[0].execute(list(inputs))]

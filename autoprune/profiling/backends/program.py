@@ -149,18 +149,21 @@ def conversion(program: Program, runtime: str) -> Iterator[None]:
 
 
 def _unsupported(program: Program, error: BaseException) -> str | None:
-    """Return in words which operator an error names and where it is; None if it names none."""
-    known = {}
+    """Return in words which operator an error names, and who calls it; None if it names none."""
+    modules: dict[str, str] = {}
     for exported in (program.exported, program.exported.run_decompositions()):
         for node in exported.graph.nodes:
-            if node.op == "call_function":
-                modules = list(node.meta.get("nn_module_stack", {}).values())
-                path = modules[-1][0].removeprefix("model").lstrip(".") if modules else ""
-                known.setdefault(str(node.target).split(".")[1], path)
-    texts = reversed([text_of(one) for one in chain(error)])  # what is at the root says it best
-    for operator in (name for text in texts for name in re.findall(r"aten(?:\.|::)(\w+)", text)):
-        if operator in known:
-            place = known[operator]
-            where = f"module {place!r}" if place else "the network's forward"
-            return f"it lacks the operator {operator!r}, which {where} calls."
-    return None
+            if (operator := _operator(str(node.target))) is not None:
+                paths = [path for path, _ in node.meta.get("nn_module_stack", {}).values()]
+                place = "".join(paths[-1:]).removeprefix("model").lstrip(".")
+                modules.setdefault(operator, f"module {place!r}" if place else "its forward")
+    # What is at the root of an error says it best.
+    told = (_operator(word) for one in reversed([*chain(error)]) for word in text_of(one).split())
+    found = next((operator for operator in told if operator in modules), None)
+    return found and f"it lacks the operator {found!r}, which {modules[found]} calls."
+
+
+def _operator(text: str) -> str | None:
+    """Return the name in "aten.name", "aten.name.overload" or "aten::name", if a text has one."""
+    found = re.search(r"\baten(?:\.|::)(\w+)", text)
+    return None if found is None else found[1]
