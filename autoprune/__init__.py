@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from autoprune.api import Run as Run
     from autoprune.api import apply_policy as apply_policy
     from autoprune.api import export as export
+    from autoprune.api import finetune as finetune
     from autoprune.api import load_pruned as load_pruned
     from autoprune.api import search as search
 
@@ -24,6 +25,7 @@ __all__ = [
     "__version__",
     "apply_policy",
     "export",
+    "finetune",
     "load_pruned",
     "search",
 ]
@@ -31,7 +33,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     # The functions bring PyTorch and Optuna along; `import autoprune` alone stays fast.
-    if name in ("Run", "apply_policy", "export", "load_pruned", "search"):
+    if name in ("Run", "apply_policy", "export", "finetune", "load_pruned", "search"):
         from autoprune import api
 
         return getattr(api, name)

@@ -18,7 +18,7 @@ FLOORS = (
     {"data"},
     {"structure"},
     {"statistics", "cost", "models"},
-    {"reconstruction", "recovery"},
+    {"reconstruction", "recovery", "training"},
     {"importance", "profiling"},
     {"evaluation"},
     {"exporters"},
@@ -31,7 +31,7 @@ FLOORS = (
     {"testing"},
 )
 ENGINE_FLOORS = (
-    {"clock", "latency_bound", "latency_table", "limits", "trust"},
+    {"clock", "latency_bound", "latency_table", "limits", "trust", "validation"},
     {"context", "winner_kit", "export"},
     {"problem"},
     {"builder"},
@@ -40,7 +40,7 @@ ENGINE_FLOORS = (
     {"rounds", "recover"},
     {"max_drop"},
     {"summary", "begin"},
-    {"pipeline"},
+    {"pipeline", "finetune"},
 )
 """The stages of a search: each is made of those before it."""
 
@@ -52,7 +52,7 @@ TWICE = {
     "registry",  # plug-ins of a kind by name
     "public",  # the names that a package offers
     "model",  # a cost model, and that of latency
-    "evaluate", "export", "inspect", "profile", "search",  # a command, and what it is about
+    "evaluate", "export", "finetune", "inspect", "profile", "search",  # a command, and its subject
     "executorch", "litert", "onnx", "openvino",  # a runtime: what runs in it, and its files
     "progress",  # the names of a kind of component
 }  # fmt: skip

@@ -15,6 +15,7 @@ import click
 from autoprune.cli.command import Command, Commands
 from autoprune.cli.evaluate import evaluate
 from autoprune.cli.export import export
+from autoprune.cli.finetune import finetune
 from autoprune.cli.inspect import inspect
 from autoprune.cli.profile import profile
 from autoprune.cli.search import Interrupted, search
@@ -29,7 +30,10 @@ _DISK_FULL = ("No space left on device", "database or disk is full")
 
 _COMMANDS = (
     Command(search, OF_COMMANDS["search"], is_brief=True),
-    *(Command(one, OF_COMMANDS[one.__name__]) for one in (inspect, profile, evaluate, export)),
+    *(
+        Command(one, OF_COMMANDS[one.__name__])
+        for one in (inspect, profile, evaluate, finetune, export)
+    ),
 )
 
 

@@ -108,6 +108,32 @@ def show_search(run: Run, verbose: bool = False, quiet: bool = False) -> None:
     out.print(f"next:  autoprune evaluate {escape(str(run.path))}")
 
 
+def show_training(run: Run, from_scratch: bool, quiet: bool = False) -> None:
+    """Print what fine-tuning, or training from scratch, ended with."""
+    if quiet:
+        print(run.path)
+        return
+    out, result = console(), run.result
+    score, costs = result["score"], result["costs"]
+    done = result["from_scratch" if from_scratch else "finetune"]
+    name = "from scratch" if from_scratch else "fine-tuned"
+    show = _SCORES["top1" if score["metric"] == "top1" else "score"][1]
+    rows = table("", "dense", "cut", "recovered", name)
+    kinds = ("dense", "pruned", "recovered", "from_scratch" if from_scratch else "finetuned")
+    figures = ["–" if (one := score.get(kind)) is None else show(one) for kind in kinds]
+    rows.add_row(_SCORES["top1"][0] if score["metric"] == "top1" else "score", *figures)
+    out.print(rows)
+    share = costs["pruned"]["flops"] / max(costs["dense"]["flops"], 1)
+    out.print(f"\n{score['split']} split; {percent(share)} of the dense network's MACs")
+    out.print(
+        f"{done['epochs']:g} epochs in {done['seconds']:.1f} s, the best after "
+        f"{done['best_epoch']:g}"
+    )
+    weights = "from-scratch" if from_scratch else "finetuned"
+    files = [f"{weights}.safetensors"] if done["best_epoch"] else []
+    out.print(f"files: {escape(str(run.path))}/ ({', '.join([*files, 'history.jsonl'])}, …)")
+
+
 def _about_latency(latency: Mapping[str, Any], run: str) -> str:
     """Return in words where latency was measured, or how it can be."""
     if latency["measured_ms"] is not None:

@@ -170,10 +170,16 @@ class Kind:
         """
         if isinstance(wanted, str):
             return wanted
+        place = object_name(wanted)
         named = wanted if hasattr(wanted, "__qualname__") else type(wanted)
-        place = f"{named.__module__}:{named.__qualname__}"
         ours = (name for name, found in self.built_in.items() if found in (named, place))
         return next(ours, place)
+
+
+def object_name(wanted: Any) -> str:
+    """Return "module:Name" of a function or class, or of the class of anything else."""
+    named = wanted if hasattr(wanted, "__qualname__") else type(wanted)
+    return f"{named.__module__}:{named.__qualname__}"
 
 
 def files_of(spec: str) -> list[Path] | None:

@@ -17,13 +17,22 @@ from torch import Tensor, nn
 from autoprune.core.files import check_writable, write_whole
 from autoprune.cost.budget import UNBOUNDED
 from autoprune.cost.latency.conditions import Conditions
-from autoprune.data import Partition, Samples, Splits, SplitSizes, load_splits, partition
+from autoprune.data import (
+    Partition,
+    Samples,
+    Splits,
+    SplitSizes,
+    has_photos,
+    load_splits,
+    partition,
+)
 from autoprune.data.forms import Inputs, tensors, with_floats
 from autoprune.data.splits import SamplesSplit
 from autoprune.errors import UsageError
 from autoprune.exporters.base import Exporter
 from autoprune.exporters.checking import check_equal, compare_classes, deviation
 from autoprune.exporters.registry import KIND
+from autoprune.models.input_shapes import declared_image_size
 from autoprune.options.search import SearchConfig
 from autoprune.options.stored import SETTINGS, stored_settings
 from autoprune.profiling.backends.program import Predict, Program
@@ -113,8 +122,12 @@ def plan_export(
     return export
 
 
-def named_splits(run: RunDirectory) -> Splits:
+def named_splits(run: RunDirectory, model: nn.Module) -> Splits:
     """Return the data that a run names.
+
+    Args:
+        run: the run.
+        model: the network, which may say how large photos are.
 
     Raises:
         UsageError: it names none, or code, which is not imported because a run names it.
@@ -125,7 +138,10 @@ def named_splits(run: RunDirectory) -> Splits:
     if spec is None or is_installed is None or not is_installed(spec):
         told = "does not name its data" if spec is None else f"names code for its data, {spec!r}"
         raise UsageError(f"the run in {str(run.path)!r} {told}: give data=.")
-    return load_splits(spec, stored.get("normalize"), stored.get("classes"))
+    size = stored.get("image_size")
+    if size is None and has_photos(spec):
+        size = declared_image_size(model)
+    return load_splits(spec, stored.get("normalize"), stored.get("classes"), size)
 
 
 def export_network(

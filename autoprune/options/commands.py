@@ -8,14 +8,16 @@ from functools import partial
 
 from autoprune.exporters.registry import KIND as FORMATS
 from autoprune.options import kinds
-from autoprune.options.option import Panel, choices, option
-from autoprune.options.origin import Classes, InputShape, Network, Origin, Restrictions
+from autoprune.options.finetune import FinetuneConfig
+from autoprune.options.option import Panel, choices, option, options_of
+from autoprune.options.origin import InputShape, Network, Origin, Photos, Restrictions
 from autoprune.options.search import SearchConfig
 from autoprune.profiling.backends.registry import KIND as BACKENDS
 
 _run = partial(option, panel=Panel.RUN)
 _measuring = partial(option, panel=Panel.MEASURING)
 _compared = partial(option, panel=Panel.COMPARED)
+_training = partial(option, panel=Panel.TRAINING)
 _written = partial(option, panel=Panel.WRITTEN)
 
 
@@ -97,7 +99,35 @@ class EvaluateOptions(Trust, Origin, Json):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExportOptions(Trust, Classes, Network, Json):
+class FinetuneCommand(Trust, Origin):
+    """What `autoprune finetune` trains, and how it goes on."""
+
+    run: str = _compared(MISSING, kinds.RUN, "A run directory.", is_positional=True)
+    loss: str | None = _training(
+        None,
+        kinds.OBJECT,
+        "For tasks that are not classification: a function from outputs and targets to a scalar, "
+        "path/to/file.py:function or package.module:function.",
+        is_basic=True,
+    )
+    evaluate: str | None = _compared(
+        None,
+        kinds.OBJECT,
+        "What the best network is chosen by: a function from a network to its score, "
+        "path/to/file.py:function or package.module:function (default: that of the run, if it had "
+        "one; else accuracy on the validation images).",
+    )
+    resume: bool = _run(
+        False, kinds.SWITCH, "Go on with a fine-tuning that was interrupted.", is_in_files=False
+    )
+    overwrite: bool = _run(
+        False, kinds.SWITCH, "Replace an earlier fine-tuning of the run.", is_in_files=False
+    )
+    quiet: bool = _run(False, kinds.SWITCH, "Print only the run directory.", is_in_files=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions(Trust, Photos, Network, Json):
     """What `autoprune export` writes."""
 
     run: str = _written(MISSING, kinds.RUN, "A run directory.", is_positional=True)
@@ -150,11 +180,15 @@ class ProfileOptions(InputShape, Network):
     output: str = _measuring("latency.json", kinds.FILE, "The table.")
 
 
+SUBJECT = (*options_of(Origin), "evaluate")
+"""Options by which a command takes another network, other data or another score than the run's."""
+
 OF_COMMANDS: Mapping[str, Sequence[type]] = {
     "search": (Origin, SearchConfig, RunOptions),
     "inspect": (InspectOptions,),
     "profile": (ProfileOptions,),
     "evaluate": (EvaluateOptions,),
+    "finetune": (FinetuneCommand, FinetuneConfig),
     "export": (ExportOptions,),
 }
 """The dataclasses that declare the options of each command."""

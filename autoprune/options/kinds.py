@@ -237,6 +237,7 @@ MULTIPLE = ValueKind(
     "a whole number or 'auto'",
     lambda text: text if text == AUTO else int(text),
 )
+NUMBER = ValueKind("NUMBER", _number, "a number", float)
 POINTS = ValueKind("POINTS", _number, "a number of points", float)
 BUDGET = ValueKind(
     "COST=LIMIT[,…]", _budget, "a text such as 'flops=0.5' or a table of bounds by cost"
@@ -251,7 +252,10 @@ TABLES = ValueKind(None, _tables, "tables of limits by stage", parse=None)
 VERSIONS = ValueKind(None, _versions, "a table of versions", parse=None)
 
 MULTIPLE_OR_AUTO = Rule(lambda value: value == AUTO or value > 0, "be above zero, or auto")
-ABOVE_ZERO = Rule(lambda value: value > 0, "be above zero")
+ABOVE_ZERO = Rule(lambda value: 0 < value < math.inf, "be above zero")
+ZERO_OR_MORE = Rule(lambda value: 0 <= value < math.inf, "be 0 or more")
+SHARE = Rule(lambda value: 0 <= value <= 1, "be from 0 to 1")
+SHARE_BELOW_ONE = Rule(lambda value: 0 <= value < 1, "be from 0 to below 1")
 SECONDS_OR_OFF = Rule(lambda value: 0 <= value < math.inf, "be seconds or off")
 ZERO_OR_MORE_POINTS = Rule(lambda value: 0 <= value < math.inf, "be points, 0 or more")
 SEED = Rule(lambda value: 0 <= value <= LARGEST_SEED, f"not be negative, nor above {LARGEST_SEED}")

@@ -26,6 +26,7 @@ class Panel(Enum):
     SEARCH = "How to search"
     REPAIR = "Which channels stay, and their repair"
     RESTRICTIONS = "What may be pruned"
+    TRAINING = "How to train"
     LATENCY = "Latency"
     SAMPLES = "How many samples"
     MEASURING = "How to measure"

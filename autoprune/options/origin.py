@@ -52,20 +52,28 @@ class Network:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Classes:
-    """The names of the network's classes."""
+class Photos:
+    """How photos and their classes are read."""
 
     classes: str | None = _network(
         None,
         kinds.FILE,
         "Class names, one per line in the order of the network's outputs: which label a class "
-        "folder of imagefolder:DIR has (default: its place among the sorted folders).",
+        "folder of imagefolder:DIR has (default: its place among the sorted folders), or a class "
+        "of hf:NAME.",
+        recalled_with=ORIGIN,
+    )
+    image_size: int | None = _network(
+        None,
+        kinds.AMOUNT,
+        "Side of the square that photos (imagefolder:DIR, hf:NAME) are cut to, pixels (default: "
+        "what the network says of itself, else 224).",
         recalled_with=ORIGIN,
     )
 
 
 @dataclass(frozen=True, kw_only=True)
-class Origin(Classes, Network):
+class Origin(Photos, Network):
     """Where a network and its data come from, and where it runs."""
 
     device: str | None = _network(

@@ -12,6 +12,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
+from torch.fx.experimental.symbolic_shapes import is_concrete_int
 from torch.utils._pytree import tree_structure, tree_unflatten
 
 from autoprune.data.forms import Inputs, tensors, with_floats
@@ -52,11 +53,13 @@ class Program:
     outputs: tuple[str, ...]
 
     @property
-    def shapes(self) -> list[torch.Size]:
+    def shapes(self) -> list[list[int | torch.SymInt]]:
         """The shapes of the inputs; a dimension of any size is a symbol."""
         wanted = set(self.exported.graph_signature.user_inputs)
-        nodes = self.exported.graph.nodes
-        return [node.meta["val"].shape for node in nodes if node.name in wanted]
+        nodes = (node for node in self.exported.graph.nodes if node.name in wanted)
+        shapes = (node.meta["val"].shape for node in nodes)
+        # A size that the network fixes may be a symbol, too.
+        return [[int(n) if is_concrete_int(n) else n for n in shape] for shape in shapes]
 
     @property
     def batch(self) -> int | torch.SymInt:
