@@ -1,4 +1,7 @@
-"""The public functions: search, and what is done with its outcome."""
+"""The public functions: search, and what is done with its outcome.
+
+The file is long since each of them is documented in it.
+"""
 
 from __future__ import annotations
 
