@@ -33,13 +33,8 @@ from autoprune.engine.context import Evaluate, SearchContext
 from autoprune.engine.export import export_network, named_splits, plan_export
 from autoprune.engine.finetune import FinetuneContext, check_training, finetune_run
 from autoprune.engine.pipeline import run_search
-from autoprune.engine.problem import check_config
-from autoprune.errors import (
-    DataError,
-    UsageError,
-    type_of,
-    user_code,
-)
+from autoprune.engine.problem import check_config, check_patterns
+from autoprune.errors import DataError, UsageError, shown, type_of, user_code
 from autoprune.evaluation.reward import DEFAULT_REWARD, Reward, find_reward
 from autoprune.evaluation.scoring import find_evaluate
 from autoprune.exporters.base import Exporter
@@ -147,12 +142,16 @@ def search(
     config = SearchConfig.from_mapping({**options, "reward": valued.name, **named})
     evaluate = find_evaluate(evaluate)
     check_config(config)
+    check_patterns(model, config)
     # Optuna announces every trial of ours, and optional packages that it lacks.
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     clock = Clock(began, config.time, config.recover)
     device = str(device_of(model))
     settings = {"autoprune": __version__, **(origin or {}), "device": device, **config.to_mapping()}
-    run = RunDirectory(output or next_free(Path("runs"), type(model).__name__.lower()))
+    if resume and not output:
+        raise UsageError("resume=True needs output: the run directory of the search.")
+    folder = None if output is None else _path(output, "output")
+    run = RunDirectory(folder or next_free(Path("runs"), type(model).__name__.lower()))
     (run.load_config if resume else run.check_free)()  # before anything is written
     with forwarded_notes(progress), run.held():
         if wrapper is not model:
@@ -188,7 +187,7 @@ def apply_policy(model: nn.Module, policy: PruningPolicy | str | os.PathLike[str
     """
     model = _network(model)
     if not isinstance(policy, PruningPolicy):
-        policy = PruningPolicy.load(Path(policy))
+        policy = PruningPolicy.load(_path(policy, "policy"))
     return surgery.apply_policy(model, policy)
 
 
@@ -208,7 +207,7 @@ def load_pruned(
         RunError: it is unfinished or damaged.
         UsageError: it has no such weights.
     """
-    return load_network(_network(model), RunDirectory(run), weights)
+    return load_network(_network(model), RunDirectory(_path(run, "run")), weights)
 
 
 @kept_memory()
@@ -251,7 +250,8 @@ def finetune(
     """
     if not isinstance(progress, Progress):
         progress = PlainProgress() if progress else Progress()
-    config, directory = FinetuneConfig.from_mapping(options), RunDirectory(run)
+    config = FinetuneConfig.from_mapping(options)
+    directory = RunDirectory(_path(run, "run"))
     valued, loss = find_evaluate(evaluate), find_loss(loss)
     network = deep_copy(_network(model)).eval()
     policy = directory.load_policy()
@@ -327,6 +327,13 @@ def _network(model: nn.Module) -> nn.Module:
             f"the first argument, model, must be a torch.nn.Module, but is {type_of(model)}."
         )
     return plain_network(model)
+
+
+def _path(value: str | os.PathLike[str], name: str) -> Path:
+    """Return the path that an argument names."""
+    if not isinstance(value, (str, os.PathLike)):
+        raise UsageError(f"{name} must be a path, but got {shown(value)}.")
+    return Path(value)
 
 
 def _check_example(model: nn.Module, example: Inputs, like: Inputs) -> Inputs:

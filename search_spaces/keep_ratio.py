@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import numpy.typing as npt
+from jaxtyping import Float64, Int64
 
 from autoprune.core.policy import Widths
-from autoprune.errors import UsageError, did_you_mean
+from autoprune.errors import UsageError, did_you_mean, spelt
 from autoprune.structure.groups import Structure
 
 DEFAULT_MIN_KEEP = 0.1
@@ -38,21 +38,21 @@ class SearchSpace:
         return len(self.names)
 
     @cached_property
-    def levels(self) -> tuple[npt.NDArray[np.int64], ...]:
+    def levels(self) -> tuple[Int64[np.ndarray, " _levels"], ...]:
         """Allowed widths of every group, rising."""
         return tuple(
             np.unique([*range(low, size, self.step), size])
             for low, size in zip(self.lowest, self.sizes, strict=True)
         )
 
-    def round_down(self, wanted: npt.NDArray[np.float64]) -> Widths:
+    def round_down(self, wanted: Float64[np.ndarray, " groups"]) -> Widths:
         """Return the widest allowed widths that exceed the wanted ones nowhere (or the lowest)."""
         lowest, sizes = np.array(self.lowest), np.array(self.sizes)
         wanted = wanted + 1e-9
         steps = np.maximum((wanted - lowest) // self.step, 0).astype(int)
         return tuple(np.where(wanted >= sizes, sizes, lowest + self.step * steps).tolist())
 
-    def nearest(self, wanted: npt.NDArray[np.float64]) -> Widths:
+    def nearest(self, wanted: Float64[np.ndarray, " groups"]) -> Widths:
         """Return the allowed widths nearest to the wanted ones, the narrower of two."""
         pairs = zip(self.levels, wanted, strict=True)
         return tuple(int(levels[np.abs(levels - w).argmin()]) for levels, w in pairs)
@@ -71,9 +71,9 @@ class SearchSpace:
             w in levels for w, levels in zip(widths, self.levels, strict=True)
         )
 
-    def ratios(self, widths: Widths) -> npt.NDArray[np.float64]:
+    def ratios(self, widths: Widths) -> Float64[np.ndarray, " groups"]:
         """Return the keep ratio of every group."""
-        ratios: npt.NDArray[np.float64] = np.array(widths, dtype=float) / np.array(self.sizes)
+        ratios: Float64[np.ndarray, " groups"] = np.array(widths, dtype=float) / self.sizes
         return ratios
 
 
@@ -97,15 +97,17 @@ def search_space(
         UsageError: a ratio or the step is out of range, or a pattern matches no group.
     """
     if step < 1:
-        raise UsageError(f"round-to must be at least 1, but got {step}.")
+        raise UsageError(f"{spelt('round_to')} must be at least 1, but got {step}.")
     if min_keep is None:
         min_keep = DEFAULT_MIN_KEEP
     patterns = min_keep if isinstance(min_keep, Mapping) else {"*": min_keep}
     for pattern, ratio in patterns.items():
         if not 0 < ratio <= 1:
-            raise UsageError(f"min-keep must be in (0, 1], but got {ratio} for {pattern!r}.")
+            raise UsageError(
+                f"{spelt('min_keep')} must be in (0, 1], but got {ratio} for {pattern!r}."
+            )
         if pattern != "*":
-            match_groups(structure, [pattern], "min-keep")
+            match_groups(structure, [pattern], "min_keep")
     lowest = []
     for group in structure.groups:
         names = (group.name, *group.producers)
@@ -129,6 +131,11 @@ def matches(names: Sequence[str], pattern: str) -> bool:
 def match_groups(structure: Structure, patterns: Sequence[str], option: str) -> list[str]:
     """Return the names of the groups whose channels the named layers make.
 
+    Args:
+        structure: of the network.
+        patterns: of layers.
+        option: by which they were given.
+
     Raises:
         UsageError: a pattern matches no layer at all.
     """
@@ -138,7 +145,7 @@ def match_groups(structure: Structure, patterns: Sequence[str], option: str) -> 
         found = [g.name for g in structure.groups if matches((g.name, *g.producers), pattern)]
         if not found and not matches(layers, pattern):
             raise UsageError(
-                f"{option}: no layer matches {pattern!r}; {did_you_mean(pattern, layers)}"
+                f"{spelt(option)}: no layer matches {pattern!r}; {did_you_mean(pattern, layers)}"
             )
         chosen += found
     return chosen

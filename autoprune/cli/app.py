@@ -19,8 +19,17 @@ from autoprune.cli.finetune import finetune
 from autoprune.cli.inspect import inspect
 from autoprune.cli.profile import profile
 from autoprune.cli.search import Interrupted, search
-from autoprune.errors import LONGEST_MESSAGE, AutopruneError, chain, describe, printable, text_of
-from autoprune.options.commands import OF_COMMANDS
+from autoprune.errors import (
+    LONGEST_MESSAGE,
+    AutopruneError,
+    chain,
+    describe,
+    file_fault,
+    printable,
+    spelling,
+    text_of,
+)
+from autoprune.options.commands import OF_COMMANDS, on_command_line
 from autoprune.version import __version__
 
 DONE, BROKEN_PIPE, MISTAKE, INTERRUPTED = 0, 1, 2, 130
@@ -64,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        with autoprune.make_context("autoprune", words) as context:
+        with spelling(on_command_line), autoprune.make_context("autoprune", words) as context:
             autoprune.invoke(context)
     except click.exceptions.Exit as end:
         return end.exit_code
@@ -99,9 +108,10 @@ def _mistake(error: Exception) -> str | None:
         return str(error)
     if isinstance(error, click.UsageError):
         text = printable(error.format_message(), LONGEST_MESSAGE)
-        return f"{text} (See autoprune --help.)"
+        command = "autoprune" if error.ctx is None else error.ctx.command_path
+        return f"{text} (See {command} --help.)"
     if isinstance(error, OSError) and error.filename is not None:
-        return printable(f"{error.filename!r}: {error.strerror}.", LONGEST_MESSAGE)
+        return printable(f"{error.filename!r}: {file_fault(error)}.", LONGEST_MESSAGE)
     return None
 
 

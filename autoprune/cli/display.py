@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from autoprune.cost import COSTS, cost_class
-from autoprune.errors import listed
+from autoprune.errors import counted, listed
 
 if TYPE_CHECKING:
     from autoprune.api import Run
@@ -93,15 +93,16 @@ def show_search(run: Run, verbose: bool = False, quiet: bool = False) -> None:
     if score["recovered"] is not None:
         show = _SCORES[key][1]
         out.print(f"\n{show(score['pruned'])} right after the cut, before recovery", end="")
-    samples = f"{score['split']} split, {score['samples']} samples"
+    samples = f"{score['split']} split, {counted(score['samples'] or 0, 'sample')}"
     scored = "scored by your own evaluate" if score["samples"] is None else samples
     out.print(f"\n{scored}; {escape(_about_latency(costs['latency'], str(run.path)))}")
-    if not _latency_fell(costs["dense"], costs["pruned"]):
-        out.print(
-            "MACs fell further than latency: bound that (--budget latency=0.6, --round-to auto)"
-        )
-    trials = f"{done['trials']} trials" + (f" ({done['failed']} failed)" if done["failed"] else "")
-    out.print(f"{trials}, {done['evaluations']} evaluations, {done['seconds']:.1f} s")
+    bounds = result["budget"] or ""
+    if "flops" in bounds and "latency" not in bounds:
+        if hint := _about_slow_macs(costs["dense"], costs["pruned"]):
+            out.print(hint)
+    trials, evaluations = (counted(done[f"{one}s"], one) for one in ("trial", "evaluation"))
+    failed = f" ({done['failed']} failed)" if done["failed"] else ""
+    out.print(f"{trials}{failed}, {evaluations}, {done['seconds']:.1f} s")
     if verbose:
         out.print(_seconds_table(result["seconds"], done["seconds"]))
     out.print(f"files: {escape(str(run.path))}/ (pruned.safetensors, policy.json, result.json, …)")
@@ -154,22 +155,27 @@ def _conditions(latency: Mapping[str, Any]) -> str:
     return f"{measured_on(latency['backend'], latency['device'], latency.get('threads'))}, batch 1"
 
 
-def _latency_fell(dense: Mapping[str, Any], pruned: Mapping[str, Any]) -> bool:
-    """Whether latency fell by at least half as large a share as MACs did, where it is known."""
+def _about_slow_macs(dense: Mapping[str, Any], pruned: Mapping[str, Any]) -> str | None:
+    """Return what to do where latency fell by less than half as large a share as MACs did."""
     if not (dense["latency_ms"] and pruned["latency_ms"]):
-        return True
+        return None
     latency, macs = (1 - pruned[key] / max(dense[key], 1e-9) for key in ("latency_ms", "flops"))
-    return bool(latency >= macs / 2)
+    if latency >= macs / 2:
+        return None
+    return (
+        f"MACs fell by {percent(macs)}, latency by {percent(max(latency, 0.0))}: if the network "
+        "shall be faster, bound latency itself, with --budget latency=0.6 --round-to auto."
+    )
 
 
 def show_evaluation(report: Mapping[str, Any]) -> None:
     """Print what `autoprune evaluate` found."""
     out = console()
     out.print(comparison(report["dense"], report["pruned"]))
-    scored = f"{report['data']}, {report['split']} split, {report['samples']} samples"
-    if report["kl"] is None:
-        scored = "scored by your own evaluate"
-    else:
+    scored = "scored by your own evaluate"
+    if report["kl"] is not None:
+        samples = counted(report["samples"], "sample")
+        scored = f"{report['data']}, {report['split']} split, {samples}"
         scored += f"; KL to dense {report['kl']:.4f}"
     out.print(f"\n{escape(scored)}; {escape(_about_latency(report['latency'], ''))}")
 
@@ -246,7 +252,7 @@ def show_inspection(report: Mapping[str, Any]) -> None:
     for operator in report["not_counted"]:
         out.print(escape(f"MACs of {operator} are not counted"), soft_wrap=True)
     out.print(
-        f"{len(report['groups'])} groups can be pruned, {len(report['frozen'])} cannot; "
+        f"{counted(len(report['groups']), 'group')} can be pruned, {len(report['frozen'])} cannot; "
         f"{', '.join(map(_shown, dense, dense.values()))} for one input of "
         f"{_by(report['input_shape'])}"
     )

@@ -102,8 +102,8 @@ class Kind:
         is_misspelt = any(name.startswith(family) for name in self.built_in)
         if ":" in spec and (names_object(spec) or not is_misspelt):
             return
-        known = [*self.names, *self._entries, "path/to/file.py:NAME"]
-        raise UsageError(f"unknown {self.what} {spec!r}; {did_you_mean(spec, known)}")
+        hint = did_you_mean(spec, [*self.names, *self._entries], ["path/to/file.py:NAME"])
+        raise UsageError(f"unknown {self.what} {spec!r}; {hint}")
 
     def load(self, wanted: Any) -> Any:
         """Return the object that is meant: what a spec names, or else what is given.

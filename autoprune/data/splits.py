@@ -17,7 +17,7 @@ from autoprune.data.batches import batch_samples, data_errors
 from autoprune.data.forms import Inputs, described
 from autoprune.data.normalization import Normalization
 from autoprune.data.samples import Samples
-from autoprune.errors import DataError
+from autoprune.errors import DataError, counted
 
 SPLIT_NAMES = ("train", "val", "test")
 
@@ -155,8 +155,8 @@ class DatasetSplit(Split):
         samples = batch_samples(batch)
         if len(samples) != len(items):
             raise DataError(
-                f"{len(items)} samples make a batch of shape {described(samples.inputs)}: its "
-                "first dimension must be the samples'."
+                f"a batch made of {counted(len(items), 'sample')} is of shape "
+                f"{described(samples.inputs)}: its first dimension must be the samples'."
             )
         return samples
 

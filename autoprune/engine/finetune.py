@@ -23,7 +23,7 @@ from autoprune.engine.validation import (
     loss_on,
     number_of_classes,
 )
-from autoprune.errors import RunError, UsageError, shown
+from autoprune.errors import RunError, UsageError, shown, spelt
 from autoprune.evaluation.classification import ClassificationScorer
 from autoprune.evaluation.scoring import CustomScorer
 from autoprune.options.finetune import FinetuneConfig
@@ -145,8 +145,8 @@ def check_training(
                 )
     elif paths.config.exists() and not overwrite:
         raise RunError(
-            f"there is a {name} in {str(run.path)!r} already: continue it with --resume "
-            "(resume=True), or replace it with --overwrite (overwrite=True)."
+            f"there is a {name} in {str(run.path)!r} already: continue it with "
+            f"{spelt('resume', True)}, or replace it with {spelt('overwrite', True)}."
         )
 
 

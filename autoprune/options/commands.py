@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass
 from functools import partial
+from typing import Any
 
 from autoprune.exporters.registry import KIND as FORMATS
 from autoprune.options import kinds
@@ -192,3 +194,14 @@ OF_COMMANDS: Mapping[str, Sequence[type]] = {
     "export": (ExportOptions,),
 }
 """The dataclasses that declare the options of each command."""
+_FLAGS = {
+    name: one.option_string
+    for own in OF_COMMANDS.values()
+    for name, one in options_of(*own).items()
+}
+
+
+def on_command_line(option: str, value: Any = None) -> str:
+    """Return an option as it is typed: "--max-drop", or "--max-drop 1" with a value."""
+    flag = _FLAGS.get(option, option)
+    return flag if value is None or value is True else f"{flag} {shlex.quote(str(value))}"

@@ -15,7 +15,7 @@ from autoprune.core.plugins import Kind, absolute, absolute_object
 from autoprune.cost.budget import UNBOUNDED, Budget
 from autoprune.data.sources import FORMS as DATA_FORMS
 from autoprune.data.sources import absolute_data
-from autoprune.errors import UsageError
+from autoprune.errors import UsageError, spelt
 from autoprune.exporters.registry import KIND as FORMATS
 from autoprune.importance.registry import KIND as IMPORTANCES
 from autoprune.models import MODEL_FORMS
@@ -152,7 +152,7 @@ def parse_duration(text: str, name: str = "time") -> float:
     seconds = float(match[1]) * _UNITS.get(match[2], math.nan) if match else math.nan
     if not 0 < seconds < math.inf:
         raise UsageError(
-            f"{name} {text!r} is not a duration above zero: write e.g. 90s, 10m or 1h."
+            f"{spelt(name)} {text!r} is not a duration above zero: write e.g. 90s, 10m or 1h."
         )
     return seconds
 
@@ -172,7 +172,8 @@ def parse_min_keep(texts: Sequence[str]) -> dict[str, float]:
             ratio = math.nan
         if not 0 < ratio <= 1:
             raise UsageError(
-                f"min-keep {text!r} is not a ratio in (0, 1]: write e.g. 0.2 or 'layer1.*=0.5'."
+                f"{spelt('min_keep')} {text!r} is not a ratio in (0, 1]: write e.g. 0.2 or "
+                "'layer1.*=0.5'."
             )
         ratios[pattern.strip() or "*"] = ratio
     return ratios

@@ -26,7 +26,7 @@ from autoprune.core.files import (
 from autoprune.core.lock import held, holder_path
 from autoprune.core.policy import PruningPolicy
 from autoprune.core.untrusted import check_regular, read_json, read_toml
-from autoprune.errors import RunError, UsageError, did_you_mean, first_line, shown
+from autoprune.errors import RunError, UsageError, did_you_mean, file_fault, shown, spelt
 
 WEIGHTS = ("cut", "recovered", "finetuned")
 """States of a run's network, in the order in which they come about."""
@@ -109,7 +109,7 @@ class RunDirectory:
                 check_regular(file)
             file = file.resolve()
         except (OSError, ValueError) as error:
-            raise RunError(f"cannot open study {str(file)!r}: {first_line(error)}.") from error
+            raise RunError(f"cannot open study {str(file)!r}: {file_fault(error)}.") from error
         return URL.create("sqlite", database=str(file)).render_as_string()
 
     def check_free(self) -> None:
@@ -121,11 +121,11 @@ class RunDirectory:
         if self.config_path.exists():
             raise RunError(
                 f"output directory {str(self.path)!r} holds another run; "
-                "continue that with --resume, or choose another name."
+                f"continue that with {spelt('resume', True)}, or choose another name."
             )
         if self.path.exists() and (not self.path.is_dir() or self._holds_files()):
             raise RunError(f"output {str(self.path)!r} exists and is no run; choose another name.")
-        check_writable(self.path, "output", is_folder=True)
+        check_writable(self.path, spelt("output"), is_folder=True)
 
     def _holds_files(self) -> bool:
         """Whether there is anything but what a killed process leaves behind."""
@@ -161,6 +161,12 @@ class RunDirectory:
         self.check_free()
         self.path.mkdir(parents=True, exist_ok=True)
         self.save_config(config)
+
+    def discard(self) -> None:
+        """Remove what a search wrote that made no trial."""
+        for path in (self.config_path, *self.path.glob("study.db*")):
+            with suppress(OSError):
+                path.unlink()
 
     def save_config(self, config: Mapping[str, Any]) -> None:
         """Write the configuration of a run that is there."""
@@ -204,12 +210,12 @@ class RunDirectory:
             return read_toml(self.config_path)
         except FileNotFoundError as error:
             left = self.path.is_dir() and not self._holds_files()
-            hint = "; search again without --resume" if left else ""
+            hint = f"; search again without {spelt('resume', True)}" if left else ""
             raise RunError(
                 f"{str(self.path)!r} holds no run: there is no config.toml in it{hint}."
             ) from error
         except (OSError, ValueError) as error:
-            raise RunError(f"cannot read {str(self.config_path)!r}: {first_line(error)}") from error
+            raise RunError(f"cannot read {str(self.config_path)!r}: {file_fault(error)}") from error
 
     def save_policy(self, policy: PruningPolicy) -> None:
         """Write the policy; what an earlier session ended with is no longer true then."""
@@ -254,7 +260,7 @@ class RunDirectory:
         try:
             return load_state(path, own)
         except (OSError, ValueError) as error:
-            raise RunError(f"cannot read {str(path)!r}: {first_line(error)}") from error
+            raise RunError(f"cannot read {str(path)!r}: {file_fault(error)}") from error
 
     @property
     def searched_weights(self) -> str:
@@ -298,7 +304,7 @@ class RunDirectory:
                 f"nothing to resume in {str(self.path)!r}: there is no {paths.config.name} in it."
             ) from error
         except (OSError, ValueError) as error:
-            raise RunError(f"cannot read {str(paths.config)!r}: {first_line(error)}") from error
+            raise RunError(f"cannot read {str(paths.config)!r}: {file_fault(error)}") from error
 
     def save_training_weights(self, paths: TrainingPaths, model: nn.Module) -> None:
         """Write the tensors of a training's best network."""
@@ -319,7 +325,7 @@ class RunDirectory:
         try:
             data = read_json(self.result_path)
         except (OSError, ValueError) as error:
-            raise RunError(f"cannot read {str(self.result_path)!r}: {first_line(error)}") from error
+            raise RunError(f"cannot read {str(self.result_path)!r}: {file_fault(error)}") from error
         if not isinstance(data, dict):
             raise RunError(f"{str(self.result_path)!r} holds no result: it was altered.")
         return data

@@ -176,7 +176,7 @@ def test_numpy_numbers_are_numbers() -> None:
         ({"exclude_outputs": 3}, "exclude_outputs must be a pattern or a list of patterns"),
         ({"train_frozen": "yes"}, "train_frozen must be true or false, but got 'yes'"),
         ({"exclude": [3]}, "exclude must be a pattern or a list of patterns, but got [3]"),
-        ({"min_keep": "half"}, "min-keep 'half' is not a ratio in (0, 1]"),
+        ({"min_keep": "half"}, "min_keep 'half' is not a ratio in (0, 1]"),
         ({"min_keep": True}, "min_keep must be a ratio or ratios by pattern, but got True"),
         ({"min_keep": {"*": "half"}}, "min_keep must be a ratio or ratios by pattern"),
     ],
