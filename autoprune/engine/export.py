@@ -28,7 +28,7 @@ from autoprune.data import (
 )
 from autoprune.data.forms import Inputs, tensors, with_floats
 from autoprune.data.splits import SamplesSplit
-from autoprune.errors import UsageError
+from autoprune.errors import UsageError, spelt
 from autoprune.exporters.base import Exporter
 from autoprune.exporters.checking import check_equal, compare_classes, deviation
 from autoprune.exporters.registry import KIND
@@ -109,15 +109,15 @@ def plan_export(
     run.check_finished()
     name = "pruned-int8" if is_int8 else "pruned"
     path = run.path / "export" / f"{name}{exporter.suffixes[0]}" if output is None else output
-    check_writable(path, "--output")
+    check_writable(path, spelt("output"))
     if path.suffix not in exporter.suffixes:
         path = path.with_name(f"{path.name}{exporter.suffixes[0]}")
     export = Export(run, exporter, is_int8, path.with_suffix(exporter.suffixes[0]))
     for one in export.paths:
-        check_writable(one, "--output")
+        check_writable(one, spelt("output"))
         if one.exists():
             raise UsageError(
-                f"{str(one)!r} is there already: remove it or choose another --output."
+                f"{str(one)!r} is there already: remove it or choose another {spelt('output')}."
             )
     return export
 
@@ -137,7 +137,7 @@ def named_splits(run: RunDirectory, model: nn.Module) -> Splits:
     is_installed = SETTINGS["data"].kind.is_installed
     if spec is None or is_installed is None or not is_installed(spec):
         told = "does not name its data" if spec is None else f"names code for its data, {spec!r}"
-        raise UsageError(f"the run in {str(run.path)!r} {told}: give data=.")
+        raise UsageError(f"the run in {str(run.path)!r} {told}: give {spelt('data')}.")
     size = stored.get("image_size")
     if size is None and has_photos(spec):
         size = declared_image_size(model)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from autoprune.core.lazy import require
 from autoprune.data.forms import Inputs
-from autoprune.errors import UsageError
+from autoprune.errors import UsageError, spelt
 from autoprune.profiling.backends.program import Predict, Program, program_of
 from autoprune.structure.inputs import sample
 
@@ -45,8 +45,8 @@ class Exporter(ABC):
         """
         if is_int8 and not self.int8_modules:
             raise UsageError(
-                f"int8 is not supported yet for the format {self.name!r}: leave out --int8, or "
-                "choose onnx or openvino."
+                f"int8 is not supported yet for the format {self.name!r}: leave out "
+                f"{spelt('int8')}, or choose onnx or openvino."
             )
         modules = (*self.modules, *(self.int8_modules if is_int8 else ()))
         require(f"the format {self.name!r}", self.extra, *modules)

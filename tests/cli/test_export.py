@@ -167,7 +167,7 @@ def test_a_full_disk(refused, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_code_in_a_run_is_not_imported_from_python(run: Path) -> None:
     config = run / "config.toml"
     config.write_text(config.read_text().replace('data = "digits"', 'data = "mine.py:data"'))
-    with pytest.raises(autoprune.AutopruneError, match=r"names code for its data.*give data="):
+    with pytest.raises(autoprune.AutopruneError, match=r"names code for its data.*give data"):
         autoprune.export(load_demo(), run, format="pt2")
     entry = autoprune.export(load_demo(), run, format="pt2", data=load_splits("digits"))
     assert entry["format"] == "pt2"
