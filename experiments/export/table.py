@@ -61,8 +61,10 @@ def exported(run: Path) -> dict[tuple[str, bool], dict[str, Any]]:
 def rows(run: Path) -> Iterator[str]:
     """Yield the rows of a run's files in Markdown."""
     for (name, is_int8), one in sorted(exported(run).items()):
-        figures = [f"{one['dense_bytes'] / 1e6:.2f} → {one['bytes'] / 1e6:.2f}"]
-        figures.append(f"{one['dense_latency_ms']:.2f} → {one['latency_ms']:.2f}")
+        steps = ["dense_", "float_", ""] if is_int8 else ["dense_", ""]
+        sizes = (f"{one[f'{step}bytes'] / 1e6:.2f}" for step in steps)
+        times = (f"{one[f'{step}latency_ms']:.2f}" for step in steps)
+        figures = [" → ".join(sizes), " → ".join(times)]
         figures.append(f"{one['max_error']:.1e} ({100 * one['relative_error']:.1g} %)")
         quality = ""
         if is_int8:
