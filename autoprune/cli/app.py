@@ -18,10 +18,11 @@ from autoprune.cli.export import export
 from autoprune.cli.finetune import finetune
 from autoprune.cli.inspect import inspect
 from autoprune.cli.profile import profile
-from autoprune.cli.search import Interrupted, search
+from autoprune.cli.search import search
 from autoprune.errors import (
     LONGEST_MESSAGE,
     AutopruneError,
+    Interrupted,
     chain,
     describe,
     file_fault,

@@ -120,7 +120,8 @@ def _networks(correction: Correction) -> Iterator[Any]:
 
     if not correction.networks:
         return
-    predicted, measured = zip(*correction.networks, strict=True)
+    predicted = [one.predicted_ms for one in correction.networks]
+    measured = [one.measured_ms for one in correction.networks]
     ends = [0.0, 1.05 * max(*predicted, *measured)]
     line = {"color": "grey", "width": 1, "dash": "dash"}
     yield go.Scatter(

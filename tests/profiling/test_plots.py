@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from autoprune.cost.latency.correction import NetworkLatency
 from autoprune.cost.latency.table import LatencyTable
 from autoprune.errors import UsageError
 from autoprune.profiling import plots
@@ -78,7 +79,7 @@ def test_axes_have_units_and_the_title_says_what_was_measured(table: LatencyTabl
 def test_networks_lie_beside_the_line_of_right_predictions(table: LatencyTable) -> None:
     *_, line, networks = plots.figure(table).data
     assert line.x == line.y and line.x[1] > max(*networks.x, *networks.y)
-    assert list(zip(networks.y, networks.x, strict=True)) == list(table.correction.networks)
+    assert list(map(NetworkLatency, networks.y, networks.x)) == list(table.correction.networks)
 
 
 def test_plotly_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
