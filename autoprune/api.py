@@ -1,4 +1,7 @@
-"""The public functions: search, and what is done with its outcome."""
+"""The public functions: search, and what is done with its outcome.
+
+The file is long since each of them is documented in it.
+"""
 
 from __future__ import annotations
 
@@ -27,12 +30,14 @@ from autoprune.data.forms import map_tensors, plain, sample_shapes
 from autoprune.engine.begin import begin_run, is_complete, resume_run
 from autoprune.engine.clock import Clock
 from autoprune.engine.context import Evaluate, SearchContext
+from autoprune.engine.export import export_network, named_splits, plan_export
 from autoprune.engine.finetune import FinetuneContext, check_training, finetune_run
 from autoprune.engine.pipeline import run_search
 from autoprune.engine.problem import check_config, check_patterns
 from autoprune.errors import DataError, Interrupted, UsageError, shown, type_of, user_code
 from autoprune.evaluation.reward import DEFAULT_REWARD, Reward, find_reward
 from autoprune.evaluation.scoring import find_evaluate
+from autoprune.exporters.base import Exporter
 from autoprune.options.finetune import FinetuneConfig, FinetuneOptions
 from autoprune.options.search import SearchConfig, SearchOptions
 from autoprune.structure import surgery
@@ -276,6 +281,42 @@ def finetune(
     return Run(directory.path, done.network, policy, done.result)
 
 
+@_undisturbed()
+def export(
+    model: nn.Module,
+    run: str | os.PathLike[str],
+    *,
+    data: Any = None,
+    format: str | Exporter = "onnx",
+    int8: bool = False,
+    output: str | os.PathLike[str] | None = None,
+) -> dict[str, Any]:
+    """Write the pruned network of a run as a file of some runtime, and check and time it there.
+
+    Args:
+        model: the dense network's architecture; its weights do not matter.
+        run: a run directory, to which `export/` and what was found out are added.
+        data: as `search` takes it; by default the data that the run names, unless these are code
+            of your own. Files are checked on these inputs.
+        format: "onnx", "pt2", "openvino", "executorch", "litert", or an exporter of your own.
+        int8: quantise by the run's calibration samples (onnx and openvino).
+        output: the file; by default `pruned` or `pruned-int8` in `RUN/export`, with the suffix of
+            the format.
+
+    Returns:
+        The entry of "export" in `result.json`, which docs/export.md describes.
+
+    Raises:
+        AutopruneError: anything that the user can mend, in one line; no file is left then.
+    """
+    model, directory = _network(model), RunDirectory(run)
+    wanted = plan_export(directory, format, int8, None if output is None else Path(output))
+    splits = adapt_splits(
+        named_splits(directory, model) if data is None else as_splits(data), model
+    )
+    return export_network(wanted, model, load_pruned(model, run), splits)
+
+
 def draw_images(model: nn.Module, data: Any, config: SearchConfig, progress: Progress) -> Partition:
     """Return the images of a search, on the model's device.
 
@@ -321,4 +362,12 @@ def _check_example(model: nn.Module, example: Inputs, like: Inputs) -> Inputs:
     return placed
 
 
-__all__ = ["Run", "apply_policy", "draw_images", "finetune", "load_pruned", "search"]
+__all__ = [
+    "Run",
+    "apply_policy",
+    "draw_images",
+    "export",
+    "finetune",
+    "load_pruned",
+    "search",
+]

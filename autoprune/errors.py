@@ -173,6 +173,15 @@ def describe(error: BaseException) -> str:
     return f"{type(error).__name__}: {first_line(error)}"
 
 
+def chain(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error and what led to it, each once: a chain may run in a circle."""
+    seen: list[BaseException] = []
+    while error is not None and all(error is not one for one in seen):
+        yield error
+        seen.append(error)
+        error = error.__cause__ or error.__context__
+
+
 def text_of(error: BaseException) -> str:
     """Return an error's text, empty if its `__str__` fails."""
     return _converted(str, error)

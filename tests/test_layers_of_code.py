@@ -21,6 +21,7 @@ FLOORS = (
     {"reconstruction", "recovery", "training"},
     {"importance", "profiling"},
     {"evaluation"},
+    {"exporters"},
     {"search_spaces"},
     {"study"},
     {"agents", "options"},
@@ -31,7 +32,7 @@ FLOORS = (
 )
 ENGINE_FLOORS = (
     {"clock", "latency_bound", "latency_table", "limits", "trust", "validation"},
-    {"context", "winner_kit"},
+    {"context", "winner_kit", "export"},
     {"problem"},
     {"builder"},
     {"evaluators"},
@@ -51,7 +52,8 @@ TWICE = {
     "registry",  # plug-ins of a kind by name
     "public",  # the names that a package offers
     "model",  # a cost model, and that of latency
-    "evaluate", "finetune", "inspect", "profile", "search",  # a command, and what it is about
+    "evaluate", "export", "finetune", "inspect", "profile", "search",  # a command, and its subject
+    "executorch", "litert", "onnx", "openvino",  # a runtime: what runs in it, and its files
     "progress",  # the names of a kind of component
 }  # fmt: skip
 """Names that two modules share since they mean the same thing."""

@@ -8,12 +8,13 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import click
 
 from autoprune.cli.command import Command, Commands
 from autoprune.cli.evaluate import evaluate
+from autoprune.cli.export import export
 from autoprune.cli.finetune import finetune
 from autoprune.cli.inspect import inspect
 from autoprune.cli.profile import profile
@@ -22,6 +23,7 @@ from autoprune.errors import (
     LONGEST_MESSAGE,
     AutopruneError,
     Interrupted,
+    chain,
     describe,
     file_fault,
     printable,
@@ -38,7 +40,10 @@ _DISK_FULL = ("No space left on device", "database or disk is full")
 
 _COMMANDS = (
     Command(search, OF_COMMANDS["search"], is_brief=True),
-    *(Command(one, OF_COMMANDS[one.__name__]) for one in (inspect, profile, evaluate, finetune)),
+    *(
+        Command(one, OF_COMMANDS[one.__name__])
+        for one in (inspect, profile, evaluate, finetune, export)
+    ),
 )
 
 
@@ -98,7 +103,7 @@ def _reader_left() -> int:
 
 def _mistake(error: Exception) -> str | None:
     """Return what the user can mend; None if the error is a bug of autoprune."""
-    if any(_is_disk_full(cause) for cause in _chain(error)):
+    if any(_is_disk_full(cause) for cause in chain(error)):
         return "the disk is full; free some space, or choose another --output."
     if isinstance(error, AutopruneError):
         return str(error)
@@ -115,15 +120,6 @@ def _is_disk_full(error: BaseException) -> bool:
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return True
     return any(phrase in text_of(error) for phrase in _DISK_FULL)
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield an error and what led to it, each once: a chain may run in a circle."""
-    seen: list[BaseException] = []
-    while error is not None and all(error is not one for one in seen):
-        yield error
-        seen.append(error)
-        error = error.__cause__ or error.__context__
 
 
 def _say(text: str, status: int) -> int:

@@ -198,6 +198,37 @@ def show_measured(report: Mapping[str, Any]) -> None:
         out.print(f"{report['budget']} is {missed if is_miss(factor) else 'met'}")
 
 
+def show_export(entry: Mapping[str, Any], path: str) -> None:
+    """Print what `autoprune export` wrote, beside the dense network in the same format."""
+    from autoprune.cost.latency.conditions import measured_on
+
+    out, kinds = console(), ["dense_", "float_", ""] if entry["int8"] else ["dense_", ""]
+    titles = ["dense", "pruned", "pruned int8"][: len(kinds)]
+    rows = table("", *titles, "")
+    for title, key, show in (
+        ("size", "bytes", cost_class("memory").shown),
+        ("latency", "latency_ms", lambda ms: f"{ms:.3g} ms"),
+        ("top-1", "top1", percent),
+    ):
+        figures = [entry.get(f"{kind}{key}") for kind in kinds]
+        if figures[-1] is not None:
+            related = "" if key == "top1" else percent(figures[-1] / figures[0])
+            rows.add_row(title, *("–" if one is None else show(one) for one in figures), related)
+    out.print(rows)
+    error = f"{entry['max_error']:.2g} ({percent(entry['relative_error'])} of the largest output)"
+    about = measured_on(entry["backend"], entry["device"], entry["threads"])
+    out.print(f"\nlargest error against PyTorch {error}; latency measured with {escape(about)}")
+    if "agreement" in entry:
+        scored = f"{entry['split']} split, {entry['samples']} samples"
+        agreed = f"int8 agrees with float on {percent(entry['agreement'])}"
+        out.print(f"{agreed}, KL {entry['kl']:.4f} ({scored})")
+    if entry["int8"] and entry["latency_ms"] > entry["float_latency_ms"]:
+        out.print("int8 is slower than float here: deploy the float file unless size counts")
+    if entry["batch"] is not None:
+        out.print(f"the file takes {entry['batch']} sample at a time")
+    out.print(f"file: {escape(path)}")
+
+
 def show_inspection(report: Mapping[str, Any]) -> None:
     """Print what `autoprune inspect` found."""
     out, dense, smallest = console(), report["dense"], report["smallest"]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import pkgutil
 from collections.abc import Callable
 from typing import Any
+
+from autoprune.errors import UsageError
 
 
 def imported(place: str) -> Callable[..., Any]:
@@ -37,3 +40,23 @@ def names_from(package: str, module: str) -> Callable[[str], Any]:
         raise AttributeError(f"module {package!r} has no attribute {name!r}")
 
     return __getattr__
+
+
+def require(what: str, extra: str, *modules: str) -> None:
+    """Import the modules that an optional part of autoprune needs.
+
+    Args:
+        what: the part; opens the message ("the backend 'openvino'").
+        extra: of autoprune, which installs them.
+        *modules: their names.
+
+    Raises:
+        UsageError: one of them, or what it needs itself, is not installed.
+    """
+    for module in modules:
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            raise UsageError(
+                f'{what} needs the package {error.name!r}: pip install "autoprune[{extra}]".'
+            ) from error

@@ -8,10 +8,11 @@ from dataclasses import MISSING, dataclass
 from functools import partial
 from typing import Any
 
+from autoprune.exporters.registry import KIND as FORMATS
 from autoprune.options import kinds
 from autoprune.options.finetune import FinetuneConfig
 from autoprune.options.option import Panel, choices, option, options_of
-from autoprune.options.origin import InputShape, Network, Origin, Restrictions
+from autoprune.options.origin import InputShape, Network, Origin, Photos, Restrictions
 from autoprune.options.search import SearchConfig
 from autoprune.profiling.backends.registry import KIND as BACKENDS
 
@@ -19,6 +20,7 @@ _run = partial(option, panel=Panel.RUN)
 _measuring = partial(option, panel=Panel.MEASURING)
 _compared = partial(option, panel=Panel.COMPARED)
 _training = partial(option, panel=Panel.TRAINING)
+_written = partial(option, panel=Panel.WRITTEN)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,6 +129,27 @@ class FinetuneCommand(Trust, Origin):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ExportOptions(Trust, Photos, Network, Json):
+    """What `autoprune export` writes."""
+
+    run: str = _written(MISSING, kinds.RUN, "A run directory.", is_positional=True)
+    format: str = _written(
+        "onnx",
+        kinds.FORMAT,
+        f"{choices(FORMATS.names, 'onnx')}, an entry point of {FORMATS.group}, or "
+        "path/to/file.py:Class.",
+    )
+    int8: bool = _written(
+        False,
+        kinds.SWITCH,
+        "Quantise weights and activations by the run's calibration samples (onnx, openvino).",
+    )
+    output: str | None = _written(
+        None, kinds.FILE, "The file (default: RUN/export/pruned.SUFFIX, pruned-int8.SUFFIX)."
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class ProfileOptions(InputShape, Network):
     """What `autoprune profile` measures, and how."""
 
@@ -168,6 +191,7 @@ OF_COMMANDS: Mapping[str, Sequence[type]] = {
     "profile": (ProfileOptions,),
     "evaluate": (EvaluateOptions,),
     "finetune": (FinetuneCommand, FinetuneConfig),
+    "export": (ExportOptions,),
 }
 """The dataclasses that declare the options of each command."""
 _FLAGS = {

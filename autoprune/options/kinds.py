@@ -11,11 +11,12 @@ from typing import Any
 
 from autoprune.agents.registry import KIND as STRATEGIES
 from autoprune.core.lazy import imported
-from autoprune.core.plugins import absolute, absolute_object
+from autoprune.core.plugins import Kind, absolute, absolute_object
 from autoprune.cost.budget import UNBOUNDED, Budget
 from autoprune.data.sources import FORMS as DATA_FORMS
 from autoprune.data.sources import absolute_data
 from autoprune.errors import UsageError, spelt
+from autoprune.exporters.registry import KIND as FORMATS
 from autoprune.importance.registry import KIND as IMPORTANCES
 from autoprune.models import MODEL_FORMS
 from autoprune.models.specs import absolute_model
@@ -54,10 +55,15 @@ def _component(value: Any) -> Any:
     return value
 
 
-def _strategy(value: Any) -> Any:
-    if isinstance(value, str):
-        STRATEGIES.check_name(value)
-    return _component(value)
+def _named(kind: Kind) -> Callable[[Any], Any]:
+    """Return a reader of components of a kind, by a name that is there or as they are."""
+
+    def read(value: Any) -> Any:
+        if isinstance(value, str):
+            kind.check_name(value)
+        return _component(value)
+
+    return read
 
 
 def _bound(limit: Any) -> str:
@@ -219,8 +225,9 @@ MODEL = _code(lambda spec: _form(spec) in MODEL_FORMS, absolute=absolute_model)
 DATA = _code(lambda spec: _form(spec) in DATA_FORMS, absolute=absolute_data)
 REWARD = _code(imported("autoprune.evaluation.reward:KIND.is_installed"))  # it imports NumPy
 BACKEND = _code(BACKENDS.is_installed)
+FORMAT = _code(FORMATS.is_installed, _named(FORMATS), metavar="NAME")
 IMPORTANCE = _code(IMPORTANCES.is_installed, _component)
-STRATEGY = _code(STRATEGIES.is_installed, _strategy, metavar="NAME")
+STRATEGY = _code(STRATEGIES.is_installed, _named(STRATEGIES), metavar="NAME")
 SWITCH = ValueKind(None, _switch, "true or false", is_switch=True)
 TWO_WAY_SWITCH = ValueKind(None, _switch, "true or false", is_switch=True, is_two_way=True)
 WHOLE = ValueKind("N", _whole, "a whole number", int)

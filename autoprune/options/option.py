@@ -20,6 +20,7 @@ class Panel(Enum):
     """The headings of the help, in their order."""
 
     COMPARED = "What is compared"
+    WRITTEN = "What is written"
     NETWORK = "Network and data"
     GOAL = "What is wanted"
     SEARCH = "How to search"

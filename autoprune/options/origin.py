@@ -52,8 +52,8 @@ class Network:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Origin(Network):
-    """Where a network and its data come from, and where it runs."""
+class Photos:
+    """How photos and their classes are read."""
 
     classes: str | None = _network(
         None,
@@ -70,6 +70,12 @@ class Origin(Network):
         "what the network says of itself, else 224).",
         recalled_with=ORIGIN,
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin(Photos, Network):
+    """Where a network and its data come from, and where it runs."""
+
     device: str | None = _network(
         None, kinds.NAME, "cpu, cuda, cuda:1, … (default: cuda where there is one)."
     )

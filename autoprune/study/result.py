@@ -221,6 +221,25 @@ def frontier_of(run: RunDirectory) -> tuple[dict[str, int], ...]:
     return tuple(one.widths for one in _read(run, _WithFrontier).frontier)
 
 
+class _WithExport(Struct, frozen=True):
+    export: tuple[dict[str, Any], ...] = ()
+
+
+def with_export(run: RunDirectory, entry: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the result of a run with what it says of an exported file.
+
+    Args:
+        run: the run.
+        entry: replaces that of an earlier file of the same "format" and "int8".
+
+    Raises:
+        RunError: the result holds anything else there.
+    """
+    known = _read(run, _WithExport).export
+    others = [one for one in known if any(one.get(k) != entry[k] for k in ("format", "int8"))]
+    return {**run.load_result(), "export": [*others, entry]}
+
+
 def _read(run: RunDirectory, kind: type[Excerpt]) -> Excerpt:
     try:
         return read(run.load_result(), kind)

@@ -21,12 +21,13 @@ import pytest
 pytest.register_assert_rewrite(
     *(
         f"{__name__}.{kind}_contract"
-        for kind in ("backend", "cost_model", "importance", "reward", "strategy")
+        for kind in ("backend", "cost_model", "exporter", "importance", "reward", "strategy")
     )
 )
 
 from autoprune.testing.backend_contract import BackendContract  # noqa: E402
 from autoprune.testing.cost_model_contract import CostModelContract  # noqa: E402
+from autoprune.testing.exporter_contract import ExporterContract  # noqa: E402
 from autoprune.testing.importance_contract import ImportanceContract  # noqa: E402
 from autoprune.testing.reward_contract import RewardContract  # noqa: E402
 from autoprune.testing.strategy_contract import StrategyContract  # noqa: E402
@@ -34,6 +35,7 @@ from autoprune.testing.strategy_contract import StrategyContract  # noqa: E402
 __all__ = [
     "BackendContract",
     "CostModelContract",
+    "ExporterContract",
     "ImportanceContract",
     "RewardContract",
     "StrategyContract",

@@ -14,21 +14,32 @@ CONDITIONS = [
     Conditions(backend="torch", dtype="bfloat16"),
     Conditions(backend="torch", memory_format="channels_last"),
     Conditions(backend="onnxruntime"),
+    Conditions(backend="openvino"),
     pytest.param(Conditions(backend="torch-compile"), marks=pytest.mark.slow),
+    pytest.param(Conditions(backend="executorch"), marks=pytest.mark.slow),
+    pytest.param(Conditions(backend="litert"), marks=pytest.mark.slow),
 ]
+NEEDED = {
+    "onnxruntime": ("onnx", "onnxruntime"),
+    "openvino": ("onnx", "openvino"),
+    "executorch": ("executorch",),
+    "litert": ("litert_torch",),
+}
 
 
 class TestBuiltIn(BackendContract):
     @pytest.fixture(
         autouse=True,
         params=CONDITIONS,
-        ids=["torch", "bfloat16", "channels_last", "onnxruntime", "torch-compile"],
+        ids=[
+            *("torch", "bfloat16", "channels_last", "onnxruntime", "openvino"),
+            *("torch-compile", "executorch", "litert"),
+        ],
     )
     def _choose(self, request: pytest.FixtureRequest) -> None:
         self.conditions: Conditions = request.param
-        if self.conditions.backend == "onnxruntime":
-            pytest.importorskip("onnxruntime")
-            pytest.importorskip("onnx")
+        for package in NEEDED.get(self.conditions.backend, ()):
+            pytest.importorskip(package)
 
     def make(self) -> Backend:
         return make_backend(self.conditions)

@@ -23,6 +23,7 @@ from autoprune.study.result import (
     limits_of,
     predictions_of,
     stage_seconds,
+    with_export,
 )
 from autoprune.study.run_directory import RunDirectory
 from autoprune.study.trial import Candidate, Trial
@@ -134,6 +135,19 @@ def test_frontier_goes_by_the_score_of_the_users_own() -> None:
 def test_seconds_add_up_over_trials() -> None:
     trials = [trial_of(1.0, 0.1), Trial(Candidate((1, 1)), None), trial_of(2.0, 0.2)]
     assert stage_seconds(trials) == {"scoring": 1.0, "surgery": 0.5}
+
+
+def test_an_exported_file_replaces_the_one_of_its_format(tmp_path) -> None:
+    run = RunDirectory(tmp_path)
+    run.save_result({"seconds": {}})
+    for name, is_int8, size in (("onnx", False, 1), ("onnx", True, 2), ("onnx", False, 3)):
+        run.save_result(with_export(run, {"format": name, "int8": is_int8, "bytes": size}))
+    result = run.load_result()
+    assert [one["bytes"] for one in result["export"]] == [2, 3]
+    assert result["seconds"] == {}
+    run.save_result({"export": [3]})
+    with pytest.raises(RunError, match="was altered"):
+        with_export(run, {"format": "onnx", "int8": False})
 
 
 def result_of(folder: Path, **result: Any) -> RunDirectory:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_structure, tree_unflatten
 
+from autoprune.core.lazy import require
 from autoprune.cost.latency.conditions import Conditions
 from autoprune.cost.latency.signature import Signature
 from autoprune.data.forms import Inputs, tensors, with_floats
@@ -19,8 +19,8 @@ from autoprune.errors import ModelError, UsageError, first_line
 from autoprune.profiling.backends.base import Backend
 from autoprune.profiling.backends.onnx_files import INPUT, ONNX_DTYPES, layer_model
 from autoprune.profiling.backends.portable import default_threads, device_name, open_session
+from autoprune.profiling.backends.program import Flat, Predict, Program, conversion
 from autoprune.profiling.stopwatch import Run
-from autoprune.structure.inputs import outputs_of, run
 from autoprune.structure.surgery import deep_copy
 
 PROVIDER = "ExecutionProvider"
@@ -85,14 +85,7 @@ def check_onnx(conditions: Conditions) -> None:
     Raises:
         UsageError: A package is missing, or ONNX Runtime does not support a condition.
     """
-    try:
-        import onnx  # noqa: F401
-        import onnxruntime  # noqa: F401
-    except ImportError as error:
-        raise UsageError(
-            f"the backend 'onnxruntime' needs the package {error.name!r}: "
-            'pip install "autoprune[onnx]".'
-        ) from error
+    require("the backend 'onnxruntime'", "onnx", "onnx", "onnxruntime")
     if conditions.memory_format != "contiguous":
         raise UsageError("ONNX Runtime lays memory out itself: leave out --channels-last.")
     if conditions.dtype not in ONNX_DTYPES:
@@ -110,19 +103,6 @@ def provider(device: str) -> str:
     """Return the full name of the provider for a device: "cpu", "cuda" or a provider itself."""
     short = {"cpu": "CPU", "cuda": "CUDA"}
     return f"{short[device]}{PROVIDER}" if device in short else device
-
-
-class _Flat(nn.Module):
-    """A network of any inputs and outputs, as one that takes and returns plain tensors."""
-
-    def __init__(self, model: nn.Module, inputs: Inputs) -> None:
-        super().__init__()
-        self.model = model
-        self._form = tree_structure(inputs)
-
-    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        outputs = outputs_of(run(self.model, tree_unflatten(inputs, self._form)))
-        return tuple(outputs.values())
 
 
 def input_names(inputs: Inputs) -> list[str]:
@@ -143,7 +123,7 @@ def exported(model: nn.Module, inputs: Inputs, dtype: str) -> bytes:
         ModelError: The network cannot be exported.
     """
     kind = getattr(torch, dtype)
-    flat = _Flat(deep_copy(model).eval().to("cpu", kind), inputs)
+    flat = Flat(deep_copy(model).eval().to("cpu", kind), inputs)
     given = tuple(one.cpu() for one in tensors(with_floats(inputs, kind)))
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         file = Path(folder) / "network.onnx"
@@ -157,3 +137,48 @@ def exported(model: nn.Module, inputs: Inputs, dtype: str) -> bytes:
                 f"the network cannot be exported to ONNX: {first_line(error)}"
             ) from error
         return file.read_bytes()
+
+
+def converted(program: Program) -> bytes:
+    """Return a program as a serialised ONNX model, simplified, whose dynamic dimension is "batch".
+
+    The exporter's optimizer folds BN and constants; what else there was to simplify is in
+    docs/decisions/export.md.
+
+    Raises:
+        ModelError: ONNX lacks an operator of the network.
+    """
+    with conversion(program, "ONNX"):
+        made = torch.onnx.export(
+            program.exported,
+            dynamo=True,
+            optimize=True,
+            external_data=False,
+            verbose=False,
+            input_names=program.inputs,
+            output_names=program.outputs,
+        )
+        assert made is not None  # with `dynamo`
+        model = made.model_proto
+    graph = model.graph
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        for dimension in value.type.tensor_type.shape.dim:
+            if dimension.dim_param == str(program.batch):
+                dimension.dim_param = "batch"
+    serialised: bytes = model.SerializeToString()
+    return serialised
+
+
+def opened(model: str, threads: int) -> Predict:
+    """Return a function that runs an ONNX file on the CPU."""
+    import onnxruntime
+
+    session = open_session(onnxruntime, model, threads, provider("cpu"))
+    names = [one.name for one in session.get_inputs()]
+
+    def predict(inputs: Sequence[Tensor]) -> list[Tensor]:
+        given = (one.numpy() for one in inputs)
+        outputs = session.run(None, dict(zip(names, given, strict=True)))
+        return [torch.from_numpy(one) for one in outputs]
+
+    return predict

@@ -18,6 +18,9 @@ KIND = Kind(
         "torch": "autoprune.profiling.backends.torch:TorchBackend",
         "torch-compile": "autoprune.profiling.backends.torch:CompiledBackend",
         "onnxruntime": "autoprune.profiling.backends.onnx:OnnxBackend",
+        "openvino": "autoprune.profiling.backends.openvino:OpenVinoBackend",
+        "executorch": "autoprune.profiling.backends.executorch:ExecuTorchBackend",
+        "litert": "autoprune.profiling.backends.litert:LiteRtBackend",
     },
 )
 

@@ -43,7 +43,7 @@ class TorchBackend(Backend):
     def layer(self, signature: Signature) -> Run:
         """Return a run of a module of the layer's kind."""
         with torch.device("meta"):
-            module = _module(signature)
+            module = layer_module(signature)
         module = module.to_empty(device=self._device)
         with torch.no_grad():
             for parameter in module.parameters():
@@ -112,8 +112,8 @@ class CompiledBackend(TorchBackend):
         return model
 
 
-def _module(signature: Signature) -> nn.Module:
-    """Return a module with a signature."""
+def layer_module(signature: Signature) -> nn.Module:
+    """Return a module with a signature, its weights at random."""
     kind: Any = LAYER_KINDS[signature.operator].module
     if not signature.kernel:
         return nn.Linear(signature.channels_in, signature.channels_out)
