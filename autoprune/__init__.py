@@ -15,14 +15,23 @@ if TYPE_CHECKING:
     from autoprune.api import Run as Run
     from autoprune.api import apply_policy as apply_policy
     from autoprune.api import load_pruned as load_pruned
+    from autoprune.api import report as report
     from autoprune.api import search as search
 
-__all__ = ["AutopruneError", "Run", "__version__", "apply_policy", "load_pruned", "search"]
+__all__ = [
+    "AutopruneError",
+    "Run",
+    "__version__",
+    "apply_policy",
+    "load_pruned",
+    "report",
+    "search",
+]
 
 
 def __getattr__(name: str) -> Any:
     # The functions bring PyTorch and Optuna along; `import autoprune` alone stays fast.
-    if name in ("Run", "apply_policy", "load_pruned", "search"):
+    if name in ("Run", "apply_policy", "load_pruned", "report", "search"):
         from autoprune import api
 
         return getattr(api, name)

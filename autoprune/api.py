@@ -34,6 +34,7 @@ from autoprune.errors import (
     DataError,
     ModelError,
     UsageError,
+    describe,
     text_of,
     type_of,
     user_code,
@@ -41,6 +42,7 @@ from autoprune.errors import (
 from autoprune.evaluation.reward import DEFAULT_REWARD, Reward, find_reward
 from autoprune.evaluation.scoring import find_evaluate
 from autoprune.options.search import SearchConfig, SearchOptions
+from autoprune.reporting.report import report
 from autoprune.structure import surgery
 from autoprune.structure.inputs import Inputs, adapt_splits, device_of, input_adapter
 from autoprune.structure.surgery import deep_copy
@@ -164,7 +166,17 @@ def search(
             model, inputs, images, config, run, valued, evaluate, begun, clock, progress
         )
         found = run_search(context, settings)
+        if config.report:
+            _report(run)
     return Run(run.path, found.network, found.policy, found.result)
+
+
+def _report(run: RunDirectory) -> None:
+    """Write the page of a run that is finished: whatever fails, the run is not lost for it."""
+    try:
+        report(run.path)
+    except Exception as error:
+        log.warning("the report cannot be written: %s", describe(error))
 
 
 @_undisturbed()
@@ -252,4 +264,4 @@ def _check_example(model: nn.Module, example: Inputs, like: Inputs) -> Inputs:
     return placed
 
 
-__all__ = ["Run", "apply_policy", "draw_images", "load_pruned", "search"]
+__all__ = ["Run", "apply_policy", "draw_images", "load_pruned", "report", "search"]

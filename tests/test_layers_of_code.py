@@ -24,6 +24,7 @@ FLOORS = (
     {"search_spaces"},
     {"study"},
     {"agents", "options"},
+    {"reporting"},
     {"engine"},
     {"api"},
     {"cli"},
@@ -34,7 +35,7 @@ ENGINE_FLOORS = (
     {"context", "winner_kit"},
     {"problem"},
     {"builder"},
-    {"evaluators"},
+    {"evaluators", "group_facts"},
     {"search_problem", "finalists", "loop"},
     {"rounds", "recover"},
     {"max_drop"},
@@ -51,7 +52,7 @@ TWICE = {
     "registry",  # plug-ins of a kind by name
     "public",  # the names that a package offers
     "model",  # a cost model, and that of latency
-    "evaluate", "inspect", "profile", "search",  # a command, and what it is about
+    "evaluate", "inspect", "profile", "report", "search",  # a command, and what it is about
     "progress",  # the names of a kind of component
 }  # fmt: skip
 """Names that two modules share since they mean the same thing."""
@@ -67,6 +68,8 @@ HEAVY = [
     "torchvision",
     "click",
     "rich",
+    "plotly",
+    "jinja2",
     "optuna",
     "sklearn",
     "timm",

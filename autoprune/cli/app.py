@@ -13,9 +13,12 @@ from collections.abc import Iterator, Sequence
 import click
 
 from autoprune.cli.command import Command, Commands
+from autoprune.cli.compare import compare
 from autoprune.cli.evaluate import evaluate
+from autoprune.cli.explain import explain
 from autoprune.cli.inspect import inspect
 from autoprune.cli.profile import profile
+from autoprune.cli.report import report
 from autoprune.cli.search import Interrupted, search
 from autoprune.errors import LONGEST_MESSAGE, AutopruneError, describe, printable, text_of
 from autoprune.options.commands import OF_COMMANDS
@@ -28,7 +31,10 @@ _DISK_FULL = ("No space left on device", "database or disk is full")
 
 _COMMANDS = (
     Command(search, OF_COMMANDS["search"], is_brief=True),
-    *(Command(one, OF_COMMANDS[one.__name__]) for one in (inspect, profile, evaluate)),
+    *(
+        Command(one, OF_COMMANDS[one.__name__])
+        for one in (inspect, profile, evaluate, report, compare, explain)
+    ),
 )
 
 

@@ -95,6 +95,42 @@ class EvaluateOptions(Trust, Origin, Json):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ReportOptions:
+    """What `autoprune report` shows, and where."""
+
+    runs: tuple[str, ...] = _compared(
+        MISSING, kinds.RUNS, "Run directories of finished searches.", is_positional=True
+    )
+    output: str | None = option(
+        None,
+        kinds.FILE,
+        "The page (default: RUN/report.html, which is replaced; for several runs report.html).",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareOptions(Json):
+    """What `autoprune compare` shows."""
+
+    runs: tuple[str, ...] = _compared(
+        MISSING, kinds.RUNS, "Run directories of finished searches.", is_positional=True
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExplainOptions(Json):
+    """What `autoprune explain` shows."""
+
+    run: str = _compared(MISSING, kinds.RUN, "A run directory.", is_positional=True)
+    layer: str | None = _compared(
+        None,
+        kinds.LAYER,
+        "A layer, or the group that its channels are in (default: all groups).",
+        is_positional=True,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class ProfileOptions(InputShape, Network):
     """What `autoprune profile` measures, and how."""
 
@@ -132,5 +168,8 @@ OF_COMMANDS: Mapping[str, Sequence[type]] = {
     "inspect": (InspectOptions,),
     "profile": (ProfileOptions,),
     "evaluate": (EvaluateOptions,),
+    "report": (ReportOptions,),
+    "compare": (CompareOptions,),
+    "explain": (ExplainOptions,),
 }
 """The dataclasses that declare the options of each command."""

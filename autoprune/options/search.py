@@ -191,6 +191,13 @@ class SearchConfig(Restrictions):
     calibration_samples: int = _samples(2000, kinds.WHOLE, "Samples for statistics and repair.")
     search_samples: int = _samples(1000, kinds.WHOLE, "Samples that candidates are scored on.")
     selection_samples: int = _samples(1000, kinds.WHOLE, "Samples that the winner is chosen on.")
+    report: bool = option(
+        True,
+        kinds.TWO_WAY_SWITCH,
+        "Write RUN/report.html, a page that shows what the search found (default: yes).",
+        panel=Panel.RUN,
+        is_renewable=True,
+    )
     engine: Mapping[str, Any] = _search(
         {}, kinds.TABLES, "Tuning constants by stage; in a TOML file the tables [engine.STAGE]."
     )
@@ -301,6 +308,7 @@ class SearchOptions(TypedDict, total=False):
     calibration_samples: int
     search_samples: int
     selection_samples: int
+    report: bool
     engine: Mapping[str, Mapping[str, Any]]
 
 

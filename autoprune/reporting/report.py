@@ -1,0 +1,67 @@
+"""The report of one or several searches: one page that needs nothing but itself."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from autoprune.core.files import check_writable
+from autoprune.errors import UsageError
+from autoprune.reporting.blocks import Page
+from autoprune.reporting.page import write_page
+from autoprune.reporting.panels import headline, sections
+from autoprune.reporting.records import RunRecord, read_runs
+from autoprune.study.run_directory import RunDirectory
+from autoprune.version import __version__
+
+# Where a report of several runs goes.
+OUTPUT = "report.html"
+# Runs of one page, which stays small enough for a phone.
+MOST_RUNS = 20
+
+
+def report(*runs: str | os.PathLike[str], output: str | os.PathLike[str] | None = None) -> Path:
+    """Write a page that shows what one search found, or several beside each other.
+
+    The page is one HTML file that needs no network.
+
+    Args:
+        *runs: run directories of finished searches.
+        output: the file; by default `report.html` in the run directory, which is replaced, or for
+            several runs in the current folder.
+
+    Returns:
+        The file.
+
+    Raises:
+        UsageError: no run is named, one is named twice, or there are more than a page can show.
+        RunError: a run is missing, unfinished or damaged, or the file is there or cannot be
+            written.
+    """
+    if not 1 <= len(runs) <= MOST_RUNS:
+        raise UsageError(f"a report shows 1 to {MOST_RUNS} runs, but got {len(runs)}.")
+    path = Path(output) if output is not None else _default_output(runs)
+    is_own = output is None and len(runs) == 1
+    if path.exists() and not (is_own or path.is_dir()):
+        raise UsageError(f"{str(path)!r} is there already: remove it or choose another --output.")
+    records = read_runs(map(os.fspath, runs))
+    check_writable(path, "--output")
+    write_page(page(records), path)
+    return path
+
+
+def _default_output(runs: Sequence[str | os.PathLike[str]]) -> Path:
+    return RunDirectory(runs[0]).report_path if len(runs) == 1 else Path(OUTPUT)
+
+
+def page(runs: Sequence[RunRecord]) -> Page:
+    """Return the page that shows some runs."""
+    name = runs[0].label if len(runs) == 1 else f"{len(runs)} searches"
+    return Page(
+        title=f"autoprune: {name}",
+        lead=[headline(run) if len(runs) == 1 else f"{run.label}: {headline(run)}" for run in runs],
+        sections=sections(runs),
+        origin=f"Made by autoprune {__version__} from "
+        + ", ".join(str(run.path.resolve()) for run in runs),
+    )
