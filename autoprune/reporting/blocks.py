@@ -100,10 +100,17 @@ Block: TypeAlias = Table | Figure | Text | Code
 
 @dataclass(frozen=True)
 class Section:
-    """What stands under one heading."""
+    """What stands under one heading.
+
+    Attributes:
+        title: the heading.
+        blocks: below it.
+        link: what leads to it from the top of the page; empty if nothing does.
+    """
 
     title: str
     blocks: Sequence[Block]
+    link: str
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean, median
 
 from autoprune.cost import cost_class
 from autoprune.cost.budget import Budget
 from autoprune.cost.registry import COSTS
-from autoprune.errors import UsageError, did_you_mean
+from autoprune.errors import UsageError, did_you_mean, listed
 from autoprune.reporting.blocks import Bar, Cell, Table
 from autoprune.reporting.records import RunRecord
 from autoprune.reporting.scores import kinds_of
@@ -19,6 +19,8 @@ from autoprune.study.trial import Trial
 
 # Trials that are shown on either side of the winner's width.
 MOST_TRIALS = 3
+# Layers that are named because they share their channels.
+MOST_MEMBERS = 8
 
 
 @dataclass(frozen=True)
@@ -163,8 +165,6 @@ def _step(run: RunRecord, group: GroupRecord, step: Step, cost: str) -> StepFact
 
 def explain_group(run: RunRecord, name: str) -> GroupFacts:
     """Return the facts about one group, with the trials that differ from the winner in it."""
-    from dataclasses import replace
-
     found = next(one for one in explain_groups(run) if one.name == name)
     return replace(found, trials=tuple(_telling_trials(run, found)))
 
@@ -215,6 +215,9 @@ def reasons(facts: GroupFacts, others: Sequence[GroupFacts]) -> Iterator[str]:
     kept = f"keeps {facts.kept} of {facts.size} units ({percent(facts.kept / facts.size, 0)})"
     share = "" if facts.share is None else f"; {percent(facts.share, 1)} of the dense {title} go"
     yield f"{facts.name} {kept}{share and share + ' with it'}."
+    if len(facts.members) > 1:
+        makers = [one.removesuffix(".weight") for one in facts.members]
+        yield f"{listed(makers, MOST_MEMBERS)} share these channels, and keep the same ones."
     if facts.share is None:
         yield "Curve and costs are not known: an older version made the run."
     for step, verb in ((facts.fewer, "fewer"), (facts.more, "more")):
@@ -225,9 +228,9 @@ def reasons(facts: GroupFacts, others: Sequence[GroupFacts]) -> Iterator[str]:
         rank = sorted(prices.values(), reverse=True).index(own) + 1
         usual = median(price for price in prices.values() if price)
         yield (
-            f"Cutting further here loses {number(own)} per percent of the dense {title}, "
-            f"{number(own / usual)} times the median of all groups (place {rank} of {len(prices)}, "
-            "the dearest first): narrow groups are cheap to cut, wide ones dear."
+            f"Cutting further here loses {own:.2g} for each percent of the dense {title} saved, "
+            f"{own / usual:.2g} times the median of all groups (place {rank} of {len(prices)}, "
+            "the dearest first)."
         )
 
 
@@ -255,7 +258,7 @@ def groups_table(facts: Sequence[GroupFacts]) -> Table:
             if one.half_cut is None
             else Bar(number(one.half_cut), one.half_cut / dearest if dearest else 0.0),
             UNKNOWN if one.fewer is None else percent(one.fewer.saved),
-            UNKNOWN if one.fewer is None else number(one.fewer.added, "+"),
+            UNKNOWN if one.fewer is None else number(one.fewer.added, sign="+"),
             UNKNOWN if one.fewer is None else number(one.fewer.price),
         ]
         for one in facts

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 from autoprune.cost import COSTS, cost_class
 from autoprune.reporting.blocks import Figure, View
@@ -14,13 +14,12 @@ from autoprune.reporting.wording import brief, percent
 from autoprune.study.trial import Trial
 
 Trace: TypeAlias = dict[str, Any]
+Row = TypeVar("Row")
 
 # Colours that colour-blind people can tell apart, on white and on black.
 COLOURS = ("#2f86d1", "#e0702e", "#1ea37a", "#c868a5", "#8a7fd6", "#b8860b")
 # Candidates that are drawn, of all runs together: a page stays small.
-MOST_POINTS = 2000
-# Groups that are drawn, of all runs together.
-MOST_GROUPS = 400
+MOST_POINTS = 1200
 
 
 def colour(place: int) -> str:
@@ -73,10 +72,12 @@ def _candidates(
     ]
     # In the legend the entries of a run stand below each other, if there are several.
     group: Mapping[str, Any] = {"legendgroup": str(place)} if runs > 1 else {}
+    most = MOST_POINTS // runs
     front = frontier([(share, score) for share, score, _, _ in rows], kind.is_loss)
+    front = thinned(front, most)
     for is_probe, symbol in ((False, "circle"), (True, "circle-open")):
         drawn = [row for row in rows if (row[3].candidate.kind == "probe") is is_probe]
-        drawn = thinned(drawn, MOST_POINTS // runs)
+        drawn = thinned(drawn, most)
         if drawn:
             yield {
                 **group,
@@ -136,7 +137,7 @@ def _score_axis(kind: ScoreKind) -> dict[str, Any]:
     # Divergences of good and bad candidates differ by orders of magnitude.
     unit = {"type": "log"} if kind.is_loss else {}
     title = f"{kind.title}, %" if kind.shown is percent else kind.title
-    return {"title": {"text": title}, **unit, "exponentformat": "power"}
+    return {"title": {"text": title}, **unit, "exponentformat": "none"}
 
 
 def _drawn(kind: ScoreKind, score: float) -> float:
@@ -148,7 +149,7 @@ def _figure(value: float) -> float:
     return float(f"{value:.5g}")
 
 
-def thinned(rows: Sequence[Any], most: int) -> Sequence[Any]:
+def thinned(rows: Sequence[Row], most: int) -> Sequence[Row]:
     """Return evenly spaced ones of the rows, no more than can be drawn."""
     if len(rows) <= most:
         return rows
@@ -161,7 +162,7 @@ def progress(runs: Sequence[RunRecord]) -> Figure | None:
     for kind in kinds_of(runs):
         traces: list[Trace] = []
         for place, run in enumerate(runs):
-            found = best_so_far(run.trials, kind)
+            found = thinned(best_so_far(run.trials, kind), MOST_POINTS // len(runs))
             traces.append(
                 {
                     "type": "scatter",
@@ -187,13 +188,14 @@ def progress(runs: Sequence[RunRecord]) -> Figure | None:
     )
 
 
-def keep_ratios(runs: Sequence[RunRecord]) -> Figure:
+def keep_ratios(runs: Sequence[RunRecord], most: int) -> Figure:
     """Return what every group keeps, in network order, beside its share of the MACs.
 
     Args:
         runs: of networks with the same groups.
+        most: groups that are drawn.
     """
-    shown = list(runs[0].result.widths)[:MOST_GROUPS]
+    shown = list(runs[0].result.widths)[:most]
     names = [f"{place}. {label(name)}" for place, name in enumerate(shown, 1)]
     data: list[Trace] = [
         {
@@ -233,7 +235,7 @@ def keep_ratios(runs: Sequence[RunRecord]) -> Figure:
                 data,
                 {
                     "barmode": "group",
-                    "xaxis": {"tickfont": {"size": 10}},
+                    "xaxis": {"tickangle": -40, "tickfont": {"size": 10}},
                     "yaxis": {"title": {"text": "%"}, "range": [0, 102]},
                 },
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import tomli_w
 
@@ -24,6 +25,10 @@ from autoprune.reporting.wording import UNKNOWN, brief, duration, number, percen
 
 # Frozen groups that are listed by name for one reason.
 MOST_NAMED = 6
+# Rows of the tables of one kind, of all runs together: a page stays small.
+MOST_ROWS = 400
+# Characters of a text to copy, likewise.
+LONGEST_CODE = 100_000
 
 
 def headline(run: RunRecord) -> str:
@@ -54,7 +59,7 @@ def compared(runs: Sequence[RunRecord]) -> Iterator[Block]:
         yield comparison_table(runs)
 
 
-def gained(run: RunRecord) -> Iterator[Block]:
+def gained(run: RunRecord, most: int) -> Iterator[Block]:
     """Yield the dense network beside what became of it."""
     stages = run.stages
     score = run.result.score
@@ -125,30 +130,32 @@ def progress(runs: Sequence[RunRecord]) -> Iterator[Block]:
 
 def keep_ratios(runs: Sequence[RunRecord]) -> Iterator[Block]:
     """Yield what every group keeps; runs of one network in one drawing."""
-    like = [run for run in runs if run.is_like(runs[0])]
-    yield figures.keep_ratios(like)
-    if len(like) < len(runs):
-        others = ", ".join(run.label for run in runs if run not in like)
-        yield Text(f"Of other networks, and therefore not drawn: {others}.")
+    rest = list(runs)
+    while rest:
+        like = [run for run in rest if run.is_like(rest[0])]
+        if len(like) < len(runs):
+            yield Text(f"{like[0].network}: {', '.join(run.label for run in like)}")
+        yield figures.keep_ratios(like, MOST_ROWS // len(runs))
+        rest = [run for run in rest if run not in like]
 
 
-def layers(run: RunRecord) -> Iterator[Block]:
+def layers(run: RunRecord, most: int) -> Iterator[Block]:
     """Yield why every group was kept or cut."""
     facts = explain_groups(run)
-    table = groups_table(facts[: figures.MOST_GROUPS])
+    table = groups_table(facts[:most])
     yield Table(
         table.caption,
         table.columns,
         [[brief(str(name)), *rest] for name, *rest in table.rows],
     )
-    if len(facts) > figures.MOST_GROUPS:
-        yield Text(f"{len(facts) - figures.MOST_GROUPS} more groups are left out.")
+    if len(facts) > most:
+        yield Text(f"{len(facts) - most} more groups are left out.")
     if run.groups is None:
         yield Text("An older version made the run: costs and losses of groups are not known.")
     yield Text(f"More about a layer: autoprune explain {shlex.quote(str(run.path))} LAYER")
 
 
-def time_spent(run: RunRecord) -> Iterator[Block]:
+def time_spent(run: RunRecord, most: int) -> Iterator[Block]:
     """Yield where the seconds of the search went."""
     known = {stage: spent for stage, spent in run.result.seconds.items() if spent}
     total = max(run.result.search.seconds, sum(known.values()))
@@ -156,7 +163,7 @@ def time_spent(run: RunRecord) -> Iterator[Block]:
     spent["rest"] = total - sum(known.values())
     rows: list[list[Cell]] = [
         [stage, duration(seconds), Bar(percent(seconds / total, 1), seconds / total)]
-        for stage, seconds in spent.items()
+        for stage, seconds in list(spent.items())[:most]
         if total
     ]
     search = run.result.search
@@ -174,7 +181,7 @@ def time_spent(run: RunRecord) -> Iterator[Block]:
         )
 
 
-def frozen(run: RunRecord) -> Iterator[Block]:
+def frozen(run: RunRecord, most: int) -> Iterator[Block]:
     """Yield what could not be cut, and why."""
     if run.groups is None:
         yield Text("The run does not say: an older version made it.")
@@ -186,14 +193,14 @@ def frozen(run: RunRecord) -> Iterator[Block]:
         yield Text("Nothing: every group of channels could be cut.")
         return
     rows: list[list[Cell]] = []
-    for reason, names in list(by_reason.items())[: figures.MOST_GROUPS]:
+    for reason, names in list(by_reason.items())[:most]:
         more = len(names) - MOST_NAMED
         shown = ", ".join(names[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
         rows.append([shown, brief(reason, 300), str(len(names))])
     yield Table("Groups that stay whole", ["groups", "reason", "number"], rows, texts=2)
 
 
-def exports(run: RunRecord) -> Iterator[Block]:
+def exports(run: RunRecord, most: int) -> Iterator[Block]:
     """Yield the exported files, if there are any."""
     if not run.result.export:
         return
@@ -206,7 +213,7 @@ def exports(run: RunRecord) -> Iterator[Block]:
             number(one.max_error),
             UNKNOWN if one.latency_ms is None else latency(one.latency_ms),
         ]
-        for one in run.result.export[: figures.MOST_GROUPS]
+        for one in run.result.export[:most]
     ]
     yield Table(
         "Largest error beside PyTorch's outputs; latency at batch 1",
@@ -216,10 +223,11 @@ def exports(run: RunRecord) -> Iterator[Block]:
     )
 
 
-def repeat(run: RunRecord) -> Iterator[Block]:
+def repeat(run: RunRecord, most: int) -> Iterator[Block]:
     """Yield the command that repeats the run, and its options."""
-    yield Code(repeat_command(run))
-    yield Code(tomli_w.dumps(run.config), "config.toml: all options and versions")
+    longest = LONGEST_CODE * most // MOST_ROWS
+    yield Code(repeat_command(run)[:longest])
+    yield Code(tomli_w.dumps(run.config)[:longest], "config.toml: all options and versions")
 
 
 def repeat_command(run: RunRecord) -> str:
@@ -245,7 +253,7 @@ OF_ALL: Sequence[tuple[str, Callable[[Sequence[RunRecord]], Iterator[Block]]]] =
 )
 """Panels that show all runs together."""
 
-OF_EACH: Sequence[tuple[str, Callable[[RunRecord], Iterator[Block]]]] = (
+OF_EACH: Sequence[tuple[str, Callable[[RunRecord, int], Iterator[Block]]]] = (
     ("Dense and pruned", gained),
     ("Why each layer was kept or cut", layers),
     ("Where the time went", time_spent),
@@ -253,17 +261,27 @@ OF_EACH: Sequence[tuple[str, Callable[[RunRecord], Iterator[Block]]]] = (
     ("Exported files", exports),
     ("How to repeat it", repeat),
 )
-"""Panels that each run has."""
+"""Panels that each run has; they are told how many rows a table may have."""
 
 
 def sections(runs: Sequence[RunRecord]) -> list[Section]:
     """Return the panels that have something to show: the outcome, all runs, then each run."""
-    is_one = len(runs) == 1
-    each = [
-        Section(title if is_one else f"{run.label}: {title.lower()}", blocks)
-        for run in runs
-        for title, panel in OF_EACH
-        if (blocks := list(panel(run)))
+    together = [
+        Section(title, blocks, title) for title, panel in OF_ALL if (blocks := list(panel(runs)))
     ]
-    together = [Section(title, blocks) for title, panel in OF_ALL if (blocks := list(panel(runs)))]
-    return [each[0], *together, *each[1:]] if is_one else [*together, *each]
+    if len(runs) == 1:
+        first, *others = _sections_of(runs[0], MOST_ROWS)
+        return [first, *together, *others]
+    for run in runs:
+        first, *others = _sections_of(run, MOST_ROWS // len(runs))
+        own = [replace(first, link=run.label), *(replace(one, link="") for one in others)]
+        together += [replace(one, title=f"{run.label}: {one.title.lower()}") for one in own]
+    return together
+
+
+def _sections_of(run: RunRecord, most: int) -> list[Section]:
+    return [
+        Section(title, blocks, title)
+        for title, panel in OF_EACH
+        if (blocks := list(panel(run, most)))
+    ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from autoprune.evaluation.measurement import Scores
 from autoprune.reporting.records import RunRecord
@@ -39,7 +40,7 @@ class ScoreKind:
 
 
 KINDS = (
-    ScoreKind("score", lambda scores: scores.custom, False, number),
+    ScoreKind("score", lambda scores: scores.custom, False, partial(number, digits=4)),
     ScoreKind("KL to the dense network, nats", lambda scores: scores.kl, True, number),
     ScoreKind("top-1 accuracy", lambda scores: scores.top1, False, percent),
 )

@@ -10,6 +10,7 @@ from autoprune.reporting.blocks import Table
 from autoprune.reporting.records import STAGES, RunRecord
 from autoprune.reporting.wording import (
     UNKNOWN,
+    brief,
     conditions,
     duration,
     number,
@@ -87,15 +88,18 @@ def _facts(run: RunRecord) -> dict[str, Any]:
 def comparison_table(runs: Sequence[RunRecord]) -> Table:
     """Return the same as a table with one row for each run."""
     by_name = {name: _shown_share(name) for name in COSTS}
+    networks: dict[str, Callable[[RunRecord], str]] = {
+        "network": lambda run: brief(run.network.rpartition("/")[2])
+    }
     columns: dict[str, Callable[[RunRecord], str]] = {
-        "run": lambda run: run.label,
-        "network": lambda run: run.network.rpartition("/")[2],
+        "run": lambda run: brief(run.label),
+        **({} if _is_same_network(runs) else networks),
         "asked": lambda run: run.asked,
         "strategy": lambda run: run.result.searched_by or run.result.strategy,
+        "stage": lambda run: STAGES[run.handed_over],
         "dense": lambda run: shown_score(run, run.score("dense")),
         "pruned": lambda run: shown_score(run, run.score(run.handed_over)),
         "lost": lambda run: shown_difference(run, run.lost),
-        "stage": lambda run: STAGES[run.handed_over],
         "KL": lambda run: number(run.divergence(run.handed_over)),
         **{cost_class(name).title: show for name, show in by_name.items()},
         "trials": lambda run: str(run.result.search.trials),
@@ -105,7 +109,7 @@ def comparison_table(runs: Sequence[RunRecord]) -> Table:
         "What was asked and what was gained; costs are shares of the dense network",
         list(columns),
         [[show(run) for show in columns.values()] for run in runs],
-        texts=4,
+        texts=4 if _is_same_network(runs) else 5,
     )
 
 
@@ -115,14 +119,14 @@ def _shown_share(name: str) -> Callable[[RunRecord], str]:
 
 def shown_score(run: RunRecord, score: float | None) -> str:
     """Return an accuracy or a score for people."""
-    return percent(score) if run.result.score.metric == "top1" else number(score)
+    return percent(score) if run.result.score.metric == "top1" else number(score, 4)
 
 
 def shown_difference(run: RunRecord, lost: float | None) -> str:
     """Return for people what is lost of a score, as a change of it."""
     if lost is None:
         return UNKNOWN
-    return points(-lost) if run.result.score.metric == "top1" else number(-lost, "+")
+    return points(-lost) if run.result.score.metric == "top1" else number(-lost, 4, "+")
 
 
 def shown_conditions(run: RunRecord) -> str:

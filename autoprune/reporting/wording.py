@@ -21,11 +21,11 @@ def points(difference: float | None) -> str:
     return f"{round(100 * difference, 2) + 0.0:+.2f} points"  # never -0.00
 
 
-def number(value: float | None, sign: str = "") -> str:
-    """Return a number with four significant digits; what is not finite is not known."""
+def number(value: float | None, digits: int = 3, sign: str = "") -> str:
+    """Return a number with so many significant digits; what is not finite is not known."""
     if value is None or not math.isfinite(value):
         return UNKNOWN
-    return f"{value:{sign}.4g}"
+    return f"{value:{sign}.{digits}g}"
 
 
 def duration(seconds: float | None) -> str:

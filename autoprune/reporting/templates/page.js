@@ -14,7 +14,7 @@
     paper_bgcolor: "transparent", plot_bgcolor: "transparent", autosize: true,
     font: { color: colour("--text"), family: "system-ui, sans-serif", size: narrow.matches ? 11 : 13 },
     hoverlabel: { bgcolor: colour("--panel"), bordercolor: colour("--line"), font: { color: colour("--text") } },
-    margin: { l: 8, r: 12, t: 8, b: 8 },
+    margin: { l: 8, r: 12, t: narrow.matches ? 8 : 32, b: 8 },
     modebar: { bgcolor: "transparent", color: colour("--quiet"), activecolor: colour("--text") },
     dragmode: touch.matches ? false : "zoom",
     ...layout,
