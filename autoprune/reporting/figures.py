@@ -19,7 +19,7 @@ Row = TypeVar("Row")
 # Colours that colour-blind people can tell apart, on white and on black.
 COLOURS = ("#2f86d1", "#e0702e", "#1ea37a", "#c868a5", "#8a7fd6", "#b8860b")
 # Candidates that are drawn, of all runs together: a page stays small.
-MOST_POINTS = 1200
+MOST_POINTS = 800
 
 
 def colour(place: int) -> str:
@@ -101,24 +101,23 @@ def _candidates(
         "hoverinfo": "skip",
     }
     winner = tuple(kept for kept, _ in run.result.widths.values())
-    for share, score, number, trial in rows:
-        if trial.candidate.widths == winner:
-            yield {
-                **group,
-                "type": "scatter",
-                "mode": "markers",
-                "name": _named(run, runs, "winner"),
-                "x": [_figure(100 * share)],
-                "y": [_drawn(kind, score)],
-                "text": [f"winner, trial {number}"],
-                "marker": {
-                    "size": 15,
-                    "symbol": "star",
-                    "color": colour(place),
-                    "line": {"width": 1.5, "color": "text"},
-                },
-                "hovertemplate": "%{text}<br>%{x:.1f} % of dense<br>%{y:.4g}<extra></extra>",
-            }
+    for share, score, number, _ in [row for row in rows if row[3].candidate.widths == winner][:1]:
+        yield {
+            **group,
+            "type": "scatter",
+            "mode": "markers",
+            "name": _named(run, runs, "winner"),
+            "x": [_figure(100 * share)],
+            "y": [_drawn(kind, score)],
+            "text": [f"winner, trial {number}"],
+            "marker": {
+                "size": 15,
+                "symbol": "star",
+                "color": colour(place),
+                "line": {"width": 1.5, "color": "text"},
+            },
+            "hovertemplate": "%{text}<br>%{x:.1f} % of dense<br>%{y:.4g}<extra></extra>",
+        }
 
 
 def _named(run: RunRecord, runs: int, what: str) -> str:

@@ -17,6 +17,8 @@ from autoprune.version import __version__
 
 # The number of slowest layers that are shown at first; the legend shows the others.
 SHOWN = 10
+# Pixels; a longer legend scrolls.
+LEGEND_HEIGHT = 180
 # Seaborn's palette "deep", which colour-blind people can tell apart; one colour per layer shown.
 COLOURS = (
     "#4c72b0", "#dd8452", "#55a868", "#c44e52", "#8172b3",
@@ -49,16 +51,25 @@ def page(table: LatencyTable) -> Page:
                     {
                         "xaxis": {"title": {"text": f"{side} channels"}, "rangemode": "tozero"},
                         "yaxis": {"title": {"text": "latency, ms"}, "rangemode": "tozero"},
-                        "legend": {"y": -0.2, "yanchor": "top", "font": {"size": 10}},
+                        "legend": {
+                            "y": -0.2,
+                            "yanchor": "top",
+                            "font": {"size": 10},
+                            "maxheight": LEGEND_HEIGHT,
+                        },
                     },
                 )
             ],
-            height=460 + 12 * min(len(slowest), SHOWN),
+            height=400 + LEGEND_HEIGHT,
         )
         for side in ("output", "input")
     ]
     networks = [_networks(table.correction)] if table.correction.networks else []
-    doubts = [one for one in (describe_noise(table.origin), describe_error(table)) if one]
+    doubts = [
+        f"{one[0].upper()}{one[1:].rstrip('.')}."
+        for one in (describe_noise(table.origin), describe_error(table))
+        if one
+    ]
     error = table.correction.relative_error
     known = [] if error is None else [f"Whole networks are predicted to {percent(error, 1)}."]
     return Page(

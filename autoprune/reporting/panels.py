@@ -26,9 +26,9 @@ from autoprune.reporting.wording import UNKNOWN, brief, duration, number, percen
 # Frozen groups that are listed by name for one reason.
 MOST_NAMED = 6
 # Rows of the tables of one kind, of all runs together: a page stays small.
-MOST_ROWS = 400
+MOST_ROWS = 150
 # Characters of a text to copy, likewise.
-LONGEST_CODE = 100_000
+LONGEST_CODE = 20_000
 
 
 def headline(run: RunRecord) -> str:
@@ -45,9 +45,9 @@ def headline(run: RunRecord) -> str:
     speed = run.share("latency_ms")
     faster = f", {1 / speed:.2f} times as fast" if speed else ""
     metric = "top-1" if run.result.score.metric == "top1" else "score"
-    dense = shown_score(run, run.score("dense"))
+    dense, network = shown_score(run, run.score("dense")), brief(run.network.rpartition("/")[2])
     return (
-        f"Asked for {run.asked}: {run.network.rpartition('/')[2]} keeps {left}{faster}, at "
+        f"Asked for {brief(run.asked)}: {network} keeps {left}{faster}, at "
         f"{metric} {score}; dense has {dense} ({shown_difference(run, run.lost)})."
     )
 
@@ -134,7 +134,8 @@ def keep_ratios(runs: Sequence[RunRecord]) -> Iterator[Block]:
     while rest:
         like = [run for run in rest if run.is_like(rest[0])]
         if len(like) < len(runs):
-            yield Text(f"{like[0].network}: {', '.join(run.label for run in like)}")
+            names = ", ".join(brief(run.label) for run in like)
+            yield Text(f"{brief(like[0].network)}: {names}")
         yield figures.keep_ratios(like, MOST_ROWS // len(runs))
         rest = [run for run in rest if run not in like]
 
@@ -162,7 +163,7 @@ def time_spent(run: RunRecord, most: int) -> Iterator[Block]:
     spent = dict(sorted(known.items(), key=lambda one: -one[1]))
     spent["rest"] = total - sum(known.values())
     rows: list[list[Cell]] = [
-        [stage, duration(seconds), Bar(percent(seconds / total, 1), seconds / total)]
+        [brief(stage), duration(seconds), Bar(percent(seconds / total, 1), seconds / total)]
         for stage, seconds in list(spent.items())[:most]
         if total
     ]
@@ -196,7 +197,7 @@ def frozen(run: RunRecord, most: int) -> Iterator[Block]:
     for reason, names in list(by_reason.items())[:most]:
         more = len(names) - MOST_NAMED
         shown = ", ".join(names[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
-        rows.append([shown, brief(reason, 300), str(len(names))])
+        rows.append([shown, brief(reason, 160), str(len(names))])
     yield Table("Groups that stay whole", ["groups", "reason", "number"], rows, texts=2)
 
 
@@ -207,7 +208,7 @@ def exports(run: RunRecord, most: int) -> Iterator[Block]:
     latency, memory = cost_class("latency").shown, cost_class("memory").shown
     rows: list[list[Cell]] = [
         [
-            one.format,
+            brief(one.format),
             brief(one.file),
             UNKNOWN if one.bytes is None else memory(one.bytes),
             number(one.max_error),
@@ -274,8 +275,9 @@ def sections(runs: Sequence[RunRecord]) -> list[Section]:
         return [first, *together, *others]
     for run in runs:
         first, *others = _sections_of(run, MOST_ROWS // len(runs))
-        own = [replace(first, link=run.label), *(replace(one, link="") for one in others)]
-        together += [replace(one, title=f"{run.label}: {one.title.lower()}") for one in own]
+        label = brief(run.label)
+        own = [replace(first, link=label), *(replace(one, link="") for one in others)]
+        together += [replace(one, title=f"{label}: {one.title.lower()}") for one in own]
     return together
 
 

@@ -12,13 +12,14 @@ from autoprune.reporting.blocks import Page
 from autoprune.reporting.page import write_page
 from autoprune.reporting.panels import headline, sections
 from autoprune.reporting.records import RunRecord, read_runs
+from autoprune.reporting.wording import brief
 from autoprune.study.run_directory import RunDirectory
 from autoprune.version import __version__
 
 # Where a report of several runs goes.
 OUTPUT = "report.html"
 # Runs of one page, which stays small enough for a phone.
-MOST_RUNS = 20
+MOST_RUNS = 10
 
 
 def report(*runs: str | os.PathLike[str], output: str | os.PathLike[str] | None = None) -> Path:
@@ -57,10 +58,13 @@ def _default_output(runs: Sequence[str | os.PathLike[str]]) -> Path:
 
 def page(runs: Sequence[RunRecord]) -> Page:
     """Return the page that shows some runs."""
-    name = runs[0].label if len(runs) == 1 else f"{len(runs)} searches"
+    name = brief(runs[0].label) if len(runs) == 1 else f"{len(runs)} searches"
     return Page(
         title=f"autoprune: {name}",
-        lead=[headline(run) if len(runs) == 1 else f"{run.label}: {headline(run)}" for run in runs],
+        lead=[
+            f"{brief(run.label)}: {headline(run)}" if len(runs) > 1 else headline(run)
+            for run in runs
+        ],
         sections=sections(runs),
         origin=f"Made by autoprune {__version__} from "
         + ", ".join(str(run.path.resolve()) for run in runs),

@@ -94,8 +94,8 @@ def comparison_table(runs: Sequence[RunRecord]) -> Table:
     columns: dict[str, Callable[[RunRecord], str]] = {
         "run": lambda run: brief(run.label),
         **({} if _is_same_network(runs) else networks),
-        "asked": lambda run: run.asked,
-        "strategy": lambda run: run.result.searched_by or run.result.strategy,
+        "asked": lambda run: brief(run.asked),
+        "strategy": lambda run: brief(run.result.searched_by or run.result.strategy),
         "stage": lambda run: STAGES[run.handed_over],
         "dense": lambda run: shown_score(run, run.score("dense")),
         "pruned": lambda run: shown_score(run, run.score(run.handed_over)),
@@ -134,5 +134,5 @@ def shown_conditions(run: RunRecord) -> str:
     latency = run.result.costs.latency
     if latency is None or (latency.measured_ms is None and latency.predicted_ms is None):
         return "latency was not measured"
-    what = "measured" if latency.measured_ms is not None else "predicted"
-    return f"latency {what} for {conditions(latency.backend, latency.device, latency.threads)}"
+    what = "measured with" if latency.measured_ms is not None else "predicted for"
+    return f"latency {what} {conditions(latency.backend, latency.device, latency.threads)}"

@@ -1,87 +1,112 @@
 from __future__ import annotations
 
 import itertools
+import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from plotly import graph_objects
 from torch import nn
 
 from autoprune.cost.latency.table import LatencyTable
-from autoprune.errors import UsageError
-from autoprune.profiling import plots
+from autoprune.reporting.blocks import Figure, Page, Table
+from autoprune.reporting.latency_page import SHOWN, page, write_latency_page
 
 
 @pytest.fixture(scope="module")
 def table(stair_table: Any) -> LatencyTable:
-    pytest.importorskip("plotly")
     sizes = [3, *range(20, 33), 10]
     convolutions = [nn.Conv2d(a, b, 1) for a, b in itertools.pairwise(sizes)]
     found: LatencyTable = stair_table(nn.Sequential(*convolutions), torch.randn(1, 3, 8, 8))
     return found
 
 
+def figures(shown: Page) -> list[Figure]:
+    """Return the drawings: outputs, inputs, and whole networks."""
+    return [block for one in shown.sections for block in one.blocks if isinstance(block, Figure)]
+
+
+def traces(figure: Figure) -> dict[str, Mapping[str, Any]]:
+    """Return the traces that the legend names."""
+    return {one["name"]: one for one in figure.views[0].data if one.get("showlegend", True)}
+
+
 def test_a_page_needs_nothing_but_itself(table: LatencyTable, tmp_path: Path) -> None:
-    plots.plot(table, tmp_path / "new" / "page.html")
-    page = (tmp_path / "new" / "page.html").read_text()
-    assert "conv2d 1x1 3 to 20 channels" in page
-    assert not re.search(r"<(script[^>]*src|link)", page)
+    write_latency_page(table, tmp_path / "new" / "page.html")
+    text = (tmp_path / "new" / "page.html").read_text()
+    assert "conv2d 1x1 3 to 20 channels" in text
+    assert not re.search(r"<(script[^>]*src|link)", text)
 
 
-def test_both_widths_of_a_layer_stand_under_one_name(table: LatencyTable) -> None:
-    figure = plots.figure(table)
-    layers = [trace for trace in figure.data if trace.legendgroup is not None]
-    names = [trace.name for trace in layers if trace.showlegend]
-    assert sorted(names) == sorted(str(layer.dense) for layer in table.layers)
-    for trace in layers:
-        (layer,) = (one for one in table.layers if str(one.dense) == trace.name)
+def test_both_widths_of_every_layer_are_drawn(table: LatencyTable) -> None:
+    outputs, inputs, _ = map(traces, figures(page(table)))
+    for layer in table.layers:
         (surface,) = layer.surfaces
-        curve = surface.outputs if trace.xaxis == "x" else surface.inputs
-        assert (trace.x, trace.y) == (curve.lengths, curve.ms)
-        assert trace.error_y.array == curve.spread_ms
+        for drawn, curve in ((outputs, surface.outputs), (inputs, surface.inputs)):
+            if len(curve.lengths) > 1:
+                trace = drawn[str(layer.dense)]
+                assert (trace["x"], trace["y"]) == (list(curve.lengths), list(curve.ms))
+                assert trace["error_y"]["array"] == list(curve.spread_ms)
     # The image's channels and the classes cannot be cut.
-    drawn = {(trace.name, trace.xaxis) for trace in layers}
-    assert ("conv2d 1x1 3 to 20 channels on 8x8", "x2") not in drawn
-    assert ("conv2d 1x1 32 to 10 channels on 8x8", "x") not in drawn
-    assert len(drawn) == 2 * len(table.layers) - 2
+    assert "conv2d 1x1 3 to 20 channels on 8x8" not in inputs
+    assert "conv2d 1x1 32 to 10 channels on 8x8" not in outputs
+    assert len(outputs) == len(inputs) == len(table.layers) - 1
+    for name in outputs.keys() & inputs.keys():
+        assert outputs[name]["line"]["color"] == inputs[name]["line"]["color"]
 
 
 def test_misaligned_widths_are_dotted(stair_table: Any, aligned_backend: Any) -> None:
-    pytest.importorskip("plotly")
     model = nn.Sequential(nn.Conv2d(3, 24, 3), nn.Conv2d(24, 24, 3, groups=24), nn.Conv2d(24, 9, 1))
     table = stair_table(model, torch.randn(1, 3, 8, 8), aligned_backend)
-    dotted = [one for one in plots.figure(table).data if one.line.dash == "dot"]
-    assert sorted((one.name.split(" in ")[0].split(" on ")[0], one.xaxis) for one in dotted) == [
-        ("conv2d 1x1 24 to 9 channels", "x2"),
-        ("conv2d 3x3 24 to 24 channels", "x"),
-    ]
+    outputs, inputs, *_ = figures(page(table))
+    dotted = [
+        [one["name"].split(" in ")[0].split(" on ")[0] for one in figure.views[0].data
+         if one["line"]["dash"] == "dot"]
+        for figure in (outputs, inputs)
+    ]  # fmt: skip
+    assert dotted == [["conv2d 3x3 24 to 24 channels"], ["conv2d 1x1 24 to 9 channels"]]
 
 
 def test_the_slowest_layers_are_shown(table: LatencyTable) -> None:
-    visible = {trace.name for trace in plots.figure(table).data if trace.visible is True}
+    shown = page(table)
+    outputs, inputs, _ = map(traces, figures(shown))
+    visible = {
+        name for drawn in (outputs, inputs) for name, one in drawn.items() if one["visible"] is True
+    }
     slowest = sorted(table.layers, key=lambda one: -one.dense_ms)
-    assert visible == {str(layer.dense) for layer in slowest[: plots.SHOWN]}
-    assert len(slowest) > plots.SHOWN
+    assert visible == {str(layer.dense) for layer in slowest[:SHOWN]}
+    assert len(slowest) > SHOWN
+    (rows,) = [block for block in shown.sections[0].blocks if isinstance(block, Table)]
+    assert [row[0] for row in rows.rows] == [str(layer.dense) for layer in slowest]
 
 
 def test_axes_have_units_and_the_title_says_what_was_measured(table: LatencyTable) -> None:
-    layout = plots.figure(table).layout
-    texts = [axis.title.text for axis in (layout.xaxis, layout.xaxis2, layout.xaxis3)]
-    assert texts == ["output channels", "input channels", "measured, ms"]
-    assert layout.yaxis.title.text == "latency of the layer, ms"
-    assert layout.title.text == f"stairs on staircase (1 thread), {table.origin.date[:10]}"
-    assert layout.yaxis2.matches == "y"
+    shown = page(table)
+    layouts = [one.views[0].layout for one in figures(shown)]
+    titles = [(one["xaxis"]["title"]["text"], one["yaxis"]["title"]["text"]) for one in layouts]
+    assert titles == [
+        ("output channels", "latency, ms"),
+        ("input channels", "latency, ms"),
+        ("measured, ms", "predicted from the others, ms"),
+    ]
+    assert shown.title == "Latency: stairs on staircase (1 thread)"
+    assert table.origin.date[:10] in shown.lead[0]
 
 
 def test_networks_lie_beside_the_line_of_right_predictions(table: LatencyTable) -> None:
-    *_, line, networks = plots.figure(table).data
-    assert line.x == line.y and line.x[1] > max(*networks.x, *networks.y)
-    assert list(zip(networks.y, networks.x, strict=True)) == list(table.correction.networks)
+    line, networks = figures(page(table))[2].views[0].data
+    assert line["x"] == line["y"] and line["x"][1] > max(*networks["x"], *networks["y"])
+    pairs = list(zip(networks["y"], networks["x"], strict=True))
+    assert pairs == list(table.correction.networks)
 
 
-def test_plotly_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plots, "find_spec", lambda name: None)
-    with pytest.raises(UsageError, match=r"needs Plotly: pip install"):
-        plots.check_plotly()
+def test_plotly_knows_every_property(table: LatencyTable) -> None:
+    for figure in figures(page(table)):
+        (view,) = figure.views
+        data = json.loads(re.sub('"(text|quiet)"', '"red"', json.dumps(view.data)))
+        layout = {**view.layout, "legend": {}}  # older versions know no maxheight
+        graph_objects.Figure(data=data, layout=layout)
