@@ -18,7 +18,7 @@ def explain(given: Mapping[str, Any]) -> None:
     options = read_options(ExplainOptions, given)
 
     from autoprune.cli.display import console, print_json, print_table
-    from autoprune.reporting import explanation
+    from autoprune.reporting import explanation, reasons
     from autoprune.reporting.records import read_runs
 
     (run,) = read_runs([options.run])
@@ -27,7 +27,7 @@ def explain(given: Mapping[str, Any]) -> None:
         if options.json:
             print_json([asdict(one) for one in facts])
         else:
-            print_table(explanation.groups_table(facts))
+            print_table(reasons.groups_table(facts))
         return
     group = explanation.find_group(run, options.layer)
     if not isinstance(group, str):
@@ -42,8 +42,8 @@ def explain(given: Mapping[str, Any]) -> None:
     if options.json:
         print_json(asdict(found))
         return
-    for sentence in explanation.reasons(found, facts):
+    for sentence in reasons.reasons(found, facts):
         console().print(sentence, markup=False, soft_wrap=True)
     if found.trials:
         print()
-        print_table(explanation.trials_table(run, found))
+        print_table(reasons.trials_table(run, found))

@@ -73,11 +73,11 @@ def _candidates(
     # In the legend the entries of a run stand below each other, if there are several.
     group: Mapping[str, Any] = {"legendgroup": str(place)} if runs > 1 else {}
     most = MOST_POINTS // runs
-    front = frontier([(share, score) for share, score, _, _ in rows], kind.is_loss)
-    front = thinned(front, most)
+    points = [(share, score) for share, score, _, _ in rows]
+    front = thinned(frontier(points, kind.is_loss), most)
     for is_probe, symbol in ((False, "circle"), (True, "circle-open")):
-        drawn = [row for row in rows if (row[3].candidate.kind == "probe") is is_probe]
-        drawn = thinned(drawn, most)
+        of_kind = [row for row in rows if (row[3].candidate.kind == "probe") is is_probe]
+        drawn = thinned(of_kind, most)
         if drawn:
             yield {
                 **group,

@@ -12,7 +12,8 @@ from autoprune.cost import COSTS, cost_class
 from autoprune.options.search import OPTIONS
 from autoprune.reporting import figures
 from autoprune.reporting.blocks import Bar, Block, Cell, Code, Section, Table, Text
-from autoprune.reporting.explanation import explain_groups, groups_table
+from autoprune.reporting.explanation import explain_groups
+from autoprune.reporting.reasons import groups_table
 from autoprune.reporting.records import STAGES, RunRecord, Stage
 from autoprune.reporting.side_by_side import (
     comparison_table,

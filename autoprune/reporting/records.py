@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -205,7 +206,7 @@ class RunRecord:
         return mine[0] == theirs[0] and all(mine[1][key] == theirs[1][key] for key in counted)
 
 
-def read_runs(paths: Iterable[str | Path]) -> list[RunRecord]:
+def read_runs(paths: Iterable[str | os.PathLike[str]]) -> list[RunRecord]:
     """Read some finished runs.
 
     Raises:

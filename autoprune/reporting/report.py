@@ -46,7 +46,7 @@ def report(*runs: str | os.PathLike[str], output: str | os.PathLike[str] | None 
     is_own = output is None and len(runs) == 1
     if path.exists() and not (is_own or path.is_dir()):
         raise UsageError(f"{str(path)!r} is there already: remove it or choose another --output.")
-    records = read_runs(map(os.fspath, runs))
+    records = read_runs(runs)
     check_writable(path, "--output")
     write_page(page(records), path)
     return path

@@ -14,10 +14,8 @@ from autoprune.reporting.explanation import (
     explain_group,
     explain_groups,
     find_group,
-    groups_table,
-    reasons,
-    trials_table,
 )
+from autoprune.reporting.reasons import groups_table, reasons, trials_table
 from autoprune.reporting.records import RunRecord
 from autoprune.study.group_records import FrozenRecord
 
