@@ -1,17 +1,16 @@
-"""The panels of a report: each is a function of the runs that are shown, and a line in PANELS."""
+"""The panels of a report: each is a function, and a line in `OF_ALL` or `OF_EACH`."""
 
 from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 
 import tomli_w
 
 from autoprune.cost import COSTS, cost_class
 from autoprune.options.search import OPTIONS
 from autoprune.reporting import figures
-from autoprune.reporting.blocks import Bar, Block, Cell, Code, Section, Table, Text
+from autoprune.reporting.blocks import Bar, Block, Cell, Code, Table, Text
 from autoprune.reporting.explanation import explain_groups
 from autoprune.reporting.reasons import groups_table
 from autoprune.reporting.records import STAGES, RunRecord, Stage
@@ -22,7 +21,7 @@ from autoprune.reporting.side_by_side import (
     shown_difference,
     shown_score,
 )
-from autoprune.reporting.wording import UNKNOWN, brief, duration, number, percent
+from autoprune.reporting.wording import UNKNOWN, brief, conditions, duration, number, percent
 
 # Frozen groups that are listed by name for one reason.
 MOST_NAMED = 6
@@ -92,6 +91,10 @@ def gained(run: RunRecord, most: int) -> Iterator[Block]:
         ["", *(STAGES[stage] for stage in stages), "change"],
         rows,
     )
+    if score.from_scratch is not None:
+        yield Text(
+            f"The same widths, trained from scratch: {shown_score(run, score.from_scratch)}."
+        )
 
 
 def _cost_rows(run: RunRecord, name: str, stages: Sequence[Stage]) -> list[list[Cell]]:
@@ -206,23 +209,33 @@ def exports(run: RunRecord, most: int) -> Iterator[Block]:
     """Yield the exported files, if there are any."""
     if not run.result.export:
         return
-    latency, memory = cost_class("latency").shown, cost_class("memory").shown
     rows: list[list[Cell]] = [
         [
-            brief(one.format),
+            brief(one.format) + (" int8" if one.int8 else ""),
             brief(one.file),
-            UNKNOWN if one.bytes is None else memory(one.bytes),
+            _beside_dense("memory", one.bytes, one.dense_bytes),
             number(one.max_error),
-            UNKNOWN if one.latency_ms is None else latency(one.latency_ms),
+            _beside_dense("latency", one.latency_ms, one.dense_latency_ms),
+            brief(conditions(one.backend, one.device, one.threads))
+            if one.backend is not None and one.device is not None
+            else UNKNOWN,
         ]
         for one in run.result.export[:most]
     ]
     yield Table(
-        "Largest error beside PyTorch's outputs; latency at batch 1",
-        ["format", "file", "size", "largest error", "latency"],
+        "Largest error beside PyTorch's outputs; sizes and latencies with the dense network's in "
+        "brackets",
+        ["format", "file", "size", "largest error", "latency", "measured with"],
         rows,
         texts=2,
     )
+
+
+def _beside_dense(cost: str, own: float | None, dense: float | None) -> str:
+    shown = cost_class(cost).shown
+    if own is None:
+        return UNKNOWN
+    return shown(own) + ("" if dense is None else f" ({shown(dense)})")
 
 
 def repeat(run: RunRecord, most: int) -> Iterator[Block]:
@@ -264,27 +277,3 @@ OF_EACH: Sequence[tuple[str, Callable[[RunRecord, int], Iterator[Block]]]] = (
     ("How to repeat it", repeat),
 )
 """Panels that each run has; they are told how many rows a table may have."""
-
-
-def sections(runs: Sequence[RunRecord]) -> list[Section]:
-    """Return the panels that have something to show: the outcome, all runs, then each run."""
-    together = [
-        Section(title, blocks, title) for title, panel in OF_ALL if (blocks := list(panel(runs)))
-    ]
-    if len(runs) == 1:
-        first, *others = _sections_of(runs[0], MOST_ROWS)
-        return [first, *together, *others]
-    for run in runs:
-        first, *others = _sections_of(run, MOST_ROWS // len(runs))
-        label = brief(run.label)
-        own = [replace(first, link=label), *(replace(one, link="") for one in others)]
-        together += [replace(one, title=f"{label}: {one.title.lower()}") for one in own]
-    return together
-
-
-def _sections_of(run: RunRecord, most: int) -> list[Section]:
-    return [
-        Section(title, blocks, title)
-        for title, panel in OF_EACH
-        if (blocks := list(panel(run, most)))
-    ]

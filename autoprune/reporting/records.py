@@ -61,6 +61,7 @@ class Score(msgspec.Struct, frozen=True):
     split: Text
     recovered: float | None = None
     finetuned: float | None = None
+    from_scratch: float | None = None
     samples: Count | None = None
     kl: float | None = None
     loss: float | None = None
@@ -88,13 +89,19 @@ class Finetune(msgspec.Struct, frozen=True):
 
 
 class Export(msgspec.Struct, frozen=True):
-    """One exported file."""
+    """One exported file, perhaps beside that of the dense network."""
 
     format: Text
     file: Name
+    int8: bool = False
     bytes: Count | None = None
+    dense_bytes: Count | None = None
     max_error: float | None = None
     latency_ms: Quantity | None = None
+    dense_latency_ms: Quantity | None = None
+    backend: Text | None = None
+    device: Text | None = None
+    threads: Count | None = None
 
 
 class Result(msgspec.Struct, frozen=True):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from autoprune.core.files import check_writable
 from autoprune.errors import UsageError
-from autoprune.reporting.blocks import Page
+from autoprune.reporting import panels
+from autoprune.reporting.blocks import Page, Section
 from autoprune.reporting.page import write_page
-from autoprune.reporting.panels import headline, sections
 from autoprune.reporting.records import RunRecord, read_runs
 from autoprune.reporting.wording import brief
 from autoprune.study.run_directory import RunDirectory
@@ -62,10 +63,36 @@ def page(runs: Sequence[RunRecord]) -> Page:
     return Page(
         title=f"autoprune: {name}",
         lead=[
-            f"{brief(run.label)}: {headline(run)}" if len(runs) > 1 else headline(run)
+            f"{brief(run.label)}: {panels.headline(run)}" if len(runs) > 1 else panels.headline(run)
             for run in runs
         ],
         sections=sections(runs),
         origin=f"Made by autoprune {__version__} from "
         + ", ".join(str(run.path.resolve()) for run in runs),
     )
+
+
+def sections(runs: Sequence[RunRecord]) -> list[Section]:
+    """Return the panels that have something to show: the outcome, all runs, then each run."""
+    together = [
+        Section(title, blocks, title)
+        for title, panel in panels.OF_ALL
+        if (blocks := list(panel(runs)))
+    ]
+    if len(runs) == 1:
+        first, *others = _sections_of(runs[0], panels.MOST_ROWS)
+        return [first, *together, *others]
+    for run in runs:
+        label = brief(run.label)
+        first, *others = _sections_of(run, panels.MOST_ROWS // len(runs))
+        own = [replace(first, link=label), *(replace(one, link="") for one in others)]
+        together += [replace(one, title=f"{label}: {one.title.lower()}") for one in own]
+    return together
+
+
+def _sections_of(run: RunRecord, most: int) -> list[Section]:
+    return [
+        Section(title, blocks, title)
+        for title, panel in panels.OF_EACH
+        if (blocks := list(panel(run, most)))
+    ]

@@ -19,9 +19,9 @@ from autoprune.evaluation.measurement import Scores
 from autoprune.reporting import panels
 from autoprune.reporting.blocks import Code, Figure, Section, Table, Text
 from autoprune.reporting.page import render
-from autoprune.reporting.panels import headline, repeat_command, sections
+from autoprune.reporting.panels import headline, repeat_command
 from autoprune.reporting.records import Export, RunRecord, read_runs
-from autoprune.reporting.report import MOST_RUNS, page, report
+from autoprune.reporting.report import MOST_RUNS, page, report, sections
 from autoprune.study.group_records import FrozenRecord, GroupRecords
 from autoprune.study.trial import Candidate, Trial
 
@@ -83,6 +83,9 @@ def test_dense_beside_every_stage(run: RunRecord, run_path: Path) -> None:
     rows = table([changed(run_path, costs=costs, score=score)], "Dense and pruned")
     assert rows["latency, predicted"] == ["3.000 ms", *["1.500 ms"] * 3, "2.00 times as fast"]
     assert rows["top-1 accuracy"] == ["95.00 %", "90.00 %", "93.00 %", "96.00 %", "+1.00 points"]
+    run = changed(run_path, score={**score, "from_scratch": 0.91})
+    control = Text("The same widths, trained from scratch: 91.00 %.")
+    assert control in section([run], "Dense and pruned").blocks
 
 
 def test_latency_names_backend_device_and_threads(run: RunRecord) -> None:
@@ -161,7 +164,13 @@ def test_exports_and_fine_tuning_where_there_are(run: RunRecord, run_path: Path)
     export = {"format": "onnx", "file": "export/a.onnx", "bytes": 2_000_000}
     tuned = {"epochs": 10, "seconds": 3600.0, "best_epoch": 8}
     run = changed(run_path, export=[{**export, "max_error": 1e-6}], finetune=tuned)
-    assert table([run], "Exported files") == {"onnx": ["export/a.onnx", "2MB", "1e-06", "–"]}
+    assert table([run], "Exported files") == {"onnx": ["export/a.onnx", "2MB", "1e-06", "–", "–"]}
+    with_dense = {"int8": True, "latency_ms": 1.5, "dense_latency_ms": 3.0}
+    measured = {"backend": "onnxruntime", "device": "cpu", "threads": 2}
+    other = changed(run_path, export=[{**export, **with_dense, **measured, "dense_bytes": 8000000}])
+    (row,) = table([other], "Exported files").values()
+    assert (row[1], row[3]) == ("2MB (8MB)", "1.500 ms (3.000 ms)")
+    assert row[4] == "onnxruntime on cpu (2 threads), batch 1"
     blocks = section([run], "Where the time went").blocks
     assert Text("Fine-tuning took 60 min 0 s for 10 epochs; the best was epoch 8.") in blocks
 
