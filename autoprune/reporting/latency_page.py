@@ -10,7 +10,7 @@ from autoprune.cost.latency.correction import Correction
 from autoprune.cost.latency.curves import Curve, LayerLatency
 from autoprune.cost.latency.table import LatencyTable, describe_error, describe_noise
 from autoprune.reporting.blocks import Bar, Block, Cell, Figure, Page, Section, Table, View
-from autoprune.reporting.figures import Trace
+from autoprune.reporting.drawings import Trace
 from autoprune.reporting.page import write_page
 from autoprune.reporting.wording import percent
 from autoprune.version import __version__

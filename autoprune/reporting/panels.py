@@ -9,7 +9,7 @@ import tomli_w
 
 from autoprune.cost import COSTS, cost_class
 from autoprune.options.search import OPTIONS
-from autoprune.reporting import figures
+from autoprune.reporting import drawings
 from autoprune.reporting.blocks import Bar, Block, Cell, Code, Table, Text
 from autoprune.reporting.explanation import explain_groups
 from autoprune.reporting.reasons import groups_table
@@ -120,7 +120,7 @@ def _cost_rows(run: RunRecord, name: str, stages: Sequence[Stage]) -> list[list[
 
 def candidates(runs: Sequence[RunRecord]) -> Iterator[Block]:
     """Yield the score of all candidates against their costs."""
-    if (figure := figures.candidates(runs)) is not None:
+    if (figure := drawings.candidates(runs)) is not None:
         yield figure
     else:
         yield Text("No trial has a score.")
@@ -128,7 +128,7 @@ def candidates(runs: Sequence[RunRecord]) -> Iterator[Block]:
 
 def progress(runs: Sequence[RunRecord]) -> Iterator[Block]:
     """Yield the best score so far against evaluations."""
-    if (figure := figures.progress(runs)) is not None:
+    if (figure := drawings.progress(runs)) is not None:
         yield figure
 
 
@@ -140,7 +140,7 @@ def keep_ratios(runs: Sequence[RunRecord]) -> Iterator[Block]:
         if len(like) < len(runs):
             names = ", ".join(brief(run.label) for run in like)
             yield Text(f"{brief(like[0].network)}: {names}")
-        yield figures.keep_ratios(like, MOST_ROWS // len(runs))
+        yield drawings.keep_ratios(like, MOST_ROWS // len(runs))
         rest = [run for run in rest if run not in like]
 
 
