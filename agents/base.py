@@ -113,6 +113,18 @@ class Strategy(ABC):
             defaults if config is None else config, options, f"the strategy {owner!r}"
         )
 
+    def with_options(self, options: Mapping[str, Any]) -> Self:
+        """Return the same strategy with some options replaced.
+
+        Raises:
+            UsageError: an option that there is not, of the wrong type, or out of range.
+        """
+        if not options:
+            return self
+        fresh = copy.copy(self)
+        fresh.config = configured(self.config, options, f"the strategy {self.name!r}")
+        return fresh
+
     def check(self) -> None:  # noqa: B027
         """Refuse options that cannot be used, before any work is done; overridden where needed.
 

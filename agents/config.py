@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, TypeAlias, TypeVar
 
@@ -59,3 +60,12 @@ def changes(config: Any, defaults: Any) -> dict[str, Any]:
         for name, value in values.items()
         if value != getattr(defaults, name)
     }
+
+
+def stored(config: Any) -> dict[str, Any]:
+    """Return all options as JSON has them; what it has no form for is left out."""
+    found = {}
+    for field in fields(config):
+        with suppress(TypeError):
+            found[field.name] = msgspec.to_builtins(getattr(config, field.name))
+    return found

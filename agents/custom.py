@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from autoprune.agents.base import Candidate, SearchProblem, Strategy, Trial
 from autoprune.errors import AutopruneError, StrategyError, shown, user_code
@@ -24,7 +24,11 @@ class CustomStrategy(Strategy):
         """Take a strategy and the name that its user knows it by."""
         self.name = name
         self._strategy = strategy
-        self.needs_budget = strategy.needs_budget
+        self.needs_budget, self.config = strategy.needs_budget, strategy.config
+
+    def with_options(self, options: Mapping[str, Any]) -> Self:
+        """Return the same with some options of the strategy replaced."""
+        return type(self)(self.name, self._strategy.with_options(options))
 
     def check(self) -> None:
         """Let the strategy check its options."""

@@ -12,7 +12,7 @@ from autoprune.agents.base import SearchProblem
 from autoprune.agents.config import Count
 from autoprune.agents.tools.scripted import ScriptedStrategy
 from autoprune.core.policy import Widths
-from autoprune.errors import RunError
+from autoprune.errors import RunError, spelt
 from autoprune.study.result import frontier_of
 from autoprune.study.run_directory import RunDirectory
 from autoprune.study.trial import Candidate
@@ -73,7 +73,9 @@ class RecallStrategy(ScriptedStrategy):
     def _frontier(self) -> tuple[str, tuple[dict[str, int], ...]]:
         run = self.config.from_run
         if run is None:
-            raise RunError("the strategy 'recall' needs a run to recall: give --from RUN.")
+            raise RunError(
+                f"the strategy 'recall' needs a run to recall: give {spelt('from_run')}."
+            )
         frontier = frontier_of(RunDirectory(Path(run)))
         if not frontier:
             raise RunError(f"the run in {run!r} left no frontier to recall.")

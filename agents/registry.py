@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from autoprune.core.plugins import Kind
-from autoprune.errors import UsageError, did_you_mean
+from autoprune.errors import UsageError, did_you_mean, spelt
 
 if TYPE_CHECKING:  # they bring PyTorch along: a wrong name is refused without it
     from autoprune.agents.base import SearchProblem, Strategy
@@ -97,7 +97,7 @@ def check_strategy(wanted: Wanted, **options: Any) -> None:
             if wanted not in FLAGS[option]:
                 able = " or ".join(map(repr, FLAGS[option]))
                 raise UsageError(
-                    f"{_flag(option)} is for the strategy {able}; {wanted!r} has none."
+                    f"{spelt(option)} is for the strategy {able}; {wanted!r} has none."
                 )
     find_strategy(wanted, **given).check()
 
@@ -121,15 +121,27 @@ def check_unbounded(wanted: Wanted, **options: Any) -> None:
         )
 
 
-def make_strategy(wanted: Wanted, problem: SearchProblem, **options: Any) -> Strategy:
+def make_strategy(
+    wanted: Wanted,
+    problem: SearchProblem,
+    begun: Mapping[str, Any] | None = None,
+    /,
+    **options: Any,
+) -> Strategy:
     """Return the strategy that is meant, started on a problem.
+
+    Args:
+        wanted: the strategy, or "auto".
+        problem: what is searched.
+        begun: all options that the search was begun with; today's defaults may be others.
+        **options: fields of its config; None where nothing was said.
 
     Raises:
         UsageError: see `check_strategy`.
     """
     check_strategy(wanted, **options)
     chosen, given = resolve(wanted, problem, **options)
-    return find_strategy(chosen, **given).started(problem)
+    return find_strategy(chosen, **given).with_options({**(begun or {}), **given}).started(problem)
 
 
 def resolve(wanted: Any, problem: SearchProblem, **options: Any) -> tuple[Any, dict[str, Any]]:
@@ -167,13 +179,9 @@ def _taker(names: Sequence[str], given: Mapping[str, Any]) -> str:
     if len(given) == 1:
         (option,) = given
         able = " or ".join(map(repr, FLAGS[option]))
-        raise UsageError(f"{_flag(option)} is for the strategy {able}; 'auto' has none.")
-    raise UsageError(f"no strategy has both {' and '.join(map(_flag, given))}: give one of them.")
+        raise UsageError(f"{spelt(option)} is for the strategy {able}; 'auto' has none.")
+    raise UsageError(f"no strategy has both {' and '.join(map(spelt, given))}: give one of them.")
 
 
 def _takers(names: Sequence[str], given: Mapping[str, Any]) -> Iterator[str]:
     return (name for name in names if all(name in FLAGS[option] for option in given))
-
-
-def _flag(option: str) -> str:
-    return f"--{option.removesuffix('_run')}"

@@ -14,6 +14,7 @@ from autoprune.version import __version__ as __version__
 if TYPE_CHECKING:
     from autoprune.api import Run as Run
     from autoprune.api import apply_policy as apply_policy
+    from autoprune.api import finetune as finetune
     from autoprune.api import load_pruned as load_pruned
     from autoprune.api import report as report
     from autoprune.api import search as search
@@ -23,6 +24,7 @@ __all__ = [
     "Run",
     "__version__",
     "apply_policy",
+    "finetune",
     "load_pruned",
     "report",
     "search",
@@ -31,7 +33,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     # The functions bring PyTorch and Optuna along; `import autoprune` alone stays fast.
-    if name in ("Run", "apply_policy", "load_pruned", "report", "search"):
+    if name in ("Run", "apply_policy", "finetune", "load_pruned", "report", "search"):
         from autoprune import api
 
         return getattr(api, name)

@@ -6,7 +6,7 @@ import logging
 import os
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,6 @@ from torch import nn
 from typing_extensions import Unpack
 
 from autoprune.core.allocator import kept_memory
-from autoprune.core.files import misfits
 from autoprune.core.notes import forwarded_notes
 from autoprune.core.policy import PruningPolicy
 from autoprune.core.precision import fresh_casts
@@ -28,26 +27,23 @@ from autoprune.data.forms import map_tensors, plain, sample_shapes
 from autoprune.engine.begin import begin_run, resume_run
 from autoprune.engine.clock import Clock
 from autoprune.engine.context import Evaluate, SearchContext
+from autoprune.engine.finetune import FinetuneContext, check_training, finetune_run
 from autoprune.engine.pipeline import run_search
-from autoprune.engine.problem import check_config
-from autoprune.errors import (
-    DataError,
-    ModelError,
-    UsageError,
-    describe,
-    text_of,
-    type_of,
-    user_code,
-)
+from autoprune.engine.problem import check_config, check_patterns
+from autoprune.errors import DataError, UsageError, describe, shown, type_of, user_code
 from autoprune.evaluation.reward import DEFAULT_REWARD, Reward, find_reward
 from autoprune.evaluation.scoring import find_evaluate
+from autoprune.options.finetune import FinetuneConfig, FinetuneOptions
 from autoprune.options.search import SearchConfig, SearchOptions
 from autoprune.reporting.report import report
 from autoprune.structure import surgery
 from autoprune.structure.inputs import Inputs, adapt_splits, device_of, input_adapter
 from autoprune.structure.surgery import deep_copy
 from autoprune.structure.wrappers import plain_network
+from autoprune.study.reload import load_network
 from autoprune.study.run_directory import RunDirectory, next_free
+from autoprune.training.objective import TaskLoss, find_loss
+from autoprune.training.processes import find_processes
 from autoprune.version import __version__
 
 log = logging.getLogger(__name__)
@@ -142,12 +138,16 @@ def search(
     config = SearchConfig.from_mapping({**options, "reward": valued.name, **named})
     evaluate = find_evaluate(evaluate)
     check_config(config)
+    check_patterns(model, config)
     # Optuna announces every trial of ours, and optional packages that it lacks.
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     clock = Clock(began, config.time, config.recover)
     device = str(device_of(model))
     settings = {"autoprune": __version__, **(origin or {}), "device": device, **config.to_mapping()}
-    run = RunDirectory(output or next_free(Path("runs"), type(model).__name__.lower()))
+    if resume and not output:
+        raise UsageError("resume=True needs output: the run directory of the search.")
+    folder = None if output is None else _path(output, "output")
+    run = RunDirectory(folder or next_free(Path("runs"), type(model).__name__.lower()))
     (run.load_config if resume else run.check_free)()  # before anything is written
     with forwarded_notes(progress), run.held():
         if wrapper is not model:
@@ -193,37 +193,84 @@ def apply_policy(model: nn.Module, policy: PruningPolicy | str | os.PathLike[str
     """
     model = _network(model)
     if not isinstance(policy, PruningPolicy):
-        policy = PruningPolicy.load(Path(policy))
+        policy = PruningPolicy.load(_path(policy, "policy"))
     return surgery.apply_policy(model, policy)
 
 
 @_undisturbed()
-def load_pruned(model: nn.Module, run: str | os.PathLike[str]) -> nn.Module:
+def load_pruned(
+    model: nn.Module, run: str | os.PathLike[str], weights: str | None = None
+) -> nn.Module:
     """Return the pruned network of a run: structure and weights.
 
     Args:
         model: the dense network's architecture; its weights do not matter.
         run: a run directory.
+        weights: "cut", "recovered" or "finetuned"; by default the last of these that there is.
 
     Raises:
         ModelError: the run is of another network.
         RunError: it is unfinished or damaged.
+        UsageError: it has no such weights.
     """
-    model = _network(model)
-    directory = RunDirectory(run)
+    return load_network(_network(model), RunDirectory(_path(run, "run")), weights)
+
+
+@kept_memory()
+@_undisturbed()
+def finetune(
+    model: nn.Module,
+    run: str | os.PathLike[str],
+    *,
+    data: Any,
+    loss: TaskLoss | str | None = None,
+    evaluate: Evaluate | str | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: Progress | bool | None = None,
+    **options: Unpack[FinetuneOptions],
+) -> Run:
+    """Train the pruned network of a run further, with labels and the dense network's answers.
+
+    The best network by the validation images, which are those that the search scored on, goes into
+    the run directory; it is what `load_pruned` returns from then on.
+
+    Args:
+        model: the dense network with its trained weights; it is left as it was.
+        run: the directory of a finished run.
+        data: as `search` takes it; the same, so that validation images are not trained on.
+        loss: (the network's outputs, targets) → scalar tensor, for tasks that are not
+            classification: the function, or its name, `path/to/file.py:function` or
+            `package.module:function`.
+            Without it, class labels are learnt by cross entropy. Other networks, and data without
+            labels, learn from the dense network alone.
+        evaluate: model → score (higher is better), by which the best network is chosen instead of
+            accuracy; named as `loss` is.
+        resume: go on with a training that was interrupted; options must be the same.
+        overwrite: replace an earlier training.
+        progress: told what happens; True prints lines on standard error.
+        **options: fields of `FinetuneConfig` (docs/options.md).
+
+    Raises:
+        AutopruneError: anything that the user can mend, in one line.
+    """
+    if not isinstance(progress, Progress):
+        progress = PlainProgress() if progress else Progress()
+    config = FinetuneConfig.from_mapping(options)
+    directory = RunDirectory(_path(run, "run"))
+    valued, loss = find_evaluate(evaluate), find_loss(loss)
+    network = deep_copy(_network(model)).eval()
     policy = directory.load_policy()
-    small = apply_policy(model, policy)
-    state = directory.load_weights(small.state_dict())
-    try:
-        surgery.add_biases(small, state)
-        surgery.add_buffers(small, state, state.buffers, policy)
-        if wrong := misfits(state, small.state_dict()):
-            raise ValueError(f"of another shape or type: {wrong[0]}")
-        small.load_state_dict(state.with_defaults(small.state_dict()))
-    except Exception as error:  # whatever a module's own way to load raises
-        reason = " ".join(text_of(error).split())[:300]
-        raise ModelError(f"the weights in {str(run)!r} do not fit the network: {reason}") from error
-    return small.eval()
+    check_training(directory, config, resume, overwrite)
+    processes = find_processes()
+    lock = nullcontext() if processes.rank else directory.held()
+    with forwarded_notes(progress), lock:
+        splits = adapt_splits(as_splits(data), network)
+        context = FinetuneContext(
+            network, directory, splits, config, loss, valued, processes, progress
+        )
+        done = finetune_run(context, resume)
+    return Run(directory.path, done.network, policy, done.result)
 
 
 def draw_images(model: nn.Module, data: Any, config: SearchConfig, progress: Progress) -> Partition:
@@ -252,6 +299,13 @@ def _network(model: nn.Module) -> nn.Module:
     return plain_network(model)
 
 
+def _path(value: str | os.PathLike[str], name: str) -> Path:
+    """Return the path that an argument names."""
+    if not isinstance(value, (str, os.PathLike)):
+        raise UsageError(f"{name} must be a path, but got {shown(value)}.")
+    return Path(value)
+
+
 def _check_example(model: nn.Module, example: Inputs, like: Inputs) -> Inputs:
     """Statistics are gathered where the trace saw layers: forms and shapes must agree."""
     example = plain(example, "example_inputs")
@@ -264,4 +318,12 @@ def _check_example(model: nn.Module, example: Inputs, like: Inputs) -> Inputs:
     return placed
 
 
-__all__ = ["Run", "apply_policy", "draw_images", "load_pruned", "report", "search"]
+__all__ = [
+    "Run",
+    "apply_policy",
+    "draw_images",
+    "finetune",
+    "load_pruned",
+    "report",
+    "search",
+]

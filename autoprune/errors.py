@@ -18,10 +18,12 @@ The command line prints the message of any of these on one line and exits with s
 from __future__ import annotations
 
 import difflib
+import json
 import reprlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from contextvars import ContextVar
+from typing import Any, TypeAlias
 
 # Characters of a message. What it quotes (a name, a value, a path) may be of any length.
 LONGEST_MESSAGE = 480
@@ -76,16 +78,52 @@ class DataError(AutopruneError):
     """Images or labels that do not fit the network."""
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
+Spelling: TypeAlias = "Callable[[str, Any], str]"
+"""(option, value or None) → how a user writes it."""
+
+
+def in_python(option: str, value: Any = None) -> str:
+    """Return an option as Python's callers write it: "max_drop", or "max_drop=1" with a value."""
+    return option if value is None else f"{option}={value!r}"
+
+
+_SPELLING: ContextVar[Spelling] = ContextVar("spelling", default=in_python)
+
+
+@contextmanager
+def spelling(spelling: Spelling) -> Iterator[None]:
+    """Let all messages inside name options as somebody writes them who is not in Python."""
+    token = _SPELLING.set(spelling)
+    try:
+        yield
+    finally:
+        _SPELLING.reset(token)
+
+
+def spelt(option: str, value: Any = None) -> str:
+    """Return an option as the reader of the message writes it: "max_drop=1" or "--max-drop 1".
+
+    Args:
+        option: its name in Python.
+        value: that is advised; None names the option alone.
+    """
+    return _SPELLING.get()(option, value)
+
+
+def did_you_mean(name: str, known: Iterable[str], forms: Sequence[str] = ()) -> str:
     """Return the clause that ends an "unknown name" message.
 
-    The nearest known name if one is near, else all of them.
+    Args:
+        name: the unknown one.
+        known: names; the nearest one, in whatever case, is suggested if one is near, else all are.
+        forms: what else may be written, such as "path/to/file.py:NAME"; named last.
     """
-    names = sorted(known)
-    close = difflib.get_close_matches(name[:LONGEST_REASON], names, n=1, cutoff=0.5)
+    choices = [*sorted(known), *forms]
+    folded = {one.casefold(): one for one in choices}
+    close = difflib.get_close_matches(name[:LONGEST_REASON].casefold(), folded, n=1, cutoff=0.5)
     if close:
-        return f"did you mean {close[0]!r}?"
-    return f"choose one of: {', '.join(names)}."
+        return f"did you mean {folded[close[0]]!r}?"
+    return f"choose one of: {', '.join(choices)}."
 
 
 def listed(names: Sequence[str], most: int = 3) -> str:
@@ -94,14 +132,33 @@ def listed(names: Sequence[str], most: int = 3) -> str:
     return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
 
 
+def counted(number: float, noun: str) -> str:
+    """Return a number with its noun: "1 trial", "2 trials"."""
+    return f"{number:.12g} {noun}{'' if number == 1 else 'es' if noun.endswith('s') else 's'}"
+
+
 def type_of(value: object) -> str:
-    """Return a value's type with its article: "an int"."""
+    """Return a value's type with its article: "an int"; "None" of that."""
+    if value is None:
+        return "None"
     name = type(value).__name__
     return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"
 
 
 def first_line(error: BaseException) -> str:
     """Return the first line of an error's text, cut if it is long; its type if it has no text."""
+    file = error.filename if isinstance(error, OSError) else None
+    return printable(file_fault(error) + ("" if file is None else f": {file!r}"), LONGEST_REASON)
+
+
+def file_fault(error: BaseException) -> str:
+    """Return `first_line` in plain words, without the file, which the message names already."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror[0].lower() + error.strerror[1:]
+    if isinstance(error, json.JSONDecodeError):
+        return f"it is not JSON (line {error.lineno}, column {error.colno})"
+    if isinstance(error, UnicodeDecodeError):
+        return "it is not text"
     lines = text_of(error).strip().splitlines()
     return printable(lines[0], LONGEST_REASON) if lines else type(error).__name__
 

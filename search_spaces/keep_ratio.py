@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from autoprune.core.policy import Widths
-from autoprune.errors import UsageError, did_you_mean
+from autoprune.errors import UsageError, did_you_mean, spelt
 from autoprune.structure.groups import Structure
 
 DEFAULT_MIN_KEEP = 0.1
@@ -97,15 +97,17 @@ def search_space(
         UsageError: a ratio or the step is out of range, or a pattern matches no group.
     """
     if step < 1:
-        raise UsageError(f"round-to must be at least 1, but got {step}.")
+        raise UsageError(f"{spelt('round_to')} must be at least 1, but got {step}.")
     if min_keep is None:
         min_keep = DEFAULT_MIN_KEEP
     patterns = min_keep if isinstance(min_keep, Mapping) else {"*": min_keep}
     for pattern, ratio in patterns.items():
         if not 0 < ratio <= 1:
-            raise UsageError(f"min-keep must be in (0, 1], but got {ratio} for {pattern!r}.")
+            raise UsageError(
+                f"{spelt('min_keep')} must be in (0, 1], but got {ratio} for {pattern!r}."
+            )
         if pattern != "*":
-            match_groups(structure, [pattern], "min-keep")
+            match_groups(structure, [pattern], "min_keep")
     lowest = []
     for group in structure.groups:
         names = (group.name, *group.producers)
@@ -129,6 +131,11 @@ def matches(names: Sequence[str], pattern: str) -> bool:
 def match_groups(structure: Structure, patterns: Sequence[str], option: str) -> list[str]:
     """Return the names of the groups whose channels the named layers make.
 
+    Args:
+        structure: of the network.
+        patterns: of layers.
+        option: by which they were given.
+
     Raises:
         UsageError: a pattern matches no layer at all.
     """
@@ -138,7 +145,7 @@ def match_groups(structure: Structure, patterns: Sequence[str], option: str) -> 
         found = [g.name for g in structure.groups if matches((g.name, *g.producers), pattern)]
         if not found and not matches(layers, pattern):
             raise UsageError(
-                f"{option}: no layer matches {pattern!r}; {did_you_mean(pattern, layers)}"
+                f"{spelt(option)}: no layer matches {pattern!r}; {did_you_mean(pattern, layers)}"
             )
         chosen += found
     return chosen

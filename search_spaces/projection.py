@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from autoprune.core.policy import Widths
 from autoprune.cost.model import CostModel
-from autoprune.errors import BudgetError
+from autoprune.errors import BudgetError, spelt
 from autoprune.search_spaces.keep_ratio import SearchSpace, with_width
 
 _BISECTIONS = 40
@@ -149,6 +149,6 @@ def _unreachable(constraint: Constraint, space: SearchSpace, widths: Widths) -> 
     return (
         f"budget {cost.name}={constraint.limit:.6g} {cost.unit} is out of reach: the smallest "
         f"network that can be cut has {least:.6g} {cost.unit} "
-        f"({least / dense:.3f} of the dense {dense:.6g}); "
-        "raise the budget, lower --min-keep or --round-to, or exclude fewer layers."
+        f"({least / dense:.3f} of the dense {dense:.6g}); raise the budget, lower "
+        f"{spelt('min_keep')} or {spelt('round_to')}, or exclude fewer layers."
     )

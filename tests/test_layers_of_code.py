@@ -18,7 +18,7 @@ FLOORS = (
     {"data"},
     {"structure"},
     {"statistics", "cost", "models"},
-    {"reconstruction", "recovery"},
+    {"reconstruction", "recovery", "training"},
     {"importance", "profiling"},
     {"evaluation"},
     {"search_spaces"},
@@ -31,7 +31,7 @@ FLOORS = (
     {"testing"},
 )
 ENGINE_FLOORS = (
-    {"clock", "latency_bound", "latency_table", "limits", "trust"},
+    {"clock", "latency_bound", "latency_table", "limits", "trust", "validation"},
     {"context", "winner_kit"},
     {"problem"},
     {"builder"},
@@ -40,7 +40,7 @@ ENGINE_FLOORS = (
     {"rounds", "recover"},
     {"max_drop"},
     {"summary", "begin"},
-    {"pipeline"},
+    {"pipeline", "finetune"},
 )
 """The stages of a search: each is made of those before it."""
 
@@ -52,7 +52,7 @@ TWICE = {
     "registry",  # plug-ins of a kind by name
     "public",  # the names that a package offers
     "model",  # a cost model, and that of latency
-    "evaluate", "inspect", "profile", "report", "search",  # a command, and what it is about
+    "evaluate", "finetune", "inspect", "profile", "report", "search",  # a command, and its subject
     "progress",  # the names of a kind of component
 }  # fmt: skip
 """Names that two modules share since they mean the same thing."""

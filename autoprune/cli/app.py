@@ -16,12 +16,21 @@ from autoprune.cli.command import Command, Commands
 from autoprune.cli.compare import compare
 from autoprune.cli.evaluate import evaluate
 from autoprune.cli.explain import explain
+from autoprune.cli.finetune import finetune
 from autoprune.cli.inspect import inspect
 from autoprune.cli.profile import profile
 from autoprune.cli.report import report
 from autoprune.cli.search import Interrupted, search
-from autoprune.errors import LONGEST_MESSAGE, AutopruneError, describe, printable, text_of
-from autoprune.options.commands import OF_COMMANDS
+from autoprune.errors import (
+    LONGEST_MESSAGE,
+    AutopruneError,
+    describe,
+    file_fault,
+    printable,
+    spelling,
+    text_of,
+)
+from autoprune.options.commands import OF_COMMANDS, on_command_line
 from autoprune.version import __version__
 
 DONE, BROKEN_PIPE, MISTAKE, INTERRUPTED = 0, 1, 2, 130
@@ -33,7 +42,7 @@ _COMMANDS = (
     Command(search, OF_COMMANDS["search"], is_brief=True),
     *(
         Command(one, OF_COMMANDS[one.__name__])
-        for one in (inspect, profile, evaluate, report, compare, explain)
+        for one in (inspect, profile, evaluate, finetune, report, compare, explain)
     ),
 )
 
@@ -65,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        with autoprune.make_context("autoprune", words) as context:
+        with spelling(on_command_line), autoprune.make_context("autoprune", words) as context:
             autoprune.invoke(context)
     except click.exceptions.Exit as end:
         return end.exit_code
@@ -100,9 +109,10 @@ def _mistake(error: Exception) -> str | None:
         return str(error)
     if isinstance(error, click.UsageError):
         text = printable(error.format_message(), LONGEST_MESSAGE)
-        return f"{text} (See autoprune --help.)"
+        command = "autoprune" if error.ctx is None else error.ctx.command_path
+        return f"{text} (See {command} --help.)"
     if isinstance(error, OSError) and error.filename is not None:
-        return printable(f"{error.filename!r}: {error.strerror}.", LONGEST_MESSAGE)
+        return printable(f"{error.filename!r}: {file_fault(error)}.", LONGEST_MESSAGE)
     return None
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import click
-from click.core import ParameterSource
+from click.core import ParameterSource, augment_usage_errors
 
 from autoprune.errors import did_you_mean
 from autoprune.options.option import Option, Panel, options_of
@@ -46,6 +46,11 @@ class Command(click.Command):
             self.params.append(
                 click.Option(["--help-all"], is_flag=True, is_eager=True, callback=_help_all)
             )
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Split the words; an error names this command, which the parser itself may not."""
+        with augment_usage_errors(ctx):
+            return super().parse_args(ctx, args)
 
     def _given(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Return the plain values of what stands on the command line."""

@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from autoprune.cost import COSTS, cost_class
-from autoprune.errors import listed
+from autoprune.errors import counted, listed
 from autoprune.reporting.wording import percent
 
 if TYPE_CHECKING:
@@ -99,21 +99,48 @@ def show_search(run: Run, verbose: bool = False, quiet: bool = False) -> None:
     if score["recovered"] is not None:
         show = _SCORES[key][1]
         out.print(f"\n{show(score['pruned'])} right after the cut, before recovery", end="")
-    samples = f"{score['split']} split, {score['samples']} samples"
+    samples = f"{score['split']} split, {counted(score['samples'] or 0, 'sample')}"
     scored = "scored by your own evaluate" if score["samples"] is None else samples
     out.print(f"\n{scored}; {escape(_about_latency(costs['latency'], str(run.path)))}")
-    if not _latency_fell(costs["dense"], costs["pruned"]):
-        out.print(
-            "MACs fell further than latency: bound that (--budget latency=0.6, --round-to auto)"
-        )
-    trials = f"{done['trials']} trials" + (f" ({done['failed']} failed)" if done["failed"] else "")
-    out.print(f"{trials}, {done['evaluations']} evaluations, {done['seconds']:.1f} s")
+    bounds = result["budget"] or ""
+    if "flops" in bounds and "latency" not in bounds:
+        if hint := _about_slow_macs(costs["dense"], costs["pruned"]):
+            out.print(hint)
+    trials, evaluations = (counted(done[f"{one}s"], one) for one in ("trial", "evaluation"))
+    failed = f" ({done['failed']} failed)" if done["failed"] else ""
+    out.print(f"{trials}{failed}, {evaluations}, {done['seconds']:.1f} s")
     if verbose:
         out.print(_seconds_table(result["seconds"], done["seconds"]))
     out.print(f"files: {escape(str(run.path))}/ (pruned.safetensors, policy.json, result.json, …)")
     if (run.path / "report.html").exists():
         out.print(f"page:  {escape(str(run.path / 'report.html'))}")
     out.print(f"next:  autoprune evaluate {escape(str(run.path))}")
+
+
+def show_training(run: Run, from_scratch: bool, quiet: bool = False) -> None:
+    """Print what fine-tuning, or training from scratch, ended with."""
+    if quiet:
+        print(run.path)
+        return
+    out, result = console(), run.result
+    score, costs = result["score"], result["costs"]
+    done = result["from_scratch" if from_scratch else "finetune"]
+    name = "from scratch" if from_scratch else "fine-tuned"
+    show = _SCORES["top1" if score["metric"] == "top1" else "score"][1]
+    rows = table("", "dense", "cut", "recovered", name)
+    kinds = ("dense", "pruned", "recovered", "from_scratch" if from_scratch else "finetuned")
+    figures = ["–" if (one := score.get(kind)) is None else show(one) for kind in kinds]
+    rows.add_row(_SCORES["top1"][0] if score["metric"] == "top1" else "score", *figures)
+    out.print(rows)
+    share = costs["pruned"]["flops"] / max(costs["dense"]["flops"], 1)
+    out.print(f"\n{score['split']} split; {percent(share)} of the dense network's MACs")
+    out.print(
+        f"{done['epochs']:g} epochs in {done['seconds']:.1f} s, the best after "
+        f"{done['best_epoch']:g}"
+    )
+    weights = "from-scratch" if from_scratch else "finetuned"
+    files = [f"{weights}.safetensors"] if done["best_epoch"] else []
+    out.print(f"files: {escape(str(run.path))}/ ({', '.join([*files, 'history.jsonl'])}, …)")
 
 
 def _about_latency(latency: Mapping[str, Any], run: str) -> str:
@@ -136,22 +163,27 @@ def _conditions(latency: Mapping[str, Any]) -> str:
     return f"{measured_on(latency['backend'], latency['device'], latency.get('threads'))}, batch 1"
 
 
-def _latency_fell(dense: Mapping[str, Any], pruned: Mapping[str, Any]) -> bool:
-    """Whether latency fell by at least half as large a share as MACs did, where it is known."""
+def _about_slow_macs(dense: Mapping[str, Any], pruned: Mapping[str, Any]) -> str | None:
+    """Return what to do where latency fell by less than half as large a share as MACs did."""
     if not (dense["latency_ms"] and pruned["latency_ms"]):
-        return True
+        return None
     latency, macs = (1 - pruned[key] / max(dense[key], 1e-9) for key in ("latency_ms", "flops"))
-    return bool(latency >= macs / 2)
+    if latency >= macs / 2:
+        return None
+    return (
+        f"MACs fell by {percent(macs)}, latency by {percent(max(latency, 0.0))}: if the network "
+        "shall be faster, bound latency itself, with --budget latency=0.6 --round-to auto."
+    )
 
 
 def show_evaluation(report: Mapping[str, Any]) -> None:
     """Print what `autoprune evaluate` found."""
     out = console()
     out.print(comparison(report["dense"], report["pruned"]))
-    scored = f"{report['data']}, {report['split']} split, {report['samples']} samples"
-    if report["kl"] is None:
-        scored = "scored by your own evaluate"
-    else:
+    scored = "scored by your own evaluate"
+    if report["kl"] is not None:
+        samples = counted(report["samples"], "sample")
+        scored = f"{report['data']}, {report['split']} split, {samples}"
         scored += f"; KL to dense {report['kl']:.4f}"
     out.print(f"\n{escape(scored)}; {escape(_about_latency(report['latency'], ''))}")
 
@@ -197,7 +229,7 @@ def show_inspection(report: Mapping[str, Any]) -> None:
     for operator in report["not_counted"]:
         out.print(escape(f"MACs of {operator} are not counted"), soft_wrap=True)
     out.print(
-        f"{len(report['groups'])} groups can be pruned, {len(report['frozen'])} cannot; "
+        f"{counted(len(report['groups']), 'group')} can be pruned, {len(report['frozen'])} cannot; "
         f"{', '.join(map(_shown, dense, dense.values()))} for one input of "
         f"{_by(report['input_shape'])}"
     )

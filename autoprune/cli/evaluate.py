@@ -6,11 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from autoprune.options.commands import EvaluateOptions
+from autoprune.options.commands import SUBJECT, EvaluateOptions
 from autoprune.options.option import read_options
-
-# Options that say what is compared, instead of the run.
-NETWORKS = ("model", "weights", "data", "normalize", "classes", "device", "evaluate")
 
 
 def evaluate(given: Mapping[str, Any]) -> None:
@@ -34,14 +31,14 @@ def evaluate(given: Mapping[str, Any]) -> None:
     if options.kit is not None and options.from_kit is not None:
         raise UsageError("--kit writes a folder, --from-kit reads its results: give one.")
     if options.from_kit is not None:
-        if extra := [name for name in (*NETWORKS, "split") if name in given]:
+        if extra := [name for name in (*SUBJECT, "split") if name in given]:
             raise UsageError(f"--from-kit reads results: leave out --{extra[0]}.")
         measured = read_winner_kit(Path(options.from_kit), RunDirectory(options.run))
         (print_json if options.json else show_measured)(measured)
         return
     if options.kit is not None:
         check_writable(Path(options.kit), "--kit", is_folder=True)
-    named = {name: given[name] for name in NETWORKS if name in given}
+    named = {name: given[name] for name in SUBJECT if name in given}
     subjects = load_subjects(options.run, named, options.split, options.trust)
     if options.kit is not None:
         subjects.pack(Path(options.kit))

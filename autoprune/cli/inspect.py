@@ -109,16 +109,22 @@ def example_inputs(spec: str, model: nn.Module, options: InspectOptions | Profil
     from autoprune.cli.display import warn
     from autoprune.core.plugins import names_object
     from autoprune.core.precision import float_dtype
-    from autoprune.data import load_splits
+    from autoprune.data import has_photos, load_splits
     from autoprune.errors import UsageError
-    from autoprune.models.input_shapes import default_input_shape, parse_shape
+    from autoprune.models.input_shapes import (
+        declared_image_size,
+        default_input_shape,
+        parse_shape,
+    )
     from autoprune.structure.inputs import adapt_splits
 
     data, shape = options.data, options.input_shape
     if data is not None and shape is not None:
         raise UsageError("--input-shape and --data both say what the inputs are: give one of them.")
     if data is not None:
-        train = adapt_splits(load_splits(data, options.normalize), model).train
+        size = declared_image_size(model) if has_photos(data) else None
+        splits = load_splits(data, options.normalize, image_size=size)
+        train = adapt_splits(splits, model).train
         return train.take(range(min(2, len(train)))).inputs
     sizes = parse_shape(shape) if shape else default_input_shape(spec, model)
     if shape is None and names_object(spec):

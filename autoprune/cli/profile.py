@@ -30,6 +30,7 @@ def profile(given: Mapping[str, Any]) -> None:
     from autoprune.core.allocator import kept_memory
     from autoprune.core.randomness import kept_random_states
     from autoprune.engine.problem import prunable_structure
+    from autoprune.errors import counted
     from autoprune.models import DEMO
     from autoprune.models.loading import load_model
     from autoprune.profiling.kit.write import write_kit
@@ -45,7 +46,9 @@ def profile(given: Mapping[str, Any]) -> None:
         subject = Subject(network, prunable_structure(network, inputs, [], progress), inputs)
         if options.kit is not None:
             count = write_kit(Path(options.kit), subject, conditions)
-            console().print(f"{options.kit}: {count} models; how to go on is in its README.txt")
+            console().print(
+                f"{options.kit}: {counted(count, 'model')}; how to go on is in its README.txt"
+            )
             return
         table = _table(subject, conditions, options, progress)
     if options.plot is not None:
@@ -115,6 +118,7 @@ def _show(table: LatencyTable, path: str, spec: str) -> None:
     """Print what a table holds, and whether it can be trusted."""
     from autoprune.cli.display import console, warn
     from autoprune.cost.latency.table import describe_error, describe_noise
+    from autoprune.errors import counted
 
     for doubt in filter(None, (describe_noise(table.origin), describe_error(table))):
         warn(doubt)
@@ -122,7 +126,8 @@ def _show(table: LatencyTable, path: str, spec: str) -> None:
     usual, largest = correction.relative_error or 0.0, correction.largest_error or 0.0
     took = f" in {seconds:.0f} s" if seconds else ""  # a kit does not say
     console().print(
-        f"{path}: {len(table.layers)} layers of {spec}, {table.origin.measurements} measurements"
+        f"{path}: {counted(len(table.layers), 'layer')} of {spec}, "
+        f"{counted(table.origin.measurements, 'measurement')}"
         f"{took}, {table.about}; whole networks are predicted to {100 * usual:.1f} % (at worst "
         f"{100 * largest:.1f} %)"
     )

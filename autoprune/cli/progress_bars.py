@@ -56,7 +56,7 @@ class RichProgress(Progress):
     """A bar for every stage, with the best reward so far beside that of the search."""
 
     def __init__(self, bars: Bars) -> None:
-        self._bars = bars
+        self._bars, self.stream = bars, bars.console.file
         self._tasks: dict[str, TaskID] = {}
 
     def step(self, stage: str, done: int, total: int) -> None:

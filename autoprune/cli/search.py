@@ -39,16 +39,15 @@ def run_search(settings: Settings) -> None:
     from autoprune import api
     from autoprune.cli.display import show_search, warn
     from autoprune.cli.progress_bars import listen
-    from autoprune.data import load_splits
+    from autoprune.cli.subjects import load_origin
     from autoprune.models.devices import find_device
-    from autoprune.models.loading import load_model
     from autoprune.models.specs import has_random_weights
 
     _check(settings)
     origin = settings.origin
     device = find_device(origin.get("device"))
-    data = load_splits(origin["data"], origin.get("normalize"), origin.get("classes"))
-    model = load_model(origin["model"], origin.get("weights")).to(device)
+    model, data = load_origin(origin)
+    model = model.to(device)
     if has_random_weights(origin["model"], origin.get("weights")):
         warn(f"{origin['model']} has random weights; give trained ones with --weights FILE.")
     try:

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from autoprune.core.untrusted import read_toml
-from autoprune.errors import UsageError, did_you_mean, first_line, shown
+from autoprune.errors import UsageError, did_you_mean, file_fault, in_python, shown, spelling, spelt
+from autoprune.options.commands import on_command_line
 from autoprune.options.option import Option
-from autoprune.options.search import OPTIONS, RENEWABLE, SearchConfig, needs_budget
+from autoprune.options.search import OPTIONS, RENEWABLE, SearchConfig
 from autoprune.options.stored import (
     IN_FILES,
     ORIGIN,
@@ -22,7 +23,7 @@ from autoprune.options.stored import (
     in_todays_words,
     stored_settings,
 )
-from autoprune.options.strategies import with_strategy_config
+from autoprune.options.strategies import unused_tables, with_strategy_config
 
 # How the code of a run or config file is agreed to.
 NAME_OR_TRUST = "name it yourself on the command line, or give --trust if you trust it"
@@ -111,12 +112,6 @@ def _check(merged: Mapping[str, Any]) -> None:
 
     if "reward" in merged:
         find_reward(merged["reward"])
-    if "budget" not in merged and needs_budget(merged):
-        raise UsageError(
-            "--budget is missing: write e.g. --budget flops=0.5 (half of the MACs), --max-drop 1 "
-            "(as small as one point of accuracy allows), or --budget none with a custom reward "
-            "that weighs the costs."
-        )
     SearchConfig.from_mapping({key: merged[key] for key in OPTIONS if key in merged})
     if merged.get("evaluate") is not None:
         from autoprune.evaluation.scoring import find_evaluate
@@ -170,7 +165,7 @@ def read_config(path: Path, strategy: str | None = None) -> dict[str, Any]:
     try:
         content = read_toml(path)
     except (OSError, ValueError) as error:
-        reason = first_line(error)
+        reason = file_fault(error)
         if "overwrite" in reason:  # as TOML calls it
             reason += "; a table [strategy.NAME] names the strategy already: leave out strategy ="
         raise UsageError(f"config file {str(path)!r} cannot be read: {reason}") from error
@@ -186,9 +181,16 @@ def _read(values: Mapping[str, Any], where: str, strategy: str | None = None) ->
         if name.replace("-", "_") not in {*_KNOWN, *REMARKS}:
             known = [known.replace("_", "-") for known in _KNOWN]
             raise UsageError(f"{where}unknown key {shown(name)}; {did_you_mean(name, known)}")
+    for table in unused_tables(plain, strategy):
+        from autoprune.cli.display import warn
+
+        warn(f"{where}{table} is not used, since --strategy {strategy} is given")
     try:
-        plain = with_strategy_config(plain, strategy)
-        return {key: _KNOWN[key].read(plain[key]) for key in plain if key in _KNOWN}
+        with spelling(in_python if where else on_command_line):
+            if plain.get("quiet") and plain.get("verbose"):
+                raise UsageError(f"{spelt('quiet')} and {spelt('verbose')} exclude each other.")
+            plain = with_strategy_config(plain, strategy)
+            return {key: _KNOWN[key].read(plain[key]) for key in plain if key in _KNOWN}
     except UsageError as error:
         raise UsageError(f"{where}{error}") from error
 

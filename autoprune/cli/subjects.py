@@ -15,15 +15,17 @@ from autoprune.cli.display import warn
 from autoprune.cli.settings import NAME_OR_TRUST, agreed
 from autoprune.core.plugins import names_object
 from autoprune.core.randomness import kept_random_states
-from autoprune.data import Split, Splits, load_splits, reads_classes
+from autoprune.data import Split, Splits, has_photos, load_splits
 from autoprune.data.forms import map_tensors
 from autoprune.engine.winner_kit import write_winner_kit
 from autoprune.errors import UsageError, did_you_mean
 from autoprune.evaluation.classification import score_split
 from autoprune.evaluation.measurement import Scores
 from autoprune.evaluation.scoring import CustomScorer, find_evaluate
-from autoprune.models import loading
 from autoprune.models.devices import find_device
+from autoprune.models.input_shapes import declared_image_size
+from autoprune.models.loading import load_model
+from autoprune.options.commands import SUBJECT
 from autoprune.options.stored import stored_settings
 from autoprune.profiling.host import host_figures
 from autoprune.structure.inputs import adapt_splits
@@ -32,7 +34,7 @@ from autoprune.study.run_directory import RunDirectory
 
 SPLITS = ("test", "val", "train")
 # What a run says of the networks and the images; the device is this machine's own.
-_OF_RUN = ("model", "weights", "data", "normalize", "classes", "evaluate")
+_OF_RUN = tuple(name for name in SUBJECT if name != "device")
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,14 +130,60 @@ def load_subjects(
     directory.load_policy()  # an unfinished run is refused before anything is loaded
     evaluate = find_evaluate(origin.get("evaluate"))
     device = find_device(origin.get("device"))
-    splits = load_splits(origin["data"], origin.get("normalize"), origin.get("classes"))
+    dense, splits = load_origin(origin)
+    dense = dense.to(device).eval()
     for note in splits.notes:
         warn(note)
-    _choose(splits, split_name, origin["data"])  # a mistake is told before the network is loaded
-    dense = loading.load_model(origin["model"], origin.get("weights")).to(device).eval()
     name, split = _choose(adapt_splits(splits, dense), split_name, origin["data"])
     pruned = load_pruned(dense, run).to(device)
     return Subjects(directory, dense, pruned, origin["data"], name, split, evaluate, device)
+
+
+def load_dense(
+    run: RunDirectory, given: Mapping[str, str], trusts: bool = False
+) -> tuple[nn.Module, Splits, str | None]:
+    """Return the dense network of a run, its data, and the name of the user's own score.
+
+    Args:
+        run: the run directory.
+        given: as for `load_subjects`.
+        trusts: likewise.
+
+    Raises:
+        AutopruneError: anything that the user can mend.
+    """
+    origin = _origin(stored_settings(run), given, str(run.path), trusts)
+    run.load_policy()  # an unfinished run is refused before anything is loaded
+    device = find_device(origin.get("device"))
+    dense, splits = load_origin(origin)
+    for note in splits.notes:
+        warn(note)
+    return dense.to(device).eval(), splits, origin.get("evaluate")
+
+
+def load_origin(origin: Mapping[str, Any]) -> tuple[nn.Module, Splits]:
+    """Return the network and the data that options name.
+
+    Data are read first, so that a mistake there is told at once, unless the network says how large
+    photos are.
+
+    Args:
+        origin: "model" and "data", perhaps "weights", "normalize", "classes" and "image_size".
+
+    Raises:
+        AutopruneError: anything that the user can mend.
+    """
+
+    def read(image_size: int | None) -> Splits:
+        return load_splits(
+            origin["data"], origin.get("normalize"), origin.get("classes"), image_size
+        )
+
+    size = origin.get("image_size")
+    asks_network = size is None and has_photos(origin["data"])
+    splits = None if asks_network else read(size)
+    model = load_model(origin["model"], origin.get("weights"))
+    return model, read(declared_image_size(model)) if splits is None else splits
 
 
 def _origin(
@@ -147,8 +195,9 @@ def _origin(
         kept.pop("weights", None)  # another network has other weights
     if "data" in given and names_object(given["data"]):
         kept.pop("normalize", None)  # a factory normalises itself
-    if not reads_classes(given.get("data", "") or kept.get("data", "")):
-        kept.pop("classes", None)
+    if not has_photos(given.get("data", "") or kept.get("data", "")):
+        for name in ("classes", "image_size"):
+            kept.pop(name, None)
     own = {key: value for key, value in kept.items() if key not in given}
     origin = {**agreed(Path(run), own, trusts, NAME_OR_TRUST), **given}
     lacking = [f"--{name} SPEC" for name in ("model", "data") if name not in origin]

@@ -7,8 +7,10 @@ Every module logs to a logger of its own name. A user who wants the records else
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import IO
 
 from autoprune.core.progress import Progress
 
@@ -23,8 +25,25 @@ class _Forward(logging.Handler):
         self.progress = progress
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Show the message."""
-        self.progress.note(record.getMessage())
+        """Show the message, unless a handler of the user's writes it to the same terminal."""
+        if not (_is_terminal(self.progress.stream) and any(map(_writes_there, _others(record)))):
+            self.progress.note(record.getMessage())
+
+
+def _others(record: logging.LogRecord) -> Iterator[logging.Handler]:
+    """Yield the handlers beside ours that get a record."""
+    logger: logging.Logger | None = logging.getLogger(record.name)
+    while logger is not None:
+        yield from (one for one in logger.handlers if record.levelno >= one.level)
+        logger = logger.parent if logger.propagate else None
+
+
+def _writes_there(handler: logging.Handler) -> bool:
+    return isinstance(handler, logging.StreamHandler) and _is_terminal(handler.stream)
+
+
+def _is_terminal(stream: IO[str] | None) -> bool:
+    return stream in (sys.stdout, sys.stderr)
 
 
 @contextmanager

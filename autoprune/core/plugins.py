@@ -102,8 +102,8 @@ class Kind:
         is_misspelt = any(name.startswith(family) for name in self.built_in)
         if ":" in spec and (names_object(spec) or not is_misspelt):
             return
-        known = [*self.names, *self._entries, "path/to/file.py:NAME"]
-        raise UsageError(f"unknown {self.what} {spec!r}; {did_you_mean(spec, known)}")
+        hint = did_you_mean(spec, [*self.names, *self._entries], ["path/to/file.py:NAME"])
+        raise UsageError(f"unknown {self.what} {spec!r}; {hint}")
 
     def load(self, wanted: Any) -> Any:
         """Return the object that is meant: what a spec names, or else what is given.
@@ -170,10 +170,16 @@ class Kind:
         """
         if isinstance(wanted, str):
             return wanted
+        place = object_name(wanted)
         named = wanted if hasattr(wanted, "__qualname__") else type(wanted)
-        place = f"{named.__module__}:{named.__qualname__}"
         ours = (name for name, found in self.built_in.items() if found in (named, place))
         return next(ours, place)
+
+
+def object_name(wanted: Any) -> str:
+    """Return "module:Name" of a function or class, or of the class of anything else."""
+    named = wanted if hasattr(wanted, "__qualname__") else type(wanted)
+    return f"{named.__module__}:{named.__qualname__}"
 
 
 def files_of(spec: str) -> list[Path] | None:

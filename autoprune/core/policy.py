@@ -31,7 +31,7 @@ from autoprune.core.untrusted import (
     text,
     whole,
 )
-from autoprune.errors import RunError, first_line, shown
+from autoprune.errors import RunError, counted, file_fault, first_line, shown
 
 Widths: TypeAlias = tuple[int, ...]
 """Units kept per prunable group, in the order of `Structure.groups`."""
@@ -219,7 +219,7 @@ class PruningPolicy:
         try:
             data = read_json(path)
         except (OSError, ValueError) as error:
-            raise RunError(f"cannot read policy {str(path)!r}: {first_line(error)}") from error
+            raise RunError(f"cannot read policy {str(path)!r}: {file_fault(error)}") from error
         return cls.from_json(data)
 
 
@@ -265,7 +265,9 @@ def _group(
         positions = one["positions"]
         array = positions.positions() if isinstance(positions, Grid) else positions
         if len(array) != size:
-            raise RunError(f"group {group}: a slice has {len(array)} units, the group {size}.")
+            raise RunError(
+                f"group {group}: a slice has {counted(len(array), 'unit')}, the group {size}."
+            )
         found.append(Slice(one["tensor"], one["dim"], one["role"], array))
     return GroupPolicy(size, kept, tuple(found))
 

@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TextIO
+from typing import IO
 
 # Seconds between two plain lines; the end of a stage is always told.
 INTERVAL = 5.0
@@ -36,7 +36,13 @@ class SearchState:
 
 
 class Progress:
-    """Receives news of long work; this one ignores them."""
+    """Receives news of long work; this one ignores them.
+
+    Attributes:
+        stream: that the news are written to; None if to none.
+    """
+
+    stream: IO[str] | None = None
 
     def step(self, stage: str, done: int, total: int) -> None:
         """Say how far a stage has come."""
@@ -67,12 +73,12 @@ class PlainProgress(Progress):
 
     def __init__(
         self,
-        stream: TextIO | None = None,
+        stream: IO[str] | None = None,
         interval: float = INTERVAL,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Take the stream (standard error by default), seconds between lines, and a clock."""
-        self._stream = stream or sys.stderr
+        self.stream = stream or sys.stderr
         self._interval = interval
         self._clock = clock
         self._told = clock()
@@ -101,4 +107,4 @@ class PlainProgress(Progress):
         now = self._clock()
         if must or now - self._told >= self._interval:
             self._told = now
-            print(line, file=self._stream, flush=True)
+            print(line, file=self.stream, flush=True)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from autoprune.data.normalization import parse_normalization
 from autoprune.data.npz import read_npz_splits
 from autoprune.data.splits import ArraySplit, Splits
-from autoprune.errors import DataError, UsageError, first_line
+from autoprune.errors import DataError, UsageError, file_fault
 
 CLASSES = 10
 RECORD_BYTES = 1 + 3 * 32 * 32  # a label, then the red, green and blue planes
@@ -77,7 +77,7 @@ def _read_records(path: Path) -> npt.NDArray[np.uint8]:
     try:
         data = np.fromfile(path, dtype=np.uint8)
     except OSError as error:
-        raise DataError(f"{path}: cannot be read: {first_line(error)}") from error
+        raise DataError(f"{path}: cannot be read: {file_fault(error)}") from error
     if len(data) == 0 or len(data) % RECORD_BYTES:
         raise DataError(
             f"{path}: {len(data)} bytes are not a whole number of {RECORD_BYTES}-byte records; "

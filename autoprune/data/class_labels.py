@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from autoprune.data.samples import NO_LABEL, Samples
-from autoprune.errors import DataError
+from autoprune.errors import DataError, counted, spelt
 
 
 def with_class_labels(samples: Samples) -> Samples:
@@ -31,12 +31,13 @@ def check_labels(samples: Samples, classes: int) -> None:
     if labels.dim() != 1 or labels.dtype != torch.int64:
         raise DataError(
             f"labels must be whole numbers of shape (n,), or one-hot, but got {labels.dtype} of "
-            f"shape {tuple(labels.shape)}; for a task that is not classification pass evaluate=."
+            f"shape {tuple(labels.shape)}; for a task that is not classification pass "
+            f"{spelt('evaluate')}."
         )
     outside = labels[(labels != NO_LABEL) & ((labels < 0) | (labels >= classes))]
     if len(outside):
         raise DataError(
-            f"label {int(outside[0])} is outside the network's {classes} classes (0 to "
+            f"label {int(outside[0])} is outside the network's {counted(classes, 'class')} (0 to "
             f"{classes - 1}); labels need not reach every class, but none may lie outside; a "
             f"sample without a label has {NO_LABEL}."
         )

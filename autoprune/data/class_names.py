@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from autoprune.errors import UsageError, did_you_mean, first_line
+from autoprune.errors import UsageError, did_you_mean, file_fault
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def _read(path: Path) -> list[str]:
         return path.read_text(encoding="utf-8-sig").rstrip().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(
-            f"classes file {str(path)!r} cannot be read: {first_line(error)}; it must be text."
+            f"classes file {str(path)!r} cannot be read: {file_fault(error)}."
         ) from error
 
 

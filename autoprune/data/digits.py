@@ -26,7 +26,7 @@ def load_digits(argument: str, normalize: str | None) -> Splits:
     normalization = parse_normalization(normalize, channels=1)
     order = _class_balanced_order(labels)
     val, test, train = (
-        ArraySplit(images[part], labels[part], normalization)
+        ArraySplit(images[part], labels[part], normalization, may_mirror=False)
         for part in np.split(order, [300, 600])
     )
     return Splits(train, val, test)

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
-
-from torch import Tensor
-from torch.utils.data import Dataset
+from typing import TYPE_CHECKING
 
 from autoprune.data.class_names import Numbering
-from autoprune.data.normalization import Normalization, parse_normalization
-from autoprune.data.splits import DatasetSplit, Splits
+from autoprune.data.normalization import parse_normalization
+from autoprune.data.photos import USUAL_SIZE, PhotoForm, Photos, PhotoSplit
+from autoprune.data.splits import Splits
 from autoprune.errors import DataError, UsageError, first_line
 
-Read: TypeAlias = Callable[[str], Tensor]
-"""(path of an image file) → the image as the network takes it."""
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 
-def load_image_folder(argument: str, normalize: str | None, classes: str | None = None) -> Splits:
+def load_image_folder(
+    argument: str,
+    normalize: str | None,
+    classes: str | None = None,
+    image_size: int = USUAL_SIZE,
+) -> Splits:
     """Read `DIR/train`, `DIR/val` and `DIR/test`; without these, read DIR itself as train.
 
-    Every image is resized to 256, cropped to the central 224 and normalised. Without a train
+    Every image is resized, cropped to its central square and normalised. Without a train
     folder, val takes its place. The file `classes` gives the label of each class folder; without
     it, labels number the sorted class folders of ALL splits, so that a split which lacks some
     classes still agrees with the others. Images outside class folders never have labels.
@@ -30,6 +33,7 @@ def load_image_folder(argument: str, normalize: str | None, classes: str | None 
         argument: DIR.
         normalize: see `parse_normalization`.
         classes: a text file with a class name per line, in the order of the network's outputs.
+        image_size: side of the square, pixels; the shorter side is 8/7 of it before cropping.
 
     Raises:
         UsageError: the folder is missing, the file does not name its class folders, or torchvision
@@ -45,13 +49,13 @@ def load_image_folder(argument: str, normalize: str | None, classes: str | None 
         roots["train"] = roots.pop("val", folder)
     if roots["train"] == folder and "test" in roots:
         raise UsageError(f"{argument!r} has test but neither train nor val: add one of them.")
-    normalization = parse_normalization(normalize, channels=3)
+    form = PhotoForm(parse_normalization(normalize, channels=3), image_size)
     folders = sorted({name for root in roots.values() for name in _class_folders(root)})
     if classes is None:
         numbering = Numbering.of_folders(folders)
     else:
         numbering = Numbering.of_file(Path(classes).expanduser(), folders)
-    splits = {name: _open(root, numbering, normalization) for name, root in roots.items()}
+    splits = {name: PhotoSplit(_photos(root, numbering), form) for name, root in roots.items()}
     return Splits.of(splits)
 
 
@@ -59,15 +63,16 @@ def _class_folders(root: Path) -> list[str]:
     return [child.name for child in root.iterdir() if child.is_dir() and child.name[0] != "."]
 
 
-def _open(root: Path, numbering: Numbering, normalization: Normalization) -> DatasetSplit:
+def _photos(root: Path, numbering: Numbering) -> Photos:
     try:
         from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
     except ImportError as error:
         raise UsageError("imagefolder needs torchvision: pip install autoprune[vision].") from error
     labels = {name: numbering.labels[name] for name in _class_folders(root)}
+    files: list[tuple[str, int | None]]
     try:
         if labels:
-            files = make_dataset(root, labels, extensions=IMG_EXTENSIONS, allow_empty=True)
+            files = [*make_dataset(root, labels, extensions=IMG_EXTENSIONS, allow_empty=True)]
         else:
             paths = sorted(path for path in root.iterdir() if path.is_file())
             files = [(str(p), None) for p in paths if p.suffix.lower() in IMG_EXTENSIONS]
@@ -78,36 +83,18 @@ def _open(root: Path, numbering: Numbering, normalization: Normalization) -> Dat
             f"no images in {str(root)!r}: put them in {root}/CLASS/, or right there if they have "
             "no labels."
         )
-    images = _Images(files, _reader(normalization))
-    return DatasetSplit(images, classes=numbering.classes if labels else None)
+    paths_of, labels_of = zip(*files, strict=True)
+    return Photos(_Opened(paths_of), labels_of, numbering.classes if labels else None)
 
 
-def _reader(normalization: Normalization) -> Read:
-    from torchvision import transforms
-    from torchvision.datasets.folder import default_loader
+class _Opened:
+    """Opens files by their index."""
 
-    transform = transforms.Compose(
-        [
-            transforms.Resize(256),
-            transforms.CenterCrop(224),
-            transforms.ToTensor(),
-            normalization,
-        ]
-    )
-    return lambda file: transform(default_loader(file))
+    def __init__(self, paths: Sequence[str]) -> None:
+        self._paths = paths
 
+    def __call__(self, index: int) -> Image:
+        from torchvision.datasets.folder import pil_loader
 
-class _Images(Dataset[Any]):
-    """Image files with their labels; without labels the items are images alone."""
-
-    def __init__(self, files: Sequence[tuple[str, int | None]], read: Read) -> None:
-        self._files = files
-        self._read = read
-
-    def __len__(self) -> int:
-        return len(self._files)
-
-    def __getitem__(self, index: int) -> Any:
-        file, label = self._files[index]
-        image = self._read(file)
-        return image if label is None else (image, label)
+        photo: Image = pil_loader(self._paths[index])
+        return photo

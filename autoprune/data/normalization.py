@@ -62,8 +62,8 @@ def parse_normalization(spec: str | None, channels: int) -> Normalization:
 
 def _named(spec: str) -> Normalization:
     if spec not in NAMED:
-        known = [*NAMED, "none", "MEAN,…/STD,…"]
-        raise UsageError(f"unknown normalization {spec!r}: {did_you_mean(spec, known)}")
+        hint = did_you_mean(spec, [*NAMED, "none"], ["MEAN,…/STD,…"])
+        raise UsageError(f"unknown normalization {spec!r}: {hint}")
     return NAMED[spec]
 
 

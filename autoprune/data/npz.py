@@ -18,7 +18,7 @@ from autoprune.data.normalization import parse_normalization
 from autoprune.data.overlap import shared_note
 from autoprune.data.sources import FORMS
 from autoprune.data.splits import ArraySplit, Splits
-from autoprune.errors import DataError, UsageError, did_you_mean, first_line
+from autoprune.errors import DataError, UsageError, counted, did_you_mean, file_fault
 
 USAGE = f"npz:{FORMS['npz'].argument}"
 
@@ -129,7 +129,9 @@ def _read_images(
             f"store x.transpose(0, 2, 3, 1), that is (n, height, width, channels)."
         )
     if len(images) != labels:
-        raise DataError(f"{path}: x has {len(images)} images but y has {labels} labels.")
+        raise DataError(
+            f"{path}: x has {counted(len(images), 'image')} but y has {counted(labels, 'label')}."
+        )
     if image_shape is not None and images.shape[1:] != image_shape:
         raise DataError(
             f"{path}: its images are {_by(images.shape[1:])} but those of the file before are "
@@ -168,7 +170,7 @@ def _read_array(path: Path, name: str) -> npt.NDArray[Any]:
     except DataError:
         raise
     except Exception as error:  # zipfile, its decompressors and NumPy raise nearly anything
-        raise DataError(f"{path}: {name} cannot be read: {first_line(error)}") from error
+        raise DataError(f"{path}: {name} cannot be read: {file_fault(error)}") from error
 
 
 def _check_length(file: IO[bytes], length: int) -> None:

@@ -14,7 +14,7 @@ from autoprune.data.class_labels import with_class_labels
 from autoprune.data.forms import map_tensors, sample_shapes, tensors
 from autoprune.data.samples import Samples
 from autoprune.data.splits import PartOfSplit, Split, Splits
-from autoprune.errors import DataError, UsageError
+from autoprune.errors import DataError, UsageError, counted
 
 MAX_BYTES = 600_000_000
 # From this many bytes of inputs in memory, their size is reported.
@@ -233,8 +233,8 @@ def _draw(
     """Return disjoint random indices, one array per wanted size."""
     if len(split) < len(wanted):
         raise DataError(
-            f"the {name} split has {len(split)} samples but {len(wanted)} disjoint sets are drawn "
-            f"from it: it needs at least {len(wanted)}."
+            f"the {name} split has {counted(len(split), 'sample')} but {len(wanted)} disjoint "
+            f"sets are drawn from it: it needs at least {len(wanted)}."
         )
     counts = _shares(len(split), wanted)
     chosen = rng.choice(len(split), size=sum(counts), replace=False)

@@ -11,7 +11,7 @@ from autoprune.data.partitioning import (
     partition,
 )
 from autoprune.data.samples import NO_LABEL, Samples
-from autoprune.data.sources import absolute_data, load_splits, reads_classes
+from autoprune.data.sources import absolute_data, has_photos, load_splits
 from autoprune.data.splits import ArraySplit, DatasetSplit, Split, Splits
 from autoprune.data.user import as_splits
 
@@ -31,10 +31,10 @@ __all__ = [
     "check_classes",
     "check_labels",
     "check_samples",
+    "has_photos",
     "load_splits",
     "mixed_pairs",
     "parse_normalization",
     "partition",
-    "reads_classes",
     "with_class_labels",
 ]

@@ -16,8 +16,8 @@ from autoprune.errors import UsageError, did_you_mean
 if TYPE_CHECKING:
     from autoprune.data.splits import Splits
 
-Loader: TypeAlias = "Callable[[str, str | None], Splits]"
-"""(argument after the colon, normalisation spec) → splits."""
+Loader: TypeAlias = "Callable[..., Splits]"
+"""(argument after the colon, normalisation spec, what only photos have) → splits."""
 
 
 @dataclass(frozen=True)
@@ -28,17 +28,28 @@ class Form:
         load: reads the data.
         argument: how the argument is written, for the help; empty if there is none.
         absolute: makes the paths in an argument absolute.
+        has_photos: whether images are files of any size in named classes, so that `classes` and
+            `image_size` say something.
     """
 
     load: Loader
     argument: str = ""
     absolute: Callable[[str], str] = absolute
+    has_photos: bool = False
 
 
 FORMS: dict[str, Form] = {
     "digits": Form(imported("autoprune.data.digits:load_digits")),
     "cifar10": Form(imported("autoprune.data.cifar:load_cifar10"), "DIR"),
-    "imagefolder": Form(imported("autoprune.data.folder:load_image_folder"), "DIR"),
+    "imagefolder": Form(
+        imported("autoprune.data.folder:load_image_folder"), "DIR", has_photos=True
+    ),
+    "hf": Form(
+        imported("autoprune.data.huggingface:load_huggingface"),
+        "NAME",
+        imported("autoprune.data.huggingface:absolute_name"),
+        has_photos=True,
+    ),
     "npz": Form(
         imported("autoprune.data.npz:load_npz"),
         "FILE[,FILE…][;val=FILE[,FILE…]][;test=FILE[,FILE…]]",
@@ -52,7 +63,12 @@ def usages() -> list[str]:
     return [f"{name}:{form.argument}".removesuffix(":") for name, form in FORMS.items()]
 
 
-def load_splits(spec: str, normalize: str | None = None, classes: str | None = None) -> Splits:
+def load_splits(
+    spec: str,
+    normalize: str | None = None,
+    classes: str | None = None,
+    image_size: int | None = None,
+) -> Splits:
     """Load the data that a spec names.
 
     Args:
@@ -60,20 +76,20 @@ def load_splits(spec: str, normalize: str | None = None, classes: str | None = N
             `path/to/file.py:factory` or `package.module:factory`: the factory, called without
             arguments, returns what `as_splits` takes.
         normalize: see `parse_normalization`.
-        classes: only with `imagefolder`: a text file with a class name per line, in the order of
-            the network's outputs; the line number of a class folder, from 0, is its label.
+        classes: only of photos: a text file with a class name per line, in the order of the
+            network's outputs; the line number of a class, from 0, is its label.
+        image_size: only of photos: side of the square that they are cut to, pixels.
 
     Raises:
         UsageError: the spec or the normalisation is malformed, or something is missing.
         DataError: the data is damaged or cannot be used.
     """
     name, colon, argument = spec.partition(":")
-    if classes is not None:
-        if not reads_classes(spec):
+    if not has_photos(spec):
+        if classes is not None:
             raise UsageError(f"classes are names of class folders: data {spec!r} has none.")
-        from autoprune.data.folder import load_image_folder
-
-        return load_image_folder(argument, normalize, classes)
+        if image_size is not None:
+            raise UsageError(f"image-size is for photos of any size: data {spec!r} has none.")
     if (form := FORMS.get(name)) is not None:
         if not argument and (colon or form.argument):
             raise UsageError(
@@ -81,7 +97,8 @@ def load_splits(spec: str, normalize: str | None = None, classes: str | None = N
             )
         if argument and not form.argument:
             raise UsageError(f"{name} takes no argument, but got {argument!r}: write just {name}.")
-        return form.load(argument, normalize)
+        given = {"classes": classes, "image_size": image_size}
+        return form.load(argument, normalize, **{k: v for k, v in given.items() if v is not None})
     if names_object(spec):
         return _from_factory(spec, normalize)
     raise UsageError(
@@ -90,10 +107,10 @@ def load_splits(spec: str, normalize: str | None = None, classes: str | None = N
     )
 
 
-def reads_classes(spec: str) -> bool:
-    """Say whether data has class folders, which a classes file can map to outputs."""
-    form, _, argument = spec.partition(":")
-    return form == "imagefolder" and bool(argument)
+def has_photos(spec: str) -> bool:
+    """Return whether data are photos in named classes, of which more can be said."""
+    name, _, argument = spec.partition(":")
+    return name in FORMS and FORMS[name].has_photos and bool(argument)
 
 
 def _from_factory(spec: str, normalize: str | None) -> Splits:

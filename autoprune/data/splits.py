@@ -5,22 +5,40 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 from torch.utils.data import default_collate
 
 from autoprune.data.batches import batch_samples, data_errors
 from autoprune.data.forms import Inputs, described
 from autoprune.data.normalization import Normalization
 from autoprune.data.samples import Samples
-from autoprune.errors import DataError
+from autoprune.errors import DataError, counted
 
 SPLIT_NAMES = ("train", "val", "test")
 
 Collate = Callable[[list[Any]], Any]
+Augment: TypeAlias = Callable[[Tensor], Tensor]
+"""Random change of one image: uint8 (channels, height, width) → the same, perhaps resized."""
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """What is known of images that autoprune reads itself.
+
+    Attributes:
+        size: height and width as the network takes them, pixels.
+        is_cropped: whether what is read is larger, and of any size, so that a part is cut out.
+        may_mirror: whether a mirrored image shows the same thing, which digits do not.
+    """
+
+    size: tuple[int, int]
+    is_cropped: bool = False
+    may_mirror: bool = True
 
 
 class Split(ABC):
@@ -31,6 +49,19 @@ class Split(ABC):
     """
 
     classes: int | None = None
+
+    @property
+    def pictures(self) -> Pictures | None:
+        """What is known of the images; None where others read them, or there are none."""
+        return None
+
+    def augmented(self, augment: Augment) -> Split:
+        """Return the same samples with a change of every image, made when it is read.
+
+        Raises:
+            DataError: `pictures` is None.
+        """
+        raise DataError("images that autoprune does not read itself cannot be augmented.")
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -57,19 +88,43 @@ class ArraySplit(Split):
         images: npt.NDArray[np.uint8],
         labels: npt.NDArray[np.int64],
         normalization: Normalization,
+        may_mirror: bool = True,
+        augment: Augment | None = None,
     ) -> None:
-        """Hold images of shape (n, height, width, channels) and labels of shape (n,)."""
+        """Hold images of shape (n, height, width, channels) and labels of shape (n,).
+
+        Args:
+            images: the images.
+            labels: their classes.
+            normalization: of the values in [0, 1].
+            may_mirror: see `Pictures`.
+            augment: changes every image.
+        """
         self.images = images
         self.labels = labels
         self.normalization = normalization
+        self.may_mirror = may_mirror
+        self.augment = augment
+
+    @property
+    def pictures(self) -> Pictures:
+        """What is known of the images."""
+        height, width = self.images.shape[1:3]
+        return Pictures((height, width), may_mirror=self.may_mirror)
+
+    def augmented(self, augment: Augment) -> ArraySplit:
+        """Return the same images, changed."""
+        return ArraySplit(self.images, self.labels, self.normalization, self.may_mirror, augment)
 
     def __len__(self) -> int:
         return len(self.images)
 
     def take(self, indices: Sequence[int]) -> Samples:
         """Return inputs of shape (n, channels, height, width), normalised float32."""
-        chosen = torch.from_numpy(self.images[list(indices)])
-        images = chosen.permute(0, 3, 1, 2).to(torch.float32).div_(255)
+        chosen = torch.from_numpy(self.images[list(indices)]).permute(0, 3, 1, 2)
+        if self.augment is not None:
+            chosen = torch.stack([self.augment(image) for image in chosen])
+        images = chosen.to(torch.float32).div_(255)
         labels = torch.from_numpy(self.labels[list(indices)])
         return Samples(self.normalization(images).contiguous(), labels)
 
@@ -100,8 +155,8 @@ class DatasetSplit(Split):
         samples = batch_samples(batch)
         if len(samples) != len(items):
             raise DataError(
-                f"{len(items)} samples make a batch of shape {described(samples.inputs)}: its "
-                "first dimension must be the samples'."
+                f"a batch made of {counted(len(items), 'sample')} is of shape "
+                f"{described(samples.inputs)}: its first dimension must be the samples'."
             )
         return samples
 
@@ -128,6 +183,15 @@ class ChangedSplit(Split):
         self.change = change
         self.classes = split.classes
 
+    @property
+    def pictures(self) -> Pictures | None:
+        """What is known of the images."""
+        return self.split.pictures
+
+    def augmented(self, augment: Augment) -> ChangedSplit:
+        """Return the same samples, augmented before their inputs are changed."""
+        return ChangedSplit(self.split.augmented(augment), self.change)
+
     def __len__(self) -> int:
         return len(self.split)
 
@@ -145,6 +209,15 @@ class PartOfSplit(Split):
         self.split = split
         self.indices = indices
         self.classes = split.classes
+
+    @property
+    def pictures(self) -> Pictures | None:
+        """What is known of the images."""
+        return self.split.pictures
+
+    def augmented(self, augment: Augment) -> PartOfSplit:
+        """Return the same part of the augmented split."""
+        return PartOfSplit(self.split.augmented(augment), self.indices)
 
     def __len__(self) -> int:
         return len(self.indices)

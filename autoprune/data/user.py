@@ -23,7 +23,7 @@ from autoprune.data.splits import (
     Split,
     Splits,
 )
-from autoprune.errors import DataError, UsageError, did_you_mean, type_of
+from autoprune.errors import DataError, UsageError, counted, did_you_mean, type_of
 
 MATERIALISED_SAMPLES = 20_000
 """Samples read from a stream: far more than calibration, search and selection need."""
@@ -122,7 +122,7 @@ def _loader_split(loader: DataLoader[Any], name: str, notes: list[str]) -> Split
         return _materialise(loader, name, notes)
     if pool.remark:
         notes.append(
-            f"the {name} loader {pool.remark}: of its {len(split)} samples the "
+            f"the {name} loader {pool.remark}: of its {counted(len(split), 'sample')} the "
             f"{len(pool.indices)} that it can draw are used, each once"
         )
     whole = np.array_equal(pool.indices, np.arange(len(split)))
@@ -143,8 +143,8 @@ def _materialise(loader: DataLoader[Any], name: str, notes: list[str]) -> Split:
         raise DataError(f"the {name} split is empty: it needs at least one sample.")
     first = "the first " if count >= MATERIALISED_SAMPLES else ""
     notes.append(
-        f"the {name} data is read as a stream: {first}{min(count, MATERIALISED_SAMPLES)} samples "
-        "are used and kept in memory"
+        f"the {name} data is read as a stream: "
+        f"{first}{counted(min(count, MATERIALISED_SAMPLES), 'sample')} used and kept in memory"
     )
     try:
         return SamplesSplit(Samples.join(parts).first(MATERIALISED_SAMPLES))

@@ -17,7 +17,7 @@ import torch
 from autoprune.engine.context import SearchContext
 from autoprune.engine.evaluators import Evaluators
 from autoprune.engine.trust import trust
-from autoprune.errors import RunError, UsageError, shown
+from autoprune.errors import RunError, UsageError, counted, shown, spelt
 from autoprune.options.search import RENEWABLE, SearchConfig
 from autoprune.options.stored import (
     ORIGIN,
@@ -102,8 +102,8 @@ def _check_raised(run: RunDirectory, config: SearchConfig) -> None:
     recovered = (config.recover or 0.0) <= (limits["recover"] or 0.0)
     if (config.trials or 0) <= most and (config.time or math.inf) <= longest and recovered:
         raise RunError(
-            f"the search in {str(run.path)!r} is finished ({limits['done']} trials): "
-            "raise --trials, --time or --recover to go on."
+            f"the search in {str(run.path)!r} is finished ({counted(limits['done'], 'trial')}): "
+            f"raise {spelt('trials')}, {spelt('time')} or {spelt('recover')} to go on."
         )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from autoprune.core.allocator import memory_share
 from autoprune.engine.context import SearchContext
 from autoprune.engine.problem import PruningProblem
-from autoprune.errors import ModelError, first_line, listed
+from autoprune.errors import ModelError, first_line, listed, spelt
 from autoprune.evaluation.evaluator import Builder
 from autoprune.evaluation.sample_scores import TEMPERATURE
 from autoprune.importance import Evidence, Ranking, make_importance, rank_groups
@@ -82,10 +82,11 @@ def _repair_samples(context: SearchContext, structure: Structure) -> int:
     if count < len(calibration):
         log.info(
             "sequential repair uses %d of %d calibration samples: more would not fit into "
-            "%.1f GB of memory (--repair-memory, repair_memory=)",
+            "%.1f GB of memory (%s)",
             count,
             len(calibration),
             memory / 1e9,
+            spelt("repair_memory"),
         )
     return count
 

@@ -12,7 +12,7 @@ from autoprune.cost.budget import Budget
 from autoprune.cost.latency.model import LatencyCost
 from autoprune.cost.latency.preferred_multiple import preferred_multiple
 from autoprune.cost.latency.table import LatencyTable, describe_error, describe_noise
-from autoprune.errors import UsageError
+from autoprune.errors import UsageError, spelt
 from autoprune.evaluation.reward import BUILT_IN
 from autoprune.options.search import AUTO, SearchConfig
 from autoprune.profiling.backends.base import Backend
@@ -107,9 +107,9 @@ def verifying_backend(table: LatencyTable, config: SearchConfig) -> Backend | No
     if config.latency_backend is None and not KIND.is_installed(name):
         log.info(
             "the winner will not be measured: the latency table's backend %r is not an installed "
-            "one; if it is yours, give --latency-backend %s",
+            "one; if it is yours, give %s",
             name,
-            name,
+            spelt("latency_backend", name),
         )
         return None
     try:

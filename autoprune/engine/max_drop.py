@@ -11,7 +11,7 @@ from typing import Any
 from autoprune.agents.base import SearchProblem
 from autoprune.core.untrusted import count, fields, finite, quantity
 from autoprune.engine.rounds import RoundResult, Rounds
-from autoprune.errors import RunError, UsageError
+from autoprune.errors import RunError, UsageError, counted, spelt
 from autoprune.evaluation.measurement import Measurement, Scores
 from autoprune.search_spaces.projection import Constraint, Projection, cheapened
 
@@ -107,9 +107,9 @@ def find_smallest(rounds: Rounds, problem: SearchProblem, points: float, cost: s
         low, high, best = (low, share, number) if drop <= points else (share, high, best)
     if not best:
         raise RunError(
-            f"no smaller network within {points:g} points was found: at {tried[-1].share:.3f} of "
-            f"the dense {cost} the best still loses {tried[-1].drop:.2f}; allow more points, or "
-            "go on with more --trials."
+            f"no smaller network within {counted(points, 'point')} was found: at "
+            f"{tried[-1].share:.3f} of the dense {cost} the best still loses {tried[-1].drop:.2f}; "
+            f"allow more points, or go on with more {spelt('trials')}."
         )
     share = tried[best - 1].share
     result = search.result(best, share)
@@ -130,7 +130,9 @@ def check_metric(dense: Scores) -> None:
         UsageError: the data has no labels, and there is no `evaluate`.
     """
     if dense.metric is None:
-        raise UsageError("max-drop needs labels, or evaluate=: the data has none.")
+        raise UsageError(
+            f"{spelt('max_drop')} needs labels, or {spelt('evaluate')}: the data has none."
+        )
 
 
 class _Bisection:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -24,6 +25,7 @@ from autoprune.engine.recover import recover_winner
 from autoprune.engine.rounds import RoundResult, Rounds
 from autoprune.engine.search_problem import search_problem
 from autoprune.engine.summary import Found, summarize
+from autoprune.errors import spelt
 from autoprune.evaluation.reward import on_the_scale_of
 from autoprune.profiling.verifier import Verifier
 from autoprune.study.group_records import GroupRecords
@@ -55,12 +57,13 @@ def run_search(context: SearchContext, settings: Mapping[str, Any]) -> SearchRes
     _check_dense(context, evaluators)
     ledger = _open_ledger(context, problem, partial(write_settings, context, settings, evaluators))
     context = _valued_as_before(context, ledger)
-    with clock.recorded(ledger):
+    with _left_only_with_trials(context, ledger), clock.recorded(ledger):
         searched = search_problem(context, problem, evaluators)
         rounds = Rounds(context, evaluators, ledger, _verifier(context, problem))
         result, smallest = _run_rounds(rounds, searched)
         if result.strategy.save(run.agent_path):
-            log.info("what it learnt is in %s: use it with --agent %s", run.agent_path, run.path)
+            how = spelt("agent", str(run.path))
+            log.info("what it learnt is in %s: use it with %s", run.agent_path, how)
         policy = evaluators.builder.policy(result.finalist.measurement.widths)
         run.save_policy(policy)
         run.save_weights(result.finalist.network)
@@ -93,6 +96,17 @@ def _open_ledger(
     ledger = Ledger(problem.space, context.run.storage)
     write()
     return ledger
+
+
+@contextmanager
+def _left_only_with_trials(context: SearchContext, ledger: Ledger) -> Iterator[None]:
+    """Leave nothing behind of a new run that fails before its first trial."""
+    try:
+        yield
+    except Exception:
+        if not (context.begun or len(ledger)):
+            context.run.discard()
+        raise
 
 
 def _check_dense(context: SearchContext, evaluators: Evaluators) -> None:

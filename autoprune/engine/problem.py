@@ -18,14 +18,19 @@ from autoprune.cost.model import CostModel
 from autoprune.engine.context import SearchContext
 from autoprune.engine.latency_table import check_latency_table, latency_cost, width_multiple
 from autoprune.engine.limits import StageLimits
-from autoprune.errors import BudgetError, ModelError, UsageError, did_you_mean, listed
+from autoprune.errors import BudgetError, ModelError, UsageError, did_you_mean, listed, spelt
 from autoprune.evaluation.reward import BUILT_IN, needs_no_budget
 from autoprune.importance import make_importance
 from autoprune.options.search import AUTO, SearchConfig
 from autoprune.profiling.subject import Subject
 from autoprune.search_spaces.keep_ratio import SearchSpace, match_groups, search_space
 from autoprune.search_spaces.projection import Constraint, Projection
-from autoprune.structure.frozen import excluded_tensors, freeze_excluded, frozen_tensors
+from autoprune.structure.frozen import (
+    check_named,
+    excluded_tensors,
+    freeze_excluded,
+    frozen_tensors,
+)
 from autoprune.structure.groups import Structure
 from autoprune.structure.inputs import Inputs
 from autoprune.structure.verify import analyze
@@ -60,6 +65,16 @@ def check_config(config: SearchConfig) -> None:
                 "leaves the network whole; accuracy_flops needs none."
             )
         check_unbounded(config.strategy, **config.strategy_options)
+
+
+def check_patterns(model: nn.Module, config: SearchConfig) -> None:
+    """Refuse patterns that name nothing in the network; no image is needed to.
+
+    Raises:
+        UsageError: one does.
+    """
+    for option in ("exclude", "exclude_outputs", "min_keep"):
+        check_named(model, getattr(config, option), option)
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,7 +212,7 @@ def prunable_structure(
         log.info("%s", note)
     for operator in structure.uncounted:
         log.info("MACs of %s are not counted", operator)
-    outputs = match_groups(structure, exclude_outputs, "exclude-outputs")
+    outputs = match_groups(structure, exclude_outputs, "exclude_outputs")
     structure = freeze_excluded(structure, excluded)
     structure = structure.frozen_by(dict.fromkeys(outputs, "its outputs are excluded"))
     frozen = frozenset() if train_frozen else frozen_tensors(model)
@@ -225,8 +240,9 @@ def _tell_frozen(model: nn.Module) -> None:
     modules = list(dict.fromkeys(name.rpartition(".")[0] or name for name in frozen))
     log.info(
         "%s of %s parameters are frozen (requires_grad=False) and keep their values, neither "
-        "refitted nor trained: %s; --train-frozen (train_frozen=True) lets them change",
+        "refitted nor trained: %s; %s lets them change",
         f"{sum(frozen.values()):,}",
         f"{sum(p.numel() for p in model.parameters()):,}",
         listed(modules),
+        spelt("train_frozen", True),
     )

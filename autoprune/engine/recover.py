@@ -11,7 +11,7 @@ from autoprune.engine.context import SearchContext
 from autoprune.engine.evaluators import Evaluators
 from autoprune.engine.finalists import Finalist
 from autoprune.engine.problem import PruningProblem
-from autoprune.errors import AutopruneError, ModelError, first_line, user_code
+from autoprune.errors import AutopruneError, ModelError, counted, first_line, user_code
 from autoprune.evaluation.measurement import Measurement
 from autoprune.recovery.distillation import DistillationTask, Recovery, recover
 from autoprune.recovery.schedule import by_clock
@@ -96,10 +96,11 @@ def _task(
 
 
 def _tell(done: Recovery, better: bool) -> None:
+    steps = counted(done.steps, "step")
     if done.interrupted:
-        log.info("recovery was interrupted after %d steps: its best is kept", done.steps)
+        log.info("recovery was interrupted after %s: its best is kept", steps)
     if not better:
         log.info(
-            "recovery did not help in %d steps: the network stays as it was right after the cut",
-            done.steps,
+            "recovery did not help in %s: the network stays as it was right after the cut",
+            steps,
         )

@@ -13,7 +13,8 @@ from functools import partial
 from typing import Any
 
 from autoprune.agents.base import SearchProblem, Strategy
-from autoprune.agents.registry import AUTO, FALLBACK, make_strategy, resolve
+from autoprune.agents.config import stored
+from autoprune.agents.registry import AUTO, FALLBACK, KIND, make_strategy, resolve
 from autoprune.core.policy import Widths
 from autoprune.core.progress import SearchState
 from autoprune.core.untrusted import label, or_none, table, text
@@ -31,13 +32,15 @@ from autoprune.engine.loop import (
     SearchFailed,
     run_loop,
 )
-from autoprune.errors import AutopruneError, RunError, first_line, shown
+from autoprune.errors import AutopruneError, RunError, counted, first_line, shown
 from autoprune.profiling.verifier import Verifier
 from autoprune.study.ledger import FIRST_ROUND, Ledger
 from autoprune.study.trial import Candidate, Trial
 
 # What the record calls the strategy that "auto" stands for.
 CHOSEN = "strategy"
+# All its options by its name, so that a resumed search has them whatever today's defaults are.
+CONFIG = "strategy_config"
 
 log = logging.getLogger(__name__)
 
@@ -140,7 +143,11 @@ class Rounds:
             chosen = ledger.remarked(CHOSEN, _choice) or first
             ledger.remark(CHOSEN, chosen)
         name, options = chosen
-        return make_strategy(name, problem, **options)
+        known, title = ledger.remarked(CONFIG, table(table(_unread))) or {}, KIND.name_of(name)
+        strategy = make_strategy(name, problem, known.get(title), **options)
+        if title not in known:
+            ledger.remark(CONFIG, {title: stored(strategy.config)})
+        return strategy
 
     def _figures(self, finalist: Finalist) -> LatencyFigures | None:
         if self.verifier is None:
@@ -152,6 +159,11 @@ class Rounds:
         except Exception as error:  # a compiler, exporter or device that fails on this network
             log.info("the winner was not measured: %s", first_line(error))
             return self.verifier.figures(None, *predicted)
+
+
+def _unread(value: Any) -> Any:
+    """Return the value of an option, which the strategy's config checks."""
+    return value
 
 
 def _choice(data: Any) -> tuple[str, dict[str, str | None]]:
@@ -187,10 +199,10 @@ def explore(
     """
     problem, before = strategy.problem, len(ledger.of_round)
     log.info(
-        "%s: up to %d trials over %d groups%s%s",
+        "%s: up to %s over %s%s%s",
         strategy.name,
-        limits.trials,
-        len(problem.space),
+        counted(limits.trials, "trial"),
+        counted(len(problem.space), "group"),
         f", {before} of them done before" if before else "",
         f"; it was begun for {problem.trials}, and keeps to that plan"
         if problem.trials != limits.trials

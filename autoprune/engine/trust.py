@@ -20,7 +20,7 @@ from typing import Any
 from platformdirs import user_state_path
 
 from autoprune.core.plugins import absolute, absolute_object, files_of
-from autoprune.errors import UsageError
+from autoprune.errors import UsageError, file_fault
 from autoprune.options.stored import IN_FILES
 
 STATE_FOLDER = "AUTOPRUNE_STATE_DIR"
@@ -130,6 +130,7 @@ def trust(place: Path, options: Mapping[str, Any]) -> str | None:
     except OSError as error:
         return (
             f"that you trust the code of {str(place)!r} cannot be kept in "
-            f"{str(state_folder())!r} ({error.strerror or error}): --trust is needed again"
+            f"{str(state_folder())!r} ({file_fault(error)}): --trust will be needed "
+            "again on the command line"
         )
     return None

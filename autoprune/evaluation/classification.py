@@ -19,7 +19,7 @@ from autoprune.data import (
     check_samples,
     with_class_labels,
 )
-from autoprune.errors import DataError, ModelError, user_code
+from autoprune.errors import DataError, ModelError, counted, spelt, user_code
 from autoprune.evaluation.early_stopping import Incumbent, score_until_worse
 from autoprune.evaluation.measurement import Scores
 from autoprune.evaluation.parallel_forward import GPU_BATCH, ParallelForward, in_turn
@@ -197,19 +197,19 @@ def class_logits(model: nn.Module, samples: Samples) -> Tensor:
         seen = tuple(first.shape) if isinstance(first, Tensor) else type(first).__name__
         raise ModelError(
             f"the model's output must be (samples, classes), but it is {seen}; for another task "
-            "than classification give a score: --evaluate file.py:function, from Python evaluate=."
+            f"than classification give a score with {spelt('evaluate', 'file.py:function')}."
         )
     if logits[0].shape[1] == 1:
         raise ModelError(
             "the model gives one number per sample, which has no KL: its only class would have "
-            "the probability 1 whatever the network does; give a score, e.g. minus the mean "
-            "squared error: --evaluate file.py:function, from Python evaluate=."
+            "the probability 1 whatever the network does; give a score with "
+            f"{spelt('evaluate', 'file.py:function')}, e.g. minus the mean squared error."
         )
     result = torch.cat(logits)
     if len(result) != len(samples):
         raise ModelError(
             f"the model's output must be (samples, classes), but it has {len(result)} rows for "
-            f"{len(samples)} samples."
+            f"{counted(len(samples), 'sample')}."
         )
     if not bool(result.isfinite().all()):
         raise ModelError("the dense model's outputs are not finite on the search images.")

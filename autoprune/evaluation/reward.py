@@ -118,7 +118,7 @@ class NamedReward:
             answer = self.function(copy.deepcopy(measurement))
         value = number_in(answer)
         if value is None or not math.isfinite(value):
-            fault = f"returned {shown(answer)}, which is no finite number,"
+            fault = f"returned {shown(answer)}, which is not a finite number,"
             raise self._error(fault, measurement)
         return value
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from autoprune.data import Samples
-from autoprune.errors import AutopruneError, UsageError, user_code
+from autoprune.errors import AutopruneError, UsageError, counted, user_code
 from autoprune.importance.base import Evidence, Importance, Ranking
 from autoprune.importance.consumer_inputs import error_curve
 from autoprune.structure.groups import ChannelGroup
@@ -73,7 +73,7 @@ def _rank(criterion: Importance, group: ChannelGroup, evidence: Evidence) -> Ran
 def _check(ranking: Any, criterion: Importance, group: ChannelGroup) -> None:
     """Check that a criterion, which may be a custom one, has returned a ranking of the group."""
     if not isinstance(ranking, Ranking) or sorted(ranking.order) != list(range(group.size)):
-        wrong = f"no order of the {group.size} units"
+        wrong = f"no order of the {counted(group.size, 'unit')}"
     elif ranking.errors is not None and not _finite(ranking.errors, group.size + 1):
         wrong = f"no {group.size + 1} finite errors"
     elif ranking.scores is not None and not _finite(ranking.scores, group.size):

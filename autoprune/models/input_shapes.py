@@ -25,6 +25,16 @@ def parse_shape(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in parts)
 
 
+def declared_image_size(model: nn.Module) -> int | None:
+    """Return the side of the square images that a network says it takes; None if it says nothing.
+
+    Networks of timm say it in `pretrained_cfg`, those of Hugging Face in `config.image_size`.
+    """
+    shape = getattr(model, "pretrained_cfg", {}).get("input_size")
+    size = shape[-1] if shape else getattr(getattr(model, "config", None), "image_size", None)
+    return size if isinstance(size, int) else None
+
+
 def default_input_shape(spec: str, model: nn.Module) -> tuple[int, ...]:
     """Return the shape of one input, without the batch, that a network takes by default."""
     if spec == DEMO:

@@ -40,7 +40,7 @@ def load_model(spec: str, weights: str | None = None) -> nn.Module:
         elif form not in FORMS and names_object(spec):
             model = _checked(make_object(spec, "model"), spec)
         else:
-            raise UsageError(f"unknown model {spec!r}: {did_you_mean(spec, _examples(form))}")
+            raise UsageError(f"unknown model {spec!r}: {_hint(spec, form)}")
     model = deep_copy(model)  # a factory may return a network that others use, too
     if weights is not None:
         load_weights(model, weights)
@@ -54,16 +54,27 @@ def _demo(name: str) -> nn.Module:
 
 
 def _torchvision(name: str) -> nn.Module:
+    _check_name(name, _torchvision_names(), "torchvision")
+    models = _optional("torchvision.models", "vision")
+    return _made(lambda: models.get_model(name, weights=None), f"torchvision:{name}")
+
+
+def _timm_names() -> list[str]:
+    names: list[str] = _optional("timm", "timm").list_models()
+    return names
+
+
+def _torchvision_names() -> list[str]:
     models = _optional("torchvision.models", "vision")
     # Detection and segmentation networks would download a backbone.
-    _check_name(name, models.list_models(module=models), "torchvision")
-    return _made(lambda: models.get_model(name, weights=None), f"torchvision:{name}")
+    names: list[str] = models.list_models(module=models)
+    return names
 
 
 def _timm(name: str) -> nn.Module:
     timm = _optional("timm", "timm")
     if not timm.is_model(name):
-        _check_name(name, timm.list_models(), "timm")
+        _check_name(name, _timm_names(), "timm")
     return _made(lambda: timm.create_model(name, pretrained=False), f"timm:{name}")
 
 
@@ -72,10 +83,26 @@ FORMS: dict[str, Callable[[str], nn.Module]] = dict(
 )
 
 
-def _examples(form: str) -> list[str]:
-    """Return specs to suggest instead of a wrong one; those of the same form if it is known."""
-    examples = ["torchvision:NAME", "timm:NAME", DEMO, "path/to/file.py:factory"]
-    return [e for e in examples if e.partition(":")[0] == form] or examples
+# How the names of networks that packages bring are found, by the form of their specs.
+_NAMES = {"torchvision": _torchvision_names, "timm": _timm_names}
+
+
+def _hint(spec: str, form: str) -> str:
+    """Return what to write instead of a wrong spec; of the same form if that is known."""
+    if form in FORMS:
+        return did_you_mean(spec, [], [DEMO] if form == DEMO else [f"{form}:NAME"])
+    named = " or ".join(repr(f"{one}:{spec.lower()}") for one in _NAMES if _has(one, spec.lower()))
+    if named:
+        return f"did you mean {named}?"
+    return did_you_mean(spec, [DEMO], ["torchvision:NAME", "timm:NAME", "path/to/file.py:factory"])
+
+
+def _has(form: str, name: str) -> bool:
+    """Return whether a package is installed and has a network of that name."""
+    try:
+        return name in _NAMES[form]()
+    except UsageError:
+        return False
 
 
 def _check_name(name: str, known: Iterable[str], form: str) -> None:

@@ -165,5 +165,5 @@ def _check_fit(own: Mapping[str, Tensor], state: Mapping[str, Tensor], file: str
     text = "; ".join(f"{fault}: {listed(names)}" for fault, names in faults.items() if names)
     if text:
         raise ModelError(
-            f"weights {file!r} do not fit the model: {text}. Give the file that belongs to --model."
+            f"weights {file!r} do not fit the model: {text}. Give the file that belongs to it."
         )

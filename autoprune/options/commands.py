@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass
 from functools import partial
+from typing import Any
 
 from autoprune.options import kinds
-from autoprune.options.option import Panel, choices, option
+from autoprune.options.finetune import FinetuneConfig
+from autoprune.options.option import Panel, choices, option, options_of
 from autoprune.options.origin import InputShape, Network, Origin, Restrictions
 from autoprune.options.search import SearchConfig
 from autoprune.profiling.backends.registry import KIND as BACKENDS
@@ -15,6 +18,7 @@ from autoprune.profiling.backends.registry import KIND as BACKENDS
 _run = partial(option, panel=Panel.RUN)
 _measuring = partial(option, panel=Panel.MEASURING)
 _compared = partial(option, panel=Panel.COMPARED)
+_training = partial(option, panel=Panel.TRAINING)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +99,34 @@ class EvaluateOptions(Trust, Origin, Json):
 
 
 @dataclass(frozen=True, kw_only=True)
+class FinetuneCommand(Trust, Origin):
+    """What `autoprune finetune` trains, and how it goes on."""
+
+    run: str = _compared(MISSING, kinds.RUN, "A run directory.", is_positional=True)
+    loss: str | None = _training(
+        None,
+        kinds.OBJECT,
+        "For tasks that are not classification: a function from outputs and targets to a scalar, "
+        "path/to/file.py:function or package.module:function.",
+        is_basic=True,
+    )
+    evaluate: str | None = _compared(
+        None,
+        kinds.OBJECT,
+        "What the best network is chosen by: a function from a network to its score, "
+        "path/to/file.py:function or package.module:function (default: that of the run, if it had "
+        "one; else accuracy on the validation images).",
+    )
+    resume: bool = _run(
+        False, kinds.SWITCH, "Go on with a fine-tuning that was interrupted.", is_in_files=False
+    )
+    overwrite: bool = _run(
+        False, kinds.SWITCH, "Replace an earlier fine-tuning of the run.", is_in_files=False
+    )
+    quiet: bool = _run(False, kinds.SWITCH, "Print only the run directory.", is_in_files=False)
+
+
+@dataclass(frozen=True, kw_only=True)
 class ReportOptions:
     """What `autoprune report` shows, and where."""
 
@@ -163,13 +195,28 @@ class ProfileOptions(InputShape, Network):
     output: str = _measuring("latency.json", kinds.FILE, "The table.")
 
 
+SUBJECT = (*options_of(Origin), "evaluate")
+"""Options by which a command takes another network, other data or another score than the run's."""
+
 OF_COMMANDS: Mapping[str, Sequence[type]] = {
     "search": (Origin, SearchConfig, RunOptions),
     "inspect": (InspectOptions,),
     "profile": (ProfileOptions,),
     "evaluate": (EvaluateOptions,),
+    "finetune": (FinetuneCommand, FinetuneConfig),
     "report": (ReportOptions,),
     "compare": (CompareOptions,),
     "explain": (ExplainOptions,),
 }
 """The dataclasses that declare the options of each command."""
+_FLAGS = {
+    name: one.option_string
+    for own in OF_COMMANDS.values()
+    for name, one in options_of(*own).items()
+}
+
+
+def on_command_line(option: str, value: Any = None) -> str:
+    """Return an option as it is typed: "--max-drop", or "--max-drop 1" with a value."""
+    flag = _FLAGS.get(option, option)
+    return flag if value is None or value is True else f"{flag} {shlex.quote(str(value))}"

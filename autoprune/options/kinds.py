@@ -15,7 +15,7 @@ from autoprune.core.plugins import absolute, absolute_object
 from autoprune.cost.budget import UNBOUNDED, Budget
 from autoprune.data.sources import FORMS as DATA_FORMS
 from autoprune.data.sources import absolute_data
-from autoprune.errors import UsageError
+from autoprune.errors import UsageError, spelt
 from autoprune.importance.registry import KIND as IMPORTANCES
 from autoprune.models import MODEL_FORMS
 from autoprune.models.specs import absolute_model
@@ -150,7 +150,7 @@ def parse_duration(text: str, name: str = "time") -> float:
     seconds = float(match[1]) * _UNITS.get(match[2], math.nan) if match else math.nan
     if not 0 < seconds < math.inf:
         raise UsageError(
-            f"{name} {text!r} is not a duration above zero: write e.g. 90s, 10m or 1h."
+            f"{spelt(name)} {text!r} is not a duration above zero: write e.g. 90s, 10m or 1h."
         )
     return seconds
 
@@ -170,7 +170,8 @@ def parse_min_keep(texts: Sequence[str]) -> dict[str, float]:
             ratio = math.nan
         if not 0 < ratio <= 1:
             raise UsageError(
-                f"min-keep {text!r} is not a ratio in (0, 1]: write e.g. 0.2 or 'layer1.*=0.5'."
+                f"{spelt('min_keep')} {text!r} is not a ratio in (0, 1]: write e.g. 0.2 or "
+                "'layer1.*=0.5'."
             )
         ratios[pattern.strip() or "*"] = ratio
     return ratios
@@ -236,6 +237,7 @@ MULTIPLE = ValueKind(
     "a whole number or 'auto'",
     lambda text: text if text == AUTO else int(text),
 )
+NUMBER = ValueKind("NUMBER", _number, "a number", float)
 POINTS = ValueKind("POINTS", _number, "a number of points", float)
 BUDGET = ValueKind(
     "COST=LIMIT[,…]", _budget, "a text such as 'flops=0.5' or a table of bounds by cost"
@@ -250,7 +252,10 @@ TABLES = ValueKind(None, _tables, "tables of limits by stage", parse=None)
 VERSIONS = ValueKind(None, _versions, "a table of versions", parse=None)
 
 MULTIPLE_OR_AUTO = Rule(lambda value: value == AUTO or value > 0, "be above zero, or auto")
-ABOVE_ZERO = Rule(lambda value: value > 0, "be above zero")
+ABOVE_ZERO = Rule(lambda value: 0 < value < math.inf, "be above zero")
+ZERO_OR_MORE = Rule(lambda value: 0 <= value < math.inf, "be 0 or more")
+SHARE = Rule(lambda value: 0 <= value <= 1, "be from 0 to 1")
+SHARE_BELOW_ONE = Rule(lambda value: 0 <= value < 1, "be from 0 to below 1")
 SECONDS_OR_OFF = Rule(lambda value: 0 <= value < math.inf, "be seconds or off")
 ZERO_OR_MORE_POINTS = Rule(lambda value: 0 <= value < math.inf, "be points, 0 or more")
 SEED = Rule(lambda value: 0 <= value <= LARGEST_SEED, f"not be negative, nor above {LARGEST_SEED}")

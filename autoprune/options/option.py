@@ -11,7 +11,7 @@ from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from enum import Enum
 from typing import Any, TypeVar
 
-from autoprune.errors import UsageError, shown
+from autoprune.errors import UsageError, shown, spelt
 
 OptionsT = TypeVar("OptionsT")
 
@@ -25,6 +25,7 @@ class Panel(Enum):
     SEARCH = "How to search"
     REPAIR = "Which channels stay, and their repair"
     RESTRICTIONS = "What may be pruned"
+    TRAINING = "How to train"
     LATENCY = "Latency"
     SAMPLES = "How many samples"
     MEASURING = "How to measure"
@@ -129,7 +130,7 @@ class Option:
         Raises:
             UsageError: it has the wrong type, or cannot be meant.
         """
-        return self._converted(self.kind.read, value, self.name)
+        return self._converted(self.kind.read, value, spelt(self.name))
 
     def parse(self, text: str) -> Any:
         """Return the plain value of a text on the command line.
@@ -147,7 +148,7 @@ class Option:
             UsageError: it is.
         """
         if self.rule is not None and value is not None and not self.rule.holds(value):
-            raise UsageError(f"{self.name} must {self.rule.wanted}, but got {value}.")
+            raise UsageError(f"{spelt(self.name)} must {self.rule.wanted}, but got {value}.")
 
     def _converted(self, convert: Callable[[Any], Any], value: Any, name: str) -> Any:
         try:

@@ -59,7 +59,15 @@ class Origin(Network):
         None,
         kinds.FILE,
         "Class names, one per line in the order of the network's outputs: which label a class "
-        "folder of imagefolder:DIR has (default: its place among the sorted folders).",
+        "folder of imagefolder:DIR has (default: its place among the sorted folders), or a class "
+        "of hf:NAME.",
+        recalled_with=ORIGIN,
+    )
+    image_size: int | None = _network(
+        None,
+        kinds.AMOUNT,
+        "Side of the square that photos (imagefolder:DIR, hf:NAME) are cut to, pixels (default: "
+        "what the network says of itself, else 224).",
         recalled_with=ORIGIN,
     )
     device: str | None = _network(

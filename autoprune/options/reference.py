@@ -5,11 +5,17 @@ python -m autoprune.options.reference > docs/options.md
 
 from __future__ import annotations
 
+import inspect
+import re
 from collections.abc import Iterator, Sequence
+from dataclasses import fields
+from typing import Any
 
+from autoprune.agents.registry import KIND as STRATEGIES
+from autoprune.core.lazy import imported
 from autoprune.options.commands import OF_COMMANDS
 from autoprune.options.option import Option, Panel, options_of
-from autoprune.options.search import RENEWABLE, SearchConfig
+from autoprune.options.search import OPTIONS, RENEWABLE, SearchConfig
 
 INTRODUCTION = """# Options
 
@@ -19,21 +25,62 @@ name, by `python -m autoprune.options.reference > docs/options.md`; a test says 
 A TOML file (`autoprune search --config FILE`) takes the same names without the leading dashes, with
 dashes or underscores; where the key differs, it is given in brackets. The command line wins over
 the file. Python takes them with underscores: `autoprune.search(model, data=…, budget="flops=0.5")`.
-A table `[strategy.NAME]` names the strategy and holds the options that it alone has. The
-`config.toml` of a run is such a file, and repeats the run.
+A table `[strategy.NAME]` names the strategy and holds the options that it alone has
+([all of them](#strategies-and-stages)). The `config.toml` of a run is such a file, and repeats the
+run.
+"""
+OF_PYTHON = ("model", "data", "output", "resume", *OPTIONS)
+"""Options of `autoprune search` that `autoprune.search` takes, too."""
+TABLES = """
+## Strategies and stages
+
+These tables stand in a TOML file. Python takes `strategy_config={"updates": 30}` and
+`engine={"rounds": {"most": 2}}`. A `Count` is a whole number from 1 on, `Rounds` from 0 on; an
+`Amount` is a number from 0 on, `Positive` is above 0, and a `Share` is from 0 to 1.
 """
 
 
 def page() -> str:
     """Return the whole page, in Markdown."""
-    return INTRODUCTION + "".join(_command(name, one) for name, one in OF_COMMANDS.items())
+    commands = "".join(_command(name, one) for name, one in OF_COMMANDS.items())
+    return INTRODUCTION + commands + TABLES + "".join(_tables())
+
+
+def _tables() -> Iterator[str]:
+    """Yield the options that strategies and stages have of their own."""
+    configs = {f"strategy.{name}": STRATEGIES.load(name).config for name in STRATEGIES.built_in}
+    stages = vars(imported("autoprune.engine.limits:StageLimits")())
+    limits = {f"engine.{name}": own for name, own in stages.items()}
+    for name, config in {**configs, **limits}.items():
+        rows = [
+            f"| `{one.name}` | `{one.type}` | `{getattr(config, one.name)!r}` | "
+            f"{helps(type(config))[one.name]} |".replace(" | None`", " \\| None`")
+            for one in fields(config)
+        ]
+        heading = f"\n### [{name}]\n\n| option | type | default | what it is |\n|---|---|---|---|\n"
+        yield heading + "\n".join(rows) + "\n" if rows else ""
+
+
+def helps(config: type[Any]) -> dict[str, str]:
+    """Return what the docstrings of a dataclass and its bases say of each field."""
+    found = {}
+    for one in reversed(config.__mro__):
+        _, _, attributes = inspect.cleandoc(one.__doc__ or "").partition("Attributes:")
+        for entry in re.split(r"\n {4}(?=\w)", attributes)[1:]:
+            name, _, text = entry.partition(": ")
+            found[name] = " ".join(text.split())
+    return found
 
 
 def _command(name: str, declarations: Sequence[type]) -> str:
     options = options_of(*declarations).values()
     tables = "".join(_panel(panel, [o for o in options if o.panel is panel]) for panel in Panel)
     flags = ", ".join(f"`--{one}`" for one in RENEWABLE)
-    resume = f"\nA resumed search takes {flags} again; all else stays.\n"
+    shell = ", ".join(f"`{o.option_string}`" for o in options if o.name not in OF_PYTHON)
+    resume = (
+        f"\nA resumed search takes {flags} again; all else stays. Python has no {shell}: model and "
+        "data are objects there, and the network stays on its device.\n"
+    )
     return f"\n## autoprune {name}\n{resume if SearchConfig in declarations else ''}{tables}"
 
 

@@ -17,7 +17,7 @@ from autoprune.agents.registry import KIND as STRATEGY
 from autoprune.agents.registry import options_of as config_of
 from autoprune.cost.budget import UNBOUNDED
 from autoprune.cost.registry import COSTS
-from autoprune.errors import UsageError, did_you_mean
+from autoprune.errors import UsageError, did_you_mean, spelt
 from autoprune.importance.registry import KIND as IMPORTANCE
 from autoprune.options import kinds
 from autoprune.options.kinds import AUTO
@@ -34,7 +34,7 @@ _search = partial(option, panel=Panel.SEARCH)
 _repair = partial(option, panel=Panel.REPAIR)
 _restriction = partial(option, panel=Panel.RESTRICTIONS)
 _latency = partial(option, panel=Panel.LATENCY)
-_samples = partial(option, panel=Panel.SAMPLES)
+_samples = partial(option, panel=Panel.SAMPLES, rule=kinds.ABOVE_ZERO)
 # How the help says that a component may also be the user's.
 _CLASS = "path/to/file.py:Class or package.module:Class"
 
@@ -188,9 +188,15 @@ class SearchConfig(Restrictions):
         "Measure the winner beside the dense network, and go on under a tighter bound if it misses "
         "the budget (default: yes, where latency is asked for).",
     )
-    calibration_samples: int = _samples(2000, kinds.WHOLE, "Samples for statistics and repair.")
-    search_samples: int = _samples(1000, kinds.WHOLE, "Samples that candidates are scored on.")
-    selection_samples: int = _samples(1000, kinds.WHOLE, "Samples that the winner is chosen on.")
+    calibration_samples: int = _samples(
+        2000, kinds.WHOLE, "Samples for statistics and repair.", rule=kinds.ABOVE_ZERO
+    )
+    search_samples: int = _samples(
+        1000, kinds.WHOLE, "Samples that candidates are scored on.", rule=kinds.ABOVE_ZERO
+    )
+    selection_samples: int = _samples(
+        1000, kinds.WHOLE, "Samples that the winner is chosen on.", rule=kinds.ABOVE_ZERO
+    )
     report: bool = option(
         True,
         kinds.TWO_WAY_SWITCH,
@@ -206,13 +212,18 @@ class SearchConfig(Restrictions):
         for name, declared in OPTIONS.items():
             declared.check(getattr(self, name))
         if self.max_drop is not None and self.budget != UNBOUNDED:
-            raise UsageError("max-drop stands instead of a budget: give one of them.")
+            raise UsageError(
+                f"{spelt('max_drop')} stands instead of {spelt('budget')}: give one of them."
+            )
         if self.minimize is not None and self.max_drop is None:
-            raise UsageError("minimize says what is small at a given max-drop: give that too.")
+            raise UsageError(
+                f"{spelt('minimize')} says what is small at a given {spelt('max_drop')}: give that "
+                "too."
+            )
         if self.latency_backend is not None and self.latency_table is None:
             raise UsageError(
-                "latency-backend says what a latency table was measured with: give --latency-table "
-                "too."
+                f"{spelt('latency_backend')} says what a latency table was measured with: give "
+                f"{spelt('latency_table')} too."
             )
 
     @classmethod
@@ -231,10 +242,11 @@ class SearchConfig(Restrictions):
         }
         if "budget" not in plain:
             if needs_budget(plain):
+                half, drop = spelt("budget", "flops=0.5"), spelt("max_drop", 1)
                 raise UsageError(
-                    "budget is missing; write e.g. budget='flops=0.5': half of the MACs, or "
-                    "max_drop=1: as small as one point of accuracy allows, or budget='none' with a "
-                    "custom reward that weighs the costs."
+                    f"{spelt('budget')} is missing; write e.g. {half} (half of the MACs), {drop} "
+                    f"(as small as one point of accuracy allows), or {spelt('budget', UNBOUNDED)} "
+                    "with a custom reward that weighs the costs."
                 )
             plain["budget"] = UNBOUNDED
         if plain.get("from_run") and plain.get("strategy", AUTO) == AUTO:

@@ -8,6 +8,16 @@ from typing import Any
 from autoprune.errors import UsageError, shown
 
 
+def unused_tables(values: Mapping[str, Any], chosen: str | None) -> list[str]:
+    """Return the tables of options that do not count since the command line chooses a strategy."""
+    named = values.get("strategy")
+    if chosen is None or chosen == named:
+        return []
+    if isinstance(named, Mapping):
+        return [f"[strategy.{name}]" for name in named if name != chosen]
+    return ["[strategy_config]"] if values.get("strategy_config") else []
+
+
 def with_strategy_config(values: Mapping[str, Any], chosen: str | None = None) -> dict[str, Any]:
     """Return options in which the table `[strategy.NAME]` says both the strategy and its config.
 
@@ -28,8 +38,8 @@ def with_strategy_config(values: Mapping[str, Any], chosen: str | None = None) -
                 )
         if chosen is None and len(named) != 1:
             raise UsageError(
-                f"there are tables of the strategies {', '.join(map(repr, named))}: choose one "
-                "with --strategy."
+                f"there are tables of the strategies {', '.join(map(repr, named))}: keep "
+                "one, or choose one with --strategy on the command line."
             )
         name = next(iter(named)) if chosen is None else chosen
         return {**plain, "strategy": name, "strategy_config": dict(named.get(name, {}))}

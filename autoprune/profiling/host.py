@@ -21,7 +21,7 @@ from autoprune.cost.latency.conditions import Conditions
 from autoprune.cost.latency.figures import LatencyFigures
 from autoprune.cost.latency.table import LatencyTable
 from autoprune.data.forms import Inputs
-from autoprune.errors import UsageError, first_line
+from autoprune.errors import UsageError, counted, first_line
 from autoprune.profiling.backends.registry import make_backend
 from autoprune.profiling.backends.torch import paired_latency_ms
 from autoprune.profiling.journal import Journal
@@ -125,9 +125,9 @@ def measure_table(
         journal.discard()
     if time.monotonic() >= limits.refined_until:
         log.info(
-            "the time for measuring latency is over: the table holds %d measurements, and is "
+            "the time for measuring latency is over: the table holds %s, and is "
             "coarser than one of autoprune profile",
-            table.origin.measurements,
+            counted(table.origin.measurements, "measurement"),
         )
     return table
 
@@ -143,5 +143,5 @@ def _journal(path: Path, common: Mapping[str, Any], drops_others: bool) -> Journ
         path.unlink()
         return Journal(path, common)
     if len(journal):
-        log.info("%d measurements were made before", len(journal))
+        log.info("made before: %s", counted(len(journal), "measurement"))
     return journal

@@ -16,7 +16,7 @@ from autoprune.cost.latency.correction import Correction
 from autoprune.cost.latency.model import Terms
 from autoprune.cost.latency.signature import BARE, Family, Signature, families
 from autoprune.cost.latency.table import LatencyTable, Origin
-from autoprune.errors import MeasuringError, TableError, UsageError, describe
+from autoprune.errors import MeasuringError, TableError, UsageError, counted, describe, spelt
 from autoprune.profiling.backends.base import Backend
 from autoprune.profiling.grid import assemble, wanted
 from autoprune.profiling.journal import Journal, Measurement
@@ -215,7 +215,8 @@ class _Profiler:
         except UsageError:
             raise
         except Exception as error:  # whatever a device or its library raises
-            kept = f"{len(self.journal)} measurements are kept in {str(self.journal.path)!r}"
+            made = counted(len(self.journal), "measurement")
+            kept = f"what was measured ({made}) is kept in {str(self.journal.path)!r}"
             raise MeasuringError(
                 f"the device fails while {makers[-1][0]} and what comes with it are measured "
                 f"({describe(error)}); {kept}: run the same command "
@@ -227,9 +228,10 @@ def _too_short(journal: Journal, seconds: float) -> MeasuringError:
     """Return the error of a time limit that leaves no table, with the time that is lacking."""
     return MeasuringError(
         f"the time is too short to measure the latency of every layer: at least {seconds:.0f} s "
-        f"more of measuring are needed; the {len(journal)} measurements so far are kept in "
-        f"{str(journal.path)!r}: search again to go on, with a longer --time or none, or make "
-        "the table first with autoprune profile."
+        f"more of measuring are needed; what was measured so far "
+        f"({counted(len(journal), 'measurement')}) is kept in {str(journal.path)!r}: search again "
+        f"to go on, with a longer {spelt('time')} or none, or make the table first with autoprune "
+        "profile."
     )
 
 

@@ -20,7 +20,7 @@ from torch import nn
 from autoprune.core.precision import HALVES, float_dtype
 from autoprune.data import Samples, Split
 from autoprune.data.forms import Inputs, with_floats
-from autoprune.errors import ModelError
+from autoprune.errors import ModelError, spelt
 from autoprune.reconstruction.batchnorm import fold_batchnorm, unfold_batchnorm
 from autoprune.recovery.imitation import Imitation
 from autoprune.recovery.schedule import Schedule, by_steps, first_of, learning_rate
@@ -243,8 +243,8 @@ def _trainable(small: nn.Module, structure: Structure) -> nn.Module:
         parameter.requires_grad_(may_change)
     if not any(parameter.requires_grad for parameter in network.parameters()):
         raise ModelError(
-            "every parameter is frozen or excluded; train_frozen=True (--train-frozen) trains what "
-            "is frozen."
+            f"every parameter is frozen or excluded; {spelt('train_frozen', True)} trains what is "
+            "frozen."
         )
     return network
 

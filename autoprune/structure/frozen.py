@@ -8,11 +8,11 @@ outputs, weights and buffers.
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from torch import Tensor, nn
 
-from autoprune.errors import UsageError, did_you_mean
+from autoprune.errors import UsageError, did_you_mean, spelt
 from autoprune.structure.groups import ChannelGroup, Structure
 from autoprune.structure.surgery import named_tensors
 
@@ -36,14 +36,34 @@ def excluded_tensors(model: nn.Module, patterns: Sequence[str]) -> frozenset[str
     every = {name: first[id(tensor)] for name, tensor in _all_names(model)}
     chosen: set[str] = set()
     for pattern in patterns:
-        found = {every[name] for name in every if _is_named(name, pattern)}
-        if not found:
-            paths = {path for name in every for path in _paths(name)} - every.keys()
-            raise UsageError(
-                f"exclude: no layer matches {pattern!r}; {did_you_mean(pattern, paths or every)}"
-            )
-        chosen |= found
+        chosen |= {every[name] for name in _named(every, pattern, "exclude")}
     return frozenset(chosen)
+
+
+def check_named(model: nn.Module, patterns: Iterable[str], option: str) -> None:
+    """Refuse patterns that name nothing in a network, before it is known what can be cut.
+
+    Args:
+        model: the dense network.
+        patterns: globs on module paths.
+        option: by which they were given.
+
+    Raises:
+        UsageError: a pattern matches no module or tensor.
+    """
+    names = [name for name, _ in _all_names(model)]
+    for pattern in patterns:
+        _named(names, pattern.partition("#")[0], option)  # the second group of a tensor has #2
+
+
+def _named(names: Collection[str], pattern: str, option: str) -> list[str]:
+    """Return the tensors that a pattern names."""
+    found = [name for name in names if _is_named(name, pattern)]
+    if not found:
+        paths = {path for name in names for path in _paths(name)} - {*names}
+        hint = did_you_mean(pattern, paths or names)
+        raise UsageError(f"{spelt(option)}: no layer matches {pattern!r}; {hint}")
+    return found
 
 
 def freeze_excluded(structure: Structure, excluded: Collection[str]) -> Structure:

@@ -83,6 +83,40 @@ def with_latency(result: Mapping[str, Any], figures: LatencyFigures) -> dict[str
     return {**result, "costs": _with_latency(result["costs"], figures)}
 
 
+def with_training(
+    result: Mapping[str, Any], kind: str, score: float | None, report: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return a result with the figures of a training.
+
+    Args:
+        result: of the search.
+        kind: "finetune" or "from_scratch".
+        score: of the network on the split that the result's other scores are of; None if training
+            did not help, or it is not known.
+        report: further figures.
+    """
+    return {
+        **result,
+        "score": {**result["score"], _scored(kind): score},
+        kind: dict(report),
+    }
+
+
+def without_training(result: Mapping[str, Any], kind: str) -> dict[str, Any]:
+    """Return a result without the figures of a training, which begins again."""
+    score = {key: value for key, value in result["score"].items() if key != _scored(kind)}
+    return {**{key: value for key, value in result.items() if key != kind}, "score": score}
+
+
+def is_trained(result: Mapping[str, Any], kind: str) -> bool:
+    """Return whether a result has the figures of a training."""
+    return kind in result
+
+
+def _scored(kind: str) -> str:
+    return "finetuned" if kind == "finetune" else kind
+
+
 def _with_latency(costs: Mapping[str, Any], figures: LatencyFigures) -> dict[str, Any]:
     key, measured = _key("latency"), figures.measured_ms or (None, None)
     rows = {

@@ -8,6 +8,7 @@ import shlex
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -27,8 +28,45 @@ from autoprune.core.files import (
 from autoprune.core.lock import held, holder_path
 from autoprune.core.policy import PruningPolicy
 from autoprune.core.untrusted import check_regular, read_json, read_toml
-from autoprune.errors import RunError, first_line
+from autoprune.errors import RunError, UsageError, did_you_mean, file_fault, shown, spelt
 from autoprune.study.group_records import GroupRecords, read_groups
+
+WEIGHTS = ("cut", "recovered", "finetuned")
+"""States of a run's network, in the order in which they come about."""
+
+
+@dataclass(frozen=True)
+class TrainingPaths:
+    """Files of a training that begins with a finished run.
+
+    Attributes:
+        weights: of the best network.
+        config: its options.
+        history: the figures of every validation, one JSON object per line.
+        checkpoint: where an interrupted training goes on.
+    """
+
+    weights: Path
+    config: Path
+    history: Path
+    checkpoint: Path
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether there is a training to go on with."""
+        return self.checkpoint.exists()
+
+    def remove(self) -> None:
+        """Remove what is there."""
+        for path in (self.weights, self.config, self.history):
+            path.unlink(missing_ok=True)
+        self.remove_checkpoint()
+
+    def remove_checkpoint(self) -> None:
+        """Remove the checkpoint, and its folder unless there are others."""
+        self.checkpoint.unlink(missing_ok=True)
+        with suppress(OSError):
+            self.checkpoint.parent.rmdir()
 
 
 class RunDirectory:
@@ -49,6 +87,17 @@ class RunDirectory:
         # Beside the run: it is measured before anything of the run is written, and outlives it.
         whole = self.path.absolute()
         self.latency_path = whole.with_name(f"{whole.name}.latency.json")
+
+    def training_paths(self, from_scratch: bool = False) -> TrainingPaths:
+        """Return the files of fine-tuning, or of training the architecture from new weights."""
+        name, prefix = ("from-scratch", "from-scratch-") if from_scratch else ("finetune", "")
+        weights = "from-scratch" if from_scratch else "finetuned"
+        return TrainingPaths(
+            weights=self.path / f"{weights}.safetensors",
+            config=self.path / f"{name}.toml",
+            history=self.path / f"{prefix}history.jsonl",
+            checkpoint=self.path / "checkpoints" / f"{name}.pt",
+        )
 
     @property
     def storage(self) -> str:
@@ -78,7 +127,7 @@ class RunDirectory:
                 check_regular(file)
             return file.resolve()
         except (OSError, ValueError) as error:
-            raise RunError(f"cannot open study {str(file)!r}: {first_line(error)}.") from error
+            raise RunError(f"cannot open study {str(file)!r}: {file_fault(error)}.") from error
 
     def check_free(self) -> None:
         """Refuse a directory that is in use.
@@ -89,11 +138,11 @@ class RunDirectory:
         if self.config_path.exists():
             raise RunError(
                 f"output directory {str(self.path)!r} holds another run; "
-                "continue that with --resume, or choose another name."
+                f"continue that with {spelt('resume', True)}, or choose another name."
             )
         if self.path.exists() and (not self.path.is_dir() or self._holds_files()):
             raise RunError(f"output {str(self.path)!r} exists and is no run; choose another name.")
-        check_writable(self.path, "output", is_folder=True)
+        check_writable(self.path, spelt("output"), is_folder=True)
 
     def _holds_files(self) -> bool:
         """Whether there is anything but what a killed process leaves behind."""
@@ -130,6 +179,12 @@ class RunDirectory:
         self.path.mkdir(parents=True, exist_ok=True)
         self.save_config(config)
 
+    def discard(self) -> None:
+        """Remove what a search wrote that made no trial."""
+        for path in (self.config_path, *self.path.glob("study.db*")):
+            with suppress(OSError):
+                path.unlink()
+
     def save_config(self, config: Mapping[str, Any]) -> None:
         """Write the configuration of a run that is there."""
         write_whole(self.config_path, lambda p: p.write_text(tomli_w.dumps(config)))
@@ -142,7 +197,12 @@ class RunDirectory:
     @property
     def resume_command(self) -> str:
         """The command line that goes on with the run."""
-        return f"autoprune search --resume --output {shlex.quote(str(self.path))}"
+        return f"autoprune search --resume --output {self.quoted}"
+
+    @property
+    def quoted(self) -> str:
+        """The path as a shell takes it."""
+        return shlex.quote(str(self.path))
 
     def check_finished(self) -> None:
         """Refuse a run without a result: its other files may be missing, or of two sessions.
@@ -167,17 +227,19 @@ class RunDirectory:
             return read_toml(self.config_path)
         except FileNotFoundError as error:
             left = self.path.is_dir() and not self._holds_files()
-            hint = "; search again without --resume" if left else ""
+            hint = f"; search again without {spelt('resume', True)}" if left else ""
             raise RunError(
                 f"{str(self.path)!r} holds no run: there is no config.toml in it{hint}."
             ) from error
         except (OSError, ValueError) as error:
-            raise RunError(f"cannot read {str(self.config_path)!r}: {first_line(error)}") from error
+            raise RunError(f"cannot read {str(self.config_path)!r}: {file_fault(error)}") from error
 
     def save_policy(self, policy: PruningPolicy) -> None:
-        """Write the policy; the result of an earlier session is no longer true then."""
+        """Write the policy; what an earlier session ended with is no longer true then."""
         self.result_path.unlink(missing_ok=True)
         self.report_path.unlink(missing_ok=True)
+        for from_scratch in (False, True):
+            self.training_paths(from_scratch).remove()
         write_whole(self.policy_path, policy.save)
 
     def load_policy(self) -> PruningPolicy:
@@ -199,21 +261,72 @@ class RunDirectory:
         write_whole(self.unrecovered_path, lambda p: shutil.copyfile(self.weights_path, p))
         save_state(self.weights_path, model)
 
-    def load_weights(self, own: Mapping[str, Any] | None = None) -> StateDict:
+    def load_weights(
+        self, own: Mapping[str, Any] | None = None, which: str | None = None
+    ) -> StateDict:
         """Return the pruned model's tensors.
 
         Args:
             own: the state of the network that they are for; where it is infinite, they may be.
+            which: one of `WEIGHTS`; the last of these that there is by default.
 
         Raises:
+            UsageError: there are no such weights.
             RunError: they are missing, damaged or not finite.
         """
+        path = self._weights_path(which)
         try:
-            return load_state(self.weights_path, own)
+            return load_state(path, own)
         except (OSError, ValueError) as error:
+            raise RunError(f"cannot read {str(path)!r}: {file_fault(error)}") from error
+
+    @property
+    def searched_weights(self) -> str:
+        """Which of `WEIGHTS` the search handed over."""
+        return "recovered" if self._was_recovered else "cut"
+
+    @property
+    def _was_recovered(self) -> bool:
+        return self.unrecovered_path.exists()
+
+    def _weights_path(self, which: str | None) -> Path:
+        """Return the file of the weights that are meant."""
+        if which not in (None, *WEIGHTS):
+            raise UsageError(f"unknown weights {shown(which)}; {did_you_mean(str(which), WEIGHTS)}")
+        was_recovered, tuned = self._was_recovered, self.training_paths().weights
+        there = {
+            "cut": self.unrecovered_path if was_recovered else self.weights_path,
+            **({"recovered": self.weights_path} if was_recovered else {}),
+            **({"finetuned": tuned} if tuned.exists() else {}),
+        }
+        if which is not None and which not in there:
+            raise UsageError(
+                f"the run in {str(self.path)!r} has no {which} weights; it has {', '.join(there)}."
+            )
+        return there[which or list(there)[-1]]
+
+    def save_training_config(self, paths: TrainingPaths, config: Mapping[str, Any]) -> None:
+        """Write the options of a training."""
+        write_whole(paths.config, lambda p: p.write_text(tomli_w.dumps(config)))
+
+    def load_training_config(self, paths: TrainingPaths) -> dict[str, Any]:
+        """Return the options of a training.
+
+        Raises:
+            RunError: there is none, or the file cannot be read.
+        """
+        try:
+            return read_toml(paths.config)
+        except FileNotFoundError as error:
             raise RunError(
-                f"cannot read {str(self.weights_path)!r}: {first_line(error)}"
+                f"nothing to resume in {str(self.path)!r}: there is no {paths.config.name} in it."
             ) from error
+        except (OSError, ValueError) as error:
+            raise RunError(f"cannot read {str(paths.config)!r}: {file_fault(error)}") from error
+
+    def save_training_weights(self, paths: TrainingPaths, model: nn.Module) -> None:
+        """Write the tensors of a training's best network."""
+        save_state(paths.weights, model)
 
     def save_groups(self, groups: GroupRecords) -> None:
         """Write what is known of every group."""
@@ -231,7 +344,7 @@ class RunDirectory:
         try:
             return read_groups(self.groups_path)
         except (OSError, ValueError) as error:
-            raise RunError(f"cannot read {str(self.groups_path)!r}: {first_line(error)}") from error
+            raise RunError(f"cannot read {str(self.groups_path)!r}: {file_fault(error)}") from error
 
     def save_result(self, result: Mapping[str, Any]) -> None:
         """Write the result."""
@@ -248,7 +361,7 @@ class RunDirectory:
         try:
             data = read_json(self.result_path)
         except (OSError, ValueError) as error:
-            raise RunError(f"cannot read {str(self.result_path)!r}: {first_line(error)}") from error
+            raise RunError(f"cannot read {str(self.result_path)!r}: {file_fault(error)}") from error
         if not isinstance(data, dict):
             raise RunError(f"{str(self.result_path)!r} holds no result: it was altered.")
         return data

@@ -53,7 +53,7 @@ def test_flags_are_options_of_the_strategies_that_they_are_for(option: str) -> N
         ("surrogate", {"start_share": 1.5}, "cannot have start_share=1.5: expected `float` <= 1"),
         ("random", {"step": 1}, "the strategy 'random' has no option 'step'; it has none."),
         ("auto", {"walks": 9}, "'auto' stands for several strategies: name the one whose option"),
-        ("evolution", {"sampler": "gp"}, "--sampler is for the strategy 'bayes'; 'evolution' has"),
+        ("evolution", {"sampler": "gp"}, "sampler is for the strategy 'bayes'; 'evolution' has"),
     ],
 )
 def test_mistakes(name: str, options: dict[str, Any], message: str) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from autoprune.agents.base import Candidate, SearchProblem, Strategy, Trial
+from autoprune.agents.config import stored
 from autoprune.agents.evolution import EvolutionStrategy
 from autoprune.agents.registry import KIND, check_strategy, find_strategy, make_strategy, options_of
 from autoprune.errors import StrategyError, UsageError
@@ -154,3 +155,11 @@ def test_what_cannot_be_copied_is_named(problem: SearchProblem) -> None:
     chosen.told = (one for one in [])  # type: ignore[assignment]
     with pytest.raises(StrategyError, match=r"failed in start\(\): TypeError: cannot pickle"):
         make_strategy(chosen, problem)
+
+
+def test_a_custom_strategy_keeps_the_options_that_its_run_was_begun_with(
+    problem: SearchProblem,
+) -> None:
+    made = make_strategy(Steps(), problem, {"first": 4, "names": ["a"]})
+    assert made.config == StepsConfig(first=4, names=("a",))
+    assert made.ask() and stored(made.config) == {"first": 4, "names": ("a",)}

@@ -60,9 +60,11 @@ def test_runs_that_do_not_fit(frontier: Any, message: str, make_toy: Any, tmp_pa
 
 
 def test_a_run_is_needed_and_only_here(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="give --from RUN"):
+    with pytest.raises(RunError, match="give from_run"):
         check_strategy("recall")
     with pytest.raises(RunError, match="holds no run"):
         check_strategy("recall", from_run=str(tmp_path))
-    with pytest.raises(UsageError, match="--from is for the strategy 'recall'; 'random' has none"):
+    with pytest.raises(
+        UsageError, match="from_run is for the strategy 'recall'; 'random' has none"
+    ):
         check_strategy("random", from_run="x")

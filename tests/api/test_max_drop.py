@@ -95,7 +95,7 @@ def test_resumed_rounds_are_not_held_again(tmp_path: Path) -> None:
         classifier(), data=dataset(), progress=Listens(), resume=True, **part
     )
     # Two searches were over; only what was left is searched, and the end is the same.
-    assert sum("up to 1 trials" in line for line in rounds) == ROUNDS - 2
+    assert sum("up to 1 trial " in line for line in rounds) == ROUNDS - 2
     assert resumed.result["max_drop"]["rounds"] == whole.result["max_drop"]["rounds"]
     assert resumed.result["widths"] == whole.result["widths"]
     assert resumed.result["search"]["trials"] == whole.result["search"]["trials"]
@@ -103,7 +103,7 @@ def test_resumed_rounds_are_not_held_again(tmp_path: Path) -> None:
 
 def test_labels_are_needed(tmp_path: Path) -> None:
     images = TensorDataset(dataset().tensors[0])
-    with pytest.raises(UsageError, match="max-drop needs labels"):
+    with pytest.raises(UsageError, match="max_drop needs labels"):
         autoprune.search(classifier(), data=images, max_drop=1, **OPTIONS)
 
 
@@ -112,7 +112,7 @@ def test_labels_are_needed(tmp_path: Path) -> None:
     [
         ({"max_drop": -1}, "max_drop must be points, 0 or more, but got -1"),
         ({"max_drop": 1, "budget": "flops=0.5"}, "give one of them"),
-        ({"minimize": "flops", "budget": "flops=0.5"}, "at a given max-drop"),
+        ({"minimize": "flops", "budget": "flops=0.5"}, "at a given max_drop"),
         ({"max_drop": 1, "minimize": "flop"}, "unknown cost 'flop' to minimize; did you mean"),
         ({"max_drop": "much"}, "max_drop must be a number of points"),
     ],

@@ -31,9 +31,13 @@ from autoprune.errors import BudgetError, DataError, EvaluateError, ModelError, 
         ({"importance": "obd"}, UsageError, "did you mean 'obs'"),
         ({"trial": 3}, UsageError, "unknown option 'trial'; did you mean 'trials'"),
         ({"trials": 0}, UsageError, "trials must be above zero"),
-        ({"exclude": "nowhere"}, UsageError, "no layer matches 'nowhere'"),
+        ({"exclude": "nowhere"}, UsageError, "exclude: no layer matches 'nowhere'"),
+        ({"min_keep": {"nowhere": 0.5}}, UsageError, "min_keep: no layer matches 'nowhere'"),
+        ({"max_drop": 1}, UsageError, "max_drop stands instead of budget"),
+        ({"output": 3}, UsageError, "output must be a path, but got 3"),
+        ({"output": None, "resume": True}, UsageError, "resume=True needs output"),
         ({"round_to": 0}, UsageError, "round_to must be above zero, or auto, but got 0"),
-        ({"search_samples": 0}, UsageError, "search needs at least 1 sample"),
+        ({"search_samples": 0}, UsageError, "search_samples must be above zero"),
     ],
     ids=str,
 )
@@ -42,9 +46,17 @@ def test_mistakes_are_one_clear_line_and_leave_nothing(
 ) -> None:
     with pytest.raises(error, match=message) as caught:
         autoprune.search(
-            classifier(), data=dataset(), output=tmp_path / "run", **{**TINY, **changed}
+            classifier(), data=dataset(), **{"output": tmp_path / "run", **TINY, **changed}
         )
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("wrong", [3, None, b"run"])
+def test_what_is_no_path_is_refused(wrong: Any) -> None:
+    with pytest.raises(UsageError, match="run must be a path, but got"):
+        autoprune.load_pruned(classifier(), wrong)
+    with pytest.raises(UsageError, match="policy must be a path, but got"):
+        autoprune.apply_policy(classifier(), wrong)
 
 
 def test_swapped_arguments_and_images_of_another_kind(demo: autoprune.Run, tmp_path: Path) -> None:
@@ -82,7 +94,7 @@ def test_a_damaged_test_split_costs_no_search(
     ("score", "message"),
     [
         (lambda model: {}["top5"], r"evaluate\(model\) raised KeyError: 'top5'"),
-        (lambda model: None, r"evaluate\(model\) must return a number, but it returned a NoneType"),
+        (lambda model: None, r"evaluate\(model\) must return a number, but it returned None"),
         (lambda model: float("nan"), "finite number for the dense network, but it returned nan"),
     ],
 )

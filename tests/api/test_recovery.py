@@ -86,7 +86,7 @@ def test_what_does_not_help_is_not_handed_over(
 def test_a_finished_run_is_recovered_later(digits: Splits, tmp_path: Path) -> None:
     how: dict[str, Any] = {"model": load_demo(), "budget": "flops=0.05"}
     first = search(tmp_path / "run", digits, recover="off", **how)
-    with pytest.raises(RunError, match="--recover"):
+    with pytest.raises(RunError, match="raise trials, time or recover"):
         search(tmp_path / "run", digits, recover="off", resume=True, **how)
     second = search(tmp_path / "run", digits, resume=True, **how)
     assert second.result["score"]["pruned"] == first.result["score"]["pruned"]

@@ -167,7 +167,7 @@ def test_a_finished_search_goes_on_only_with_higher_limits(tmp_path: Path) -> No
 
     first = search(3, 600.0, resume=False).result
     for limits in ((3, 600.0), (2, 600.0), (3, 300.0)):
-        with pytest.raises(RunError, match=r"is finished \(3 trials\): raise --trials, --time"):
+        with pytest.raises(RunError, match=r"is finished \(3 trials\): raise trials, time or"):
             search(*limits)
     second = search(5, 600.0).result
     assert (second["search"]["trials"], second["search"]["limits"]["trials"]) == (5, 5)

@@ -66,6 +66,7 @@ def refused(search, tmp_path: Path):
     ("arguments", "words"),
     [
         (["--strategy", "randm"], ["'randm'", "'random'"]),
+        (["--strategy", "DDPG"], ["'DDPG'", "did you mean 'ddpg'"]),
         (["--sampler", "tpee"], ["'tpee'", "'tpe'"]),
         (["--strategy", "uniform", "--sampler", "gp"], ["'uniform'", "'bayes'"]),
         (["--importance", "obss"], ["'obss'", "'obs'"]),
@@ -80,7 +81,10 @@ def refused(search, tmp_path: Path):
             ["'global' needs a budget", "'bayes' or 'ddpg' or 'random'"],
         ),
         (["--trials", "many"], ["--trials", "'many'", "whole number"]),
-        (["--trials", "0"], ["trials", "0"]),
+        (["--trials", "0"], ["--trials must be above zero, but got 0"]),
+        (["--search-samples", "0"], ["--search-samples must be above zero, but got 0"]),
+        (["--quiet", "--verbose"], ["--quiet and --verbose exclude each other"]),
+        (["--max-drop", "1"], ["--max-drop stands instead of --budget"]),
         (["--seed", "-1"], ["seed", "-1"]),
         (["--round-to", "0"], ["0"]),
         (["--workers", "0"], ["workers", "0"]),
@@ -89,8 +93,6 @@ def refused(search, tmp_path: Path):
         (["--time", "0"], ["'0'"]),
         (["--max-drop", "x"], ["--max-drop", "'x'", "number of points"]),
         (["--min-keep", "1.5"], ["'1.5'", "(0, 1]"]),
-        (["--min-keep", "stm=0.5"], ["'stm'", "'stem"]),
-        (["--exclude", "wyden"], ["'wyden'", "'widen"]),
         (["--device", "gpu"], ["'gpu'", "cpu"]),
         (["--normalize", "imagenett"], ["'imagenett'", "'imagenet'"]),
         (["--budgt", "1"], ["--budgt", "--budget"]),
@@ -118,6 +120,25 @@ def test_budgets(refused, budget: str, words: list[str]) -> None:
     refused(["--budget", budget], *words)
 
 
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("--min-keep", "stm=0.5"), ("--exclude", "stm"), ("--exclude-outputs", "stm")],
+)
+def test_patterns_that_name_nothing_are_told_before_images_are_read(
+    refused, monkeypatch: pytest.MonkeyPatch, option: str, value: str
+) -> None:
+    monkeypatch.setattr("autoprune.api.draw_images", None)
+    refused([option, value], f"{option}: no layer matches 'stm'; did you mean 'stem'")
+
+
+def test_a_table_that_is_not_used_is_told(cli) -> None:
+    Path("ddpg.toml").write_text("[strategy.ddpg]\nupdates = 3\n")
+    done = cli("search", "--config", "ddpg.toml", "--strategy", "uniform")  # lacks a budget
+    told, error = done.err.splitlines()
+    assert told.endswith("[strategy.ddpg] is not used, since --strategy uniform is given")
+    assert "--budget is missing" in error
+
+
 def test_missing_budget(cli) -> None:
     done = cli("search", "--trials", "3")
     assert done.status == 2 and "--budget flops=0.5" in done.err
@@ -132,7 +153,8 @@ def test_missing_budget(cli) -> None:
     ("model", "words"),
     [
         ("torchvison:resnet18", ["'torchvison:resnet18'", "'torchvision:NAME'"]),
-        ("resnet18", ["'resnet18'", "torchvision:NAME"]),
+        ("ResNet18", ["'ResNet18'", "did you mean 'torchvision:resnet18' or 'timm:resnet18'?"]),
+        ("nothing", ["choose one of: demo, torchvision:NAME, timm:NAME, path/to/file.py:factory"]),
         ("torchvision", ["'torchvision'", "'torchvision:NAME'"]),
         ("torchvision:resnet19", ["'torchvision:resnet19'", "'resnet1"]),
         ("demo:big", ["'demo:big'", "'demo'"]),
@@ -302,6 +324,11 @@ def test_resume(cli, demo_run, tmp_path: Path) -> None:
 def test_commands(cli) -> None:
     done = cli("serch")
     assert done.status == 2 and "'serch'" in done.err and "'search'" in done.err
+    done = cli("search", "--budget", "flops=0.5", "--trials")
+    assert (
+        done.err
+        == "Error: Option '--trials' requires an argument. (See autoprune search --help.)\n"
+    )
     done = cli("evaluate", "gone")
     assert done.status == 2 and "'gone'" in done.err
     done = cli("inspect", "--input-shape", "3x0x4")

@@ -59,7 +59,7 @@ def lean(found):
     [
         ('raise KeyError("latency")', "raised KeyError: 'latency'"),
         ("import sys; sys.exit(0)", "raised SystemExit: 0"),
-        ('return float("nan")', "returned nan, which is no finite number,"),
+        ('return float("nan")', "returned nan, which is not a finite number,"),
     ],
 )
 def test_a_mended_reward_is_resumed_from_any_folder(

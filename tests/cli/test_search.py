@@ -57,8 +57,11 @@ def test_fewer_macs_that_save_no_time_are_told(
         },
     }
     run, _ = demo_run
-    show_search(SimpleNamespace(path=run, result={**result(run), "costs": costs}))
-    assert ("--budget latency=0.6" in capsys.readouterr().out) == is_told
+    for budget in ("flops=0.5", None, "params=0.5", "flops=0.5,latency=0.9"):
+        found = {**result(run), "costs": costs, "budget": budget}
+        show_search(SimpleNamespace(path=run, result=found))
+        told = "MACs fell by 50.00 %, latency by 20.00 %: if" in capsys.readouterr().out
+        assert told == (is_told and budget == "flops=0.5")
 
 
 def test_default_output_counts_up(cli) -> None:

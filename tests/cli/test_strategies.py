@@ -85,6 +85,8 @@ def test_what_is_no_strategy_is_refused_at_once(search, name: str, message: str)
             "Raising",
             "wrong.py:Raising' failed in ask(): AttributeError: 'SearchProblem' object has",
         ),
+        ("Leaving", "wrong.py:Leaving' failed in start(): SystemExit"),
+        ("Silent", "wrong.py:Silent' proposed nothing: no trial was made"),
     ],
 )
 def test_a_strategy_that_fails_ends_the_search_in_one_line(search, name: str, message: str) -> None:
@@ -93,4 +95,5 @@ def test_a_strategy_that_fails_ends_the_search_in_one_line(search, name: str, me
     assert done.status == 2 and "Traceback" not in done.err
     errors = [line for line in done.err.splitlines() if line.startswith("Error: ")]
     assert len(errors) == 1 and message in errors[0]
-    assert not Path("out/result.json").exists()
+    # Trials are kept, to be resumed; without any, nothing is.
+    assert Path("out").exists() == (name == "Wide") and not Path("out/result.json").exists()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,12 +16,19 @@ from autoprune.errors import (
     AutopruneError,
     DataError,
     EvaluateError,
+    counted,
     describe,
+    did_you_mean,
+    file_fault,
     first_line,
     shown,
+    spelling,
+    spelt,
+    type_of,
     user_code,
 )
 from autoprune.evaluation.measurement import number_in
+from autoprune.options.commands import on_command_line
 
 
 class Silent(Exception):
@@ -99,3 +108,49 @@ def test_numbers() -> None:
     ):  # fmt: skip
         assert number_in(answer) == value
     assert math.isnan(number_in(math.nan) or 0.0)
+
+
+@pytest.mark.parametrize(
+    ("write", "fault"),
+    [
+        (lambda path: None, "no such file or directory"),
+        (lambda path: path.mkdir(), "is a directory"),
+        (lambda path: path.write_bytes(b"\xff"), "it is not text"),
+        (lambda path: path.write_text("{]"), "it is not JSON (line 1, column 2)"),
+    ],
+)
+def test_faults_of_files_are_plain_words(
+    write: Callable[[Path], Any], fault: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "it.json"
+    write(path)
+    with pytest.raises((OSError, ValueError)) as caught:
+        json.loads(path.read_text(encoding="utf-8"))
+    assert file_fault(caught.value) == fault
+    named = f": {str(path)!r}" if isinstance(caught.value, OSError) else ""
+    assert first_line(caught.value) == fault + named
+
+
+def test_a_hint_ignores_case_and_names_forms_last() -> None:
+    names, forms = ("zeta", "alpha"), ["file.py:NAME"]
+    assert did_you_mean("ALPHA", names, forms) == "did you mean 'alpha'?"
+    assert did_you_mean("x", names, forms) == "choose one of: alpha, zeta, file.py:NAME."
+
+
+def test_numbers_and_types_in_words() -> None:
+    assert [counted(n, "trial") for n in (0, 1, 2)] == ["0 trials", "1 trial", "2 trials"]
+    assert (counted(2, "class"), counted(0.5, "point")) == ("2 classes", "0.5 points")
+    assert (type_of(None), type_of(1)) == ("None", "an int")
+
+
+def test_options_are_named_as_their_reader_writes_them() -> None:
+    def message() -> tuple[str, str, str]:
+        return spelt("max_drop"), spelt("resume", True), spelt("budget", "flops=0.5")
+
+    in_python = ("max_drop", "resume=True", "budget='flops=0.5'")
+    assert message() == in_python
+    with spelling(on_command_line):
+        assert message() == ("--max-drop", "--resume", "--budget flops=0.5")
+        assert spelt("from_run", "a run") == "--from 'a run'"
+        assert spelt("max_drop", 1) == "--max-drop 1"
+    assert message() == in_python

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import sys
 
 import pytest
 from searches import Notes
 
 from autoprune.core.notes import forwarded_notes
+from autoprune.core.progress import PlainProgress
 
 log = logging.getLogger("autoprune.some.module")
 
@@ -35,3 +37,21 @@ def test_a_users_finer_level_stays(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.DEBUG, "autoprune"), forwarded_notes(Notes()):
         log.debug("fine")
     assert "fine" in caplog.messages
+
+
+def test_a_note_that_the_users_handler_shows_is_shown_once(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    handler, package = logging.StreamHandler(sys.stdout), logging.getLogger("autoprune")
+    notes = Notes()
+    package.addHandler(handler)
+    try:
+        with forwarded_notes(PlainProgress()), forwarded_notes(notes):
+            log.info("seen")
+            handler.setLevel(logging.WARNING)
+            log.info("not by the handler")
+    finally:
+        package.removeHandler(handler)
+    shown = capsys.readouterr()
+    assert (shown.out, shown.err) == ("seen\n", "not by the handler\n")
+    assert notes.notes == ["seen", "not by the handler"]  # it is no terminal

@@ -42,5 +42,5 @@ def test_missing_and_binary_files(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no such classes file"):
         Numbering.of_file(tmp_path / "none.txt", ["cow"])
     (tmp_path / "bad.txt").write_bytes(b"\xff\xfe\xff")
-    with pytest.raises(UsageError, match="it must be text"):
+    with pytest.raises(UsageError, match="it is not text"):
         Numbering.of_file(tmp_path / "bad.txt", ["cow"])

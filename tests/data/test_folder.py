@@ -105,6 +105,21 @@ class TestImageFolder:
         splits = load_splits(f"imagefolder:{tmp_path}")
         assert len(splits.train) == 1 and splits.val is None
 
+    def test_the_size_is_given(self, tmp_path: Path) -> None:
+        """The shorter side is 8/7 of the square before the centre is cut out."""
+        image = pytest.importorskip("PIL.Image")
+        self.write(tmp_path, "ant/1.png")
+        split_size = 70
+        photo = image.new("RGB", (80, 160), (0, 0, 0))
+        photo.paste((255, 255, 255), (0, 40, 80, 120))  # its central square
+        photo.save(tmp_path / "ant" / "1.png")
+        splits = load_splits(f"imagefolder:{tmp_path}", "none", image_size=split_size)
+        inputs = splits.train.take([0]).inputs
+        assert inputs.shape == (1, 3, 70, 70) and inputs.mean() == 1.0
+        assert splits.train.pictures.size == (70, 70)
+        with pytest.raises(UsageError, match="image-size is for photos"):
+            load_splits("digits", image_size=split_size)
+
     def test_errors(self, tmp_path: Path) -> None:
         with pytest.raises(UsageError, match="no such folder"):
             load_splits(f"imagefolder:{tmp_path / 'none'}")

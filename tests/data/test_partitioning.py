@@ -201,7 +201,7 @@ def test_inputs_of_any_form_are_drawn_together() -> None:
     ("splits", "message"),
     [
         (Splits(numbered(0, 2)), "the train split has 2 samples but 3 disjoint sets"),
-        (Splits(numbered(0, 9), numbered(9, 1)), "the val split has 1 samples but 2 disjoint sets"),
+        (Splits(numbered(0, 9), numbered(9, 1)), "the val split has 1 sample but 2 disjoint sets"),
     ],
 )
 def test_too_few(splits: Splits, message: str) -> None:

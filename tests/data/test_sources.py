@@ -88,7 +88,7 @@ number = 3
     [
         ("digit", "unknown data 'digit': did you mean 'digits'?"),
         ("cifar:data", "unknown data 'cifar:data': did you mean 'cifar10'?"),
-        ("", "choose one of: cifar10, digits, imagefolder, npz"),
+        ("", "choose one of: cifar10, digits, hf, imagefolder, npz"),
         ("digits:all", "digits takes no argument, but got 'all'"),
         ("cifar10", "lacks its argument after the colon"),
         ("none.py:make", "no such file: 'none.py'"),

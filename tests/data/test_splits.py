@@ -34,7 +34,7 @@ def test_batches_stream_everything_once_in_order() -> None:
 
 def test_a_batch_whose_first_dimension_is_not_the_samples() -> None:
     split = DatasetSplit([torch.zeros(5)] * 4, lambda items: torch.stack(items, 1))
-    with pytest.raises(DataError, match=r"3 samples make a batch of shape \(5, 3\)"):
+    with pytest.raises(DataError, match=r"a batch made of 3 samples is of shape \(5, 3\)"):
         split.take([0, 1, 2])
 
 

@@ -84,7 +84,7 @@ def test_streams_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     splits = as_splits(Stream(10**9))
     assert len(splits.train) == 100
     assert splits.notes == (
-        "the train data is read as a stream: the first 100 samples are used and kept in memory",
+        "the train data is read as a stream: the first 100 samples used and kept in memory",
     )
 
 

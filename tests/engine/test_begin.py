@@ -79,7 +79,7 @@ def test_a_finished_run_goes_on_with_more(
     if goes_on:
         resume_run(run, *settings(**options))
     else:
-        with pytest.raises(RunError, match=r"is finished \(5 trials\): raise --trials"):
+        with pytest.raises(RunError, match=r"is finished \(5 trials\): raise trials"):
             resume_run(run, *settings(**options))
 
 

@@ -151,7 +151,7 @@ def test_a_failing_evaluation_is_a_failed_trial(
     ("answer", "said"),
     [
         (lambda: 1 / 0, "the reward 'mine' raised ZeroDivisionError: division by zero for a"),
-        (lambda: math.nan, "the reward 'mine' returned nan, which is no finite number"),
+        (lambda: math.nan, "the reward 'mine' returned nan, which is not a finite number"),
     ],
 )
 def test_a_reward_that_fails_is_a_failed_trial_with_its_measurement(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from loops import SPACE, SumCost, measurement, problem, reward
 from torch import nn
 
+from autoprune.agents.evolution import EvolutionStrategy
 from autoprune.core.policy import Widths
 from autoprune.core.progress import Progress
 from autoprune.cost.latency.figures import LatencyFigures
@@ -64,7 +66,7 @@ class Device:
         return LatencyFigures("torch", "cpu", 1, (dense_ms, pruned_ms), measured)
 
 
-def rounds(tmp_path: Path, factors: Sequence[float], strategy: str = "random", **kept: Any) -> Any:
+def rounds(tmp_path: Path, factors: Sequence[float], strategy: Any = "random", **kept: Any) -> Any:
     known = Known(**kept)
     kinds = dict.fromkeys((RepairKind.ONE_SHOT, RepairKind.SEQUENTIAL), known)
     evaluators = SimpleNamespace(
@@ -141,3 +143,18 @@ def test_what_auto_stands_for_is_written_down(tmp_path: Path) -> None:
     search = rounds(tmp_path, [1.0], strategy="auto")
     result = search.run(bounded())
     assert search.ledger.remarked("strategy", list)[0] == result.strategy.name == "surrogate"
+
+
+@pytest.mark.parametrize("by_name", [True, False])
+def test_a_resumed_search_keeps_the_options_that_it_was_begun_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by_name: bool
+) -> None:
+    def resumed() -> Any:
+        search = rounds(tmp_path, [1.0], strategy="evolution" if by_name else EvolutionStrategy())
+        return search.run(bounded()).strategy.config
+
+    begun = resumed()
+    later = replace(begun, children=begun.children + 1, growth=2.0)
+    monkeypatch.setattr(EvolutionStrategy, "config", later)
+    assert EvolutionStrategy().config == later
+    assert resumed() == begun

@@ -127,7 +127,7 @@ class Odd(nn.Module):
     ids=["an image", "one number", "a tuple", "a dict", "nothing"],
 )
 def test_outputs_that_are_no_class_scores(output: Any, seen: str) -> None:
-    with pytest.raises(ModelError, match=f"but it is {seen}; .*--evaluate file.py:function"):
+    with pytest.raises(ModelError, match=f"but it is {seen}; .*evaluate='file.py:function'"):
         ClassificationScorer(Odd(output), Samples(torch.randn(4, 3, 2, 2), None))
 
 
@@ -163,7 +163,7 @@ def test_rows_that_are_not_the_samples() -> None:
 
 @pytest.mark.parametrize("targets", [None, torch.zeros(4, 1), torch.zeros(4, dtype=torch.int64)])
 def test_one_number_per_sample_has_no_kl(targets: Tensor | None) -> None:
-    with pytest.raises(ModelError, match=r"one number per sample.*--evaluate file.py:function"):
+    with pytest.raises(ModelError, match=r"one number per sample.*evaluate='file.py:function'"):
         ClassificationScorer(
             Odd(lambda x: x.flatten(1)[:, :1]), Samples(torch.randn(4, 3, 2, 2), targets)
         )

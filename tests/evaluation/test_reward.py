@@ -212,7 +212,7 @@ def test_no_finite_number(answer: Any) -> None:
         NamedReward("mine", lambda found: answer)(measured())
     message = str(caught.value)
     assert message.startswith("the reward 'mine' returned ") and "\n" not in message
-    assert message.endswith("no finite number, for a network of flops=1000000, params=2500")
+    assert message.endswith("not a finite number, for a network of flops=1000000, params=2500")
 
 
 def test_a_function_that_raises() -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import pytest
 
-from autoprune.agents.registry import STRATEGIES
+import autoprune
+from autoprune.agents.registry import KIND, STRATEGIES
 from autoprune.cost.registry import COSTS
 from autoprune.data.sources import FORMS
 from autoprune.errors import UsageError
@@ -18,7 +20,7 @@ from autoprune.models import MODEL_FORMS
 from autoprune.options.commands import OF_COMMANDS, ProfileOptions
 from autoprune.options.kinds import ABOVE_ZERO, PATTERNS, SWITCH, WHOLE
 from autoprune.options.option import Option, choices, option, options_of, read_options
-from autoprune.options.reference import page
+from autoprune.options.reference import OF_PYTHON, helps, page
 from autoprune.options.search import OPTIONS, RENEWABLE, SearchConfig, SearchOptions
 from autoprune.profiling.backends.registry import KIND as BACKENDS
 
@@ -109,6 +111,18 @@ def test_choices() -> None:
 def test_the_page_of_options_is_up_to_date(root: Path) -> None:
     """`python -m autoprune.options.reference > docs/options.md` writes it."""
     assert (root / "docs" / "options.md").read_text() == page()
+
+
+@pytest.mark.parametrize("name", KIND.built_in)
+def test_the_docstring_of_a_config_explains_every_option(name: str) -> None:
+    config = KIND.load(name).config
+    assert helps(type(config)).keys() >= {one.name for one in fields(config)}
+
+
+def test_python_takes_the_options_that_the_page_does_not_exclude() -> None:
+    function = inspect.signature(autoprune.search).parameters.keys()
+    assert {*OF_PYTHON} - function == {*OPTIONS} - function
+    assert not ({*options_of(*OF_COMMANDS["search"])} - {*OF_PYTHON}) & function
 
 
 def test_an_option_without_a_metavar_is_a_switch_or_no_flag() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from autoprune.errors import UsageError
 from autoprune.options.search import SearchConfig
-from autoprune.options.strategies import with_strategy_config
+from autoprune.options.strategies import unused_tables, with_strategy_config
 
 DDPG = {"strategy": {"ddpg": {"updates": 60}}}
 BOTH = {"strategy": {"ddpg": {"updates": 60}, "local": {"steps": 2}}}
@@ -50,11 +50,28 @@ def test_tables(values: dict[str, Any], chosen: str | None, expected: dict[str, 
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        (BOTH, "tables of the strategies 'ddpg', 'local': choose one with --strategy"),
+        (BOTH, "tables of the strategies 'ddpg', 'local': keep one"),
         ({"strategy": {"ddpg": 3}}, r"tables such as \[strategy.ddpg\], but its 'ddpg' is 3"),
-        ({"strategy": {}}, "choose one with --strategy"),
+        ({"strategy": {}}, "choose one with --strategy on the command line"),
     ],
 )
 def test_tables_that_cannot_be_meant(values: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         with_strategy_config(values)
+
+
+@pytest.mark.parametrize(
+    ("values", "chosen", "unused"),
+    [
+        (DDPG, None, []),
+        (DDPG, "ddpg", []),
+        (DDPG, "local", ["[strategy.ddpg]"]),
+        (BOTH, "local", ["[strategy.ddpg]"]),
+        ({"strategy": "ddpg", "strategy_config": {"a": 1}}, "ddpg", []),
+        ({"strategy": "ddpg", "strategy_config": {"a": 1}}, "local", ["[strategy_config]"]),
+    ],
+)
+def test_tables_that_do_not_count(
+    values: dict[str, Any], chosen: str | None, unused: list[str]
+) -> None:
+    assert unused_tables(values, chosen) == unused

@@ -59,14 +59,14 @@ def test_levels_are_multiples_and_the_full_size(structure: Structure) -> None:
 @pytest.mark.parametrize(
     ("min_keep", "step", "message"),
     [
-        (0.0, 1, r"min-keep must be in \(0, 1\], but got 0.0"),
-        (-0.5, 1, r"min-keep must be in \(0, 1\], but got -0.5"),
-        (1.5, 1, r"min-keep must be in \(0, 1\], but got 1.5"),
-        (float("nan"), 1, r"min-keep must be in \(0, 1\], but got nan"),
+        (0.0, 1, r"min_keep must be in \(0, 1\], but got 0.0"),
+        (-0.5, 1, r"min_keep must be in \(0, 1\], but got -0.5"),
+        (1.5, 1, r"min_keep must be in \(0, 1\], but got 1.5"),
+        (float("nan"), 1, r"min_keep must be in \(0, 1\], but got nan"),
         ({"stem": 2.0}, 1, "but got 2.0 for 'stem'"),
-        ({"steam": 0.5}, 1, "min-keep: no layer matches 'steam'; did you mean 'stem'?"),
-        (None, 0, "round-to must be at least 1, but got 0"),
-        (None, -8, "round-to must be at least 1, but got -8"),
+        ({"steam": 0.5}, 1, "min_keep: no layer matches 'steam'; did you mean 'stem'?"),
+        (None, 0, "round_to must be at least 1, but got 0"),
+        (None, -8, "round_to must be at least 1, but got -8"),
     ],
 )
 def test_bad_requests(

@@ -198,7 +198,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_draft(
 
 
 def test_only_a_free_directory_is_taken(run: RunDirectory, tmp_path: Path) -> None:
-    with pytest.raises(RunError, match=r"holds another run; continue that with --resume"):
+    with pytest.raises(RunError, match=r"holds another run; continue that with resume=True"):
         run.check_free()
     with pytest.raises(RunError, match="holds another run"):
         run.create(CONFIG)
@@ -265,7 +265,7 @@ def test_what_a_killed_process_leaves_is_no_content(draft: str, tmp_path: Path) 
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / draft).write_text("half")
     run = RunDirectory(tmp_path / "run")
-    with pytest.raises(RunError, match=r"holds no run: .*; search again without --resume"):
+    with pytest.raises(RunError, match=r"holds no run: .*; search again without resume=True"):
         run.load_config()
     run.create(CONFIG)
     assert run.load_config() == CONFIG

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from autoprune.core.untrusted import extent, fields, text
-from autoprune.errors import UsageError
+from autoprune.errors import UsageError, counted
 
 DEFAULT_BACKEND = "torch"
 MEMORY_FORMATS = ("contiguous", "channels_last")
@@ -71,4 +71,4 @@ def measured_on(backend: str, device: str, threads: int | None) -> str:
     """
     if threads is None:
         return f"{backend} on {device}"
-    return f"{backend} on {device} ({threads} thread{'s' if threads > 1 else ''})"
+    return f"{backend} on {device} ({counted(threads, 'thread')})"

@@ -13,7 +13,7 @@ from autoprune.cost.latency.conditions import Conditions, measured_on
 from autoprune.cost.latency.correction import Correction
 from autoprune.cost.latency.curves import LayerLatency
 from autoprune.cost.latency.signature import Family, Signature, families
-from autoprune.errors import TableError, first_line, shown
+from autoprune.errors import TableError, file_fault, first_line, shown
 from autoprune.structure.groups import Structure
 
 # Predictions with a larger relative error are called rough.
@@ -117,12 +117,12 @@ class LatencyTable:
         if own.batch != batch:
             raise TableError(
                 f"the latency table was measured at batch {own.batch}, not {batch}: measure one "
-                f"with --batch {batch}."
+                f"with autoprune profile --batch {batch}."
             )
         if own.dtype != dtype:
             raise TableError(
                 f"the latency table was measured in {own.dtype}, but the network computes in "
-                f"{dtype}: measure one with --dtype {dtype}."
+                f"{dtype}: measure one with autoprune profile --dtype {dtype}."
             )
 
     @property
@@ -160,7 +160,7 @@ class LatencyTable:
             data = read_json(path)
         except (OSError, ValueError) as error:
             raise TableError(
-                f"cannot read latency table {str(path)!r}: {first_line(error)}."
+                f"cannot read latency table {str(path)!r}: {file_fault(error)}."
             ) from error
         if not isinstance(data, dict) or data.get("format") != FORMAT:
             raise TableError(
@@ -216,4 +216,6 @@ def describe_error(table: LatencyTable) -> str | None:
     )
     if (table.conditions.threads or 1) == 1:
         return told
-    return f"{told} (a small network's threads wait for each other: try --threads 1)"
+    return (
+        f"{told} (a small network's threads wait for each other: try autoprune profile --threads 1)"
+    )

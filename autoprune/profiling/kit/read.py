@@ -11,7 +11,7 @@ from autoprune.core.policy import Widths
 from autoprune.core.untrusted import extent, parse_json, read_text
 from autoprune.cost.latency.conditions import Conditions
 from autoprune.cost.latency.table import LatencyTable, Origin
-from autoprune.errors import TableError, first_line
+from autoprune.errors import TableError, file_fault
 from autoprune.profiling.journal import Journal
 from autoprune.profiling.kit.contents import check_header, header
 from autoprune.profiling.profiler import build_table
@@ -82,7 +82,7 @@ def _read(
         raise
     except (OSError, LookupError, TypeError, ValueError, AttributeError) as error:
         raise TableError(
-            f"cannot read the kit's results {str(path)!r}: {first_line(error)}."
+            f"cannot read the kit's results {str(path)!r}: {file_fault(error)}."
         ) from error
     return journal, origin, conditions
 

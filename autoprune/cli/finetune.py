@@ -1,0 +1,63 @@
+"""`autoprune finetune`: train the network of a finished run further."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from autoprune.options.commands import SUBJECT, FinetuneCommand
+from autoprune.options.finetune import OPTIONS, FinetuneConfig
+from autoprune.options.option import read_options
+
+
+def finetune(given: Mapping[str, Any]) -> None:
+    """Train the pruned network of a run further, with labels and the dense network's answers.
+
+    Model and data are taken from the run's config.toml where they are not given. The best network
+    by the validation images goes into RUN/finetuned.safetensors, and is what evaluate, export and
+    load_pruned take from then on.
+    """
+    training = {name: value for name, value in given.items() if name in OPTIONS}
+    config = FinetuneConfig.from_mapping(training)
+    command = read_options(
+        FinetuneCommand, {name: value for name, value in given.items() if name not in OPTIONS}
+    )
+
+    from autoprune import api
+    from autoprune.cli.display import show_training
+    from autoprune.cli.progress_bars import listen
+    from autoprune.cli.search import Interrupted
+    from autoprune.cli.subjects import load_dense
+    from autoprune.engine.finetune import check_training
+    from autoprune.study.run_directory import RunDirectory
+    from autoprune.training.objective import find_loss
+
+    run = RunDirectory(command.run)
+    run.check_finished()
+    if command.resume:
+        begun = run.load_training_config(run.training_paths(config.from_scratch))
+        training = {**{key: begun[key] for key in begun.keys() & OPTIONS.keys()}, **training}
+    config = FinetuneConfig.from_mapping(training)
+    check_training(run, config, command.resume, command.overwrite)
+    find_loss(command.loss)
+    named = {name: given[name] for name in SUBJECT if name in given}
+    dense, splits, evaluate = load_dense(run, named, command.trust)
+    try:
+        with listen(command.quiet) as progress:
+            done = api.finetune(
+                dense,
+                run.path,
+                data=splits,
+                loss=command.loss,
+                evaluate=evaluate,
+                resume=command.resume,
+                overwrite=command.overwrite,
+                progress=progress,
+                **training,
+            )
+    except KeyboardInterrupt as stop:
+        flag = " --from-scratch" if config.from_scratch else ""
+        raise Interrupted(
+            f"Interrupted: continue with: autoprune finetune {run.quoted} --resume{flag}"
+        ) from stop
+    show_training(done, config.from_scratch, command.quiet)

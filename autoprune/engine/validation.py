@@ -1,0 +1,113 @@
+"""What a network in training is judged by: images that neither it nor the search learnt from."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+
+import torch
+from torch import nn
+
+from autoprune.data import Samples, Split
+from autoprune.data.splits import SamplesSplit
+from autoprune.errors import AutopruneError, DataError, ModelError, first_line, user_code
+from autoprune.evaluation.classification import class_logits, score_split
+from autoprune.evaluation.scoring import Scorer
+from autoprune.structure.surgery import deep_copy
+from autoprune.training.objective import Objective, TaskLoss, Teacher
+from autoprune.training.random_batches import Batch
+from autoprune.training.trainer import Validation
+
+log = logging.getLogger(__name__)
+
+# How much less accurate than its pupil a teacher may be.
+DOUBTFUL_TEACHER = 0.05
+# Samples of a batch whose loss is computed.
+BATCH = 64
+
+
+@dataclass(frozen=True, eq=False)
+class ByScore:
+    """Judges by accuracy, by the user's own score, or without labels by the KL to dense."""
+
+    scorer: Scorer
+
+    def __call__(self, network: nn.Module) -> Validation:
+        """Judge a network in evaluation mode."""
+        scores = self.scorer.score(network)
+        named = {"top1": scores.top1, "loss": scores.loss, "kl": scores.kl, "score": scores.custom}
+        figures = {name: value for name, value in named.items() if value is not None}
+        value = -(scores.kl or 0.0) if scores.metric is None else scores.metric
+        return Validation(value, figures)
+
+
+@dataclass(frozen=True, eq=False)
+class ByLoss:
+    """Judges by the loss itself, where a network is no classifier."""
+
+    objective: Objective
+    samples: Samples
+
+    def __call__(self, network: nn.Module) -> Validation:
+        """Judge a network in evaluation mode."""
+        total = 0.0
+        for samples in self.samples.batches(BATCH):
+            with torch.no_grad():
+                loss = self.objective(network, Batch(0, samples, []))
+            total += len(samples) * float(loss)
+        mean = total / len(self.samples)
+        return Validation(-mean, {"loss": mean})
+
+
+def loss_on(samples: Samples, objective: Objective, dense: nn.Module) -> ByLoss:
+    """Return what judges by a training's loss on other samples than it trains on."""
+    teacher = None if objective.teacher is None else Teacher(dense)
+    return ByLoss(replace(objective, teacher=teacher), samples)
+
+
+def number_of_classes(dense: nn.Module, samples: Samples, loss: TaskLoss | None) -> int | None:
+    """Return the number of classes of a classifier; None for any other network.
+
+    A network with targets that are no class labels is none.
+    """
+    if samples.targets is not None and not samples.labelled:
+        return None
+    try:
+        return class_logits(dense, samples.first(2)).shape[1]
+    except ModelError:
+        if loss is None and samples.targets is not None:
+            log.info("the network is no classifier: it learns from the dense network alone")
+        return None
+
+
+def check_teacher(dense: float | None, pupil: float | None) -> None:
+    """Refuse a dense network that was not given its trained weights.
+
+    Args:
+        dense: its accuracy, if it is known.
+        pupil: that of the pruned network.
+
+    Raises:
+        ModelError: the teacher is clearly worse than its pupil.
+    """
+    if dense is not None and pupil is not None and dense < pupil - DOUBTFUL_TEACHER:
+        raise ModelError(
+            f"the dense network is right on {dense:.1%} of the validation images, the pruned one "
+            f"on {pupil:.1%}: give the dense one its trained weights, or turn distillation off."
+        )
+
+
+def final_accuracy(
+    dense: nn.Module, network: nn.Module, test: Split | None, selection: Samples
+) -> float | None:
+    """Return top-1 on the test split, without one on the selection samples; None without labels.
+
+    A damaged test split costs the figure, not the training.
+    """
+    split = SamplesSplit(selection) if test is None else test
+    try:
+        with user_code(DataError, passes=(AutopruneError,)):
+            return score_split(dense, [deep_copy(network)], split)[1].metric
+    except AutopruneError as error:
+        log.warning("the test split cannot be scored: %s", first_line(error))
+        return None

@@ -1,0 +1,1 @@
+"""The training loop: fine-tuning of networks, with or without labels and a teacher."""

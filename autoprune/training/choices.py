@@ -1,0 +1,40 @@
+"""What a training may be told by name, and what applies where it is told nothing.
+
+The command line reads this; nothing heavy is imported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+STANDARD, TRIVIAL, UNCHANGED = "standard", "trivial", "none"
+AUGMENTATIONS = (STANDARD, TRIVIAL, UNCHANGED)
+"""Padded or resized crops and mirroring; these and TrivialAugment (Müller and Hutter 2021,
+"TrivialAugment: tuning-free yet state-of-the-art data augmentation"); images as they are."""
+
+AUTO, SINGLE, BFLOAT16 = "auto", "float32", "bfloat16"
+PRECISIONS = (AUTO, SINGLE, BFLOAT16)
+"""Of matrix products: bfloat16 where the device multiplies it natively; the network's own;
+bfloat16."""
+
+
+@dataclass(frozen=True)
+class OptimizerDefaults:
+    """Options of an optimizer.
+
+    Attributes:
+        rate: peak learning rate.
+        decay: weight decay.
+    """
+
+    rate: float
+    decay: float
+
+
+OPTIMIZERS: Mapping[str, OptimizerDefaults] = {
+    "sgd": OptimizerDefaults(0.01, 1e-4),
+    "adamw": OptimizerDefaults(3e-4, 0.05),
+}
+EPOCHS = 10.0
+"""Passes over the samples where neither they nor a time are limited."""

@@ -1,0 +1,180 @@
+"""Where the figures of a training run go: a JSON Lines file, and trackers by name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from autoprune.core.files import write_whole
+from autoprune.core.plugins import Kind
+from autoprune.core.untrusted import parse_json, read_text
+from autoprune.errors import UsageError
+
+Row = Mapping[str, Any]
+"""Figures of one validation: "step", "epoch", "train_loss", the validation's, "seconds"."""
+
+
+class Logger(Protocol):
+    """Receives the figures of a training run."""
+
+    def log(self, step: int, figures: Mapping[str, float]) -> None:
+        """Take the figures after a number of steps."""
+
+    def close(self) -> None:
+        """Finish."""
+
+
+class Tracker:
+    """What all trackers have in common: they are made with the folder and name of the run."""
+
+    def __init__(self, folder: Path, config: Mapping[str, Any]) -> None:
+        self.folder, self.config = folder, config
+
+    def close(self) -> None:
+        """Finish."""
+
+
+class TensorBoardLogger(Tracker):
+    """Event files in `RUN/tensorboard`."""
+
+    def __init__(self, folder: Path, config: Mapping[str, Any]) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        super().__init__(folder, config)
+        self._writer = SummaryWriter(str(folder / "tensorboard"))
+
+    def log(self, step: int, figures: Mapping[str, float]) -> None:
+        """Write every figure as a scalar."""
+        for name, value in figures.items():
+            self._writer.add_scalar(name, value, step)
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Close the files."""
+        self._writer.close()
+
+
+class MlflowLogger(Tracker):
+    """A run of MLflow, wherever its settings say."""
+
+    def __init__(self, folder: Path, config: Mapping[str, Any]) -> None:
+        import mlflow
+
+        super().__init__(folder, config)
+        self._mlflow = mlflow
+        mlflow.start_run(run_name=folder.name)
+        mlflow.log_params(dict(config))
+
+    def log(self, step: int, figures: Mapping[str, float]) -> None:
+        """Log the figures as metrics."""
+        self._mlflow.log_metrics(dict(figures), step=step)
+
+    def close(self) -> None:
+        """End the run."""
+        self._mlflow.end_run()
+
+
+class _InitLogger(Tracker):
+    """A run of a tracker with the interface of Weights & Biases."""
+
+    package = ""
+
+    def __init__(self, folder: Path, config: Mapping[str, Any]) -> None:
+        import importlib
+
+        super().__init__(folder, config)
+        self._tracker = importlib.import_module(self.package)
+        self._tracker.init(project="autoprune", name=folder.name, config=dict(config))
+
+    def log(self, step: int, figures: Mapping[str, float]) -> None:
+        """Log the figures."""
+        self._tracker.log(dict(figures), step=step)
+
+    def close(self) -> None:
+        """End the run."""
+        self._tracker.finish()
+
+
+class WandbLogger(_InitLogger):
+    """A run of Weights & Biases."""
+
+    package = "wandb"
+
+
+class TrackioLogger(_InitLogger):
+    """A run of trackio, which keeps it on this machine."""
+
+    package = "trackio"
+
+
+KIND = Kind(
+    "logger",
+    "autoprune.loggers",
+    {
+        "tensorboard": TensorBoardLogger,
+        "mlflow": MlflowLogger,
+        "wandb": WandbLogger,
+        "trackio": TrackioLogger,
+    },
+)
+
+
+def make_loggers(names: Sequence[str], folder: Path, config: Mapping[str, Any]) -> list[Logger]:
+    """Return the trackers of these names.
+
+    Args:
+        names: as `KIND.load` takes them.
+        folder: the run directory.
+        config: plain options of the run.
+
+    Raises:
+        UsageError: there is none of that name, or its package is not installed.
+    """
+    made = []
+    for name in names:
+        factory = KIND.load(name)
+        try:
+            made.append(factory(folder, config))
+        except ImportError as error:
+            raise UsageError(
+                f"logger {name!r} needs a package that is not installed: pip install {name}."
+            ) from error
+    return made
+
+
+class Log:
+    """Rows of figures, in a JSON Lines file and in trackers."""
+
+    def __init__(self, path: Path | None = None, trackers: Sequence[Logger] = ()) -> None:
+        """Write to a file, which `resume` goes on with; None writes none."""
+        self._path, self._trackers = path, trackers
+        self.rows: list[Row] = []
+
+    def resume(self, step: int) -> None:
+        """Keep the rows of the file up to a step; what was written after the checkpoint goes."""
+        if self._path is None or not self._path.exists():
+            return
+        lines = read_text(self._path).splitlines()
+        rows = [parse_json(line) for line in lines if line.endswith("}")]
+        self.rows = [row for row in rows if isinstance(row, dict) and row.get("step", 0) <= step]
+        self._rewrite()
+
+    def write(self, row: Row) -> None:
+        """Add a row; figures that are not known are left out of trackers."""
+        self.rows.append(row)
+        self._rewrite()
+        known = {k: float(v) for k, v in row.items() if k != "step" and v is not None}
+        for tracker in self._trackers:
+            tracker.log(row["step"], known)
+
+    def close(self) -> None:
+        """Finish the trackers."""
+        for tracker in self._trackers:
+            tracker.close()
+
+    def _rewrite(self) -> None:
+        if self._path is not None:
+            text = "".join(f"{json.dumps(row)}\n" for row in self.rows)
+            write_whole(self._path, lambda draft: draft.write_text(text))

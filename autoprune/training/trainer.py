@@ -1,0 +1,372 @@
+"""The training loop: steps, validation, the best network, and resuming at any step.
+
+What is drawn at random in a step follows from the seed and the number of the step alone. A run that
+was killed therefore goes on from its checkpoint to the same weights, where steps limit it.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from autoprune.errors import ModelError, RunError, first_line
+from autoprune.structure.inputs import device_of
+from autoprune.structure.surgery import deep_copy
+from autoprune.training.checkpoints import load_checkpoint, save_checkpoint
+from autoprune.training.duration import Duration, learning_rate
+from autoprune.training.loggers import Log
+from autoprune.training.objective import Objective
+from autoprune.training.optimizers import make_optimizer, set_rate
+from autoprune.training.processes import Processes, autocast_dtype
+from autoprune.training.random_batches import Batch, RandomBatches, seed_of
+
+log = logging.getLogger(__name__)
+
+# Seconds between two checkpoints; each validation writes one, too.
+CHECKPOINT_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Validation:
+    """How good a network is on images that it is not trained on.
+
+    Attributes:
+        value: larger is better.
+        figures: what it was computed from and what else is known, by name ("top1", "kl", "loss").
+    """
+
+    value: float
+    figures: Mapping[str, float]
+
+    def is_better_than(self, other: Validation) -> bool:
+        """Compare values, and where they are equal the losses."""
+        return self._order > other._order
+
+    @property
+    def _order(self) -> tuple[float, float]:
+        return self.value, -self.figures.get("loss", 0.0)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is trained.
+
+    Attributes:
+        duration: of the run.
+        checks: number of validations, evenly spaced; the last one is at the end.
+        optimizer: a key of `choices.OPTIMIZERS`.
+        rate: peak learning rate.
+        decay: weight decay.
+        warm_up: fraction of the run in which the learning rate rises.
+        clip: largest norm of the gradient; 0 for any.
+        ema: decay of the moving average of the weights per step, which is then validated and kept
+            in place of the weights; 0 for none.
+        precision: one of `choices.PRECISIONS`.
+        workers: processes that read batches ahead; 0 reads between steps.
+        seed: of what is drawn at random.
+    """
+
+    duration: Duration
+    checks: int
+    optimizer: str = "sgd"
+    rate: float = 0.01
+    decay: float = 1e-4
+    warm_up: float = 0.05
+    clip: float = 0.0
+    ema: float = 0.0
+    precision: str = "float32"
+    workers: int = 0
+    seed: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingTask:
+    """What is trained, on what, and to what end.
+
+    Attributes:
+        network: where training begins; it is not changed.
+        batches: the training samples.
+        objective: the loss.
+        validate: judges a network in evaluation mode.
+        frozen: names of parameters and buffers that stay as they are.
+    """
+
+    network: nn.Module
+    batches: RandomBatches
+    objective: Objective
+    validate: Callable[[nn.Module], Validation]
+    frozen: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingFiles:
+    """Where a run writes.
+
+    Attributes:
+        checkpoint: the file; None to keep nothing.
+        log: told every validation.
+    """
+
+    checkpoint: Path | None = None
+    log: Log = field(default_factory=Log)
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """What a training run ended with.
+
+    Attributes:
+        network: the best network of the run by its validations, in evaluation mode; the given one
+            if none was better.
+        first: validation of the given network.
+        best: validation of the best network.
+        best_step: number of steps after which it was the best; 0 for the given network.
+        steps: number of steps made.
+        seconds: time that they and the validations took, over all sessions.
+        diverged: the step whose loss was not finite; None if all were.
+    """
+
+    network: nn.Module
+    first: Validation
+    best: Validation
+    best_step: int
+    steps: int
+    seconds: float
+    diverged: int | None = None
+
+
+def train(
+    task: TrainingTask,
+    recipe: Recipe,
+    files: TrainingFiles | None = None,
+    processes: Processes | None = None,
+    progress: Callable[[float], None] = lambda completed: None,
+) -> Trained:
+    """Train a copy of a network, and return the best one.
+
+    A run goes on from its checkpoint, if there is one; interrupting it loses a minute at most.
+
+    Args:
+        task: what is trained.
+        recipe: how.
+        files: where the run writes.
+        processes: processes that train together.
+        progress: called with the completed fraction of the run.
+
+    Raises:
+        ModelError: no parameter may change, or the network has no gradients.
+        RunError: the checkpoint cannot be read, or is of another run.
+    """
+    trainer = _Trainer(task, recipe, files or TrainingFiles(), processes or Processes())
+    trainer.run(progress)
+    return trainer.result()
+
+
+class _Trainer:
+    """A network in training, and the best one so far."""
+
+    def __init__(
+        self, task: TrainingTask, recipe: Recipe, files: TrainingFiles, processes: Processes
+    ) -> None:
+        self._task, self._recipe, self._files, self._processes = task, recipe, files, processes
+        self._network = _trainable(task.network, task.frozen)
+        optimizer = make_optimizer(self._network, recipe.optimizer, recipe.decay)
+        self._average = _moving_average(self._network, recipe.ema)
+        self._dtype = autocast_dtype(recipe.precision, device_of(self._network))
+        self._step, self._checks, self._spent = 0, 0, 0.0
+        self._best, self._best_step = deep_copy(task.network), 0
+        self._losses: list[float] = []  # since the last validation
+        self._diverged: int | None = None
+        self._began = self._saved = time.monotonic()
+        path = files.checkpoint
+        state = load_checkpoint(path) if path is not None and path.exists() else None
+        if state is None:
+            self._first = self._best_validation = task.validate(self._best)
+            self._tell(self._first)
+        else:
+            self._restore(state, optimizer)
+        self._called, self._optimizer = processes.prepare(self._network, optimizer)
+
+    def run(self, progress: Callable[[float], None]) -> None:
+        """Make the steps that are left."""
+        for batch in self._task.batches.since(self._step, self._recipe.workers):
+            completed = self._completed()
+            progress(min(completed, 1.0))
+            if completed * self._recipe.checks >= self._checks + 1:
+                self._checks = int(completed * self._recipe.checks)
+                self._validate()
+            elif time.monotonic() - self._saved > CHECKPOINT_SECONDS:
+                self._save()
+            if completed >= 1 or self._diverged is not None:
+                return
+            loss = self._learn(batch, completed)
+            if not loss < float("inf"):  # NaN, too
+                self._diverged = self._step
+                self._save()
+                return
+            self._losses.append(loss)
+            self._step += 1
+
+    def result(self) -> Trained:
+        """Return what the run has so far."""
+        return Trained(
+            network=self._best,
+            first=self._first,
+            best=self._best_validation,
+            best_step=self._best_step,
+            steps=self._step,
+            seconds=self._seconds,
+            diverged=self._diverged,
+        )
+
+    @property
+    def _seconds(self) -> float:
+        return self._spent + time.monotonic() - self._began
+
+    def _completed(self) -> float:
+        completed: float = self._processes.agree(
+            self._recipe.duration.completed(self._step, self._seconds)
+        )
+        return completed
+
+    def _learn(self, batch: Batch, completed: float) -> float:
+        """Make a step; return the loss, with which nothing was done if it is not finite."""
+        torch.manual_seed(seed_of(self._recipe.seed + 1 + self._processes.rank, self._step))
+        samples = batch.samples.to(device_of(self._network))
+        batch = Batch(batch.step, samples, batch.indices)
+        with torch.enable_grad():
+            with _autocast(device_of(self._network).type, self._dtype):
+                loss = self._task.objective(self._called, batch)
+            if not loss.requires_grad:
+                raise ModelError("the network runs without gradients: nothing can be learnt.")
+            value = float(loss.detach())
+            if self._processes.agree(value - value) != 0:  # NaN of infinities, too
+                return float("nan")
+            self._optimizer.zero_grad()
+            self._processes.backward(loss)
+        if self._recipe.clip:
+            nn.utils.clip_grad_norm_(self._network.parameters(), self._recipe.clip)
+        set_rate(
+            self._optimizer, self._recipe.rate * learning_rate(completed, self._recipe.warm_up)
+        )
+        self._optimizer.step()
+        if self._average is not None:
+            self._average.update_parameters(self._network)
+        return value
+
+    def _validate(self) -> None:
+        trained = self._network if self._average is None else self._average.module
+        network = _as_given(trained, self._task.network)
+        validation = self._task.validate(network)
+        if validation.is_better_than(self._best_validation):
+            self._best, self._best_step = network, self._step
+            self._best_validation = validation
+        self._tell(validation)
+        self._losses = []
+        self._save()
+
+    def _tell(self, validation: Validation) -> None:
+        if self._processes.rank == 0:
+            epoch = self._step / self._task.batches.steps_per_epoch
+            loss = sum(self._losses) / len(self._losses) if self._losses else None
+            row = {"step": self._step, "epoch": round(epoch, 4), "train_loss": loss}
+            self._files.log.write({**row, **validation.figures, "seconds": round(self._seconds, 2)})
+
+    def _save(self) -> None:
+        self._saved = time.monotonic()
+        if self._files.checkpoint is None or self._processes.rank:
+            return
+        average = self._average
+        state = {
+            "step": self._step,
+            "checks": self._checks,
+            "seconds": self._seconds,
+            "losses": self._losses,
+            "diverged": self._diverged,
+            "network": self._network.state_dict(),
+            "average": None if average is None else average.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "best": self._best.state_dict(),
+            "best_step": self._best_step,
+            "first": _plain(self._first),
+            "best_validation": _plain(self._best_validation),
+        }
+        save_checkpoint(self._files.checkpoint, state)
+
+    def _restore(self, state: Mapping[str, Any], optimizer: torch.optim.Optimizer) -> None:
+        try:
+            self._network.load_state_dict(state["network"])
+            if self._average is not None:
+                self._average.load_state_dict(state["average"])
+            optimizer.load_state_dict(state["optimizer"])
+            self._best.load_state_dict(state["best"])
+            self._step, self._checks = int(state["step"]), int(state["checks"])
+            self._spent, self._best_step = float(state["seconds"]), int(state["best_step"])
+            self._losses, self._diverged = list(state["losses"]), state["diverged"]
+            self._first, self._best_validation = (
+                Validation(
+                    float(one["value"]), {str(k): float(v) for k, v in one["figures"].items()}
+                )
+                for one in (state["first"], state["best_validation"])
+            )
+        except Exception as error:  # whatever a module's own way to load raises
+            raise RunError(
+                f"checkpoint {str(self._files.checkpoint)!r} is of another run, or damaged: "
+                f"{first_line(error)}"
+            ) from error
+        self._files.log.resume(self._step)
+
+
+def _plain(validation: Validation) -> dict[str, Any]:
+    return {"value": validation.value, "figures": dict(validation.figures)}
+
+
+def _autocast(device: str, dtype: torch.dtype | None) -> torch.autocast:
+    return torch.autocast(device, dtype, enabled=dtype is not None)
+
+
+def _trainable(network: nn.Module, frozen: frozenset[str]) -> nn.Module:
+    """Return a copy in training mode, but for what is frozen.
+
+    Raises:
+        ModelError: no parameter may change.
+    """
+    copy = deep_copy(network).train()
+    for name, parameter in copy.named_parameters():
+        if name in frozen or not parameter.is_floating_point():
+            parameter.requires_grad_(False)
+    if not any(parameter.requires_grad for parameter in copy.parameters()):
+        raise ModelError(
+            "every parameter is frozen or excluded: nothing can be trained (train_frozen=True, "
+            "--train-frozen, trains what is frozen)."
+        )
+    for path, module in copy.named_modules():
+        own = {f"{path}.{name}".lstrip(".") for name, _ in module.named_buffers(recurse=False)}
+        if own & frozen:
+            module.eval()  # BN would update its statistics
+    return copy
+
+
+def _as_given(trained: nn.Module, given: nn.Module) -> nn.Module:
+    """Return a copy in evaluation mode, whose parameters require gradients where those did."""
+    copy = deep_copy(trained).eval()
+    for own, first in zip(copy.parameters(), given.parameters(), strict=True):
+        own.requires_grad_(first.requires_grad)
+    for parameter in copy.parameters():
+        parameter.grad = None
+    return copy
+
+
+def _moving_average(network: nn.Module, decay: float) -> AveragedModel | None:
+    if not decay:
+        return None
+    average = get_ema_multi_avg_fn(decay)
+    return AveragedModel(network, multi_avg_fn=average, use_buffers=True)
