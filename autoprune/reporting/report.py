@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from autoprune.core.files import check_writable
-from autoprune.errors import UsageError
+from autoprune.errors import UsageError, spelt
 from autoprune.reporting import panels
 from autoprune.reporting.blocks import Page, Section
 from autoprune.reporting.page import write_page
@@ -46,9 +46,10 @@ def report(*runs: str | os.PathLike[str], output: str | os.PathLike[str] | None 
     path = Path(output) if output is not None else _default_output(runs)
     is_own = output is None and len(runs) == 1
     if path.exists() and not (is_own or path.is_dir()):
-        raise UsageError(f"{str(path)!r} is there already: remove it or choose another --output.")
+        other = spelt("output")
+        raise UsageError(f"{str(path)!r} is there already: remove it or choose another {other}.")
     records = read_runs(runs)
-    check_writable(path, "--output")
+    check_writable(path, spelt("output"))
     write_page(page(records), path)
     return path
 
