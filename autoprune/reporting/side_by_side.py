@@ -45,13 +45,10 @@ def notes(runs: Sequence[RunRecord]) -> list[str]:
     }
     if len(scored) > 1:
         found.append("The runs are scored on different samples, or by different scores.")
-    measured = {
-        (one.backend, one.device, one.threads)
-        for run in runs
-        if (one := run.result.costs.latency) is not None
-    }
-    if len(measured) > 1:
-        found.append("Latencies were measured under different conditions.")
+    measured = {run.label: shown_conditions(run) for run in runs}
+    if len(set(measured.values())) > 1:
+        each = "; ".join(f"{brief(label)}: {text}" for label, text in measured.items())
+        found.append(f"Latencies do not compare: {each}.")
     return found
 
 
@@ -93,10 +90,7 @@ def comparison_table(runs: Sequence[RunRecord]) -> Table:
     }
     columns: dict[str, Callable[[RunRecord], str]] = {
         "run": lambda run: brief(run.label),
-        **({} if _is_same_network(runs) else networks),
         "asked": lambda run: brief(run.asked),
-        "strategy": lambda run: brief(run.result.searched_by or run.result.strategy),
-        "stage": lambda run: STAGES[run.handed_over],
         "dense": lambda run: shown_score(run, run.score("dense")),
         "pruned": lambda run: shown_score(run, run.score(run.handed_over)),
         "lost": lambda run: shown_difference(run, run.lost),
@@ -104,12 +98,17 @@ def comparison_table(runs: Sequence[RunRecord]) -> Table:
         **{cost_class(name).title: show for name, show in by_name.items()},
         "trials": lambda run: str(run.result.search.trials),
         "search": lambda run: duration(run.result.search.seconds),
+        "strategy": lambda run: brief(run.result.searched_by or run.result.strategy),
+        "stage": lambda run: STAGES[run.handed_over],
+        **({} if _is_same_network(runs) else networks),
     }
+    measured = {shown_conditions(run) for run in runs}
+    where = f"; {measured.pop()}" if len(measured) == 1 else ""
     return Table(
-        "What was asked and what was gained; costs are shares of the dense network",
+        f"What was asked and what was gained; costs are shares of the dense network{where}",
         list(columns),
         [[show(run) for show in columns.values()] for run in runs],
-        texts=4 if _is_same_network(runs) else 5,
+        texts=2,
     )
 
 

@@ -51,8 +51,8 @@ def test_compare(cli, run: str, other: str) -> None:
     done = cli("compare", run, other)
     assert (done.status, done.err) == (0, "")
     lines = done.out.splitlines()
-    assert lines[0].split()[:3] == ["run", "asked", "strategy"]
-    assert lines[1].split()[:3] == ["a", "flops=0.7", "netadapt"]
+    assert lines[0].split()[:3] == ["run", "asked", "dense"]
+    assert lines[1].split()[:3] == ["a", "flops=0.7", "95.00"]
     found = json.loads(cli("compare", run, other, "--json").out)
     assert [one["run"] for one in found["runs"]] == ["a", "b"] and found["same_network"]
 

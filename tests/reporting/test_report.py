@@ -191,7 +191,7 @@ def test_several_runs_are_overlaid(run: RunRecord, made_run: Path, tmp_path: Pat
     other = Path(shutil.copytree(made_run, tmp_path / "b"))
     runs = [run, changed(other, widths={"stem": [4, 8], "body": [4, 4]})]
     rows = table(runs, "Runs compared")
-    assert rows["b"][:2] == ["flops=0.7", "netadapt"]
+    assert rows["b"][:2] == ["flops=0.7", "95.00 %"]
     drawn = figures(runs)
     assert [one["name"] for one in drawn["Best so far"].views[0].data] == ["a", "b"]
     bars = [one["y"] for one in drawn["Keep ratios"].views[0].data if one["type"] == "bar"]

@@ -33,6 +33,7 @@ def test_table(run: RunRecord, other: RunRecord) -> None:
     table = comparison_table([run, other])
     first, second = (dict(zip(table.columns, row, strict=True)) for row in table.rows)
     assert "network" not in first
+    assert table.caption.endswith("latency measured with torch on cpu (2 threads), batch 1")
     assert (first["run"], first["asked"], first["stage"]) == ("a", "flops=0.7", "recovered")
     assert (first["MACs"], first["latency"], first["lost"]) == ("70.0 %", "80.0 %", "-2.00 points")
     assert (second["run"], second["pruned"], second["KL"]) == ("b", "90.00 %", "0.2")
@@ -55,5 +56,6 @@ def test_samples_and_conditions_that_differ_are_named(run: RunRecord, other: Run
     other = replace(other, result=replace_struct(other.result, score=score, costs=costs))
     assert [text.partition(" ")[2] for text in notes([run, other])] == [
         "runs are scored on different samples, or by different scores.",
-        "were measured under different conditions.",
+        "do not compare: a: latency measured with torch on cpu (2 threads), batch 1; b: latency "
+        "measured with torch on cpu (8 threads), batch 1.",
     ]
