@@ -9,12 +9,13 @@ import numpy as np
 
 from autoprune.agents.base import SearchProblem
 from autoprune.agents.config import Count, Positive, Share
-from autoprune.agents.tools.allocation import AllocationConfig, allocate, by_greed, parts
+from autoprune.agents.tools.allocation import AllocationConfig, allocate
 from autoprune.agents.tools.gaussian import Gaussian
-from autoprune.agents.tools.loss_curves import Curve, loss_curves, plan_probes
+from autoprune.agents.tools.loss_curves import loss_curves, plan_probes
 from autoprune.agents.tools.scripted import ScriptedStrategy
 from autoprune.core.arrays import Floats
 from autoprune.core.policy import Widths
+from autoprune.search_spaces.greedy import Curves, least_sum
 from autoprune.study.trial import Candidate
 
 # Losses of groups alone that are no more than this share of the loss together count for none.
@@ -67,7 +68,7 @@ class KnapsackStrategy(ScriptedStrategy):
         dense = Candidate(self.problem.space.sizes, "probe")
         yield [Candidate(uniform), dense, *plan_probes(self.problem, self.config.probes)]
         curves = loss_curves(self.problem, self._values)
-        start = by_greed(self.problem.projection, curves)
+        start = least_sum(self.problem.projection, curves)
         best = allocate(self.problem.projection, curves, start, self.config)
         asked, new = [uniform], [best]
         while new:
@@ -75,7 +76,7 @@ class KnapsackStrategy(ScriptedStrategy):
             yield [Candidate(widths) for widths in new]
             new = self._draw(curves, asked)
 
-    def _draw(self, curves: Sequence[Curve], asked: Sequence[Widths]) -> list[Widths]:
+    def _draw(self, curves: Curves, asked: Sequence[Widths]) -> list[Widths]:
         """Return as many new widths as can be evaluated at once; fewer if draws lead to no more."""
         new: list[Widths] = []
         for _ in range(self.problem.workers):
@@ -84,13 +85,13 @@ class KnapsackStrategy(ScriptedStrategy):
             new.append(widths)
         return new
 
-    def _next(self, curves: Sequence[Curve], asked: Sequence[Widths]) -> Widths | None:
+    def _next(self, curves: Curves, asked: Sequence[Widths]) -> Widths | None:
         """Return the best widths by scales that are drawn from what is known of them.
 
         None if all draws lead to known widths.
         """
         measured = [widths for widths in asked if widths in self._values]
-        features = np.array([parts(self.problem.space, curves, widths) for widths in measured])
+        features = np.array([[c[w] for c, w in zip(curves, m, strict=True)] for m in measured])
         values = np.array([self._values[widths] for widths in measured])
         losses = max(self._values.values(), default=0.0) - values
         posterior = learn(features.reshape(-1, len(curves)), losses, self.config)
@@ -130,4 +131,4 @@ def learn(features: Floats, losses: Floats, config: KnapsackConfig) -> Gaussian:
     precision = np.eye(groups) / (config.doubt * usual) ** 2 + features.T @ features / noise**2
     covariance = np.linalg.inv(precision)
     mean = usual + covariance @ features.T @ (losses - usual * features.sum(1)) / noise**2
-    return Gaussian(mean, (covariance + covariance.T) / 2)
+    return Gaussian(mean, np.linalg.cholesky((covariance + covariance.T) / 2))

@@ -10,9 +10,10 @@ import numpy as np
 
 from autoprune.agents.base import SearchProblem
 from autoprune.agents.config import Share
-from autoprune.agents.tools.loss_curves import Curve, loss_curves, plan_probes
+from autoprune.agents.tools.loss_curves import loss_curves, plan_probes
 from autoprune.agents.tools.scripted import ScriptedStrategy
 from autoprune.core.policy import Widths
+from autoprune.search_spaces.greedy import Curves
 from autoprune.study.trial import Candidate
 
 
@@ -47,15 +48,16 @@ class SensitivityStrategy(ScriptedStrategy):
         yield map(Candidate, _by_threshold(self.problem, curves))
 
 
-def _by_threshold(problem: SearchProblem, curves: tuple[Curve, ...]) -> Iterator[Widths]:
+def _by_threshold(problem: SearchProblem, curves: Curves) -> Iterator[Widths]:
     """Yield the widths of every threshold, on the budget; first that which just meets it."""
-    thresholds = np.unique(np.concatenate(curves)).tolist()
+    losses = [curve[levels] for levels, curve in zip(problem.space.levels, curves, strict=True)]
+    thresholds = np.unique(np.concatenate(losses)).tolist()
 
     def widths(threshold: float) -> Widths:
         # Curves fall with the width: the first level within the threshold is the narrowest.
         return tuple(
-            int(levels[np.argmax(curve <= threshold)])
-            for levels, curve in zip(problem.space.levels, curves, strict=True)
+            int(levels[np.argmax(loss <= threshold)])
+            for levels, loss in zip(problem.space.levels, losses, strict=True)
         )
 
     places = range(len(thresholds))

@@ -9,17 +9,17 @@ import numpy as np
 
 from autoprune.agents.base import SearchProblem
 from autoprune.agents.config import Count, Share
+from autoprune.agents.tools.loss_model import FittedLossModel, LossModel, LossModelConfig
 from autoprune.agents.tools.moves import swap
-from autoprune.agents.tools.response import FittedResponse, Response, ResponseConfig
 from autoprune.agents.tools.scripted import ScriptedStrategy
 from autoprune.agents.tools.warm_starts import warm_starts
 from autoprune.core.policy import Widths
-from autoprune.search_spaces.greedy import greedy_cut
+from autoprune.search_spaces.greedy import expected_losses, least_sum
 from autoprune.study.trial import Candidate
 
 
 @dataclass(frozen=True)
-class SurrogateConfig(ResponseConfig):
+class SurrogateConfig(LossModelConfig):
     """Options of the surrogate search, and of the model that it learns.
 
     Attributes:
@@ -59,7 +59,7 @@ class SurrogateStrategy(ScriptedStrategy):
         """Begin with nothing learnt."""
         super().start(problem)
         self._random = np.random.default_rng(problem.seed)
-        self._response = Response(problem, self.config)
+        self._model = LossModel(expected_losses(problem.rankings), self.config)
         self._drawn: list[Widths] = []
 
     def batches(self) -> Iterator[Iterable[Candidate]]:
@@ -67,7 +67,7 @@ class SurrogateStrategy(ScriptedStrategy):
         starts, own = warm_starts(self.problem), self.config
         share = round(own.start_share * self.problem.trials)
         count = max(min(own.starts, share), len(starts))
-        prior = self._response.fit({})
+        prior = self._model.fit({})
         yield map(Candidate, starts + [self._draw(prior) for _ in range(count - len(starts))])
         while promising := self._promising():
             yield map(Candidate, promising)
@@ -77,7 +77,7 @@ class SurrogateStrategy(ScriptedStrategy):
 
         They are chosen from swaps and drawn widths.
         """
-        own, fitted = self.config, self._response.fit(self._values)
+        own, fitted = self.config, self._model.fit(self._values)
         drawn = [*self._drawn, *(self._draw(fitted) for _ in range(own.redrawn))]
         self._drawn = drawn[-own.drawn :]
         good = list(filter(self.problem.projection.fits, self._values))
@@ -86,10 +86,8 @@ class SurrogateStrategy(ScriptedStrategy):
         new = sorted(widths for widths in pool if Candidate(widths) not in self._asked)
         return fitted.rank(new, own.optimism)[: self.problem.workers] if new else []
 
-    def _draw(self, fitted: FittedResponse) -> Widths:
-        projection = self.problem.projection
-        curves = fitted.draw(self._random)
-        return projection.fill(greedy_cut(projection.space.sizes, curves, projection))
+    def _draw(self, fitted: FittedLossModel) -> Widths:
+        return least_sum(self.problem.projection, fitted.draw(self._random))
 
     def _walked(self, widths: Widths) -> Widths:
         """Return the widths after a random walk of a few swaps."""

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import gymnasium
 import numpy as np
-import numpy.typing as npt
+from jaxtyping import Float, Float32
 
 from autoprune.core.policy import Widths
 from autoprune.search_spaces.episode import FEATURES, Episode
 
-Observation = npt.NDArray[np.float32]
+Observation: TypeAlias = Float32[np.ndarray, " features"]
+Action: TypeAlias = Float[np.ndarray, " 1"]
 
 
-class PruningEnv(gymnasium.Env[Observation, Observation]):
+class PruningEnv(gymnasium.Env[Observation, Action]):
     """One episode decides every group's keep ratio; only the last step is rewarded.
 
-    Observations are (features,) in [0, 1] (`episode` has their table), actions one keep ratio in
+    Observations are features in [0, 1] (`episode` has their table), actions one keep ratio in
     [0, 1]. The executed ratio, rounded and within the feasible range, is in `info["ratio"]`; after
     the last step `info["widths"]` holds the widths that were valued.
     """
@@ -39,9 +40,9 @@ class PruningEnv(gymnasium.Env[Observation, Observation]):
         self._decided = ()
         return self._observe(), {}
 
-    def step(self, action: Observation) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+    def step(self, action: Action) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Decide the next group."""
-        self._decided = self._episode.execute(self._decided, float(np.asarray(action).item()))
+        self._decided = self._episode.execute(self._decided, float(action.item()))
         group = len(self._decided) - 1
         info: dict[str, Any] = {"ratio": self._episode.ratio(group, self._decided[group])}
         if len(self._decided) < len(self._episode):

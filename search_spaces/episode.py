@@ -36,9 +36,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import numpy.typing as npt
+from jaxtyping import Float64, Int64
 
-from autoprune.core.arrays import Floats
 from autoprune.core.policy import Widths
 from autoprune.cost.model import CostModel
 from autoprune.importance.base import Ranking
@@ -64,11 +63,11 @@ class Step:
     """One decision.
 
     Attributes:
-        observation: before it, (features,).
+        observation: before it.
         ratio: the keep ratio that was executed, rounded and within the feasible range.
     """
 
-    observation: Floats
+    observation: Float64[np.ndarray, " features"]
     ratio: float
 
 
@@ -76,7 +75,7 @@ class Episode:
     """The rules of deciding one group after the other, first to last.
 
     Attributes:
-        savings: cost that each group alone can save, as a share of the largest, (groups,).
+        savings: cost that each group alone can save, as a share of the largest.
     """
 
     def __init__(
@@ -102,13 +101,14 @@ class Episode:
         self._rankings = rankings
         self._dense = [cost.total(space.sizes) for cost in self._costs]
         savings = np.array([self._saving(group) for group in range(len(space))])
-        self.savings: Floats = savings / max(savings.max(initial=0.0), 1e-12)
+        largest = max(savings.max(initial=0.0), 1e-12)
+        self.savings: Float64[np.ndarray, " groups"] = savings / largest
         self._fixed = self._describe(group_features, rankings)
 
     def __len__(self) -> int:
         return len(self._space)
 
-    def allowed(self, decided: Widths) -> npt.NDArray[np.int64]:
+    def allowed(self, decided: Widths) -> Int64[np.ndarray, " widths"]:
         """Return the widths of the next group with which the budget can be met and spent.
 
         This is the feasible range by the exact cost models: a width is too wide if the groups after
@@ -126,19 +126,18 @@ class Episode:
         worthy = able[able >= spare.max(initial=0)]
         return worthy if len(worthy) else able[-1:]
 
-    def _fitting(self, decided: Widths, rest: Widths) -> npt.NDArray[np.int64]:
+    def _fitting(self, decided: Widths, rest: Widths) -> Int64[np.ndarray, " widths"]:
         """Return the widths of the next group that fit with the given rest.
 
         A measured cost need not fall with the width: then every width has to be tried.
         """
-        levels = self._space.levels[len(decided)]
-
-        def exceeds(width: int) -> bool:
-            return not self._projection.fits((*decided, int(width), *rest))
-
-        if self._projection.is_monotone:
-            return levels[: bisect.bisect_left(levels, True, key=exceeds)]
-        return levels[[not exceeds(width) for width in levels]]
+        levels, fits = self._space.levels[len(decided)], self._projection.fits
+        if not self._projection.is_monotone:
+            return levels[[fits((*decided, int(width), *rest)) for width in levels]]
+        exceeding = bisect.bisect_left(
+            levels.tolist(), True, key=lambda width: not fits((*decided, width, *rest))
+        )
+        return levels[:exceeding]
 
     def execute(self, decided: Widths, ratio: float) -> Widths:
         """Decide the next group: the allowed width nearest to the wanted keep ratio."""
@@ -159,8 +158,8 @@ class Episode:
         ratios = self._space.ratios(widths)
         return [Step(self.observe(widths[:t]), float(ratios[t])) for t in range(len(widths))]
 
-    def observe(self, decided: Widths) -> Floats:
-        """Return what is known before the next decision, (features,)."""
+    def observe(self, decided: Widths) -> Float64[np.ndarray, " features"]:
+        """Return what is known before the next decision."""
         group = len(decided)
         after = self._space.lowest[group:]
         reduced = self._shares((*decided, *self._space.sizes[group:]))
@@ -178,16 +177,15 @@ class Episode:
         ]
         fixed = self._fixed[group]
         feasible = self.allowed(decided)[[0, -1]] / self._space.sizes[group]
-        seen: Floats = np.concatenate([fixed[:10], dynamic, fixed[10:], feasible]).clip(0.0, 1.0)
-        return seen
+        return np.concatenate([fixed[:10], dynamic, fixed[10:], feasible]).clip(0.0, 1.0)
 
-    def _shares(self, widths: Widths) -> Floats:
-        costs = [cost.total(widths) for cost in self._costs]
-        shares: Floats = np.array(costs) / np.maximum(self._dense, 1e-12)
-        return shares
+    def _shares(self, widths: Widths) -> Float64[np.ndarray, " costs"]:
+        """Return the costs as shares of the dense network's."""
+        costs = np.array([cost.total(widths) for cost in self._costs])
+        return costs / np.maximum(self._dense, 1e-12)
 
     @cached_property
-    def _plan(self) -> Floats:
+    def _plan(self) -> Float64[np.ndarray, " groups"]:
         """Keep ratios of least loss; alike where errors of some group are not known."""
         if any(ranking.errors is None for ranking in self._rankings):
             return np.ones(len(self))
@@ -208,7 +206,8 @@ class Episode:
 
     def _describe(
         self, group_features: Sequence[GroupFeatures], rankings: Sequence[Ranking]
-    ) -> Floats:
+    ) -> Float64[np.ndarray, "groups fixed"]:
+        """Return what is observed of the groups whatever was decided."""
         last = max(len(self) - 1, 1)
         rows = [
             [

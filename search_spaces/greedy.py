@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from typing import TypeAlias
 
 import numpy as np
-import numpy.typing as npt
+from jaxtyping import Float64
 
 from autoprune.core.policy import Widths
 from autoprune.importance.base import Ranking
 from autoprune.search_spaces.keep_ratio import with_width
 from autoprune.search_spaces.projection import Projection
 
-Curves: TypeAlias = Sequence[npt.NDArray[np.float64]]
+Curves: TypeAlias = Sequence[Float64[np.ndarray, " _widths"]]
 """Per group: the loss with w units left, w = 0 … size."""
 
 # A cut takes at most this part of a group at once, before prices are looked at again.
@@ -38,8 +38,12 @@ def expected_losses(rankings: Sequence[Ranking]) -> Curves:
 
 def least_loss(projection: Projection, rankings: Sequence[Ranking]) -> Widths:
     """Return widths on the budget that are expected to lose little, greedily."""
-    cut = greedy_cut(projection.space.sizes, expected_losses(rankings), projection)
-    return projection.fill(cut)
+    return least_sum(projection, expected_losses(rankings))
+
+
+def least_sum(projection: Projection, curves: Curves) -> Widths:
+    """Return widths on the budget whose summed loss is small, greedily."""
+    return projection.fill(greedy_cut(projection.space.sizes, curves, projection))
 
 
 def greedy_cut(widths: Widths, curves: Curves, projection: Projection) -> Widths:
@@ -69,7 +73,7 @@ def greedy_cut(widths: Widths, curves: Curves, projection: Projection) -> Widths
 def _cut(
     widths: Widths,
     group: int,
-    losses: npt.NDArray[np.float64],
+    losses: Float64[np.ndarray, " widths"],
     projection: Projection,
     excess: float,
 ) -> tuple[float, Widths] | None:

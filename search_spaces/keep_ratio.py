@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import numpy.typing as npt
+from jaxtyping import Float64, Int64
 
 from autoprune.core.policy import Widths
 from autoprune.errors import UsageError, did_you_mean, spelt
@@ -38,21 +38,21 @@ class SearchSpace:
         return len(self.names)
 
     @cached_property
-    def levels(self) -> tuple[npt.NDArray[np.int64], ...]:
+    def levels(self) -> tuple[Int64[np.ndarray, " _levels"], ...]:
         """Allowed widths of every group, rising."""
         return tuple(
             np.unique([*range(low, size, self.step), size])
             for low, size in zip(self.lowest, self.sizes, strict=True)
         )
 
-    def round_down(self, wanted: npt.NDArray[np.float64]) -> Widths:
+    def round_down(self, wanted: Float64[np.ndarray, " groups"]) -> Widths:
         """Return the widest allowed widths that exceed the wanted ones nowhere (or the lowest)."""
         lowest, sizes = np.array(self.lowest), np.array(self.sizes)
         wanted = wanted + 1e-9
         steps = np.maximum((wanted - lowest) // self.step, 0).astype(int)
         return tuple(np.where(wanted >= sizes, sizes, lowest + self.step * steps).tolist())
 
-    def nearest(self, wanted: npt.NDArray[np.float64]) -> Widths:
+    def nearest(self, wanted: Float64[np.ndarray, " groups"]) -> Widths:
         """Return the allowed widths nearest to the wanted ones, the narrower of two."""
         pairs = zip(self.levels, wanted, strict=True)
         return tuple(int(levels[np.abs(levels - w).argmin()]) for levels, w in pairs)
@@ -71,9 +71,9 @@ class SearchSpace:
             w in levels for w, levels in zip(widths, self.levels, strict=True)
         )
 
-    def ratios(self, widths: Widths) -> npt.NDArray[np.float64]:
+    def ratios(self, widths: Widths) -> Float64[np.ndarray, " groups"]:
         """Return the keep ratio of every group."""
-        ratios: npt.NDArray[np.float64] = np.array(widths, dtype=float) / np.array(self.sizes)
+        ratios: Float64[np.ndarray, " groups"] = np.array(widths, dtype=float) / self.sizes
         return ratios
 
 

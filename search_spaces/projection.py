@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
+from jaxtyping import Float, Float64
 
 from autoprune.core.policy import Widths
 from autoprune.cost.model import CostModel
@@ -77,7 +77,7 @@ class Projection:
         """Return the widths with all keep ratios alike; how large counts only without a bound."""
         return self.project(np.full(len(self.space), ratio))
 
-    def project(self, ratios: npt.ArrayLike) -> Widths:
+    def project(self, ratios: Sequence[float] | Float[np.ndarray, " groups"]) -> Widths:
         """Return the widths for a vector of positive keep ratios.
 
         Only their proportions matter, unless there is no bound.
@@ -94,7 +94,7 @@ class Projection:
             low, high = (middle, high) if fitting else (low, middle)
         return self.fill(self.space.round_down(low * wanted), low * wanted)
 
-    def fill(self, widths: Widths, wanted: npt.NDArray[np.float64] | None = None) -> Widths:
+    def fill(self, widths: Widths, wanted: Float64[np.ndarray, " groups"] | None = None) -> Widths:
         """Spend what is left of the budget in single steps, neediest group first.
 
         Args:

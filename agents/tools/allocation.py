@@ -11,10 +11,10 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import csr_array
 
 from autoprune.agents.config import Count, Share
-from autoprune.agents.tools.loss_curves import Curve
+from autoprune.agents.tools.moves import error
 from autoprune.core.arrays import Floats
 from autoprune.core.policy import Widths
-from autoprune.search_spaces.greedy import greedy_cut
+from autoprune.search_spaces.greedy import Curves
 from autoprune.search_spaces.keep_ratio import SearchSpace, with_width
 from autoprune.search_spaces.projection import Projection
 
@@ -37,24 +37,8 @@ class AllocationConfig:
     gap: Share = 0.01
 
 
-def parts(space: SearchSpace, curves: Sequence[Curve], widths: Widths) -> Floats:
-    """Return every group's loss."""
-    places = map(np.searchsorted, space.levels, widths)
-    return np.array([curve[place] for curve, place in zip(curves, places, strict=True)])
-
-
-def by_greed(projection: Projection, curves: Sequence[Curve]) -> Widths:
-    """Return widths on the budget that lose little, as the strategy "global" finds them."""
-    space = projection.space
-    by_width = [
-        np.interp(np.arange(size + 1), levels, curve)
-        for size, levels, curve in zip(space.sizes, space.levels, curves, strict=True)
-    ]
-    return projection.fill(greedy_cut(space.sizes, by_width, projection))
-
-
 def allocate(
-    projection: Projection, curves: Sequence[Curve], start: Widths, config: AllocationConfig
+    projection: Projection, curves: Curves, start: Widths, config: AllocationConfig
 ) -> Widths:
     """Return widths on the budget whose summed loss is small, never above that of the start.
 
@@ -65,16 +49,16 @@ def allocate(
 
     Args:
         projection: onto the budget.
-        curves: loss of every group at each of its levels.
+        curves: loss of every group by width.
         start: widths that fit.
         config: step lengths, and how exactly a step is solved.
     """
-    best, least = start, float(parts(projection.space, curves, start).sum())
+    best, least = start, error(curves, start)
     for radius in config.radii:
         for _ in range(config.most_steps):
             choices = _choices(best, projection.space, curves, radius, config.most_levels)
             widths = _Linear.around(best, projection, choices).solution(config.gap)
-            loss = float(parts(projection.space, curves, widths).sum())
+            loss = error(curves, widths)
             if loss >= least:
                 break
             best, least = widths, loss
@@ -152,7 +136,7 @@ def _on_budget(projection: Projection, widths: Widths) -> Widths:
 
 
 def _choices(
-    widths: Widths, space: SearchSpace, curves: Sequence[Curve], radius: float, most: int
+    widths: Widths, space: SearchSpace, curves: Curves, radius: float, most: int
 ) -> tuple[list[tuple[int, int]], Floats]:
     """Return (group, width) of the levels within a radius of the present widths, and their losses.
 
@@ -160,8 +144,8 @@ def _choices(
     """
     options, losses = [], []
     for group, (levels, curve) in enumerate(zip(space.levels, curves, strict=True)):
-        near = _within(levels, widths[group], radius * space.sizes[group], most)
-        options += [(group, int(width)) for width in levels[near]]
+        near = levels[_within(levels, widths[group], radius * space.sizes[group], most)]
+        options += [(group, int(width)) for width in near]
         losses += curve[near].tolist()
     return options, np.array(losses)
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from autoprune.agents.base import SearchProblem
 from autoprune.agents.config import Positive
+from autoprune.agents.tools.gaussian import Gaussian
 from autoprune.core.arrays import Floats
 from autoprune.core.policy import Widths
 from autoprune.search_spaces.greedy import Curves, expected_losses
@@ -29,27 +30,6 @@ class CalibrationConfig:
     misfit: Positive = 0.5
     bend: Positive = 1.0
     least_scale: Positive = 0.02
-
-
-@dataclass(frozen=True, eq=False)
-class Regression:
-    """Gaussian posterior of the scales, in units of the mean scale.
-
-    Attributes:
-        unit: the mean scale, reward per error.
-        mean: of the posterior, (2 x groups,): first for widths below the centre, then above it.
-        precision: inverse covariance.
-    """
-
-    unit: float
-    mean: Floats
-    precision: Floats
-
-    def draw(self, random: np.random.Generator) -> Floats:
-        """Return scales drawn at random."""
-        root = np.linalg.cholesky(self.precision)
-        noise: Floats = np.linalg.solve(root.T, random.standard_normal(len(self.mean)))
-        return self.mean + noise
 
 
 class Calibration:
@@ -84,15 +64,21 @@ class Calibration:
                 gets its chance; None takes the mean.
         """
         rises = [shape - shape[w] for shape, w in zip(self._shapes, centre, strict=True)]
-        fit = self._fit(rises, centre, values)
-        scales = fit.mean if random is None else fit.draw(random)
-        below, above = np.split(fit.unit * scales.clip(self._config.least_scale), 2)
+        unit, fitted = self._fit(rises, centre, values)
+        scales = fitted.mean if random is None else fitted.draw(random)
+        below, above = np.split(unit * scales.clip(self._config.least_scale), 2)
         return [
             np.where(rise > 0, rise * b, rise * a)
             for rise, b, a in zip(rises, below, above, strict=True)
         ]
 
-    def _fit(self, rises: Curves, centre: Widths, values: Mapping[Widths, float]) -> Regression:
+    def _fit(
+        self, rises: Curves, centre: Widths, values: Mapping[Widths, float]
+    ) -> tuple[float, Gaussian]:
+        """Return the mean scale, in reward per loss, and the posterior of all scales in its unit.
+
+        The scales are (2 x groups,): first for widths below the centre, then above it.
+        """
         others = [widths for widths in values if centre in values and widths != centre]
         moves = np.array([[rise[w] for rise, w in zip(rises, o, strict=True)] for o in others])
         moves = moves.reshape(len(others), len(rises))
@@ -112,7 +98,7 @@ class Calibration:
             precision += rows.T @ rows
             wanted += rows.T @ (losses * weights / (unit * sizes))
         mean = np.linalg.solve(precision, wanted).astype(np.float64)
-        return Regression(unit, mean, precision)
+        return unit, Gaussian(mean, np.linalg.inv(np.linalg.cholesky(precision)).T)
 
 
 def _prior_precision(groups: int, bend: float) -> Floats:

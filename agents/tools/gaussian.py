@@ -15,11 +15,11 @@ class Gaussian:
 
     Attributes:
         mean: (parameters,).
-        covariance: (parameters, parameters), symmetric and positive definite.
+        root: a square root R of the covariance R Rᵀ, (parameters, parameters).
     """
 
     mean: Floats
-    covariance: Floats
+    root: Floats
 
     def draw(self, random: np.random.Generator, spread: float = 1.0) -> Floats:
         """Return parameters drawn at random, (parameters,).
@@ -28,12 +28,10 @@ class Gaussian:
             random: draws them.
             spread: factor on the standard deviations.
         """
-        root = np.linalg.cholesky(self.covariance)
-        drawn: Floats = self.mean + spread * root @ random.standard_normal(len(self.mean))
+        drawn: Floats = self.mean + spread * self.root @ random.standard_normal(len(self.mean))
         return drawn
 
     def deviations(self, directions: Floats) -> Floats:
         """Return standard deviations (rows,) along directions (rows, parameters)."""
-        variances = np.einsum("ij,jk,ik->i", directions, self.covariance, directions)
-        deviations: Floats = np.sqrt(variances)
+        deviations: Floats = np.linalg.norm(directions @ self.root, axis=1)
         return deviations

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 from scipy.interpolate import PchipInterpolator
 from scipy.optimize import isotonic_regression
 
 from autoprune.agents.base import SearchProblem
+from autoprune.core.arrays import Floats
 from autoprune.core.policy import Widths
-from autoprune.search_spaces.greedy import expected_losses
+from autoprune.search_spaces.greedy import Curves, expected_losses
 from autoprune.search_spaces.keep_ratio import with_width
 from autoprune.study.trial import Candidate
-
-Curve: TypeAlias = npt.NDArray[np.float64]
-"""Loss at each of a group's levels, narrowest first; it never rises and ends at 0 (full)."""
 
 # More widths per group than this say nothing new of a smooth curve.
 MOST_POINTS = 8
@@ -48,8 +44,8 @@ def _spread(problem: SearchProblem, group: int, points: int) -> list[int]:
     return sorted({int(lower[int(place)]) for place in places})
 
 
-def loss_curves(problem: SearchProblem, values: Mapping[Widths, float]) -> tuple[Curve, ...]:
-    """Return every group's curve.
+def loss_curves(problem: SearchProblem, values: Mapping[Widths, float]) -> Curves:
+    """Return the loss of every group by width; it never rises and ends at 0 (full).
 
     Between measured widths the loss is interpolated monotonically (PCHIP) over what the
     group is expected to lose, or over the squared cut where nothing is.
@@ -74,13 +70,17 @@ def loss_curves(problem: SearchProblem, values: Mapping[Widths, float]) -> tuple
         y / shape[p] for shape, own in zip(shapes, points, strict=True) for p, y in own.items()
     ]
     usual = max(float(np.median(slopes)), 0.0) if slopes else 1.0
-    return tuple(
+    curves = [
         _interpolate(shape, own) if own else usual * shape
         for shape, own in zip(shapes, points, strict=True)
-    )
+    ]
+    return [
+        np.interp(np.arange(size + 1), levels, curve)
+        for size, levels, curve in zip(dense, problem.space.levels, curves, strict=True)
+    ]
 
 
-def _shape(errors: Curve, cut: Curve) -> Curve:
+def _shape(errors: Floats, cut: Floats) -> Floats:
     """Return what the loss is taken to be a smooth function of, strictly falling to 0.
 
     Args:
@@ -91,7 +91,7 @@ def _shape(errors: Curve, cut: Curve) -> Curve:
     return np.asarray(rising - rising[-1] + 1e-6 * (rising[0] or 1.0) * cut)
 
 
-def _interpolate(shape: Curve, points: Mapping[int, float]) -> Curve:
+def _interpolate(shape: Floats, points: Mapping[int, float]) -> Floats:
     """Return a monotone curve through measured (place, loss), in proportion beyond the last."""
     places = sorted(points, reverse=True)
     x = np.array([0.0, *(shape[p] for p in places)])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from promises import keeping
 
 from autoprune.agents.base import SearchProblem, Strategy
 from autoprune.agents.registry import (
@@ -19,7 +20,7 @@ from autoprune.errors import RunError, UsageError
 from autoprune.testing import StrategyContract
 
 # What is promised here holds however much is learnt of an episode.
-QUICK = {"updates": 5}
+QUICK = {"updates": 1}
 ALL: list[tuple[str, dict[str, Any]]] = [
     ("auto", {}),
     ("uniform", {}),
@@ -57,7 +58,11 @@ def contract(name: str, options: dict[str, Any]) -> type[StrategyContract]:
         def needs_budget(self) -> bool:
             return strategy_class(name).needs_budget
 
-    return Contract
+    return keeping(
+        Contract,
+        test_other_seeds_other_candidates=Contract.is_random,
+        test_without_a_budget=not strategy_class(name).needs_budget,
+    )
 
 
 for _name, _options in ALL:

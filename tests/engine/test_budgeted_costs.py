@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
+from searches import FEW
 
 import autoprune
 from autoprune.data import load_splits
 from autoprune.models.demo import load_demo
-
-FEW: dict[str, Any] = {
-    "calibration_samples": 64,
-    "search_samples": 64,
-    "selection_samples": 64,
-    "trials": 3,
-}
 
 
 @pytest.mark.parametrize(

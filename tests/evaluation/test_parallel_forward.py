@@ -12,6 +12,7 @@ from autoprune.evaluation.classification import ClassificationScorer
 from autoprune.evaluation.parallel_forward import (
     MOST_AT_ONCE,
     PARALLEL_BATCH,
+    TESTED,
     ParallelForward,
     in_turn,
 )
@@ -51,7 +52,10 @@ class Meeting(nn.Module):
 
 
 class Keeping(Meeting):
-    """The same, but by way of what it keeps on itself: batches at the same time mix it up."""
+    """The same, but by way of what it keeps on itself: batches at the same time mix it up.
+
+    An odd batch in a stream would wait for another one until the time is up.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         self.kept = x
@@ -122,6 +126,7 @@ def test_few_are_computed_at_once(samples: Samples) -> None:
 
 
 def test_a_network_whose_batches_disturb_each_other_is_run_in_turn(samples: Samples) -> None:
+    samples = samples.first(TESTED * 2 * PARALLEL_BATCH)
     streams = ParallelForward(samples)
     assert streams.width == 2
     streams.check(Keeping(), 2 * samples.inputs)

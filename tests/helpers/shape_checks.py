@@ -9,12 +9,20 @@ a method or a `partial` does better.
 from __future__ import annotations
 
 import random
+import re
+from collections.abc import Callable
+from inspect import isfunction
+from typing import Any
 
-from jaxtyping import install_import_hook
+import jaxtyping
 
 PACKAGES = tuple(
-    f"autoprune.{name}" for name in ("statistics", "reconstruction", "importance", "recovery")
+    f"autoprune.{name}"
+    for name in ("statistics", "reconstruction", "importance", "recovery", "search_spaces")
 )
+# A signature of these alone has no shapes: checking it is left to mypy, for such functions are
+# called a million times.
+PLAIN = re.compile(r"(\b(int|float|bool|str|None|Widths)\b|[\[\]|, .])*")
 
 # Which item of a container is looked at is drawn. beartype takes the function when it is imported:
 # it gets that of a generator of its own, so that the global one is left alone.
@@ -26,4 +34,19 @@ random.getrandbits = _drawn
 # An integer will do for a float, as it does for mypy.
 CHECKER = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
 
-install_import_hook(PACKAGES, CHECKER)
+_jaxtyped = jaxtyping.jaxtyped
+
+
+def jaxtyped(*, typechecker: Any) -> Callable[[Any], Any]:
+    """Return the decorator that the import hook puts on every function and class."""
+
+    def decorate(checked: Any) -> Any:
+        if isfunction(checked) and PLAIN.fullmatch(" ".join(checked.__annotations__.values())):
+            return checked
+        return _jaxtyped(checked, typechecker=typechecker)
+
+    return decorate
+
+
+jaxtyping.jaxtyped = jaxtyped
+jaxtyping.install_import_hook(PACKAGES, CHECKER)

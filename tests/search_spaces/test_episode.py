@@ -1,4 +1,4 @@
-"""The layer-by-layer episode: its wall, its observations, and the Gymnasium shell."""
+"""The layer-by-layer episode: its feasible range, its observations, and the Gymnasium shell."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ cases = st.tuples(
 
 
 def tried(decided: Widths, projection: Projection, space: SearchSpace) -> list[int]:
-    """Return the wall as trying every width finds it."""
+    """Return the feasible range as trying every width finds it."""
     group = len(decided)
     narrow, whole = space.lowest[group + 1 :], space.sizes[group + 1 :]
     levels = [int(width) for width in space.levels[group]]
@@ -80,7 +80,7 @@ def tried(decided: Widths, projection: Projection, space: SearchSpace) -> list[i
 
 
 @given(cases)
-def test_any_actions_within_the_wall_end_within_the_budget(case: tuple) -> None:  # type: ignore[type-arg]
+def test_any_actions_within_the_feasible_range_end_within_the_budget(case: tuple) -> None:  # type: ignore[type-arg]
     sizes, keep, cost, step, random = case
     try:
         rules, projection, space = episode(sizes, keep, cost, step)
@@ -97,7 +97,7 @@ def test_any_actions_within_the_wall_end_within_the_budget(case: tuple) -> None:
     assert projection.fits(widths) and space.contains(widths)
 
 
-def test_the_wall_counts_rounding_and_what_is_still_to_come() -> None:
+def test_the_feasible_range_counts_rounding_and_what_is_still_to_come() -> None:
     # Cost a + b with the second group at its lowest, 4 of 8: a may keep 8 of 12 - 4.
     class Sum(CostModel):
         name, unit = "flops", "MACs"
@@ -113,7 +113,7 @@ def test_the_wall_counts_rounding_and_what_is_still_to_come() -> None:
     assert rules.allowed((4,)).tolist() == [8]
 
 
-def test_the_wall_tries_every_width_of_a_cost_that_is_not_monotone() -> None:
+def test_the_feasible_range_tries_every_width_of_a_cost_that_is_not_monotone() -> None:
     rules, _, _ = episode((6,), 5.0 / 6.0, StairCost())
     # 5 costs 8 and 3 costs 6: of the widths with at most 5 ms only 4 is worth it.
     assert rules.allowed(()).tolist() == [4]
@@ -191,7 +191,7 @@ def test_only_the_last_step_is_rewarded_and_tells_the_executed_ratio() -> None:
         assert not truncated
     assert rewards[:-1] == [0.0, 0.0]
     assert rewards[-1] == -sum(info["widths"])
-    assert max(ratios) < 0.9 or min(ratios) < 0.9  # the wall clipped at least one
+    assert max(ratios) < 0.9 or min(ratios) < 0.9  # the feasible range clipped at least one
     assert all(ratio in {w / s for s in (8, 6, 7) for w in range(1, s + 1)} for ratio in ratios)
 
 

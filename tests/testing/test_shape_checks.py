@@ -17,6 +17,7 @@ from jaxtyping import TypeCheckError
 
 from autoprune.importance.losses import _curve
 from autoprune.reconstruction.ridge import RidgeToPrior
+from autoprune.search_spaces.keep_ratio import SearchSpace
 from autoprune.statistics.moments import Moments
 
 
@@ -45,6 +46,14 @@ def test_arrays_are_checked_as_tensors_are() -> None:
     assert len(_curve(np.array([1, 2]), np.array([2.0, 1.0]), 3)) == 4
     with pytest.raises(TypeCheckError, match="'losses'"):
         _curve(np.array([1, 2]), np.array([3.0, 2.0, 1.0]), 3)
+
+
+def test_only_signatures_of_plain_numbers_go_unchecked() -> None:
+    space = SearchSpace(("a", "b"), (4, 4), (1, 1))
+    for wrong in (np.ones((2, 2)), np.ones(2, int), (1.0, 2.0)):
+        with pytest.raises(TypeCheckError, match="'wanted'"):
+            space.round_down(wrong)
+    assert space.contains([1, 2])  # a list for a tuple
 
 
 def modules() -> Iterator[Any]:

@@ -5,16 +5,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from autoprune.agents.tools.allocation import AllocationConfig, allocate, by_greed, parts
+from autoprune.agents.tools.allocation import AllocationConfig, allocate
+from autoprune.agents.tools.moves import error
+from autoprune.search_spaces.greedy import least_sum
 
 
 def solved(toy: Any) -> tuple[Any, float]:
     """Return widths and their value by the toy's true curves, by greed and then in steps."""
-    space = toy.problem.space
-    curves = [np.asarray(c)[levels] for c, levels in zip(toy.curves, space.levels, strict=True)]
-    start = by_greed(toy.problem.projection, curves)
+    curves = [np.asarray(curve) for curve in toy.curves]
+    start = least_sum(toy.problem.projection, curves)
     widths = allocate(toy.problem.projection, curves, start, AllocationConfig())
-    assert toy.value(widths) == pytest.approx(-parts(space, curves, widths).sum())
+    assert toy.value(widths) == pytest.approx(-error(curves, widths))
     assert toy.value(widths) >= toy.value(start)
     return widths, toy.value(widths)
 

@@ -71,7 +71,10 @@ NETWORKS: dict[str, Callable[[Any], nn.Module]] = {
     "concatenations": lambda models: models.DenseNet(8, (2, 2, 2), 16, num_classes=10),
     "shuffled halves": lambda models: models.ShuffleNetV2([2, 2, 2], [8, 16, 32, 64, 128], 10),
     "squeeze and excite": lambda models: models.efficientnet_b0(num_classes=10),
-    "layer norms": lambda models: models.convnext_tiny(num_classes=10),
+    "layer norms": lambda models: models.ConvNeXt(
+        [models.convnext.CNBlockConfig(*one) for one in ((24, 48, 2), (48, 96, 2), (96, None, 2))],
+        num_classes=10,
+    ),
 }
 
 

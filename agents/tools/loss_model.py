@@ -7,12 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from autoprune.agents.base import SearchProblem
 from autoprune.agents.config import Count, Positive
 from autoprune.agents.tools.gaussian import Gaussian
 from autoprune.core.arrays import Floats
 from autoprune.core.policy import Widths
-from autoprune.search_spaces.greedy import Curves, expected_losses
+from autoprune.search_spaces.greedy import Curves
 
 # Prior standard deviation of what may be anything.
 ANY = 1e3
@@ -25,7 +24,7 @@ LEAST_REWARD = 1e-3
 
 
 @dataclass(frozen=True)
-class ResponseConfig:
+class LossModelConfig:
     """How the reward is modelled: standard deviations of the priors and of the noise.
 
     Attributes:
@@ -44,7 +43,7 @@ class ResponseConfig:
 
 
 @dataclass(frozen=True, eq=False)
-class FittedResponse:
+class FittedLossModel:
     """The fitted model of how the groups' losses add up.
 
     log loss = c + (1 + p) log Σ_g h_g exp(a_g) (curve_g / h_g)^(1 + b_g), where h_g is the
@@ -83,7 +82,7 @@ class FittedResponse:
         return [scale * (curve / half) ** power for curve, half, scale, power in parts]
 
 
-class Response:
+class LossModel:
     """Bayesian regression of the reward on the expected losses.
 
     Every group's curve is known up to a factor and a power, and so is their sum. The posterior is
@@ -92,13 +91,14 @@ class Response:
     it is the logarithm that is modelled, of others they themselves, standardised.
     """
 
-    def __init__(self, problem: SearchProblem, config: ResponseConfig) -> None:
+    def __init__(self, curves: Curves, config: LossModelConfig) -> None:
+        """Take the loss that is expected of each group alone, in any unit."""
         self._config = config
-        curves = [np.maximum(curve, 0.0) for curve in expected_losses(problem.rankings)]
-        least = LEAST * (max(float(curve.max()) for curve in curves) or 1.0)
-        self._curves = [curve + least for curve in curves]
+        losses = [np.maximum(curve, 0.0) for curve in curves]
+        least = LEAST * (max(float(loss.max()) for loss in losses) or 1.0)
+        self._curves = [loss + least for loss in losses]
 
-    def fit(self, values: Mapping[Widths, float]) -> FittedResponse:
+    def fit(self, values: Mapping[Widths, float]) -> FittedLossModel:
         """Return the model fitted to some rewards; the prior if there are none."""
         from scipy.optimize import least_squares
 
@@ -106,8 +106,7 @@ class Response:
         groups = [*(own.scale_deviation * each), *(own.power_deviation * each)]
         pull = 1 / np.array([ANY, own.total_power_deviation, *groups])
         if len(set(values.values())) < 2:
-            prior = Gaussian(np.zeros_like(pull), np.diag(pull**-2))
-            return FittedResponse(self._curves, prior)
+            return FittedLossModel(self._curves, Gaussian(np.zeros_like(pull), np.diag(1 / pull)))
         lost, wanted = _at(self._curves, list(values)), _losses(list(values.values()))
 
         def residuals(point: Floats) -> Floats:
@@ -120,8 +119,9 @@ class Response:
         start = np.zeros_like(pull)
         start[0] = np.mean(wanted - _modelled(start, *lost)[0])
         found = least_squares(residuals, start, jac=slopes, max_nfev=own.fit_steps).x
-        root = slopes(found)
-        return FittedResponse(self._curves, Gaussian(found, np.linalg.inv(root.T @ root)))
+        hessian = slopes(found).T @ slopes(found)
+        root = np.linalg.cholesky(np.linalg.inv(hessian))
+        return FittedLossModel(self._curves, Gaussian(found, root))
 
 
 def _at(curves: Curves, widths: Sequence[Widths]) -> tuple[Floats, Floats]:
