@@ -172,10 +172,10 @@ def search(
 
 
 def _report(run: RunDirectory) -> None:
-    """Write the page of a run that is finished: whatever fails, the run is not lost for it."""
+    """Write the page of a run that is finished: whatever happens, the run is not lost for it."""
     try:
         report(run.path)
-    except Exception as error:
+    except (Exception, KeyboardInterrupt) as error:
         log.warning("the report cannot be written: %s", describe(error))
 
 

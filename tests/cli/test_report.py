@@ -124,14 +124,17 @@ def test_a_search_writes_its_report_at_its_end(search) -> None:
     assert Path("other/groups.json").exists() and not Path("other/report.html").exists()
 
 
-def test_a_report_that_fails_is_a_note(search, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("failure", [UsageError("no page today"), KeyboardInterrupt()])
+def test_a_report_that_fails_is_a_note(
+    search, monkeypatch: pytest.MonkeyPatch, failure: BaseException
+) -> None:
     def fails(*runs: object) -> None:
-        raise UsageError("no page today")
+        raise failure
 
     monkeypatch.setattr("autoprune.api.report", fails)
     done = search("--trials", "1", "--report")
     assert done.status == 0 and Path("out/result.json").exists()
-    assert "the report cannot be written: UsageError: no page today" in done.err
+    assert f"the report cannot be written: {type(failure).__name__}" in done.err
     assert "page:" not in done.out
 
 
