@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,13 +24,21 @@ from autoprune.core.progress import PlainProgress, Progress
 from autoprune.core.randomness import kept_random_states
 from autoprune.data import Partition, Samples, SplitSizes, as_splits, partition
 from autoprune.data.forms import map_tensors, plain, sample_shapes
-from autoprune.engine.begin import begin_run, resume_run
+from autoprune.engine.begin import begin_run, is_complete, resume_run
 from autoprune.engine.clock import Clock
 from autoprune.engine.context import Evaluate, SearchContext
 from autoprune.engine.finetune import FinetuneContext, check_training, finetune_run
 from autoprune.engine.pipeline import run_search
 from autoprune.engine.problem import check_config, check_patterns
-from autoprune.errors import DataError, UsageError, describe, shown, type_of, user_code
+from autoprune.errors import (
+    DataError,
+    Interrupted,
+    UsageError,
+    describe,
+    shown,
+    type_of,
+    user_code,
+)
 from autoprune.evaluation.reward import DEFAULT_REWARD, Reward, find_reward
 from autoprune.evaluation.scoring import find_evaluate
 from autoprune.options.finetune import FinetuneConfig, FinetuneOptions
@@ -64,6 +72,15 @@ class Run:
     model: nn.Module = field(repr=False)
     policy: PruningPolicy = field(repr=False)
     result: Mapping[str, Any] = field(repr=False)
+
+
+@contextmanager
+def _interruptible(how_to_go_on: Callable[[], str]) -> Iterator[None]:
+    """Around work that Ctrl-C may end: what follows is one line that says how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Interrupted(how_to_go_on()) from None
 
 
 @contextmanager
@@ -155,6 +172,9 @@ def search(
         begun: dict[str, Any] = {}
         if resume:
             begun = resume_run(run, settings, config)
+            if is_complete(run, config):
+                network = load_network(model, run, run.searched_weights)
+                return Run(run.path, network, run.load_policy(), run.load_result())
         else:
             begin_run(run, {**settings, **options, "reward": reward})
         model = deep_copy(model).eval()
@@ -165,7 +185,8 @@ def search(
         context = SearchContext(
             model, inputs, images, config, run, valued, evaluate, begun, clock, progress
         )
-        found = run_search(context, settings)
+        with _interruptible(lambda: run.how_to_resume):
+            found = run_search(context, settings)
         if config.report:
             _report(run)
     return Run(run.path, found.network, found.policy, found.result)
@@ -269,7 +290,8 @@ def finetune(
         context = FinetuneContext(
             network, directory, splits, config, loss, valued, processes, progress
         )
-        done = finetune_run(context, resume)
+        with _interruptible(lambda: directory.how_to_resume_training(config.from_scratch)):
+            done = finetune_run(context, resume)
     return Run(directory.path, done.network, policy, done.result)
 
 

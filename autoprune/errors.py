@@ -12,7 +12,8 @@ AutopruneError
 ├── ModelError         a network that cannot be loaded, run, traced or pruned
 └── DataError          images or labels that do not fit the network
 
-The command line prints the message of any of these on one line and exits with status 2.
+The command line prints the message of any of these on one line and exits with status 2. Beside them
+stands Interrupted, a KeyboardInterrupt that says how to go on; its exit status is 130.
 """
 
 from __future__ import annotations
@@ -76,6 +77,10 @@ class ModelError(AutopruneError):
 
 class DataError(AutopruneError):
     """Images or labels that do not fit the network."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """Long work that the user interrupted; the message is one line that says how to go on."""
 
 
 Spelling: TypeAlias = "Callable[[str, Any], str]"

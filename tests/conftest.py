@@ -18,6 +18,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from autoprune.core.policy import Widths
+from autoprune.core.records import plain
 from autoprune.cost.latency.conditions import Conditions
 from autoprune.cost.latency.signature import BARE, Signature
 from autoprune.cost.latency.table import LatencyTable
@@ -163,7 +164,7 @@ def stair_table() -> Callable[[nn.Module, torch.Tensor], LatencyTable]:
     def table(
         model: nn.Module, inputs: torch.Tensor, backend: StairBackend = STAIRS
     ) -> LatencyTable:
-        journal = Journal(None, backend.conditions.to_json())
+        journal = Journal(None, plain(backend.conditions))
         return profile(Subject(model, trace(model, inputs), inputs), backend, journal)
 
     return table

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from torch import Tensor
 
 from autoprune.core.files import load_tensors, save_tensors, write_whole
-from autoprune.core.untrusted import count, each, extent, known, read_json
+from autoprune.core.records import Extent, Name, Natural, plain, read
+from autoprune.core.untrusted import read_json
 from autoprune.errors import RunError, first_line, shown
 from autoprune.search_spaces.episode import FEATURES
 
@@ -19,8 +20,7 @@ VERSION = 2
 ALGORITHM = "ddpg"
 
 
-@dataclass(frozen=True)
-class AgentInfo:
+class AgentInfo(msgspec.Struct, frozen=True):
     """What an agent is and where it learnt.
 
     Attributes:
@@ -31,19 +31,19 @@ class AgentInfo:
         algorithm, version: of the file.
     """
 
-    hidden: tuple[int, ...]
-    episodes: int
-    networks: tuple[int, ...]
-    features: tuple[str, ...] = FEATURES
-    algorithm: str = ALGORITHM
-    version: int = VERSION
+    hidden: tuple[Extent, ...]
+    episodes: Natural
+    networks: tuple[Extent, ...]
+    features: tuple[Name, ...] = FEATURES
+    algorithm: Name = ALGORITHM
+    version: Natural = VERSION
 
 
 def save_agent(folder: Path, info: AgentInfo, tensors: Mapping[str, Tensor]) -> None:
     """Write `agent.json` and `agent.safetensors`."""
     folder.mkdir(parents=True, exist_ok=True)
     save_tensors(folder / "agent.safetensors", tensors)
-    text = json.dumps(asdict(info), indent=2) + "\n"
+    text = json.dumps(plain(info), indent=2) + "\n"
     write_whole(folder / "agent.json", lambda draft: draft.write_text(text))
 
 
@@ -78,10 +78,9 @@ def load_agent(
     if are_others or not all(tensor.is_floating_point() for tensor in tensors.values()):
         raise RunError(f"the agent in {str(folder)!r} does not fit: its tensors are others.")
     try:
-        learnt = known(data, {"networks": each(extent), "episodes": count})
+        return read(data, AgentInfo), tensors
     except ValueError as error:
         raise RunError(f"the agent in {str(folder)!r} is damaged: {first_line(error)}") from error
-    return AgentInfo(tuple(hidden), learnt["episodes"], learnt["networks"]), tensors
 
 
 def _folder(path: Path) -> Path:

@@ -20,10 +20,11 @@ from autoprune.cli.finetune import finetune
 from autoprune.cli.inspect import inspect
 from autoprune.cli.profile import profile
 from autoprune.cli.report import report
-from autoprune.cli.search import Interrupted, search
+from autoprune.cli.search import search
 from autoprune.errors import (
     LONGEST_MESSAGE,
     AutopruneError,
+    Interrupted,
     describe,
     file_fault,
     printable,

@@ -19,7 +19,7 @@ def compare(given: Mapping[str, Any]) -> None:
     from rich.markup import escape
 
     from autoprune.cli.display import console, print_json, print_table
-    from autoprune.reporting.records import read_runs
+    from autoprune.reporting.run_records import read_runs
     from autoprune.reporting.side_by_side import comparison, comparison_table, notes
 
     runs = read_runs(options.runs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from operator import itemgetter
@@ -101,7 +102,7 @@ def show_search(run: Run, verbose: bool = False, quiet: bool = False) -> None:
         out.print(f"\n{show(score['pruned'])} right after the cut, before recovery", end="")
     samples = f"{score['split']} split, {counted(score['samples'] or 0, 'sample')}"
     scored = "scored by your own evaluate" if score["samples"] is None else samples
-    out.print(f"\n{scored}; {escape(_about_latency(costs['latency'], str(run.path)))}")
+    out.print(f"\n{scored}; {escape(_about_latency(costs['latency'], shlex.quote(str(run.path))))}")
     bounds = result["budget"] or ""
     if "flops" in bounds and "latency" not in bounds:
         if hint := _about_slow_macs(costs["dense"], costs["pruned"]):
@@ -114,7 +115,7 @@ def show_search(run: Run, verbose: bool = False, quiet: bool = False) -> None:
     out.print(f"files: {escape(str(run.path))}/ (pruned.safetensors, policy.json, result.json, …)")
     if (run.path / "report.html").exists():
         out.print(f"page:  {escape(str(run.path / 'report.html'))}")
-    out.print(f"next:  autoprune evaluate {escape(str(run.path))}")
+    out.print(f"next:  autoprune evaluate {escape(shlex.quote(str(run.path)))}")
 
 
 def show_training(run: Run, from_scratch: bool, quiet: bool = False) -> None:

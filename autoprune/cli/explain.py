@@ -19,7 +19,7 @@ def explain(given: Mapping[str, Any]) -> None:
 
     from autoprune.cli.display import console, print_json, print_table
     from autoprune.reporting import explanation, reasons
-    from autoprune.reporting.records import read_runs
+    from autoprune.reporting.run_records import read_runs
 
     (run,) = read_runs([options.run])
     facts = explanation.explain_groups(run)

@@ -26,7 +26,6 @@ def finetune(given: Mapping[str, Any]) -> None:
     from autoprune import api
     from autoprune.cli.display import show_training
     from autoprune.cli.progress_bars import listen
-    from autoprune.cli.search import Interrupted
     from autoprune.cli.subjects import load_dense
     from autoprune.engine.finetune import check_training
     from autoprune.study.run_directory import RunDirectory
@@ -42,22 +41,16 @@ def finetune(given: Mapping[str, Any]) -> None:
     find_loss(command.loss)
     named = {name: given[name] for name in SUBJECT if name in given}
     dense, splits, evaluate = load_dense(run, named, command.trust)
-    try:
-        with listen(command.quiet) as progress:
-            done = api.finetune(
-                dense,
-                run.path,
-                data=splits,
-                loss=command.loss,
-                evaluate=evaluate,
-                resume=command.resume,
-                overwrite=command.overwrite,
-                progress=progress,
-                **training,
-            )
-    except KeyboardInterrupt as stop:
-        flag = " --from-scratch" if config.from_scratch else ""
-        raise Interrupted(
-            f"Interrupted: continue with: autoprune finetune {run.quoted} --resume{flag}"
-        ) from stop
+    with listen(command.quiet) as progress:
+        done = api.finetune(
+            dense,
+            run.path,
+            data=splits,
+            loss=command.loss,
+            evaluate=evaluate,
+            resume=command.resume,
+            overwrite=command.overwrite,
+            progress=progress,
+            **training,
+        )
     show_training(done, config.from_scratch, command.quiet)

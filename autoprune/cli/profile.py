@@ -96,7 +96,7 @@ def _table(
     Raises:
         Interrupted: by Ctrl-C.
     """
-    from autoprune.cli.search import Interrupted
+    from autoprune.errors import Interrupted
     from autoprune.profiling.host import measure_table
     from autoprune.profiling.kit.read import read_kit
 

@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from autoprune.cli.settings import Settings
-
-
-class Interrupted(Exception):
-    """The search was interrupted; the message says how to go on."""
 
 
 def search(given: Mapping[str, Any]) -> None:
@@ -50,19 +45,16 @@ def run_search(settings: Settings) -> None:
     model = model.to(device)
     if has_random_weights(origin["model"], origin.get("weights")):
         warn(f"{origin['model']} has random weights; give trained ones with --weights FILE.")
-    try:
-        with listen(settings.quiet) as progress:
-            run = api.search(
-                model,
-                data=data,
-                output=settings.output,
-                resume=settings.resume,
-                progress=progress,
-                origin=settings.lasting_origin,
-                **settings.lasting_search,
-            )
-    except KeyboardInterrupt as stop:
-        raise Interrupted(_how_to_resume(settings.output)) from stop
+    with listen(settings.quiet) as progress:
+        run = api.search(
+            model,
+            data=data,
+            output=settings.output,
+            resume=settings.resume,
+            progress=progress,
+            origin=settings.lasting_origin,
+            **settings.lasting_search,
+        )
     show_search(run, settings.verbose, settings.quiet)
 
 
@@ -78,12 +70,3 @@ def _check(settings: Settings) -> None:
         check_writable(settings.output, "--output", is_folder=True)
     else:
         RunDirectory(settings.output).check_free()
-
-
-def _how_to_resume(output: Path) -> str:
-    from autoprune.study.run_directory import RunDirectory
-
-    run = RunDirectory(output)
-    if not run.config_path.exists():
-        return "Interrupted before the first trial: nothing was written."
-    return f"Interrupted: continue with: {run.resume_command}"

@@ -9,11 +9,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from autoprune.core.records import plain, read
 from autoprune.core.untrusted import check_regular, parse_json
 from autoprune.errors import RunError, first_line, shown
 
@@ -79,6 +81,13 @@ def save_tensors(
     write_whole(path, lambda draft: save_file(own, draft, besides))
 
 
+class _Besides(msgspec.Struct):
+    """What the header says of a network: names of its buffers, and notes of its modules."""
+
+    buffers: list[str]
+    modules: dict[str, dict[str, bool | int | float | str]]
+
+
 class StateDict(OrderedDict[str, Any]):
     """The tensors of a network, as `nn.Module.load_state_dict` takes them.
 
@@ -106,8 +115,8 @@ def save_state(path: Path, model: nn.Module) -> None:
     tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
     buffers = [name for name, _ in model.named_buffers(remove_duplicate=False) if name in tensors]
     notes = getattr(state, "_metadata", {})
-    besides = {"buffers": buffers, "modules": {name: _plain(own) for name, own in notes.items()}}
-    save_tensors(path, tensors, {BESIDES: json.dumps(besides)})
+    besides = _Besides(buffers, {name: _simple(own) for name, own in notes.items()})
+    save_tensors(path, tensors, {BESIDES: json.dumps(plain(besides))})
 
 
 def load_state(path: Path, own: Mapping[str, Any] | None = None) -> StateDict:
@@ -126,11 +135,9 @@ def load_state(path: Path, own: Mapping[str, Any] | None = None) -> StateDict:
     """
     state, header = _read(path)
     if BESIDES in header:
-        besides = parse_json(header[BESIDES])
-        if not _is_sound(besides):
-            raise ValueError("what the header says of modules and buffers was altered")
-        state.buffers = frozenset(besides["buffers"]) & state.keys()
-        state._metadata = besides["modules"]
+        besides = _read_besides(header[BESIDES])
+        state.buffers = frozenset(besides.buffers) & state.keys()
+        state._metadata = besides.modules
     made = {name: state[name] for name in state.buffers}
     there = {
         name: value
@@ -167,19 +174,17 @@ def _read(path: Path) -> tuple[StateDict, Mapping[str, str]]:
     return tensors, header
 
 
-def _plain(notes: Mapping[str, Any]) -> dict[str, Any]:
+def _read_besides(header: str) -> _Besides:
+    data = parse_json(header)
+    try:
+        return read(data, _Besides)
+    except ValueError as error:
+        raise ValueError("what the header says of modules and buffers was altered") from error
+
+
+def _simple(notes: Mapping[str, Any]) -> dict[str, Any]:
     """Return the notes that JSON can hold."""
     return {key: value for key, value in notes.items() if isinstance(value, (int, float, str))}
-
-
-def _is_sound(besides: Any) -> bool:
-    if not isinstance(besides, dict):
-        return False
-    buffers, modules = besides.get("buffers"), besides.get("modules")
-    if not isinstance(buffers, list) or not isinstance(modules, dict):
-        return False
-    named = all(isinstance(name, str) for name in buffers)
-    return named and all(isinstance(own, dict) and _plain(own) == own for own in modules.values())
 
 
 def check_finite(tensors: Mapping[str, Tensor], usual: Mapping[str, Tensor] | None = None) -> None:

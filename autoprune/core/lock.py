@@ -9,13 +9,14 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, astuple, dataclass
 from datetime import datetime
 from pathlib import Path
 
 from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
 from autoprune.core.files import write_whole
+from autoprune.core.records import Record, plain, read
+from autoprune.core.untrusted import read_json
 from autoprune.errors import RunError
 
 # Some network filesystems have no locks; a file that names its process is the lock there.
@@ -24,8 +25,7 @@ _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)
 _ORPHANS_SECONDS = 10.0
 
 
-@dataclass(frozen=True)
-class Holder:
+class Holder(Record, frozen=True):
     """A process that holds a lock; `since` is local time to the second."""
 
     pid: int
@@ -47,15 +47,13 @@ class Holder:
     def read(cls, path: Path) -> Holder | None:
         """Return whom a file names, None if it names nobody."""
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-            holder = cls(**found)
-        except (OSError, ValueError, TypeError, RecursionError):
+            return read(read_json(path), cls)
+        except (OSError, ValueError):
             return None
-        return holder if [*map(type, astuple(holder))] == [int, str, str, str] else None
 
     def write(self, path: Path) -> None:
         """Inverse of `read`."""
-        text = json.dumps(asdict(self)) + "\n"
+        text = json.dumps(plain(self)) + "\n"
         write_whole(path, lambda draft: draft.write_text(text, encoding="utf-8"))
 
     @property

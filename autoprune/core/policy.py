@@ -11,29 +11,28 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from autoprune.core.untrusted import (
+from autoprune.core.records import (
     WIDEST,
-    Reader,
-    count,
-    each,
-    extent,
-    fields,
-    known,
-    label,
-    one_of,
-    read_json,
-    table,
-    text,
-    whole,
+    Choice,
+    Extent,
+    Name,
+    Natural,
+    Record,
+    Table,
+    Text,
+    Whole,
+    read,
 )
+from autoprune.core.untrusted import read_json
 from autoprune.errors import RunError, counted, file_fault, first_line, shown
 
-Widths: TypeAlias = tuple[int, ...]
+Widths: TypeAlias = tuple[Extent, ...]
 """Units kept per prunable group, in the order of `Structure.groups`."""
 
 Role: TypeAlias = Literal["producer", "consumer", "carried"]
@@ -45,15 +44,14 @@ FORMAT_VERSION = 1
 MOST_ENTRIES = 20_000_000
 
 
-@dataclass(frozen=True)
-class Grid:
+class Grid(Record, frozen=True):
     """Positions that are evenly spaced, in five numbers: they may stand for millions."""
 
-    start: int
-    unit_step: int
-    units: int
-    entry_step: int = 1
-    entries: int = 1
+    start: Natural
+    unit_step: Whole
+    units: Extent
+    entry_step: Whole = 1
+    entries: Extent = 1
 
     @classmethod
     def along(cls, positions: npt.NDArray[np.int64]) -> Grid:
@@ -64,28 +62,17 @@ class Grid:
         entry_step = int(positions[0, 1]) - start if entries > 1 else 1
         return cls(start, unit_step, units, entry_step, entries)
 
-    @classmethod
-    def from_json(cls, data: Any) -> Grid:
-        """Inverse of `to_json`.
+    def check(self) -> None:
+        """Refuse positions that no dimension has.
 
         Raises:
-            ValueError: it is none, reaches below zero, or has too many positions.
+            ValueError: there are too many, or some are below zero.
         """
-        grid = cls(
-            **fields(
-                data,
-                {"start": count, "unit_step": whole, "units": extent},
-                {"entry_step": whole, "entries": extent},
-            )
-        )
-        fall = min(0, grid.unit_step * (grid.units - 1)) + min(
-            0, grid.entry_step * (grid.entries - 1)
-        )
-        if grid.start + fall < 0:
+        along, across = self.unit_step * (self.units - 1), self.entry_step * (self.entries - 1)
+        if self.start + min(0, along) + min(0, across) < 0:
             raise ValueError("positions below zero")
-        if grid.size > WIDEST:
-            raise ValueError(f"{grid.size} positions are more than a dimension has")
-        return grid
+        if self.size > WIDEST:
+            raise ValueError(f"{self.size} positions are more than a dimension has")
 
     @property
     def size(self) -> int:
@@ -98,7 +85,7 @@ class Grid:
         return column + self.entry_step * np.arange(self.entries, dtype=np.int64)[None, :]
 
     def to_json(self) -> dict[str, int]:
-        """Return plain JSON."""
+        """Return JSON data: the form that fingerprints are made of."""
         line = {"start": self.start, "unit_step": self.unit_step, "units": self.units}
         along = {"entry_step": self.entry_step, "entries": self.entries}
         return line | along if self.entries > 1 else line
@@ -117,7 +104,7 @@ class Slice:
     positions: npt.NDArray[np.int64]
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain JSON; positions on a regular grid take few numbers."""
+        """Return JSON data; positions on a regular grid take few numbers."""
         grid = Grid.along(self.positions)
         is_regular = np.array_equal(grid.positions(), self.positions)
         return {
@@ -160,7 +147,7 @@ class PruningPolicy:
         return _fingerprint(self.shapes_hash, self._groups_json())
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain JSON."""
+        """Return JSON data."""
         groups = self._groups_json()
         data = {
             "version": FORMAT_VERSION,
@@ -196,14 +183,15 @@ class PruningPolicy:
                 f"autoprune reads version {FORMAT_VERSION}."
             )
         try:
-            groups = known(data, _POLICY)["groups"]
+            groups = read(data, _StoredPolicy).groups
         except ValueError as error:
             raise RunError(f"not a pruning policy: {first_line(error)}.") from error
         _check_digests(data)
-        entries = sum(s["positions"].size for group in groups.values() for s in group["slices"])
+        entries = sum(one.size for group in groups.values() for one in group.slices)
         if entries > MOST_ENTRIES:
             raise RunError(f"the policy names {entries:.1e} tensor entries: it was altered.")
-        return cls({name: _group(name, **group) for name, group in groups.items()}, data["shapes"])
+        found = {name: group.expanded(shown(name)) for name, group in groups.items()}
+        return cls(found, data["shapes"])
 
     def save(self, path: Path) -> None:
         """Write the policy as JSON."""
@@ -223,53 +211,63 @@ class PruningPolicy:
         return cls.from_json(data)
 
 
-def _positions(data: Any) -> Grid | npt.NDArray[np.int64]:
-    if not isinstance(data, list):
-        return Grid.from_json(data)
-    rows = each(each(count))(data)
-    if not rows or not rows[0] or len(set(map(len, rows))) > 1:
-        raise ValueError("rows of unequal lengths, or none")
-    return np.array(rows, dtype=np.int64)
+class _StoredSlice(Record, frozen=True):
+    """A slice as its file has it: evenly spaced positions are not written out yet."""
+
+    tensor: Name
+    dim: Natural
+    role: Choice[Role]
+    positions: Grid | tuple[tuple[Natural, ...], ...]
+
+    def __post_init__(self) -> None:
+        if isinstance(self.positions, Grid):
+            self.positions.check()
+        elif len(set(map(len, self.positions))) != 1 or not self.positions[0]:
+            raise ValueError("positions: rows of unequal lengths, or none")
+
+    @property
+    def size(self) -> int:
+        if isinstance(self.positions, Grid):
+            return self.positions.size
+        return len(self.positions) * len(self.positions[0])
+
+    def expanded(self) -> Slice:
+        own = self.positions
+        array = own.positions() if isinstance(own, Grid) else np.array(own, dtype=np.int64)
+        return Slice(self.tensor, self.dim, self.role, array)
 
 
-_SLICE: Mapping[str, Reader[Any]] = {
-    "tensor": label,
-    "dim": count,
-    "role": one_of(*get_args(Role)),
-    "positions": _positions,
-}
-_GROUP: Mapping[str, Reader[Any]] = {
-    "size": extent,
-    "kept": each(whole),
-    "slices": each(lambda one: fields(one, _SLICE)),
-}
-_POLICY: Mapping[str, Reader[Any]] = {
-    "version": count,
-    "shapes": text,
-    "fingerprint": text,
-    "groups": table(lambda group: fields(group, _GROUP)),
-}
+class _StoredGroup(Record, frozen=True):
+    size: Extent
+    kept: tuple[Whole, ...]
+    slices: tuple[_StoredSlice, ...]
 
+    def expanded(self, name: str) -> GroupPolicy:
+        """Return the group with its positions.
 
-def _group(
-    name: str, size: int, kept: tuple[int, ...], slices: Sequence[Mapping[str, Any]]
-) -> GroupPolicy:
-    group = shown(name)
-    if not kept or list(kept) != sorted(set(kept)) or kept[0] < 0 or kept[-1] >= size:
-        raise RunError(
-            f"group {group}: kept must be distinct rising unit indices below {size}, "
-            f"but got {shown(list(kept))}."
-        )
-    found = []
-    for one in slices:
-        positions = one["positions"]
-        array = positions.positions() if isinstance(positions, Grid) else positions
-        if len(array) != size:
+        Raises:
+            RunError: parts of the group do not fit together.
+        """
+        kept, size = self.kept, self.size
+        if not kept or list(kept) != sorted(set(kept)) or kept[0] < 0 or kept[-1] >= size:
             raise RunError(
-                f"group {group}: a slice has {counted(len(array), 'unit')}, the group {size}."
+                f"group {name}: kept must be distinct rising unit indices below {size}, "
+                f"but got {shown(list(kept))}."
             )
-        found.append(Slice(one["tensor"], one["dim"], one["role"], array))
-    return GroupPolicy(size, kept, tuple(found))
+        slices = tuple(one.expanded() for one in self.slices)
+        for units in (len(one.positions) for one in slices):
+            if units != size:
+                raise RunError(
+                    f"group {name}: a slice has {counted(units, 'unit')}, the group {size}."
+                )
+        return GroupPolicy(size, kept, slices)
+
+
+class _StoredPolicy(msgspec.Struct):
+    version: Natural
+    shapes: Text
+    fingerprint: Text
+    groups: Table[_StoredGroup]
 
 
 def _check_digests(data: Mapping[str, Any]) -> None:

@@ -17,7 +17,7 @@ import torch
 from autoprune.engine.context import SearchContext
 from autoprune.engine.evaluators import Evaluators
 from autoprune.engine.trust import trust
-from autoprune.errors import RunError, UsageError, counted, shown, spelt
+from autoprune.errors import UsageError, counted, shown, spelt
 from autoprune.options.search import RENEWABLE, SearchConfig
 from autoprune.options.stored import (
     ORIGIN,
@@ -62,7 +62,7 @@ def resume_run(
     An older version wrote fewer options down: those do what they do by default.
 
     Raises:
-        RunError: there is no run, or it is finished and no limit is raised.
+        RunError: there is no run.
         UsageError: it was begun with other options.
     """
     stored = stored_settings(run)
@@ -78,8 +78,6 @@ def resume_run(
             )
     if older:
         log.info("%s goes on as it was begun%s", run.path, older)
-    if run.is_finished:
-        _check_raised(run, config)
     return begun
 
 
@@ -95,16 +93,26 @@ def _check_known(run: RunDirectory, stored: Mapping[str, Any], settings: Mapping
         )
 
 
-def _check_raised(run: RunDirectory, config: SearchConfig) -> None:
-    """Refuse to go on with a finished run under the limits that it has reached."""
-    limits = limits_of(run)
-    most, longest = limits["trials"], limits["time"] or math.inf
-    recovered = (config.recover or 0.0) <= (limits["recover"] or 0.0)
-    if (config.trials or 0) <= most and (config.time or math.inf) <= longest and recovered:
-        raise RunError(
-            f"the search in {str(run.path)!r} is finished ({counted(limits['done'], 'trial')}): "
-            f"raise {spelt('trials')}, {spelt('time')} or {spelt('recover')} to go on."
-        )
+def is_complete(run: RunDirectory, config: SearchConfig) -> bool:
+    """Return, and say, whether a run has reached the limits under which it is to go on.
+
+    Raises:
+        RunError: its result is damaged.
+    """
+    if not run.is_finished:
+        return False
+    limits, done = limits_of(run)
+    longest = limits.time or math.inf
+    recovered = (config.recover or 0.0) <= (limits.recover or 0.0)
+    if (config.trials or 0) > limits.trials or (config.time or math.inf) > longest or not recovered:
+        return False
+    log.warning(
+        "the search in %r is finished (%s): raise %s, %s or %s to go on",
+        str(run.path),
+        counted(done or limits.trials, "trial"),
+        *map(spelt, ("trials", "time", "recover")),
+    )
+    return True
 
 
 def write_settings(

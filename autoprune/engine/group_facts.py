@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from autoprune.core.policy import Widths
-from autoprune.core.untrusted import significant
+from autoprune.core.records import significant
 from autoprune.cost.model import CostModel
 from autoprune.engine.problem import PruningProblem
 from autoprune.importance import Ranking

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, TypeAlias
-
-import msgspec
+from typing import Any
 
 from autoprune.agents.config import Amount, Count, configured
+from autoprune.core.records import Natural
 from autoprune.errors import UsageError, did_you_mean, shown
-
-Rounds: TypeAlias = Annotated[int, msgspec.Meta(ge=0)]
 
 
 @dataclass(frozen=True)
@@ -63,7 +60,7 @@ class RoundLimits:
         fewest: trials of each at least.
     """
 
-    most: Rounds = 4
+    most: Natural = 4
     extra_trials: Amount = 0.25
     fewest: Count = 8
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from autoprune.agents.base import SearchProblem
-from autoprune.core.untrusted import count, fields, finite, quantity
+from autoprune.core.records import Finite, Natural, Quantity, Record, plain
 from autoprune.engine.rounds import RoundResult, Rounds
 from autoprune.errors import RunError, UsageError, counted, spelt
 from autoprune.evaluation.measurement import Measurement, Scores
@@ -23,13 +23,12 @@ ROUNDS = 6
 SEARCHES = 3
 
 
-def _loss(data: Any) -> dict[str, Any]:
-    """Read what a round lost, and under which terms.
+class _Loss(Record, frozen=True):
+    """What a round lost, and under which terms, as the study remembers it."""
 
-    Raises:
-        ValueError: it is none.
-    """
-    return fields(data, {"trials": count, "share": quantity, "lost": finite})
+    trials: Natural
+    share: Quantity
+    lost: Finite
 
 
 @dataclass(frozen=True)
@@ -152,14 +151,14 @@ class _Bisection:
 
     def drop(self, number: int, share: float) -> float:
         """Return what the winner of a round loses."""
-        key, terms = f"round {number}", {"trials": self._problem.trials, "share": share}
-        before = self._rounds.ledger.remarked(key, _loss) or {}
-        if before.items() >= terms.items():
-            return float(before["lost"])
+        key, trials = f"round {number}", self._problem.trials
+        before = self._rounds.ledger.remarked(key, _Loss)
+        if before is not None and (before.trials, before.share) == (trials, share):
+            return before.lost
         result = self.result(number, share)
         lost = drop_of(result.finalist.measurement)
         if not result.loop.timed_out:  # with more time it may lose less
-            self._rounds.ledger.remark(key, {**terms, "lost": lost})
+            self._rounds.ledger.remark(key, plain(_Loss(trials, share, lost)))
         return lost
 
     def result(self, number: int, share: float) -> RoundResult:

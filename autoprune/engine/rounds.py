@@ -17,7 +17,7 @@ from autoprune.agents.config import stored
 from autoprune.agents.registry import AUTO, FALLBACK, KIND, make_strategy, resolve
 from autoprune.core.policy import Widths
 from autoprune.core.progress import SearchState
-from autoprune.core.untrusted import label, or_none, table, text
+from autoprune.core.records import Name, Table, Text
 from autoprune.cost.budget import Budget
 from autoprune.cost.latency.figures import LatencyFigures
 from autoprune.engine.context import SearchContext
@@ -32,7 +32,7 @@ from autoprune.engine.loop import (
     SearchFailed,
     run_loop,
 )
-from autoprune.errors import AutopruneError, RunError, counted, first_line, shown
+from autoprune.errors import AutopruneError, RunError, counted, first_line
 from autoprune.profiling.verifier import Verifier
 from autoprune.study.ledger import FIRST_ROUND, Ledger
 from autoprune.study.trial import Candidate, Trial
@@ -140,10 +140,10 @@ class Rounds:
         if config.strategy == AUTO:
             # A run from before this was written down had the only one that there was.
             first = [FALLBACK, {}] if len(ledger) else resolve(AUTO, problem, **chosen[1])
-            chosen = ledger.remarked(CHOSEN, _choice) or first
+            chosen = ledger.remarked(CHOSEN, tuple[Text, Table[Name | None]]) or first
             ledger.remark(CHOSEN, chosen)
         name, options = chosen
-        known, title = ledger.remarked(CONFIG, table(table(_unread))) or {}, KIND.name_of(name)
+        known, title = ledger.remarked(CONFIG, Table[Table[Any]]) or {}, KIND.name_of(name)
         strategy = make_strategy(name, problem, known.get(title), **options)
         if title not in known:
             ledger.remark(CONFIG, {title: stored(strategy.config)})
@@ -159,22 +159,6 @@ class Rounds:
         except Exception as error:  # a compiler, exporter or device that fails on this network
             log.info("the winner was not measured: %s", first_line(error))
             return self.verifier.figures(None, *predicted)
-
-
-def _unread(value: Any) -> Any:
-    """Return the value of an option, which the strategy's config checks."""
-    return value
-
-
-def _choice(data: Any) -> tuple[str, dict[str, str | None]]:
-    """Read the name and the options of a strategy.
-
-    Raises:
-        ValueError: there are none.
-    """
-    if not isinstance(data, list) or len(data) != 2:
-        raise ValueError(f"{shown(data)} is no strategy with its options")
-    return text(data[0]), table(or_none(label))(data[1])
 
 
 def explore(

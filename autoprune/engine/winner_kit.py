@@ -73,17 +73,16 @@ def read_winner_kit(path: Path, run: RunDirectory) -> dict[str, Any]:
                 f"the results in {str(path)!r} are of {origin.device!r}, but the run's latency "
                 f"table predicts {device!r}: run the kit there."
             )
-        before = predictions_of(run)
-        predicted = before["predicted_dense_ms"], before["predicted_ms"]
+        predicted, budget = predictions_of(run)
         figures = LatencyFigures(
             conditions.backend,
             origin.device,
             conditions.threads,
-            predicted if device is not None else None,
+            predicted,
             tuple(timing.ms for timing in timings),
         )
         run.save_result(with_latency(result, figures))
-    return {**figures.report(), **_bound(before["budget"], figures)}
+    return {**figures.report(), **_bound(budget, figures)}
 
 
 def _conditions(run: RunDirectory) -> tuple[Conditions, str | None]:
@@ -92,7 +91,7 @@ def _conditions(run: RunDirectory) -> tuple[Conditions, str | None]:
     Without a table there is no device, and the threads are left to the runtime, as in a kit for a
     table.
     """
-    if predictions_of(run)["predicted_ms"] is None:
+    if predictions_of(run)[0] is None:
         return Conditions(OnnxBackend.name, threads=None), None
     named = stored_settings(run).get("latency_table")
     path = run.latency_path if named is None else Path(named)

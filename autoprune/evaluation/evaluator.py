@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import TypeAlias
 
+from msgspec.structs import replace
 from torch import nn
 
 from autoprune.core.policy import PruningPolicy, Widths

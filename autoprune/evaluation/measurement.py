@@ -2,27 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from typing import Any
 
 from autoprune.core.policy import Widths
-from autoprune.core.untrusted import (
-    count,
-    each,
-    extent,
-    fields,
-    label,
-    or_none,
-    quantity,
-    real,
-    table,
-)
+from autoprune.core.records import Name, Natural, Quantity, Real, Record, Table
 from autoprune.errors import AutopruneError, user_code
 
 
-@dataclass(frozen=True)
-class Scores:
+class Scores(Record, frozen=True):
     """Scores of a network on some samples; None if a score does not apply.
 
     Attributes:
@@ -35,22 +22,12 @@ class Scores:
         samples: number of samples.
     """
 
-    kl: float | None = None
-    loss: float | None = None
-    top1: float | None = None
-    custom: float | None = None
-    soft_kl: float | None = None
-    samples: int = 0
-
-    @classmethod
-    def from_json(cls, data: Any) -> Scores:
-        """Read scores written with `vars`; they need not be finite (a network may overflow).
-
-        Raises:
-            ValueError: the data are not scores.
-        """
-        scores = dict.fromkeys(("kl", "loss", "top1", "custom", "soft_kl"), or_none(real))
-        return cls(**fields(data, {}, {**scores, "samples": count}))
+    kl: Real | None = None
+    loss: Real | None = None
+    top1: Real | None = None
+    custom: Real | None = None
+    soft_kl: Real | None = None
+    samples: Natural = 0
 
     @property
     def metric(self) -> float | None:
@@ -58,8 +35,7 @@ class Scores:
         return self.top1 if self.custom is None else self.custom
 
 
-@dataclass(frozen=True)
-class Measurement:
+class Measurement(Record, frozen=True):
     """Scores and costs of the network cut to some widths.
 
     Attributes:
@@ -74,38 +50,13 @@ class Measurement:
     """
 
     widths: Widths
-    names: tuple[str, ...]
+    names: tuple[Name, ...]
     scores: Scores
     dense: Scores
-    costs: Mapping[str, float]
-    dense_costs: Mapping[str, float]
-    seconds: Mapping[str, float]
-    others_scored: int = 0
-
-    def to_json(self) -> dict[str, Any]:
-        """Return JSON data."""
-        return {**asdict(self), "widths": list(self.widths), "names": list(self.names)}
-
-    @classmethod
-    def from_json(cls, data: Any) -> Measurement:
-        """Read JSON data written by `to_json`.
-
-        Raises:
-            ValueError: the data are not a measurement.
-        """
-        return cls(
-            **fields(
-                data,
-                {
-                    "widths": each(extent),
-                    "names": each(label),
-                    **dict.fromkeys(("scores", "dense"), Scores.from_json),
-                    **dict.fromkeys(("costs", "dense_costs"), table(quantity)),
-                    "seconds": table(quantity),
-                },
-                {"others_scored": count},
-            )
-        )
+    costs: Table[Quantity]
+    dense_costs: Table[Quantity]
+    seconds: Table[Quantity]
+    others_scored: Natural = 0
 
 
 def number_in(answer: Any) -> float | None:

@@ -6,9 +6,7 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from autoprune.core.untrusted import significant
+from autoprune.core.records import significant
 from autoprune.cost.latency.alignment import AlignmentClass, Axis, alignment_classes
 from autoprune.cost.latency.curves import Curve, LayerLatency, Surface
 from autoprune.cost.latency.signature import BARE, Family, Signature
@@ -139,12 +137,14 @@ def _surface(grid: Grid, measured: Measured, timing: Callable[[Signature], Timin
     )
     top = inputs[grid.inputs.top].ms
     rows, columns = grid.coarse_lengths()
-    departures = [
-        [timing(grid.at(a, b)).ms * top / (inputs[a].ms * outputs[b].ms) for b in columns]
+    departures = tuple(
+        tuple(
+            significant(timing(grid.at(a, b)).ms * top / (inputs[a].ms * outputs[b].ms))
+            for b in columns
+        )
         for a in rows
-    ]
-    curves = _curve(inputs), _curve(outputs)
-    return Surface(*curves, tuple(rows), tuple(columns), np.array(departures))
+    )
+    return Surface(_curve(inputs), _curve(outputs), tuple(rows), tuple(columns), departures)
 
 
 def _curve(timings: Mapping[int, Timing]) -> Curve:

@@ -17,6 +17,7 @@ from autoprune.core.allocator import settled_memory
 from autoprune.core.lock import held
 from autoprune.core.precision import float_dtype
 from autoprune.core.progress import Progress
+from autoprune.core.records import plain
 from autoprune.cost.latency.conditions import Conditions
 from autoprune.cost.latency.figures import LatencyFigures
 from autoprune.cost.latency.table import LatencyTable
@@ -115,7 +116,7 @@ def measure_table(
     backend = make_backend(conditions)
     began = time.monotonic()
     limits = TimeLimits(began + MEASURING_SHARE * (deadline - began), deadline)
-    common = {**conditions.to_json(), **subject.identity}
+    common = {**plain(conditions), **subject.identity}
     path.parent.mkdir(parents=True, exist_ok=True)
     with held(path.with_name(f".{path.name}.lock"), f"the latency table {str(path)!r}"):
         journal = _journal(path.with_name(f"{path.name}.part"), common, drops_others)

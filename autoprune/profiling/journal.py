@@ -11,48 +11,37 @@ import json
 import os
 import statistics
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from msgspec.structs import asdict
+
 from autoprune.core.policy import Widths
-from autoprune.core.untrusted import each, extent, fields, parse_json, positive, read_text
+from autoprune.core.records import AboveZero, plain, read
+from autoprune.core.untrusted import parse_json, read_text
 from autoprune.cost.latency.signature import Signature
 from autoprune.errors import TableError, UsageError, shown
 from autoprune.profiling.stopwatch import Timing
 
 FORMAT, VERSION = "autoprune measurements", 2
-SUBJECTS, BESIDE = ("layer", "network"), "beside_ms"
+SUBJECTS = ("layer", "network")
 
 Key = TypeVar("Key", bound=Hashable)
 
 
-@dataclass(frozen=True)
-class Measurement:
+class Measurement(Timing, frozen=True):
     """A timing, and what the reference run beside it took.
 
     Attributes:
-        timing: The timing.
         beside_ms: The median of the reference run, ms.
     """
 
-    timing: Timing
-    beside_ms: float
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain JSON."""
-        return {**self.timing.to_json(), BESIDE: self.beside_ms}
+    beside_ms: AboveZero
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Measurement:
-        """Read what `to_json` returns.
-
-        Raises:
-            ValueError: The data are not a measurement.
-        """
-        timing = Timing.from_json({key: value for key, value in data.items() if key != BESIDE})
-        beside = fields({BESIDE: data.get(BESIDE)}, {BESIDE: positive})
-        return cls(timing, beside[BESIDE])
+    def beside(cls, timing: Timing, reference: Timing) -> Measurement:
+        """Return a timing with that of the reference run beside it."""
+        return cls(**asdict(timing), beside_ms=reference.ms)
 
 
 class Journal:
@@ -101,7 +90,7 @@ class Journal:
     @property
     def noisy(self) -> int:
         """The number of layers whose spread exceeds their median."""
-        return sum(one.timing.is_noisy for one in self._layers.values())
+        return sum(one.is_noisy for one in self._layers.values())
 
     def take(self, line: Any) -> None:
         """Add a measurement that was read from a file.
@@ -111,21 +100,21 @@ class Journal:
         """
         if not isinstance(line, dict):
             raise ValueError(f"{shown(line)} is not a measurement")
-        measurement = Measurement.from_json({k: v for k, v in line.items() if k not in SUBJECTS})
+        measurement = read({k: v for k, v in line.items() if k not in SUBJECTS}, Measurement)
         if "layer" in line:
-            self._layers[Signature.from_json(line["layer"])] = measurement
+            self._layers[read(line["layer"], Signature)] = measurement
         else:
-            self._networks[each(extent)(line.get("network"))] = measurement
+            self._networks[read(line.get("network"), Widths)] = measurement
 
     def add_layer(self, signature: Signature, measurement: Measurement) -> None:
         """Add a measurement of a layer, made beside the reference layer."""
         self._layers[signature] = measurement
-        self._write({"layer": signature.to_json(), **measurement.to_json()})
+        self._write({"layer": plain(signature), **plain(measurement)})
 
     def add_network(self, widths: Widths, measurement: Measurement) -> None:
         """Add a measurement of a whole network, made beside the dense network."""
         self._networks[widths] = measurement
-        self._write({"network": list(widths), **measurement.to_json()})
+        self._write({"network": list(widths), **plain(measurement)})
 
     def discard(self) -> None:
         """Remove the file once its measurements are in a table."""
@@ -170,4 +159,4 @@ def _at_one_speed(measurements: Mapping[Key, Measurement]) -> dict[Key, Timing]:
     if not measurements:
         return {}
     usual = statistics.median(one.beside_ms for one in measurements.values())
-    return {key: one.timing.scaled(usual / one.beside_ms) for key, one in measurements.items()}
+    return {key: one.scaled(usual / one.beside_ms) for key, one in measurements.items()}

@@ -6,11 +6,13 @@ import datetime
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypeVar
 
+from msgspec.structs import replace
+
 from autoprune.core.policy import Widths
-from autoprune.core.untrusted import significant
+from autoprune.core.records import significant
 from autoprune.cost.latency.conditions import Conditions
 from autoprune.cost.latency.correction import Correction
 from autoprune.cost.latency.model import Terms
@@ -80,7 +82,7 @@ def profile(
         profiler.measure_networks(subject)
     origin = Origin(
         device=backend.device_name(),
-        versions=backend.versions(),
+        versions=dict(backend.versions()),
         date=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         noisy=journal.noisy,
         measurements=len(journal.layers),
@@ -113,7 +115,7 @@ def build_table(
         raise TableError(f"the measurements lack {error.args[0]}.") from error
     if not all(one.is_sound for one in (*known.values(), *networks.values())):
         raise TableError("the measurements differ by more than any device's speed.")
-    table = LatencyTable(conditions, origin, significant(call_ms), layers, Correction())
+    table = LatencyTable(conditions, origin, significant(call_ms), Correction(), layers)
     terms = Terms(structure, table.of_layers(structure), table.call_ms, conditions.batch)
     correction = Correction.fit(
         [terms.at(widths) for widths in networks], [timing.ms for timing in networks.values()]
@@ -173,7 +175,7 @@ class _Profiler:
         found = self._timings([(str(one), self._layer_maker(one)) for one in runs])
         timings = dict(zip(runs, found, strict=True))
         for signature in layers:
-            measurement = Measurement(timings[signature], timings[reference].ms)
+            measurement = Measurement.beside(timings[signature], timings[reference])
             self.journal.add_layer(signature, measurement)
 
     def measure_networks(self, subject: Subject) -> None:
@@ -195,7 +197,8 @@ class _Profiler:
             found = self._timings([("a cut network", maker(widths)) for widths in runs])
             timings = dict(zip(runs, found, strict=True))
             for widths in some:
-                self.journal.add_network(widths, Measurement(timings[widths], timings[dense].ms))
+                measurement = Measurement.beside(timings[widths], timings[dense])
+                self.journal.add_network(widths, measurement)
             self.progress(len(self.journal), total)
             if time.monotonic() >= self.limits.refined_until:
                 return

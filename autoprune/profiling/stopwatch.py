@@ -13,11 +13,10 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
-from autoprune.core.untrusted import LEAST, MOST, amount, count, fields, positive
+from autoprune.core.records import LEAST, MOST, AboveZero, Measured, Natural, Record
 from autoprune.errors import MeasuringError
 
 Run: TypeAlias = Callable[[], object]
@@ -32,8 +31,7 @@ PATIENCE = 3
 WAITING = Path("/proc/thread-self/schedstat")
 
 
-@dataclass(frozen=True)
-class Timing:
+class Timing(Record, frozen=True):
     """A measured duration.
 
     Attributes:
@@ -42,9 +40,9 @@ class Timing:
         repeats: The number of repeats that counted.
     """
 
-    ms: float
-    spread_ms: float
-    repeats: int
+    ms: AboveZero
+    spread_ms: Measured
+    repeats: Natural
 
     @property
     def is_noisy(self) -> bool:
@@ -59,19 +57,6 @@ class Timing:
     def scaled(self, factor: float) -> Timing:
         """Return the timing on a machine that is slower by a factor."""
         return Timing(factor * self.ms, factor * self.spread_ms, self.repeats)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain JSON."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, data: Any) -> Timing:
-        """Read what `to_json` returns.
-
-        Raises:
-            ValueError: The data are not a duration above zero.
-        """
-        return cls(**fields(data, {"ms": positive, "spread_ms": amount, "repeats": count}))
 
     @classmethod
     def of(cls, durations_ms: Sequence[float]) -> Timing:

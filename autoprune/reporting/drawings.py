@@ -8,7 +8,7 @@ from typing import Any, TypeAlias, TypeVar
 
 from autoprune.cost import COSTS, cost_class
 from autoprune.reporting.blocks import Figure, View
-from autoprune.reporting.records import RunRecord
+from autoprune.reporting.run_records import RunRecord
 from autoprune.reporting.scores import ScoreKind, best_so_far, frontier, kinds_of
 from autoprune.reporting.wording import brief, percent
 from autoprune.study.trial import Trial

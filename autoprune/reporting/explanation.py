@@ -10,7 +10,7 @@ from autoprune.cost import cost_class
 from autoprune.cost.budget import Budget
 from autoprune.cost.registry import COSTS
 from autoprune.errors import UsageError, did_you_mean
-from autoprune.reporting.records import RunRecord
+from autoprune.reporting.run_records import RunRecord
 from autoprune.reporting.scores import kinds_of
 from autoprune.study.group_records import FrozenRecord, GroupRecord, Step
 from autoprune.study.trial import Trial

@@ -125,7 +125,8 @@ def _layers(slowest: Sequence[LayerLatency]) -> Table:
 
 def _networks(correction: Correction) -> Figure:
     """Return the whole networks beside the line of exact predictions."""
-    predicted, measured = map(list, zip(*correction.networks, strict=True))
+    predicted = [one.predicted_ms for one in correction.networks]
+    measured = [one.measured_ms for one in correction.networks]
     ends = [0.0, 1.05 * max(*predicted, *measured)]
     line: Trace = {
         "type": "scatter",

@@ -13,7 +13,7 @@ from autoprune.reporting import drawings
 from autoprune.reporting.blocks import Bar, Block, Cell, Code, Table, Text
 from autoprune.reporting.explanation import explain_groups
 from autoprune.reporting.reasons import groups_table
-from autoprune.reporting.records import STAGES, RunRecord, Stage
+from autoprune.reporting.run_records import STAGES, RunRecord, Stage
 from autoprune.reporting.side_by_side import (
     comparison_table,
     notes,

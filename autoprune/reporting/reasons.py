@@ -9,7 +9,7 @@ from autoprune.cost import cost_class
 from autoprune.errors import listed
 from autoprune.reporting.blocks import Bar, Cell, Table
 from autoprune.reporting.explanation import GroupFacts, StepFacts
-from autoprune.reporting.records import RunRecord
+from autoprune.reporting.run_records import RunRecord
 from autoprune.reporting.scores import kinds_of
 from autoprune.reporting.wording import UNKNOWN, number, percent
 

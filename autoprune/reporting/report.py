@@ -12,7 +12,7 @@ from autoprune.errors import UsageError, spelt
 from autoprune.reporting import panels
 from autoprune.reporting.blocks import Page, Section
 from autoprune.reporting.page import write_page
-from autoprune.reporting.records import RunRecord, read_runs
+from autoprune.reporting.run_records import RunRecord, read_runs
 from autoprune.reporting.wording import brief
 from autoprune.study.run_directory import RunDirectory
 from autoprune.version import __version__

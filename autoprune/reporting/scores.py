@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from autoprune.evaluation.measurement import Scores
-from autoprune.reporting.records import RunRecord
+from autoprune.reporting.run_records import RunRecord
 from autoprune.reporting.wording import number, percent
 from autoprune.study.trial import Trial
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from autoprune.cost import COSTS, cost_class
 from autoprune.reporting.blocks import Table
-from autoprune.reporting.records import STAGES, RunRecord
+from autoprune.reporting.run_records import STAGES, RunRecord
 from autoprune.reporting.wording import (
     UNKNOWN,
     brief,

@@ -7,13 +7,11 @@ from typing import Annotated, TypeAlias
 
 import msgspec
 
-from autoprune.core.untrusted import HUGE, LONGEST_NAME, WIDEST, read_json
+from autoprune.core.records import WIDEST, Extent, Name, Quantity, Table, read
+from autoprune.core.untrusted import read_json
 
-Name: TypeAlias = Annotated[str, msgspec.Meta(max_length=LONGEST_NAME)]
-Extent: TypeAlias = Annotated[int, msgspec.Meta(ge=1, le=WIDEST)]
 Unit: TypeAlias = Annotated[int, msgspec.Meta(ge=0, lt=WIDEST)]
 Share: TypeAlias = Annotated[float, msgspec.Meta(ge=0, le=1)]
-Quantity: TypeAlias = Annotated[float, msgspec.Meta(ge=0, le=HUGE)]  # NaN is refused, too
 
 
 class Members(msgspec.Struct, frozen=True):
@@ -55,7 +53,7 @@ class Step(msgspec.Struct, frozen=True):
     """A width next to the winner's, and the costs, by name, of the winner with that width."""
 
     width: Extent
-    costs: dict[Name, Quantity]
+    costs: Table[Quantity]
 
 
 class GroupRecord(msgspec.Struct, frozen=True):
@@ -78,7 +76,7 @@ class GroupRecord(msgspec.Struct, frozen=True):
     lowest: Extent
     width: Extent
     members: Members
-    share: dict[Name, Share]
+    share: Table[Share]
     curve: Curve
     steps: list[Step]
     order: list[Unit] | None = None
@@ -107,4 +105,4 @@ def read_groups(path: Path) -> GroupRecords:
         OSError: it cannot be read.
         ValueError: it was altered: a value is missing, of another type or out of range.
     """
-    return msgspec.convert(read_json(path), GroupRecords)
+    return read(read_json(path), GroupRecords)

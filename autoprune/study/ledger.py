@@ -7,30 +7,28 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, TypeVar
 
+import msgspec
 import optuna
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from autoprune.core.policy import Widths
-from autoprune.core.untrusted import (
-    Reader,
-    count,
-    each,
-    extent,
-    finite,
-    known,
-    message,
-    one_of,
-    or_none,
-    quantity,
-    table,
-    text,
+from autoprune.core.records import (
+    Choice,
+    Finite,
+    Message,
+    Natural,
+    Quantity,
+    Table,
+    Text,
+    plain,
+    read,
 )
 from autoprune.errors import RunError, first_line
 from autoprune.evaluation.measurement import Measurement
 from autoprune.search_spaces.keep_ratio import SearchSpace
 from autoprune.study.optuna_view import GroupView
-from autoprune.study.trial import Candidate, Trial
+from autoprune.study.trial import Candidate, Kind, Trial
 
 STUDY_NAME = "autoprune"
 # Failed trials in a row that end a search: by then it is not the candidate that is wrong.
@@ -39,16 +37,15 @@ FIRST_ROUND = "1"
 
 Value = TypeVar("Value")
 
-# Attributes of every trial, and of some.
-_TRIAL: Mapping[str, Reader[Any]] = {
-    "widths": each(extent),
-    "kind": one_of("candidate", "probe"),
-}
-_OF_SOME_TRIALS: Mapping[str, Reader[Any]] = {
-    "measurement": or_none(Measurement.from_json),
-    "error": or_none(message),
-    "round": text,
-}
+
+class _Attributes(msgspec.Struct, frozen=True):
+    """User attributes of a trial in the study; later versions may add some."""
+
+    widths: Widths
+    kind: Choice[Kind]
+    error: Message | None = None
+    round: Text = FIRST_ROUND
+    measurement: Measurement | None = None
 
 
 class Ledger:
@@ -80,7 +77,7 @@ class Ledger:
             if self._study.directions != [StudyDirection.MAXIMIZE]:
                 raise ValueError("it does not maximise one value")
             restored = self._study.get_trials(deepcopy=False)
-        self._sessions = self.remarked("sessions", each(table(quantity))) or ()
+        self._sessions = self.remarked("sessions", tuple[Table[Quantity], ...]) or ()
         self._trials: dict[Widths, Trial] = {}
         self._rounds: dict[Widths, str] = {}
         self.failures = 0
@@ -100,7 +97,7 @@ class Ledger:
         A strategy plans with this number, so that a resumed search proposes what it did before.
         """
         self._round = name
-        plans = {name: trials, **(self.remarked("plans", table(count)) or {})}
+        plans = {name: trials, **(self.remarked("plans", Table[Natural]) or {})}
         self.remark("plans", plans)
         return plans[name]
 
@@ -117,18 +114,14 @@ class Ledger:
 
     def record(self, trial: Trial) -> None:
         """Write a trial; it is on disk when this returns."""
-        attributes: dict[str, Any] = {
-            "widths": list(trial.candidate.widths),
-            "kind": trial.candidate.kind,
-            "error": trial.error,
-            "round": self._round,
-        }
-        if trial.measurement is not None:
-            attributes["measurement"] = trial.measurement.to_json()
+        widths, kind = trial.candidate.widths, trial.candidate.kind
+        attributes = plain(_Attributes(widths, kind, trial.error, self._round, trial.measurement))
+        if trial.measurement is None:
+            del attributes["measurement"]
         frozen = optuna.create_trial(
             state=TrialState.FAIL if trial.value is None else TrialState.COMPLETE,
             value=trial.value,
-            params=self._view.parameters(trial.candidate.widths),
+            params=self._view.parameters(widths),
             distributions=dict(self._view.distributions),
             user_attrs=attributes,
         )
@@ -174,8 +167,8 @@ class Ledger:
         with self._told("write to"):
             self._study.set_user_attr(key, value)
 
-    def remarked(self, key: str, read: Reader[Value]) -> Value | None:
-        """Return what was written down, None if nothing was.
+    def remarked(self, key: str, kind: type[Value]) -> Value | None:
+        """Return what was written down, as a type; None if nothing was.
 
         Raises:
             RunError: it cannot be read.
@@ -183,7 +176,7 @@ class Ledger:
         with self._told("read"):
             found = self._study.user_attrs.get(key)
         try:
-            return None if found is None else read(found)
+            return None if found is None else read(found, kind)
         except ValueError as error:
             raise RunError(f"what the study says of {key!r} is damaged: {error}.") from error
 
@@ -236,13 +229,12 @@ def _parsed(frozen: FrozenTrial) -> tuple[Trial, str]:
         RunError: it is damaged.
     """
     try:
-        found = known(frozen.user_attrs, _TRIAL, _OF_SOME_TRIALS)
-        value = finite(frozen.value) if frozen.state == TrialState.COMPLETE else None
+        found = read(frozen.user_attrs, _Attributes)
+        value = read(frozen.value, Finite) if frozen.state == TrialState.COMPLETE else None
     except ValueError as error:
         raise RunError(f"trial {frozen.number} of the study is damaged: {error}.") from error
-    candidate = Candidate(found["widths"], found["kind"])
-    trial = Trial(candidate, value, found.get("measurement"), found.get("error"))
-    return trial, found.get("round", FIRST_ROUND)
+    candidate = Candidate(found.widths, found.kind)
+    return Trial(candidate, value, found.measurement, found.error), found.round
 
 
 def _not_fatal(trials: Iterable[tuple[Trial, str]]) -> Iterator[tuple[Trial, str]]:

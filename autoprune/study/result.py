@@ -5,27 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
+
+from msgspec import UNSET, Struct, UnsetType, defstruct
 
 from autoprune.core.policy import Widths
-from autoprune.core.untrusted import (
-    Reader,
-    count,
-    each,
-    extent,
-    known,
-    or_none,
-    positive,
-    quantity,
-    table,
-    text,
-)
+from autoprune.core.records import AboveZero, Extent, Natural, Quantity, Table, Text, plain, read
 from autoprune.cost import COUNTED, cost_class
 from autoprune.cost.latency.figures import LatencyFigures
 from autoprune.errors import RunError, UsageError, first_line
 from autoprune.evaluation.measurement import Measurement, Scores
 from autoprune.study.run_directory import RunDirectory
 from autoprune.study.trial import Trial
+
+Excerpt = TypeVar("Excerpt")
 
 
 @dataclass(frozen=True)
@@ -135,44 +128,88 @@ def _key(name: str) -> str:
     return cost_class(name).result_key
 
 
-def costs_of(run: RunDirectory) -> dict[str, dict[str, Any]]:
+def costs_of(run: RunDirectory) -> dict[str, dict[str, float]]:
     """Return the costs of the networks "dense" and "pruned" that need no measurements.
 
     Raises:
         RunError: The result does not say.
     """
     # Results from before the other costs existed have these two alone.
-    first = dict.fromkeys(map(_key, ("flops", "params")), quantity)
-    row = _some(first, {key: quantity for key in map(_key, COUNTED) if key not in first})
-    costs: dict[str, dict[str, Any]]
-    costs = _read(run, {"costs": _some({"dense": row, "pruned": row})})["costs"]
-    return costs
+    first = _key("flops"), _key("params")
+    others = [key for key in map(_key, COUNTED) if key not in first]
+    row = defstruct(
+        "Row",
+        [
+            *((key, Quantity) for key in first),
+            *((key, Quantity | UnsetType, UNSET) for key in others),
+        ],
+    )
+    costs = defstruct("Costs", [("dense", row), ("pruned", row)])
+    found: dict[str, dict[str, float]]
+    found = plain(_read(run, defstruct("Result", [("costs", costs)])))["costs"]
+    return found
 
 
-def predictions_of(run: RunDirectory) -> dict[str, Any]:
-    """Return "predicted_ms" and "predicted_dense_ms", None without a latency table, and the budget.
+class _Predicted(Struct, frozen=True):
+    predicted_ms: AboveZero | None
+    predicted_dense_ms: AboveZero | None
+
+
+class _PredictedCosts(Struct, frozen=True):
+    latency: _Predicted
+    dense: Table[Any]
+    pruned: Table[Any]
+
+
+class _WithPredictions(Struct, frozen=True):
+    costs: _PredictedCosts
+    budget: Text | None = None
+
+
+def predictions_of(run: RunDirectory) -> tuple[tuple[float, float] | None, str | None]:
+    """Return the predicted latencies, dense and pruned, None without a table; and the budget.
 
     Raises:
         RunError: the result does not say.
     """
-    latency = _some(dict.fromkeys(("predicted_ms", "predicted_dense_ms"), or_none(positive)))
-    costs = _some({"latency": latency, **dict.fromkeys(("dense", "pruned"), table(_anything))})
-    found = _read(run, {"costs": costs}, {"budget": or_none(text)})
-    return {**found["costs"]["latency"], "budget": found.get("budget")}
+    found = _read(run, _WithPredictions)
+    dense_ms, ms = found.costs.latency.predicted_dense_ms, found.costs.latency.predicted_ms
+    return None if dense_ms is None or ms is None else (dense_ms, ms), found.budget
 
 
-def limits_of(run: RunDirectory) -> dict[str, Any]:
-    """Return "trials", "time" and "recover" that the search might take, and how many "done".
+class Limits(Struct, frozen=True):
+    """The trials that a search might make, and the seconds that it and recovery might take."""
+
+    trials: Natural = 0
+    time: Quantity | None = None
+    recover: Quantity | None = None
+
+
+class _Search(Struct, frozen=True):
+    trials: Natural | UnsetType = UNSET
+    limits: Limits = Limits()
+
+
+class _WithSearch(Struct, frozen=True):
+    search: _Search = _Search()
+
+
+def limits_of(run: RunDirectory) -> tuple[Limits, int | None]:
+    """Return the limits of the search, and how many trials it made, None if it does not say.
 
     Raises:
         RunError: the result holds anything else there.
     """
-    seconds = or_none(quantity)
-    limits = {"trials": count, "time": seconds, "recover": seconds}
-    search = _some({}, {"trials": count, "limits": _some({}, limits)})
-    found = _read(run, {}, {"search": search}).get("search", {})
-    unlimited = {"trials": 0, "time": None, "recover": None}
-    return {**unlimited, **found.get("limits", {}), "done": found.get("trials")}
+    search = _read(run, _WithSearch).search
+    return search.limits, None if search.trials is UNSET else search.trials
+
+
+class _OnFrontier(Struct, frozen=True):
+    widths: Table[Extent]
+
+
+class _WithFrontier(Struct, frozen=True):
+    frontier: tuple[_OnFrontier, ...] = ()
 
 
 def frontier_of(run: RunDirectory) -> tuple[dict[str, int], ...]:
@@ -181,28 +218,12 @@ def frontier_of(run: RunDirectory) -> tuple[dict[str, int], ...]:
     Raises:
         RunError: the result holds anything else there.
     """
-    policies = each(_some({"widths": table(extent)}))
-    rows = _read(run, {}, {"frontier": policies}).get("frontier", ())
-    return tuple(row["widths"] for row in rows)
+    return tuple(one.widths for one in _read(run, _WithFrontier).frontier)
 
 
-def _some(
-    readers: Mapping[str, Reader[Any]], optional: Mapping[str, Reader[Any]] | None = None
-) -> Reader[dict[str, Any]]:
-    return lambda data: known(data, readers, optional)
-
-
-def _anything(value: Any) -> Any:
-    return value
-
-
-def _read(
-    run: RunDirectory,
-    readers: Mapping[str, Reader[Any]],
-    optional: Mapping[str, Reader[Any]] | None = None,
-) -> dict[str, Any]:
+def _read(run: RunDirectory, kind: type[Excerpt]) -> Excerpt:
     try:
-        return known(run.load_result(), readers, optional)
+        return read(run.load_result(), kind)
     except UsageError:
         raise
     except ValueError as error:

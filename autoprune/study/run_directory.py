@@ -200,6 +200,23 @@ class RunDirectory:
         return f"autoprune search --resume --output {self.quoted}"
 
     @property
+    def how_to_resume(self) -> str:
+        """What is said of a search that was interrupted."""
+        if not self.config_path.exists():
+            return "Interrupted before the first trial: nothing was written."
+        python = f"autoprune.search(…, output={str(self.path)!r}, resume=True)"
+        return f"Interrupted: continue with: {self.resume_command} (from Python: {python})"
+
+    def how_to_resume_training(self, from_scratch: bool) -> str:
+        """Return what is said of a training that was interrupted."""
+        flag, option = (" --from-scratch", ", from_scratch=True") if from_scratch else ("", "")
+        if not self.training_paths(from_scratch).config.exists():
+            return "Interrupted before the first step: nothing was written."
+        command = f"autoprune finetune {self.quoted} --resume{flag}"
+        python = f"autoprune.finetune(…, {str(self.path)!r}, resume=True{option})"
+        return f"Interrupted: continue with: {command} (from Python: {python})"
+
+    @property
     def quoted(self) -> str:
         """The path as a shell takes it."""
         return shlex.quote(str(self.path))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from autoprune.core.policy import Widths
 from autoprune.evaluation.measurement import Measurement
+
+Kind: TypeAlias = Literal["candidate", "probe"]
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,7 @@ class Candidate:
     """
 
     widths: Widths
-    kind: Literal["candidate", "probe"] = "candidate"
+    kind: Kind = "candidate"
     base: Widths | None = field(default=None, compare=False)
     awaited: bool = field(default=True, compare=False)
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import Any
+
+from msgspec.structs import replace
 
 from autoprune.evaluation.measurement import Measurement, Scores
 from autoprune.evaluation.reward import NamedReward, find_reward

@@ -19,7 +19,7 @@ import autoprune
 from autoprune.core.progress import Progress, SearchState
 from autoprune.data import Splits
 from autoprune.engine import pipeline, summary
-from autoprune.errors import RunError, UsageError
+from autoprune.errors import Interrupted, RunError, UsageError
 from autoprune.evaluation.measurement import Measurement
 from autoprune.models.demo import load_demo
 from autoprune.recovery import distillation
@@ -160,15 +160,19 @@ def test_a_resumed_search_keeps_its_options(demo: autoprune.Run, digits: Splits)
             autoprune.search(load_demo(), data=digits, output=demo.path, resume=True, **options)
 
 
-def test_a_finished_search_goes_on_only_with_higher_limits(tmp_path: Path) -> None:
+def test_a_finished_search_goes_on_only_with_higher_limits(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     def search(trials: int, time: float | None = None, resume: bool = True) -> autoprune.Run:
         options = {**TINY, "strategy": "random", "trials": trials, "output": tmp_path / "run"}
         return autoprune.search(classifier(), data=dataset(), time=time, resume=resume, **options)
 
     first = search(3, 600.0, resume=False).result
     for limits in ((3, 600.0), (2, 600.0), (3, 300.0)):
-        with pytest.raises(RunError, match=r"is finished \(3 trials\): raise trials, time or"):
-            search(*limits)
+        caplog.clear()
+        again = search(*limits)
+        assert "is finished (3 trials): raise trials, time or recover to go on" in caplog.text
+        assert again.result == first
     second = search(5, 600.0).result
     assert (second["search"]["trials"], second["search"]["limits"]["trials"]) == (5, 5)
     assert second["search"]["seconds"] > first["search"]["seconds"]
@@ -179,8 +183,8 @@ def test_a_finished_search_goes_on_only_with_higher_limits(tmp_path: Path) -> No
     assert second["search"]["image_forwards"] > first["search"]["image_forwards"]
     for stage in ("structure", "statistics", "surgery", "scoring", "finalists"):
         assert second["seconds"][stage] > first["seconds"][stage], stage
-    with pytest.raises(RunError, match="is finished"):
-        search(5, 600.0)
+    caplog.clear()
+    assert search(5, 600.0).result == second and "is finished" in caplog.text
     assert search(5, 1200.0).result["search"]["trials"] == 5
 
 
@@ -297,3 +301,27 @@ def test_a_record_that_cannot_be_opened_leaves_the_run_as_it_is(tmp_path: Path) 
     with pytest.raises(RunError, match="cannot open study"):
         autoprune.search(classifier(), data=dataset(), resume=True, **{**options, "trials": 9})
     assert (tmp_path / "run" / "config.toml").read_text() == config
+
+
+@pytest.mark.parametrize("trials", [0, 2])
+def test_ctrl_c_ends_in_one_line_that_says_how_to_go_on(
+    trials: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Impatient(Progress):
+        def searched(self, state: SearchState) -> None:
+            if state.done == trials:
+                raise KeyboardInterrupt
+
+        def step(self, stage: str, done: int, total: int) -> None:
+            if not trials and stage == "structure":
+                raise KeyboardInterrupt
+
+    options = {**TINY, "strategy": "random", "trials": 4, "output": tmp_path / "a run"}
+    with pytest.raises(Interrupted) as caught:
+        autoprune.search(classifier(), data=dataset(), progress=Impatient(), **options)
+    told = str(caught.value)
+    if trials:
+        assert f"autoprune search --resume --output '{tmp_path}/a run'" in told
+        assert f"autoprune.search(…, output='{tmp_path}/a run', resume=True)" in told
+    else:
+        assert told == "Interrupted before the first trial: nothing was written."

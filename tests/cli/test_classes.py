@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from autoprune.core.untrusted import tomllib
+from autoprune.core.records import tomllib
 
 NETWORK = """
 import torch

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from autoprune.core.untrusted import tomllib
+from autoprune.core.records import tomllib
 
 # Two classes per pixel; the score is minus the error against what the dense network says.
 CODE = """

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from autoprune.core.untrusted import tomllib
+from autoprune.core.records import tomllib
 
 
 def test_the_documented_example(cli, root: Path) -> None:

@@ -23,7 +23,7 @@ from safetensors.torch import save_file
 
 from autoprune.cli.display import show_search
 from autoprune.cli.settings import gather
-from autoprune.core.untrusted import tomllib
+from autoprune.core.records import tomllib
 from autoprune.models.demo.network import load_demo
 
 

@@ -239,7 +239,7 @@ GRID = {"start": 0, "unit_step": 1}
 FORGERIES: dict[str, tuple[Callable[[Any], object], str]] = {
     "more units than a dimension has": (
         lambda g: g["slices"][0].update(positions={**GRID, "units": 40_000_000}),
-        "slices: positions: units: 40000000 is no whole number from 1 to 2000000",
+        r"slices\[0\].positions.units: 40000000 is not a whole number of at most 2000000",
     ),
     "more entries than memory": (
         lambda g: g["slices"][0]["positions"].update(entries=2_000_000, entry_step=1),
@@ -272,8 +272,8 @@ FORGERIES: dict[str, tuple[Callable[[Any], object], str]] = {
         lambda g: g["slices"][0].update(tensor="\x1b[2J" + "x" * 900),
         "is not there",
     ),
-    "thousands of digits": (lambda g: g.update(size=10**4000), "size: .* is no whole number"),
-    "no number": (lambda g: g.update(size=6.0), "size: 6.0 is no whole number"),
+    "thousands of digits": (lambda g: g.update(size=10**4000), "size: .* is not a whole number"),
+    "no number": (lambda g: g.update(size=6.0), "size: 6.0 is not a whole number"),
     "an unknown role": (lambda g: g["slices"][0].update(role="spy"), "role: 'spy' is none of"),
     "something besides": (lambda g: g.update(note=1), "'note' is unknown"),
 }

@@ -1,9 +1,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -12,19 +10,10 @@ from hypothesis import strategies as st
 from autoprune.core.untrusted import (
     DEEPEST,
     LARGEST_TOML,
-    count,
-    each,
-    fields,
-    finite,
-    known,
     parse_json,
-    quantity,
     read_json,
     read_text,
     read_toml,
-    real,
-    table,
-    whole,
 )
 from autoprune.cost.latency.table import LatencyTable
 from autoprune.errors import (
@@ -107,41 +96,6 @@ def test_latency_is_read_from_ordinary_files(name: str, tmp_path: Path) -> None:
         LatencyTable.load(tmp_path / name)
     with pytest.raises(UsageError, match="no measurements that can be read"):
         Journal(tmp_path / name, {})
-
-
-WRONG: dict[str, tuple[Callable[[Any], Any], list[Any]]] = {
-    "whole": (whole, [True, 1.0, "1", None, 10**13, -(10**13), 10**4000]),
-    "count": (count, [True, -1, 1.0, 10**4000]),
-    "finite": (finite, [True, float("nan"), float("inf"), 10**400, "1"]),
-    "quantity": (quantity, [-1, float("nan"), float("inf"), -(10**400)]),
-    "real": (real, [True, None, 10**400]),
-    "each": (each(count), [{}, "ab", [1, -1], None]),
-    "table": (table(count), [[], {"a": -1}, {"a" * 1001: 1}, None]),
-}
-
-
-@pytest.mark.parametrize(
-    ("read", "value"), [(read, value) for read, values in WRONG.values() for value in values]
-)
-def test_values_out_of_range_are_refused_in_few_words(
-    read: Callable[[Any], Any], value: Any
-) -> None:
-    with pytest.raises(ValueError, match=r"is|no") as refused:
-        read(value)
-    assert len(str(refused.value)) < LONGEST_MESSAGE
-
-
-def test_fields_are_all_and_known_ones_some() -> None:
-    data = {"a": 1, "b": 2, "c": 3}
-    assert fields(data, {"a": count, "b": count}, {"c": count, "d": count}) == data
-    assert known(data, {"a": count}, {"c": count, "d": count}) == {"a": 1, "c": 3}
-    with pytest.raises(ValueError, match="'b' is unknown"):
-        fields(data, {"a": count, "c": count})
-    for read in (fields, known):
-        with pytest.raises(ValueError, match="'e' is missing"):
-            read({**data, "d": 4}, {"a": count, "e": count})
-        with pytest.raises(ValueError, match=r"a: b: -1 is no whole number"):
-            read({"a": {"b": -1}}, {"a": table(count)})
 
 
 @given(st.text(max_size=3000))

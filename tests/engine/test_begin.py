@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from autoprune.engine.begin import begin_run, resume_run
+from autoprune.engine.begin import begin_run, is_complete, resume_run
 from autoprune.errors import RunError, UsageError
 from autoprune.options.search import SearchConfig
 from autoprune.study.run_directory import RunDirectory
@@ -71,16 +71,14 @@ def test_a_run_of_an_older_version_goes_on_as_it_was_begun(
     [({}, False), ({"trials": 5}, False), ({"trials": 6}, True), ({"recover": "2m"}, True)],
 )
 def test_a_finished_run_goes_on_with_more(
-    options: dict[str, Any], goes_on: bool, run: RunDirectory
+    options: dict[str, Any], goes_on: bool, run: RunDirectory, caplog: pytest.LogCaptureFixture
 ) -> None:
     limits = {"trials": 5, "time": None, "recover": 60.0}
     result = {"version": 1, "search": {"trials": 5, "limits": limits}}
     run.result_path.write_text(json.dumps(result))
-    if goes_on:
-        resume_run(run, *settings(**options))
-    else:
-        with pytest.raises(RunError, match=r"is finished \(5 trials\): raise trials"):
-            resume_run(run, *settings(**options))
+    _, config = settings(**options)
+    assert is_complete(run, config) is not goes_on
+    assert ("is finished (5 trials): raise trials" in caplog.text) is not goes_on
 
 
 def test_a_new_run_needs_a_place_of_its_own(run: RunDirectory) -> None:

@@ -142,7 +142,7 @@ def test_a_search_in_which_nothing_succeeds_is_an_error(tmp_path: Path) -> None:
 def test_what_auto_stands_for_is_written_down(tmp_path: Path) -> None:
     search = rounds(tmp_path, [1.0], strategy="auto")
     result = search.run(bounded())
-    assert search.ledger.remarked("strategy", list)[0] == result.strategy.name == "surrogate"
+    assert search.ledger.remarked("strategy", list[Any])[0] == result.strategy.name == "surrogate"
 
 
 @pytest.mark.parametrize("by_name", [True, False])

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from autoprune.core.policy import Widths
+from autoprune.core.records import plain, read
 from autoprune.cost import cost_models
 from autoprune.data import Samples
 from autoprune.evaluation.classification import ClassificationScorer
@@ -169,7 +170,7 @@ def test_stages_are_timed(build: str, case: Case) -> None:
 
 def test_measurements_survive_json(case: Case) -> None:
     found = case.evaluator().measure(case.half)
-    assert Measurement.from_json(json.loads(json.dumps(found.to_json()))) == found
+    assert read(json.loads(json.dumps(plain(found))), Measurement) == found
 
 
 def test_rankings_without_errors_and_of_one_unit() -> None:
@@ -196,7 +197,7 @@ def test_an_incumbent_that_is_not_cached_is_counted(case: Case) -> None:
     found = [evaluator.measure(least, incumbent=case.half) for _ in range(2)]
     assert [one.others_scored for one in found] == [1, 0]
     assert evaluator.measure(case.structure.dense_widths).others_scored == 0
-    assert Measurement.from_json(found[0].to_json()) == found[0]
+    assert read(plain(found[0]), Measurement) == found[0]
 
 
 def test_a_base_is_built_once(case: Case) -> None:

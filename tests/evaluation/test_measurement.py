@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from autoprune.core.records import plain, read
 from autoprune.evaluation.measurement import Measurement, Scores, number_in
 
 MEASUREMENT = Measurement(
@@ -23,21 +25,44 @@ MEASUREMENT = Measurement(
 
 
 def test_json_round_trip() -> None:
-    assert Measurement.from_json(MEASUREMENT.to_json()) == MEASUREMENT
+    assert read(plain(MEASUREMENT), Measurement) == MEASUREMENT
+
+
+def test_files_in_use_stay_as_they_are() -> None:
+    of_network = '"loss": null, "top1": %s, "custom": null, "soft_kl": null, "samples": 4'
+    assert json.dumps(plain(MEASUREMENT)) == (
+        '{"widths": [2, 3], "names": ["a", "b"], '
+        f'"scores": {{"kl": 0.5, {of_network % 0.75}}}, '
+        f'"dense": {{"kl": 0.0, {of_network % 1.0}}}, '
+        '"costs": {"flops": 10.0}, "dense_costs": {"flops": 20.0}, "seconds": {"surgery": 0.1}, '
+        '"others_scored": 0}'
+    )
 
 
 def test_scores_of_a_network_that_overflows_are_read() -> None:
-    found = Scores.from_json(vars(Scores(kl=math.nan, loss=math.inf)))
+    found = read(plain(Scores(kl=math.nan, loss=math.inf)), Scores)
     assert found.kl is not None and math.isnan(found.kl) and found.loss == math.inf
 
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("widths", [0, 3]), ("names", "ab"), ("costs", {"flops": -1.0}), ("others_scored", -1)],
+    [
+        ("widths", [0, 3]),
+        ("widths", [2.0, 3]),
+        ("names", "ab"),
+        ("names", ["a", None]),
+        ("scores", {"kl": True}),
+        ("scores", {"kl": 0.1, "more": 1}),
+        ("costs", {"flops": -1.0}),
+        ("costs", {"flops": math.nan}),
+        ("seconds", [1.0]),
+        ("others_scored", -1),
+        ("more", 1),
+    ],
 )
 def test_damaged_measurements_are_refused(key: str, value: Any) -> None:
-    with pytest.raises(ValueError):
-        Measurement.from_json({**MEASUREMENT.to_json(), key: value})
+    with pytest.raises(ValueError, match=key):
+        read({**plain(MEASUREMENT), key: value}, Measurement)
 
 
 def test_the_users_score_goes_before_top1() -> None:

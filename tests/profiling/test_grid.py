@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
+from autoprune.core.records import plain, read
 from autoprune.cost.latency.curves import LayerLatency
 from autoprune.cost.latency.signature import BARE, Family, Signature
 from autoprune.profiling.grid import assemble, wanted
@@ -98,11 +99,11 @@ def test_grouped_convolutions_lose_whole_groups() -> None:
 def test_json_round_trip() -> None:
     family = Family(conv(32, 64), True, True)
     (layer,) = assemble([family], measured(family, lambda one: one.channels_out / 7).get, REFINED)
-    again = LayerLatency.from_json(layer.to_json())
+    again = read(plain(layer), LayerLatency)
     assert (again.dense, again.alignment) == (layer.dense, layer.alignment)
     for mine, own in zip(again.surfaces, layer.surfaces, strict=True):
         assert (mine.inputs.ms, mine.outputs.lengths) == (own.inputs.ms, own.outputs.lengths)
-        assert mine.grid == pytest.approx(own.grid, abs=1e-5)
+        assert mine.grid == own.grid
 
 
 # ------------------------------------------------------------------------------------- alignment
@@ -159,6 +160,6 @@ def test_misaligned_widths_have_separate_latencies() -> None:
     assert layer.over_inputs() == pytest.approx(exact, rel=0.08)
     assert len(layer.over_outputs()) == 64
     with pytest.raises(ValueError, match="wrong number of surfaces"):
-        LayerLatency.from_json(layer.to_json() | {"alignment": 1})
+        read(plain(layer) | {"alignment": 1}, LayerLatency)
     with pytest.raises(ValueError, match="least to its full widths"):
-        LayerLatency.from_json(layer.to_json() | {"alignment": 2})
+        read(plain(layer) | {"alignment": 2}, LayerLatency)

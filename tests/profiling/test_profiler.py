@@ -4,7 +4,6 @@ import json
 import math
 import re
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,11 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from msgspec.structs import replace
 from tables import IMAGE, layers
 from torch import nn
 
+from autoprune.core.records import plain
 from autoprune.cost.latency.conditions import Conditions
-from autoprune.cost.latency.correction import Correction
+from autoprune.cost.latency.correction import Correction, NetworkLatency
 from autoprune.cost.latency.model import LatencyCost
 from autoprune.cost.latency.table import LatencyTable, Origin, describe_error, describe_noise
 from autoprune.errors import MeasuringError, TableError, UsageError
@@ -34,7 +35,7 @@ from autoprune.testing.backend_contract import SeveralInputs, several_inputs
 
 def profiled(backend: Backend, path: Path | None) -> LatencyTable:
     network = layers()
-    journal = Journal(path, backend.conditions.to_json())
+    journal = Journal(path, plain(backend.conditions))
     return profile(Subject(network, trace(network, IMAGE), IMAGE), backend, journal)
 
 
@@ -64,7 +65,7 @@ def test_an_interrupted_profile_goes_on_where_it_was(
         profiled(Dying(conditions), path)
     with path.open("a") as file:
         file.write('{"layer": {"opera')  # the process died in the middle of a line
-    journal = Journal(path, conditions.to_json())
+    journal = Journal(path, plain(conditions))
     assert len(journal.layers) == 16
     Dying.left = 10**6
     again = profiled(Dying(conditions), path)
@@ -73,7 +74,7 @@ def test_an_interrupted_profile_goes_on_where_it_was(
     portions = math.ceil((table.origin.measurements - 16) / LAYERS_AT_ONCE)
     asked = 10**6 - Dying.left - (table.origin.measurements - 16)
     assert 1 <= asked <= portions + 2
-    assert [one.to_json() for one in again.layers] == [one.to_json() for one in table.layers]
+    assert plain(again.layers) == plain(table.layers)
 
 
 def test_a_machine_that_changes_its_speed(stairs: Any, table: LatencyTable) -> None:
@@ -116,12 +117,12 @@ def test_a_slow_moment_at_first_is_not_taken_for_the_usual_speed(
 
 def test_measurements_under_other_conditions_are_not_mixed(tmp_path: Path) -> None:
     path = tmp_path / "part"
-    Journal(path, Conditions(threads=1).to_json())
+    Journal(path, plain(Conditions(threads=1)))
     with pytest.raises(UsageError, match="other conditions"):
-        Journal(path, Conditions(threads=2).to_json())
+        Journal(path, plain(Conditions(threads=2)))
     path.write_text("not a journal\n")
     with pytest.raises(TableError, match="remove it to begin again"):
-        Journal(path, Conditions().to_json())
+        Journal(path, plain(Conditions()))
 
 
 @pytest.mark.parametrize("times", [(math.nan, 0.0), (-1.0, 0.0), (0.0, 0.0), (1.0, math.inf)])
@@ -139,7 +140,7 @@ def test_times_that_cannot_be_are_measured_again(
 
     conditions = Conditions(backend="stairs")
     again = profiled(Jumping(conditions), None)
-    assert [one.to_json() for one in again.layers] == [one.to_json() for one in table.layers]
+    assert plain(again.layers) == plain(table.layers)
     Jumping.calls, Jumping.bad = 0, lambda call: call > 1
     with pytest.raises(
         MeasuringError, match=r"3 times in a row.*\(8 measurements\) is kept.*go on"
@@ -172,9 +173,9 @@ def test_a_backend_that_loses_a_time(stairs: Any, tmp_path: Path) -> None:
 def test_measurements_that_cannot_be_are_not_taken_up(
     change: dict[str, Any], tmp_path: Path
 ) -> None:
-    path, conditions = tmp_path / "part", Conditions().to_json()
+    path, conditions = tmp_path / "part", plain(Conditions())
     line = {"network": [3], "ms": 1.0, "spread_ms": 0.0, "repeats": 7, "beside_ms": 2.0}
-    Journal(path, conditions).add_network((3,), Measurement(Timing(1.0, 0.0, 7), 2.0))
+    Journal(path, conditions).add_network((3,), Measurement(1.0, 0.0, 7, 2.0))
     assert json.loads(path.read_text().splitlines()[1]) == line
     with path.open("a") as file:
         file.write(json.dumps(line | change) + "\n")
@@ -203,7 +204,7 @@ class Clocked:
                 return super().measure(runs)
 
         model, conditions = layers(), Conditions(backend="stairs")
-        journal = Journal(path, conditions.to_json())
+        journal = Journal(path, plain(conditions))
         backend = Backend(conditions)
         limits = TimeLimits(refined, refined if deadline is None else deadline)
         subject = Subject(model, trace(model, IMAGE), IMAGE)
@@ -236,7 +237,7 @@ def test_coarse_curves_are_waited_for(clocked: Clocked, table: LatencyTable) -> 
 
 def test_time_enough_changes_nothing(clocked: Clocked, table: LatencyTable) -> None:
     again = clocked.profiled(1e6)
-    assert [one.to_json() for one in again.layers] == [one.to_json() for one in table.layers]
+    assert plain(again.layers) == plain(table.layers)
     assert again.correction == table.correction
 
 
@@ -250,7 +251,7 @@ def test_time_that_is_too_short_keeps_what_was_measured(clocked: Clocked, tmp_pa
 
 @pytest.mark.parametrize("length", [0, 1, 40, None])
 def test_a_first_line_that_was_cut_short_is_begun_again(length: int | None, tmp_path: Path) -> None:
-    path, conditions = tmp_path / "part", Conditions().to_json()
+    path, conditions = tmp_path / "part", plain(Conditions())
     Journal(path, conditions)
     whole = path.read_text()
     path.write_text(whole.removesuffix("\n")[:length])
@@ -266,14 +267,16 @@ def test_the_correction_finds_the_coefficients() -> None:
     random = np.random.default_rng(0)
     rows = [np.append(random.integers(0, 9, 5), 1.0) for _ in range(16)]
     fit = Correction.fit(rows, [float(row @ wanted) for row in rows])
-    assert fit.coefficients == pytest.approx(wanted, rel=0.05)
+    assert fit.per_unit_ms == pytest.approx(wanted, rel=0.05)
     assert fit.relative_error is not None and fit.relative_error < 0.02
 
 
 def test_without_networks_layers_are_summed() -> None:
     assert Correction.fit([], []) == Correction()
     assert Correction().largest_error is None
-    assert Correction(networks=((9.0, 10.0), (1.3, 1.0))).largest_error == pytest.approx(0.3)
+    assert Correction(
+        networks=(NetworkLatency(9.0, 10.0), NetworkLatency(1.3, 1.0))
+    ).largest_error == pytest.approx(0.3)
     assert Correction().apply(np.array([7.0, 2.0, 5.0, 4.0, 6.0, 1.0])) == 9.0
 
 
@@ -290,8 +293,11 @@ def test_a_noisy_machine_is_told(stairs: Any) -> None:
 @pytest.mark.parametrize(("threads", "hint"), [(1, False), (2, True)])
 def test_predictions_that_are_rough_are_told(threads: int, hint: bool) -> None:
     origin = Origin("a device", {}, "2026-01-01T00:00:00+00:00", 0, 9, 1.0)
-    good, bad = (Correction(relative_error=error, networks=((1.9, 1.0),)) for error in (0.1, 0.4))
-    table = LatencyTable(Conditions(threads=threads), origin, 0.0, (), good)
+    good, bad = (
+        Correction(relative_error=error, networks=(NetworkLatency(1.9, 1.0),))
+        for error in (0.1, 0.4)
+    )
+    table = LatencyTable(Conditions(threads=threads), origin, 0.0, good, ())
     assert describe_error(table) is None
     told = describe_error(replace(table, correction=bad)) or ""
     assert told.startswith("latency is predicted to 40% only, at worst 90%")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from run_files import write_run
 
-from autoprune.reporting.records import RunRecord, read_runs
+from autoprune.reporting.run_records import RunRecord, read_runs
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ from autoprune.reporting.explanation import (
     find_group,
 )
 from autoprune.reporting.reasons import groups_table, reasons, trials_table
-from autoprune.reporting.records import RunRecord
+from autoprune.reporting.run_records import RunRecord
 from autoprune.study.group_records import FrozenRecord
 
 

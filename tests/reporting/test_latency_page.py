@@ -12,6 +12,7 @@ import torch
 from plotly import graph_objects
 from torch import nn
 
+from autoprune.cost.latency.correction import NetworkLatency
 from autoprune.cost.latency.table import LatencyTable
 from autoprune.reporting.blocks import Figure, Page, Table
 from autoprune.reporting.latency_page import SHOWN, page, write_latency_page
@@ -100,7 +101,7 @@ def test_axes_have_units_and_the_title_says_what_was_measured(table: LatencyTabl
 def test_networks_lie_beside_the_line_of_right_predictions(table: LatencyTable) -> None:
     line, networks = figures(page(table))[2].views[0].data
     assert line["x"] == line["y"] and line["x"][1] > max(*networks["x"], *networks["y"])
-    pairs = list(zip(networks["y"], networks["x"], strict=True))
+    pairs = list(map(NetworkLatency, networks["y"], networks["x"]))
     assert pairs == list(table.correction.networks)
 
 

@@ -20,8 +20,8 @@ from autoprune.reporting import panels
 from autoprune.reporting.blocks import Code, Figure, Section, Table, Text
 from autoprune.reporting.page import render
 from autoprune.reporting.panels import headline, repeat_command
-from autoprune.reporting.records import Export, RunRecord, read_runs
 from autoprune.reporting.report import MOST_RUNS, page, report, sections
+from autoprune.reporting.run_records import Export, RunRecord, read_runs
 from autoprune.study.group_records import FrozenRecord, GroupRecords
 from autoprune.study.trial import Candidate, Trial
 
@@ -228,7 +228,9 @@ def test_the_largest_page_keeps_within_its_bound(run: RunRecord) -> None:
         Trial(
             Candidate(widths),
             1.0,
-            replace(measured, scores=Scores(kl=1.0 / place, top1=place / 4000, custom=1.0 * place)),
+            replace_struct(
+                measured, scores=Scores(kl=1.0 / place, top1=place / 4000, custom=1.0 * place)
+            ),
         )
         for place in range(1, 1500)
     ]

@@ -6,10 +6,11 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
+from msgspec.structs import replace as replace_struct
 from run_files import TRIALS, write_run
 
 from autoprune.evaluation.measurement import Scores
-from autoprune.reporting.records import RunRecord, read_runs
+from autoprune.reporting.run_records import RunRecord, read_runs
 from autoprune.reporting.scores import KINDS, best_so_far, frontier, kinds_of
 
 _, KL, TOP1 = KINDS
@@ -40,6 +41,6 @@ def test_a_score_that_is_not_finite_is_none(run: RunRecord) -> None:
     assert trial.measurement is not None
     assert KL.of_trial(trial) == 0.4
     for value in (math.nan, math.inf, None):
-        broken = replace(trial.measurement, scores=Scores(kl=value))
+        broken = replace_struct(trial.measurement, scores=Scores(kl=value))
         assert KL.of_trial(replace(trial, measurement=broken)) is None
     assert KL.of_trial(replace(trial, measurement=None)) is None

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from msgspec.structs import replace as replace_struct
 
-from autoprune.reporting.records import RunRecord
+from autoprune.reporting.run_records import RunRecord
 from autoprune.reporting.side_by_side import comparison, comparison_table, notes
 
 

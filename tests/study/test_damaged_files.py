@@ -89,9 +89,9 @@ def recall(run: Path) -> None:
 
 def report(run: Path) -> None:
     directory = RunDirectory(run)
-    costs, limits = costs_of(directory), limits_of(directory)
+    costs, (limits, _) = costs_of(directory), limits_of(directory)
     predictions_of(directory)
-    assert all(row["flops"] >= 0 for row in costs.values()) and limits["trials"] >= 0
+    assert all(row["flops"] >= 0 for row in costs.values()) and limits.trials >= 0
 
 
 def study(run: Path) -> None:

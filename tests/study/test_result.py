@@ -1,14 +1,30 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from msgspec import structs
 
 from autoprune.cost.latency.figures import LatencyFigures
+from autoprune.errors import RunError
 from autoprune.evaluation.measurement import Measurement, Scores
-from autoprune.study.result import Outcome, frontier, stage_seconds
+from autoprune.study.result import (
+    Limits,
+    Outcome,
+    costs_of,
+    frontier,
+    frontier_of,
+    limits_of,
+    predictions_of,
+    stage_seconds,
+)
+from autoprune.study.run_directory import RunDirectory
 from autoprune.study.trial import Candidate, Trial
 
 COST_KEYS = {"flops", "params", "latency_ms", "memory_bytes"}
@@ -78,7 +94,7 @@ def trial_of(
 ) -> Trial:
     costs = {"flops": flops, "params": params}
     scores = Scores(kl=kl, custom=custom)
-    found = replace(WINNER, widths=(int(flops), int(params)), costs=costs, scores=scores)
+    found = structs.replace(WINNER, widths=(int(flops), int(params)), costs=costs, scores=scores)
     return Trial(Candidate(found.widths), None if kl is None else -kl, found)
 
 
@@ -118,3 +134,67 @@ def test_frontier_goes_by_the_score_of_the_users_own() -> None:
 def test_seconds_add_up_over_trials() -> None:
     trials = [trial_of(1.0, 0.1), Trial(Candidate((1, 1)), None), trial_of(2.0, 0.2)]
     assert stage_seconds(trials) == {"scoring": 1.0, "surgery": 0.5}
+
+
+def result_of(folder: Path, **result: Any) -> RunDirectory:
+    run = RunDirectory(folder)
+    run.result_path.write_text(json.dumps(result))
+    return run
+
+
+ROW = {"flops": 2, "params": 3.5}
+
+
+def test_older_results_have_fewer_costs_and_newer_ones_more(tmp_path: Path) -> None:
+    newer = {**ROW, "memory_bytes": 4, "energy": "low"}
+    run = result_of(tmp_path, costs={"dense": newer, "pruned": ROW, "latency": None}, more=1)
+    assert costs_of(run) == {"dense": {**ROW, "memory_bytes": 4.0}, "pruned": ROW}
+
+
+def test_results_that_say_little_are_read(tmp_path: Path) -> None:
+    run = result_of(tmp_path, search={"limits": {"trials": 9}})
+    assert limits_of(run) == (Limits(trials=9), None) and frontier_of(run) == ()
+    run = result_of(tmp_path, search={"trials": 4}, frontier=[{"widths": {"a": 3}, "kl": None}])
+    assert limits_of(run) == (Limits(), 4) and frontier_of(run) == ({"a": 3},)
+
+
+@pytest.mark.parametrize(
+    ("latency", "found"),
+    [
+        ({"predicted_ms": 1, "predicted_dense_ms": 2.5, "device": "x"}, (2.5, 1.0)),
+        ({"predicted_ms": None, "predicted_dense_ms": None}, None),
+    ],
+)
+def test_predictions_are_those_of_both_networks(
+    latency: dict[str, Any], found: tuple[float, float] | None, tmp_path: Path
+) -> None:
+    costs = {"latency": latency, "dense": ROW, "pruned": ROW}
+    assert predictions_of(result_of(tmp_path, costs=costs, budget="flops=1")) == (found, "flops=1")
+    assert predictions_of(result_of(tmp_path, costs=costs)) == (found, None)
+
+
+ALTERED: list[tuple[Callable[[RunDirectory], object], dict[str, Any], str]] = [
+    (costs_of, {}, "'costs' is missing"),
+    (costs_of, {"costs": {"dense": {"flops": 1}, "pruned": ROW}}, "'params' is missing"),
+    (costs_of, {"costs": {"dense": {**ROW, "flops": -1}, "pruned": ROW}}, "costs.dense.flops: -1"),
+    (
+        costs_of,
+        {"costs": {"dense": {**ROW, "memory_bytes": None}, "pruned": ROW}},
+        "memory_bytes: None is not a number",
+    ),
+    (limits_of, {"search": None}, "search: None is not an object"),
+    (limits_of, {"search": {"trials": None}}, "search.trials: None is not a whole number"),
+    (limits_of, {"search": {"trials": 1.0}}, "search.trials: 1.0 is not a whole number"),
+    (limits_of, {"search": {"limits": {"time": math.nan}}}, "search.limits.time: nan"),
+    (frontier_of, {"frontier": [{}]}, r"frontier\[0\]: 'widths' is missing"),
+    (frontier_of, {"frontier": [{"widths": {"a": True}}]}, "widths: a: True is not a whole"),
+    (predictions_of, {"costs": {"dense": {}, "pruned": {}}}, "'latency' is missing"),
+]
+
+
+@pytest.mark.parametrize(("read", "result", "words"), ALTERED)
+def test_altered_results_are_refused(
+    read: Callable[[RunDirectory], object], result: dict[str, Any], words: str, tmp_path: Path
+) -> None:
+    with pytest.raises(RunError, match=f"was altered, or is of an older version .*{words}"):
+        read(result_of(tmp_path, **result))

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
-
-from autoprune.core.untrusted import extent, fields, text
+from autoprune.core.records import Extent, Record, Text
 from autoprune.errors import UsageError, counted
 
 DEFAULT_BACKEND = "torch"
@@ -13,8 +10,7 @@ MEMORY_FORMATS = ("contiguous", "channels_last")
 DTYPES = ("float32", "float16", "bfloat16", "float64")
 
 
-@dataclass(frozen=True)
-class Conditions:
+class Conditions(Record, frozen=True):
     """What all measurements of a latency table have in common.
 
     Attributes:
@@ -27,12 +23,12 @@ class Conditions:
         memory_format: "contiguous" or "channels_last".
     """
 
-    backend: str = DEFAULT_BACKEND
-    device: str = "cpu"
-    threads: int | None = 1
-    batch: int = 1
-    dtype: str = "float32"
-    memory_format: str = "contiguous"
+    backend: Text = DEFAULT_BACKEND
+    device: Text = "cpu"
+    threads: Extent | None = 1
+    batch: Extent = 1
+    dtype: Text = "float32"
+    memory_format: Text = "contiguous"
 
     def __post_init__(self) -> None:
         for name, known in (("dtype", DTYPES), ("memory_format", MEMORY_FORMATS)):
@@ -45,20 +41,6 @@ class Conditions:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"{name} must be at least 1, but got {value}.")
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain JSON."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, data: Any) -> Conditions:
-        """Read what `to_json` returns.
-
-        Raises:
-            ValueError: The data are not valid conditions.
-        """
-        texts = dict.fromkeys(("backend", "device", "dtype", "memory_format"), text)
-        return cls(**fields(data, {**texts, **dict.fromkeys(("threads", "batch"), extent)}))
 
 
 def measured_on(backend: str, device: str, threads: int | None) -> str:

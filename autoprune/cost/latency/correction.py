@@ -18,49 +18,81 @@ leave-one-out cross-validation.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+from msgspec.structs import astuple
 from scipy.optimize import nnls
 
 from autoprune.core.arrays import Floats
-from autoprune.core.untrusted import amount, each, fields, positive, significant
+from autoprune.core.records import AboveZero, Measured, Record, significant
 
-TERMS = ("aligned_ms", "odd_ms", "odd_mb", "weights_mb", "other_mb", "networks")
-"""The terms of the model, by their keys in a table: the summed latencies of aligned and misaligned
-("odd") layers, ms, without the overhead of a call; megabytes (10^6 bytes) read and written by
-misaligned layers; megabytes of the layers' weights; megabytes read and written by other operators;
-and 1."""
 
-PLAIN = (1.0, 1.0, 0.0, 0.0, 0.0, 0.0)
+class Coefficients(Record, frozen=True):
+    """Milliseconds per unit of each term of the model.
+
+    Attributes:
+        aligned_ms: Of the summed latencies of aligned layers, ms, without the overhead of a call.
+        odd_ms: Of those of misaligned ("odd") layers.
+        odd_mb: Of the megabytes (10^6 bytes) read and written by misaligned layers.
+        weights_mb: Of the megabytes of the layers' weights.
+        other_mb: Of the megabytes read and written by other operators.
+        networks: Of 1.
+    """
+
+    aligned_ms: Measured
+    odd_ms: Measured
+    odd_mb: Measured
+    weights_mb: Measured
+    other_mb: Measured
+    networks: Measured
+
+
+TERMS = Coefficients.__struct_fields__
+PLAIN = Coefficients(1.0, 1.0, 0.0, 0.0, 0.0, 0.0)
 # Strengths of the regularisation towards `PLAIN`; cross-validation chooses one of them.
 STRENGTHS = (1.0, 0.1, 0.01, 0.001)
 
 
-@dataclass(frozen=True)
-class Correction:
+class NetworkLatency(Record, frozen=True):
+    """The latencies of a network that was measured as a whole.
+
+    Attributes:
+        predicted_ms: The latency that a fit to the other networks predicts.
+        measured_ms: The measured one.
+    """
+
+    predicted_ms: Measured
+    measured_ms: AboveZero
+
+
+class Correction(Record, frozen=True):
     """A fitted linear model of the latency of whole networks.
 
     Attributes:
-        coefficients: Milliseconds per unit of each of `TERMS`.
+        coefficients: The coefficients of the terms.
         relative_error: The root mean square of (predicted / measured - 1) over the networks of the
             fit, each predicted by a fit to the others; None if there were none.
-        networks: The latencies predicted in that way and the measured ones, ms.
+        networks: The latencies predicted in that way and the measured ones.
     """
 
-    coefficients: tuple[float, ...] = PLAIN
-    relative_error: float | None = None
-    networks: tuple[tuple[float, float], ...] = ()
+    coefficients: Coefficients = PLAIN
+    relative_error: Measured | None = None
+    networks: tuple[NetworkLatency, ...] = ()
 
     @property
     def largest_error(self) -> float | None:
         """The largest |predicted / measured - 1| over `networks`; None if there are none."""
-        return max((abs(a / b - 1) for a, b in self.networks), default=None)
+        errors = (abs(one.predicted_ms / one.measured_ms - 1) for one in self.networks)
+        return max(errors, default=None)
+
+    @property
+    def per_unit_ms(self) -> tuple[float, ...]:
+        """The coefficients in the order of `TERMS`."""
+        return astuple(self.coefficients)
 
     def apply(self, terms: Floats) -> Floats:
         """Return latencies, ms, of networks whose `TERMS` are in the last dimension."""
-        latencies: Floats = terms @ np.array(self.coefficients)
+        latencies: Floats = terms @ np.array(self.per_unit_ms)
         return latencies
 
     @classmethod
@@ -81,43 +113,12 @@ class Correction:
         }
         best = min(STRENGTHS, key=lambda strength: errors[strength])
         return cls(
-            tuple(_fitted(rows, measured, best).tolist()),
+            Coefficients(*_fitted(rows, measured, best).tolist()),
             errors[best],
-            tuple(zip(predicted[best].tolist(), measured.tolist(), strict=True)),
-        )
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain JSON."""
-        return {
-            "coefficients": dict(zip(TERMS, self.coefficients, strict=True)),
-            "relative_error": self.relative_error,
-            "networks": [
-                {"predicted_ms": significant(a), "measured_ms": significant(b)}
-                for a, b in self.networks
-            ],
-        }
-
-    @classmethod
-    def from_json(cls, data: Any) -> Correction:
-        """Read what `to_json` returns.
-
-        Raises:
-            ValueError: The data are damaged.
-        """
-        found = fields(
-            data,
-            {
-                "coefficients": lambda some: fields(some, dict.fromkeys(TERMS, amount)),
-                "relative_error": lambda error: None if error is None else amount(error),
-                "networks": each(
-                    lambda one: fields(one, {"predicted_ms": amount, "measured_ms": positive})
-                ),
-            },
-        )
-        return cls(
-            tuple(found["coefficients"].values()),
-            found["relative_error"],
-            tuple((one["predicted_ms"], one["measured_ms"]) for one in found["networks"]),
+            tuple(
+                NetworkLatency(significant(a), significant(b))
+                for a, b in zip(predicted[best], measured, strict=True)
+            ),
         )
 
 
@@ -136,7 +137,7 @@ def _fitted(rows: Floats, measured: Floats, strength: float) -> Floats:
         measured: The latencies, (networks,).
         strength: The weight of the regularisation, in networks.
     """
-    plain = np.array(PLAIN)
+    plain = np.array(astuple(PLAIN))
     if not len(measured):
         return plain
     shares = rows / measured[:, None]

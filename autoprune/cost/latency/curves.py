@@ -11,13 +11,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
 
+import msgspec
 import numpy as np
 
 from autoprune.core.arrays import Floats
-from autoprune.core.untrusted import amount, each, extent, fields, positive, significant
+from autoprune.core.records import AboveZero, Extent, Measured, Record
 from autoprune.cost.latency.alignment import AlignmentClass, alignment_classes
 from autoprune.cost.latency.signature import Family, Signature
 from autoprune.errors import shown
@@ -26,8 +25,7 @@ from autoprune.errors import shown
 MOST_GRID = 16
 
 
-@dataclass(frozen=True, eq=False)
-class Curve:
+class Curve(Record, frozen=True, eq=False):
     """Latency against one width of a layer, with the other one whole.
 
     Attributes:
@@ -36,9 +34,14 @@ class Curve:
         spread_ms: The spreads of these latencies, (points,).
     """
 
-    lengths: tuple[int, ...]
-    ms: tuple[float, ...]
-    spread_ms: tuple[float, ...]
+    lengths: tuple[Extent, ...]
+    ms: tuple[AboveZero, ...]
+    spread_ms: tuple[Measured, ...]
+
+    def __post_init__(self) -> None:
+        _check_rising(self.lengths)
+        if not len(self.lengths) == len(self.ms) == len(self.spread_ms):
+            raise ValueError("a curve has different numbers of lengths and latencies")
 
     def at_all(self, full: int) -> Floats:
         """Return the latency at every length from 0 to `full`, (full + 1,).
@@ -52,34 +55,13 @@ class Curve:
         """Whether the curve covers all lengths, rather than the full one alone."""
         return len(self.lengths) > 1 or self.lengths == (1,)
 
-    def to_json(self) -> dict[str, Any]:
-        """Return plain JSON."""
-        return {name: list(getattr(self, name)) for name in ("lengths", "ms", "spread_ms")}
 
-    @classmethod
-    def from_json(cls, data: Any) -> Curve:
-        """Read what `to_json` returns.
-
-        Raises:
-            ValueError: The data are not a curve.
-        """
-        curve = cls(
-            **fields(data, {"lengths": _rising, "ms": each(positive), "spread_ms": each(amount)})
-        )
-        if not len(curve.lengths) == len(curve.ms) == len(curve.spread_ms):
-            raise ValueError("a curve has different numbers of lengths and latencies")
-        return curve
-
-
-def _rising(values: Any) -> tuple[int, ...]:
-    lengths = each(extent)(values)
+def _check_rising(lengths: Sequence[int]) -> None:
     if not lengths or any(a >= b for a, b in itertools.pairwise(lengths)):
         raise ValueError(f"the lengths {shown(lengths)} do not rise")
-    return lengths
 
 
-@dataclass(frozen=True, eq=False)
-class Surface:
+class Surface(Record, frozen=True, eq=False):
     """The latency of a layer over both of its widths, in one alignment class.
 
     Attributes:
@@ -93,52 +75,25 @@ class Surface:
 
     inputs: Curve
     outputs: Curve
-    grid_inputs: tuple[int, ...]
-    grid_outputs: tuple[int, ...]
-    grid: Floats
+    grid_inputs: tuple[Extent, ...]
+    grid_outputs: tuple[Extent, ...]
+    grid: tuple[tuple[AboveZero, ...], ...]
+
+    def __post_init__(self) -> None:
+        for lengths in (self.grid_inputs, self.grid_outputs):
+            _check_rising(lengths)
+        if max(len(self.grid_inputs), len(self.grid_outputs)) > MOST_GRID:
+            raise ValueError("the grid is not a coarse one")
+        if [len(row) for row in self.grid] != [len(self.grid_outputs)] * len(self.grid_inputs):
+            raise ValueError("the grid has the wrong shape")
 
     @property
     def top_ms(self) -> float:
         """The latency at the greatest number of inputs and of outputs."""
         return self.inputs.ms[-1]
 
-    def to_json(self) -> dict[str, Any]:
-        """Return plain JSON."""
-        return {
-            "inputs": self.inputs.to_json(),
-            "outputs": self.outputs.to_json(),
-            "grid_inputs": list(self.grid_inputs),
-            "grid_outputs": list(self.grid_outputs),
-            "grid": [[significant(x) for x in row] for row in self.grid],
-        }
 
-    @classmethod
-    def from_json(cls, data: Any) -> Surface:
-        """Read what `to_json` returns.
-
-        Raises:
-            ValueError: Parts of the data are damaged, or do not fit together.
-        """
-        found = fields(
-            data,
-            {
-                "inputs": Curve.from_json,
-                "outputs": Curve.from_json,
-                "grid_inputs": _rising,
-                "grid_outputs": _rising,
-                "grid": each(each(positive)),
-            },
-        )
-        grid = found.pop("grid")
-        if max(len(found["grid_inputs"]), len(found["grid_outputs"])) > MOST_GRID:
-            raise ValueError("the grid is not a coarse one")
-        if [len(row) for row in grid] != [len(found["grid_outputs"])] * len(found["grid_inputs"]):
-            raise ValueError("the grid has the wrong shape")
-        return cls(**found, grid=np.array(grid))
-
-
-@dataclass(frozen=True, eq=False)
-class LayerLatency:
+class LayerLatency(Record, frozen=True, eq=False):
     """The latency of one layer at any widths.
 
     Attributes:
@@ -148,9 +103,16 @@ class LayerLatency:
         surfaces: One surface for each of `alignment_classes(alignment)`.
     """
 
-    dense: Signature
-    alignment: int
+    dense: Signature = msgspec.field(name="layer")
+    alignment: Extent
     surfaces: tuple[Surface, ...]
+
+    def __post_init__(self) -> None:
+        expected = alignment_classes(self.alignment)
+        if len(self.surfaces) != len(expected):
+            raise ValueError(f"{self.dense} has the wrong number of surfaces")
+        for surface, own in zip(self.surfaces, expected, strict=True):
+            _check_ends(surface, self.dense, own)
 
     @property
     def dense_ms(self) -> float:
@@ -196,37 +158,6 @@ class LayerLatency:
             and _reaches(one.outputs, own.channels_out, other.channels_out, family.outputs_vary)
             for one in self.surfaces
         )
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain JSON."""
-        return {
-            "layer": self.dense.to_json(),
-            "alignment": self.alignment,
-            "surfaces": [surface.to_json() for surface in self.surfaces],
-        }
-
-    @classmethod
-    def from_json(cls, data: Any) -> LayerLatency:
-        """Read what `to_json` returns.
-
-        Raises:
-            ValueError: Parts of the data are damaged, or do not fit together.
-        """
-        found = fields(
-            data,
-            {
-                "layer": Signature.from_json,
-                "alignment": extent,
-                "surfaces": each(Surface.from_json),
-            },
-        )
-        layer = cls(found["layer"], found["alignment"], tuple(found["surfaces"]))
-        expected = alignment_classes(layer.alignment)
-        if len(layer.surfaces) != len(expected):
-            raise ValueError(f"{layer.dense} has the wrong number of surfaces")
-        for surface, own in zip(layer.surfaces, expected, strict=True):
-            _check_ends(surface, layer.dense, own)
-        return layer
 
 
 def _reaches(curve: Curve, full: int, wanted: int, varies: bool) -> bool:

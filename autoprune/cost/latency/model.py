@@ -54,15 +54,16 @@ class LatencyCost(CostModel):
         self._names = [layer.name for layer in structure.layers]
         self._terms = Terms(structure, self.layers, table.call_ms, table.conditions.batch)
         # A lower bound, as no coefficient is negative and every layer is in one of two classes.
-        scale = min(table.correction.coefficients[:2])
-        least = np.array([scale, scale, 0.0, *table.correction.coefficients[3:]])
+        per_unit_ms = table.correction.per_unit_ms
+        scale = min(per_unit_ms[:2])
+        least = np.array([scale, scale, 0.0, *per_unit_ms[3:]])
         ends = (structure.dense_widths, (1,) * len(structure.dense_widths))
         if not all(least @ self._terms.at(widths) > 0 for widths in ends):
             raise TableError("the latency table predicts no time at all: measure another one.")
 
     def by_layer(self, widths: Widths) -> Mapping[str, float]:
         """Return the latency of every layer, of all other operators, and of the fixed part."""
-        *of_layers, of_others, fixed = self.table.correction.coefficients
+        *of_layers, of_others, fixed = self.table.correction.per_unit_ms
         *terms, others = self._terms.by_layer(widths)
         layers = np.array(of_layers) @ np.array(terms)
         return {
@@ -126,7 +127,7 @@ class Terms:
             _Tables([_grid_positions(s.grid_inputs, inputs) for s, inputs, _ in surfaces]),
             _Tables([_grid_positions(s.grid_outputs, outputs) for s, _, outputs in surfaces]),
         )
-        self._grid = _padded([surface.grid for surface, *_ in surfaces])
+        self._grid = _padded([np.array(surface.grid) for surface, *_ in surfaces])
         self._calls = np.array([spec.calls for spec in specs], dtype=float)
         self._element_mb = np.array(
             [math.prod(s.kernel_size) * structure.itemsizes[s.weight] / MEGA for s in specs]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
-from autoprune.core.untrusted import count, each, extent, fields, text
+from msgspec.structs import replace
+
+from autoprune.core.records import Extent, Natural, Record, Text
 from autoprune.cost.latency.alignment import AlignmentClass, Axis
 from autoprune.structure.groups import LayerSpec, Structure
 
@@ -14,8 +15,7 @@ from autoprune.structure.groups import LayerSpec, Structure
 LIGHT = 5_000_000
 
 
-@dataclass(frozen=True, order=True)
-class Signature:
+class Signature(Record, frozen=True, order=True):
     """A layer with a bias; layers of equal signatures take equal time, wherever they stand.
 
     Attributes:
@@ -31,15 +31,19 @@ class Signature:
             between the batch and the features.
     """
 
-    operator: str
-    channels_in: int
-    channels_out: int
-    kernel: tuple[int, ...]
-    stride: tuple[int, ...]
-    padding: tuple[int, ...]
-    dilation: tuple[int, ...]
-    groups: int
-    spatial: tuple[int, ...]
+    operator: Text
+    channels_in: Extent
+    channels_out: Extent
+    kernel: tuple[Extent, ...]
+    stride: tuple[Extent, ...]
+    padding: tuple[Natural, ...]
+    dilation: tuple[Extent, ...]
+    groups: Extent
+    spatial: tuple[Extent, ...]
+
+    def __post_init__(self) -> None:
+        if self.channels_in % self.groups or self.channels_out % self.groups:
+            raise ValueError(f"{self}: channels do not come in whole groups")
 
     @classmethod
     def of(cls, layer: LayerSpec, structure: Structure) -> Signature:
@@ -143,38 +147,6 @@ class Signature:
         if self.spatial:
             parts.append(f"on {'x'.join(map(str, self.spatial))}")
         return " ".join(filter(None, parts))
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain JSON."""
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
-
-    @classmethod
-    def from_json(cls, data: Any) -> Signature:
-        """Read what `to_json` returns.
-
-        Raises:
-            ValueError: The data do not describe a layer.
-        """
-        lengths, counts = each(extent), each(count)
-        signature = cls(
-            **fields(
-                data,
-                {
-                    "operator": text,
-                    "channels_in": extent,
-                    "channels_out": extent,
-                    "kernel": lengths,
-                    "stride": lengths,
-                    "padding": counts,
-                    "dilation": lengths,
-                    "groups": extent,
-                    "spatial": lengths,
-                },
-            )
-        )
-        if signature.channels_in % signature.groups or signature.channels_out % signature.groups:
-            raise ValueError(f"{signature}: channels do not come in whole groups")
-        return signature
 
 
 BARE = Signature("linear", 1, 1, (), (), (), (), 1, ())

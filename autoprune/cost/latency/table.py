@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from autoprune.core.untrusted import amount, count, each, fields, read_json, text
+from autoprune.core.records import Measured, Natural, Record, Stated, Table, Text, plain, read
+from autoprune.core.untrusted import read_json
 from autoprune.cost.latency.conditions import Conditions, measured_on
 from autoprune.cost.latency.correction import Correction
 from autoprune.cost.latency.curves import LayerLatency
@@ -21,8 +19,7 @@ ROUGH = 0.15
 FORMAT, VERSION = "autoprune latency table", 2
 
 
-@dataclass(frozen=True)
-class Origin:
+class Origin(Record, frozen=True):
     """Where and when a table was measured.
 
     Attributes:
@@ -34,54 +31,33 @@ class Origin:
         seconds: The time that measuring took.
     """
 
-    device: str
-    versions: Mapping[str, str]
-    date: str
-    noisy: int = 0
-    measurements: int = 0
-    seconds: float = 0.0
-
-    @classmethod
-    def from_json(cls, data: Any) -> Origin:
-        """Read what `vars` returns.
-
-        Raises:
-            ValueError: The data are damaged.
-        """
-        return cls(
-            **fields(
-                data,
-                {
-                    **dict.fromkeys(("device", "date"), text),
-                    "versions": _versions,
-                    **dict.fromkeys(("noisy", "measurements"), count),
-                    "seconds": amount,
-                },
-            )
-        )
+    device: Text
+    versions: Table[Text]
+    date: Text
+    noisy: Natural
+    measurements: Natural
+    seconds: Measured
 
 
-def _versions(data: Any) -> dict[str, str]:
-    return fields(data, dict.fromkeys(data if isinstance(data, dict) else (), text))
-
-
-@dataclass(frozen=True, eq=False)
-class LatencyTable:
+class LatencyTable(Record, frozen=True, eq=False, tag_field="version", tag=VERSION):
     """Measured latencies of layers, from which whole networks are predicted.
 
     Attributes:
         conditions: The conditions of all measurements.
         origin: Where and when they were made.
         call_ms: The overhead of a call, which the latencies of layers include.
-        layers: The measured layers.
         correction: The correction from sums of layers to whole networks.
+        layers: The measured layers.
     """
 
-    conditions: Conditions
+    conditions: Stated[Conditions]
     origin: Origin
-    call_ms: float
-    layers: tuple[LayerLatency, ...] = field(repr=False)
-    correction: Correction = field(repr=False)
+    call_ms: Measured
+    correction: Stated[Correction]
+    layers: tuple[LayerLatency, ...]
+
+    def __repr__(self) -> str:
+        return f"LatencyTable(for {self.about})"
 
     def of_layers(self, structure: Structure) -> list[LayerLatency]:
         """Return the latencies of every layer of a network, in the network's order.
@@ -135,16 +111,9 @@ class LatencyTable:
         """Write the table; an existing file is replaced in one step."""
         from autoprune.core.files import write_whole  # brings PyTorch, which budgets must not
 
-        data = {
-            "format": FORMAT,
-            "version": VERSION,
-            "conditions": self.conditions.to_json(),
-            "origin": vars(self.origin) | {"versions": dict(self.origin.versions)},
-            "call_ms": self.call_ms,
-            "correction": self.correction.to_json(),
-        }
+        data = {"format": FORMAT, **plain(self)}
+        rows = ",\n".join(f"  {json.dumps(one)}" for one in data.pop("layers"))
         head = json.dumps(data, indent=1, ensure_ascii=False).removesuffix("\n}")
-        rows = ",\n".join(f"  {json.dumps(one.to_json())}" for one in self.layers)
         path.parent.mkdir(parents=True, exist_ok=True)
         whole = f'{head},\n "layers": [\n{rows}\n ]\n}}\n'
         write_whole(path, lambda draft: draft.write_text(whole, encoding="utf-8"))
@@ -172,23 +141,13 @@ class LatencyTable:
                 f"{shown(data.get('version'))}; this autoprune reads version {VERSION}."
             )
         try:
-            found = fields(
-                data,
-                {
-                    "format": text,
-                    "version": count,
-                    "conditions": Conditions.from_json,
-                    "origin": Origin.from_json,
-                    "call_ms": amount,
-                    "correction": Correction.from_json,
-                    "layers": each(LayerLatency.from_json),
-                },
-            )
+            table = read({key: data[key] for key in data if key != "format"}, cls)
+            if table.conditions.threads is None:
+                raise ValueError("conditions.threads: None is not a whole number")
         except ValueError as error:
             raise TableError(
                 f"latency table {str(path)!r} is damaged: {first_line(error).rstrip('.')}."
             ) from error
-        table = cls(**{key: found[key] for key in found.keys() - {"format", "version"}})
         if not table.layers:
             raise TableError(f"latency table {str(path)!r} is empty.")
         return table

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from autoprune.core.records import plain
 from autoprune.cost.latency.conditions import Conditions
 from autoprune.errors import TableError
 
@@ -49,7 +50,7 @@ def header(identity: Mapping[str, Any], conditions: Conditions) -> dict[str, Any
     return {
         "format": FORMAT,
         "version": VERSION,
-        "conditions": conditions.to_json(),
+        "conditions": plain(conditions),
         "subject": dict(identity),
     }
 

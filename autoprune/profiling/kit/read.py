@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from msgspec.structs import replace
+
 from autoprune.core.policy import Widths
-from autoprune.core.untrusted import extent, parse_json, read_text
+from autoprune.core.records import Extent, plain, read
+from autoprune.core.untrusted import parse_json, read_text
 from autoprune.cost.latency.conditions import Conditions
 from autoprune.cost.latency.table import LatencyTable, Origin
 from autoprune.errors import TableError, file_fault
@@ -68,16 +70,15 @@ def _read(
         lines = [parse_json(line) for line in read_text(path).splitlines()]
         head = lines[0]
         if conditions.threads is None:
-            conditions = replace(conditions, threads=extent(head["conditions"]["threads"]))
-        journal = Journal(None, conditions.to_json())
+            conditions = replace(conditions, threads=read(head["conditions"]["threads"], Extent))
+        journal = Journal(None, plain(conditions))
         expected = header(identity, conditions)
         check_header({key: head.get(key) for key in expected}, expected, path)
         for line in lines[1:]:
             journal.take(line)
         measured = {"noisy": journal.noisy, "measurements": len(journal.layers), "seconds": 0}
-        origin = Origin.from_json(
-            {**measured, **{key: head.get(key) for key in ("device", "versions", "date")}}
-        )
+        where = {key: head.get(key) for key in ("device", "versions", "date")}
+        origin = read({**where, **measured}, Origin)
     except TableError:
         raise
     except (OSError, LookupError, TypeError, ValueError, AttributeError) as error:

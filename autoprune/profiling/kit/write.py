@@ -13,6 +13,7 @@ from typing import Any
 from torch import nn
 
 from autoprune.core.policy import Widths
+from autoprune.core.records import plain
 from autoprune.cost.latency.conditions import Conditions
 from autoprune.cost.latency.signature import Signature, families
 from autoprune.data.forms import Inputs, described, tensors
@@ -96,7 +97,7 @@ def _layers(structure: Structure, conditions: Conditions) -> Iterator[KitTask]:
     for signature in dict.fromkeys([reference_layer(layers), *needed]):
         content = layer_model(signature, conditions.batch, conditions.dtype)
         shape = signature.input_shape(conditions.batch)
-        yield KitTask(content, shape, {"layer": signature.to_json()})
+        yield KitTask(content, shape, {"layer": plain(signature)})
 
 
 def _networks(

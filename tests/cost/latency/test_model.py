@@ -1,12 +1,12 @@
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import torchvision
+from msgspec.structs import replace
 from torch import nn
 
 from autoprune.cost.latency.conditions import Conditions
@@ -77,7 +77,7 @@ def test_networks_of_the_fit_without_misaligned_layers_do_not_make_these_free(
     image = torch.randn(1, 3, 8, 8)
     flat = nn.Sequential(nn.Conv2d(3, 24, 3, padding=1), nn.Flatten(), nn.Linear(24 * 64, 10))
     table = stair_table(flat, image, aligned_backend)
-    assert table.correction.coefficients[1] == 1.0
+    assert table.correction.coefficients.odd_ms == 1.0
     pooled = nn.Sequential(
         nn.Conv2d(3, 24, 3, padding=1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(24, 10)
     )
@@ -123,7 +123,7 @@ def test_what_a_device_favours_is_asked_of_the_networks_own_layers(stair_table: 
     every = tuple(float(n) for n in range(1, 513))
     slope = Curve(tuple(range(1, 513)), every, (0.0,) * 512)
     other = Signature("linear", 512, 512, (), (), (), (), 1, ())
-    foreign = LayerLatency(other, 1, (Surface(slope, slope, (512,), (512,), np.ones((1, 1))),))
+    foreign = LayerLatency(other, 1, (Surface(slope, slope, (512,), (512,), ((1.0,),)),))
     both = replace(table, layers=(*table.layers, foreign))
     config = SearchConfig("latency=0.5", round_to="auto")
     steps = [width_multiple(config, LatencyCost(trace(model, image), one)) for one in (table, both)]

@@ -1,8 +1,7 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-import numpy as np
 import pytest
 
 from autoprune.cost.latency.curves import Curve, LayerLatency, Surface
@@ -14,7 +13,7 @@ def layer(ms: Callable[[int], float], size: int = 128) -> LayerLatency:
     lengths = tuple(range(1, size + 1))
     curve = Curve(lengths, tuple(map(ms, lengths)), (0.0,) * size)
     dense = Signature("linear", size, size, (), (), (), (), 1, ())
-    return LayerLatency(dense, 1, (Surface(curve, curve, (size,), (size,), np.ones((1, 1))),))
+    return LayerLatency(dense, 1, (Surface(curve, curve, (size,), (size,), ((1.0,),)),))
 
 
 @pytest.mark.parametrize("step", [4, 8, 16])
@@ -34,26 +33,27 @@ def test_long_layers_decide() -> None:
 def test_groups_are_counted_not_their_outputs() -> None:
     """A convolution of 32 groups of 4 outputs that is quick at multiples of 4 groups."""
 
-    def surface(ms: Callable[[int], float], groups: range) -> Surface:
+    def surface(ms: Callable[[int], float], groups: Sequence[int]) -> Surface:
         lengths = tuple(4 * n for n in groups)
         curve = Curve(lengths, tuple(map(ms, groups)), (0.0,) * len(lengths))
-        return Surface(
-            Curve((4,), curve.ms[-1:], (0.0,)), curve, (4,), lengths[-1:], np.ones((1, 1))
-        )
+        return Surface(Curve((4,), curve.ms[-1:], (0.0,)), curve, (4,), lengths[-1:], ((1.0,),))
 
     dense = Signature("conv2d", 128, 128, (3, 3), (1, 1), (1, 1), (1, 1), 32, (8, 8))
-    quick, slow = surface(float, range(4, 33, 4)), surface(lambda n: 2.0 * n, range(3, 33, 4))
+    quick, slow = surface(float, range(4, 33, 4)), surface(lambda n: 2.0 * n, (1, *range(3, 33, 4)))
     assert preferred_multiple([LayerLatency(dense, 4, (quick, slow))]) == 4
 
 
 def test_where_odd_widths_are_slow_multiples_are_favoured() -> None:
-    def curve(ms: Callable[[int], float], lengths: range) -> Curve:
+    def curve(ms: Callable[[int], float], lengths: Sequence[int]) -> Curve:
         return Curve(tuple(lengths), tuple(map(ms, lengths)), (0.0,) * len(lengths))
 
-    def surface(ms: Callable[[int], float], lengths: range) -> Surface:
-        grid = (lengths[-1],), (10,), np.ones((1, 1))
+    def surface(ms: Callable[[int], float], lengths: Sequence[int]) -> Surface:
+        grid = (lengths[-1],), (10,), ((1.0,),)
         return Surface(curve(ms, lengths), Curve((10,), (ms(lengths[-1]),), (0.0,)), *grid)
 
     dense = Signature("linear", 128, 10, (), (), (), (), 1, ())
-    quick, slow = surface(float, range(4, 129, 4)), surface(lambda n: 2.0 * n, range(3, 129, 4))
+    quick, slow = (
+        surface(float, range(4, 129, 4)),
+        surface(lambda n: 2.0 * n, (1, *range(3, 129, 4))),
+    )
     assert preferred_multiple([LayerLatency(dense, 4, (quick, slow))]) == 4

@@ -44,10 +44,23 @@ def test_a_table_is_the_same_after_a_file(
     table.save(path)
     again = LatencyTable.load(path)
     for widths in ((24,), (11,), (1,)):
-        assert LatencyCost(structure, again).total(widths) == pytest.approx(
-            LatencyCost(structure, table).total(widths), rel=1e-4
-        )
+        found = LatencyCost(structure, again).total(widths)
+        assert found == LatencyCost(structure, table).total(widths)
     assert (again.conditions, again.origin) == (table.conditions, table.origin)
+    again.save(path.with_name("again.json"))
+    assert path.with_name("again.json").read_bytes() == path.read_bytes()
+
+
+def test_a_file_begins_with_what_it_is_and_has_a_layer_in_each_line(
+    table: LatencyTable, tmp_path: Path
+) -> None:
+    table.save(tmp_path / "table.json")
+    lines = (tmp_path / "table.json").read_text().splitlines()
+    assert lines[:3] == ["{", ' "format": "autoprune latency table",', ' "version": 2,']
+    keys = [line.split('"')[1] for line in lines if line.startswith(' "')]
+    assert keys[2:] == ["conditions", "origin", "call_ms", "correction", "layers"]
+    rows = [line for line in lines if line.startswith('  {"layer": {"operator": "')]
+    assert len(rows) == len(table.layers)
 
 
 def broken(change: Callable[[dict[str, Any]], object]) -> Callable[[str], str]:
@@ -86,7 +99,18 @@ def curve(part: str, change: Callable[[list[Any]], object]) -> Callable[[str], s
         ),
         (broken(lambda d: surface(d)["outputs"]["lengths"].pop()), "damaged"),
         (broken(lambda d: d["conditions"].update(threads=0)), "damaged.*threads"),
-        (broken(lambda d: d["conditions"].update(nonsense=0)), "damaged"),
+        (broken(lambda d: d["conditions"].update(nonsense=0)), "damaged.*'nonsense' is unknown"),
+        (broken(lambda d: d["conditions"].update(threads=None)), "damaged.*threads: None"),
+        (broken(lambda d: d["conditions"].pop("dtype")), "damaged.*conditions: 'dtype' is missing"),
+        (broken(lambda d: d["conditions"].update(dtype="int8")), "damaged.*dtype must be one of"),
+        (broken(lambda d: d["correction"].pop("networks")), "damaged.*'networks' is missing"),
+        (broken(lambda d: d["origin"].pop("noisy")), "damaged.*origin: 'noisy' is missing"),
+        (broken(lambda d: d.update(version=2.0)), "damaged.*version: 2.0"),
+        (broken(lambda d: d.update(more=1)), "damaged.*'more' is unknown"),
+        (
+            broken(lambda d: d["layers"][0]["layer"].update(groups=2)),
+            "damaged.*channels do not come in whole groups",
+        ),
         (broken(lambda d: d.pop("correction")), "damaged"),
         (broken(lambda d: d.update(call_ms=-1.0)), "damaged.*call_ms: -1.0"),
         (coefficients(odd_ms=-0.5), "damaged.*odd_ms: -0.5"),
@@ -96,7 +120,10 @@ def curve(part: str, change: Callable[[list[Any]], object]) -> Callable[[str], s
         (curve("ms", lambda ms: ms.clear()), "damaged.*different numbers of lengths"),
         (curve("lengths", lambda lengths: lengths.reverse()), "damaged.*do not rise"),
         (curve("lengths", lambda lengths: lengths.__setitem__(-1, 10**12)), "damaged.*lengths"),
-        (curve("lengths", lambda lengths: lengths.__setitem__(0, True)), "damaged.*lengths: True"),
+        (
+            curve("lengths", lambda lengths: lengths.__setitem__(0, True)),
+            r"damaged.*lengths\[0\]: True",
+        ),
         (curve("spread_ms", lambda spread: spread.__setitem__(0, math.nan)), "damaged.*spread"),
         (broken(lambda d: d["origin"].update(device="a\x1b[2Jb")), "damaged.*device"),
         (broken(lambda d: d["origin"].update(versions=[])), "damaged.*versions"),

@@ -12,7 +12,7 @@ import pytest
 from run_files import RESULT, TRIALS, groups, write_run
 
 from autoprune.errors import RunError, UsageError
-from autoprune.reporting.records import RunRecord, read_runs
+from autoprune.reporting.run_records import RunRecord, read_runs
 
 
 def digests(folder: Path) -> dict[str, str]:

@@ -7,20 +7,18 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import msgspec
 
-from autoprune.core.untrusted import LONGEST_TEXT
+from autoprune.core.records import Extent, Name, Natural, Quantity, Table, Text, read
 from autoprune.errors import RunError, UsageError, first_line
 from autoprune.options.stored import stored_settings
-from autoprune.study.group_records import Extent, GroupRecords, Name, Quantity
+from autoprune.study.group_records import GroupRecords
 from autoprune.study.ledger import read_trials
 from autoprune.study.run_directory import RunDirectory
 from autoprune.study.trial import Trial
 
-Text: TypeAlias = Annotated[str, msgspec.Meta(max_length=LONGEST_TEXT)]
-Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0)]
 Stage: TypeAlias = Literal["dense", "pruned", "recovered", "finetuned"]
 
 # The names of the stages in words.
@@ -37,7 +35,7 @@ class Latency(msgspec.Struct, frozen=True):
 
     backend: Text
     device: Text
-    threads: Count | None = None
+    threads: Natural | None = None
     predicted_ms: Quantity | None = None
     predicted_dense_ms: Quantity | None = None
     measured_ms: Quantity | None = None
@@ -47,8 +45,8 @@ class Latency(msgspec.Struct, frozen=True):
 class Costs(msgspec.Struct, frozen=True):
     """Costs of the dense and of the pruned network, by their keys in the result."""
 
-    dense: dict[Text, Quantity | None]
-    pruned: dict[Text, Quantity | None]
+    dense: Table[Quantity | None]
+    pruned: Table[Quantity | None]
     latency: Latency | None = None
 
 
@@ -62,7 +60,7 @@ class Score(msgspec.Struct, frozen=True):
     recovered: float | None = None
     finetuned: float | None = None
     from_scratch: float | None = None
-    samples: Count | None = None
+    samples: Natural | None = None
     kl: float | None = None
     loss: float | None = None
     recovered_kl: float | None = None
@@ -74,9 +72,9 @@ class Score(msgspec.Struct, frozen=True):
 class Search(msgspec.Struct, frozen=True):
     """How much work the search was."""
 
-    trials: Count
-    evaluations: Count
-    failed: Count = 0
+    trials: Natural
+    evaluations: Natural
+    failed: Natural = 0
     seconds: Quantity = 0.0
 
 
@@ -94,14 +92,14 @@ class Export(msgspec.Struct, frozen=True):
     format: Text
     file: Name
     int8: bool = False
-    bytes: Count | None = None
-    dense_bytes: Count | None = None
+    bytes: Natural | None = None
+    dense_bytes: Natural | None = None
     max_error: float | None = None
     latency_ms: Quantity | None = None
     dense_latency_ms: Quantity | None = None
     backend: Text | None = None
     device: Text | None = None
-    threads: Count | None = None
+    threads: Natural | None = None
 
 
 class Result(msgspec.Struct, frozen=True):
@@ -111,12 +109,12 @@ class Result(msgspec.Struct, frozen=True):
     budget: Text | None
     costs: Costs
     score: Score
-    widths: dict[Name, tuple[Extent, Extent]]
+    widths: Table[tuple[Extent, Extent]]
     search: Search
     searched_by: Text | None = None
     reward: Text = "kl"
     seed: int = 0
-    seconds: dict[Text, Quantity | None] = {}
+    seconds: Table[Quantity | None] = msgspec.field(default_factory=dict)
     finetune: Finetune | None = None
     export: list[Export] = []
 
@@ -233,8 +231,10 @@ def read_runs(paths: Iterable[str | os.PathLike[str]]) -> list[RunRecord]:
 def _read(run: RunDirectory, label: str) -> RunRecord:
     run.check_finished()
     try:
-        result = msgspec.convert(run.load_result(), Result)
-    except msgspec.ValidationError as error:
+        result = read(run.load_result(), Result)
+    except UsageError:
+        raise
+    except ValueError as error:
         raise RunError(
             f"{str(run.result_path)!r} was altered, or is of an older version "
             f"({first_line(error)}): search again."
