@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from autoprune.api import export as export
     from autoprune.api import finetune as finetune
     from autoprune.api import load_pruned as load_pruned
+    from autoprune.api import report as report
     from autoprune.api import search as search
 
 __all__ = [
@@ -27,13 +28,14 @@ __all__ = [
     "export",
     "finetune",
     "load_pruned",
+    "report",
     "search",
 ]
 
 
 def __getattr__(name: str) -> Any:
     # The functions bring PyTorch and Optuna along; `import autoprune` alone stays fast.
-    if name in ("Run", "apply_policy", "export", "finetune", "load_pruned", "search"):
+    if name in ("Run", "apply_policy", "export", "finetune", "load_pruned", "report", "search"):
         from autoprune import api
 
         return getattr(api, name)

@@ -34,12 +34,21 @@ from autoprune.engine.export import export_network, named_splits, plan_export
 from autoprune.engine.finetune import FinetuneContext, check_training, finetune_run
 from autoprune.engine.pipeline import run_search
 from autoprune.engine.problem import check_config, check_patterns
-from autoprune.errors import DataError, Interrupted, UsageError, shown, type_of, user_code
+from autoprune.errors import (
+    DataError,
+    Interrupted,
+    UsageError,
+    describe,
+    shown,
+    type_of,
+    user_code,
+)
 from autoprune.evaluation.reward import DEFAULT_REWARD, Reward, find_reward
 from autoprune.evaluation.scoring import find_evaluate
 from autoprune.exporters.base import Exporter
 from autoprune.options.finetune import FinetuneConfig, FinetuneOptions
 from autoprune.options.search import SearchConfig, SearchOptions
+from autoprune.reporting.report import report
 from autoprune.structure import surgery
 from autoprune.structure.inputs import Inputs, adapt_splits, device_of, input_adapter
 from autoprune.structure.surgery import deep_copy
@@ -183,7 +192,17 @@ def search(
         )
         with _interruptible(lambda: run.how_to_resume):
             found = run_search(context, settings)
+        if config.report:
+            _report(run)
     return Run(run.path, found.network, found.policy, found.result)
+
+
+def _report(run: RunDirectory) -> None:
+    """Write the page of a run that is finished: whatever happens, the run is not lost for it."""
+    try:
+        report(run.path)
+    except (Exception, KeyboardInterrupt) as error:
+        log.warning("the report cannot be written: %s", describe(error))
 
 
 @_undisturbed()
@@ -369,5 +388,6 @@ __all__ = [
     "export",
     "finetune",
     "load_pruned",
+    "report",
     "search",
 ]

@@ -25,6 +25,7 @@ FLOORS = (
     {"search_spaces"},
     {"study"},
     {"agents", "options"},
+    {"reporting"},
     {"engine"},
     {"api"},
     {"cli"},
@@ -35,7 +36,7 @@ ENGINE_FLOORS = (
     {"context", "winner_kit", "export"},
     {"problem"},
     {"builder"},
-    {"evaluators"},
+    {"evaluators", "group_facts"},
     {"search_problem", "finalists", "loop"},
     {"rounds", "recover"},
     {"max_drop"},
@@ -52,7 +53,8 @@ TWICE = {
     "registry",  # plug-ins of a kind by name
     "public",  # the names that a package offers
     "model",  # a cost model, and that of latency
-    "evaluate", "export", "finetune", "inspect", "profile", "search",  # a command, and its subject
+    # a command, and its subject
+    "evaluate", "export", "finetune", "inspect", "profile", "report", "search",
     "executorch", "litert", "onnx", "openvino",  # a runtime: what runs in it, and its files
     "progress",  # the names of a kind of component
 }  # fmt: skip
@@ -69,6 +71,8 @@ HEAVY = [
     "torchvision",
     "click",
     "rich",
+    "plotly",
+    "jinja2",
     "optuna",
     "sklearn",
     "timm",

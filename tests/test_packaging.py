@@ -112,6 +112,8 @@ def test_every_module_is_in_the_wheel(names: set[str], root: Path) -> None:
 
 def test_data_is_in_the_wheel(names: set[str]) -> None:
     assert {"autoprune/models/demo/digits_cnn.safetensors", "autoprune/py.typed"} <= names
+    templates = {f"autoprune/reporting/templates/page.{one}" for one in ("html", "css", "js")}
+    assert templates <= names
     assert not [name for name in names if "__pycache__" in name or name.startswith("tests")]
 
 

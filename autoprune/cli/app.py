@@ -13,11 +13,14 @@ from collections.abc import Sequence
 import click
 
 from autoprune.cli.command import Command, Commands
+from autoprune.cli.compare import compare
 from autoprune.cli.evaluate import evaluate
+from autoprune.cli.explain import explain
 from autoprune.cli.export import export
 from autoprune.cli.finetune import finetune
 from autoprune.cli.inspect import inspect
 from autoprune.cli.profile import profile
+from autoprune.cli.report import report
 from autoprune.cli.search import search
 from autoprune.errors import (
     LONGEST_MESSAGE,
@@ -42,7 +45,7 @@ _COMMANDS = (
     Command(search, OF_COMMANDS["search"], is_brief=True),
     *(
         Command(one, OF_COMMANDS[one.__name__])
-        for one in (inspect, profile, evaluate, finetune, export)
+        for one in (inspect, profile, evaluate, finetune, export, report, compare, explain)
     ),
 )
 

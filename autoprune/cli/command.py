@@ -102,7 +102,12 @@ def _help_all(context: click.Context, parameter: click.Parameter, wanted: bool) 
 
 def _parameter(declared: Option) -> click.Parameter:
     if declared.is_positional:
-        return click.Argument([declared.name], metavar=declared.kind.metavar)
+        return click.Argument(
+            [declared.name],
+            metavar=declared.kind.metavar,
+            nargs=-1 if declared.kind.repeats else 1,
+            required=declared.is_required,
+        )
     words = declared.option_string
     if declared.kind.is_two_way:
         words = f"{words}/--no-{words[2:]}"

@@ -15,9 +15,11 @@ from rich.table import Table
 
 from autoprune.cost import COSTS, cost_class
 from autoprune.errors import counted, listed
+from autoprune.reporting.wording import percent
 
 if TYPE_CHECKING:
     from autoprune.api import Run
+    from autoprune.reporting.blocks import Table as Block
 
 # Where no terminal says how wide it is, nothing is worth cutting off.
 _PIPE_WIDTH = 200
@@ -49,9 +51,13 @@ def table(*columns: str, texts: int = 1) -> Table:
     return empty
 
 
-def percent(share: float | None) -> str:
-    """Return a fraction as 93.39 %."""
-    return "–" if share is None else f"{100 * share:.2f} %"
+def print_table(block: Block) -> None:
+    """Print a table of a report."""
+    rows = table(*block.columns, texts=block.texts)
+    for row in block.rows:
+        rows.add_row(*(escape(str(cell)) for cell in row))
+    console().print(rows)
+    console().print(f"\n{escape(block.caption)}", soft_wrap=True)
 
 
 def comparison(dense: Mapping[str, Any], pruned: Mapping[str, Any]) -> Table:
@@ -107,6 +113,8 @@ def show_search(run: Run, verbose: bool = False, quiet: bool = False) -> None:
     if verbose:
         out.print(_seconds_table(result["seconds"], done["seconds"]))
     out.print(f"files: {escape(str(run.path))}/ (pruned.safetensors, policy.json, result.json, …)")
+    if (run.path / "report.html").exists():
+        out.print(f"page:  {escape(str(run.path / 'report.html'))}")
     out.print(f"next:  autoprune evaluate {escape(shlex.quote(str(run.path)))}")
 
 

@@ -34,8 +34,8 @@ def profile(given: Mapping[str, Any]) -> None:
     from autoprune.models import DEMO
     from autoprune.models.loading import load_model
     from autoprune.profiling.kit.write import write_kit
-    from autoprune.profiling.plots import plot
     from autoprune.profiling.subject import Subject
+    from autoprune.reporting.latency_page import write_latency_page
 
     _check_places(options)
     conditions = _conditions(options)
@@ -52,7 +52,7 @@ def profile(given: Mapping[str, Any]) -> None:
             return
         table = _table(subject, conditions, options, progress)
     if options.plot is not None:
-        plot(table, Path(options.plot))
+        write_latency_page(table, Path(options.plot))
     _show(table, options.output, spec)
 
 
@@ -60,7 +60,6 @@ def _check_places(options: ProfileOptions) -> None:
     """Refuse what cannot be written, or is there already, before a network is loaded."""
     from autoprune.core.files import check_writable
     from autoprune.errors import UsageError
-    from autoprune.profiling.plots import check_plotly
 
     output, kit = options.output, options.kit
     if Path(output).exists() and kit is None:
@@ -71,8 +70,6 @@ def _check_places(options: ProfileOptions) -> None:
     for option, place in {**written, "--plot": options.plot}.items():
         if place is not None:
             check_writable(Path(place), option, is_folder=option == "--kit")
-    if options.plot is not None:
-        check_plotly()
 
 
 def _conditions(options: ProfileOptions) -> Conditions:

@@ -17,6 +17,7 @@ from autoprune.cost.latency.model import LatencyCost
 from autoprune.engine.begin import write_settings
 from autoprune.engine.context import SearchContext
 from autoprune.engine.evaluators import Evaluators, make_evaluators
+from autoprune.engine.group_facts import describe_groups
 from autoprune.engine.latency_table import verifying_backend
 from autoprune.engine.max_drop import Smallest, check_metric, find_smallest
 from autoprune.engine.problem import PruningProblem, make_problem
@@ -27,6 +28,7 @@ from autoprune.engine.summary import Found, summarize
 from autoprune.errors import spelt
 from autoprune.evaluation.reward import on_the_scale_of
 from autoprune.profiling.verifier import Verifier
+from autoprune.study.group_records import GroupRecords
 from autoprune.study.ledger import Ledger
 
 log = logging.getLogger(__name__)
@@ -71,8 +73,17 @@ def run_search(context: SearchContext, settings: Mapping[str, Any]) -> SearchRes
         trials = searched.trials if smallest is None else smallest.trials
         found = Found(result, winner, trials, smallest)
         summary = summarize(context, problem, evaluators, ledger, found)
+        run.save_groups(_groups(problem, evaluators, ledger, found))
         run.save_result(summary)
     return SearchResult(winner.network, policy, summary)
+
+
+def _groups(
+    problem: PruningProblem, evaluators: Evaluators, ledger: Ledger, found: Found
+) -> GroupRecords:
+    winner = found.winner.finalist.measurement.widths
+    evaluated = [trial.candidate.widths for trial in ledger]
+    return describe_groups(problem, evaluators.builder.rankings, winner, evaluated)
 
 
 def _open_ledger(

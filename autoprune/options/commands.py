@@ -60,8 +60,8 @@ class RunOptions(Trust):
     resume: bool = _run(
         False,
         kinds.SWITCH,
-        "Continue the search in --output; only --trials, --time and --recover may be given again "
-        "(a finished search goes on if they are raised).",
+        "Continue the search in --output; only --trials, --time, --recover and --no-report may be "
+        "given again (a finished search goes on if the first three are raised).",
         is_basic=True,
         is_in_files=False,
     )
@@ -150,6 +150,42 @@ class ExportOptions(Trust, Photos, Network, Json):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ReportOptions:
+    """What `autoprune report` shows, and where."""
+
+    runs: tuple[str, ...] = _compared(
+        MISSING, kinds.RUNS, "Run directories of finished searches.", is_positional=True
+    )
+    output: str | None = option(
+        None,
+        kinds.FILE,
+        "The page (default: RUN/report.html, which is replaced; for several runs report.html).",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareOptions(Json):
+    """What `autoprune compare` shows."""
+
+    runs: tuple[str, ...] = _compared(
+        MISSING, kinds.RUNS, "Run directories of finished searches.", is_positional=True
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExplainOptions(Json):
+    """What `autoprune explain` shows."""
+
+    run: str = _compared(MISSING, kinds.RUN, "A run directory.", is_positional=True)
+    layer: str | None = _compared(
+        None,
+        kinds.LAYER,
+        "A layer, or the group that its channels are in (default: all groups).",
+        is_positional=True,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class ProfileOptions(InputShape, Network):
     """What `autoprune profile` measures, and how."""
 
@@ -192,6 +228,9 @@ OF_COMMANDS: Mapping[str, Sequence[type]] = {
     "evaluate": (EvaluateOptions,),
     "finetune": (FinetuneCommand, FinetuneConfig),
     "export": (ExportOptions,),
+    "report": (ReportOptions,),
+    "compare": (CompareOptions,),
+    "explain": (ExplainOptions,),
 }
 """The dataclasses that declare the options of each command."""
 _FLAGS = {

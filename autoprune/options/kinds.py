@@ -40,6 +40,10 @@ def _path(value: Any) -> str:
     return _text(os.fspath(value))
 
 
+def _paths(value: Any) -> tuple[str, ...]:
+    return tuple(map(_path, value))
+
+
 def _budget(value: Any) -> str:
     if isinstance(value, Mapping):
         value = ",".join(f"{cost}={_bound(limit)}" for cost, limit in value.items())
@@ -219,6 +223,8 @@ SHAPE = ValueKind("CxHxW", _text, "a text")
 FILE = ValueKind("FILE", _path, "a path", absolute=absolute)
 FOLDER = ValueKind("DIR", _path, "a path", absolute=absolute)
 RUN = ValueKind("RUN", _path, "a path", absolute=absolute)
+RUNS = ValueKind("RUN…", _paths, "paths", repeats=True)
+LAYER = ValueKind("LAYER", _text, "a text")
 OBJECT = _code(lambda spec: False)
 """A function or class of the user's: no name comes installed."""
 MODEL = _code(lambda spec: _form(spec) in MODEL_FORMS, absolute=absolute_model)

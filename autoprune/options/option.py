@@ -94,6 +94,7 @@ class Option:
             one of them is given; None is never taken over.
         is_in_files: whether TOML files may say it.
         is_positional: whether the command line takes it without its name.
+        is_required: whether it must be given.
         name: the field's, which is the key in TOML files.
         default: the field's.
     """
@@ -108,6 +109,7 @@ class Option:
     recalled_with: str | None = None
     is_in_files: bool = True
     is_positional: bool = False
+    is_required: bool = False
     name: str = ""
     default: Any = None
 
@@ -169,7 +171,7 @@ def option(default: Any, kind: ValueKind, help: str, **flags: Any) -> Any:
         help: what it does, in sentences.
         **flags: further fields of `Option`.
     """
-    metadata = {"option": Option(kind, help, **flags)}
+    metadata = {"option": Option(kind, help, is_required=default is MISSING, **flags)}
     if isinstance(default, dict):
         return field(default_factory=lambda: dict(default), metadata=metadata)
     return field(default=default, metadata=metadata)

@@ -197,6 +197,13 @@ class SearchConfig(Restrictions):
     selection_samples: int = _samples(
         1000, kinds.WHOLE, "Samples that the winner is chosen on.", rule=kinds.ABOVE_ZERO
     )
+    report: bool = option(
+        True,
+        kinds.TWO_WAY_SWITCH,
+        "Write RUN/report.html, a page that shows what the search found (default: yes).",
+        panel=Panel.RUN,
+        is_renewable=True,
+    )
     engine: Mapping[str, Any] = _search(
         {}, kinds.TABLES, "Tuning constants by stage; in a TOML file the tables [engine.STAGE]."
     )
@@ -313,6 +320,7 @@ class SearchOptions(TypedDict, total=False):
     calibration_samples: int
     search_samples: int
     selection_samples: int
+    report: bool
     engine: Mapping[str, Mapping[str, Any]]
 
 

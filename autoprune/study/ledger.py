@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, TypeVar
 
 import msgspec
@@ -180,34 +180,61 @@ class Ledger:
         except ValueError as error:
             raise RunError(f"what the study says of {key!r} is damaged: {error}.") from error
 
-    @contextmanager
-    def _told(self, what: str) -> Iterator[None]:
-        """Say in one line what cannot be done to the study."""
-        try:
-            yield
-        except Exception as error:  # any database driver's own error types
-            raise RunError(
-                f"cannot {what} study {self._storage!r}: {first_line(error)} (the other files of "
-                "the run are read without it)"
-            ) from error
+    def _told(self, what: str) -> AbstractContextManager[None]:
+        return _told(what, self._storage)
 
     def _restore(self, frozen: FrozenTrial) -> tuple[Trial, str]:
-        try:
-            found = read(frozen.user_attrs, _Attributes)
-            value = read(frozen.value, Finite) if frozen.state == TrialState.COMPLETE else None
-        except ValueError as error:
-            raise RunError(f"trial {frozen.number} of the study is damaged: {error}.") from error
-        widths, measurement = found.widths, found.measurement
+        trial, round_ = _parsed(frozen)
+        widths, measurement = trial.candidate.widths, trial.measurement
         fits = self._space.contains(widths) and frozen.distributions == self._view.distributions
         if not fits or (measurement and not self._is_of(measurement, widths)):
             raise RunError(
                 "the study holds trials of another network or other options; "
                 "resume with the run's own, or choose another output directory."
             )
-        return Trial(Candidate(widths, found.kind), value, measurement, found.error), found.round
+        return trial, round_
 
     def _is_of(self, measurement: Measurement, widths: Widths) -> bool:
         return (measurement.widths, measurement.names) == (widths, self._space.names)
+
+
+def read_trials(storage: str) -> tuple[Trial, ...]:
+    """Return the trials of a study in the order of their evaluation, without writing to it.
+
+    Raises:
+        RunError: it cannot be opened, or is damaged.
+    """
+    with _told("read", storage):
+        study = optuna.load_study(study_name=STUDY_NAME, storage=storage)
+        found = study.get_trials(deepcopy=False)
+    return tuple(_parsed(frozen)[0] for frozen in found)
+
+
+@contextmanager
+def _told(what: str, storage: str) -> Iterator[None]:
+    """Say in one line what cannot be done to a study."""
+    try:
+        yield
+    except Exception as error:  # any database driver's own error types
+        raise RunError(
+            f"cannot {what} study {storage!r}: {first_line(error)} (the other files of "
+            "the run are read without it)"
+        ) from error
+
+
+def _parsed(frozen: FrozenTrial) -> tuple[Trial, str]:
+    """Return the trial that Optuna recorded, and its round.
+
+    Raises:
+        RunError: it is damaged.
+    """
+    try:
+        found = read(frozen.user_attrs, _Attributes)
+        value = read(frozen.value, Finite) if frozen.state == TrialState.COMPLETE else None
+    except ValueError as error:
+        raise RunError(f"trial {frozen.number} of the study is damaged: {error}.") from error
+    candidate = Candidate(found.widths, found.kind)
+    return Trial(candidate, value, found.measurement, found.error), found.round
 
 
 def _not_fatal(trials: Iterable[tuple[Trial, str]]) -> Iterator[tuple[Trial, str]]:

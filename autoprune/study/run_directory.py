@@ -11,7 +11,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
+import msgspec
 import tomli_w
 from torch import nn
 
@@ -27,6 +29,7 @@ from autoprune.core.lock import held, holder_path
 from autoprune.core.policy import PruningPolicy
 from autoprune.core.untrusted import check_regular, read_json, read_toml
 from autoprune.errors import RunError, UsageError, did_you_mean, file_fault, shown, spelt
+from autoprune.study.group_records import GroupRecords, read_groups
 
 WEIGHTS = ("cut", "recovered", "finetuned")
 """States of a run's network, in the order in which they come about."""
@@ -76,6 +79,8 @@ class RunDirectory:
         self.weights_path = self.path / "pruned.safetensors"
         self.unrecovered_path = self.path / "pruned-unrecovered.safetensors"
         self.result_path = self.path / "result.json"
+        self.groups_path = self.path / "groups.json"
+        self.report_path = self.path / "report.html"
         self.agent_path = self.path / "agent"
         self._lock_path = self.path / ".lock"
         self._locks = self._lock_path, holder_path(self._lock_path)
@@ -101,16 +106,28 @@ class RunDirectory:
         Raises:
             RunError: what is there is no file.
         """
-        from sqlalchemy import URL  # Optuna's; it knows which characters a URL must escape
+        return _sqlite_url(self._study_file())
 
+    @property
+    def stored_study(self) -> str:
+        """URL of the same, for reading alone.
+
+        Raises:
+            RunError: there is no study, or no file.
+        """
+        file = self._study_file()
+        if not file.exists():
+            raise RunError(f"cannot open study {str(file)!r}: it is missing.")
+        return _sqlite_url(f"file:{quote(str(file))}", {"mode": "ro", "uri": "true"})
+
+    def _study_file(self) -> Path:
         file = self.path / "study.db"
         try:
             if os.path.lexists(file):
                 check_regular(file)
-            file = file.resolve()
+            return file.resolve()
         except (OSError, ValueError) as error:
             raise RunError(f"cannot open study {str(file)!r}: {file_fault(error)}.") from error
-        return URL.create("sqlite", database=str(file)).render_as_string()
 
     def check_free(self) -> None:
         """Refuse a directory that is in use.
@@ -237,6 +254,7 @@ class RunDirectory:
     def save_policy(self, policy: PruningPolicy) -> None:
         """Write the policy; what an earlier session ended with is no longer true then."""
         self.result_path.unlink(missing_ok=True)
+        self.report_path.unlink(missing_ok=True)
         for from_scratch in (False, True):
             self.training_paths(from_scratch).remove()
         write_whole(self.policy_path, policy.save)
@@ -327,6 +345,24 @@ class RunDirectory:
         """Write the tensors of a training's best network."""
         save_state(paths.weights, model)
 
+    def save_groups(self, groups: GroupRecords) -> None:
+        """Write what is known of every group."""
+        text = msgspec.json.encode(groups)
+        write_whole(self.groups_path, lambda p: p.write_bytes(text))
+
+    def load_groups(self) -> GroupRecords | None:
+        """Return what was known of every group; None if an older version made the run.
+
+        Raises:
+            RunError: the file is damaged.
+        """
+        if not os.path.lexists(self.groups_path):
+            return None
+        try:
+            return read_groups(self.groups_path)
+        except (OSError, ValueError) as error:
+            raise RunError(f"cannot read {str(self.groups_path)!r}: {file_fault(error)}") from error
+
     def save_result(self, result: Mapping[str, Any]) -> None:
         """Write the result."""
         text = json.dumps(result, indent=2) + "\n"
@@ -346,6 +382,12 @@ class RunDirectory:
         if not isinstance(data, dict):
             raise RunError(f"{str(self.result_path)!r} holds no result: it was altered.")
         return data
+
+
+def _sqlite_url(file: str | Path, options: Mapping[str, str] | None = None) -> str:
+    from sqlalchemy import URL  # Optuna's; it knows which characters a URL must escape
+
+    return URL.create("sqlite", database=str(file), query=options or {}).render_as_string()
 
 
 def next_free(folder: Path, name: str) -> Path:

@@ -23,7 +23,8 @@ from autoprune.models.demo import digits_cnn, load_demo
 
 def test_files(demo: autoprune.Run) -> None:
     names = {path.name for path in demo.path.iterdir()}
-    assert names == {"config.toml", "policy.json", "pruned.safetensors", "result.json", "study.db"}
+    files = {"config.toml", "groups.json", "policy.json", "pruned.safetensors", "result.json"}
+    assert names == files | {"study.db"}
     assert json.loads((demo.path / "result.json").read_text()) == demo.result
 
 

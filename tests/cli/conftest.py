@@ -19,6 +19,7 @@ calibration-samples = 96
 search-samples = 96
 selection-samples = 96
 recover = "off"
+report = false
 """
 
 

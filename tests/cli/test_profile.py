@@ -315,12 +315,9 @@ def test_a_kit_may_be_for_a_device_that_this_host_lacks(
     assert done.status == 2 and "is not one of ONNX Runtime's" in done.err
 
 
-def test_a_page_that_cannot_be_drawn_is_told_before_measuring(
-    cli, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("autoprune.profiling.plots.find_spec", lambda name: None)
-    done = cli("profile", "--plot", "page.html", "--output", "table.json")
-    assert done.status == 2 and "needs Plotly" in done.err
+def test_a_page_that_cannot_be_written_is_told_before_measuring(cli) -> None:
+    done = cli("profile", "--plot", "small.toml/page.html", "--output", "table.json")
+    assert done.status == 2 and "--plot 'small.toml/page.html' cannot be made" in done.err
     assert not list(Path.cwd().glob("table.json*"))
 
 

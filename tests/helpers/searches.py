@@ -19,8 +19,15 @@ FEW: dict[str, Any] = {
     "budget": "flops=0.5",
     "trials": 3,
     "recover": "off",
+    "report": False,
 }
-TINY: dict[str, Any] = {"budget": "flops=0.5", "trials": 1, "strategy": "uniform", "recover": "off"}
+TINY: dict[str, Any] = {
+    "budget": "flops=0.5",
+    "trials": 1,
+    "strategy": "uniform",
+    "recover": "off",
+    "report": False,
+}
 
 
 def dataset(rows: int = 60, classes: int = 4, shape: Sequence[int] = (3, 8, 8)) -> TensorDataset:

@@ -53,6 +53,7 @@ def test_plain_values_come_back() -> None:
         "latency_table": "table.json",
         "latency_backend": "device.py:Device",
         "verify_latency": False,
+        "report": False,
         "workers": 2,
         "seed": 3,
         "repair_memory": 2_000_000_000,

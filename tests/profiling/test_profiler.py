@@ -222,7 +222,9 @@ def test_a_deadline_leaves_a_coarser_table(clocked: Clocked, table: LatencyTable
         try:
             coarse = clocked.profiled(seconds)
         except MeasuringError as error:
-            assert re.search(r"at least \d+ s more of measuring are needed.* longer time", str(error))
+            assert re.search(
+                r"at least \d+ s more of measuring are needed.* longer time", str(error)
+            )
             seconds += 1
     assert seconds > 2 and clocked.now <= seconds + 1  # a few networks are measured in any case
     assert coarse.origin.measurements < table.origin.measurements

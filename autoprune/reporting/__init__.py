@@ -1,0 +1,1 @@
+"""What a search found, for people: a page, a comparison, an explanation of every width."""
