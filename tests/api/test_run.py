@@ -177,7 +177,8 @@ def test_what_an_agent_learnt_is_told_and_used_again(tmp_path: Path) -> None:
     search("plain")
     assert not any("learnt" in note for note in notes)
     run = search("taught", strategy="ddpg")
-    assert f"what it learnt is in {run.path}/agent: use it with --agent {run.path}" in notes
+    how = f"use it with agent={str(run.path)!r}"
+    assert f"what it learnt is in {run.path}/agent: {how}" in notes
     again = search("again", strategy="ddpg", agent=str(run.path))
     assert again.result["agent_from"]["episodes"] == 2
 
