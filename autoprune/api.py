@@ -197,6 +197,12 @@ def search(
     return Run(run.path, found.network, found.policy, found.result)
 
 
+def _renew_report(run: RunDirectory) -> None:
+    """Write the page of a run again after its result has changed, if it has one."""
+    if run.report_path.exists():
+        _report(run)
+
+
 def _report(run: RunDirectory) -> None:
     """Write the page of a run that is finished: whatever happens, the run is not lost for it."""
     try:
@@ -297,6 +303,8 @@ def finetune(
         )
         with _interruptible(lambda: directory.how_to_resume_training(config.from_scratch)):
             done = finetune_run(context, resume)
+        if processes.rank == 0:
+            _renew_report(directory)
     return Run(directory.path, done.network, policy, done.result)
 
 
@@ -333,7 +341,9 @@ def export(
     splits = adapt_splits(
         named_splits(directory, model) if data is None else as_splits(data), model
     )
-    return export_network(wanted, model, load_pruned(model, run), splits)
+    entry = export_network(wanted, model, load_pruned(model, run), splits)
+    _renew_report(directory)
+    return entry
 
 
 def draw_images(model: nn.Module, data: Any, config: SearchConfig, progress: Progress) -> Partition:

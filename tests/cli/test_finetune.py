@@ -35,6 +35,7 @@ def history(run: Path, name: str = "history.jsonl") -> list[dict[str, Any]]:
 
 def test_finetuning_brings_accuracy_back(run: Path, cli) -> None:
     before = result_of(run)
+    (run / "report.html").write_text("an earlier page")
     done = cli("finetune", str(run), *EPOCHS)
     assert done.status == 0, done.err
     assert "fine-tuned" in done.out and "test split" in done.out
@@ -50,6 +51,7 @@ def test_finetuning_brings_accuracy_back(run: Path, cli) -> None:
         k: v for k, v in before.items() if k not in changed
     }
     assert not (run / "checkpoints").exists()
+    assert "fine-tuned" in (run / "report.html").read_text()
     small = autoprune.load_pruned(digits_cnn(), run)
     tuned = load_file(run / "finetuned.safetensors")
     assert all(torch.equal(value, tuned[name]) for name, value in small.state_dict().items())
