@@ -31,9 +31,10 @@ from autoprune.engine.begin import begin_run, is_complete, resume_run
 from autoprune.engine.clock import Clock
 from autoprune.engine.context import Evaluate, SearchContext
 from autoprune.engine.export import export_network, named_splits, plan_export
-from autoprune.engine.finetune import FinetuneContext, check_training, finetune_run
+from autoprune.engine.finetune import check_training, finetune_run
 from autoprune.engine.pipeline import run_search
 from autoprune.engine.problem import check_config, check_patterns
+from autoprune.engine.training_task import FinetuneContext
 from autoprune.errors import (
     DataError,
     Interrupted,
@@ -301,7 +302,7 @@ def finetune(
         context = FinetuneContext(
             network, directory, splits, config, loss, valued, processes, progress
         )
-        with _interruptible(lambda: directory.how_to_resume_training(config.from_scratch)):
+        with _interruptible(lambda: directory.training(config.from_scratch).how_to_resume):
             done = finetune_run(context, resume)
         if processes.rank == 0:
             _renew_report(directory)

@@ -34,7 +34,7 @@ FLOORS = (
 ENGINE_FLOORS = (
     {"clock", "latency_bound", "latency_table", "limits", "trust", "validation"},
     {"context", "winner_kit", "export"},
-    {"problem"},
+    {"problem", "training_task"},
     {"builder"},
     {"evaluators", "group_facts"},
     {"search_problem", "finalists", "loop"},

@@ -1,4 +1,7 @@
-"""Figures for people: tables on standard output, without colours where it is no terminal."""
+"""Figures for people: tables on standard output, without colours where it is no terminal.
+
+The file is long since it lays out the figures of every command.
+"""
 
 from __future__ import annotations
 

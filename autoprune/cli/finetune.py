@@ -34,7 +34,7 @@ def finetune(given: Mapping[str, Any]) -> None:
     run = RunDirectory(command.run)
     run.check_finished()
     if command.resume:
-        begun = run.load_training_config(run.training_paths(config.from_scratch))
+        begun = run.training(config.from_scratch).load_config()
         training = {**{key: begun[key] for key in begun.keys() & OPTIONS.keys()}, **training}
     config = FinetuneConfig.from_mapping(training)
     check_training(run, config, command.resume, command.overwrite)

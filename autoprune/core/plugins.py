@@ -1,4 +1,7 @@
-"""Components and other objects that the user names: `file.py:NAME`, modules, entry points."""
+"""Components and other objects that the user names: `file.py:NAME`, modules, entry points.
+
+The file is long since whatever leads to an import by name is in it.
+"""
 
 from __future__ import annotations
 
@@ -170,16 +173,19 @@ class Kind:
         """
         if isinstance(wanted, str):
             return wanted
-        place = object_name(wanted)
-        named = wanted if hasattr(wanted, "__qualname__") else type(wanted)
+        named, place = _named(wanted), object_name(wanted)
         ours = (name for name, found in self.built_in.items() if found in (named, place))
         return next(ours, place)
 
 
 def object_name(wanted: Any) -> str:
     """Return "module:Name" of a function or class, or of the class of anything else."""
-    named = wanted if hasattr(wanted, "__qualname__") else type(wanted)
+    named = _named(wanted)
     return f"{named.__module__}:{named.__qualname__}"
+
+
+def _named(wanted: Any) -> Any:
+    return wanted if hasattr(wanted, "__qualname__") else type(wanted)
 
 
 def files_of(spec: str) -> list[Path] | None:

@@ -16,7 +16,7 @@ from autoprune.evaluation.scoring import Scorer
 from autoprune.structure.surgery import deep_copy
 from autoprune.training.objective import Objective, TaskLoss, Teacher
 from autoprune.training.random_batches import Batch
-from autoprune.training.trainer import Validation
+from autoprune.training.training_values import Validation
 
 log = logging.getLogger(__name__)
 

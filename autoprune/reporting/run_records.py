@@ -189,7 +189,7 @@ class RunRecord:
         places = {
             "pruned": self.run.unrecovered_path if recovered else self.run.weights_path,
             "recovered": self.run.weights_path,
-            "finetuned": self.run.training_paths().weights,
+            "finetuned": self.run.training().weights_path,
         }
         found = places.get(stage)
         return found if found is not None and found.is_file() else None

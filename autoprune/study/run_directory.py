@@ -1,4 +1,7 @@
-"""All that one search leaves behind, written so that nothing is ever half there."""
+"""All that one search leaves behind, written so that nothing is ever half there.
+
+The file is long since every file of a run is written and read in it.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,6 @@ import shlex
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -30,43 +32,10 @@ from autoprune.core.policy import PruningPolicy
 from autoprune.core.untrusted import check_regular, read_json, read_toml
 from autoprune.errors import RunError, UsageError, did_you_mean, file_fault, shown, spelt
 from autoprune.study.group_records import GroupRecords, read_groups
+from autoprune.study.training_record import TrainingRecord
 
 WEIGHTS = ("cut", "recovered", "finetuned")
 """States of a run's network, in the order in which they come about."""
-
-
-@dataclass(frozen=True)
-class TrainingPaths:
-    """Files of a training that begins with a finished run.
-
-    Attributes:
-        weights: of the best network.
-        config: its options.
-        history: the figures of every validation, one JSON object per line.
-        checkpoint: where an interrupted training goes on.
-    """
-
-    weights: Path
-    config: Path
-    history: Path
-    checkpoint: Path
-
-    @property
-    def goes_on(self) -> bool:
-        """Whether there is a training to go on with."""
-        return self.checkpoint.exists()
-
-    def remove(self) -> None:
-        """Remove what is there."""
-        for path in (self.weights, self.config, self.history):
-            path.unlink(missing_ok=True)
-        self.remove_checkpoint()
-
-    def remove_checkpoint(self) -> None:
-        """Remove the checkpoint, and its folder unless there are others."""
-        self.checkpoint.unlink(missing_ok=True)
-        with suppress(OSError):
-            self.checkpoint.parent.rmdir()
 
 
 class RunDirectory:
@@ -88,16 +57,9 @@ class RunDirectory:
         whole = self.path.absolute()
         self.latency_path = whole.with_name(f"{whole.name}.latency.json")
 
-    def training_paths(self, from_scratch: bool = False) -> TrainingPaths:
-        """Return the files of fine-tuning, or of training the architecture from new weights."""
-        name, prefix = ("from-scratch", "from-scratch-") if from_scratch else ("finetune", "")
-        weights = "from-scratch" if from_scratch else "finetuned"
-        return TrainingPaths(
-            weights=self.path / f"{weights}.safetensors",
-            config=self.path / f"{name}.toml",
-            history=self.path / f"{prefix}history.jsonl",
-            checkpoint=self.path / "checkpoints" / f"{name}.pt",
-        )
+    def training(self, from_scratch: bool = False) -> TrainingRecord:
+        """Return what fine-tuning leaves behind, or training from new weights."""
+        return TrainingRecord(self.path, from_scratch)
 
     @property
     def storage(self) -> str:
@@ -207,15 +169,6 @@ class RunDirectory:
         python = f"autoprune.search(…, output={str(self.path)!r}, resume=True)"
         return f"Interrupted: continue with: {self.resume_command} (from Python: {python})"
 
-    def how_to_resume_training(self, from_scratch: bool) -> str:
-        """Return what is said of a training that was interrupted."""
-        flag, option = (" --from-scratch", ", from_scratch=True") if from_scratch else ("", "")
-        if not self.training_paths(from_scratch).config.exists():
-            return "Interrupted before the first step: nothing was written."
-        command = f"autoprune finetune {self.quoted} --resume{flag}"
-        python = f"autoprune.finetune(…, {str(self.path)!r}, resume=True{option})"
-        return f"Interrupted: continue with: {command} (from Python: {python})"
-
     @property
     def quoted(self) -> str:
         """The path as a shell takes it."""
@@ -256,7 +209,7 @@ class RunDirectory:
         self.result_path.unlink(missing_ok=True)
         self.report_path.unlink(missing_ok=True)
         for from_scratch in (False, True):
-            self.training_paths(from_scratch).remove()
+            self.training(from_scratch).remove()
         write_whole(self.policy_path, policy.save)
 
     def load_policy(self) -> PruningPolicy:
@@ -310,7 +263,7 @@ class RunDirectory:
         """Return the file of the weights that are meant."""
         if which not in (None, *WEIGHTS):
             raise UsageError(f"unknown weights {shown(which)}; {did_you_mean(str(which), WEIGHTS)}")
-        was_recovered, tuned = self._was_recovered, self.training_paths().weights
+        was_recovered, tuned = self._was_recovered, self.training().weights_path
         there = {
             "cut": self.unrecovered_path if was_recovered else self.weights_path,
             **({"recovered": self.weights_path} if was_recovered else {}),
@@ -321,29 +274,6 @@ class RunDirectory:
                 f"the run in {str(self.path)!r} has no {which} weights; it has {', '.join(there)}."
             )
         return there[which or list(there)[-1]]
-
-    def save_training_config(self, paths: TrainingPaths, config: Mapping[str, Any]) -> None:
-        """Write the options of a training."""
-        write_whole(paths.config, lambda p: p.write_text(tomli_w.dumps(config)))
-
-    def load_training_config(self, paths: TrainingPaths) -> dict[str, Any]:
-        """Return the options of a training.
-
-        Raises:
-            RunError: there is none, or the file cannot be read.
-        """
-        try:
-            return read_toml(paths.config)
-        except FileNotFoundError as error:
-            raise RunError(
-                f"nothing to resume in {str(self.path)!r}: there is no {paths.config.name} in it."
-            ) from error
-        except (OSError, ValueError) as error:
-            raise RunError(f"cannot read {str(paths.config)!r}: {file_fault(error)}") from error
-
-    def save_training_weights(self, paths: TrainingPaths, model: nn.Module) -> None:
-        """Write the tensors of a training's best network."""
-        save_state(paths.weights, model)
 
     def save_groups(self, groups: GroupRecords) -> None:
         """Write what is known of every group."""

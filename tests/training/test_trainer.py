@@ -19,13 +19,8 @@ from autoprune.training.duration import Duration
 from autoprune.training.loggers import Log
 from autoprune.training.objective import Objective
 from autoprune.training.random_batches import RandomBatches
-from autoprune.training.trainer import (
-    Recipe,
-    TrainingFiles,
-    TrainingTask,
-    Validation,
-    train,
-)
+from autoprune.training.trainer import train
+from autoprune.training.training_values import Recipe, TrainingFiles, TrainingTask, Validation
 
 RECIPE = Recipe(Duration(steps=24), checks=4, rate=0.1, decay=0.0)
 

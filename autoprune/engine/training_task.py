@@ -1,0 +1,187 @@
+"""What fine-tuning trains, on what, and how: made of the run, the data and the options."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+from torch import nn
+
+from autoprune.core.progress import Progress
+from autoprune.data import Partition, Samples, Splits, SplitSizes, partition
+from autoprune.engine.context import Evaluate
+from autoprune.engine.validation import (
+    ByScore,
+    check_teacher,
+    loss_on,
+    number_of_classes,
+)
+from autoprune.errors import UsageError
+from autoprune.evaluation.classification import ClassificationScorer
+from autoprune.evaluation.scoring import CustomScorer
+from autoprune.options.finetune import FinetuneConfig
+from autoprune.options.search import OPTIONS, SearchConfig
+from autoprune.options.stored import in_todays_words, stored_settings
+from autoprune.structure.frozen import excluded_tensors, frozen_tensors
+from autoprune.structure.inputs import device_of
+from autoprune.structure.surgery import kept_positions
+from autoprune.study.run_directory import RunDirectory
+from autoprune.study.training_record import TrainingRecord
+from autoprune.training.augmentation import augmented
+from autoprune.training.choices import EPOCHS, OPTIMIZERS, UNCHANGED
+from autoprune.training.duration import Duration
+from autoprune.training.features import match_features
+from autoprune.training.initialization import reinitialize
+from autoprune.training.objective import Distillation, Objective, TaskLoss, Teacher
+from autoprune.training.processes import Processes
+from autoprune.training.random_batches import RandomBatches, mixing
+from autoprune.training.training_values import (
+    Recipe,
+    TrainingTask,
+    Validation,
+)
+
+log = logging.getLogger(__name__)
+
+# Validations of a short training, and of one that time limits.
+FEWEST_CHECKS, CHECKS_BY_TIME = 4, 10
+
+
+@dataclass(frozen=True, eq=False)
+class FinetuneContext:
+    """What is known before fine-tuning.
+
+    Attributes:
+        dense: the dense network with its trained weights, in evaluation mode.
+        run: the finished run.
+        splits: the data, as the network takes them.
+        config: the options.
+        loss: the user's own; None for cross entropy.
+        evaluate: the user's own score; None where networks are judged as classifiers.
+        processes: those that train together.
+        progress: told how far the training is.
+    """
+
+    dense: nn.Module
+    run: RunDirectory
+    splits: Splits
+    config: FinetuneConfig
+    loss: TaskLoss | None = None
+    evaluate: Evaluate | None = None
+    processes: Processes = field(default_factory=Processes)
+    progress: Progress = field(default_factory=Progress)
+
+    @property
+    def record(self) -> TrainingRecord:
+        """What this training leaves behind."""
+        return self.run.training(self.config.from_scratch)
+
+    @property
+    def kind(self) -> str:
+        """The key of the training in `result.json`."""
+        return "from_scratch" if self.config.from_scratch else "finetune"
+
+    @cached_property
+    def search(self) -> SearchConfig:
+        """The options that the run was searched with."""
+        stored = in_todays_words(stored_settings(self.run))
+        return SearchConfig.from_mapping({k: v for k, v in stored.items() if k in OPTIONS})
+
+
+def draw_training_images(context: FinetuneContext) -> Partition:
+    """Return the images as the search had them: those that it scored on are not trained on."""
+    own = context.search
+    sizes = SplitSizes(own.calibration_samples, own.search_samples, own.selection_samples)
+    images = partition(context.splits, sizes, own.seed, note=log.info)
+    return images.to(device_of(context.dense))
+
+
+def make_task(context: FinetuneContext, images: Partition, small: nn.Module) -> TrainingTask:
+    """Return what is trained, and what it is judged by.
+
+    Args:
+        context: what is known.
+        images: as the search had them.
+        small: the network that the search handed over.
+
+    Raises:
+        AutopruneError: anything that the user can mend.
+    """
+    config, dense, processes = context.config, context.dense, context.processes
+    validation = Samples.join([images.search, images.selection])
+    classes = number_of_classes(dense, validation, context.loss)
+    objective = _objective(context, validation, classes, len(images.recovery))
+    if config.distill_features:
+        if not config.distill:
+            raise UsageError("distill-features are the dense network's: leave out --no-distill.")
+        keep = kept_positions(dense, context.run.load_policy())
+        inputs = validation.first(2).inputs
+        features = match_features(dense, small, keep, inputs, config.distill_features)
+        objective = replace(objective, features=features)
+    judge: Callable[[nn.Module], Validation]
+    if context.evaluate is not None:
+        judge = ByScore(CustomScorer(dense, context.evaluate))
+    elif classes is None:
+        judge = loss_on(validation, objective, dense)
+    else:
+        scorer = ClassificationScorer(dense, validation, classes=images.classes)
+        judge = ByScore(scorer)
+        if config.distill:
+            check_teacher(scorer.dense.top1, judge(small).figures.get("top1"))
+    if (config.mixup or config.cutmix) and context.loss is not None:
+        raise UsageError("mixup and cutmix change class labels: leave them out with a loss.")
+    mix = mixing(config.mixup, config.cutmix, classes if objective.learns_task else None)
+    batches = RandomBatches(
+        augmented(images.recovery, config.augment), config.batch, config.seed, mix
+    ).shared(processes.rank, processes.count)
+    start = reinitialize(small) if config.from_scratch else small
+    return TrainingTask(start, batches, objective, judge, _frozen(context))
+
+
+def _objective(
+    context: FinetuneContext, validation: Samples, classes: int | None, count: int
+) -> Objective:
+    config = context.config
+    changes = config.mixup or config.cutmix or config.distill_features
+    comes_again = config.augment == UNCHANGED and not changes
+    return Objective(
+        classes=classes,
+        has_labels=validation.targets is not None
+        and (context.loss is not None or validation.labelled),
+        loss=context.loss,
+        label_smoothing=config.label_smoothing,
+        teacher=Teacher(context.dense, count if comes_again else 0) if config.distill else None,
+        distillation=Distillation(config.distill_weight, config.temperature),
+    )
+
+
+def _frozen(context: FinetuneContext) -> frozenset[str]:
+    """Return the tensors that the run leaves as they are; from scratch, all are trained."""
+    own = context.search
+    if context.config.from_scratch:
+        return frozenset()
+    kept = frozenset() if own.train_frozen else frozen_tensors(context.dense)
+    return kept | excluded_tensors(context.dense, own.exclude)
+
+
+def make_recipe(config: FinetuneConfig, steps_per_epoch: int) -> Recipe:
+    """Return how it is trained: what the options say, and the usual where they say nothing."""
+    epochs = EPOCHS if config.epochs is None and config.time is None else config.epochs
+    steps = None if epochs is None else max(1, round(epochs * steps_per_epoch))
+    usual = OPTIMIZERS[config.optimizer]
+    return Recipe(
+        duration=Duration(steps, config.time),
+        checks=CHECKS_BY_TIME if epochs is None else max(FEWEST_CHECKS, math.ceil(epochs)),
+        optimizer=config.optimizer,
+        rate=usual.rate if config.learning_rate is None else config.learning_rate,
+        decay=usual.decay if config.weight_decay is None else config.weight_decay,
+        warm_up=config.warm_up,
+        clip=config.clip,
+        ema=config.ema,
+        precision=config.precision,
+        workers=config.workers,
+        seed=config.seed,
+    )
