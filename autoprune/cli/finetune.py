@@ -30,6 +30,7 @@ def finetune(given: Mapping[str, Any]) -> None:
     from autoprune.engine.finetune import check_training
     from autoprune.study.run_directory import RunDirectory
     from autoprune.training.objective import find_loss
+    from autoprune.training.processes import find_processes
 
     run = RunDirectory(command.run)
     run.check_finished()
@@ -39,6 +40,7 @@ def finetune(given: Mapping[str, Any]) -> None:
     config = FinetuneConfig.from_mapping(training)
     check_training(run, config, command.resume, command.overwrite)
     find_loss(command.loss)
+    find_processes()  # each has a device of its own, which is known before the network is loaded
     named = {name: given[name] for name in SUBJECT if name in given}
     dense, splits, evaluate = load_dense(run, named, command.trust)
     with listen(command.quiet) as progress:
