@@ -82,7 +82,7 @@ def test_every_strategy_is_tested() -> None:
         ("none of them", None, "choose one of: auto, bayes, ddpg, deep"),
         ("bayes", "tpa", "unknown sampler 'tpa'; did you mean 'tpe'?"),
         ("auto", "nsga", "unknown sampler 'nsga'"),
-        ("uniform", "tpe", "--sampler is for the strategy 'bayes'; 'uniform' has none"),
+        ("uniform", "tpe", "sampler is for the strategy 'bayes'; 'uniform' has none"),
     ],
 )
 def test_unknown_names(name: str, sampler: str | None, message: str, make_toy: Any) -> None:
@@ -127,7 +127,7 @@ def test_auto_takes_a_strategy_that_can_use_an_agent(
 
 
 def test_options_that_no_strategy_has_together_are_refused(make_toy: Any) -> None:
-    with pytest.raises(UsageError, match="no strategy has both --sampler and --agent"):
+    with pytest.raises(UsageError, match="no strategy has both sampler and agent"):
         check_strategy("auto", sampler="gp", agent="run")
     with pytest.raises(UsageError, match="no strategy has both"):
         resolve("auto", make_toy([8] * 16).problem, sampler="gp", agent="run")

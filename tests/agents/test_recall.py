@@ -43,14 +43,14 @@ def test_the_nearest_policies_come_first_and_meet_the_budget(
     ("frontier", "message"),
     [
         ([], "left no frontier"),
-        ("text", "altered.*frontier: 'text' is no list"),
+        ("text", "altered.*frontier: 'text' is not a list"),
         ([{"widths": {"layer0": 2}}], "of another network"),
         ([{"widths": {"layer0": 2, "layer1": 3, "layer2": 41}}], "of another network"),
         (
             [{"widths": {"layer0": 2, "layer1": "x", "layer2": 4}}],
-            "altered.*layer1: 'x' is no whole",
+            "altered.*layer1: 'x' is not a whole",
         ),
-        (["text"], "altered.*'text' is no object with widths"),
+        (["text"], "altered.*'text' is not an object"),
     ],
 )
 def test_runs_that_do_not_fit(frontier: Any, message: str, make_toy: Any, tmp_path: Path) -> None:

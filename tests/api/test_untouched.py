@@ -92,7 +92,7 @@ def test_frozen_weights_are_sliced_and_keep_their_values(tmp_path: Path) -> None
         assert [p.requires_grad for p in model.parameters()] == flags
     (note,) = (text for text in progress.notes if "frozen" in text)
     assert note.startswith("1,116 of 1,546 parameters are frozen (requires_grad=False)")
-    assert note.endswith(": 3, 4; --train-frozen (train_frozen=True) lets them change")
+    assert note.endswith(": 3, 4; train_frozen=True lets them change")
 
 
 def test_frozen_weights_change_where_that_is_allowed(tmp_path: Path) -> None:

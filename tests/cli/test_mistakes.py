@@ -153,7 +153,7 @@ def test_missing_budget(cli) -> None:
     ("model", "words"),
     [
         ("torchvison:resnet18", ["'torchvison:resnet18'", "'torchvision:NAME'"]),
-        ("ResNet18", ["'ResNet18'", "did you mean 'torchvision:resnet18' or 'timm:resnet18'?"]),
+        ("ResNet18", ["'ResNet18'", "did you mean 'torchvision:resnet18'"]),
         ("nothing", ["choose one of: demo, torchvision:NAME, timm:NAME, path/to/file.py:factory"]),
         ("torchvision", ["'torchvision'", "'torchvision:NAME'"]),
         ("torchvision:resnet19", ["'torchvision:resnet19'", "'resnet1"]),

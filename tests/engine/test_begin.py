@@ -77,7 +77,8 @@ def test_a_finished_run_goes_on_with_more(
     result = {"version": 1, "search": {"trials": 5, "limits": limits}}
     run.result_path.write_text(json.dumps(result))
     _, config = settings(**options)
-    assert is_complete(run, config) is not goes_on
+    with caplog.at_level(logging.INFO, "autoprune"):
+        assert is_complete(run, config) is not goes_on
     assert ("is finished (5 trials): raise trials" in caplog.text) is not goes_on
 
 
