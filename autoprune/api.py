@@ -20,6 +20,7 @@ from torch import nn
 from typing_extensions import Unpack
 
 from autoprune.core.allocator import kept_memory
+from autoprune.core.files import as_path
 from autoprune.core.notes import forwarded_notes
 from autoprune.core.policy import PruningPolicy
 from autoprune.core.precision import fresh_casts
@@ -40,7 +41,6 @@ from autoprune.errors import (
     Interrupted,
     UsageError,
     describe,
-    shown,
     type_of,
     user_code,
 )
@@ -169,7 +169,7 @@ def search(
     settings = {"autoprune": __version__, **(origin or {}), "device": device, **config.to_mapping()}
     if resume and not output:
         raise UsageError("resume=True needs output: the run directory of the search.")
-    folder = None if output is None else _path(output, "output")
+    folder = None if output is None else as_path(output, "output")
     run = RunDirectory(folder or next_free(Path("runs"), type(model).__name__.lower()))
     (run.load_config if resume else run.check_free)()  # before anything is written
     with forwarded_notes(progress), run.held():
@@ -226,7 +226,7 @@ def apply_policy(model: nn.Module, policy: PruningPolicy | str | os.PathLike[str
     """
     model = _network(model)
     if not isinstance(policy, PruningPolicy):
-        policy = PruningPolicy.load(_path(policy, "policy"))
+        policy = PruningPolicy.load(as_path(policy, "policy"))
     return surgery.apply_policy(model, policy)
 
 
@@ -239,14 +239,15 @@ def load_pruned(
     Args:
         model: the dense network's architecture; its weights do not matter.
         run: a run directory.
-        weights: "cut", "recovered" or "finetuned"; by default the last of these that there is.
+        weights: "cut", "recovered" or "finetuned", by default the last of these that there is; or
+            "from_scratch".
 
     Raises:
         ModelError: the run is of another network.
         RunError: it is unfinished or damaged.
         UsageError: it has no such weights.
     """
-    return load_network(_network(model), RunDirectory(_path(run, "run")), weights)
+    return load_network(_network(model), RunDirectory(as_path(run, "run")), weights)
 
 
 @kept_memory()
@@ -290,7 +291,7 @@ def finetune(
     if not isinstance(progress, Progress):
         progress = PlainProgress() if progress else Progress()
     config = FinetuneConfig.from_mapping(options)
-    directory = RunDirectory(_path(run, "run"))
+    directory = RunDirectory(as_path(run, "run"))
     valued, loss = find_evaluate(evaluate), find_loss(loss)
     network = deep_copy(_network(model)).eval()
     policy = directory.load_policy()
@@ -337,8 +338,9 @@ def export(
     Raises:
         AutopruneError: anything that the user can mend, in one line; no file is left then.
     """
-    model, directory = _network(model), RunDirectory(run)
-    wanted = plan_export(directory, format, int8, None if output is None else Path(output))
+    model, directory = _network(model), RunDirectory(as_path(run, "run"))
+    file = None if output is None else as_path(output, "output")
+    wanted = plan_export(directory, format, int8, file)
     splits = adapt_splits(
         named_splits(directory, model) if data is None else as_splits(data), model
     )
@@ -371,13 +373,6 @@ def _network(model: nn.Module) -> nn.Module:
             f"the first argument, model, must be a torch.nn.Module, but is {type_of(model)}."
         )
     return plain_network(model)
-
-
-def _path(value: str | os.PathLike[str], name: str) -> Path:
-    """Return the path that an argument names."""
-    if not isinstance(value, (str, os.PathLike)):
-        raise UsageError(f"{name} must be a path, but got {shown(value)}.")
-    return Path(value)
 
 
 def _check_example(model: nn.Module, example: Inputs, like: Inputs) -> Inputs:

@@ -17,11 +17,22 @@ from torch import Tensor, nn
 
 from autoprune.core.records import plain, read
 from autoprune.core.untrusted import check_regular, parse_json
-from autoprune.errors import RunError, first_line, shown
+from autoprune.errors import RunError, UsageError, first_line, shown
 
 # Where the header of a file of weights says what `StateDict` knows besides the tensors.
 BESIDES = "state_dict"
 _DRAFT = ".part"
+
+
+def as_path(value: str | os.PathLike[str], name: str) -> Path:
+    """Return the path that an argument of a public function names.
+
+    Raises:
+        UsageError: it is none.
+    """
+    if not isinstance(value, (str, os.PathLike)):
+        raise UsageError(f"{name} must be a path, but got {shown(value)}.")
+    return Path(value)
 
 
 def is_draft(path: Path) -> bool:

@@ -18,21 +18,16 @@ from autoprune.engine.training_task import (
     make_recipe,
     make_task,
 )
-from autoprune.engine.validation import (
-    final_accuracy,
-)
+from autoprune.engine.validation import final_scores
 from autoprune.errors import RunError, UsageError, shown, spelt
+from autoprune.evaluation.measurement import Scores
 from autoprune.options.finetune import FinetuneConfig
 from autoprune.study.reload import load_network
 from autoprune.study.result import is_trained, with_training, without_training
 from autoprune.study.run_directory import RunDirectory
 from autoprune.training.loggers import Log, make_loggers
 from autoprune.training.trainer import train
-from autoprune.training.training_values import (
-    Recipe,
-    Trained,
-    TrainingFiles,
-)
+from autoprune.training.training_values import Recipe, Trained, TrainingFiles
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +64,7 @@ def check_training(
         UsageError: it was begun with other options.
     """
     record, own = run.training(config.from_scratch), config.to_mapping()
-    name = "training from scratch" if config.from_scratch else "fine-tuning"
+    name = config.title
     if resume:
         stored = record.load_config()
         begun = FinetuneConfig.from_mapping(
@@ -126,8 +121,8 @@ def finetune_run(context: FinetuneContext, resume: bool = False) -> Finetuned:
     """
     config, run, processes = context.config, context.run, context.processes
     if resume and is_trained(run.load_result(), context.kind) and not context.record.goes_on:
-        log.info("the %s in %s is finished", context.kind.replace("_", " "), run.path)
-        return Finetuned(load_network(context.dense, run), run.load_result())
+        log.info("the %s of the run in %r is finished", config.title, str(run.path))
+        return Finetuned(load_network(context.dense, run, _handed_over(context)), run.load_result())
     small = load_network(context.dense, run, run.searched_weights)
     images = draw_training_images(context)
     task = make_task(context, images, small)
@@ -148,6 +143,13 @@ def finetune_run(context: FinetuneContext, resume: bool = False) -> Finetuned:
         )
     _tell(done, recipe)
     return _hand_over(context, images, done, task.batches.steps_per_epoch)
+
+
+def _handed_over(context: FinetuneContext) -> str:
+    """Return which weights a finished training handed over."""
+    if not context.record.weights_path.exists():
+        return context.run.searched_weights
+    return "from_scratch" if context.config.from_scratch else "finetuned"
 
 
 def _tell(done: Trained, recipe: Recipe) -> None:
@@ -173,7 +175,7 @@ def _hand_over(
     if context.processes.rank == 0 and done.best_step:
         context.record.save_weights(done.network)
     is_scored = done.best_step or context.config.from_scratch
-    score = _score(context, images, done) if is_scored else None
+    scores = _score(context, images, done) if is_scored else None
     report = {
         "epochs": round(done.steps / steps_per_epoch, 4),
         "steps": done.steps,
@@ -182,16 +184,16 @@ def _hand_over(
         "diverged": done.diverged is not None,
         "validation": {"first": dict(done.first.figures), "best": dict(done.best.figures)},
     }
-    result = with_training(run.load_result(), context.kind, score, report)
+    result = with_training(run.load_result(), context.kind, scores, report)
     if context.processes.rank == 0:
         run.save_result(result)
         context.record.remove_checkpoint()
     return Finetuned(done.network, result)
 
 
-def _score(context: FinetuneContext, images: Partition, done: Trained) -> float | None:
+def _score(context: FinetuneContext, images: Partition, done: Trained) -> Scores | None:
     if context.evaluate is not None:
-        return done.best.value
-    if "top1" not in done.best.figures:
+        return Scores(custom=done.best.value)
+    if "kl" not in done.best.figures:  # no classifier
         return None
-    return final_accuracy(context.dense, done.network, images.test, images.selection)
+    return final_scores(context.dense, done.network, images.test, images.selection)

@@ -13,13 +13,8 @@ from torch import nn
 from autoprune.core.progress import Progress
 from autoprune.data import Partition, Samples, Splits, SplitSizes, partition
 from autoprune.engine.context import Evaluate
-from autoprune.engine.validation import (
-    ByScore,
-    check_teacher,
-    loss_on,
-    number_of_classes,
-)
-from autoprune.errors import UsageError
+from autoprune.engine.validation import ByScore, check_teacher, loss_on, number_of_classes
+from autoprune.errors import UsageError, spelt
 from autoprune.evaluation.classification import ClassificationScorer
 from autoprune.evaluation.scoring import CustomScorer
 from autoprune.options.finetune import FinetuneConfig
@@ -38,11 +33,7 @@ from autoprune.training.initialization import reinitialize
 from autoprune.training.objective import Distillation, Objective, TaskLoss, Teacher
 from autoprune.training.processes import Processes
 from autoprune.training.random_batches import RandomBatches, mixing
-from autoprune.training.training_values import (
-    Recipe,
-    TrainingTask,
-    Validation,
-)
+from autoprune.training.training_values import Recipe, TrainingTask, Validation
 
 log = logging.getLogger(__name__)
 
@@ -116,7 +107,10 @@ def make_task(context: FinetuneContext, images: Partition, small: nn.Module) -> 
     objective = _objective(context, validation, classes, len(images.recovery))
     if config.distill_features:
         if not config.distill:
-            raise UsageError("distill-features are the dense network's: leave out --no-distill.")
+            raise UsageError(
+                f"{spelt('distill_features')} are the dense network's, which teaches nothing here: "
+                "do not turn distillation off."
+            )
         keep = kept_positions(dense, context.run.load_policy())
         inputs = validation.first(2).inputs
         features = match_features(dense, small, keep, inputs, config.distill_features)

@@ -12,6 +12,7 @@ from autoprune.data import Samples, Split
 from autoprune.data.splits import SamplesSplit
 from autoprune.errors import AutopruneError, DataError, ModelError, first_line, user_code
 from autoprune.evaluation.classification import class_logits, score_split
+from autoprune.evaluation.measurement import Scores
 from autoprune.evaluation.scoring import Scorer
 from autoprune.structure.surgery import deep_copy
 from autoprune.training.objective import Objective, TaskLoss, Teacher
@@ -97,17 +98,17 @@ def check_teacher(dense: float | None, pupil: float | None) -> None:
         )
 
 
-def final_accuracy(
+def final_scores(
     dense: nn.Module, network: nn.Module, test: Split | None, selection: Samples
-) -> float | None:
-    """Return top-1 on the test split, without one on the selection samples; None without labels.
+) -> Scores | None:
+    """Return the scores on the test split, without one on the selection samples.
 
-    A damaged test split costs the figure, not the training.
+    A damaged test split costs the figures, not the training; then None.
     """
     split = SamplesSplit(selection) if test is None else test
     try:
         with user_code(DataError, passes=(AutopruneError,)):
-            return score_split(dense, [deep_copy(network)], split)[1].metric
+            return score_split(dense, [deep_copy(network)], split)[1]
     except AutopruneError as error:
         log.warning("the test split cannot be scored: %s", first_line(error))
         return None

@@ -159,6 +159,11 @@ class FinetuneConfig:
         given = {key: value for key, value in values.items() if value is not None}
         return cls(**{key: OPTIONS[key].read(value) for key, value in given.items()})
 
+    @property
+    def title(self) -> str:
+        """What the training is called in messages."""
+        return "training from scratch" if self.from_scratch else "fine-tuning"
+
     def to_mapping(self) -> dict[str, Any]:
         """Return plain values, as in finetune.toml; those that say nothing are left out."""
         values = {name: getattr(self, name) for name in OPTIONS}

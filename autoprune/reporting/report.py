@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from autoprune.core.files import check_writable
+from autoprune.core.files import as_path, check_writable
 from autoprune.errors import UsageError, spelt
 from autoprune.reporting import panels
 from autoprune.reporting.blocks import Page, Section
@@ -43,18 +43,19 @@ def report(*runs: str | os.PathLike[str], output: str | os.PathLike[str] | None 
     """
     if not 1 <= len(runs) <= MOST_RUNS:
         raise UsageError(f"a report shows 1 to {MOST_RUNS} runs, but got {len(runs)}.")
-    path = Path(output) if output is not None else _default_output(runs)
+    places = [as_path(run, "run") for run in runs]
+    path = _default_output(places) if output is None else as_path(output, "output")
     is_own = output is None and len(runs) == 1
     if path.exists() and not (is_own or path.is_dir()):
         other = spelt("output")
         raise UsageError(f"{str(path)!r} is there already: remove it or choose another {other}.")
-    records = read_runs(runs)
+    records = read_runs(places)
     check_writable(path, spelt("output"))
     write_page(page(records), path)
     return path
 
 
-def _default_output(runs: Sequence[str | os.PathLike[str]]) -> Path:
+def _default_output(runs: Sequence[Path]) -> Path:
     return RunDirectory(runs[0]).report_path if len(runs) == 1 else Path(OUTPUT)
 
 

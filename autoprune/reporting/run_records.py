@@ -11,11 +11,12 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 
-from autoprune.core.records import Extent, Name, Natural, Quantity, Table, Text, read
-from autoprune.errors import RunError, UsageError, first_line
+from autoprune.core.records import Extent, Name, Natural, Quantity, Table, Text
+from autoprune.errors import RunError, UsageError
 from autoprune.options.stored import stored_settings
 from autoprune.study.group_records import GroupRecords
 from autoprune.study.ledger import read_trials
+from autoprune.study.result import read_result
 from autoprune.study.run_directory import RunDirectory
 from autoprune.study.trial import Trial
 
@@ -51,7 +52,7 @@ class Costs(msgspec.Struct, frozen=True):
 
 
 class Score(msgspec.Struct, frozen=True):
-    """Scores of every stage; losses need not be finite."""
+    """Scores of every stage; they need not be finite."""
 
     metric: Literal["top1", "custom"]
     dense: float | None
@@ -62,11 +63,8 @@ class Score(msgspec.Struct, frozen=True):
     from_scratch: float | None = None
     samples: Natural | None = None
     kl: float | None = None
-    loss: float | None = None
     recovered_kl: float | None = None
-    recovered_loss: float | None = None
     finetuned_kl: float | None = None
-    finetuned_loss: float | None = None
 
 
 class Search(msgspec.Struct, frozen=True):
@@ -229,16 +227,7 @@ def read_runs(paths: Iterable[str | os.PathLike[str]]) -> list[RunRecord]:
 
 
 def _read(run: RunDirectory, label: str) -> RunRecord:
-    run.check_finished()
-    try:
-        result = read(run.load_result(), Result)
-    except UsageError:
-        raise
-    except ValueError as error:
-        raise RunError(
-            f"{str(run.result_path)!r} was altered, or is of an older version "
-            f"({first_line(error)}): search again."
-        ) from error
+    result = read_result(run, Result)
     config = stored_settings(run)
     trials = read_trials(run.stored_study)
     for number, trial in enumerate(trials, 1):

@@ -16,7 +16,8 @@ def load_network(model: nn.Module, run: RunDirectory, weights: str | None = None
     Args:
         model: the dense network's architecture; its weights do not matter.
         run: the run directory.
-        weights: one of `run_directory.WEIGHTS`; by default the last of these that there is.
+        weights: one of `run_directory.WEIGHTS`; by default the last of the first
+            three that there is.
 
     Raises:
         ModelError: the run is of another network.

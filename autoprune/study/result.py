@@ -77,27 +77,25 @@ def with_latency(result: Mapping[str, Any], figures: LatencyFigures) -> dict[str
 
 
 def with_training(
-    result: Mapping[str, Any], kind: str, score: float | None, report: Mapping[str, Any]
+    result: Mapping[str, Any], kind: str, scores: Scores | None, report: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Return a result with the figures of a training.
 
     Args:
         result: of the search.
         kind: "finetune" or "from_scratch".
-        score: of the network on the split that the result's other scores are of; None if training
-            did not help, or it is not known.
+        scores: of the network on the split that the result's other scores are of; None if training
+            did not help, or they are not known.
         report: further figures.
     """
-    return {
-        **result,
-        "score": {**result["score"], _scored(kind): score},
-        kind: dict(report),
-    }
+    known, name = scores or Scores(), _scored(kind)
+    figures = {name: known.metric, f"{name}_kl": known.kl, f"{name}_loss": known.loss}
+    return {**result, "score": {**result["score"], **figures}, kind: dict(report)}
 
 
 def without_training(result: Mapping[str, Any], kind: str) -> dict[str, Any]:
     """Return a result without the figures of a training, which begins again."""
-    score = {key: value for key, value in result["score"].items() if key != _scored(kind)}
+    score = {k: v for k, v in result["score"].items() if not k.startswith(_scored(kind))}
     return {**{key: value for key, value in result.items() if key != kind}, "score": score}
 
 
@@ -146,7 +144,7 @@ def costs_of(run: RunDirectory) -> dict[str, dict[str, float]]:
     )
     costs = defstruct("Costs", [("dense", row), ("pruned", row)])
     found: dict[str, dict[str, float]]
-    found = plain(_read(run, defstruct("Result", [("costs", costs)])))["costs"]
+    found = plain(read_result(run, defstruct("Result", [("costs", costs)])))["costs"]
     return found
 
 
@@ -172,7 +170,7 @@ def predictions_of(run: RunDirectory) -> tuple[tuple[float, float] | None, str |
     Raises:
         RunError: the result does not say.
     """
-    found = _read(run, _WithPredictions)
+    found = read_result(run, _WithPredictions)
     dense_ms, ms = found.costs.latency.predicted_dense_ms, found.costs.latency.predicted_ms
     return None if dense_ms is None or ms is None else (dense_ms, ms), found.budget
 
@@ -200,7 +198,7 @@ def limits_of(run: RunDirectory) -> tuple[Limits, int | None]:
     Raises:
         RunError: the result holds anything else there.
     """
-    search = _read(run, _WithSearch).search
+    search = read_result(run, _WithSearch).search
     return search.limits, None if search.trials is UNSET else search.trials
 
 
@@ -218,7 +216,7 @@ def frontier_of(run: RunDirectory) -> tuple[dict[str, int], ...]:
     Raises:
         RunError: the result holds anything else there.
     """
-    return tuple(one.widths for one in _read(run, _WithFrontier).frontier)
+    return tuple(one.widths for one in read_result(run, _WithFrontier).frontier)
 
 
 class _WithExport(Struct, frozen=True):
@@ -235,12 +233,17 @@ def with_export(run: RunDirectory, entry: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         RunError: the result holds anything else there.
     """
-    known = _read(run, _WithExport).export
+    known = read_result(run, _WithExport).export
     others = [one for one in known if any(one.get(k) != entry[k] for k in ("format", "int8"))]
     return {**run.load_result(), "export": [*others, entry]}
 
 
-def _read(run: RunDirectory, kind: type[Excerpt]) -> Excerpt:
+def read_result(run: RunDirectory, kind: type[Excerpt]) -> Excerpt:
+    """Return an excerpt of a run's result.
+
+    Raises:
+        RunError: the run is not finished, or its result holds anything else there.
+    """
     try:
         return read(run.load_result(), kind)
     except UsageError:

@@ -34,8 +34,9 @@ from autoprune.errors import RunError, UsageError, did_you_mean, file_fault, sho
 from autoprune.study.group_records import GroupRecords, read_groups
 from autoprune.study.training_record import TrainingRecord
 
-WEIGHTS = ("cut", "recovered", "finetuned")
-"""States of a run's network, in the order in which they come about."""
+WEIGHTS = ("cut", "recovered", "finetuned", "from_scratch")
+"""States of a run's network, in the order in which they come about; the last, of another training,
+is only taken where it is asked for."""
 
 
 class RunDirectory:
@@ -238,7 +239,7 @@ class RunDirectory:
 
         Args:
             own: the state of the network that they are for; where it is infinite, they may be.
-            which: one of `WEIGHTS`; the last of these that there is by default.
+            which: one of `WEIGHTS`; by default the last of the first three that there is.
 
         Raises:
             UsageError: there are no such weights.
@@ -264,6 +265,9 @@ class RunDirectory:
         if which not in (None, *WEIGHTS):
             raise UsageError(f"unknown weights {shown(which)}; {did_you_mean(str(which), WEIGHTS)}")
         was_recovered, tuned = self._was_recovered, self.training().weights_path
+        fresh = self.training(from_scratch=True).weights_path
+        if which == "from_scratch" and fresh.exists():
+            return fresh
         there = {
             "cut": self.unrecovered_path if was_recovered else self.weights_path,
             **({"recovered": self.weights_path} if was_recovered else {}),

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from autoprune.core.precision import at_least_single
-from autoprune.errors import UsageError
+from autoprune.errors import UsageError, spelt
 from autoprune.structure.inputs import Inputs, run
 from autoprune.structure.surgery import Keep
 
@@ -68,15 +68,12 @@ class FeatureMatching:
             UsageError: one of the networks pools nothing.
         """
         if own.source is None or dense.source is None:
-            raise UsageError(NO_POOLING)
+            raise _nothing_pooled()
         wanted = at_least_single(dense.source.detach())
         if self.kept is not None:
             wanted = wanted.index_select(1, self.kept.to(wanted.device))
         power = wanted.square().mean().clamp_min(SMALLEST_POWER)
         return F.mse_loss(at_least_single(own.source), wanted) / power
-
-
-NO_POOLING = "the network pools nothing over positions: leave out distill-features."
 
 
 def match_features(
@@ -101,7 +98,7 @@ def match_features(
         with torch.no_grad(), LastPooling() as pooling:
             run(network, inputs)
         if pooling.source is None:
-            raise UsageError(NO_POOLING)
+            raise _nothing_pooled()
         channels.append(pooling.source.shape[1])
     before, after = channels
     if before == after:
@@ -113,5 +110,11 @@ def match_features(
                 return FeatureMatching(weight, kept)
     raise UsageError(
         "which channels are left in front of the last pooling is not known: leave out "
-        "distill-features."
+        f"{spelt('distill_features')}."
+    )
+
+
+def _nothing_pooled() -> UsageError:
+    return UsageError(
+        f"the network pools nothing over positions: leave out {spelt('distill_features')}."
     )

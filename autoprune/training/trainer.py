@@ -239,8 +239,7 @@ def _trainable(network: nn.Module, frozen: frozenset[str]) -> nn.Module:
             parameter.requires_grad_(False)
     if not any(parameter.requires_grad for parameter in copy.parameters()):
         raise ModelError(
-            "every parameter is frozen or excluded: nothing can be trained (train_frozen=True, "
-            "--train-frozen, trains what is frozen)."
+            "every parameter is frozen, or was excluded from the search: nothing can be trained."
         )
     for path, module in copy.named_modules():
         own = {f"{path}.{name}".lstrip(".") for name, _ in module.named_buffers(recurse=False)}

@@ -155,3 +155,18 @@ def test_mistakes(demo_run, digits, tmp_path: Path) -> None:
     with pytest.raises(autoprune.AutopruneError, match="give the dense one its trained weights"):
         autoprune.finetune(digits_cnn(), run, data=digits)
     assert not (run / "finetune.toml").exists()
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: autoprune.finetune(load_demo(), 3, data=None),
+        lambda: autoprune.export(load_demo(), 3),
+        lambda: autoprune.export(load_demo(), "run", output=3),
+        lambda: autoprune.report(3),
+        lambda: autoprune.report("run", output=3),
+    ],
+)
+def test_what_is_no_path_is_told(call: Callable[[], object]) -> None:
+    with pytest.raises(autoprune.AutopruneError, match="must be a path, but got 3"):
+        call()

@@ -45,7 +45,7 @@ def test_finetuning_brings_accuracy_back(run: Path, cli) -> None:
     own = result["finetune"]
     assert own["epochs"] == 4 and own["steps"] == 48 and 0 < own["best_epoch"] <= 4
     assert own["validation"]["first"]["top1"] == rows[0]["top1"]
-    assert result["score"]["finetuned"] > 0.9
+    assert result["score"]["finetuned"] > 0.9 and result["score"]["finetuned_kl"] > 0
     changed = {"finetune", "score"}
     assert {k: v for k, v in result.items() if k not in changed} == {
         k: v for k, v in before.items() if k not in changed
@@ -93,6 +93,10 @@ def test_from_scratch_stands_beside(run: Path, cli) -> None:
     assert result["score"]["from_scratch"] > 0.3
     assert (run / "from-scratch.safetensors").exists()
     assert not (run / "finetuned.safetensors").exists()
+    fresh, cut = (autoprune.load_pruned(digits_cnn(), run, one) for one in ("from_scratch", None))
+    assert not torch.equal(next(fresh.parameters()), next(cut.parameters()))
+    again = cli("finetune", str(run), "--from-scratch", "--resume")
+    assert again.status == 0 and "training from scratch of the run" in again.err
 
 
 def test_an_existing_training_is_not_lost(run: Path, cli) -> None:
@@ -170,7 +174,7 @@ def test_a_loss_and_a_score_of_the_users_own(run: Path, cli, tmp_path: Path) -> 
         (("--logger", "tensorbord"), "did you mean 'tensorboard'?"),
         (("--resume",), "nothing to resume"),
         (("--loss", "losses.py:mine"), "no such file"),
-        (("--distill-features", "1", "--no-distill"), "leave out --no-distill"),
+        (("--distill-features", "1", "--no-distill"), "do not turn distillation off"),
         (("--mixup", "-1"), "mixup must be 0 or more"),
     ],
 )
