@@ -17,6 +17,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from autoprune.core.bypass import Bypass
 from autoprune.core.records import (
     WIDEST,
     Choice,
@@ -131,10 +132,12 @@ class PruningPolicy:
     Attributes:
         groups: by group name; groups that stay whole may be left out.
         shapes_hash: `hash_shapes` of the network that the policy is for.
+        bypasses: modules that are gone, since groups inside them have no units left.
     """
 
     groups: Mapping[str, GroupPolicy]
     shapes_hash: str
+    bypasses: tuple[Bypass, ...] = ()
 
     @property
     def kept(self) -> dict[str, tuple[int, ...]]:

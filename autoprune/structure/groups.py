@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from autoprune.core.policy import GroupPolicy, PruningPolicy, Slice, Widths, hash_shapes
+from autoprune.structure.branches import Branch
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,12 +154,14 @@ class Operator:
         name: name in ATen, without the in-place underscore.
         tensors: names of the parameters and buffers that it reads.
         reads, writes: indices in `Structure.activations`; in-place operators have theirs in both.
+        number: its number in a forward pass; `GIVEN` if it has none.
     """
 
     name: str
     tensors: tuple[str, ...]
     reads: tuple[int, ...]
     writes: tuple[int, ...]
+    number: int
 
 
 @dataclass(frozen=True)
@@ -212,6 +215,8 @@ class Structure:
         operators: operators in the order in which they run; the last one returns the outputs.
         training: layers that run in training mode only.
         untouched: names of tensors that keep their values: they are neither refitted nor trained.
+        branches: residual branches that can go, in network order; none unless they were asked for
+            (`depth.with_branches`).
     """
 
     groups: tuple[ChannelGroup, ...]
@@ -226,6 +231,7 @@ class Structure:
     operators: tuple[Operator, ...]
     training: TrainingOnly = TrainingOnly()
     untouched: frozenset[str] = frozenset()
+    branches: tuple[Branch, ...] = ()
 
     @cached_property
     def dense_widths(self) -> Widths:
@@ -251,16 +257,26 @@ class Structure:
                 feeds.setdefault(consumer.tensor, []).append(i)
         return {weight: tuple(indices) for weight, indices in feeds.items()}
 
+    def gone(self, widths: Sequence[int]) -> tuple[Branch, ...]:
+        """Return the branches that are gone at some widths."""
+        return tuple(one for one in self.branches if not widths[self.index[one.group]])
+
     def policy(self, kept: Sequence[Sequence[int]]) -> PruningPolicy:
-        """Return the policy that keeps the given units of each group."""
+        """Return the policy that keeps the given units of each group.
+
+        Where a branch is gone, so are all units inside it.
+        """
+        gone = self.gone([len(units) for units in kept])
+        inside = {name for branch in gone for name in branch.groups}
         groups = {
-            group.name: GroupPolicy(group.size, tuple(sorted(units)), group.slices)
+            group.name: GroupPolicy(
+                group.size, () if group.name in inside else tuple(sorted(units)), group.slices
+            )
             for group, units in zip(self.groups, kept, strict=True)
         }
         # Buffers are left out: a forward pass may have created some that a new network lacks.
-        return PruningPolicy(
-            groups, hash_shapes({name: self.shapes[name] for name in self.parameters})
-        )
+        shapes_hash = hash_shapes({name: self.shapes[name] for name in self.parameters})
+        return PruningPolicy(groups, shapes_hash, tuple(branch.bypass for branch in gone))
 
     def leaving(self, tensors: AbstractSet[str]) -> Structure:
         """Return this structure with more tensors that keep their values."""

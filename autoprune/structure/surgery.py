@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.overrides import TorchFunctionMode
 
+from autoprune.core.bypass import Bypass, is_dropped
 from autoprune.core.policy import PruningPolicy, Slice, hash_shapes
 from autoprune.errors import ModelError, shown, user_code
 from autoprune.structure.inputs import device_of
@@ -23,7 +24,12 @@ Keep = Mapping[str, Mapping[int, Tensor]]
 """Kept entries of every tensor that shrinks, by tensor name and dimension."""
 
 
-def cut(model: nn.Module, keep: Keep, weights: Mapping[str, Tensor] | None = None) -> nn.Module:
+def cut(
+    model: nn.Module,
+    keep: Keep,
+    weights: Mapping[str, Tensor] | None = None,
+    bypasses: Iterable[Bypass] = (),
+) -> nn.Module:
     """Return a smaller copy of a network; the network itself is not changed.
 
     Args:
@@ -31,6 +37,7 @@ def cut(model: nn.Module, keep: Keep, weights: Mapping[str, Tensor] | None = Non
         keep: kept entries of tensors (see `kept_positions`).
         weights: tensors of the small network (refitted weights, added biases) that replace sliced
             ones; a bias that the dense layer lacks is created.
+        bypasses: modules that the small network does without.
     """
     weights = weights or {}
     memo: dict[int, Any] = {}
@@ -52,7 +59,18 @@ def cut(model: nn.Module, keep: Keep, weights: Mapping[str, Tensor] | None = Non
         update_sizes(small_model.get_submodule(path))
     for name in weights.keys() - tensors.keys():
         _assign(small_model, name, weights[name])
+    for bypass in bypasses:
+        small_model.set_submodule(bypass.module, _without(small_model, bypass))
     return small_model
+
+
+def _without(model: nn.Module, bypass: Bypass) -> nn.Sequential:
+    """Return what stands for a module: its children that stay, under their names."""
+    module = model.get_submodule(bypass.module)
+    small = nn.Sequential(
+        OrderedDict((name, module.get_submodule(name)) for name in bypass.through)
+    )
+    return small.train(module.training)
 
 
 def deep_copy(model: nn.Module, memo: Mapping[int, Any] | None = None) -> nn.Module:
@@ -126,7 +144,7 @@ def apply_policy(model: nn.Module, policy: PruningPolicy) -> nn.Module:
             f"the policy was made for another network than {type(model).__name__}: "
             f"tensor names or shapes differ (first difference: {first})."
         )
-    return cut(model, kept_positions(model, policy))
+    return cut(model, kept_positions(model, policy), bypasses=policy.bypasses)
 
 
 def check_ready(model: nn.Module) -> None:
@@ -168,7 +186,7 @@ def kept_positions(model: nn.Module, policy: PruningPolicy) -> Keep:
         gone[list(group.kept)] = False
         if gone.any():
             for s in group.slices:
-                if _is_other_buffer(tensors.get(s.tensor), s):
+                if is_dropped(s.tensor, policy.bypasses) or _is_other_buffer(tensors.get(s.tensor), s):
                     continue
                 size = tensors[s.tensor].shape[s.dim]
                 mask = stays.setdefault((s.tensor, s.dim), np.ones(size, bool))

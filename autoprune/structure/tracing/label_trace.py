@@ -63,7 +63,7 @@ class LabelTrace(OperatorMode):
         rule = find_rule(name, func)
         (rule or unknown)(self, call)
         self.uncounted.record(call, rule is not None)
-        self.activations.record(call)
+        self.activations.record(number, call)
         return out
 
     def aside(self, name: str, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:

@@ -1,0 +1,30 @@
+"""A module that a pruned network does without."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from autoprune.core.records import Name, Record
+
+
+class Bypass(Record, frozen=True):
+    """A module that is replaced by some of its own children, one after the other.
+
+    Attributes:
+        module: Its path.
+        through: Names of the children, in the order in which they run; without any, what enters
+            the module leaves it unchanged.
+    """
+
+    module: Name
+    through: tuple[Name, ...] = ()
+
+    def drops(self, tensor: str) -> bool:
+        """Return whether a parameter or buffer is gone with the module."""
+        inside = tensor.removeprefix(f"{self.module}.")
+        return inside != tensor and inside.partition(".")[0] not in self.through
+
+
+def is_dropped(tensor: str, bypasses: Iterable[Bypass]) -> bool:
+    """Return whether a parameter or buffer is gone with one of some modules."""
+    return any(one.drops(tensor) for one in bypasses)
