@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from autoprune.core.records import Name, Record
+from autoprune.errors import shown
 
 
 class Bypass(Record, frozen=True):
@@ -28,3 +29,15 @@ class Bypass(Record, frozen=True):
 def is_dropped(tensor: str, bypasses: Iterable[Bypass]) -> bool:
     """Return whether a parameter or buffer is gone with one of some modules."""
     return any(one.drops(tensor) for one in bypasses)
+
+
+def check_order(bypasses: Sequence[Bypass]) -> None:
+    """Refuse a module that is replaced twice, or once it is gone with another.
+
+    Raises:
+        ValueError: one is.
+    """
+    for place, one in enumerate(bypasses):
+        for other in bypasses[:place]:
+            if one.module == other.module or one.module.startswith(f"{other.module}."):
+                raise ValueError(f"module {shown(one.module)} is replaced twice")

@@ -14,7 +14,9 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from autoprune.core.policy import GroupPolicy, PruningPolicy, Slice, Widths, hash_shapes
+from autoprune.core.edits import AttributeEdit
+from autoprune.core.policy import GroupPolicy, PruningPolicy, Widths, hash_shapes
+from autoprune.core.slices import Slice
 from autoprune.structure.branches import Branch
 
 
@@ -214,6 +216,7 @@ class Structure:
         activations: activations of one sample, the network's inputs first.
         operators: operators in the order in which they run; the last one returns the outputs.
         training: layers that run in training mode only.
+        edits: attributes of modules that follow the widths of groups.
         untouched: names of tensors that keep their values: they are neither refitted nor trained.
         branches: residual branches that can go, in network order; none unless they were asked for
             (`depth.with_branches`).
@@ -230,6 +233,7 @@ class Structure:
     activations: tuple[Activation, ...]
     operators: tuple[Operator, ...]
     training: TrainingOnly = TrainingOnly()
+    edits: tuple[AttributeEdit, ...] = ()
     untouched: frozenset[str] = frozenset()
     branches: tuple[Branch, ...] = ()
 
@@ -276,7 +280,8 @@ class Structure:
         }
         # Buffers are left out: a forward pass may have created some that a new network lacks.
         shapes_hash = hash_shapes({name: self.shapes[name] for name in self.parameters})
-        return PruningPolicy(groups, shapes_hash, tuple(branch.bypass for branch in gone))
+        bypasses = tuple(branch.bypass for branch in gone)
+        return PruningPolicy(groups, shapes_hash, self.edits, bypasses)
 
     def leaving(self, tensors: AbstractSet[str]) -> Structure:
         """Return this structure with more tensors that keep their values."""
@@ -295,4 +300,5 @@ class Structure:
             self,
             groups=tuple(g for g in self.groups if g.name not in reasons),
             frozen=self.frozen + dropped,
+            edits=tuple(filter(None, (edit.without(reasons) for edit in self.edits))),
         )

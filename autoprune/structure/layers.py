@@ -104,6 +104,11 @@ def _update_norm(module: _NormBase) -> None:
     module.num_features = tensor.shape[0]
 
 
+def _update_group_norm(module: nn.GroupNorm) -> None:
+    if module.weight is not None:
+        module.num_channels = module.weight.numel()
+
+
 def _update_prelu(module: nn.PReLU) -> None:
     module.num_parameters = module.weight.numel()
 
@@ -112,5 +117,6 @@ _UPDATES: Mapping[type, Callable[[Any], None]] = {
     _ConvNd: _update_conv,
     nn.Linear: _update_linear,
     _NormBase: _update_norm,
+    nn.GroupNorm: _update_group_norm,
     nn.PReLU: _update_prelu,
 }

@@ -15,8 +15,11 @@ from torch.nn.parameter import is_lazy
 from torch.overrides import TorchFunctionMode
 
 from autoprune.core.bypass import Bypass, is_dropped
-from autoprune.core.policy import PruningPolicy, Slice, hash_shapes
+from autoprune.core.edits import Numbers
+from autoprune.core.policy import PruningPolicy, hash_shapes
+from autoprune.core.slices import Slice
 from autoprune.errors import ModelError, shown, user_code
+from autoprune.structure.attributes import check_edits, set_numbers
 from autoprune.structure.inputs import device_of
 from autoprune.structure.layers import update_sizes
 
@@ -28,6 +31,7 @@ def cut(
     model: nn.Module,
     keep: Keep,
     weights: Mapping[str, Tensor] | None = None,
+    numbers: Numbers | None = None,
     bypasses: Iterable[Bypass] = (),
 ) -> nn.Module:
     """Return a smaller copy of a network; the network itself is not changed.
@@ -37,6 +41,7 @@ def cut(
         keep: kept entries of tensors (see `kept_positions`).
         weights: tensors of the small network (refitted weights, added biases) that replace sliced
             ones; a bias that the dense layer lacks is created.
+        numbers: values of attributes in the small network (see `PruningPolicy.numbers`).
         bypasses: modules that the small network does without.
     """
     weights = weights or {}
@@ -57,6 +62,7 @@ def cut(
     small_model = deep_copy(model, memo)
     for path in {name.rpartition(".")[0] for name in keep}:
         update_sizes(small_model.get_submodule(path))
+    set_numbers(small_model, numbers or {})
     for name in weights.keys() - tensors.keys():
         _assign(small_model, name, weights[name])
     for bypass in bypasses:
@@ -127,7 +133,8 @@ def apply_policy(model: nn.Module, policy: PruningPolicy) -> nn.Module:
     """Cut a network according to a policy, after checking that it was made for this network.
 
     Raises:
-        ModelError: the network's tensors differ from those that the policy was made for.
+        ModelError: the network's tensors, or numbers on its modules, differ from those that the
+            policy was made for.
     """
     check_ready(model)
     shapes = {name: tuple(tensor.shape) for name, tensor in named_tensors(model).items()}
@@ -144,7 +151,26 @@ def apply_policy(model: nn.Module, policy: PruningPolicy) -> nn.Module:
             f"the policy was made for another network than {type(model).__name__}: "
             f"tensor names or shapes differ (first difference: {first})."
         )
-    return cut(model, kept_positions(model, policy), bypasses=policy.bypasses)
+    check_edits(model, policy.edits)
+    check_bypasses(model, policy.bypasses)
+    keep = kept_positions(model, policy)
+    return cut(model, keep, numbers=policy.numbers, bypasses=policy.bypasses)
+
+
+def check_bypasses(model: nn.Module, bypasses: Iterable[Bypass]) -> None:
+    """Check that a network has the modules that it is to do without.
+
+    Raises:
+        ModelError: a module is not there, or lacks a child that is to stay.
+    """
+    modules = dict(model.named_modules(remove_duplicate=False))
+    for bypass in bypasses:
+        for path in (bypass.module, *(f"{bypass.module}.{name}" for name in bypass.through)):
+            if path not in modules:
+                raise ModelError(
+                    f"the policy was made for another network than {type(model).__name__}: it "
+                    f"names the module {shown(path)}, which is not there."
+                )
 
 
 def check_ready(model: nn.Module) -> None:
