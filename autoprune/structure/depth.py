@@ -10,7 +10,7 @@ A branch can go if all of these hold:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from torch import nn
@@ -33,17 +33,27 @@ from autoprune.structure.tracing.operators import plain_arithmetic
 from autoprune.structure.tracing.residuals import ModuleCall, ResidualTrace, Term, chain
 
 
-def with_branches(model: nn.Module, example_inputs: Inputs, structure: Structure) -> Structure:
+def with_branches(
+    model: nn.Module,
+    example_inputs: Inputs,
+    structure: Structure,
+    excluded: Collection[str] = (),
+) -> Structure:
     """Return a network's structure with the residual branches that can go.
 
     Args:
         model: the dense network in evaluation mode; it is left unchanged.
         example_inputs: as for `verify.analyze`.
         structure: its verified structure.
+        excluded: names of parameters and buffers that stay in any case.
     """
     with plain_arithmetic(), fixed_seeds(0):
         prepared = prepare(model, example_inputs)
-        found = tuple(_Finding(prepared, structure).branches())
+        found = [
+            branch
+            for branch in _Finding(prepared, structure).branches()
+            if branch.tensors.isdisjoint(excluded)
+        ]
         return replace(structure, branches=_verified(prepared, structure, found))
 
 
