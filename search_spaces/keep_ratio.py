@@ -52,7 +52,9 @@ class SearchSpace:
     @cached_property
     def above_zero(self) -> Widths:
         """Fewest units of the groups that are there."""
-        return tuple(low or some for low, some in zip(self.lowest, self.fewest or self.lowest, strict=True))
+        return tuple(
+            low or some for low, some in zip(self.lowest, self.fewest or self.lowest, strict=True)
+        )
 
     def round_down(self, wanted: Float64[np.ndarray, " groups"]) -> Widths:
         """Return the widest allowed widths that exceed the wanted ones nowhere (or the lowest)."""

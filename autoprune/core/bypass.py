@@ -20,6 +20,14 @@ class Bypass(Record, frozen=True):
     module: Name
     through: tuple[Name, ...] = ()
 
+    def __post_init__(self) -> None:
+        if not self.module:
+            raise ValueError("the network itself cannot be replaced by its children")
+        if any(not one or "." in one for one in self.through):
+            raise ValueError(f"through: {shown(list(self.through))} are not names of children")
+        if len(set(self.through)) < len(self.through):
+            raise ValueError(f"through: {shown(list(self.through))} names a child twice")
+
     def drops(self, tensor: str) -> bool:
         """Return whether a parameter or buffer is gone with the module."""
         inside = tensor.removeprefix(f"{self.module}.")

@@ -37,14 +37,11 @@ class Presence:
         self._inside = np.array([[one in part for one in things] for part in parts], dtype=bool)
 
     def at(self, widths: Widths) -> Floats | float:
-        """Return 1 for everything that is there and 0 for what is gone, (things,) or one for all."""
-        if not self._groups:
-            return 1.0
+        """Return 1 for what is there and 0 for what is gone, (things,) or one for all."""
         gone = self.gone(widths)
         if not gone.any():
             return 1.0
-        present: Floats = 1.0 - self._inside[gone].any(axis=0)
-        return present
+        return np.where(self._inside[gone].any(axis=0), 0.0, 1.0)
 
     def gone(self, widths: Widths) -> npt.NDArray[np.bool_]:
         """Return which branches are gone, (branches,)."""

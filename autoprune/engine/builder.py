@@ -53,9 +53,7 @@ def make_builder(context: SearchContext, problem: PruningProblem) -> Builder:
         context.model, structure, calibration.first(repair_samples), context.config.seed
     )
     settling = calibration.first(BATCHNORM_SAMPLES)
-    means = BranchMeans(
-        context.model, structure, branch_means(context.model, structure, settling)
-    )
+    means = BranchMeans(context.model, structure, branch_means(context.model, structure, settling))
     return Builder(context.model, structure, rankings, refitter, settling, repair, means)
 
 

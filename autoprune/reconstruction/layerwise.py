@@ -116,9 +116,7 @@ class LayerwisePass(OperatorMode):
             run(self._model, samples.inputs)
 
 
-def layers_left(
-    layers: Mapping[str, LayerSpec], gone: Sequence[Branch]
-) -> dict[str, LayerSpec]:
+def layers_left(layers: Mapping[str, LayerSpec], gone: Sequence[Branch]) -> dict[str, LayerSpec]:
     """Return the layers of a network without some branches, with the shortcuts that are left."""
     weights = {weight for branch in gone for weight in branch.weights}
     stands_for = {branch.result: branch.shortcut for branch in gone}

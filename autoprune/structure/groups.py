@@ -17,6 +17,7 @@ from functools import cached_property
 from autoprune.core.edits import AttributeEdit
 from autoprune.core.policy import GroupPolicy, PruningPolicy, Widths, hash_shapes
 from autoprune.core.slices import Slice
+from autoprune.structure.activations import Activation, Operator
 from autoprune.structure.branches import Branch
 
 
@@ -133,37 +134,6 @@ class LayerSpec:
         is_free = not untouched & {self.weight, self.bias}
         shifts = layer.takes_bias or layer.batchnorm is not None
         return replace(layer, refittable=self.refittable and is_free and shifts)
-
-
-@dataclass(frozen=True, eq=False)
-class Activation:
-    """One piece of memory that a forward pass of one sample writes and reads.
-
-    Attributes:
-        size: bytes in the dense network.
-        per_unit: bytes per unit of a group, by group name (the mean if units differ).
-    """
-
-    size: int
-    per_unit: Mapping[str, float]
-
-
-@dataclass(frozen=True)
-class Operator:
-    """One operator that reads or writes activations; views do neither.
-
-    Attributes:
-        name: name in ATen, without the in-place underscore.
-        tensors: names of the parameters and buffers that it reads.
-        reads, writes: indices in `Structure.activations`; in-place operators have theirs in both.
-        number: its number in a forward pass; `GIVEN` if it has none.
-    """
-
-    name: str
-    tensors: tuple[str, ...]
-    reads: tuple[int, ...]
-    writes: tuple[int, ...]
-    number: int
 
 
 @dataclass(frozen=True)

@@ -212,7 +212,9 @@ def kept_positions(model: nn.Module, policy: PruningPolicy) -> Keep:
         gone[list(group.kept)] = False
         if gone.any():
             for s in group.slices:
-                if is_dropped(s.tensor, policy.bypasses) or _is_other_buffer(tensors.get(s.tensor), s):
+                if is_dropped(s.tensor, policy.bypasses):
+                    continue
+                if _is_other_buffer(tensors.get(s.tensor), s):
                     continue
                 size = tensors[s.tensor].shape[s.dim]
                 mask = stays.setdefault((s.tensor, s.dim), np.ones(size, bool))

@@ -10,7 +10,8 @@ from autoprune.core.arrays import Floats
 from autoprune.core.policy import Widths
 from autoprune.cost.memory import ActivationSizes
 from autoprune.cost.presence import Presence
-from autoprune.structure.groups import Operator, Structure
+from autoprune.structure.activations import Operator
+from autoprune.structure.groups import Structure
 
 MEGA = 1e6
 

@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from autoprune.structure.groups import Activation, ChannelGroup, Operator
+from autoprune.structure.activations import Activation, Operator
+from autoprune.structure.groups import ChannelGroup
 from autoprune.structure.tracing.call import Call
 from autoprune.structure.tracing.flow import GIVEN
 from autoprune.structure.tracing.labels import shrink
@@ -41,7 +42,12 @@ class ActivationLog:
         self.operators.append(Operator(RETURN, (), self._distinct(tensors), (), GIVEN))
 
     def record(self, number: int, call: Call) -> None:
-        """Record one operator, unless it only returns a view; its number is `GIVEN` if it has none."""
+        """Record one operator, unless it only returns a view.
+
+        Args:
+            number: its number; `GIVEN` if it has none.
+            call: the operator.
+        """
         tensors = [(tensor, self._name(tensor)) for tensor in call.inputs()]
         reads = self._distinct(tensor for tensor, name in tensors if name is None)
         before = len(self._tensors)

@@ -205,7 +205,7 @@ class ResidualTrace(OperatorMode):
         if not isinstance(tensor, Tensor):
             return None
         step = max(tensor.numel() // ENTRIES, 1)
-        with _disable_current_modes():  # type: ignore[no-untyped-call]
+        with _disable_current_modes():
             # A copy: the tensor may be written to.
             entries = tensor.reshape(-1)[::step].clone()
         return Value(tensor.shape, entries, self._made_at.get(id(tensor), GIVEN))
