@@ -90,8 +90,8 @@ class SearchSpace:
 
     def ratios_above_zero(self, widths: Widths) -> Float64[np.ndarray, " groups"]:
         """Return keep ratios that have logarithms: half of the fewest units stand for none."""
-        halves = np.array(self.above_zero) / 2
-        return self.ratios(tuple(np.where(np.array(widths) > 0, widths, halves).tolist()))
+        halves = 0.5 * self.ratios(self.above_zero)
+        return np.where(np.array(widths) > 0, self.ratios(widths), halves)
 
 
 def with_width(widths: Widths, group: int, width: int) -> Widths:

@@ -235,18 +235,22 @@ class Structure:
         """Return the branches that are gone at some widths."""
         return tuple(one for one in self.branches if not widths[self.index[one.group]])
 
+    def left(self, widths: Widths) -> Widths:
+        """Return the widths of what is really left: a branch that is gone has no units inside."""
+        inside = {name for branch in self.gone(widths) for name in branch.groups}
+        pairs = zip(self.index, widths, strict=True)
+        return tuple(0 if name in inside else width for name, width in pairs)
+
     def policy(self, kept: Sequence[Sequence[int]]) -> PruningPolicy:
         """Return the policy that keeps the given units of each group.
 
         Where a branch is gone, so are all units inside it.
         """
-        gone = self.gone([len(units) for units in kept])
-        inside = {name for branch in gone for name in branch.groups}
+        widths = tuple(len(units) for units in kept)
+        gone, left = self.gone(widths), self.left(widths)
         groups = {
-            group.name: GroupPolicy(
-                group.size, () if group.name in inside else tuple(sorted(units)), group.slices
-            )
-            for group, units in zip(self.groups, kept, strict=True)
+            group.name: GroupPolicy(group.size, tuple(sorted(units)) if width else (), group.slices)
+            for group, units, width in zip(self.groups, kept, left, strict=True)
         }
         # Buffers are left out: a forward pass may have created some that a new network lacks.
         shapes_hash = hash_shapes({name: self.shapes[name] for name in self.parameters})

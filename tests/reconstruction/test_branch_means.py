@@ -60,7 +60,8 @@ def test_who_takes_over_may_be_gone_itself(structure: Structure) -> None:
     model = linear()
     stem = model.get_parameter("stem.bias").detach().clone()
     means = {
-        branch: torch.full((6,), -0.1 * (i + 1)) for i, branch in enumerate(structure.branches)
+        branch: torch.full((6,), -0.1 * (i + 1)).double()
+        for i, branch in enumerate(structure.branches)
     }
     small = without(model, structure, structure.branches, means)
     torch.testing.assert_close(small.get_parameter("stem.bias").detach(), stem - 0.3)
