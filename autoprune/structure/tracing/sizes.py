@@ -42,6 +42,11 @@ class SizedCall:
     is_split: bool = False
 
     @property
+    def shape(self) -> tuple[int, ...]:
+        """What calls of repeated blocks have in common."""
+        return (self.is_split, *map(len, self.sizes))
+
+    @property
     def atoms(self) -> Tensor:
         """The channels among the labels, each once."""
         found: Tensor = torch.cat([rows.reshape(-1) for rows in self.sizes]).unique()

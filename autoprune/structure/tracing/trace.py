@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +33,9 @@ from autoprune.structure.tracing.operators import plain_arithmetic, whole_operat
 from autoprune.structure.tracing.sizes import SizedCall, tied
 from autoprune.structure.tracing.training_only import in_training_mode, unread_weights
 
+Kind: TypeAlias = tuple[list[int], set[str]]
+"""Dimensions along which views shrink, and names of attributes that follow."""
+
 
 @dataclass(frozen=True, eq=False)
 class Hypothesis:
@@ -46,6 +49,11 @@ class Hypothesis:
 
     ties: tuple[tuple[int, tuple[SizedCall, ...]], ...] = ()
     followers: tuple[Follower, ...] = ()
+
+    @property
+    def kind(self) -> Kind:
+        """What hypotheses about repeated blocks have in common."""
+        return [place for place, _ in self.ties], {one.attribute for one in self.followers}
 
     def __add__(self, other: Hypothesis) -> Hypothesis:
         """Return both together."""
