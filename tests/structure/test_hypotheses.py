@@ -40,6 +40,20 @@ class Splitting(nn.Module):
         return out
 
 
+class Doubled(Splitting):
+    """Splits at half of a stored width."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.expanded = 12
+
+    def forward(self, x: Tensor) -> Tensor:
+        halves = list(self.stem(x).split(self.expanded // 2, dim=1))
+        halves.append(self.inner(halves[-1]).relu())
+        out: Tensor = self.out(torch.cat(halves, 1))
+        return out
+
+
 class Sizes(nn.Module):
     """Two branches of unlike widths are joined and split again by numbers in a list."""
 
@@ -126,6 +140,9 @@ class Case(NamedTuple):
 
 CASES = {
     "halves by a stored width": Case(Splitting, {"stem": 6, "inner": 6}, {"c": {"stem": (1,)}}),
+    "halves by twice a stored width": Case(
+        Doubled, {"stem": 6, "inner": 6}, {"expanded": {"stem": (2,)}}
+    ),
     "sizes in a list": Case(
         Sizes, {"left": 4, "right": 5}, {"sizes": {"left": (1, 0), "right": (0, 1)}}
     ),

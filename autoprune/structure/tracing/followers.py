@@ -41,7 +41,7 @@ class Follower:
 
 
 def candidates(model: nn.Module, call: SizedCall) -> list[Follower]:
-    """Return the integers on modules around a call that equal one of its sizes.
+    """Return the integers on modules around a call that equal one of its sizes, or all of them.
 
     Sizes that occur several times are given to the integers of an attribute in turn.
     """
@@ -61,7 +61,7 @@ def _of_attribute(
         return
     integers = value if isinstance(value, tuple) else (value,)
     for place, integer in enumerate(integers):
-        alike = [rows for rows in call.sizes if len(rows) == integer]
+        alike = [rows for rows in (*call.sizes, call.whole) if len(rows) == integer]
         if alike:
             turn = integers[:place].count(integer)
             yield Follower(path, attribute, place, alike[turn % len(alike)])

@@ -82,7 +82,11 @@ class LabelTrace(OperatorMode):
     def follow(self, rows: Tensor) -> bool:
         """Let numbers on the running module follow a dimension; say whether it has any."""
         call = SizedCall(self.modules.paths, (rows,))
-        found = [one for one in candidates(self._model, call) if one.module in call.modules[-1:]]
+        found = [
+            one
+            for one in candidates(self._model, call)
+            if one.module in call.modules[-1:] and one.rows is rows
+        ]
         self.followers += found
         return bool(found)
 
