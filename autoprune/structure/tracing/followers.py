@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -83,7 +83,7 @@ def _around(model: nn.Module, call: SizedCall) -> Iterator[str]:
 
 def edits_of(
     model: nn.Module,
-    followers: Iterable[Follower],
+    followers: Sequence[Follower],
     atoms: Atoms,
     owners: npt.NDArray[np.int64],
     groups: Sequence[ChannelGroup],
@@ -97,6 +97,8 @@ def edits_of(
         owners: index of the group of every atom, -1 for none.
         groups: the channel groups.
     """
+    if not followers:
+        return ()
     sizes, unit = [group.size for group in groups], components(atoms)
     found: dict[tuple[str, str], dict[int, dict[int, int]]] = {}
     for one in followers:

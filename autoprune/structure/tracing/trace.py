@@ -11,7 +11,7 @@ bias (`biases`). The result is a hypothesis, which `verify` tests numerically.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -33,6 +33,9 @@ from autoprune.structure.tracing.operators import plain_arithmetic, whole_operat
 from autoprune.structure.tracing.sizes import SizedCall, tied
 from autoprune.structure.tracing.training_only import in_training_mode, unread_weights
 
+Ties: TypeAlias = tuple[tuple[int, tuple[SizedCall, ...]], ...]
+"""Calls whose sizes stay consistent, with the place of a view's dimension that shrinks."""
+
 Kind: TypeAlias = tuple[list[int], set[str]]
 """Dimensions along which views shrink, and names of attributes that follow."""
 
@@ -47,7 +50,7 @@ class Hypothesis:
         followers: numbers on modules that follow a dimension.
     """
 
-    ties: tuple[tuple[int, tuple[SizedCall, ...]], ...] = ()
+    ties: Ties = ()
     followers: tuple[Follower, ...] = ()
 
     @property
@@ -62,9 +65,16 @@ class Hypothesis:
 
 @dataclass(frozen=True, eq=False)
 class Assembly:
-    """A structure, with the index of every channel's group (-1 for none), shape (atoms,)."""
+    """A structure, and where its channels are.
+
+    Attributes:
+        structure: the structure.
+        atoms: numbered channels with all of their links.
+        owners: index of every atom's group (-1 for none), shape (atoms,).
+    """
 
     structure: Structure
+    atoms: Atoms
     owners: npt.NDArray[np.int64]
 
     def groups_of(self, calls: Iterable[SizedCall]) -> list[ChannelGroup]:
@@ -83,6 +93,7 @@ class Tracing:
         tracer: the labels and layers.
         layers: its layers, completed.
         training: layers that run in training mode only.
+        assemblies: those made so far, without numbers that follow.
     """
 
     model: nn.Module
@@ -90,6 +101,7 @@ class Tracing:
     tracer: LabelTrace
     layers: tuple[LayerSpec, ...]
     training: TrainingOnly
+    assemblies: dict[Ties, Assembly] = field(default_factory=dict)
 
     def structure(self, hypothesis: Hypothesis = Hypothesis()) -> Structure:
         """Return the structure of the network under a hypothesis about sizes."""
@@ -97,14 +109,21 @@ class Tracing:
 
     def assembled(self, hypothesis: Hypothesis = Hypothesis()) -> Assembly:
         """Return the structure, and where its channels are."""
+        ties, followers = hypothesis.ties, (*self.tracer.followers, *hypothesis.followers)
+        if ties not in self.assemblies:
+            self.assemblies[ties] = self._assembled(ties)
+        found = self.assemblies[ties]
+        groups = found.structure.groups
+        edits = edits_of(self.model, followers, found.atoms, found.owners, groups)
+        return replace(found, structure=replace(found.structure, edits=edits))
+
+    def _assembled(self, ties: Ties) -> Assembly:
         atoms, tracer = self.atoms, self.tracer
-        for place, calls in hypothesis.ties:
+        for place, calls in ties:
             atoms = tied(atoms, calls, place)
         named = named_tensors(self.model)
         shapes = {name: tuple(tensor.shape) for name, tensor in named.items()}
         groups, frozen, owners = assemble(atoms, self.layers, shapes)
-        followers = (*tracer.followers, *hypothesis.followers)
-        edits = edits_of(self.model, followers, atoms, owners, groups) if followers else ()
         structure = Structure(
             groups=groups,
             frozen=frozen + tracer.computed_layers,
@@ -117,9 +136,8 @@ class Tracing:
             activations=tracer.activations.sizes(tracer.labels, owners, groups),
             operators=tuple(tracer.activations.operators),
             training=self.training,
-            edits=edits,
         )
-        return Assembly(structure, owners)
+        return Assembly(structure, atoms, owners)
 
 
 def trace(model: nn.Module, example_inputs: Inputs) -> Structure:
