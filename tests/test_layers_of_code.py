@@ -42,6 +42,8 @@ ENGINE_FLOORS = (
     {"max_drop"},
     {"summary", "begin"},
     {"pipeline", "finetune"},
+    {"search_task"},
+    {"sweep"},
 )
 """The stages of a search: each is made of those before it."""
 

@@ -50,6 +50,13 @@ class RunOptions(Trust):
     config: str | None = _run(
         None, kinds.FILE, "TOML file of these options; the command line wins.", is_in_files=False
     )
+    sweep: str | None = option(
+        None,
+        kinds.SWEEP,
+        "With --from: many budgets, from, to and step, e.g. flops=0.3:0.9:0.1. Each has its run "
+        "directory in --output, beside sweep.json and report.html; --budget bounds other costs.",
+        panel=Panel.GOAL,
+    )
     output: str | None = _run(
         None,
         kinds.FOLDER,
