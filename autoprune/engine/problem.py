@@ -6,7 +6,7 @@ import itertools
 import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import nn
 
@@ -118,18 +118,34 @@ def make_problem(context: SearchContext) -> PruningProblem:
         )
     if not config.train_frozen:
         _tell_frozen(model)
-    costs, multiple = _costs(context, structure)
+    costs = _costs(context, structure)
+    projection = _onto_budget(structure, costs, config)
+    return PruningProblem(structure, costs, projection.space, projection)
+
+
+def under_budget(problem: PruningProblem, config: SearchConfig) -> PruningProblem:
+    """Return the problem under the budget of another search of the same network.
+
+    Raises:
+        BudgetError: the budget is malformed, unknown or out of reach.
+    """
+    projection = _onto_budget(problem.structure, problem.costs, config)
+    return replace(problem, space=projection.space, projection=projection)
+
+
+def _onto_budget(
+    structure: Structure, costs: Mapping[str, CostModel], config: SearchConfig
+) -> Projection:
     dense = {name: cost.total(structure.dense_widths) for name, cost in costs.items()}
     limits = Budget.parse(config.budget).resolve(dense)
     constraints = [Constraint(costs[name], limit) for name, limit in limits.items()]
     for text in _loose_bounds(constraints, dense):
         log.info("%s", text)
-    projection = _reachable(structure, config, multiple, constraints)
-    return PruningProblem(structure, costs, projection.space, projection)
+    return _reachable(structure, config, width_multiple(config, costs), constraints)
 
 
-def _costs(context: SearchContext, structure: Structure) -> tuple[Mapping[str, CostModel], int]:
-    """Return the cost models by name, and the number that widths are multiples of."""
+def _costs(context: SearchContext, structure: Structure) -> Mapping[str, CostModel]:
+    """Return the cost models by name."""
     subject = Subject(context.model, structure, context.inputs)
     latency = latency_cost(
         subject,
@@ -141,7 +157,7 @@ def _costs(context: SearchContext, structure: Structure) -> tuple[Mapping[str, C
     costs = cost_models(structure)
     if latency is not None:
         costs[latency.name] = latency
-    return costs, width_multiple(context.config, latency)
+    return costs
 
 
 def _loose_bounds(constraints: Sequence[Constraint], dense: Mapping[str, float]) -> Iterator[str]:

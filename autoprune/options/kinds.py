@@ -13,6 +13,7 @@ from autoprune.agents.registry import KIND as STRATEGIES
 from autoprune.core.lazy import imported
 from autoprune.core.plugins import Kind, absolute, absolute_object
 from autoprune.cost.budget import UNBOUNDED, Budget
+from autoprune.cost.budget_sweep import Sweep
 from autoprune.data.sources import FORMS as DATA_FORMS
 from autoprune.data.sources import absolute_data
 from autoprune.errors import UsageError, spelt
@@ -52,6 +53,10 @@ def _budget(value: Any) -> str:
     text = UNBOUNDED if value is None else _text(value)
     Budget.parse(text)
     return text
+
+
+def _sweep(value: Any) -> str:
+    return str(Sweep.parse(_text(value)))
 
 
 def _component(value: Any) -> Any:
@@ -263,6 +268,7 @@ POINTS = ValueKind("POINTS", _number, "a number of points", float)
 BUDGET = ValueKind(
     "COST=LIMIT[,…]", _budget, "a text such as 'flops=0.5' or a table of bounds by cost"
 )
+SWEEP = ValueKind("COST=FROM:TO:STEP", _sweep, "a text such as 'flops=0.3:0.9:0.1'")
 SECONDS = ValueKind("DURATION", _seconds, "a number of seconds or a text such as '10m'")
 RECOVERY = ValueKind("SECONDS|off", _recovery, "a number of seconds, a text such as '2m', or 'off'")
 PATTERNS = ValueKind("PATTERN", _patterns, "a pattern or a list of patterns", repeats=True)
