@@ -48,6 +48,7 @@ def test_plain_values_come_back() -> None:
         "exclude": ["stem", "layer1.*"],
         "exclude_outputs": ["layer2"],
         "train_frozen": True,
+        "decide": ["channels", "depth"],
         "min_keep": {"*": 0.2, "head": 1.0},
         "round_to": 8,
         "latency_table": "table.json",
