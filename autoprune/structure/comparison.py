@@ -1,5 +1,8 @@
 """Comparison of a cut network with the dense one: inputs and outputs of every layer.
 
+The dense network reads nothing of the cut channels: the weights of their consumers are zero, and
+normalisations and products of activations run on the other channels (`mixed`).
+
 Comparing the networks' outputs alone can miss a fault: class scores next to boxes in pixels, a
 saturated sigmoid, an argmax. So every layer is compared, channel by channel.
 """
@@ -18,6 +21,7 @@ import torch
 from torch import Tensor
 
 from autoprune.structure.groups import LayerSpec
+from autoprune.structure.mixed import Columns, run_on
 from autoprune.structure.surgery import Keep
 from autoprune.structure.tracing.operators import OperatorMode
 
@@ -80,9 +84,18 @@ class Recording:
 class RecordingMode(OperatorMode):
     """Records the inputs and outputs of layers during a forward pass."""
 
-    def __init__(self, names: Mapping[int, str], layers: Mapping[str, LayerSpec]) -> None:
-        """Take tensor names by `id` and layers by the name of their weight."""
+    def __init__(
+        self, names: Mapping[int, str], layers: Mapping[str, LayerSpec], columns: Columns
+    ) -> None:
+        """Prepare a recording.
+
+        Args:
+            names: tensor names by `id`.
+            layers: by the name of their weight.
+            columns: operators that run on some of their channels only.
+        """
         super().__init__()
+        self._columns = columns
         self.recording = Recording()
         self._names = names
         self._layers = layers
@@ -90,6 +103,8 @@ class RecordingMode(OperatorMode):
 
     def operate(self, number: int, name: str, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         """Run one operator and record it if it is a layer."""
+        if number in self._columns:
+            return run_on(*self._columns[number], func, args, kwargs)
         out = func(*args, **kwargs)
         weight = self._names.get(id(args[1]), "") if len(args) > 1 else ""
         layer = self._layers.get(weight)

@@ -17,13 +17,55 @@ from functools import cached_property
 from autoprune.core.policy import GroupPolicy, PruningPolicy, Slice, Widths, hash_shapes
 
 
+@dataclass(frozen=True)
+class Mixer:
+    """An operator without weights that combines channels: a normalisation, a product of activations.
+
+    Its channels lie in a table: rows are heads (one row where there are none), columns the channels
+    of each. Once some are cut, it sees those that are left.
+
+    Attributes:
+        name: by which slices of a `ChannelGroup` call it; dimension 0 are rows, 1 columns.
+        operator: its name in ATen.
+        number: number of the operator (see `operators.OperatorMode`).
+        shape: (rows, columns).
+        macs: MACs per sample for every entry of the table.
+        arguments: dimension of the columns in the arguments that are combined along them, by their
+            names in the operator's schema; none if it combines something else.
+        out_dim: dimension of the columns in the result, None where they are summed up.
+        rescales: whether its result for the channels that are left depends on how many they are.
+    """
+
+    name: str
+    operator: str
+    number: int
+    shape: tuple[int, int]
+    macs: float = 0.0
+    arguments: Mapping[str, int] = field(default_factory=dict)
+    out_dim: int | None = None
+    rescales: bool = False
+
+    @property
+    def reads(self) -> bool:
+        """Whether it is a product that sums over the columns: their consumer, as a layer is."""
+        return self.macs > 0 and bool(self.arguments)
+
+
 @dataclass(frozen=True, eq=False)
 class ChannelGroup:
-    """Channel dimensions that must shrink together: one decision."""
+    """Channel dimensions that must shrink together: one decision.
+
+    Attributes:
+        name: name of the weight that makes the channels first.
+        size: number of units.
+        slices: entries of parameters and buffers that belong to each unit.
+        mixed: entries of the mixers' tables (see `Mixer`).
+    """
 
     name: str
     size: int
     slices: tuple[Slice, ...]
+    mixed: tuple[Slice, ...] = ()
 
     @cached_property
     def producers(self) -> tuple[str, ...]:
@@ -139,10 +181,13 @@ class Activation:
     Attributes:
         size: bytes in the dense network.
         per_unit: bytes per unit of a group, by group name (the mean if units differ).
+        per_pair: bytes that belong to a unit of one group and to a unit of another one, by their
+            names: a head and a width of all heads.
     """
 
     size: int
     per_unit: Mapping[str, float]
+    per_pair: Mapping[tuple[str, str], float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -202,14 +247,15 @@ class Structure:
         groups: groups that can be pruned, in network order.
         frozen: groups that cannot, with the reasons.
         layers: layers with weights, in network order.
-        fixed_macs: MACs per sample of operators that are not layers (attention, recurrent
-            networks), by operator.
+        fixed_macs: MACs per sample of operators that are not layers and that no width changes
+            (recurrent networks), by operator.
         uncounted: operators with weights whose MACs are unknown and therefore not counted.
         shapes: shape of every parameter and buffer.
         parameters: names of the parameters among `shapes`, each tied tensor once.
         itemsizes: bytes per element of every tensor in `shapes`.
         activations: activations of one sample, the network's inputs first.
         operators: operators in the order in which they run; the last one returns the outputs.
+        mixers: operators without weights that combine channels, in network order.
         training: layers that run in training mode only.
         untouched: names of tensors that keep their values: they are neither refitted nor trained.
     """
@@ -224,6 +270,7 @@ class Structure:
     itemsizes: Mapping[str, int]
     activations: tuple[Activation, ...]
     operators: tuple[Operator, ...]
+    mixers: tuple[Mixer, ...] = ()
     training: TrainingOnly = TrainingOnly()
     untouched: frozenset[str] = frozenset()
 

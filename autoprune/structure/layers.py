@@ -104,6 +104,15 @@ def _update_norm(module: _NormBase) -> None:
     module.num_features = tensor.shape[0]
 
 
+def _update_layer_norm(module: nn.LayerNorm | nn.RMSNorm) -> None:
+    if module.weight is not None:
+        module.normalized_shape = tuple(module.weight.shape)
+
+
+def _update_group_norm(module: nn.GroupNorm) -> None:
+    module.num_channels = len(module.weight)
+
+
 def _update_prelu(module: nn.PReLU) -> None:
     module.num_parameters = module.weight.numel()
 
@@ -112,5 +121,8 @@ _UPDATES: Mapping[type, Callable[[Any], None]] = {
     _ConvNd: _update_conv,
     nn.Linear: _update_linear,
     _NormBase: _update_norm,
+    nn.LayerNorm: _update_layer_norm,
+    nn.RMSNorm: _update_layer_norm,
+    nn.GroupNorm: _update_group_norm,
     nn.PReLU: _update_prelu,
 }

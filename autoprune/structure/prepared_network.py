@@ -19,6 +19,7 @@ from autoprune.structure.comparison import Recording, RecordingMode, Tolerance, 
 from autoprune.structure.float64 import float64_arithmetic, to_float64
 from autoprune.structure.groups import LayerSpec, Structure
 from autoprune.structure.inputs import Inputs, outputs_of, sample
+from autoprune.structure.mixed import Columns, columns_left
 from autoprune.structure.surgery import cut, deep_copy, kept_positions, named_tensors
 from autoprune.structure.tracing.determinism import DeterministicMode, fixed_seeds
 from autoprune.structure.tracing.operators import whole_operators
@@ -57,10 +58,20 @@ class PreparedNetwork:
         layers: Mapping[str, LayerSpec],
         batch: int,
         seed: int = 0,
+        columns: Columns | None = None,
     ) -> Recording:
-        """Run this network, or one cut from it, with some tensors replaced; record its layers."""
+        """Run this network, or one cut from it, and record its layers.
+
+        Args:
+            model: the network.
+            changed: tensors to replace, by name.
+            layers: layers to record, by the name of their weight.
+            batch: number of samples.
+            seed: seed of all randomness.
+            columns: operators that run on some of their channels only.
+        """
         names = {id(t): name for name, t in {**named_tensors(model), **changed}.items()}
-        mode = RecordingMode(names, layers)
+        mode = RecordingMode(names, layers, columns or {})
         args, kwargs = _call_arguments(sample(self.inputs, batch))
         with (
             fixed_seeds(seed),
@@ -90,7 +101,9 @@ class PreparedNetwork:
                 f"({type(error).__name__}: {first_line(error)})"
             )
         masked = _masked_weights(self.model, structure, kept)
-        dense = self.record(self.model, masked, layers, batch)
+        dense = self.record(
+            self.model, masked, layers, batch, columns=columns_left(structure, kept)
+        )
         found = find_difference(dense, small, keep, layers, self.tolerance)
         if found is None:
             return None

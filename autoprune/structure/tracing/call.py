@@ -85,6 +85,22 @@ class Recorder(Protocol):
     def batchnorm(self, source: Tensor, path: str, out: Tensor) -> None:
         """Record that a BN with running statistics reads a tensor."""
 
+    def mixer(
+        self,
+        call: Call,
+        table: Tensor,
+        arguments: Mapping[str, int],
+        *,
+        out_dim: int | None = None,
+        macs: int = 0,
+        rescales: bool = False,
+    ) -> tuple[Tensor, Tensor]:
+        """Record an operator that combines the channels of a table (see `groups.Mixer`).
+
+        Returns:
+            Labels of the table's rows and of its columns.
+        """
+
     def computed(self, call: Call, size: int) -> str:
         """Record a layer of `size` outputs with a computed weight or bias; return the reason."""
 

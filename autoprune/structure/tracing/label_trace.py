@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from autoprune.structure.groups import FrozenGroup, LayerSpec
+from autoprune.structure.groups import FrozenGroup, LayerSpec, Mixer
 from autoprune.structure.inputs import Inputs
 from autoprune.structure.tracing.activation_sizes import ActivationLog
 from autoprune.structure.tracing.biases import layers_adding_bias
@@ -37,6 +37,7 @@ class LabelTrace(OperatorMode):
         self.read: set[str] = set()
         self.layers: dict[str, LayerSpec] = {}
         self.fixed_macs: Counter[str] = Counter()
+        self.mixers: list[Mixer] = []
         self.uncounted = Uncounted(self.name)
         self.activations = ActivationLog(self.name)
         self._parameters = {n for n, one in named.items() if isinstance(one, nn.Parameter)}
@@ -49,6 +50,7 @@ class LabelTrace(OperatorMode):
         self._flow = Flow()
         self._origins = Origins(self.name)
         self._computed: dict[str, FrozenGroup] = {}
+        self._number = GIVEN
         # Tensors are kept alive, or Python would reuse their ids.
         self._alive: list[Any] = []
 
@@ -56,6 +58,7 @@ class LabelTrace(OperatorMode):
         """Run one operator, then carry labels through it."""
         out = func(*args, **kwargs)
         call = Call(name, func, args, kwargs, out)
+        self._number = number
         self._alive.append((args, out))
         self.read.update(filter(None, map(self.name, call.inputs())))
         self._flow.record(number, call)
@@ -124,6 +127,28 @@ class LabelTrace(OperatorMode):
         if maker is not None and not self.layers[maker].kernel_size and source.dim() != 2:
             maker = None
         self._flow.batchnorm(path, maker, out)
+
+    def mixer(
+        self,
+        call: Call,
+        table: Tensor,
+        arguments: Mapping[str, int],
+        *,
+        out_dim: int | None = None,
+        macs: int = 0,
+        rescales: bool = False,
+    ) -> tuple[Tensor, Tensor]:
+        """Record an operator that combines the channels of a table (see `groups.Mixer`)."""
+        rows, columns = table.shape
+        # The number of axes is unique; that of the operator is not, in training mode.
+        name = f"{call.name} {len(self.atoms.axes)}"
+        each = macs / table.numel()
+        self.mixers.append(
+            Mixer(
+                name, call.name, self._number, (rows, columns), each, arguments, out_dim, rescales
+            )
+        )
+        return self.atoms.axis(name, 0, rows), self.atoms.axis(name, 1, columns)
 
     def computed(self, call: Call, size: int) -> str:
         """Record a layer whose weight or bias is computed; return the reason to leave it whole."""

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from autoprune.structure.layers import LAYER_KINDS
 from autoprune.structure.tracing.call import Call, Recorder, only_along, statistics_over, unknown
-from autoprune.structure.tracing.labels import Atoms, along
+from autoprune.structure.tracing.labels import Atoms, along, varying
+from autoprune.structure.tracing.mixing import normalise
 
 
 def layer(trace: Recorder, call: Call) -> None:
@@ -72,12 +73,19 @@ def batch_norm(trace: Recorder, call: Call) -> None:
 
 
 def layer_norm(trace: Recorder, call: Call) -> None:
-    """Layer normalisation: its statistics change when a channel is cut."""
-    kind = "RMSNorm" if "rms" in call.name else "LayerNorm"
+    """Layer or RMS normalisation: channels along its one dimension are normalised together."""
     rank = len(call.argument("normalized_shape"))
-    statistics_over(trace, call, range(-rank, 0), f"normalised together by {kind}")
+    source = next(argument.name for argument in call.func._schema.arguments)
+    arguments = {source: -1, "weight": 0, "bias": 0}
+    if rank > 1 or not normalise(trace, call, -1, arguments):
+        kind = "RMSNorm" if "rms" in call.name else "LayerNorm"
+        statistics_over(trace, call, range(-rank, 0), f"normalised together by {kind}")
 
 
 def group_norm(trace: Recorder, call: Call) -> None:
-    """Group normalisation: its statistics change when a channel is cut."""
-    statistics_over(trace, call, range(1, call.args[0].dim()), "normalised together by GroupNorm")
+    """Group normalisation: one group is a layer normalisation, several tie channels together."""
+    labels = trace.labels(call.args[0])
+    is_one = call.argument("num_groups") == 1 and set(varying(labels)) == {1}
+    if not is_one or not normalise(trace, call, 1, {"input": 1, "weight": 0, "bias": 0}):
+        dims = range(1, call.args[0].dim())
+        statistics_over(trace, call, dims, "normalised together by GroupNorm")

@@ -19,6 +19,7 @@ from autoprune.structure.tracing.labels import (
     shrink,
     varying,
 )
+from autoprune.structure.tracing.mixing import averaged, split
 
 
 def pointwise(trace: Recorder, call: Call) -> None:
@@ -42,7 +43,7 @@ def merge(atoms: Atoms, operands: list[Tensor], shape: torch.Size) -> Tensor:
         if repeated:
             # One value is used for many channels (a mask, a scalar): there is nothing to align,
             # unless this operand has channels along another dimension.
-            if moving[i]:
+            if moving[i] and not _link_table(atoms, one, aligned):
                 for each in aligned:
                     atoms.block(each, "multiplied into an outer product")
             continue
@@ -55,6 +56,29 @@ def merge(atoms: Atoms, operands: list[Tensor], shape: torch.Size) -> Tensor:
     return canonical(result.expand(shape))
 
 
+def _link_table(atoms: Atoms, part: Tensor, operands: list[Tensor]) -> bool:
+    """Link the rows or columns of a table with an operand that has a value for each of them.
+
+    Args:
+        atoms: the atoms.
+        part: labels of the operand.
+        operands: labels of all operands.
+
+    Returns:
+        Whether there is such a table among them.
+    """
+    whole = max(operands, key=lambda one: len(varying(one)))
+    dims, own = varying(whole), varying(part)
+    table = shrink(whole).reshape(-1, whole.shape[dims[-1]])
+    if own == dims[:-1] and (table > 0).all():
+        atoms.link_rows(table, shrink(part).reshape(-1), None)
+    elif own == dims[-1:] and (table > 0).all():
+        atoms.link_rows(table, None, shrink(part).reshape(-1))
+    else:
+        return False
+    return True
+
+
 def identity(trace: Recorder, call: Call) -> None:
     """A copy, cast or alias, or a new tensor of the same shape."""
     trace.set_labels(call.out, trace.labels(call.args[0]))
@@ -62,7 +86,9 @@ def identity(trace: Recorder, call: Call) -> None:
 
 def reshape(trace: Recorder, call: Call) -> None:
     """A view of the same entries in the same order."""
-    trace.set_labels(call.out, canonical(trace.labels(call.args[0]).reshape(call.out.shape)))
+    labels = canonical(trace.labels(call.args[0]).reshape(call.out.shape))
+    split(trace, labels)
+    trace.set_labels(call.out, labels)
 
 
 def movement(trace: Recorder, call: Call) -> None:
@@ -135,6 +161,9 @@ def reduction(trace: Recorder, call: Call) -> None:
         return
     source = call.args[0]
     labels, dims = trace.labels(source), _dims(call, source)
+    if call.name in STATISTICS and len(dims) == 1 and dims <= set(varying(labels)):
+        averaged(trace, call, *dims)
+        return
     if set(varying(labels)) & dims:
         trace.atoms.block(labels, _mixed_by(call))
         labels = constant(source.shape)
@@ -145,6 +174,10 @@ def reduction(trace: Recorder, call: Call) -> None:
         kept = [labels.shape[d] for d in range(source.dim()) if d not in dims]
         shape = tuple(kept) if out.dim() != source.dim() else tuple(out.shape)
         trace.set_labels(out, canonical(short.reshape(shape)))
+
+
+# Reductions that can be taken over the channels that are left: parts of normalisations.
+STATISTICS = frozenset({"mean", "var", "std", "var_mean", "std_mean"})
 
 
 def _dims(call: Call, source: Tensor) -> set[int]:

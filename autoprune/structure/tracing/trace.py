@@ -60,7 +60,7 @@ def trace(model: nn.Module, example_inputs: Inputs) -> Structure:
     shapes = {name: tuple(tensor.shape) for name, tensor in named.items()}
     layers = tracer.finished_layers(model, inputs)
     atoms, training = _traced_in_training(model, inputs, tracer)
-    groups, frozen, owners = assemble(atoms, layers, shapes)
+    groups, frozen, owners = assemble(atoms, layers, shapes, tracer.mixers)
     return Structure(
         groups=groups,
         frozen=frozen + tracer.computed_layers,
@@ -72,6 +72,7 @@ def trace(model: nn.Module, example_inputs: Inputs) -> Structure:
         itemsizes={name: tensor.element_size() for name, tensor in named.items()},
         activations=tracer.activations.sizes(tracer.labels, owners, groups),
         operators=tuple(tracer.activations.operators),
+        mixers=tuple(tracer.mixers),
         training=training,
     )
 
