@@ -63,8 +63,9 @@ class Builder:
 
     def _cut(self, widths: Widths, times: StageTimes) -> tuple[nn.Module, Keep]:
         with times.stage("surgery"):
-            keep = kept_positions(self._model, self.policy(widths))
-            return cut(self._model, keep, self._refitter.tensors(keep)), keep
+            policy = self.policy(widths)
+            keep = kept_positions(self._model, policy)
+            return cut(self._model, keep, self._refitter.tensors(keep), policy.numbers), keep
 
     def one_shot_with_batchnorm(self, widths: Widths, times: StageTimes | None = None) -> nn.Module:
         """Build as `one_shot`, then re-estimate BN statistics on data."""

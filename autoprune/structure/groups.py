@@ -14,7 +14,9 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from autoprune.core.policy import GroupPolicy, PruningPolicy, Slice, Widths, hash_shapes
+from autoprune.core.edits import AttributeEdit
+from autoprune.core.policy import GroupPolicy, PruningPolicy, Widths, hash_shapes
+from autoprune.core.slices import Slice
 
 
 @dataclass(frozen=True)
@@ -257,6 +259,7 @@ class Structure:
         operators: operators in the order in which they run; the last one returns the outputs.
         mixers: operators without weights that combine channels, in network order.
         training: layers that run in training mode only.
+        edits: attributes of modules that follow the widths of groups.
         untouched: names of tensors that keep their values: they are neither refitted nor trained.
     """
 
@@ -272,6 +275,7 @@ class Structure:
     operators: tuple[Operator, ...]
     mixers: tuple[Mixer, ...] = ()
     training: TrainingOnly = TrainingOnly()
+    edits: tuple[AttributeEdit, ...] = ()
     untouched: frozenset[str] = frozenset()
 
     @cached_property
@@ -305,9 +309,8 @@ class Structure:
             for group, units in zip(self.groups, kept, strict=True)
         }
         # Buffers are left out: a forward pass may have created some that a new network lacks.
-        return PruningPolicy(
-            groups, hash_shapes({name: self.shapes[name] for name in self.parameters})
-        )
+        shapes_hash = hash_shapes({name: self.shapes[name] for name in self.parameters})
+        return PruningPolicy(groups, shapes_hash, self.edits)
 
     def leaving(self, tensors: AbstractSet[str]) -> Structure:
         """Return this structure with more tensors that keep their values."""
@@ -326,4 +329,5 @@ class Structure:
             self,
             groups=tuple(g for g in self.groups if g.name not in reasons),
             frozen=self.frozen + dropped,
+            edits=tuple(filter(None, (edit.without(reasons) for edit in self.edits))),
         )

@@ -110,7 +110,8 @@ def _update_layer_norm(module: nn.LayerNorm | nn.RMSNorm) -> None:
 
 
 def _update_group_norm(module: nn.GroupNorm) -> None:
-    module.num_channels = len(module.weight)
+    if module.weight is not None:
+        module.num_channels = module.weight.numel()
 
 
 def _update_prelu(module: nn.PReLU) -> None:

@@ -14,8 +14,11 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.overrides import TorchFunctionMode
 
-from autoprune.core.policy import PruningPolicy, Slice, hash_shapes
+from autoprune.core.edits import Numbers
+from autoprune.core.policy import PruningPolicy, hash_shapes
+from autoprune.core.slices import Slice
 from autoprune.errors import ModelError, shown, user_code
+from autoprune.structure.attributes import check_edits, set_numbers
 from autoprune.structure.inputs import device_of
 from autoprune.structure.layers import update_sizes
 
@@ -23,7 +26,12 @@ Keep = Mapping[str, Mapping[int, Tensor]]
 """Kept entries of every tensor that shrinks, by tensor name and dimension."""
 
 
-def cut(model: nn.Module, keep: Keep, weights: Mapping[str, Tensor] | None = None) -> nn.Module:
+def cut(
+    model: nn.Module,
+    keep: Keep,
+    weights: Mapping[str, Tensor] | None = None,
+    numbers: Numbers | None = None,
+) -> nn.Module:
     """Return a smaller copy of a network; the network itself is not changed.
 
     Args:
@@ -31,6 +39,7 @@ def cut(model: nn.Module, keep: Keep, weights: Mapping[str, Tensor] | None = Non
         keep: kept entries of tensors (see `kept_positions`).
         weights: tensors of the small network (refitted weights, added biases) that replace sliced
             ones; a bias that the dense layer lacks is created.
+        numbers: values of attributes in the small network (see `PruningPolicy.numbers`).
     """
     weights = weights or {}
     memo: dict[int, Any] = {}
@@ -50,6 +59,7 @@ def cut(model: nn.Module, keep: Keep, weights: Mapping[str, Tensor] | None = Non
     small_model = deep_copy(model, memo)
     for path in {name.rpartition(".")[0] for name in keep}:
         update_sizes(small_model.get_submodule(path))
+    set_numbers(small_model, numbers or {})
     for name in weights.keys() - tensors.keys():
         _assign(small_model, name, weights[name])
     return small_model
@@ -109,7 +119,8 @@ def apply_policy(model: nn.Module, policy: PruningPolicy) -> nn.Module:
     """Cut a network according to a policy, after checking that it was made for this network.
 
     Raises:
-        ModelError: the network's tensors differ from those that the policy was made for.
+        ModelError: the network's tensors, or numbers on its modules, differ from those that the
+            policy was made for.
     """
     check_ready(model)
     shapes = {name: tuple(tensor.shape) for name, tensor in named_tensors(model).items()}
@@ -126,7 +137,8 @@ def apply_policy(model: nn.Module, policy: PruningPolicy) -> nn.Module:
             f"the policy was made for another network than {type(model).__name__}: "
             f"tensor names or shapes differ (first difference: {first})."
         )
-    return cut(model, kept_positions(model, policy))
+    check_edits(model, policy.edits)
+    return cut(model, kept_positions(model, policy), numbers=policy.numbers)
 
 
 def check_ready(model: nn.Module) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import tracemalloc
 from collections.abc import Callable
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from autoprune.core.policy import GroupPolicy, PruningPolicy, Slice, hash_shapes
+from autoprune.core.policy import GroupPolicy, PruningPolicy, hash_shapes
+from autoprune.core.slices import Slice
 from autoprune.errors import ModelError, RunError
 from autoprune.structure.surgery import apply_policy
 from autoprune.structure.tracing.trace import trace
@@ -144,7 +146,7 @@ def test_an_altered_file_is_refused(policy: PruningPolicy, alter: Callable[[Any]
         PruningPolicy.from_json(data)
 
 
-@pytest.mark.parametrize("kept", [[], [2, 1], [1, 1], [-1, 2], [0, 6]])
+@pytest.mark.parametrize("kept", [[2, 1], [1, 1], [-1, 2], [0, 6]])
 def test_kept_units_must_be_distinct_and_there(policy: PruningPolicy, kept: list[int]) -> None:
     data = through_text(policy.to_json())
     data["groups"]["0"]["kept"] = kept
@@ -154,8 +156,19 @@ def test_kept_units_must_be_distinct_and_there(policy: PruningPolicy, kept: list
 
 
 def test_another_version_is_refused(policy: PruningPolicy) -> None:
-    with pytest.raises(RunError, match="version 2 is not known; this autoprune reads version 1"):
-        PruningPolicy.from_json({**policy.to_json(), "version": 2})
+    with pytest.raises(RunError, match=r"version 3 is not known; .* reads versions 1 and 2"):
+        PruningPolicy.from_json({**policy.to_json(), "version": 3})
+
+
+def test_a_group_may_keep_no_unit_from_version_2_on(policy: PruningPolicy) -> None:
+    (name, group), *_ = policy.groups.items()
+    empty = PruningPolicy({name: replace(group, kept=())}, policy.shapes_hash)
+    data = through_text(empty.to_json())
+    assert (data["version"], policy.to_json()["version"]) == (2, 1)
+    assert PruningPolicy.from_json(data).kept == {name: ()}
+    del data["checksum"]
+    with pytest.raises(RunError, match="group '0' keeps no unit: that needs format version 2"):
+        PruningPolicy.from_json({**data, "version": 1})
 
 
 MALFORMED_POSITIONS: list[Any] = [[], [[]], [1, 2], [[1], [2, 3]], "all", {"start": 0}, None]

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from autoprune.core.policy import Role, Slice
+from autoprune.core.slices import Role, Slice
 from autoprune.structure.groups import ChannelGroup, FrozenGroup, LayerSpec, Mixer
 from autoprune.structure.tracing.labels import Atoms, Way
 
