@@ -21,7 +21,7 @@ from autoprune.core.slices import Slice
 
 @dataclass(frozen=True)
 class Mixer:
-    """An operator without weights that combines channels: a normalisation, a product of activations.
+    """An operator without weights that combines channels: a normalisation, or a product.
 
     Its channels lie in a table: rows are heads (one row where there are none), columns the channels
     of each. Once some are cut, it sees those that are left.

@@ -15,6 +15,8 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
+from autoprune.structure.attention import read_own_sizes
+
 
 @dataclass(frozen=True)
 class LayerKind:
@@ -119,6 +121,7 @@ def _update_prelu(module: nn.PReLU) -> None:
 
 
 _UPDATES: Mapping[type, Callable[[Any], None]] = {
+    nn.MultiheadAttention: read_own_sizes,
     _ConvNd: _update_conv,
     nn.Linear: _update_linear,
     _NormBase: _update_norm,

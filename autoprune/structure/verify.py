@@ -166,7 +166,8 @@ class CutTest:
 def _macs(structure: Structure) -> int:
     """Return the MACs of one sample."""
     layers = (one.positions * math.prod(structure.shapes[one.weight]) for one in structure.layers)
-    return sum(layers) + sum(structure.fixed_macs.values())
+    products = (one.macs * math.prod(one.shape) for one in structure.mixers)
+    return round(sum(layers) + sum(products) + sum(structure.fixed_macs.values()))
 
 
 def _check_finite(model: nn.Module, inputs: Any) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 
 from autoprune.core.arrays import Floats
 from autoprune.core.policy import Widths
-from autoprune.cost.memory import ActivationSizes
+from autoprune.cost.memory import activation_sizes
 from autoprune.structure.groups import Structure
 
 MEGA = 1e6
@@ -28,11 +28,9 @@ class MemoryTraffic:
             own = [rows[name] for name in operator.tensors if name in rows]
             for row in own or [len(rows)]:
                 np.add.at(moves[row], [*operator.reads, *operator.writes], batch / MEGA)
-        sizes = ActivationSizes(structure)
-        self._dense, self._per_unit = moves @ sizes.dense, moves @ sizes.per_unit
-        self._sizes = np.array(structure.dense_widths, dtype=float)
+        self._moved = activation_sizes(structure).summed(moves)
 
     def at(self, widths: Widths) -> tuple[Floats, float]:
         """Return the traffic of every layer, (layers,), and that of all other operators."""
-        found = self._dense - self._per_unit @ (self._sizes - np.asarray(widths, dtype=float))
+        found = self._moved.at(widths)
         return found[:-1], float(found[-1])

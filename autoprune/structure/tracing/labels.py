@@ -49,8 +49,8 @@ class Atoms:
 
     def copy(self) -> Atoms:
         """Return a copy to which more atoms and links can be added."""
-        lists = map(list, (self.links, self.blocked, self.tables))
-        return Atoms(dict(self.axes), self.count, *lists)
+        own = list(self.links), list(self.blocked), list(self.tables)
+        return Atoms(dict(self.axes), self.count, *own)
 
     @property
     def ways(self) -> tuple[Way | None, ...]:

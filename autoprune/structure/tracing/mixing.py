@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from autoprune.structure.tracing.call import Call, Recorder
-from autoprune.structure.tracing.labels import constant, shrink, varying
+from autoprune.structure.tracing.labels import CONSTANT, Way, constant, shrink, varying
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def normalise(trace: Recorder, call: Call, dim: int, arguments: Mapping[str, int
         return False
     columns = trace.mixer(call, table.labels, arguments, out_dim=dim, rescales=True)[1]
     trace.atoms.link_rows(table.labels, None, columns)
-    way = "widths" if len(table.labels) > 1 else None
+    way: Way | None = "widths" if len(table.labels) > 1 else None
     for tensor in map(call.argument, list(arguments)[1:]):
         if tensor is not None:
             name = trace.name(tensor)
@@ -75,9 +75,11 @@ def averaged(trace: Recorder, call: Call, dim: int) -> None:
     trace.atoms.link_rows(table.labels, rows, columns)
     short = shrink(labels).narrow(dim, 0, 1)
     for out in call.outputs():
-        own = rows[table.places].reshape(short.shape) if len(rows) > 1 else constant(short.shape)
+        # One value for all channels fits any number of them.
+        own = rows[table.places] if len(rows) > 1 else constant(short.shape, CONSTANT)
         kept = [labels.shape[d] for d in range(labels.dim()) if d != dim]
         shape = tuple(kept) if out.dim() != labels.dim() else tuple(out.shape)
+        own = own.reshape(short.shape)
         own = own.squeeze(dim) if out.dim() != labels.dim() else own
         trace.set_labels(out, own.expand(shape))
 

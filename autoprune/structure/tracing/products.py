@@ -112,7 +112,7 @@ def multiplies(func: Any) -> bool:
 
 
 def product(trace: Recorder, call: Call) -> None:
-    """A product that is not a layer: its MACs are counted, and its channels followed if possible."""
+    """A product that is not a layer: MACs are counted, and channels followed if possible."""
     if call.name in ATTENTION:
         followed = fused_attention(trace, call, attention_macs(call))
     else:

@@ -177,7 +177,7 @@ def reduction(trace: Recorder, call: Call) -> None:
 
 
 # Reductions that can be taken over the channels that are left: parts of normalisations.
-STATISTICS = frozenset({"mean", "var", "std", "var_mean", "std_mean"})
+STATISTICS = frozenset({"mean", "var", "std", "var_mean", "std_mean", "linalg_vector_norm"})
 
 
 def _dims(call: Call, source: Tensor) -> set[int]:
