@@ -36,6 +36,8 @@ class Mixer:
             names in the operator's schema; none if it combines something else.
         out_dim: dimension of the columns in the result, None where they are summed up.
         rescales: whether its result for the channels that are left depends on how many they are.
+        factors: where the table's entries are made, for each argument that layers make: outputs of
+            a weight, with positions (rows, columns).
     """
 
     name: str
@@ -46,6 +48,7 @@ class Mixer:
     arguments: Mapping[str, int] = field(default_factory=dict)
     out_dim: int | None = None
     rescales: bool = False
+    factors: tuple[Slice, ...] = ()
 
     @property
     def reads(self) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -88,14 +88,19 @@ class Recorder(Protocol):
     def mixer(
         self,
         call: Call,
-        table: Tensor,
+        tables: Sequence[Tensor],
         arguments: Mapping[str, int],
         *,
         out_dim: int | None = None,
         macs: int = 0,
         rescales: bool = False,
     ) -> tuple[Tensor, Tensor]:
-        """Record an operator that combines the channels of a table (see `groups.Mixer`).
+        """Record an operator that combines the channels of tables (see `groups.Mixer`).
+
+        Args:
+            call: the operator call.
+            tables: labels of the channels, (rows, columns), for every argument that has them.
+            arguments, out_dim, macs, rescales: as in `Mixer`; `macs` are those of all entries.
 
         Returns:
             Labels of the table's rows and of its columns.

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from autoprune.core.slices import Slice
 from autoprune.structure.groups import FrozenGroup, LayerSpec, Mixer
 from autoprune.structure.inputs import Inputs
 from autoprune.structure.tracing.activation_sizes import ActivationLog
@@ -131,24 +132,41 @@ class LabelTrace(OperatorMode):
     def mixer(
         self,
         call: Call,
-        table: Tensor,
+        tables: Sequence[Tensor],
         arguments: Mapping[str, int],
         *,
         out_dim: int | None = None,
         macs: int = 0,
         rescales: bool = False,
     ) -> tuple[Tensor, Tensor]:
-        """Record an operator that combines the channels of a table (see `groups.Mixer`)."""
-        rows, columns = table.shape
+        """Record an operator that combines the channels of tables (see `call.Recorder`)."""
+        rows, columns = tables[0].shape
         # The number of axes is unique; that of the operator is not, in training mode.
         name = f"{call.name} {len(self.atoms.axes)}"
-        each = macs / table.numel()
+        made = tuple(filter(None, (self._made(table) for table in tables)))
         self.mixers.append(
             Mixer(
-                name, call.name, self._number, (rows, columns), each, arguments, out_dim, rescales
+                name=name,
+                operator=call.name,
+                number=self._number,
+                shape=(rows, columns),
+                macs=macs / tables[0].numel(),
+                arguments=arguments,
+                out_dim=out_dim,
+                rescales=rescales,
+                factors=made,
             )
         )
         return self.atoms.axis(name, 0, rows), self.atoms.axis(name, 1, columns)
+
+    def _made(self, table: Tensor) -> Slice | None:
+        """Return the outputs of a layer that a table consists of; None if it does not."""
+        first, last = int(table.min()), int(table.max())
+        for weight, layer in self.layers.items():
+            start, length = self.atoms.axes[weight, layer.out_dim]
+            if start <= first and last < start + length:
+                return Slice(weight, layer.out_dim, "producer", table.numpy() - start)
+        return None
 
     def computed(self, call: Call, size: int) -> str:
         """Record a layer whose weight or bias is computed; return the reason to leave it whole."""

@@ -52,7 +52,7 @@ def normalise(trace: Recorder, call: Call, dim: int, arguments: Mapping[str, int
     table = _table_along(labels, dim)
     if (table.labels <= 0).any():
         return False
-    columns = trace.mixer(call, table.labels, arguments, out_dim=dim, rescales=True)[1]
+    columns = trace.mixer(call, [table.labels], arguments, out_dim=dim, rescales=True)[1]
     trace.atoms.link_rows(table.labels, None, columns)
     way: Way | None = "widths" if len(table.labels) > 1 else None
     for tensor in map(call.argument, list(arguments)[1:]):
@@ -71,7 +71,7 @@ def averaged(trace: Recorder, call: Call, dim: int) -> None:
     """A mean or variance of the channels along one dimension: one value for every row."""
     labels = trace.labels(call.args[0])
     table = _table_along(labels, dim)
-    rows, columns = trace.mixer(call, table.labels, {"self": dim}, rescales=True)
+    rows, columns = trace.mixer(call, [table.labels], {"self": dim}, rescales=True)
     trace.atoms.link_rows(table.labels, rows, columns)
     short = shrink(labels).narrow(dim, 0, 1)
     for out in call.outputs():
@@ -148,7 +148,7 @@ def _contract(
     halves = table.labels.chunk(2, 1)
     if (table.labels <= 0).any():
         return None
-    rows, columns = trace.mixer(call, halves[0], arguments, macs=macs, rescales=rescales)
+    rows, columns = trace.mixer(call, halves, arguments, macs=macs, rescales=rescales)
     for half in halves:
         trace.atoms.link_rows(half, rows, columns)
     return rows[table.places] if len(rows) > 1 else constant((len(first),))
@@ -165,7 +165,7 @@ def _average(trace: Recorder, call: Call, heads: Tensor, values: Tensor, macs: i
         macs: MACs of the product.
     """
     table = Table.of(values if 1 in varying(values) else values[:, :1])
-    rows, columns = trace.mixer(call, table.labels, {}, macs=macs)
+    rows, columns = trace.mixer(call, [table.labels], {}, macs=macs)
     trace.atoms.link_rows(table.labels, rows, columns)
     if len(rows) > 1:
         trace.atoms.link(rows[table.places], heads)
