@@ -22,6 +22,11 @@ class SizedAttention(nn.MultiheadAttention):
 
     scale: float
 
+    @property
+    def head_dim(self) -> int:  # type: ignore[override]
+        """The width of the values in a head."""
+        return int(self.out_proj.weight.shape[1] // self.num_heads)
+
     def forward(
         self,
         query: Float[Tensor, ...],
@@ -103,10 +108,10 @@ def is_sizable(module: nn.Module) -> bool:
     )
 
 
-def read_own_sizes(module: nn.MultiheadAttention) -> None:
+def read_own_sizes(module: nn.Module) -> None:
     """Make a module a `SizedAttention`, in place."""
     if is_sizable(module):
+        module.scale = vars(module).pop("head_dim") ** -0.5
         module.__class__ = SizedAttention
-        module.scale = module.head_dim**-0.5
         # PyTorch's encoder layers would hand its weights to a fused kernel.
         module._qkv_same_embed_dim = False

@@ -13,10 +13,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Literal, TypeAlias
 
 from autoprune.core.edits import AttributeEdit
 from autoprune.core.policy import GroupPolicy, PruningPolicy, Widths, hash_shapes
 from autoprune.core.slices import Slice
+
+Way: TypeAlias = Literal["heads", "widths"]
+"""How channels laid out along two dimensions are cut: whole rows (heads), or the same columns (a
+width) of every row."""
 
 
 @dataclass(frozen=True)
@@ -65,12 +70,14 @@ class ChannelGroup:
         size: number of units.
         slices: entries of parameters and buffers that belong to each unit.
         mixed: entries of the mixers' tables (see `Mixer`).
+        way: how it cuts tables of heads and widths; None for channels in no such table.
     """
 
     name: str
     size: int
     slices: tuple[Slice, ...]
     mixed: tuple[Slice, ...] = ()
+    way: Way | None = None
 
     @cached_property
     def producers(self) -> tuple[str, ...]:

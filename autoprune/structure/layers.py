@@ -81,9 +81,19 @@ def channels(module: Any) -> tuple[int, int]:
 
 def update_sizes(module: nn.Module) -> None:
     """Bring the size attributes of a layer, normalisation or PReLU in line with its tensors."""
-    update = next((_UPDATES[kind] for kind in type(module).__mro__ if kind in _UPDATES), None)
+    update = _update_of(module)
     if update is not None:
         update(module)
+
+
+def has_sizes(module: nn.Module) -> bool:
+    """Say whether all of a module's size attributes are those of its tensors."""
+    has_numbers = isinstance(module, (nn.GroupNorm, nn.MultiheadAttention))  # of groups and heads
+    return _update_of(module) is not None and not has_numbers
+
+
+def _update_of(module: nn.Module) -> Callable[[Any], None] | None:
+    return next((_UPDATES[kind] for kind in type(module).__mro__ if kind in _UPDATES), None)
 
 
 def _update_conv(module: _ConvNd) -> None:

@@ -16,8 +16,8 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from autoprune.core.slices import Role, Slice
-from autoprune.structure.groups import ChannelGroup, FrozenGroup, LayerSpec, Mixer
-from autoprune.structure.tracing.labels import Atoms, Way
+from autoprune.structure.groups import ChannelGroup, FrozenGroup, LayerSpec, Mixer, Way
+from autoprune.structure.tracing.labels import Atoms
 
 
 def assemble(
@@ -45,7 +45,7 @@ def assemble(
     roles = _roles(layers, mixers)
     shapes = {**shapes, **{one.name: one.shape for one in mixers}}
     for way in atoms.ways:
-        component = _components(atoms, way)
+        component = components(atoms, way)
         tables = {int(c) for one in atoms.tables for c in np.unique(component[one])}
         reasons: dict[int, str] = {}
         for labels, reason in atoms.blocked:
@@ -110,7 +110,8 @@ def _owners(
     return owners[component]
 
 
-def _components(atoms: Atoms, way: Way | None) -> npt.NDArray[np.int64]:
+def components(atoms: Atoms, way: Way | None = None) -> npt.NDArray[np.int64]:
+    """Return the number of every atom's unit in one way of cutting, shape (atoms,)."""
     links = [pairs for pairs, only in atoms.links if only in (None, way)]
     pairs = np.concatenate([np.zeros((2, 0), np.int64), *links], axis=1)
     graph = coo_array((np.ones(pairs.shape[1], bool), (pairs[0], pairs[1])), (atoms.count,) * 2)
@@ -203,5 +204,5 @@ def _group(
             )
             for a, _ in signature
         )
-        groups.append(ChannelGroup(name, len(members), slices))
+        groups.append(ChannelGroup(name, len(members), slices, way=way))
     return groups, frozen

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from autoprune.structure.tracing.labels import Atoms, constant, shrink, varying
+from autoprune.structure.tracing.labels import FIXED, Atoms, constant, shrink, varying
 
 
 @dataclass(frozen=True)
@@ -100,11 +100,17 @@ class Recorder(Protocol):
         Args:
             call: the operator call.
             tables: labels of the channels, (rows, columns), for every argument that has them.
-            arguments, out_dim, macs, rescales: as in `Mixer`; `macs` are those of all entries.
+            arguments: as in `Mixer`, as are `out_dim` and `rescales`.
+            out_dim: dimension of the columns in the result.
+            macs: MACs per sample of all entries together.
+            rescales: whether the result depends on the number of channels.
 
         Returns:
             Labels of the table's rows and of its columns.
         """
+
+    def follow(self, rows: Tensor) -> bool:
+        """Let numbers on the running module follow a dimension; say whether it has any."""
 
     def computed(self, call: Call, size: int) -> str:
         """Record a layer of `size` outputs with a computed weight or bias; return the reason."""
@@ -114,14 +120,32 @@ Rule = Callable[[Recorder, Call], None]
 
 
 def only_along(trace: Recorder, tensor: Tensor, dim: int, reason: str) -> Tensor:
-    """Return the labels along one dimension; block channels that lie along other dimensions."""
+    """Return the labels along one dimension.
+
+    Channels that also lie along other dimensions (pixels, behind `pixel_shuffle`) become one unit
+    wherever they share a place along this one; channels that lie along others only are blocked.
+    """
     labels = trace.labels(tensor)
     dim %= tensor.dim()
-    if set(varying(labels)) - {dim}:
-        trace.atoms.block(labels, reason)
-        return constant((tensor.shape[dim],))
+    along = set(varying(labels))
+    if along - {dim}:
+        if dim not in along:
+            trace.atoms.block(labels, reason)
+            return constant((tensor.shape[dim],))
+        labels = joined(trace.atoms, labels, {dim})
     short = shrink(labels)
     return short.reshape(-1).expand(tensor.shape[dim])
+
+
+def joined(atoms: Atoms, labels: Tensor, dims: Iterable[int]) -> Tensor:
+    """Return labels that vary along some dimensions only; channels at equal places are one unit."""
+    short = shrink(labels)
+    others = sorted(set(range(labels.dim())) - set(dims))
+    first = short.amax(others, keepdim=True)
+    met = first.expand(short.shape)
+    atoms.block(met[(short == FIXED) & (met > 0)], "combined with a tensor of fixed size")
+    atoms.link(short, met)
+    return first.expand(labels.shape)
 
 
 def statistics_over(trace: Recorder, call: Call, dims: Iterable[int], reason: str) -> None:

@@ -18,11 +18,14 @@ from autoprune.structure.tracing.biases import layers_adding_bias
 from autoprune.structure.tracing.call import Call, unknown
 from autoprune.structure.tracing.computed_weights import Origins, describe_computation, owner_of
 from autoprune.structure.tracing.flow import GIVEN, Flow
-from autoprune.structure.tracing.labels import Atoms, canonical, constant, overwritten
+from autoprune.structure.tracing.followers import Follower, candidates
+from autoprune.structure.tracing.labels import Atoms, canonical, constant, overwritten, varying
 from autoprune.structure.tracing.layer_specs import first_call, is_refittable
+from autoprune.structure.tracing.module_stack import ModuleStack
 from autoprune.structure.tracing.operators import OperatorMode
 from autoprune.structure.tracing.products import Uncounted
 from autoprune.structure.tracing.rules import find_rule
+from autoprune.structure.tracing.sizes import SIZED, VIEWS, SizedCall, sized_call
 
 # Larger tensors in element-wise arithmetic are taken to have a fixed size.
 LARGEST_LABELLED_TENSOR = 4_000_000
@@ -41,6 +44,9 @@ class LabelTrace(OperatorMode):
         self.mixers: list[Mixer] = []
         self.uncounted = Uncounted(self.name)
         self.activations = ActivationLog(self.name)
+        self.modules = ModuleStack()
+        self.sized: list[SizedCall] = []
+        self.followers: list[Follower] = []
         self._parameters = {n for n, one in named.items() if isinstance(one, nn.Parameter)}
         self._names: dict[int, str] = {}
         for name, tensor in named.items():
@@ -52,6 +58,8 @@ class LabelTrace(OperatorMode):
         self._origins = Origins(self.name)
         self._computed: dict[str, FrozenGroup] = {}
         self._number = GIVEN
+        # Widths that a number was found for first, by that number.
+        self._columns: dict[tuple[str, str, int], Tensor] = {}
         # Tensors are kept alive, or Python would reuse their ids.
         self._alive: list[Any] = []
 
@@ -66,9 +74,44 @@ class LabelTrace(OperatorMode):
         self._origins.record(call)
         rule = find_rule(name, func)
         (rule or unknown)(self, call)
+        self._record_sizes(call)
         self.uncounted.record(call, rule is not None)
         self.activations.record(call)
         return out
+
+    def _record_sizes(self, call: Call) -> None:
+        if call.name in SIZED:
+            before, after = self.labels(call.args[0]), self.labels(next(call.outputs()))
+            found = sized_call(call, before, after, self.modules.paths)
+            self.sized += [found] if found else []
+            if found and call.name in VIEWS and max(len(found.sizes), len(varying(before))) > 1:
+                self._lay_out(found)
+
+    def _lay_out(self, view: SizedCall) -> None:
+        """Let numbers on the running module follow heads and widths, which a view lays out.
+
+        A width is the same entry of the last dimension, whatever the others are, and in all views
+        that one number sizes.
+        """
+        for rows in view.sizes:
+            self.followers += [replace(one, of_tables=True) for one in self._numbers(rows)]
+        if len(view.sizes) > 1:
+            columns = view.sizes[-1]
+            self.atoms.link(columns, columns[:, :1], "widths")
+            for one in self._numbers(columns):
+                first = self._columns.setdefault(one.key, columns)
+                self.atoms.link(first[:, :1], columns[:, :1], "widths")
+
+    def follow(self, rows: Tensor) -> bool:
+        """Let numbers on the running module follow a dimension; say whether it has any."""
+        found = self._numbers(rows)
+        self.followers += found
+        return bool(found)
+
+    def _numbers(self, rows: Tensor) -> list[Follower]:
+        """Return the numbers on the running module that equal the length of a dimension."""
+        call = SizedCall(self.modules.paths, (rows,))
+        return [one for one in candidates(self._model, call) if one.module == call.modules[-1]]
 
     def aside(self, name: str, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         """Treat an operator without a number in the same way."""

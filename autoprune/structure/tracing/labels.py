@@ -16,19 +16,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from autoprune.structure.groups import Way
+
 FIXED = 0
 CONSTANT = -1
 
-Way: TypeAlias = Literal["heads", "widths"]
-"""How channels laid out along two dimensions are cut: whole rows (heads), or the same columns (a
-width) of every row."""
 WAYS: tuple[Way, ...] = ("heads", "widths")
 
 
@@ -71,7 +69,11 @@ class Atoms:
         pairs = torch.stack([a.reshape(-1), b.reshape(-1)])
         pairs = pairs[:, (pairs > 0).all(0) & (pairs[0] != pairs[1])]
         if pairs.shape[1]:
-            self.links.append((pairs.unique(dim=1).numpy(), way))
+            # One number per pair is sorted far faster than columns of two.
+            base = int(pairs.max()) + 1
+            numbers = (pairs[0] * base + pairs[1]).unique()
+            unique = torch.stack([numbers // base, numbers % base])
+            self.links.append((unique.numpy(), way))
 
     def link_rows(self, table: Tensor, rows: Tensor | None, columns: Tensor | None) -> None:
         """Link channels that are laid out along two dimensions with their rows and columns.
@@ -99,6 +101,16 @@ class Atoms:
         found = shrink(labels).unique()
         if (found := found[found > 0]).numel():
             self.blocked.append((found.numpy(), reason))
+
+    def is_tensor(self, labels: Tensor) -> bool:
+        """Say whether all channels among `labels` are elements of one parameter or buffer."""
+        found = shrink(labels)
+        found = found[found > 0]
+        if not found.numel():
+            return False
+        low, high = int(found.min()), int(found.max())
+        elements = (axis for (_, dim), axis in self.axes.items() if dim is None)
+        return any(start <= low and high < start + length for start, length in elements)
 
 
 def varying(labels: Tensor) -> tuple[int, ...]:

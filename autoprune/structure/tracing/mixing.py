@@ -13,8 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from autoprune.structure.groups import Way
 from autoprune.structure.tracing.call import Call, Recorder
-from autoprune.structure.tracing.labels import CONSTANT, Way, constant, shrink, varying
+from autoprune.structure.tracing.labels import CONSTANT, constant, shrink, varying
 
 
 @dataclass(frozen=True)
@@ -201,17 +202,3 @@ def attention(trace: Recorder, call: Call, macs: tuple[int, int]) -> bool:
     out = next(call.outputs())
     trace.set_labels(out, shaped[2][:, :1].expand(-1, query.shape[-2], -1).reshape(out.shape))
     return True
-
-
-def split(trace: Recorder, labels: Tensor) -> None:
-    """Link the channels that a reshape lays out along several dimensions.
-
-    A width is the same entry of the last of them, whatever the others are.
-    """
-    moving = varying(labels)
-    if len(moving) < 2:
-        return
-    short = shrink(labels)
-    table = short.reshape(-1, short.shape[moving[-1]])
-    if table.unique().numel() == table.numel():
-        trace.atoms.link(table, table[:1], "widths")

@@ -8,7 +8,14 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from autoprune.structure.tracing.call import Call, Recorder, only_along, statistics_over, unknown
+from autoprune.structure.tracing.call import (
+    Call,
+    Recorder,
+    joined,
+    only_along,
+    statistics_over,
+    unknown,
+)
 from autoprune.structure.tracing.labels import (
     CONSTANT,
     FIXED,
@@ -19,7 +26,7 @@ from autoprune.structure.tracing.labels import (
     shrink,
     varying,
 )
-from autoprune.structure.tracing.mixing import averaged, split
+from autoprune.structure.tracing.mixing import averaged
 
 
 def pointwise(trace: Recorder, call: Call) -> None:
@@ -32,9 +39,10 @@ def pointwise(trace: Recorder, call: Call) -> None:
 def merge(atoms: Atoms, operands: list[Tensor], shape: torch.Size) -> Tensor:
     """Return the labels of an element-wise result, linking labels that are combined."""
     rank = len(shape)
-    aligned = [
-        one.reshape((1,) * (rank - one.dim()) + one.shape) for one in map(canonical, operands)
-    ]
+    aligned = _without_maps(
+        atoms,
+        [one.reshape((1,) * (rank - one.dim()) + one.shape) for one in map(canonical, operands)],
+    )
     moving = [set(varying(one)) for one in aligned]
     result = constant((1,) * rank, CONSTANT)
     for i, one in enumerate(aligned):
@@ -79,6 +87,25 @@ def _link_table(atoms: Atoms, part: Tensor, operands: list[Tensor]) -> bool:
     return True
 
 
+def _without_maps(atoms: Atoms, operands: list[Tensor]) -> list[Tensor]:
+    """Leave out parameters and buffers that vary over other dimensions than the channels do.
+
+    A window, a mask or a position bias of height and width has no channels to be followed.
+    """
+    moving = [set(varying(one)) for one in operands]
+    channels = set().union(
+        *(m for one, m in zip(operands, moving, strict=True) if not atoms.is_tensor(one))
+    )
+    return [
+        one
+        for one, m in zip(operands, moving, strict=True)
+        if not m
+        or m & channels
+        or not any(one.shape[d] == 1 for d in channels)
+        or not atoms.is_tensor(one)
+    ]
+
+
 def identity(trace: Recorder, call: Call) -> None:
     """A copy, cast or alias, or a new tensor of the same shape."""
     trace.set_labels(call.out, trace.labels(call.args[0]))
@@ -86,9 +113,7 @@ def identity(trace: Recorder, call: Call) -> None:
 
 def reshape(trace: Recorder, call: Call) -> None:
     """A view of the same entries in the same order."""
-    labels = canonical(trace.labels(call.args[0]).reshape(call.out.shape))
-    split(trace, labels)
-    trace.set_labels(call.out, labels)
+    trace.set_labels(call.out, canonical(trace.labels(call.args[0]).reshape(call.out.shape)))
 
 
 def movement(trace: Recorder, call: Call) -> None:
@@ -164,7 +189,10 @@ def reduction(trace: Recorder, call: Call) -> None:
     if call.name in STATISTICS and len(dims) == 1 and dims <= set(varying(labels)):
         averaged(trace, call, *dims)
         return
-    if set(varying(labels)) & dims:
+    along = set(varying(labels))
+    if along & dims and along - dims:
+        labels = joined(trace.atoms, labels, along - dims)
+    elif along & dims:
         trace.atoms.block(labels, _mixed_by(call))
         labels = constant(source.shape)
     short = labels
