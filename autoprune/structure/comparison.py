@@ -96,6 +96,7 @@ class RecordingMode(OperatorMode):
         """
         super().__init__()
         self._columns = columns
+        self._numbers: Counter[str] = Counter()
         self.recording = Recording()
         self._names = names
         self._layers = layers
@@ -103,8 +104,10 @@ class RecordingMode(OperatorMode):
 
     def operate(self, number: int, name: str, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         """Run one operator and record it if it is a layer."""
-        if number in self._columns:
-            return run_on(*self._columns[number], func, args, kwargs)
+        place = name, self._numbers[name]
+        self._numbers[name] += 1
+        if place in self._columns:
+            return run_on(*self._columns[place], func, args, kwargs)
         out = func(*args, **kwargs)
         weight = self._names.get(id(args[1]), "") if len(args) > 1 else ""
         layer = self._layers.get(weight)

@@ -34,7 +34,7 @@ class Mixer:
     Attributes:
         name: by which slices of a `ChannelGroup` call it; dimension 0 are rows, 1 columns.
         operator: its name in ATen.
-        number: number of the operator (see `operators.OperatorMode`).
+        call: number of the call, among those of this operator that depend on a layer.
         shape: (rows, columns).
         macs: MACs per sample for every entry of the table.
         arguments: dimension of the columns in the arguments that are combined along them, by their
@@ -47,7 +47,7 @@ class Mixer:
 
     name: str
     operator: str
-    number: int
+    call: int
     shape: tuple[int, int]
     macs: float = 0.0
     arguments: Mapping[str, int] = field(default_factory=dict)

@@ -126,6 +126,10 @@ def _update_group_norm(module: nn.GroupNorm) -> None:
         module.num_channels = module.weight.numel()
 
 
+def _update_embedding(module: nn.Embedding) -> None:
+    module.embedding_dim = module.weight.shape[1]
+
+
 def _update_prelu(module: nn.PReLU) -> None:
     module.num_parameters = module.weight.numel()
 
@@ -139,4 +143,5 @@ _UPDATES: Mapping[type, Callable[[Any], None]] = {
     nn.RMSNorm: _update_layer_norm,
     nn.GroupNorm: _update_group_norm,
     nn.PReLU: _update_prelu,
+    nn.Embedding: _update_embedding,
 }

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from autoprune.structure.groups import Mixer, Structure
 
-Columns = Mapping[int, tuple[Mixer, Tensor]]
-"""Mixers and the columns that are left, by the number of the operator."""
+Columns = Mapping[tuple[str, int], tuple[Mixer, Tensor]]
+"""Mixers and the columns that are left, by operator and number of the call."""
 
 
 def columns_left(structure: Structure, kept: Mapping[str, Sequence[int]]) -> Columns:
@@ -35,7 +35,7 @@ def columns_left(structure: Structure, kept: Mapping[str, Sequence[int]]) -> Col
             if s.dim == 1 and s.tensor in stays:
                 stays[s.tensor][s.positions[gone]] = False
     return {
-        one.number: (one, torch.from_numpy(np.flatnonzero(stays[one.name])))
+        (one.operator, one.call): (one, torch.from_numpy(np.flatnonzero(stays[one.name])))
         for one in structure.mixers
         if one.arguments and not stays[one.name].all()
     }

@@ -101,9 +101,13 @@ class PreparedNetwork:
                 f"({type(error).__name__}: {first_line(error)})"
             )
         masked = _masked_weights(self.model, structure, kept)
-        dense = self.record(
-            self.model, masked, layers, batch, columns=columns_left(structure, kept)
-        )
+        left = columns_left(structure, kept)
+        try:
+            dense = self.record(self.model, masked, layers, batch, columns=left)
+        except Exception as error:
+            if not left:
+                raise
+            return f"the dense network does not run on fewer channels ({first_line(error)})"
         found = find_difference(dense, small, keep, layers, self.tolerance)
         if found is None:
             return None

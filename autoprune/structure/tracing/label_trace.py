@@ -57,7 +57,7 @@ class LabelTrace(OperatorMode):
         self._flow = Flow()
         self._origins = Origins(self.name)
         self._computed: dict[str, FrozenGroup] = {}
-        self._number = GIVEN
+        self._operator_calls: Counter[str] = Counter()
         # Widths that a number was found for first, by that number.
         self._columns: dict[tuple[str, str, int], Tensor] = {}
         # Tensors are kept alive, or Python would reuse their ids.
@@ -67,7 +67,7 @@ class LabelTrace(OperatorMode):
         """Run one operator, then carry labels through it."""
         out = func(*args, **kwargs)
         call = Call(name, func, args, kwargs, out)
-        self._number = number
+        self._operator_calls[name] += number != GIVEN
         self._alive.append((args, out))
         self.read.update(filter(None, map(self.name, call.inputs())))
         self._flow.record(number, call)
@@ -191,7 +191,7 @@ class LabelTrace(OperatorMode):
             Mixer(
                 name=name,
                 operator=call.name,
-                number=self._number,
+                call=self._operator_calls[call.name] - 1,
                 shape=(rows, columns),
                 macs=macs / tables[0].numel(),
                 arguments=arguments,

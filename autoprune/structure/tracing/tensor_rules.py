@@ -151,7 +151,9 @@ def concatenation(trace: Recorder, call: Call) -> None:
     """Concatenation along the channels, or of tokens, whose channels must then agree."""
     dim = call.arg(1, "dim", 0) % call.out.dim()
     pieces = [trace.labels(t) for t in call.args[0] if t.numel()]
-    if any(set(varying(piece)) - {dim} for piece in pieces):
+    beside = [set(varying(piece)) - {dim} for piece in pieces]
+    is_table = all(set(varying(piece)) == beside[0] | {dim} for piece in pieces)
+    if any(beside) and not is_table:
         if any(dim in varying(piece) for piece in pieces):
             for piece in pieces:
                 trace.atoms.block(piece, "concatenated along two dimensions")
@@ -160,6 +162,17 @@ def concatenation(trace: Recorder, call: Call) -> None:
         trace.set_labels(call.out, canonical(joined.expand(call.out.shape)))
     else:
         trace.set_labels(call.out, canonical(torch.cat(pieces, dim)))
+
+
+def lookup(trace: Recorder, call: Call) -> None:
+    """Rows of a table by their numbers (`nn.Embedding`): the table's columns are channels."""
+    weight, indices = call.args[:2]
+    name = trace.parameter(weight)
+    if name is None or trace.name(indices) is None and varying(trace.labels(indices)):
+        unknown(trace, call)
+        return
+    columns = trace.atoms.axis(name, 1, weight.shape[1])
+    trace.set_labels(call.out, along(columns, call.out.shape, call.out.dim() - 1))
 
 
 def spatial(trace: Recorder, call: Call) -> None:
