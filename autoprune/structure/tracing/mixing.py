@@ -15,7 +15,7 @@ from torch import Tensor
 
 from autoprune.structure.groups import Way
 from autoprune.structure.tracing.call import Call, Recorder
-from autoprune.structure.tracing.labels import CONSTANT, constant, shrink, varying
+from autoprune.structure.tracing.labels import CONSTANT, canonical, constant, shrink, varying
 
 
 @dataclass(frozen=True)
@@ -187,7 +187,7 @@ def attention(trace: Recorder, call: Call, macs: tuple[int, int]) -> bool:
         labels = trace.labels(tensor)
         if labels.dim() > 2 and labels.shape[-3] != batch[-1]:  # grouped queries
             labels = labels.repeat_interleave(batch[-1] // labels.shape[-3], -3)
-        shaped.append(labels.expand(*batch, *labels.shape[-2:]).flatten(0, -3))
+        shaped.append(canonical(labels.expand(*batch, *labels.shape[-2:]).flatten(0, -3)))
     if any(1 in varying(labels) for labels in shaped) or not all(map(varying, shaped)):
         return False
     names = dict(zip(_names(call)[:2], (-1, -1), strict=True))
