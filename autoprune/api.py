@@ -52,7 +52,7 @@ from autoprune.options.search import SearchConfig, SearchOptions
 from autoprune.reporting.report import report
 from autoprune.structure import surgery
 from autoprune.structure.inputs import Inputs, adapt_splits, device_of, input_adapter
-from autoprune.structure.surgery import deep_copy
+from autoprune.structure.surgery import deep_copy, with_own_sizes
 from autoprune.structure.wrappers import plain_network
 from autoprune.study.reload import load_network
 from autoprune.study.run_directory import RunDirectory, next_free
@@ -183,7 +183,7 @@ def search(
                 return Run(run.path, network, run.load_policy(), run.load_result())
         else:
             begin_run(run, {**settings, **options, "reward": reward})
-        model = deep_copy(model).eval()
+        model = with_own_sizes(deep_copy(model).eval())
         images = draw_images(model, data, config, progress)
         inputs = images.calibration.first(2).inputs
         if example_inputs is not None:
@@ -293,7 +293,7 @@ def finetune(
     config = FinetuneConfig.from_mapping(options)
     directory = RunDirectory(as_path(run, "run"))
     valued, loss = find_evaluate(evaluate), find_loss(loss)
-    network = deep_copy(_network(model)).eval()
+    network = with_own_sizes(deep_copy(_network(model)).eval())
     policy = directory.load_policy()
     check_training(directory, config, resume, overwrite)
     processes = find_processes()

@@ -258,6 +258,14 @@ def show_inspection(report: Mapping[str, Any]) -> None:
         sizes = (str(group["units"]), str(group["lowest"]))
         groups.add_row(escape(group["name"]), *sizes, *linked, percent(group["macs_share"]))
     out.print(layers, "", groups, "", sep="\n")
+    rescaled = {group["name"]: group["rescaled_by"] for group in report["groups"]}
+    for operators in sorted({tuple(own) for own in rescaled.values() if own}):
+        names = [name for name, own in rescaled.items() if tuple(own) == operators]
+        text = (
+            f"cutting changes what {listed(operators)} makes of the channels that stay, and its "
+            f"loss counts as the cut's ({len(names)}): {listed(names)}"
+        )
+        out.print(escape(text), soft_wrap=True)
     for names, reason in _by_reason(report["frozen"]):
         text = f"frozen ({len(names)}): {listed(names)}: {reason}"
         out.print(escape(text), soft_wrap=True)

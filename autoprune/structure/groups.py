@@ -312,6 +312,15 @@ class Structure:
                 feeds.setdefault(consumer.tensor, []).append(i)
         return {weight: tuple(indices) for weight, indices in feeds.items()}
 
+    def rescaled_by(self, group: ChannelGroup) -> tuple[str, ...]:
+        """Return the operators that compute something else once a group is cut (see `Mixer`).
+
+        They are normalisations of fewer channels, and attention whose scale is that of its width.
+        """
+        seen = {s.tensor for s in group.mixed if s.dim == 1}
+        found = (one for one in self.mixers if one.rescales and one.name in seen)
+        return tuple(dict.fromkeys(one.operator for one in found))
+
     def policy(self, kept: Sequence[Sequence[int]]) -> PruningPolicy:
         """Return the policy that keeps the given units of each group."""
         groups = {

@@ -139,7 +139,7 @@ def apply_policy(model: nn.Module, policy: PruningPolicy) -> nn.Module:
             f"tensor names or shapes differ (first difference: {first})."
         )
     check_edits(model, policy.edits)
-    return cut(model, kept_positions(model, policy), numbers=policy.numbers)
+    return cut(with_own_sizes(model), kept_positions(model, policy), numbers=policy.numbers)
 
 
 def check_ready(model: nn.Module) -> None:
