@@ -252,10 +252,13 @@ def show_inspection(report: Mapping[str, Any]) -> None:
         layers.add_row(escape(layer["name"]), layer["kind"], *figures)
     others = sum(layer["params"] for layer in report["layers"] if not layer["flops"])
     layers.add_row("all others", "", "", "", params(others))
-    groups = table("group", "units", "lowest", "producers", "consumers", "MACs of its layers")
+    has_blocks = any(group["channels"] != group["units"] for group in report["groups"])
+    channels = ["channels"] if has_blocks else []
+    titles = ("lowest", "producers", "consumers", "MACs of its layers")
+    groups = table("group", "units", *channels, *titles)
     for group in report["groups"]:
         linked = (str(len(group["producers"])), str(len(group["consumers"])))
-        sizes = (str(group["units"]), str(group["lowest"]))
+        sizes = [str(group[key]) for key in ("units", *channels, "lowest")]
         groups.add_row(escape(group["name"]), *sizes, *linked, percent(group["macs_share"]))
     out.print(layers, "", groups, "", sep="\n")
     rescaled = {group["name"]: group["rescaled_by"] for group in report["groups"]}
@@ -269,6 +272,8 @@ def show_inspection(report: Mapping[str, Any]) -> None:
     for names, reason in _by_reason(report["frozen"]):
         text = f"frozen ({len(names)}): {listed(names)}: {reason}"
         out.print(escape(text), soft_wrap=True)
+    if follow := [edit["name"] for edit in report["edits"]]:
+        out.print(escape(f"follow the widths ({len(follow)}): {listed(follow)}"), soft_wrap=True)
     for operator in report["not_counted"]:
         out.print(escape(f"MACs of {operator} are not counted"), soft_wrap=True)
     out.print(

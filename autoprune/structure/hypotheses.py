@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 from torch import nn
 
 from autoprune.structure.groups import ChannelGroup, Structure
 from autoprune.structure.tracing.followers import Follower, candidates
 from autoprune.structure.tracing.sizes import SizedCall
-from autoprune.structure.tracing.trace import Assembly, Hypothesis, Tracing
+from autoprune.structure.tracing.trace import Assembly, Hypothesis, Kind, Tracing
 
 Agrees = Callable[[Structure, Sequence[ChannelGroup]], bool]
 """Whether cutting some groups of a structure does what masking them does."""
@@ -32,14 +33,24 @@ def adapted(tracing: Tracing, agrees: Agrees) -> Structure | None:
         agrees: tests some groups of a structure.
     """
     accepted, plain = Hypothesis(), tracing.assembled()
+    # Networks repeat their blocks: what held in one is tried first in the next, and where nothing
+    # did, nothing is tried again.
+    held: list[Kind] = []
+    hopeless: set[tuple[Any, ...]] = set()
     for calls in _clusters(plain, tracing.tracer.sized):
-        if agrees(plain.structure, plain.groups_of(calls)):
+        shape = tuple(call.shape for call in calls)
+        if shape in hopeless or agrees(plain.structure, plain.groups_of(calls)):
             continue
-        for hypothesis in _hypotheses(tracing.model, calls):
+        choices = sorted(_hypotheses(tracing.model, calls), key=lambda one: one.kind not in held)
+        for hypothesis in choices:
             if _holds(tracing, accepted + hypothesis, calls, agrees):
-                accepted += _smallest(tracing, accepted, hypothesis, calls, agrees)
+                hypothesis = _smallest(tracing, accepted, hypothesis, calls, agrees)
+                accepted += hypothesis
+                held.append(hypothesis.kind)
                 break
-    return tracing.structure(accepted) if accepted != Hypothesis() else None
+        else:
+            hopeless.add(shape)
+    return tracing.structure(accepted) if held else None
 
 
 def _clusters(plain: Assembly, calls: Sequence[SizedCall]) -> list[tuple[SizedCall, ...]]:

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from autoprune.core.policy import PruningPolicy
+from autoprune.cost import cost_models
 from autoprune.structure.groups import Structure
 from autoprune.structure.surgery import apply_policy
 from autoprune.structure.verify import analyze
@@ -35,6 +36,20 @@ class Splitting(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         halves = list(self.stem(x).split((self.c, self.c), 1))
+        halves.append(self.inner(halves[-1]).relu())
+        out: Tensor = self.out(torch.cat(halves, 1))
+        return out
+
+
+class Doubled(Splitting):
+    """Splits at half of a stored width."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.expanded = 12
+
+    def forward(self, x: Tensor) -> Tensor:
+        halves = list(self.stem(x).split(self.expanded // 2, dim=1))
         halves.append(self.inner(halves[-1]).relu())
         out: Tensor = self.out(torch.cat(halves, 1))
         return out
@@ -126,6 +141,9 @@ class Case(NamedTuple):
 
 CASES = {
     "halves by a stored width": Case(Splitting, {"stem": 6, "inner": 6}, {"c": {"stem": (1,)}}),
+    "halves by twice a stored width": Case(
+        Doubled, {"stem": 6, "inner": 6}, {"expanded": {"stem": (2,)}}
+    ),
     "sizes in a list": Case(
         Sizes, {"left": 4, "right": 5}, {"sizes": {"left": (1, 0), "right": (0, 1)}}
     ),
@@ -188,6 +206,16 @@ def test_cut_equals_masked(model: nn.Module, structure: Structure, seed: int) ->
     small = apply_policy(model, structure.policy(kept))
     for batch in (1, 3):
         torch.testing.assert_close(small(IMAGES[:batch]), masked(IMAGES[:batch]))
+
+
+@pytest.mark.parametrize("keep", [1.0, 0.4])
+def test_costs_are_those_of_the_cut_network(
+    model: nn.Module, structure: Structure, keep: float, random_cut: Any, count_macs: Any
+) -> None:
+    small, widths = random_cut(model, structure, keep)
+    costs = cost_models(structure, adds_bias=False)
+    assert costs["flops"].total(widths) == count_macs(small, IMAGES)
+    assert costs["params"].total(widths) == sum(p.numel() for p in small.parameters())
 
 
 def test_a_file_cuts_a_fresh_network_alike(

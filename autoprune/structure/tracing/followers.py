@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,7 +43,7 @@ class Follower:
 
 
 def candidates(model: nn.Module, call: SizedCall) -> list[Follower]:
-    """Return the integers on modules around a call that equal one of its sizes.
+    """Return the integers on modules around a call that equal one of its sizes, or all of them.
 
     Sizes that occur several times are given to the integers of an attribute in turn.
     """
@@ -63,7 +63,7 @@ def _of_attribute(
         return
     integers = value if isinstance(value, tuple) else (value,)
     for place, integer in enumerate(integers):
-        alike = [rows for rows in call.sizes if len(rows) == integer]
+        alike = [rows for rows in (*call.sizes, call.whole) if len(rows) == integer]
         if alike:
             turn = integers[:place].count(integer)
             yield Follower(path, attribute, place, alike[turn % len(alike)])
@@ -85,7 +85,7 @@ def _around(model: nn.Module, call: SizedCall) -> Iterator[str]:
 
 def edits_of(
     model: nn.Module,
-    followers: Iterable[Follower],
+    followers: Sequence[Follower],
     atoms: Atoms,
     owners: npt.NDArray[np.int64],
     groups: Sequence[ChannelGroup],
@@ -100,6 +100,8 @@ def edits_of(
         owners: index of the group of every atom in each way of cutting, -1 for none.
         groups: the channel groups.
     """
+    if not followers:
+        return ()
     sizes, units = [group.size for group in groups], [components(atoms, way) for way in atoms.ways]
     found: dict[tuple[str, str], dict[int, dict[int, int]]] = {}
     for one in followers:

@@ -111,7 +111,11 @@ class LabelTrace(OperatorMode):
     def _numbers(self, rows: Tensor) -> list[Follower]:
         """Return the numbers on the running module that equal the length of a dimension."""
         call = SizedCall(self.modules.paths, (rows,))
-        return [one for one in candidates(self._model, call) if one.module == call.modules[-1]]
+        return [
+            one
+            for one in candidates(self._model, call)
+            if one.module in call.modules[-1:] and one.rows is rows
+        ]
 
     def aside(self, name: str, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         """Treat an operator without a number in the same way."""

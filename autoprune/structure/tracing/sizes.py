@@ -42,6 +42,16 @@ class SizedCall:
     is_split: bool = False
 
     @property
+    def shape(self) -> tuple[int, ...]:
+        """What calls of repeated blocks have in common."""
+        return (self.is_split, *map(len, self.sizes))
+
+    @property
+    def whole(self) -> Tensor:
+        """Labels of the dimension that is split or viewed, every channel an entry of its own."""
+        return torch.cat(self.sizes) if self.is_split else self.sizes[0].reshape(-1, 1)
+
+    @property
     def atoms(self) -> Tensor:
         """The channels among the labels, each once."""
         found: Tensor = torch.cat([rows.reshape(-1) for rows in self.sizes]).unique()

@@ -168,7 +168,7 @@ def lookup(trace: Recorder, call: Call) -> None:
     """Rows of a table by their numbers (`nn.Embedding`): the table's columns are channels."""
     weight, indices = call.args[:2]
     name = trace.parameter(weight)
-    if name is None or trace.name(indices) is None and varying(trace.labels(indices)):
+    if name is None or (trace.name(indices) is None and varying(trace.labels(indices))):
         unknown(trace, call)
         return
     columns = trace.atoms.axis(name, 1, weight.shape[1])

@@ -11,8 +11,8 @@ bias (`biases`). The result is a hypothesis, which `verify` tests numerically.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +33,12 @@ from autoprune.structure.tracing.operators import plain_arithmetic, whole_operat
 from autoprune.structure.tracing.sizes import SizedCall, tied
 from autoprune.structure.tracing.training_only import in_training_mode, unread_weights
 
+Ties: TypeAlias = tuple[tuple[int, tuple[SizedCall, ...]], ...]
+"""Calls whose sizes stay consistent, with the place of a view's dimension that shrinks."""
+
+Kind: TypeAlias = tuple[list[int], set[str]]
+"""Dimensions along which views shrink, and names of attributes that follow."""
+
 
 @dataclass(frozen=True, eq=False)
 class Hypothesis:
@@ -44,8 +50,13 @@ class Hypothesis:
         followers: numbers on modules that follow a dimension.
     """
 
-    ties: tuple[tuple[int, tuple[SizedCall, ...]], ...] = ()
+    ties: Ties = ()
     followers: tuple[Follower, ...] = ()
+
+    @property
+    def kind(self) -> Kind:
+        """What hypotheses about repeated blocks have in common."""
+        return [place for place, _ in self.ties], {one.attribute for one in self.followers}
 
     def __add__(self, other: Hypothesis) -> Hypothesis:
         """Return both together."""
@@ -54,9 +65,17 @@ class Hypothesis:
 
 @dataclass(frozen=True, eq=False)
 class Assembly:
-    """A structure, with the index of every channel's group (-1 for none), shape (ways, atoms)."""
+    """A structure, and where its channels are.
+
+    Attributes:
+        structure: the structure.
+        atoms: numbered channels with all of their links.
+        owners: index of every atom's group (-1 for none), in each way of
+            cutting, shape (ways, atoms).
+    """
 
     structure: Structure
+    atoms: Atoms
     owners: npt.NDArray[np.int64]
 
     def groups_of(self, calls: Iterable[SizedCall]) -> list[ChannelGroup]:
@@ -75,6 +94,7 @@ class Tracing:
         tracer: the labels and layers.
         layers: its layers, completed.
         training: layers that run in training mode only.
+        assemblies: those made so far, without numbers that follow.
     """
 
     model: nn.Module
@@ -82,6 +102,7 @@ class Tracing:
     tracer: LabelTrace
     layers: tuple[LayerSpec, ...]
     training: TrainingOnly
+    assemblies: dict[Ties, Assembly] = field(default_factory=dict)
 
     def structure(self, hypothesis: Hypothesis = Hypothesis()) -> Structure:
         """Return the structure of the network under a hypothesis about sizes."""
@@ -89,14 +110,21 @@ class Tracing:
 
     def assembled(self, hypothesis: Hypothesis = Hypothesis()) -> Assembly:
         """Return the structure, and where its channels are."""
+        ties, followers = hypothesis.ties, (*self.tracer.followers, *hypothesis.followers)
+        if ties not in self.assemblies:
+            self.assemblies[ties] = self._assembled(ties)
+        found = self.assemblies[ties]
+        groups = found.structure.groups
+        edits = edits_of(self.model, followers, found.atoms, found.owners, groups)
+        return replace(found, structure=replace(found.structure, edits=edits))
+
+    def _assembled(self, ties: Ties) -> Assembly:
         atoms, tracer = self.atoms, self.tracer
-        for place, calls in hypothesis.ties:
+        for place, calls in ties:
             atoms = tied(atoms, calls, place)
         named = named_tensors(self.model)
         shapes = {name: tuple(tensor.shape) for name, tensor in named.items()}
         groups, frozen, owners = assemble(atoms, self.layers, shapes, tracer.mixers)
-        followers = (*tracer.followers, *hypothesis.followers)
-        edits = edits_of(self.model, followers, atoms, owners, groups) if followers else ()
         structure = Structure(
             groups=groups,
             frozen=frozen + tracer.computed_layers,
@@ -110,9 +138,8 @@ class Tracing:
             operators=tuple(tracer.activations.operators),
             mixers=tuple(tracer.mixers),
             training=self.training,
-            edits=edits,
         )
-        return Assembly(structure, owners)
+        return Assembly(structure, atoms, owners)
 
 
 def trace(model: nn.Module, example_inputs: Inputs) -> Structure:
