@@ -88,8 +88,9 @@ def update_sizes(module: nn.Module) -> None:
 
 def has_sizes(module: nn.Module) -> bool:
     """Say whether all of a module's size attributes are those of its tensors."""
+    is_bare = isinstance(module, (nn.LayerNorm, nn.RMSNorm)) and module.weight is None
     has_numbers = isinstance(module, (nn.GroupNorm, nn.MultiheadAttention))  # of groups and heads
-    return _update_of(module) is not None and not has_numbers
+    return _update_of(module) is not None and not is_bare and not has_numbers
 
 
 def _update_of(module: nn.Module) -> Callable[[Any], None] | None:

@@ -104,3 +104,14 @@ def group_norm(trace: Recorder, call: Call) -> None:
     for out in call.outputs():
         same = out.shape == source.shape
         trace.set_labels(out, labels if same else constant(out.shape))
+
+
+def lookup(trace: Recorder, call: Call) -> None:
+    """Rows of a table by their numbers (`nn.Embedding`): the table's columns are channels."""
+    weight, indices = call.args[:2]
+    name = trace.parameter(weight)
+    if name is None or (trace.name(indices) is None and varying(trace.labels(indices))):
+        unknown(trace, call)
+        return
+    columns = trace.atoms.axis(name, 1, weight.shape[1])
+    trace.set_labels(call.out, along(columns, call.out.shape, call.out.dim() - 1))

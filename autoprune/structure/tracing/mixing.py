@@ -56,13 +56,15 @@ def normalise(trace: Recorder, call: Call, dim: int, arguments: Mapping[str, int
     columns = trace.mixer(call, [table.labels], arguments, out_dim=dim, rescales=True)[1]
     trace.atoms.link_rows(table.labels, None, columns)
     way: Way | None = "widths" if len(table.labels) > 1 else None
-    for tensor in map(call.argument, list(arguments)[1:]):
-        if tensor is not None:
-            name = trace.name(tensor)
-            if name is None:
-                trace.atoms.block(labels, f"scaled by a computed weight in {call.name}")
-                continue
-            trace.atoms.link(trace.atoms.axis(name, 0, len(columns)), columns, way)
+    own = [one for key in list(arguments)[1:] if (one := call.argument(key)) is not None]
+    if not own:
+        trace.follow(table.labels.T)  # the module's size is that of no tensor
+    for tensor in own:
+        name = trace.name(tensor)
+        if name is None:
+            trace.atoms.block(labels, f"scaled by a computed weight in {call.name}")
+            continue
+        trace.atoms.link(trace.atoms.axis(name, 0, len(columns)), columns, way)
     for out in call.outputs():
         trace.set_labels(out, labels if out.shape == labels.shape else constant(out.shape))
     return True

@@ -19,6 +19,7 @@ from autoprune.structure.tracing.layer_rules import (
     group_norm,
     layer,
     layer_norm,
+    lookup,
 )
 from autoprune.structure.tracing.products import FORMULAS, multiplies, product
 from autoprune.structure.tracing.tensor_rules import (
@@ -27,7 +28,6 @@ from autoprune.structure.tracing.tensor_rules import (
     creation,
     halves,
     identity,
-    lookup,
     movement,
     pad,
     patches,

@@ -164,17 +164,6 @@ def concatenation(trace: Recorder, call: Call) -> None:
         trace.set_labels(call.out, canonical(torch.cat(pieces, dim)))
 
 
-def lookup(trace: Recorder, call: Call) -> None:
-    """Rows of a table by their numbers (`nn.Embedding`): the table's columns are channels."""
-    weight, indices = call.args[:2]
-    name = trace.parameter(weight)
-    if name is None or (trace.name(indices) is None and varying(trace.labels(indices))):
-        unknown(trace, call)
-        return
-    columns = trace.atoms.axis(name, 1, weight.shape[1])
-    trace.set_labels(call.out, along(columns, call.out.shape, call.out.dim() - 1))
-
-
 def spatial(trace: Recorder, call: Call) -> None:
     """Pooling, resizing or reflection padding over all dimensions except batch and channels."""
     source = call.args[0]
