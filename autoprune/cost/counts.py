@@ -7,7 +7,8 @@ parameter, tied ones once.
 
 Both are sums of products of dimension lengths. A length is linear in the widths, except where heads
 and the width of all heads are cut both: it is their product there. So the cost of a network takes
-one small matrix product.
+one small matrix product. Branches that are gone count
+nothing.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from autoprune.core.arrays import Floats
 from autoprune.core.policy import Widths
 from autoprune.core.slices import Slice
 from autoprune.cost.model import CostModel
+from autoprune.cost.presence import Presence
 from autoprune.structure.groups import Structure
 
 
@@ -131,10 +133,19 @@ class MacsCost(CostModel):
                 *((one.name, one.macs, (0, 1)) for one in products),
             ],
         )
+        names = [layer.weight for layer in structure.layers] + [one.name for one in products]
+        self._presence = Presence(
+            structure,
+            names,
+            lambda branch: [
+                *branch.weights,
+                *(one.name for one in products if one.number in branch.operators),
+            ],
+        )
 
     def by_layer(self, widths: Widths) -> Mapping[str, float]:
         """Return the MACs of every layer and kind of product, and those that no width changes."""
-        terms = self._terms.at(widths).tolist()
+        terms = self._at(widths).tolist()
         count = len(self._layers)
         products = Counter[str]()
         for name, macs in zip(self._products, terms[count:], strict=True):
@@ -143,7 +154,11 @@ class MacsCost(CostModel):
 
     def total(self, widths: Widths) -> float:
         """Return the MACs of the whole network."""
-        return float(self._terms.at(widths).sum()) + sum(self._fixed.values())
+        return float(self._at(widths).sum()) + sum(self._fixed.values())
+
+    def _at(self, widths: Widths) -> Floats:
+        macs: Floats = self._terms.at(widths) * self._presence.at(widths)
+        return macs
 
 
 class TensorSizes:
@@ -175,6 +190,8 @@ class TensorSizes:
         self._outputs = Lengths(structure, [(layer.weight, layer.out_dim) for layer in gaining])
         self._inputs = Lengths(structure, [(layer.weight, layer.in_dim) for layer in gaining])
         self._dense_inputs = self._inputs.at(structure.dense_widths)
+        tensors = [*each, *(layer.weight for layer in gaining)]
+        self._presence = Presence(structure, tensors, lambda branch: branch.tensors)
 
     def by_module(self, widths: Widths) -> dict[str, float]:
         """Return the size of every module that has its own tensors."""
@@ -191,7 +208,8 @@ class TensorSizes:
     def _sizes(self, widths: Widths) -> Floats:
         gained = self._outputs.at(widths) * (self._inputs.at(widths) < self._dense_inputs)
         sizes: Floats = np.concatenate([self._terms.at(widths), gained * self._each_gained])
-        return sizes
+        present: Floats = sizes * self._presence.at(widths)
+        return present
 
 
 class ParamsCost(CostModel):

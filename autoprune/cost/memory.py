@@ -19,6 +19,7 @@ from autoprune.core.arrays import Floats
 from autoprune.core.policy import Widths
 from autoprune.cost.counts import TensorSizes
 from autoprune.cost.model import CostModel
+from autoprune.cost.presence import Presence
 from autoprune.structure.groups import Structure
 
 ACTIVATIONS = "activations (peak)"
@@ -34,8 +35,18 @@ class MemoryCost(CostModel):
 
     def __init__(self, structure: Structure, adds_bias: bool = True) -> None:
         self._weights = TensorSizes(structure, structure.itemsizes, adds_bias)
+        live = activation_sizes(structure).summed(_live(structure))
+        part = np.array(_branch_of(structure), dtype=float)
         # Most operators see the same live activations as others: duplicates are dropped.
-        self._moments = activation_sizes(structure).summed(np.unique(_live(structure), axis=0))
+        _, first = np.unique(
+            np.column_stack([part, live.dense, live.per_unit, live.per_pair]),
+            axis=0,
+            return_index=True,
+        )
+        self._live = live.summed(np.eye(len(part))[first])
+        self._presence = Presence(
+            structure, part[first].tolist(), lambda branch: [structure.branches.index(branch)]
+        )
 
     def by_layer(self, widths: Widths) -> Mapping[str, float]:
         """Return the bytes of the weights of every module, and of the peak of activations."""
@@ -47,7 +58,17 @@ class MemoryCost(CostModel):
 
     def peak(self, widths: Widths) -> float:
         """Return the most bytes of activations that are live at once."""
-        return float(self._moments.at(widths).max())
+        return float((self._live.at(widths) * self._presence.at(widths)).max())
+
+
+def _branch_of(structure: Structure) -> list[int]:
+    """Return the place of the branch that each operator belongs to, -1 for none."""
+    places = {
+        number: place
+        for place, branch in enumerate(structure.branches)
+        for number in branch.operators
+    }
+    return [places.get(operator.number, -1) for operator in structure.operators]
 
 
 @dataclass(frozen=True, eq=False)

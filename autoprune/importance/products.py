@@ -15,7 +15,8 @@ from torch import Tensor
 from autoprune.core.slices import Slice
 from autoprune.importance.base import Evidence
 from autoprune.statistics.moments import Moments
-from autoprune.structure.groups import ChannelGroup, LayerSpec, Mixer
+from autoprune.structure.groups import ChannelGroup, LayerSpec
+from autoprune.structure.mixers import Mixer
 
 
 def product_moments(group: ChannelGroup, evidence: Evidence) -> list[tuple[Slice, Moments]]:

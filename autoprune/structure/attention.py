@@ -7,6 +7,8 @@ reads its sizes off its weights and the number of its heads.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
@@ -23,7 +25,7 @@ class SizedAttention(nn.MultiheadAttention):
     scale: float
 
     @property
-    def head_dim(self) -> int:  # type: ignore[override]
+    def head_dim(self) -> int:
         """The width of the values in a head."""
         return int(self.out_proj.weight.shape[1] // self.num_heads)
 
@@ -111,7 +113,8 @@ def is_sizable(module: nn.Module) -> bool:
 def read_own_sizes(module: nn.Module) -> None:
     """Make a module a `SizedAttention`, in place."""
     if is_sizable(module):
-        module.scale = vars(module).pop("head_dim") ** -0.5
-        module.__class__ = SizedAttention
+        own: Any = module
+        own.scale = vars(module).pop("head_dim") ** -0.5
+        own.__class__ = SizedAttention
         # PyTorch's encoder layers would hand its weights to a fused kernel.
-        module._qkv_same_embed_dim = False
+        own._qkv_same_embed_dim = False

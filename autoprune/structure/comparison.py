@@ -24,6 +24,7 @@ from autoprune.structure.groups import LayerSpec
 from autoprune.structure.mixed import Columns, run_on
 from autoprune.structure.surgery import Keep
 from autoprune.structure.tracing.operators import OperatorMode
+from autoprune.structure.tracing.residuals import without_term
 
 # Positions (pixels, tokens) compared per layer; the network's outputs are compared in full.
 POSITIONS = 128
@@ -85,27 +86,35 @@ class RecordingMode(OperatorMode):
     """Records the inputs and outputs of layers during a forward pass."""
 
     def __init__(
-        self, names: Mapping[int, str], layers: Mapping[str, LayerSpec], columns: Columns
+        self,
+        names: Mapping[int, str],
+        layers: Mapping[str, LayerSpec],
+        skipped: Mapping[int, int] | None = None,
+        columns: Columns | None = None,
     ) -> None:
         """Prepare a recording.
 
         Args:
             names: tensor names by `id`.
-            layers: by the name of their weight.
+            layers: layers by the name of their weight.
+            skipped: by the number of a sum, the place of the term that it is made without.
             columns: operators that run on some of their channels only.
         """
         super().__init__()
-        self._columns = columns
-        self._numbers: Counter[str] = Counter()
+        self._columns = columns or {}
+        self._operator_calls: Counter[str] = Counter()
         self.recording = Recording()
+        self._skipped = skipped or {}
         self._names = names
         self._layers = layers
         self._calls: Counter[str] = Counter()
 
     def operate(self, number: int, name: str, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         """Run one operator and record it if it is a layer."""
-        place = name, self._numbers[name]
-        self._numbers[name] += 1
+        if number in self._skipped:
+            return without_term(func, args, self._skipped[number])
+        place = name, self._operator_calls[name]
+        self._operator_calls[name] += 1
         if place in self._columns:
             return run_on(*self._columns[place], func, args, kwargs)
         out = func(*args, **kwargs)

@@ -13,52 +13,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Literal, TypeAlias
 
 from autoprune.core.edits import AttributeEdit
 from autoprune.core.policy import GroupPolicy, PruningPolicy, Widths, hash_shapes
 from autoprune.core.slices import Slice
-
-Way: TypeAlias = Literal["heads", "widths"]
-"""How channels laid out along two dimensions are cut: whole rows (heads), or the same columns (a
-width) of every row."""
-
-
-@dataclass(frozen=True)
-class Mixer:
-    """An operator without weights that combines channels: a normalisation, or a product.
-
-    Its channels lie in a table: rows are heads (one row where there are none), columns the channels
-    of each. Once some are cut, it sees those that are left.
-
-    Attributes:
-        name: by which slices of a `ChannelGroup` call it; dimension 0 are rows, 1 columns.
-        operator: its name in ATen.
-        call: number of the call, among those of this operator that depend on a layer.
-        shape: (rows, columns).
-        macs: MACs per sample for every entry of the table.
-        arguments: dimension of the columns in the arguments that are combined along them, by their
-            names in the operator's schema; none if it combines something else.
-        out_dim: dimension of the columns in the result, None where they are summed up.
-        rescales: whether its result for the channels that are left depends on how many they are.
-        factors: where the table's entries are made, for each argument that layers make: outputs of
-            a weight, with positions (rows, columns).
-    """
-
-    name: str
-    operator: str
-    call: int
-    shape: tuple[int, int]
-    macs: float = 0.0
-    arguments: Mapping[str, int] = field(default_factory=dict)
-    out_dim: int | None = None
-    rescales: bool = False
-    factors: tuple[Slice, ...] = ()
-
-    @property
-    def reads(self) -> bool:
-        """Whether it is a product that sums over the columns: their consumer, as a layer is."""
-        return self.macs > 0 and bool(self.arguments)
+from autoprune.structure.activations import Activation, Operator
+from autoprune.structure.branches import Branch
+from autoprune.structure.mixers import Mixer, Way
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,38 +147,6 @@ class LayerSpec:
         return replace(layer, refittable=self.refittable and is_free and shifts)
 
 
-@dataclass(frozen=True, eq=False)
-class Activation:
-    """One piece of memory that a forward pass of one sample writes and reads.
-
-    Attributes:
-        size: bytes in the dense network.
-        per_unit: bytes per unit of a group, by group name (the mean if units differ).
-        per_pair: bytes that belong to a unit of one group and to a unit of another one, by their
-            names: a head and a width of all heads.
-    """
-
-    size: int
-    per_unit: Mapping[str, float]
-    per_pair: Mapping[tuple[str, str], float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Operator:
-    """One operator that reads or writes activations; views do neither.
-
-    Attributes:
-        name: name in ATen, without the in-place underscore.
-        tensors: names of the parameters and buffers that it reads.
-        reads, writes: indices in `Structure.activations`; in-place operators have theirs in both.
-    """
-
-    name: str
-    tensors: tuple[str, ...]
-    reads: tuple[int, ...]
-    writes: tuple[int, ...]
-
-
 @dataclass(frozen=True)
 class TrainingOnly:
     """Layers that only training mode runs, such as auxiliary heads.
@@ -271,6 +200,8 @@ class Structure:
         training: layers that run in training mode only.
         edits: attributes of modules that follow the widths of groups.
         untouched: names of tensors that keep their values: they are neither refitted nor trained.
+        branches: residual branches that can go, in network order; none unless they were asked for
+            (`depth.with_branches`).
     """
 
     groups: tuple[ChannelGroup, ...]
@@ -287,6 +218,7 @@ class Structure:
     training: TrainingOnly = TrainingOnly()
     edits: tuple[AttributeEdit, ...] = ()
     untouched: frozenset[str] = frozenset()
+    branches: tuple[Branch, ...] = ()
 
     @cached_property
     def dense_widths(self) -> Widths:
@@ -321,15 +253,31 @@ class Structure:
         found = (one for one in self.mixers if one.rescales and one.name in seen)
         return tuple(dict.fromkeys(one.operator for one in found))
 
+    def gone(self, widths: Sequence[int]) -> tuple[Branch, ...]:
+        """Return the branches that are gone at some widths."""
+        return tuple(one for one in self.branches if not widths[self.index[one.group]])
+
+    def left(self, widths: Widths) -> Widths:
+        """Return the widths of what is really left: a branch that is gone has no units inside."""
+        inside = {name for branch in self.gone(widths) for name in branch.groups}
+        pairs = zip(self.index, widths, strict=True)
+        return tuple(0 if name in inside else width for name, width in pairs)
+
     def policy(self, kept: Sequence[Sequence[int]]) -> PruningPolicy:
-        """Return the policy that keeps the given units of each group."""
+        """Return the policy that keeps the given units of each group.
+
+        Where a branch is gone, so are all units inside it.
+        """
+        widths = tuple(len(units) for units in kept)
+        gone, left = self.gone(widths), self.left(widths)
         groups = {
-            group.name: GroupPolicy(group.size, tuple(sorted(units)), group.slices)
-            for group, units in zip(self.groups, kept, strict=True)
+            group.name: GroupPolicy(group.size, tuple(sorted(units)) if width else (), group.slices)
+            for group, units, width in zip(self.groups, kept, left, strict=True)
         }
         # Buffers are left out: a forward pass may have created some that a new network lacks.
         shapes_hash = hash_shapes({name: self.shapes[name] for name in self.parameters})
-        return PruningPolicy(groups, shapes_hash, self.edits)
+        bypasses = tuple(branch.bypass for branch in gone)
+        return PruningPolicy(groups, shapes_hash, self.edits, bypasses)
 
     def leaving(self, tensors: AbstractSet[str]) -> Structure:
         """Return this structure with more tensors that keep their values."""

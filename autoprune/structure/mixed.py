@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from autoprune.structure.groups import Mixer, Structure
+from autoprune.structure.groups import Structure
+from autoprune.structure.mixers import Mixer
 
 Columns = Mapping[tuple[str, int], tuple[Mixer, Tensor]]
 """Mixers and the columns that are left, by operator and number of the call."""

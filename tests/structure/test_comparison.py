@@ -48,7 +48,7 @@ class TestRecordings:
     def record(self, model: nn.Module) -> Recording:
         images = torch.ones(2, 3, 2, 2)
         layers = {one.weight: one for one in trace(model, images).layers}
-        mode = RecordingMode({id(t): n for n, t in named_tensors(model).items()}, layers, {})
+        mode = RecordingMode({id(t): n for n, t in named_tensors(model).items()}, layers)
         with whole_operators(), mode:
             mode.recording.outputs = [model(images)]
         return mode.recording

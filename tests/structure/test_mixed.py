@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from autoprune.structure.groups import Mixer
 from autoprune.structure.mixed import columns_left, run_on
+from autoprune.structure.mixers import Mixer
 from autoprune.structure.surgery import apply_policy
 from autoprune.structure.verify import CutTest, analyze
 
@@ -113,7 +113,7 @@ def test_groups_of_one_normalisation_see_each_other(net: Any) -> None:
 
 
 class TestColumns:
-    MIXER = Mixer("layer_norm 1", "layer_norm", 0, (1, 4), arguments={"input": -1, "weight": 0},
+    MIXER = Mixer("layer_norm 1", "layer_norm", 0, 0, (1, 4), arguments={"input": -1, "weight": 0},
                   out_dim=-1)  # fmt: skip
 
     def test_cut_columns_of_the_result_are_zero(self) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from autoprune.core.arrays import Floats
 from autoprune.core.policy import Widths
-from autoprune.cost.memory import activation_sizes
+from autoprune.cost.memory import Sizes, activation_sizes
+from autoprune.cost.presence import Presence
+from autoprune.structure.activations import Operator
 from autoprune.structure.groups import Structure
 
 MEGA = 1e6
@@ -23,14 +27,28 @@ class MemoryTraffic:
             batch: The samples per run.
         """
         rows = {layer.weight: row for row, layer in enumerate(structure.layers)}
-        moves = np.zeros((len(rows) + 1, len(structure.activations)))
-        for operator in structure.operators:
-            own = [rows[name] for name in operator.tensors if name in rows]
-            for row in own or [len(rows)]:
-                np.add.at(moves[row], [*operator.reads, *operator.writes], batch / MEGA)
-        self._moved = activation_sizes(structure).summed(moves)
+        sizes = activation_sizes(structure)
+
+        def moved(operators: Iterable[Operator]) -> Sizes:
+            """Return what operators move, by layer."""
+            moves = np.zeros((len(rows) + 1, len(structure.activations)))
+            for operator in operators:
+                own = [rows[name] for name in operator.tensors if name in rows]
+                for row in own or [len(rows)]:
+                    np.add.at(moves[row], [*operator.reads, *operator.writes], batch / MEGA)
+            return sizes.summed(moves)
+
+        self._moved = moved(structure.operators)
+        self._inside = [
+            moved(one for one in structure.operators if one.number in branch.operators)
+            for branch in structure.branches
+        ]
+        self._presence = Presence(structure, structure.branches, lambda branch: [branch])
 
     def at(self, widths: Widths) -> tuple[Floats, float]:
         """Return the traffic of every layer, (layers,), and that of all other operators."""
         found = self._moved.at(widths)
+        for inside, gone in zip(self._inside, self._presence.gone(widths), strict=True):
+            if gone:
+                found = found - inside.at(widths)
         return found[:-1], float(found[-1])

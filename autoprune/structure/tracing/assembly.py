@@ -16,7 +16,8 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from autoprune.core.slices import Role, Slice
-from autoprune.structure.groups import ChannelGroup, FrozenGroup, LayerSpec, Mixer, Way
+from autoprune.structure.groups import ChannelGroup, FrozenGroup, LayerSpec
+from autoprune.structure.mixers import Mixer, Way
 from autoprune.structure.tracing.labels import Atoms
 
 

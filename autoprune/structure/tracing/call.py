@@ -149,10 +149,16 @@ def joined(atoms: Atoms, labels: Tensor, dims: Iterable[int]) -> Tensor:
 
 
 def statistics_over(trace: Recorder, call: Call, dims: Iterable[int], reason: str) -> None:
-    """Block channels that lie along dimensions which the operator mixes."""
+    """Block channels that lie along dimensions which the operator mixes.
+
+    Channels that lie along others, too, become one unit wherever they share a place along those.
+    """
     labels = trace.labels(call.args[0])
     dims = {d % max(labels.dim(), 1) for d in dims} & set(range(labels.dim()))
-    if set(varying(labels)) & dims:
+    along = set(varying(labels))
+    if along & dims and along - dims:
+        labels = joined(trace.atoms, labels, along - dims)
+    elif along & dims:
         trace.atoms.block(labels, reason)
     for out in call.outputs():
         trace.set_labels(out, _resized(labels, dims, out.shape))

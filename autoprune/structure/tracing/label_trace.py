@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from autoprune.core.slices import Slice
-from autoprune.structure.groups import FrozenGroup, LayerSpec, Mixer
+from autoprune.structure.groups import FrozenGroup, LayerSpec
 from autoprune.structure.inputs import Inputs
+from autoprune.structure.mixers import Mixer
 from autoprune.structure.tracing.activation_sizes import ActivationLog
 from autoprune.structure.tracing.biases import layers_adding_bias
 from autoprune.structure.tracing.call import Call, unknown
@@ -58,6 +59,7 @@ class LabelTrace(OperatorMode):
         self._origins = Origins(self.name)
         self._computed: dict[str, FrozenGroup] = {}
         self._operator_calls: Counter[str] = Counter()
+        self._number = GIVEN
         # Widths that a number was found for first, by that number.
         self._columns: dict[tuple[str, str, int], Tensor] = {}
         # Tensors are kept alive, or Python would reuse their ids.
@@ -67,6 +69,7 @@ class LabelTrace(OperatorMode):
         """Run one operator, then carry labels through it."""
         out = func(*args, **kwargs)
         call = Call(name, func, args, kwargs, out)
+        self._number = number
         self._operator_calls[name] += number != GIVEN
         self._alive.append((args, out))
         self.read.update(filter(None, map(self.name, call.inputs())))
@@ -76,7 +79,7 @@ class LabelTrace(OperatorMode):
         (rule or unknown)(self, call)
         self._record_sizes(call)
         self.uncounted.record(call, rule is not None)
-        self.activations.record(call)
+        self.activations.record(number, call)
         return out
 
     def _record_sizes(self, call: Call) -> None:
@@ -94,21 +97,21 @@ class LabelTrace(OperatorMode):
         that one number sizes.
         """
         for rows in view.sizes:
-            self.followers += [replace(one, of_tables=True) for one in self._numbers(rows)]
+            self.followers += [replace(one, of_tables=True) for one in self._numbers_of(rows)]
         if len(view.sizes) > 1:
             columns = view.sizes[-1]
             self.atoms.link(columns, columns[:, :1], "widths")
-            for one in self._numbers(columns):
+            for one in self._numbers_of(columns):
                 first = self._columns.setdefault(one.key, columns)
                 self.atoms.link(first[:, :1], columns[:, :1], "widths")
 
     def follow(self, rows: Tensor) -> bool:
         """Let numbers on the running module follow a dimension; say whether it has any."""
-        found = self._numbers(rows)
+        found = self._numbers_of(rows)
         self.followers += found
         return bool(found)
 
-    def _numbers(self, rows: Tensor) -> list[Follower]:
+    def _numbers_of(self, rows: Tensor) -> list[Follower]:
         """Return the numbers on the running module that equal the length of a dimension."""
         call = SizedCall(self.modules.paths, (rows,))
         return [
@@ -195,6 +198,7 @@ class LabelTrace(OperatorMode):
             Mixer(
                 name=name,
                 operator=call.name,
+                number=self._number,
                 call=self._operator_calls[call.name] - 1,
                 shape=(rows, columns),
                 macs=macs / tables[0].numel(),

@@ -22,7 +22,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from autoprune.structure.groups import Way
+from autoprune.structure.mixers import Way
 
 FIXED = 0
 CONSTANT = -1

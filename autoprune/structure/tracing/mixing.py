@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from autoprune.structure.groups import Way
+from autoprune.structure.mixers import Way
 from autoprune.structure.tracing.call import Call, Recorder
 from autoprune.structure.tracing.labels import CONSTANT, canonical, constant, shrink, varying
 

@@ -301,6 +301,7 @@ PAIRED: dict[str, tuple[Operation, int]] = {
     "pixel_shuffle": (lambda x: F.pixel_shuffle(x, 2), 2),
     "pixel_shuffle by views": (pixels_from_channels, 2),
     "mean behind pixel_shuffle": (lambda x: F.pixel_shuffle(x, 2).mean((2, 3), True), 2),
+    "softmax over halves": (lambda x: x * x.view(len(x), 2, -1, 8, 8).softmax(1).flatten(1, 2), 4),
     "shuffle of channels": (lambda x: F.channel_shuffle(x, 2), 4),
     "shuffle by views": (shuffled, 4),
     "halves of unlike use": (lambda x: torch.cat([x.chunk(2, 1)[0] * 2, x.chunk(2, 1)[1]], 1), 4),
