@@ -40,13 +40,7 @@ def inspect(given: Mapping[str, Any]) -> None:
     network = load_model(spec, options.weights)
     inputs = example_inputs(spec, network, options)
     with kept_random_states():
-        structure = prunable_structure(
-            network,
-            inputs,
-            options.exclude,
-            Progress(),
-            exclude_outputs=options.exclude_outputs,
-        )
+        structure = prunable_structure(network, inputs, options, Progress())
     for note in structure.training.notes():
         warn(note)
     space = search_space(structure, options.min_keep or None)

@@ -16,6 +16,7 @@ from typing import Any, TypeAlias
 import msgspec
 import numpy as np
 
+from autoprune.core.bypass import Bypass, check_order, is_dropped
 from autoprune.core.edits import AttributeEdit, Numbers
 from autoprune.core.records import (
     Choice,
@@ -26,6 +27,7 @@ from autoprune.core.records import (
     Table,
     Text,
     Whole,
+    Width,
     plain,
     read,
 )
@@ -33,7 +35,7 @@ from autoprune.core.slices import Grid, Role, Slice
 from autoprune.core.untrusted import read_json
 from autoprune.errors import RunError, counted, file_fault, first_line, shown
 
-Widths: TypeAlias = tuple[Extent, ...]
+Widths: TypeAlias = tuple[Width, ...]
 """Units kept per prunable group, in the order of `Structure.groups`."""
 
 VERSIONS = (1, 2)
@@ -62,11 +64,13 @@ class PruningPolicy:
         groups: by group name; groups that stay whole may be left out.
         shapes_hash: `hash_shapes` of the network that the policy is for.
         edits: attributes of modules that follow the groups' widths.
+        bypasses: modules that are gone, since groups inside them have no units left.
     """
 
     groups: Mapping[str, GroupPolicy]
     shapes_hash: str
     edits: tuple[AttributeEdit, ...] = ()
+    bypasses: tuple[Bypass, ...] = ()
 
     @property
     def kept(self) -> dict[str, tuple[int, ...]]:
@@ -96,6 +100,8 @@ class PruningPolicy:
         }
         if self.edits or not all(self.kept.values()):
             data |= {"version": VERSIONS[1], "edits": [plain(edit) for edit in self.edits]}
+        if self.bypasses:
+            data["bypasses"] = [plain(bypass) for bypass in self.bypasses]
         data["fingerprint"] = _fingerprint(data)
         return {**data, "checksum": _digest(data)}
 
@@ -135,7 +141,7 @@ class PruningPolicy:
         if entries > MOST_ENTRIES:
             raise RunError(f"the policy names {entries:.1e} tensor entries: it was altered.")
         found = {name: group.expanded(shown(name)) for name, group in groups.items()}
-        return cls(found, data["shapes"], stored.edits)
+        return cls(found, data["shapes"], stored.edits, stored.bypasses)
 
     def save(self, path: Path) -> None:
         """Write the policy as JSON."""
@@ -213,9 +219,10 @@ class _StoredPolicy(msgspec.Struct):
     fingerprint: Text
     groups: Table[_StoredGroup]
     edits: tuple[AttributeEdit, ...] = ()
+    bypasses: tuple[Bypass, ...] = ()
 
     def check(self) -> None:
-        """Refuse what its version does not have, and edits that do not fit the groups.
+        """Refuse what its version does not have, and edits or bypasses that do not fit the groups.
 
         Raises:
             ValueError: the file is inconsistent.
@@ -226,10 +233,17 @@ class _StoredPolicy(msgspec.Struct):
                     raise ValueError(f"group {shown(name)} keeps no unit: {_NEEDS}")
             if self.edits:
                 raise ValueError(f"it changes {self.edits[0].name}: {_NEEDS}")
+            if self.bypasses:
+                raise ValueError(f"it lacks {shown(self.bypasses[0].module)}: {_NEEDS}")
         if len({(edit.module, edit.attribute) for edit in self.edits}) < len(self.edits):
             raise ValueError("two edits of one attribute")
         for edit in self.edits:
             edit.check({name: group.size for name, group in self.groups.items()})
+        check_order(self.bypasses)
+        for name, group in self.groups.items():
+            gone = all(is_dropped(one.tensor, self.bypasses) for one in group.slices)
+            if not group.kept and not gone:
+                raise ValueError(f"group {shown(name)} keeps no unit, but its layers are not gone")
 
 
 def _check_digests(data: Mapping[str, Any]) -> None:

@@ -98,7 +98,7 @@ def run_search(
 def _groups(
     problem: PruningProblem, evaluators: Evaluators, ledger: Ledger, found: Found
 ) -> GroupRecords:
-    winner = found.winner.finalist.measurement.widths
+    winner = problem.structure.left(found.winner.finalist.measurement.widths)
     evaluated = [trial.candidate.widths for trial in ledger]
     return describe_groups(problem, evaluators.builder.rankings, winner, evaluated)
 

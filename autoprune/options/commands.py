@@ -193,6 +193,20 @@ class ExplainOptions(Json):
 
 
 @dataclass(frozen=True, kw_only=True)
+class PushOptions:
+    """What `autoprune push` uploads, and where to."""
+
+    run: str = _written(MISSING, kinds.RUN, "A run directory.", is_positional=True)
+    repository: str = _written(
+        MISSING, kinds.SPEC, "The repository, USER/NAME.", is_positional=True
+    )
+    private: bool = _written(False, kinds.SWITCH, "Make a new repository for its owner alone.")
+    folder: str | None = _written(
+        None, kinds.FOLDER, "Write a new folder with the same files instead; nothing is uploaded."
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class ProfileOptions(InputShape, Network):
     """What `autoprune profile` measures, and how."""
 
@@ -238,6 +252,7 @@ OF_COMMANDS: Mapping[str, Sequence[type]] = {
     "report": (ReportOptions,),
     "compare": (CompareOptions,),
     "explain": (ExplainOptions,),
+    "push": (PushOptions,),
 }
 """The dataclasses that declare the options of each command."""
 _FLAGS = {

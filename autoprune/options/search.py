@@ -332,6 +332,7 @@ class SearchOptions(TypedDict, total=False):
     recover: float | str | None
     train_frozen: bool
     repair_memory: int | str | None
+    decide: str | Sequence[str]
     exclude: str | Sequence[str]
     exclude_outputs: str | Sequence[str]
     min_keep: float | str | Sequence[str] | Mapping[str, float] | None

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.overrides import TorchFunctionMode
 
+from autoprune.core.bypass import Bypass, is_dropped
 from autoprune.core.edits import Numbers
 from autoprune.core.policy import PruningPolicy, hash_shapes
 from autoprune.core.slices import Slice
@@ -31,6 +32,7 @@ def cut(
     keep: Keep,
     weights: Mapping[str, Tensor] | None = None,
     numbers: Numbers | None = None,
+    bypasses: Iterable[Bypass] = (),
 ) -> nn.Module:
     """Return a smaller copy of a network; the network itself is not changed.
 
@@ -40,6 +42,7 @@ def cut(
         weights: tensors of the small network (refitted weights, added biases) that replace sliced
             ones; a bias that the dense layer lacks is created.
         numbers: values of attributes in the small network (see `PruningPolicy.numbers`).
+        bypasses: modules that the small network does without.
     """
     weights = weights or {}
     memo: dict[int, Any] = {}
@@ -62,7 +65,18 @@ def cut(
     set_numbers(small_model, numbers or {})
     for name in weights.keys() - tensors.keys():
         _assign(small_model, name, weights[name])
+    for bypass in bypasses:
+        small_model.set_submodule(bypass.module, _without(small_model, bypass))
     return small_model
+
+
+def _without(model: nn.Module, bypass: Bypass) -> nn.Sequential:
+    """Return what stands for a module: its children that stay, under their names."""
+    module = model.get_submodule(bypass.module)
+    small = nn.Sequential(
+        OrderedDict((name, module.get_submodule(name)) for name in bypass.through)
+    )
+    return small.train(module.training)
 
 
 def deep_copy(model: nn.Module, memo: Mapping[int, Any] | None = None) -> nn.Module:
@@ -138,7 +152,25 @@ def apply_policy(model: nn.Module, policy: PruningPolicy) -> nn.Module:
             f"tensor names or shapes differ (first difference: {first})."
         )
     check_edits(model, policy.edits)
-    return cut(model, kept_positions(model, policy), numbers=policy.numbers)
+    check_bypasses(model, policy.bypasses)
+    keep = kept_positions(model, policy)
+    return cut(model, keep, numbers=policy.numbers, bypasses=policy.bypasses)
+
+
+def check_bypasses(model: nn.Module, bypasses: Iterable[Bypass]) -> None:
+    """Check that a network has the modules that it is to do without.
+
+    Raises:
+        ModelError: a module is not there, or lacks a child that is to stay.
+    """
+    modules = dict(model.named_modules(remove_duplicate=False))
+    for bypass in bypasses:
+        for path in (bypass.module, *(f"{bypass.module}.{name}" for name in bypass.through)):
+            if path not in modules:
+                raise ModelError(
+                    f"the policy was made for another network than {type(model).__name__}: it "
+                    f"names the module {shown(path)}, which is not there."
+                )
 
 
 def check_ready(model: nn.Module) -> None:
@@ -180,6 +212,8 @@ def kept_positions(model: nn.Module, policy: PruningPolicy) -> Keep:
         gone[list(group.kept)] = False
         if gone.any():
             for s in group.slices:
+                if is_dropped(s.tensor, policy.bypasses):
+                    continue
                 if _is_other_buffer(tensors.get(s.tensor), s):
                     continue
                 size = tensors[s.tensor].shape[s.dim]

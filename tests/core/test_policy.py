@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from autoprune.core.bypass import Bypass
 from autoprune.core.policy import GroupPolicy, PruningPolicy, hash_shapes
 from autoprune.core.slices import Slice
 from autoprune.errors import ModelError, RunError
@@ -160,15 +161,42 @@ def test_another_version_is_refused(policy: PruningPolicy) -> None:
         PruningPolicy.from_json({**policy.to_json(), "version": 3})
 
 
-def test_a_group_may_keep_no_unit_from_version_2_on(policy: PruningPolicy) -> None:
+@pytest.fixture
+def without_modules(policy: PruningPolicy) -> PruningPolicy:
+    """Return a policy whose group keeps nothing: the modules that hold its tensors go."""
     (name, group), *_ = policy.groups.items()
-    empty = PruningPolicy({name: replace(group, kept=())}, policy.shapes_hash)
-    data = through_text(empty.to_json())
+    modules = sorted({one.tensor.partition(".")[0] for one in group.slices})
+    gone = replace(group, kept=())
+    return PruningPolicy({name: gone}, policy.shapes_hash, bypasses=tuple(map(Bypass, modules)))
+
+
+def test_a_group_may_keep_no_unit_from_version_2_on(
+    policy: PruningPolicy, without_modules: PruningPolicy
+) -> None:
+    data = through_text(without_modules.to_json())
     assert (data["version"], policy.to_json()["version"]) == (2, 1)
-    assert PruningPolicy.from_json(data).kept == {name: ()}
+    again = PruningPolicy.from_json(data)
+    assert again.kept == {"0": ()}
+    assert again.bypasses == without_modules.bypasses
     del data["checksum"]
     with pytest.raises(RunError, match="group '0' keeps no unit: that needs format version 2"):
         PruningPolicy.from_json({**data, "version": 1})
+
+
+def test_a_group_without_units_has_no_layers(without_modules: PruningPolicy) -> None:
+    data = without_modules.to_json()
+    del data["checksum"]
+    with pytest.raises(RunError, match="group '0' keeps no unit, but its layers are not gone"):
+        PruningPolicy.from_json({**data, "bypasses": data["bypasses"][1:]})
+
+
+def test_a_module_goes_once(without_modules: PruningPolicy) -> None:
+    data = without_modules.to_json()
+    del data["checksum"]
+    for module in ("0", "0.inner"):
+        bypasses = [*data["bypasses"], {"module": module, "through": []}]
+        with pytest.raises(RunError, match=f"module '{module}' is replaced twice"):
+            PruningPolicy.from_json({**data, "bypasses": bypasses})
 
 
 MALFORMED_POSITIONS: list[Any] = [[], [[]], [1, 2], [[1], [2, 3]], "all", {"start": 0}, None]

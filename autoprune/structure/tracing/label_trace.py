@@ -70,7 +70,7 @@ class LabelTrace(OperatorMode):
         (rule or unknown)(self, call)
         self._record_sizes(call)
         self.uncounted.record(call, rule is not None)
-        self.activations.record(call)
+        self.activations.record(number, call)
         return out
 
     def _record_sizes(self, call: Call) -> None:
