@@ -47,6 +47,7 @@ def test_plain_values_come_back() -> None:
         "importance": "l1",
         "exclude": ["stem", "layer1.*"],
         "exclude_outputs": ["layer2"],
+        "decide": ["channels", "depth"],
         "train_frozen": True,
         "min_keep": {"*": 0.2, "head": 1.0},
         "round_to": 8,
