@@ -45,13 +45,14 @@ from autoprune.errors import (
     user_code,
 )
 from autoprune.evaluation.reward import DEFAULT_REWARD, Reward, find_reward
-from autoprune.evaluation.scoring import find_evaluate
+from autoprune.evaluation.scoring import find_distance, find_evaluate
 from autoprune.exporters.base import Exporter
 from autoprune.options.finetune import FinetuneConfig, FinetuneOptions
 from autoprune.options.search import SearchConfig, SearchOptions
 from autoprune.reporting.report import report
 from autoprune.structure import surgery
 from autoprune.structure.inputs import Inputs, adapt_splits, device_of, input_adapter
+from autoprune.structure.output_distance import Distance
 from autoprune.structure.surgery import deep_copy
 from autoprune.structure.wrappers import plain_network
 from autoprune.study.reload import load_network
@@ -112,6 +113,7 @@ def search(
     *,
     data: Any,
     evaluate: Evaluate | str | None = None,
+    distance: Distance | str | None = None,
     reward: Reward | str | None = None,
     output: str | os.PathLike[str] | None = None,
     resume: bool = False,
@@ -140,8 +142,14 @@ def search(
             to check the winner. Each time it is given a copy of the network as it would be handed
             out, in evaluation mode and with gradients enabled, and may do anything to it, such as
             train it for a moment. With several `workers` it is called from as many threads at once.
+        distance: (a network's outputs, the dense network's) → scalar tensor, 0 where they are equal
+            and about 1 where they have nothing in common: how the outputs of a network that gives
+            no class scores are compared and weighed, for the score without an `evaluate` and in
+            recovery; the function or its name, as for `evaluate`. By default squared errors in
+            units of the variance, the mean over all outputs.
         reward: measurement → float (larger is better), or what names one (`find_reward`); −KL to
-            the dense network by default, or the score of `evaluate`.
+            the dense network by default, minus the distance of other outputs than class scores,
+            or the score of `evaluate`.
         output: the run directory; by default the next free `runs/<model>-<number>`.
         resume: continue the interrupted search in `output`, or a finished one with more trials,
             time or recovery.
@@ -157,9 +165,10 @@ def search(
         progress = PlainProgress() if progress else Progress()
     wrapper, model = model, _network(model)
     valued = find_reward(DEFAULT_REWARD if reward is None else reward)
-    named = {"evaluate": evaluate} if isinstance(evaluate, str) else {}
+    own = {"evaluate": evaluate, "distance": distance}
+    named = {option: value for option, value in own.items() if isinstance(value, str)}
     config = SearchConfig.from_mapping({**options, "reward": valued.name, **named})
-    evaluate = find_evaluate(evaluate)
+    evaluate, distance = find_evaluate(evaluate), find_distance(distance)
     check_config(config)
     check_patterns(model, config)
     # Optuna announces every trial of ours, and optional packages that it lacks.
@@ -189,7 +198,17 @@ def search(
         if example_inputs is not None:
             inputs = _check_example(model, example_inputs, inputs)
         context = SearchContext(
-            model, inputs, images, config, run, valued, evaluate, begun, clock, progress
+            model,
+            inputs,
+            images,
+            config,
+            run,
+            reward=valued,
+            evaluate=evaluate,
+            distance=distance,
+            begun=begun,
+            clock=clock,
+            progress=progress,
         )
         with _interruptible(lambda: run.how_to_resume):
             found = run_search(context, settings)

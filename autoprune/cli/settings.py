@@ -113,10 +113,11 @@ def _check(merged: Mapping[str, Any]) -> None:
     if "reward" in merged:
         find_reward(merged["reward"])
     SearchConfig.from_mapping({key: merged[key] for key in OPTIONS if key in merged})
-    if merged.get("evaluate") is not None:
-        from autoprune.evaluation.scoring import find_evaluate
+    if merged.get("evaluate") is not None or merged.get("distance") is not None:
+        from autoprune.evaluation.scoring import find_distance, find_evaluate
 
-        find_evaluate(merged["evaluate"])
+        find_evaluate(merged.get("evaluate"))
+        find_distance(merged.get("distance"))
 
 
 def _of_config(path: Path, given: Mapping[str, Any], trusts: bool) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections.abc import Callable, Iterable
 from types import ModuleType
 
@@ -55,8 +56,10 @@ def _demo(name: str) -> nn.Module:
 
 def _torchvision(name: str) -> nn.Module:
     _check_name(name, _torchvision_names(), "torchvision")
-    models = _optional("torchvision.models", "vision")
-    return _made(lambda: models.get_model(name, weights=None), f"torchvision:{name}")
+    builder = _optional("torchvision.models", "vision").get_model_builder(name)
+    # Detection and segmentation networks would download a trained backbone by default.
+    untrained = {"weights", "weights_backbone"} & inspect.signature(builder).parameters.keys()
+    return _made(lambda: builder(**dict.fromkeys(untrained)), f"torchvision:{name}")
 
 
 def _timm_names() -> list[str]:
@@ -66,8 +69,7 @@ def _timm_names() -> list[str]:
 
 def _torchvision_names() -> list[str]:
     models = _optional("torchvision.models", "vision")
-    # Detection and segmentation networks would download a backbone.
-    names: list[str] = models.list_models(module=models)
+    names: list[str] = models.list_models(exclude="quantized_*")
     return names
 
 
