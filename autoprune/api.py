@@ -53,8 +53,9 @@ from autoprune.reporting.report import report
 from autoprune.structure import surgery
 from autoprune.structure.inputs import Inputs, adapt_splits, device_of, input_adapter
 from autoprune.structure.output_distance import Distance
+from autoprune.structure.plain_weights import notes_on_weights, with_plain_weights
 from autoprune.structure.surgery import deep_copy
-from autoprune.structure.wrappers import plain_network
+from autoprune.structure.wrappers import notes_on_wrappers, plain_network
 from autoprune.study.reload import load_network
 from autoprune.study.run_directory import RunDirectory, next_free
 from autoprune.training.objective import TaskLoss, find_loss
@@ -126,8 +127,9 @@ def search(
     Args:
         model: the trained network; the search works on a copy in evaluation mode, and leaves this
             one as it was: modes, buffers, hooks, gradients, and the global random states, too.
-            Inside a wrapper (DataParallel, torch.compile) the network alone is searched and
-            returned.
+            What is wrapped (DataParallel, torch.compile) is searched and returned without the
+            wrapper; weights that modules compute (weight norm, other parametrizations, masks of
+            torch.nn.utils.prune) become plain parameters in what is returned.
         example_inputs: a batch as the network takes it, in the form of the data's inputs; one of
             the data's by default.
         data: a DataLoader, a Dataset, or a dict of splits {"train", "val", "test"} of these.
@@ -163,7 +165,7 @@ def search(
     began = time.monotonic()
     if not isinstance(progress, Progress):
         progress = PlainProgress() if progress else Progress()
-    wrapper, model = model, _network(model)
+    given, model = model, _network(model)
     valued = find_reward(DEFAULT_REWARD if reward is None else reward)
     own = {"evaluate": evaluate, "distance": distance}
     named = {option: value for option, value in own.items() if isinstance(value, str)}
@@ -182,8 +184,8 @@ def search(
     run = RunDirectory(folder or next_free(Path("runs"), type(model).__name__.lower()))
     (run.load_config if resume else run.check_free)()  # before anything is written
     with forwarded_notes(progress), run.held():
-        if wrapper is not model:
-            log.info("the network inside %s is searched, and returned without it", type_of(wrapper))
+        for text in (*notes_on_wrappers(given), *notes_on_weights(given)):
+            log.info("%s", text)
         begun: dict[str, Any] = {}
         if resume:
             begun = resume_run(run, settings, config)
@@ -386,12 +388,12 @@ def draw_images(model: nn.Module, data: Any, config: SearchConfig, progress: Pro
 
 
 def _network(model: nn.Module) -> nn.Module:
-    """Return the network that is meant, without wrappers."""
+    """Return the network that is meant, without wrappers and computed weights."""
     if not isinstance(model, nn.Module):
         raise UsageError(
             f"the first argument, model, must be a torch.nn.Module, but is {type_of(model)}."
         )
-    return plain_network(model)
+    return with_plain_weights(plain_network(model))
 
 
 def _check_example(model: nn.Module, example: Inputs, like: Inputs) -> Inputs:

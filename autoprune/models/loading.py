@@ -15,6 +15,7 @@ from autoprune.core.randomness import kept_random_states
 from autoprune.errors import UsageError, did_you_mean, first_line, type_of
 from autoprune.models import DEMO, MODEL_FORMS
 from autoprune.models.weights import load_weights
+from autoprune.structure.plain_weights import with_plain_weights
 from autoprune.structure.surgery import deep_copy
 from autoprune.structure.wrappers import plain_network
 
@@ -45,7 +46,7 @@ def load_model(spec: str, weights: str | None = None) -> nn.Module:
     model = deep_copy(model)  # a factory may return a network that others use, too
     if weights is not None:
         load_weights(model, weights)
-    return model.eval()
+    return with_plain_weights(model.eval())
 
 
 def _demo(name: str) -> nn.Module:
