@@ -30,6 +30,8 @@ from autoprune.structure.tracing.training_only import in_training_mode
 # Networks with at least this many MACs per sample are tested in float32 before float64; in smaller
 # ones little of the time goes into arithmetic.
 LARGE = 3e7
+# Patterns that are tested in training mode, of which only notes are made.
+PATTERNS_IN_TRAINING = 2
 
 
 def analyze(
@@ -63,7 +65,9 @@ def _tested_in_training(model: nn.Module, inputs: Inputs, structure: Structure) 
     training = structure.training
     if not training.layers or training.failure:
         return structure
-    tested = CutTest(in_training_mode(model), inputs).verified(structure)
+    tested = CutTest(in_training_mode(model), inputs).verified(
+        structure, patterns=PATTERNS_IN_TRAINING
+    )
     wrong = {f.name: f.reason for f in tested.frozen[len(structure.frozen) :]}
     return replace(structure, training=replace(training, wrong=wrong))
 
@@ -95,17 +99,24 @@ class CutTest:
         self,
         structure: Structure,
         progress: Callable[[int, int], None] = lambda done, total: None,
+        patterns: int = len(PATTERNS),
     ) -> Structure:
-        """Return the structure with all groups that fail frozen."""
+        """Return the structure with all groups that fail frozen.
+
+        Args:
+            structure: traced.
+            progress: called with the number of patterns tested so far and in total.
+            patterns: how many of the `PATTERNS` are tested.
+        """
         fast = in_float32(self._dense, structure) if _macs(structure) >= LARGE else None
-        for done, kept in enumerate(cut_patterns(structure.groups)):
+        for done, kept in enumerate(cut_patterns(structure.groups)[:patterns]):
             # Three samples only once if the network is large: they take longer.
             batch = 2 + (done == 1 if fast else done % 2)
             test = _Test(kept, batch, fast if done else None)
             if self._disagree(structure, structure.groups, test):
                 wrong = self._wrong_alone(structure, structure.groups, test)
                 structure = self._freeze_interactions(structure.frozen_by(wrong), test)
-            progress(done + 1, len(PATTERNS))
+            progress(done + 1, patterns)
         return structure
 
     def _disagree(
