@@ -121,10 +121,14 @@ class Imitation:
         Raises:
             EvaluateError: the user's distance raises, or returns no scalar.
         """
+        pairs = {
+            name: (small.inputs.get(name), self._kept(name, dense.inputs[name]))
+            for name in self._input_powers
+        }
         parts = [
-            _difference(small.inputs[name], self._kept(name, dense.inputs[name])) / power
-            for name, power in self._input_powers.items()
-            if name in small.inputs
+            _difference(own, wanted) / self._input_powers[name]
+            for name, (own, wanted) in pairs.items()
+            if own is not None and own.shape == wanted.shape  # regions that are found may differ
         ]
         return torch.stack([*parts, *self._between_outputs(small, dense)]).mean()
 
