@@ -87,6 +87,8 @@ class Strategy(ABC):
     Attributes:
         name: what it is called in `--strategy` and in messages.
         needs_budget: whether it can only choose under a budget.
+        finalists: how many of its trials are worth a careful repair; None for as many as the
+            engine looks at again.
         config: its options.
         problem: that it was started on.
         agent_from: where what it knew at the start was learnt: path, groups of the networks,
@@ -95,6 +97,7 @@ class Strategy(ABC):
 
     name: str = ""
     needs_budget: bool = True
+    finalists: int | None = None
     config: Any = NoOptions()
     problem: SearchProblem
     agent_from: Mapping[str, Any] | None = None

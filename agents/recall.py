@@ -39,6 +39,8 @@ class RecallStrategy(ScriptedStrategy):
     """
 
     name = "recall"
+    # Its trials are few and far apart: more finalists cost more than everything before them.
+    finalists = 1
     config = RecallConfig()
 
     def check(self) -> None:
@@ -67,7 +69,7 @@ class RecallStrategy(ScriptedStrategy):
         yield map(Candidate, self._nearest)
 
     def _distance(self, widths: Widths, recorded: Widths) -> float:
-        ratios = self.problem.space.ratios
+        ratios = self.problem.space.ratios_above_zero
         return float(np.abs(np.log(ratios(widths) / ratios(recorded))).mean())
 
     def _frontier(self) -> tuple[str, tuple[dict[str, int], ...]]:

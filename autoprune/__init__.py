@@ -13,16 +13,19 @@ from autoprune.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from autoprune.api import Run as Run
+    from autoprune.api import SweepRuns as SweepRuns
     from autoprune.api import apply_policy as apply_policy
     from autoprune.api import export as export
     from autoprune.api import finetune as finetune
     from autoprune.api import load_pruned as load_pruned
     from autoprune.api import report as report
     from autoprune.api import search as search
+    from autoprune.api import sweep as sweep
 
 __all__ = [
     "AutopruneError",
     "Run",
+    "SweepRuns",
     "__version__",
     "apply_policy",
     "export",
@@ -30,12 +33,13 @@ __all__ = [
     "load_pruned",
     "report",
     "search",
+    "sweep",
 ]
 
 
 def __getattr__(name: str) -> Any:
     # The functions bring PyTorch and Optuna along; `import autoprune` alone stays fast.
-    if name in ("Run", "apply_policy", "export", "finetune", "load_pruned", "report", "search"):
+    if name in __all__:
         from autoprune import api
 
         return getattr(api, name)

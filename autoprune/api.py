@@ -1,20 +1,18 @@
-"""The public functions: search, and what is done with its outcome.
+"""The public functions: search and sweep, and what is done with its outcome.
 
 The file is long since each of them is documented in it.
 """
 
 from __future__ import annotations
 
-import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import optuna
 import torch
 from torch import nn
 from typing_extensions import Unpack
@@ -26,69 +24,33 @@ from autoprune.core.policy import PruningPolicy
 from autoprune.core.precision import fresh_casts
 from autoprune.core.progress import PlainProgress, Progress
 from autoprune.core.randomness import kept_random_states
-from autoprune.data import Partition, Samples, SplitSizes, as_splits, partition
-from autoprune.data.forms import map_tensors, plain, sample_shapes
-from autoprune.engine.begin import begin_run, is_complete, resume_run
+from autoprune.cost.budget_sweep import Sweep
+from autoprune.data import as_splits
 from autoprune.engine.clock import Clock
-from autoprune.engine.context import Evaluate, SearchContext
+from autoprune.engine.context import Evaluate
 from autoprune.engine.export import export_network, named_splits, plan_export
 from autoprune.engine.finetune import check_training, finetune_run
-from autoprune.engine.pipeline import run_search
-from autoprune.engine.problem import check_config, check_patterns
+from autoprune.engine.search_task import Run, UserFunctions, interruptible, make_task, write_report
+from autoprune.engine.sweep import SweepRuns, run_sweep
 from autoprune.engine.training_task import FinetuneContext
-from autoprune.errors import (
-    DataError,
-    Interrupted,
-    UsageError,
-    describe,
-    type_of,
-    user_code,
-)
-from autoprune.evaluation.reward import DEFAULT_REWARD, Reward, find_reward
-from autoprune.evaluation.scoring import find_distance, find_evaluate
+from autoprune.errors import UsageError, type_of, user_code
+from autoprune.evaluation.reward import Reward
+from autoprune.evaluation.scoring import find_evaluate
 from autoprune.exporters.base import Exporter
 from autoprune.options.finetune import FinetuneConfig, FinetuneOptions
-from autoprune.options.search import SearchConfig, SearchOptions
+from autoprune.options.search import OPTIONS, SearchOptions, budgets_of
 from autoprune.reporting.report import report
 from autoprune.structure import surgery
-from autoprune.structure.inputs import Inputs, adapt_splits, device_of, input_adapter
+from autoprune.structure.inputs import Inputs, adapt_splits
 from autoprune.structure.output_distance import Distance
-from autoprune.structure.plain_weights import notes_on_weights, with_plain_weights
+from autoprune.structure.plain_weights import with_plain_weights
 from autoprune.structure.surgery import deep_copy
-from autoprune.structure.wrappers import notes_on_wrappers, plain_network
+from autoprune.structure.wrappers import plain_network
 from autoprune.study.reload import load_network
 from autoprune.study.run_directory import RunDirectory, next_free
+from autoprune.study.sweep_directory import SweepDirectory, SweepRecord
 from autoprune.training.objective import TaskLoss, find_loss
 from autoprune.training.processes import find_processes
-from autoprune.version import __version__
-
-log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, eq=False)
-class Run:
-    """A finished search.
-
-    Attributes:
-        path: its run directory.
-        model: the pruned network, in evaluation mode.
-        policy: which units stay.
-        result: what is in `result.json`.
-    """
-
-    path: Path
-    model: nn.Module = field(repr=False)
-    policy: PruningPolicy = field(repr=False)
-    result: Mapping[str, Any] = field(repr=False)
-
-
-@contextmanager
-def _interruptible(how_to_go_on: Callable[[], str]) -> Iterator[None]:
-    """Around work that Ctrl-C may end: what follows is one line that says how to go on."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        raise Interrupted(how_to_go_on()) from None
 
 
 @contextmanager
@@ -163,74 +125,81 @@ def search(
         AutopruneError: anything that the user can mend, in one line.
     """
     began = time.monotonic()
-    if not isinstance(progress, Progress):
-        progress = PlainProgress() if progress else Progress()
-    given, model = model, _network(model)
-    valued = find_reward(DEFAULT_REWARD if reward is None else reward)
-    own = {"evaluate": evaluate, "distance": distance}
-    named = {option: value for option, value in own.items() if isinstance(value, str)}
-    config = SearchConfig.from_mapping({**options, "reward": valued.name, **named})
-    evaluate, distance = find_evaluate(evaluate), find_distance(distance)
-    check_config(config)
-    check_patterns(model, config)
-    # Optuna announces every trial of ours, and optional packages that it lacks.
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    clock = Clock(began, config.time, config.recover)
-    device = str(device_of(model))
-    settings = {"autoprune": __version__, **(origin or {}), "device": device, **config.to_mapping()}
+    _network(model)
+    functions = UserFunctions(evaluate, distance, reward)
+    task = make_task(model, data, options, functions, _progress(progress))
+    task = replace(task, example_inputs=example_inputs, origin=dict(origin or {}))
+    clock = Clock(began, task.config.time, task.config.recover)
     if resume and not output:
         raise UsageError("resume=True needs output: the run directory of the search.")
     folder = None if output is None else as_path(output, "output")
-    run = RunDirectory(folder or next_free(Path("runs"), type(model).__name__.lower()))
-    (run.load_config if resume else run.check_free)()  # before anything is written
-    with forwarded_notes(progress), run.held():
-        for text in (*notes_on_wrappers(given), *notes_on_weights(given)):
-            log.info("%s", text)
-        begun: dict[str, Any] = {}
-        if resume:
-            begun = resume_run(run, settings, config)
-            if is_complete(run, config):
-                network = load_network(model, run, run.searched_weights)
-                return Run(run.path, network, run.load_policy(), run.load_result())
-        else:
-            begin_run(run, {**settings, **options, "reward": reward})
-        model = deep_copy(model).eval()
-        images = draw_images(model, data, config, progress)
-        inputs = images.calibration.first(2).inputs
-        if example_inputs is not None:
-            inputs = _check_example(model, example_inputs, inputs)
-        context = SearchContext(
-            model,
-            inputs,
-            images,
-            config,
-            run,
-            reward=valued,
-            evaluate=evaluate,
-            distance=distance,
-            begun=begun,
-            clock=clock,
-            progress=progress,
-        )
-        with _interruptible(lambda: run.how_to_resume):
-            found = run_search(context, settings)
-        if config.report:
-            _report(run)
-    return Run(run.path, found.network, found.policy, found.result)
+    name = type(task.network).__name__.lower()
+    return task.run(RunDirectory(folder or next_free(Path("runs"), name)), clock, resume)
+
+
+@kept_memory()
+@_undisturbed()
+def sweep(
+    model: nn.Module,
+    sweep: str,
+    *,
+    data: Any,
+    output: str | os.PathLike[str],
+    evaluate: Evaluate | str | None = None,
+    distance: Distance | str | None = None,
+    reward: Reward | str | None = None,
+    resume: bool = False,
+    progress: Progress | bool | None = None,
+    origin: Mapping[str, Any] | None = None,
+    **options: Unpack[SearchOptions],
+) -> SweepRuns:
+    """Bring the policies that an earlier run passed on its way onto many budgets.
+
+    Every budget gets an ordinary run directory in `output`, named "flops-0.3" and so on; beside
+    them `sweep.json` and `report.html` show accuracy against cost. The network is traced, and its
+    statistics are gathered, once for all. A budget that is out of reach is left out, and says so.
+
+    Args:
+        model: the trained network, as `search` takes it.
+        sweep: the budgets, e.g. "flops=0.3:0.9:0.1": from, to, step.
+        data: as `search` takes it.
+        output: the directory of all runs.
+        evaluate: as `search` takes it.
+        distance: likewise.
+        reward: likewise.
+        resume: continue the interrupted sweep in `output`; options must be the same.
+        progress: told what happens; True prints lines on standard error.
+        origin: where model and data came from, for the runs' `config.toml`.
+        **options: fields of `SearchConfig`. Of these `from_run` must be given, the run whose
+            policies are recalled (netadapt passes every budget); `budget` bounds other costs.
+
+    Raises:
+        AutopruneError: anything that the user can mend, in one line.
+    """
+    parsed = Sweep.parse(sweep)
+    given: Mapping[str, Any] = options
+    budgets = budgets_of(parsed, given)
+    first = {**given, "budget": next(iter(budgets.values()))}
+    _network(model)
+    functions = UserFunctions(evaluate, distance, reward)
+    task = make_task(model, data, first, functions, _progress(progress))
+    task = replace(task, origin=dict(origin or {}))
+    further = OPTIONS["budget"].read(given.get("budget"))
+    asked = SweepRecord(str(parsed), {**task.settings(), "budget": further})
+    folder = SweepDirectory(as_path(output, "output"))
+    return run_sweep(task, budgets, asked, folder, resume)
+
+
+def _progress(progress: Progress | bool | None) -> Progress:
+    if isinstance(progress, Progress):
+        return progress
+    return PlainProgress() if progress else Progress()
 
 
 def _renew_report(run: RunDirectory) -> None:
     """Write the page of a run again after its result has changed, if it has one."""
     if run.report_path.exists():
-        _report(run)
-
-
-def _report(run: RunDirectory) -> None:
-    """Write the page of a run that is finished: whatever happens, the run is not lost for it."""
-    try:
-        report(run.path)
-    except (Exception, KeyboardInterrupt) as error:
-        log.warning("the report cannot be written: %s", describe(error))
+        write_report(run)
 
 
 @_undisturbed()
@@ -309,8 +278,7 @@ def finetune(
     Raises:
         AutopruneError: anything that the user can mend, in one line.
     """
-    if not isinstance(progress, Progress):
-        progress = PlainProgress() if progress else Progress()
+    progress = _progress(progress)
     config = FinetuneConfig.from_mapping(options)
     directory = RunDirectory(as_path(run, "run"))
     valued, loss = find_evaluate(evaluate), find_loss(loss)
@@ -324,7 +292,7 @@ def finetune(
         context = FinetuneContext(
             network, directory, splits, config, loss, valued, processes, progress
         )
-        with _interruptible(lambda: directory.training(config.from_scratch).how_to_resume):
+        with interruptible(lambda: directory.training(config.from_scratch).how_to_resume):
             done = finetune_run(context, resume)
         if processes.rank == 0:
             _renew_report(directory)
@@ -370,23 +338,6 @@ def export(
     return entry
 
 
-def draw_images(model: nn.Module, data: Any, config: SearchConfig, progress: Progress) -> Partition:
-    """Return the images of a search, on the model's device.
-
-    Raises:
-        DataError: too few, not finite, or of a form that is not understood.
-    """
-    sizes = SplitSizes(config.calibration_samples, config.search_samples, config.selection_samples)
-    images = partition(
-        adapt_splits(as_splits(data), model),
-        sizes,
-        config.seed,
-        note=log.info,
-        step=lambda d, t: progress.step("images", d, t),
-    )
-    return images.to(device_of(model))
-
-
 def _network(model: nn.Module) -> nn.Module:
     """Return the network that is meant, without wrappers and computed weights."""
     if not isinstance(model, nn.Module):
@@ -396,25 +347,14 @@ def _network(model: nn.Module) -> nn.Module:
     return with_plain_weights(plain_network(model))
 
 
-def _check_example(model: nn.Module, example: Inputs, like: Inputs) -> Inputs:
-    """Statistics are gathered where the trace saw layers: forms and shapes must agree."""
-    example = plain(example, "example_inputs")
-    example = input_adapter(model, example, "example_inputs")(example)
-    if sample_shapes(example) != sample_shapes(like):
-        seen, own = (Samples(one, None).shape for one in (example, like))
-        raise DataError(f"example_inputs have samples of {seen}, but the data's are {own}.")
-    device = device_of(model)
-    placed: Inputs = map_tensors(lambda one: one.to(device), example)
-    return placed
-
-
 __all__ = [
     "Run",
+    "SweepRuns",
     "apply_policy",
-    "draw_images",
     "export",
     "finetune",
     "load_pruned",
     "report",
     "search",
+    "sweep",
 ]

@@ -196,7 +196,7 @@ class Episode:
             return UNPLANNED
         group = len(decided)
         sizes = np.array(self._space.sizes)
-        low, high = 0.0, 1 / float(self._plan.min())
+        low, high = 0.0, 1 / float(self._plan[self._plan > 0].min())
         for _ in range(_BISECTIONS):
             middle = (low + high) / 2
             rest = self._space.round_down((middle * self._plan).clip(0.0, 1.0) * sizes)[group:]

@@ -88,7 +88,14 @@ def _cut(
     cheapest = int(slopes.argmin())
     step_floor = now - max(space.sizes[group] // STEPS_PER_GROUP, 1)
     reached = max(lower[cheapest], lower[lower <= max(step_floor, lower[0])][-1])
-    saved = excess - projection.excess(with_width(widths, group, int(lower[-1])))
+    narrower = with_width(widths, group, int(lower[-1]))
+    saved = excess - projection.excess(narrower)
     # A cost that is a maximum falls only once all its largest layers are cut.
     per_saving = slopes[cheapest] * (now - lower[-1]) / max(saved, 1e-12)
-    return float(per_saving), with_width(widths, group, int(reached))
+    step = float(per_saving), with_width(widths, group, int(reached))
+    if lower[0] > 0:
+        return step
+    # What a layer costs at any width is saved only if its branch goes as a whole.
+    gone = with_width(widths, group, 0)
+    saved = excess - projection.excess(gone)
+    return min(step, (float(losses[0] - losses[now]) / max(saved, 1e-12), gone))

@@ -22,17 +22,21 @@ DEFAULT_MIN_KEEP = 0.1
 class SearchSpace:
     """Allowed widths per group: multiples of a step from a lower bound on, and the full size.
 
+    A group by which a branch can go may also have no units at all.
+
     Attributes:
         names: group names.
         sizes: units per group.
         lowest: fewest units that a group keeps.
         step: widths are multiples of it (a full group stays full).
+        fewest: fewest units, above zero, of the groups whose lowest width is zero.
     """
 
     names: tuple[str, ...]
     sizes: Widths
     lowest: Widths
     step: int = 1
+    fewest: Widths = ()
 
     def __len__(self) -> int:
         return len(self.names)
@@ -41,16 +45,24 @@ class SearchSpace:
     def levels(self) -> tuple[Int64[np.ndarray, " _levels"], ...]:
         """Allowed widths of every group, rising."""
         return tuple(
-            np.unique([*range(low, size, self.step), size])
-            for low, size in zip(self.lowest, self.sizes, strict=True)
+            np.unique([low, *range(some, size, self.step), size])
+            for low, some, size in zip(self.lowest, self.above_zero, self.sizes, strict=True)
+        )
+
+    @cached_property
+    def above_zero(self) -> Widths:
+        """Fewest units of the groups that are there."""
+        return tuple(
+            low or some for low, some in zip(self.lowest, self.fewest or self.lowest, strict=True)
         )
 
     def round_down(self, wanted: Float64[np.ndarray, " groups"]) -> Widths:
         """Return the widest allowed widths that exceed the wanted ones nowhere (or the lowest)."""
-        lowest, sizes = np.array(self.lowest), np.array(self.sizes)
+        lowest, sizes, least = map(np.array, (self.lowest, self.sizes, self.above_zero))
         wanted = wanted + 1e-9
-        steps = np.maximum((wanted - lowest) // self.step, 0).astype(int)
-        return tuple(np.where(wanted >= sizes, sizes, lowest + self.step * steps).tolist())
+        steps = np.maximum((wanted - least) // self.step, 0).astype(int)
+        there = np.where(wanted >= sizes, sizes, least + self.step * steps)
+        return tuple(np.where(wanted >= least, there, lowest).tolist())
 
     def nearest(self, wanted: Float64[np.ndarray, " groups"]) -> Widths:
         """Return the allowed widths nearest to the wanted ones, the narrower of two."""
@@ -75,6 +87,11 @@ class SearchSpace:
         """Return the keep ratio of every group."""
         ratios: Float64[np.ndarray, " groups"] = np.array(widths, dtype=float) / self.sizes
         return ratios
+
+    def ratios_above_zero(self, widths: Widths) -> Float64[np.ndarray, " groups"]:
+        """Return keep ratios that have logarithms: half of the fewest units stand for none."""
+        halves = 0.5 * self.ratios(self.above_zero)
+        return np.where(np.array(widths) > 0, self.ratios(widths), halves)
 
 
 def with_width(widths: Widths, group: int, width: int) -> Widths:
@@ -108,18 +125,19 @@ def search_space(
             )
         if pattern != "*":
             match_groups(structure, [pattern], "min_keep")
-    lowest = []
+    fewest = []
     for group in structure.groups:
         names = (group.name, *group.producers)
         ratio = next(
             (r for p, r in patterns.items() if p != "*" and matches(names, p)),
             patterns.get("*", DEFAULT_MIN_KEEP),
         )
-        fewest = math.ceil(max(ratio * group.size, 1) / step - 1e-9) * step
-        lowest.append(min(fewest, group.size))
-    return SearchSpace(
-        tuple(g.name for g in structure.groups), structure.dense_widths, tuple(lowest), step
-    )
+        some = math.ceil(max(ratio * group.size, 1) / step - 1e-9) * step
+        fewest.append(min(some, group.size))
+    can_go = {branch.group for branch in structure.branches}
+    names = tuple(group.name for group in structure.groups)
+    lowest = [0 if name in can_go else some for name, some in zip(names, fewest, strict=True)]
+    return SearchSpace(names, structure.dense_widths, tuple(lowest), step, tuple(fewest))
 
 
 def matches(names: Sequence[str], pattern: str) -> bool:

@@ -37,8 +37,8 @@ class Projection:
     groups grow by single steps, those furthest below their share first, until no single step of any
     group fits any more. The result never exceeds a bound, and it is maximal; groups also step over
     widths at which a cost that is not monotone (measured latency) is higher than behind them.
-    Without any bound the ratios are taken as they are, and widths are only rounded to the nearest
-    that are allowed.
+    A group without units, whose branch is gone, stays so. Without any bound the ratios are taken as
+    they are, and widths are only rounded to the nearest that are allowed.
 
     Attributes:
         space: allowed widths; where the narrowest exceed a bound on a cost that is not monotone,
@@ -78,16 +78,21 @@ class Projection:
         return self.project(np.full(len(self.space), ratio))
 
     def project(self, ratios: Sequence[float] | Float[np.ndarray, " groups"]) -> Widths:
-        """Return the widths for a vector of positive keep ratios.
+        """Return the widths for a vector of keep ratios.
 
-        Only their proportions matter, unless there is no bound.
+        Only their proportions matter, unless there is no bound. Zero means none of a group's units
+        where that is allowed, and as few as may be elsewhere.
         """
-        wanted = np.clip(np.asarray(ratios, dtype=float), 1e-6, None) * self.space.sizes
+        given, can_go = np.asarray(ratios, dtype=float), np.array(self.space.lowest) == 0
+        wanted = np.where(can_go & (given <= 0), 0.0, given.clip(1e-6)) * self.space.sizes
         if not self.constraints:
             return self.space.nearest(wanted)
         if self.fits(self.space.sizes):
             return self.space.sizes
-        low, high = 0.0, float(np.max(self.space.sizes / wanted))
+        there = wanted > 0
+        if not there.any():
+            return self.fill(self.space.lowest)
+        low, high = 0.0, float(np.max(np.array(self.space.sizes)[there] / wanted[there]))
         for _ in range(_BISECTIONS):
             middle = (low + high) / 2
             fitting = self.fits(self.space.round_down(middle * wanted))
@@ -107,7 +112,7 @@ class Projection:
             grew = False
             need = (target - np.asarray(widths)) / self.space.sizes
             for group in np.argsort(-need, kind="stable"):
-                wider = self._wider(widths, int(group))
+                wider = self._wider(widths, int(group)) if widths[group] else None
                 if wider is not None:
                     widths, grew = wider, True
         return widths

@@ -42,6 +42,8 @@ ENGINE_FLOORS = (
     {"max_drop"},
     {"summary", "begin"},
     {"pipeline", "finetune"},
+    {"search_task", "push"},
+    {"sweep"},
 )
 """The stages of a search: each is made of those before it."""
 
@@ -54,7 +56,7 @@ TWICE = {
     "public",  # the names that a package offers
     "model",  # a cost model, and that of latency
     # a command, and its subject
-    "evaluate", "export", "finetune", "inspect", "profile", "report", "search",
+    "evaluate", "export", "finetune", "inspect", "profile", "push", "report", "search",
     "executorch", "litert", "onnx", "openvino",  # a runtime: what runs in it, and its files
     "progress",  # the names of a kind of component
 }  # fmt: skip

@@ -72,7 +72,7 @@ class BinView(View):
         return bool(np.abs(self._steps(widths)).max() <= self._slack * self._reach)
 
     def _steps(self, widths: Widths) -> Floats:
-        return self._embedding.steps(self._space.ratios(widths))
+        return self._embedding.steps(self._space.ratios_above_zero(widths))
 
     def ratios(self, params: Mapping[str, Any]) -> Floats:
         """Return the keep ratios after steps."""

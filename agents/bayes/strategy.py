@@ -193,7 +193,8 @@ class BayesianStrategy(Strategy):
         if len(space) <= own.most_coordinates:
             return GroupView(space)
         best = next(iter(best_first(self._values)), self._first)
-        embedding = Embedding(space.ratios(best), split_bins(self._weights.tolist(), bins))
+        centre = space.ratios_above_zero(best)
+        embedding = Embedding(centre, split_bins(self._weights.tolist(), bins))
         reach = own.reach * math.sqrt(own.first_bins / bins)
         return BinView(space, embedding, reach, own.slack)
 

@@ -20,6 +20,7 @@ from autoprune.cli.export import export
 from autoprune.cli.finetune import finetune
 from autoprune.cli.inspect import inspect
 from autoprune.cli.profile import profile
+from autoprune.cli.push import push
 from autoprune.cli.report import report
 from autoprune.cli.search import search
 from autoprune.errors import (
@@ -45,7 +46,7 @@ _COMMANDS = (
     Command(search, OF_COMMANDS["search"], is_brief=True),
     *(
         Command(one, OF_COMMANDS[one.__name__])
-        for one in (inspect, profile, evaluate, finetune, export, report, compare, explain)
+        for one in (inspect, profile, evaluate, finetune, export, report, compare, explain, push)
     ),
 )
 

@@ -21,7 +21,7 @@ from autoprune.errors import counted, listed
 from autoprune.reporting.wording import percent
 
 if TYPE_CHECKING:
-    from autoprune.api import Run
+    from autoprune.api import Run, SweepRuns
     from autoprune.reporting.blocks import Table as Block
 
 # Where no terminal says how wide it is, nothing is worth cutting off.
@@ -119,6 +119,24 @@ def show_search(run: Run, verbose: bool = False, quiet: bool = False) -> None:
     if (run.path / "report.html").exists():
         out.print(f"page:  {escape(str(run.path / 'report.html'))}")
     out.print(f"next:  autoprune evaluate {escape(shlex.quote(str(run.path)))}")
+
+
+def show_sweep(sweep: SweepRuns, quiet: bool = False) -> None:
+    """Print what every budget of a sweep ended with."""
+    if quiet:
+        print(sweep.path)
+        return
+    from autoprune.reporting.run_records import read_runs
+    from autoprune.reporting.side_by_side import comparison_table
+
+    print_table(comparison_table(read_runs(sweep.runs)))
+    out = console()
+    for one in sweep.result["runs"]:
+        if one["error"] is not None:
+            out.print(f"{escape(one['budget'])} was left out: {escape(one['error'])}")
+    out.print(f"files: {escape(str(sweep.path))}/ (sweep.json, a run directory for each budget)")
+    if (page := sweep.path / "report.html").exists():
+        out.print(f"page:  {escape(str(page))}")
 
 
 def show_training(run: Run, from_scratch: bool, quiet: bool = False) -> None:
@@ -253,15 +271,20 @@ def show_inspection(report: Mapping[str, Any]) -> None:
         layers.add_row(escape(layer["name"]), layer["kind"], *figures)
     others = sum(layer["params"] for layer in report["layers"] if not layer["flops"])
     layers.add_row("all others", "", "", "", params(others))
-    groups = table("group", "units", "lowest", "producers", "consumers", "MACs of its layers")
+    has_blocks = any(group["channels"] != group["units"] for group in report["groups"])
+    channels = ["channels"] if has_blocks else []
+    titles = ("lowest", "producers", "consumers", "MACs of its layers")
+    groups = table("group", "units", *channels, *titles)
     for group in report["groups"]:
         linked = (str(len(group["producers"])), str(len(group["consumers"])))
-        sizes = (str(group["units"]), str(group["lowest"]))
+        sizes = [str(group[key]) for key in ("units", *channels, "lowest")]
         groups.add_row(escape(group["name"]), *sizes, *linked, percent(group["macs_share"]))
     out.print(layers, "", groups, "", sep="\n")
     for names, reason in _by_reason(report["frozen"]):
         text = f"frozen ({len(names)}): {listed(names)}: {reason}"
         out.print(escape(text), soft_wrap=True)
+    if follow := [edit["name"] for edit in report["edits"]]:
+        out.print(escape(f"follow the widths ({len(follow)}): {listed(follow)}"), soft_wrap=True)
     for operator in report["not_counted"]:
         out.print(escape(f"MACs of {operator} are not counted"), soft_wrap=True)
     out.print(

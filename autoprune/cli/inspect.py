@@ -40,13 +40,7 @@ def inspect(given: Mapping[str, Any]) -> None:
     network = load_model(spec, options.weights)
     inputs = example_inputs(spec, network, options)
     with kept_random_states():
-        structure = prunable_structure(
-            network,
-            inputs,
-            options.exclude,
-            Progress(),
-            exclude_outputs=options.exclude_outputs,
-        )
+        structure = prunable_structure(network, inputs, options, Progress())
     for note in structure.training.notes():
         warn(note)
     space = search_space(structure, options.min_keep or None)
@@ -62,6 +56,8 @@ def describe(
     structure: Structure, space: SearchSpace, costs: Mapping[str, CostModel]
 ) -> dict[str, Any]:
     """Return what there is to say about a network's structure, as plain values."""
+    from autoprune.core.records import plain
+
     macs, params = (costs[name].by_layer(structure.dense_widths) for name in ("flops", "params"))
     total = sum(macs.values())
     groups = []
@@ -74,6 +70,9 @@ def describe(
             {
                 "name": group.name,
                 "units": group.size,
+                "channels": sum(
+                    s.positions.size for s in group.slices if s.tensor == group.producers[0]
+                ),
                 "lowest": lowest,
                 "producers": list(group.producers),
                 "consumers": sorted({consumer.tensor for consumer in group.consumers}),
@@ -89,6 +88,7 @@ def describe(
         "frozen": [
             {"name": one.name, "units": one.size, "reason": one.reason} for one in structure.frozen
         ],
+        "edits": [{"name": edit.name, **plain(edit)} for edit in structure.edits],
         "not_counted": list(structure.uncounted),
         "layers": [
             {

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from autoprune.options.commands import ProfileOptions
 from autoprune.options.option import read_options
+from autoprune.options.origin import Restrictions
 
 if TYPE_CHECKING:
     from autoprune.core.progress import Progress
@@ -43,7 +44,8 @@ def profile(given: Mapping[str, Any]) -> None:
     network = load_model(spec, options.weights)
     inputs = example_inputs(spec, network, options)
     with kept_memory(), kept_random_states(), listen(False) as progress:
-        subject = Subject(network, prunable_structure(network, inputs, [], progress), inputs)
+        structure = prunable_structure(network, inputs, Restrictions(), progress)
+        subject = Subject(network, structure, inputs)
         if options.kit is not None:
             count = write_kit(Path(options.kit), subject, conditions)
             console().print(

@@ -32,7 +32,7 @@ def run_search(settings: Settings) -> None:
         Interrupted: by Ctrl-C.
     """
     from autoprune import api
-    from autoprune.cli.display import show_search, warn
+    from autoprune.cli.display import show_search, show_sweep, warn
     from autoprune.cli.progress_bars import listen
     from autoprune.cli.subjects import load_origin
     from autoprune.models.devices import find_device
@@ -46,27 +46,40 @@ def run_search(settings: Settings) -> None:
     if has_random_weights(origin["model"], origin.get("weights")):
         warn(f"{origin['model']} has random weights; give trained ones with --weights FILE.")
     with listen(settings.quiet) as progress:
-        run = api.search(
-            model,
-            data=data,
-            output=settings.output,
-            resume=settings.resume,
-            progress=progress,
-            origin=settings.lasting_origin,
+        given: dict[str, Any] = {
+            "data": data,
+            "output": settings.output,
+            "resume": settings.resume,
+            "progress": progress,
+            "origin": settings.lasting_origin,
             **settings.lasting_search,
-        )
-    show_search(run, settings.verbose, settings.quiet)
+        }
+        if settings.sweep is None:
+            run = api.search(model, **given)
+        else:
+            runs = api.sweep(model, settings.sweep, **given)
+    if settings.sweep is None:
+        show_search(run, settings.verbose, settings.quiet)
+    else:
+        show_sweep(runs, settings.quiet)
 
 
 def _check(settings: Settings) -> None:
     """Find mistakes that need no network before one is loaded."""
     from autoprune.core.files import check_writable
+    from autoprune.cost.budget_sweep import Sweep
     from autoprune.engine.problem import check_config
-    from autoprune.options.search import SearchConfig
+    from autoprune.options.search import SearchConfig, budgets_of
     from autoprune.study.run_directory import RunDirectory
+    from autoprune.study.sweep_directory import SweepDirectory
 
-    check_config(SearchConfig.from_mapping(settings.search))
+    options = dict(settings.search)
+    place: RunDirectory | SweepDirectory = RunDirectory(settings.output)
+    if settings.sweep is not None:
+        options["budget"] = next(iter(budgets_of(Sweep.parse(settings.sweep), options).values()))
+        place = SweepDirectory(settings.output)
+    check_config(SearchConfig.from_mapping(options))
     if settings.resume:
         check_writable(settings.output, "--output", is_folder=True)
     else:
-        RunDirectory(settings.output).check_free()
+        place.check_free()

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from autoprune.core.untrusted import read_toml
+from autoprune.cost.budget_sweep import Sweep
 from autoprune.errors import UsageError, did_you_mean, file_fault, in_python, shown, spelling, spelt
 from autoprune.options.commands import on_command_line
 from autoprune.options.option import Option
-from autoprune.options.search import OPTIONS, RENEWABLE, SearchConfig
+from autoprune.options.search import OPTIONS, RENEWABLE, SearchConfig, budgets_of
 from autoprune.options.stored import (
     IN_FILES,
     ORIGIN,
@@ -41,7 +42,8 @@ class Settings:
         origin: where model and data come from: "model" and "data", perhaps "weights",
             "normalize", "classes" and "device".
         search: fields of `SearchConfig`.
-        output: the run directory.
+        output: the run directory, or that of a sweep.
+        sweep: the budgets of a sweep; None for one search.
         resume: whether the run is there already.
         verbose, quiet: how much is printed.
     """
@@ -49,6 +51,7 @@ class Settings:
     origin: Mapping[str, str]
     search: Mapping[str, Any]
     output: Path
+    sweep: str | None
     resume: bool
     verbose: bool
     quiet: bool
@@ -91,6 +94,7 @@ def gather(given: Mapping[str, Any]) -> Settings:
         origin=origin,
         search={key: merged[key] for key in OPTIONS if key in merged},
         output=Path(merged["output"]) if "output" in merged else _free_output(origin["model"]),
+        sweep=merged.get("sweep"),
         resume=resume,
         verbose=merged.get("verbose", False),
         quiet=merged.get("quiet", False),
@@ -112,7 +116,10 @@ def _check(merged: Mapping[str, Any]) -> None:
 
     if "reward" in merged:
         find_reward(merged["reward"])
-    SearchConfig.from_mapping({key: merged[key] for key in OPTIONS if key in merged})
+    options = {key: merged[key] for key in OPTIONS if key in merged}
+    if "sweep" in merged:
+        options["budget"] = next(iter(budgets_of(Sweep.parse(merged["sweep"]), options).values()))
+    SearchConfig.from_mapping(options)
     if merged.get("evaluate") is not None or merged.get("distance") is not None:
         from autoprune.evaluation.scoring import find_distance, find_evaluate
 
@@ -207,7 +214,7 @@ def _of_run(given: Mapping[str, Any], config: str | None, trusts: bool) -> dict[
             f"--resume takes everything from the run in {given['output']!r}: leave out "
             f"{', '.join(fixed)} ({_MAY_BE_GIVEN})."
         )
-    stored = _stored(given["output"])
+    stored = _begun(given["output"])
     if not {"model", "data"} <= stored.keys():
         raise UsageError(
             f"the run in {given['output']!r} was begun from Python: resume it there, with "
@@ -236,6 +243,18 @@ def _recalled(merged: Mapping[str, Any], trusts: bool) -> dict[str, Any]:
         )
     taken = {key: stored[key] for key in free if key in stored}
     return agreed(Path(merged["from_run"]), taken, trusts, NAME_OR_TRUST)
+
+
+def _begun(path: str) -> dict[str, Any]:
+    """Return the options that a run, or a sweep, goes on with."""
+    from autoprune.study.sweep_directory import SweepDirectory
+
+    sweep = SweepDirectory(path)
+    if not sweep.is_begun:
+        return _stored(path)
+    record = sweep.load()
+    stored = {key: value for key, value in record.settings.items() if key not in REMARKS}
+    return _read({**stored, "sweep": record.sweep}, f"{str(sweep.record_path)!r}: ")
 
 
 def _stored(path: str) -> dict[str, Any]:

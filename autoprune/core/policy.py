@@ -11,14 +11,14 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
+from autoprune.core.bypass import Bypass, check_order, is_dropped
+from autoprune.core.edits import AttributeEdit, Numbers
 from autoprune.core.records import (
-    WIDEST,
     Choice,
     Extent,
     Name,
@@ -27,92 +27,24 @@ from autoprune.core.records import (
     Table,
     Text,
     Whole,
+    Width,
+    plain,
     read,
 )
+from autoprune.core.slices import Grid, Role, Slice
 from autoprune.core.untrusted import read_json
 from autoprune.errors import RunError, counted, file_fault, first_line, shown
 
-Widths: TypeAlias = tuple[Extent, ...]
+Widths: TypeAlias = tuple[Width, ...]
 """Units kept per prunable group, in the order of `Structure.groups`."""
 
-Role: TypeAlias = Literal["producer", "consumer", "carried"]
-"""A slice makes the group's channels, reads them, or goes along (BN, bias, depthwise)."""
+VERSIONS = (1, 2)
+"""Formats that are read: the second has edits and groups of which no unit is kept."""
 
-FORMAT_VERSION = 1
+_NEEDS = f"that needs format version {VERSIONS[1]}"
 
 # Entries of a file's slices, all together: far more than the largest networks have.
 MOST_ENTRIES = 20_000_000
-
-
-class Grid(Record, frozen=True):
-    """Positions that are evenly spaced, in five numbers: they may stand for millions."""
-
-    start: Natural
-    unit_step: Whole
-    units: Extent
-    entry_step: Whole = 1
-    entries: Extent = 1
-
-    @classmethod
-    def along(cls, positions: npt.NDArray[np.int64]) -> Grid:
-        """Return the grid that the first row and column of positions begin."""
-        start = int(positions[0, 0])
-        units, entries = positions.shape
-        unit_step = int(positions[1, 0]) - start if units > 1 else 1
-        entry_step = int(positions[0, 1]) - start if entries > 1 else 1
-        return cls(start, unit_step, units, entry_step, entries)
-
-    def check(self) -> None:
-        """Refuse positions that no dimension has.
-
-        Raises:
-            ValueError: there are too many, or some are below zero.
-        """
-        along, across = self.unit_step * (self.units - 1), self.entry_step * (self.entries - 1)
-        if self.start + min(0, along) + min(0, across) < 0:
-            raise ValueError("positions below zero")
-        if self.size > WIDEST:
-            raise ValueError(f"{self.size} positions are more than a dimension has")
-
-    @property
-    def size(self) -> int:
-        """How many positions there are."""
-        return self.units * self.entries
-
-    def positions(self) -> npt.NDArray[np.int64]:
-        """Return them, (units, entries)."""
-        column = self.start + self.unit_step * np.arange(self.units, dtype=np.int64)[:, None]
-        return column + self.entry_step * np.arange(self.entries, dtype=np.int64)[None, :]
-
-    def to_json(self) -> dict[str, int]:
-        """Return JSON data: the form that fingerprints are made of."""
-        line = {"start": self.start, "unit_step": self.unit_step, "units": self.units}
-        along = {"entry_step": self.entry_step, "entries": self.entries}
-        return line | along if self.entries > 1 else line
-
-
-@dataclass(frozen=True, eq=False)
-class Slice:
-    """The entries of one dimension of one tensor that belong to a group's units.
-
-    `positions` has shape (units, entries per unit).
-    """
-
-    tensor: str
-    dim: int
-    role: Role
-    positions: npt.NDArray[np.int64]
-
-    def to_json(self) -> dict[str, Any]:
-        """Return JSON data; positions on a regular grid take few numbers."""
-        grid = Grid.along(self.positions)
-        is_regular = np.array_equal(grid.positions(), self.positions)
-        return {
-            "tensor": self.tensor,
-            "dim": self.dim,
-            "role": self.role,
-            "positions": grid.to_json() if is_regular else self.positions.tolist(),
-        }
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,10 +63,14 @@ class PruningPolicy:
     Attributes:
         groups: by group name; groups that stay whole may be left out.
         shapes_hash: `hash_shapes` of the network that the policy is for.
+        edits: attributes of modules that follow the groups' widths.
+        bypasses: modules that are gone, since groups inside them have no units left.
     """
 
     groups: Mapping[str, GroupPolicy]
     shapes_hash: str
+    edits: tuple[AttributeEdit, ...] = ()
+    bypasses: tuple[Bypass, ...] = ()
 
     @property
     def kept(self) -> dict[str, tuple[int, ...]]:
@@ -142,19 +78,31 @@ class PruningPolicy:
         return {name: group.kept for name, group in self.groups.items()}
 
     @property
+    def numbers(self) -> Numbers:
+        """Values that attributes have in the cut network."""
+        sizes = {name: group.size for name, group in self.groups.items()}
+        kept = {name: len(group.kept) for name, group in self.groups.items()}
+        return {(e.module, e.attribute): e.cut_value(sizes, kept) for e in self.edits}
+
+    @property
     def fingerprint(self) -> str:
-        """Hash of tensor names, shapes and groups; never of weight values."""
-        return _fingerprint(self.shapes_hash, self._groups_json())
+        """Hash of tensor names, shapes, groups and edits; never of weight values."""
+        fingerprint: str = self.to_json()["fingerprint"]
+        return fingerprint
 
     def to_json(self) -> dict[str, Any]:
-        """Return JSON data."""
-        groups = self._groups_json()
-        data = {
-            "version": FORMAT_VERSION,
-            "fingerprint": _fingerprint(self.shapes_hash, groups),
+        """Return JSON data, in the first format that has all of it."""
+        data: dict[str, Any] = {
+            "version": VERSIONS[0],
+            "fingerprint": "",
             "shapes": self.shapes_hash,
-            "groups": groups,
+            "groups": self._groups_json(),
         }
+        if self.edits or not all(self.kept.values()):
+            data |= {"version": VERSIONS[1], "edits": [plain(edit) for edit in self.edits]}
+        if self.bypasses:
+            data["bypasses"] = [plain(bypass) for bypass in self.bypasses]
+        data["fingerprint"] = _fingerprint(data)
         return {**data, "checksum": _digest(data)}
 
     def _groups_json(self) -> dict[str, Any]:
@@ -177,21 +125,23 @@ class PruningPolicy:
         Raises:
             RunError: the data is no policy, of another format version, altered, or inconsistent.
         """
-        if isinstance(data, dict) and data.get("version", FORMAT_VERSION) != FORMAT_VERSION:
+        if isinstance(data, dict) and data.get("version", VERSIONS[0]) not in VERSIONS:
             raise RunError(
                 f"policy format version {shown(data['version'])} is not known; this "
-                f"autoprune reads version {FORMAT_VERSION}."
+                f"autoprune reads versions {' and '.join(map(str, VERSIONS))}."
             )
         try:
-            groups = read(data, _StoredPolicy).groups
+            stored = read(data, _StoredPolicy)
+            stored.check()
         except ValueError as error:
             raise RunError(f"not a pruning policy: {first_line(error)}.") from error
         _check_digests(data)
+        groups = stored.groups
         entries = sum(one.size for group in groups.values() for one in group.slices)
         if entries > MOST_ENTRIES:
             raise RunError(f"the policy names {entries:.1e} tensor entries: it was altered.")
         found = {name: group.expanded(shown(name)) for name, group in groups.items()}
-        return cls(found, data["shapes"])
+        return cls(found, data["shapes"], stored.edits, stored.bypasses)
 
     def save(self, path: Path) -> None:
         """Write the policy as JSON."""
@@ -249,7 +199,7 @@ class _StoredGroup(Record, frozen=True):
             RunError: parts of the group do not fit together.
         """
         kept, size = self.kept, self.size
-        if not kept or list(kept) != sorted(set(kept)) or kept[0] < 0 or kept[-1] >= size:
+        if list(kept) != sorted(set(kept)) or not all(0 <= unit < size for unit in kept):
             raise RunError(
                 f"group {name}: kept must be distinct rising unit indices below {size}, "
                 f"but got {shown(list(kept))}."
@@ -268,6 +218,32 @@ class _StoredPolicy(msgspec.Struct):
     shapes: Text
     fingerprint: Text
     groups: Table[_StoredGroup]
+    edits: tuple[AttributeEdit, ...] = ()
+    bypasses: tuple[Bypass, ...] = ()
+
+    def check(self) -> None:
+        """Refuse what its version does not have, and edits or bypasses that do not fit the groups.
+
+        Raises:
+            ValueError: the file is inconsistent.
+        """
+        if self.version == VERSIONS[0]:
+            for name, group in self.groups.items():
+                if not group.kept:
+                    raise ValueError(f"group {shown(name)} keeps no unit: {_NEEDS}")
+            if self.edits:
+                raise ValueError(f"it changes {self.edits[0].name}: {_NEEDS}")
+            if self.bypasses:
+                raise ValueError(f"it lacks {shown(self.bypasses[0].module)}: {_NEEDS}")
+        if len({(edit.module, edit.attribute) for edit in self.edits}) < len(self.edits):
+            raise ValueError("two edits of one attribute")
+        for edit in self.edits:
+            edit.check({name: group.size for name, group in self.groups.items()})
+        check_order(self.bypasses)
+        for name, group in self.groups.items():
+            gone = all(is_dropped(one.tensor, self.bypasses) for one in group.slices)
+            if not group.kept and not gone:
+                raise ValueError(f"group {shown(name)} keeps no unit, but its layers are not gone")
 
 
 def _check_digests(data: Mapping[str, Any]) -> None:
@@ -276,16 +252,17 @@ def _check_digests(data: Mapping[str, Any]) -> None:
     Raises:
         RunError: its structure was altered, or, where it has a checksum, anything.
     """
-    if data["fingerprint"] != _fingerprint(data["shapes"], data["groups"]):
+    if data["fingerprint"] != _fingerprint(data):
         raise RunError("the policy's fingerprint does not match its groups: it was altered.")
     rest = {key: value for key, value in data.items() if key != "checksum"}
     if "checksum" in data and data["checksum"] != _digest(rest):
         raise RunError("the policy's checksum does not match what is in it: it was altered.")
 
 
-def _fingerprint(shapes_hash: str, groups: Mapping[str, Mapping[str, Any]]) -> str:
-    structure = {name: [group["size"], group["slices"]] for name, group in groups.items()}
-    return _digest([shapes_hash, structure])
+def _fingerprint(data: Mapping[str, Any]) -> str:
+    structure = {name: [group["size"], group["slices"]] for name, group in data["groups"].items()}
+    edits = [data["edits"]] if data.get("edits") else []
+    return _digest([data["shapes"], structure, *edits])
 
 
 def hash_shapes(shapes: Mapping[str, Sequence[int]]) -> str:

@@ -42,6 +42,8 @@ Natural: TypeAlias = Annotated[int, Meta(ge=0, le=int(MOST))]
 """A whole number of 0 or more."""
 Extent: TypeAlias = Annotated[int, Meta(ge=1, le=WIDEST)]
 """A length of a dimension."""
+Width: TypeAlias = Annotated[int, Meta(ge=0, le=WIDEST)]
+"""The units that a group keeps: none where its branch is gone."""
 Measured: TypeAlias = Annotated[float, Meta(ge=0, le=MOST)]
 """A measured number of 0 or more."""
 AboveZero: TypeAlias = Annotated[float, Meta(ge=LEAST, le=MOST)]

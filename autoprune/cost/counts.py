@@ -6,7 +6,7 @@ activations are not. (Some tools count two operations per MAC.) Every trainable 
 parameter, tied ones once.
 
 Both are sums of products of dimension lengths, and every length is linear in the widths, so that
-the cost of a network takes one small matrix product.
+the cost of a network takes one small matrix product. Branches that are gone count nothing.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import numpy as np
 from autoprune.core.arrays import Floats
 from autoprune.core.policy import Widths
 from autoprune.cost.model import CostModel
+from autoprune.cost.presence import Presence
 from autoprune.structure.groups import Structure
 
 
@@ -89,15 +90,21 @@ class MacsCost(CostModel):
                 for layer in structure.layers
             ],
         )
+        weights = [layer.weight for layer in structure.layers]
+        self._presence = Presence(structure, weights, lambda branch: branch.weights)
 
     def by_layer(self, widths: Widths) -> Mapping[str, float]:
         """Return the MACs of every layer, and those of operators that no width changes."""
-        terms = self._terms.at(widths)
+        terms = self._at(widths)
         return {**dict(zip(self._layers, terms.tolist(), strict=True)), **self._fixed}
 
     def total(self, widths: Widths) -> float:
         """Return the MACs of the whole network."""
-        return float(self._terms.at(widths).sum()) + sum(self._fixed.values())
+        return float(self._at(widths).sum()) + sum(self._fixed.values())
+
+    def _at(self, widths: Widths) -> Floats:
+        macs: Floats = self._terms.at(widths) * self._presence.at(widths)
+        return macs
 
 
 class TensorSizes:
@@ -129,6 +136,8 @@ class TensorSizes:
         self._outputs = Lengths(structure, [(layer.weight, layer.out_dim) for layer in gaining])
         self._inputs = Lengths(structure, [(layer.weight, layer.in_dim) for layer in gaining])
         self._dense_inputs = self._inputs.at(structure.dense_widths)
+        tensors = [*each, *(layer.weight for layer in gaining)]
+        self._presence = Presence(structure, tensors, lambda branch: branch.tensors)
 
     def by_module(self, widths: Widths) -> dict[str, float]:
         """Return the size of every module that has its own tensors."""
@@ -145,7 +154,8 @@ class TensorSizes:
     def _sizes(self, widths: Widths) -> Floats:
         gained = self._outputs.at(widths) * (self._inputs.at(widths) < self._dense_inputs)
         sizes: Floats = np.concatenate([self._terms.at(widths), gained * self._each_gained])
-        return sizes
+        present: Floats = sizes * self._presence.at(widths)
+        return present
 
 
 class ParamsCost(CostModel):

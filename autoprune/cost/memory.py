@@ -17,6 +17,7 @@ from autoprune.core.arrays import Floats
 from autoprune.core.policy import Widths
 from autoprune.cost.counts import TensorSizes
 from autoprune.cost.model import CostModel
+from autoprune.cost.presence import Presence
 from autoprune.structure.groups import Structure
 
 ACTIVATIONS = "activations (peak)"
@@ -34,11 +35,15 @@ class MemoryCost(CostModel):
         self._weights = TensorSizes(structure, structure.itemsizes, adds_bias)
         activations = ActivationSizes(structure)
         live = _live(structure)
+        part = _branch_of(structure)
         # Most operators see the same live activations as others: duplicates are dropped.
         rows = np.unique(
-            np.column_stack([live @ activations.dense, live @ activations.per_unit]), axis=0
+            np.column_stack([part, live @ activations.dense, live @ activations.per_unit]), axis=0
         )
-        self._dense, self._per_unit = rows[:, 0], rows[:, 1:]
+        self._dense, self._per_unit = rows[:, 1], rows[:, 2:]
+        self._presence = Presence(
+            structure, rows[:, 0].tolist(), lambda branch: [structure.branches.index(branch)]
+        )
         self._sizes = np.array(structure.dense_widths, dtype=float)
 
     def by_layer(self, widths: Widths) -> Mapping[str, float]:
@@ -52,7 +57,18 @@ class MemoryCost(CostModel):
     def peak(self, widths: Widths) -> float:
         """Return the most bytes of activations that are live at once."""
         gone = self._sizes - np.asarray(widths, dtype=float)
-        return float((self._dense - self._per_unit @ gone).max())
+        sizes = (self._dense - self._per_unit @ gone) * self._presence.at(widths)
+        return float(sizes.max())
+
+
+def _branch_of(structure: Structure) -> list[int]:
+    """Return the place of the branch that each operator belongs to, -1 for none."""
+    places = {
+        number: place
+        for place, branch in enumerate(structure.branches)
+        for number in branch.operators
+    }
+    return [places.get(operator.number, -1) for operator in structure.operators]
 
 
 class ActivationSizes:

@@ -13,8 +13,10 @@ from autoprune.evaluation.evaluator import Builder
 from autoprune.evaluation.sample_scores import TEMPERATURE
 from autoprune.importance import Evidence, Ranking, make_importance, rank_groups
 from autoprune.importance.losses import with_losses
+from autoprune.reconstruction.branch_means import BranchMeans
 from autoprune.reconstruction.refit import Refitter
 from autoprune.reconstruction.sequential import SequentialRepair, samples_within
+from autoprune.statistics.branch_means import branch_means
 from autoprune.statistics.collect import collect_moments
 from autoprune.statistics.moments import LARGEST_PATCH, Moments
 from autoprune.structure.groups import Structure
@@ -51,7 +53,8 @@ def make_builder(context: SearchContext, problem: PruningProblem) -> Builder:
         context.model, structure, calibration.first(repair_samples), context.config.seed
     )
     settling = calibration.first(BATCHNORM_SAMPLES)
-    return Builder(context.model, structure, rankings, refitter, settling, repair)
+    means = BranchMeans(context.model, structure, branch_means(context.model, structure, settling))
+    return Builder(context.model, structure, rankings, refitter, settling, repair, means)
 
 
 def _rank(

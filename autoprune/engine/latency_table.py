@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Mapping
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -13,6 +14,7 @@ from autoprune.cost.budget import Budget
 from autoprune.cost.latency.model import LatencyCost
 from autoprune.cost.latency.preferred_multiple import preferred_multiple
 from autoprune.cost.latency.table import LatencyTable, describe_error, describe_noise
+from autoprune.cost.model import CostModel
 from autoprune.errors import UsageError, spelt
 from autoprune.evaluation.reward import BUILT_IN
 from autoprune.options.search import AUTO, SearchConfig
@@ -68,9 +70,10 @@ def latency_cost(
     return LatencyCost(subject.structure, table)
 
 
-def width_multiple(config: SearchConfig, cost: LatencyCost | None) -> int:
+def width_multiple(config: SearchConfig, costs: Mapping[str, CostModel]) -> int:
     """Return the number that all widths are multiples of."""
-    if config.round_to != AUTO or cost is None:
+    cost = costs.get(LatencyCost.name)
+    if config.round_to != AUTO or not isinstance(cost, LatencyCost):
         return int(config.round_to)
     multiple = preferred_multiple(cost.layers)
     log.info("widths are multiples of %d, as %s favours", multiple, cost.table.about)

@@ -35,6 +35,14 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
+class Groundwork:
+    """What searches of one network on the same images share, whatever their budgets are."""
+
+    problem: PruningProblem
+    evaluators: Evaluators
+
+
+@dataclass(frozen=True, eq=False)
 class SearchResult:
     """The winner of a search, as it was written into the run directory."""
 
@@ -43,18 +51,27 @@ class SearchResult:
     result: Mapping[str, Any]
 
 
-def run_search(context: SearchContext, settings: Mapping[str, Any]) -> SearchResult:
+def lay_groundwork(context: SearchContext) -> Groundwork:
+    """Trace the network, gather its statistics and choose the search evaluator."""
+    with context.clock.stage("structure"):
+        problem = make_problem(context)
+    evaluators = make_evaluators(context, problem)
+    _check_dense(context, evaluators)
+    return Groundwork(problem, evaluators)
+
+
+def run_search(
+    context: SearchContext, groundwork: Groundwork, settings: Mapping[str, Any]
+) -> SearchResult:
     """Run all stages of a search; what each one ends with is in the run directory at once.
 
     Args:
         context: of the search.
+        groundwork: of this search, or of another one that differs by its budget alone.
         settings: what `config.toml` says of a new run.
     """
     run, clock = context.run, context.clock
-    with clock.stage("structure"):
-        problem = make_problem(context)
-    evaluators = make_evaluators(context, problem)
-    _check_dense(context, evaluators)
+    problem, evaluators = groundwork.problem, groundwork.evaluators
     ledger = _open_ledger(context, problem, partial(write_settings, context, settings, evaluators))
     context = _valued_as_before(context, ledger)
     with _left_only_with_trials(context, ledger), clock.recorded(ledger):
@@ -81,7 +98,7 @@ def run_search(context: SearchContext, settings: Mapping[str, Any]) -> SearchRes
 def _groups(
     problem: PruningProblem, evaluators: Evaluators, ledger: Ledger, found: Found
 ) -> GroupRecords:
-    winner = found.winner.finalist.measurement.widths
+    winner = problem.structure.left(found.winner.finalist.measurement.widths)
     evaluated = [trial.candidate.widths for trial in ledger]
     return describe_groups(problem, evaluators.builder.rankings, winner, evaluated)
 

@@ -6,7 +6,7 @@ import itertools
 import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import nn
 
@@ -21,10 +21,13 @@ from autoprune.engine.limits import StageLimits
 from autoprune.errors import BudgetError, ModelError, UsageError, did_you_mean, listed, spelt
 from autoprune.evaluation.reward import BUILT_IN, needs_no_budget
 from autoprune.importance import make_importance
-from autoprune.options.search import AUTO, SearchConfig
+from autoprune.options.kinds import AUTO, DEPTH
+from autoprune.options.origin import Restrictions
+from autoprune.options.search import SearchConfig
 from autoprune.profiling.subject import Subject
 from autoprune.search_spaces.keep_ratio import SearchSpace, match_groups, search_space
 from autoprune.search_spaces.projection import Constraint, Projection
+from autoprune.structure.depth import with_branches
 from autoprune.structure.frozen import (
     check_named,
     excluded_tensors,
@@ -106,12 +109,7 @@ def make_problem(context: SearchContext) -> PruningProblem:
     """
     model, config = context.model, context.config
     structure = prunable_structure(
-        model,
-        context.inputs,
-        config.exclude,
-        context.progress,
-        exclude_outputs=config.exclude_outputs,
-        train_frozen=config.train_frozen,
+        model, context.inputs, config, context.progress, train_frozen=config.train_frozen
     )
     if not structure.groups:
         hint = "; exclude fewer layers" if config.exclude or config.exclude_outputs else ""
@@ -120,18 +118,34 @@ def make_problem(context: SearchContext) -> PruningProblem:
         )
     if not config.train_frozen:
         _tell_frozen(model)
-    costs, multiple = _costs(context, structure)
+    costs = _costs(context, structure)
+    projection = _onto_budget(structure, costs, config)
+    return PruningProblem(structure, costs, projection.space, projection)
+
+
+def under_budget(problem: PruningProblem, config: SearchConfig) -> PruningProblem:
+    """Return the problem under the budget of another search of the same network.
+
+    Raises:
+        BudgetError: the budget is malformed, unknown or out of reach.
+    """
+    projection = _onto_budget(problem.structure, problem.costs, config)
+    return replace(problem, space=projection.space, projection=projection)
+
+
+def _onto_budget(
+    structure: Structure, costs: Mapping[str, CostModel], config: SearchConfig
+) -> Projection:
     dense = {name: cost.total(structure.dense_widths) for name, cost in costs.items()}
     limits = Budget.parse(config.budget).resolve(dense)
     constraints = [Constraint(costs[name], limit) for name, limit in limits.items()]
     for text in _loose_bounds(constraints, dense):
         log.info("%s", text)
-    projection = _reachable(structure, config, multiple, constraints)
-    return PruningProblem(structure, costs, projection.space, projection)
+    return _reachable(structure, config, width_multiple(config, costs), constraints)
 
 
-def _costs(context: SearchContext, structure: Structure) -> tuple[Mapping[str, CostModel], int]:
-    """Return the cost models by name, and the number that widths are multiples of."""
+def _costs(context: SearchContext, structure: Structure) -> Mapping[str, CostModel]:
+    """Return the cost models by name."""
     subject = Subject(context.model, structure, context.inputs)
     latency = latency_cost(
         subject,
@@ -143,7 +157,7 @@ def _costs(context: SearchContext, structure: Structure) -> tuple[Mapping[str, C
     costs = cost_models(structure)
     if latency is not None:
         costs[latency.name] = latency
-    return costs, width_multiple(context.config, latency)
+    return costs
 
 
 def _loose_bounds(constraints: Sequence[Constraint], dense: Mapping[str, float]) -> Iterator[str]:
@@ -183,10 +197,9 @@ def _reachable(
 def prunable_structure(
     model: nn.Module,
     example_inputs: Inputs,
-    exclude: Sequence[str],
+    restrictions: Restrictions,
     progress: Progress,
     *,
-    exclude_outputs: Sequence[str] = (),
     train_frozen: bool = False,
 ) -> Structure:
     """Trace and verify the network, and leave alone what the user fixed.
@@ -197,24 +210,25 @@ def prunable_structure(
     Args:
         model: the dense network.
         example_inputs: a batch.
-        exclude: patterns of modules that stay as they are.
+        restrictions: what stays as it is, and what is decided.
         progress: told how far it is.
-        exclude_outputs: patterns of layers whose outputs are not cut.
         train_frozen: whether frozen weights may change all the same.
 
     Raises:
         ModelError: the network fails.
         UsageError: a pattern matches nothing.
     """
-    excluded = excluded_tensors(model, exclude)
+    excluded = excluded_tensors(model, restrictions.exclude)
     structure = analyze(model, example_inputs, lambda d, t: progress.step("structure", d, t))
     for note in structure.training.notes():
         log.info("%s", note)
     for operator in structure.uncounted:
         log.info("MACs of %s are not counted", operator)
-    outputs = match_groups(structure, exclude_outputs, "exclude_outputs")
+    outputs = match_groups(structure, restrictions.exclude_outputs, "exclude_outputs")
     structure = freeze_excluded(structure, excluded)
     structure = structure.frozen_by(dict.fromkeys(outputs, "its outputs are excluded"))
+    if DEPTH in restrictions.decide:
+        structure = with_branches(model, example_inputs, structure, excluded)
     frozen = frozenset() if train_frozen else frozen_tensors(model)
     return structure.leaving(excluded | frozen)
 

@@ -128,6 +128,7 @@ class Rounds:
             best = ledger.best(len(ledger), problem.projection.fits)
             uniform = problem.projection.uniform()
             shortlist = make_shortlist(context, self.evaluators, best, {uniform})
+            shortlist = shortlist[: strategy.finalists]
             finalist = select_winner(context, self.evaluators, shortlist, deadline)
         clock.count(*finalist.forwards)
         ledger.keep_session(clock.took)

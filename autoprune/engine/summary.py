@@ -6,6 +6,8 @@ import logging
 from dataclasses import dataclass
 from typing import Any
 
+from msgspec.structs import replace
+
 from autoprune.engine.context import SearchContext
 from autoprune.engine.evaluators import Evaluators
 from autoprune.engine.finalists import Finalist
@@ -119,7 +121,7 @@ class _Summary:
         one = context.images.calibration.first(1)
         networks = [context.model, deep_copy(winner.network)]
         return Outcome(
-            winner=chosen,
+            winner=replace(chosen, widths=self.problem.structure.left(chosen.widths)),
             sizes=self.problem.space.sizes,
             dense=dense,
             pruned=scores[0],

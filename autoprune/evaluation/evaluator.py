@@ -17,6 +17,7 @@ from autoprune.evaluation.measurement import Measurement, Scores
 from autoprune.evaluation.scoring import Scorer
 from autoprune.importance.base import Ranking
 from autoprune.reconstruction.batchnorm import reestimate_batchnorm
+from autoprune.reconstruction.branch_means import BranchMeans
 from autoprune.reconstruction.refit import Refitter
 from autoprune.reconstruction.sequential import QUICK_EFFORT, SequentialRepair
 from autoprune.structure.groups import Structure
@@ -43,7 +44,9 @@ class Builder:
         refitter: Refitter,
         batchnorm_samples: Samples,
         repair: SequentialRepair,
+        means: BranchMeans | None = None,
     ) -> None:
+        self._means = means or BranchMeans(model, structure, {})
         self._model = model
         self._structure = structure
         self.rankings = rankings
@@ -63,8 +66,12 @@ class Builder:
 
     def _cut(self, widths: Widths, times: StageTimes) -> tuple[nn.Module, Keep]:
         with times.stage("surgery"):
-            keep = kept_positions(self._model, self.policy(widths))
-            return cut(self._model, keep, self._refitter.tensors(keep)), keep
+            policy = self.policy(widths)
+            keep = kept_positions(self._model, policy)
+            weights = self._refitter.tensors(keep)
+            weights |= self._means.absorbed(self._structure.gone(widths), keep, weights)
+            small = cut(self._model, keep, weights, policy.numbers, policy.bypasses)
+            return small, keep
 
     def one_shot_with_batchnorm(self, widths: Widths, times: StageTimes | None = None) -> nn.Module:
         """Build as `one_shot`, then re-estimate BN statistics on data."""
@@ -85,7 +92,7 @@ class Builder:
     def _repaired(self, widths: Widths, times: StageTimes, repair: SequentialRepair) -> nn.Module:
         small, keep = self._cut(widths, times)
         with times.stage("sequential"):
-            repair.repair(small, keep)
+            repair.repair(small, keep, self._structure.gone(widths))
         return small
 
 

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float64, Int
 from torch import Tensor, nn
 
-from autoprune.core.policy import Slice
+from autoprune.core.slices import Slice
 from autoprune.importance.base import Evidence
 from autoprune.reconstruction.obs_path import (
     AdditiveProblem,

@@ -47,7 +47,8 @@ def with_losses(
         ModelError: the network cannot be differentiated.
     """
     structure = evidence.structure
-    levels = [_levels(group.size, _affordable(structure)) for group in structure.groups]
+    can_go, most = {branch.group for branch in structure.branches}, _affordable(structure)
+    levels = [_levels(one.size, most, one.name in can_go) for one in structure.groups]
     changes = {
         structure.groups[i].name: own
         for i in range(len(rankings))
@@ -87,10 +88,10 @@ def _affordable(structure: Structure) -> int:
     return int(np.clip(most, FEWEST, LEVELS))
 
 
-def _levels(size: int, count: int) -> Int[np.ndarray, " levels"]:
-    """Return at most `count` widths between 0 and the full size, in rising order."""
+def _levels(size: int, count: int, to_zero: bool) -> Int[np.ndarray, " levels"]:
+    """Return at most `count` widths between 0 and the full size, in rising order, and maybe 0."""
     inner = np.linspace(0, size, count + 2)[1:-1].round().astype(int)
-    return np.unique(inner[(inner > 0) & (inner < size)])
+    return np.unique([*([0] if to_zero else []), *inner[(inner > 0) & (inner < size)]])
 
 
 def _changes(
@@ -101,7 +102,8 @@ def _changes(
     refitter: Refitter,
 ) -> dict[str, Change]:
     """Return the changes of a group's consumers at every level, by weight name."""
-    structure = evidence.structure
+    # Only the consumers change, also where their branch would go as a whole.
+    structure = replace(evidence.structure, branches=())
     found: dict[str, list[tuple[Tensor, Tensor]]] = {}
     everything = [tuple(range(size)) for size in structure.dense_widths]
     for level in levels:

@@ -50,6 +50,13 @@ class RunOptions(Trust):
     config: str | None = _run(
         None, kinds.FILE, "TOML file of these options; the command line wins.", is_in_files=False
     )
+    sweep: str | None = option(
+        None,
+        kinds.SWEEP,
+        "With --from: many budgets, from, to and step, e.g. flops=0.3:0.9:0.1. Each has its run "
+        "directory in --output, beside sweep.json and report.html; --budget bounds other costs.",
+        panel=Panel.GOAL,
+    )
     output: str | None = _run(
         None,
         kinds.FOLDER,
@@ -186,6 +193,20 @@ class ExplainOptions(Json):
 
 
 @dataclass(frozen=True, kw_only=True)
+class PushOptions:
+    """What `autoprune push` uploads, and where to."""
+
+    run: str = _written(MISSING, kinds.RUN, "A run directory.", is_positional=True)
+    repository: str = _written(
+        MISSING, kinds.SPEC, "The repository, USER/NAME.", is_positional=True
+    )
+    private: bool = _written(False, kinds.SWITCH, "Make a new repository for its owner alone.")
+    folder: str | None = _written(
+        None, kinds.FOLDER, "Write a new folder with the same files instead; nothing is uploaded."
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class ProfileOptions(InputShape, Network):
     """What `autoprune profile` measures, and how."""
 
@@ -231,6 +252,7 @@ OF_COMMANDS: Mapping[str, Sequence[type]] = {
     "report": (ReportOptions,),
     "compare": (CompareOptions,),
     "explain": (ExplainOptions,),
+    "push": (PushOptions,),
 }
 """The dataclasses that declare the options of each command."""
 _FLAGS = {

@@ -13,6 +13,7 @@ from autoprune.agents.registry import KIND as STRATEGIES
 from autoprune.core.lazy import imported
 from autoprune.core.plugins import Kind, absolute, absolute_object
 from autoprune.cost.budget import UNBOUNDED, Budget
+from autoprune.cost.budget_sweep import Sweep
 from autoprune.data.sources import FORMS as DATA_FORMS
 from autoprune.data.sources import absolute_data
 from autoprune.errors import UsageError, spelt
@@ -26,6 +27,8 @@ from autoprune.profiling.backends.registry import KIND as BACKENDS
 # What random number generators take.
 LARGEST_SEED = 2**32 - 1
 LARGEST_WHOLE = 2**63 - 1
+# What a search may decide.
+DECISIONS = (CHANNELS, DEPTH) = ("channels", "depth")
 # A multiple of widths that the device chooses.
 AUTO = "auto"
 
@@ -50,6 +53,10 @@ def _budget(value: Any) -> str:
     text = UNBOUNDED if value is None else _text(value)
     Budget.parse(text)
     return text
+
+
+def _sweep(value: Any) -> str:
+    return str(Sweep.parse(_text(value)))
 
 
 def _component(value: Any) -> Any:
@@ -118,6 +125,18 @@ def _recovery(value: Any) -> float:
 
 def _patterns(value: Any) -> tuple[str, ...]:
     return (value,) if isinstance(value, str) else tuple(map(_text, value))
+
+
+def _decisions(value: Any) -> tuple[str, ...]:
+    wanted = {one.strip() for one in (value.split(",") if isinstance(value, str) else value)}
+    if unknown := sorted(wanted - {*DECISIONS}):
+        raise UsageError(
+            f"{spelt('decide')} {unknown[0]!r} is nothing that can be decided: choose from "
+            f"{', '.join(DECISIONS)}."
+        )
+    if DECISIONS[0] not in wanted:
+        raise UsageError(f"{spelt('decide')} must name {DECISIONS[0]}, but got {value!r}.")
+    return tuple(one for one in DECISIONS if one in wanted)
 
 
 def _ratios(value: Any) -> dict[str, float]:
@@ -249,10 +268,12 @@ POINTS = ValueKind("POINTS", _number, "a number of points", float)
 BUDGET = ValueKind(
     "COST=LIMIT[,…]", _budget, "a text such as 'flops=0.5' or a table of bounds by cost"
 )
+SWEEP = ValueKind("COST=FROM:TO:STEP", _sweep, "a text such as 'flops=0.3:0.9:0.1'")
 SECONDS = ValueKind("DURATION", _seconds, "a number of seconds or a text such as '10m'")
 RECOVERY = ValueKind("SECONDS|off", _recovery, "a number of seconds, a text such as '2m', or 'off'")
 PATTERNS = ValueKind("PATTERN", _patterns, "a pattern or a list of patterns", repeats=True)
 RATIOS = ValueKind("[PATTERN=]RATIO", _ratios, "a ratio or ratios by pattern", repeats=True)
+DECISION = ValueKind("WHAT[,…]", _decisions, "a text such as 'channels,depth' or a list")
 MEMORY = ValueKind("SIZE", _memory, "a text such as '8GB' or a whole number of bytes")
 TABLE = ValueKind(None, _table, "a table of options", parse=None)
 TABLES = ValueKind(None, _tables, "tables of limits by stage", parse=None)

@@ -96,6 +96,13 @@ class InputShape:
 class Restrictions:
     """What of a network stays as it is."""
 
+    decide: tuple[str, ...] = _restriction(
+        (kinds.CHANNELS,),
+        kinds.DECISION,
+        "What is decided: channels (the default), or channels,depth, where residual branches may "
+        "also go as a whole, with all of their layers.",
+        recalled_with="decide",
+    )
     exclude: tuple[str, ...] = _restriction(
         (),
         kinds.PATTERNS,

@@ -16,6 +16,7 @@ from typing_extensions import TypedDict
 from autoprune.agents.registry import KIND as STRATEGY
 from autoprune.agents.registry import options_of as config_of
 from autoprune.cost.budget import UNBOUNDED
+from autoprune.cost.budget_sweep import Sweep
 from autoprune.cost.registry import COSTS
 from autoprune.errors import UsageError, did_you_mean, spelt
 from autoprune.importance.registry import KIND as IMPORTANCE
@@ -299,6 +300,27 @@ def needs_budget(values: Mapping[str, Any]) -> bool:
     return values.get("max_drop") is None and not needs_no_budget(reward)
 
 
+def budgets_of(sweep: Sweep, options: Mapping[str, Any]) -> dict[str, str]:
+    """Return the budgets of a sweep by the names of their folders.
+
+    Args:
+        sweep: over the bounds on one cost.
+        options: of all its searches; "budget" bounds other costs.
+
+    Raises:
+        UsageError: an option is missing or excludes a sweep.
+        BudgetError: the budget bounds the same cost, or is malformed.
+    """
+    if options.get("from_run") is None:
+        raise UsageError(
+            f"{spelt('sweep')} brings the policies of an earlier run onto many budgets: say of "
+            f"which run, with {spelt('from_run')}."
+        )
+    if options.get("max_drop") is not None:
+        raise UsageError(f"{spelt('sweep')} and {spelt('max_drop')} exclude each other.")
+    return sweep.budgets(OPTIONS["budget"].read(options.get("budget")))
+
+
 class SearchOptions(TypedDict, total=False):
     """What `autoprune.search` takes for every field of `SearchConfig`."""
 
@@ -318,6 +340,7 @@ class SearchOptions(TypedDict, total=False):
     recover: float | str | None
     train_frozen: bool
     repair_memory: int | str | None
+    decide: str | Sequence[str]
     exclude: str | Sequence[str]
     exclude_outputs: str | Sequence[str]
     min_keep: float | str | Sequence[str] | Mapping[str, float] | None
@@ -332,4 +355,4 @@ class SearchOptions(TypedDict, total=False):
     engine: Mapping[str, Mapping[str, Any]]
 
 
-__all__ = ["AUTO", "OPTIONS", "RENEWABLE", "SearchConfig", "SearchOptions"]
+__all__ = ["AUTO", "OPTIONS", "RENEWABLE", "SearchConfig", "SearchOptions", "budgets_of"]

@@ -156,7 +156,10 @@ def _changeable(structure: Structure) -> list[LayerSpec]:
 
 def _foldable(model: nn.Module, layers: Sequence[LayerSpec]) -> Iterator[tuple[str, Any, Any]]:
     """Yield name, module and BN of every layer into which its BN can be folded."""
+    own = {name for name, _ in model.named_parameters()}
     for layer in layers:
+        if layer.weight not in own:
+            continue  # its branch is gone
         if layer.batchnorm is None or layer.is_transposed or layer.calls > 1:
             continue
         if layer.weight != f"{layer.name}.weight":

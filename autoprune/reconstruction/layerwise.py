@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,9 +13,11 @@ from torch import Tensor, nn
 
 from autoprune.data import Samples
 from autoprune.statistics.moments import is_laid_out
+from autoprune.structure.branches import Branch
 from autoprune.structure.groups import LayerSpec
 from autoprune.structure.inputs import run
 from autoprune.structure.layers import LAYER_KINDS
+from autoprune.structure.tracing.flow import GIVEN
 from autoprune.structure.tracing.operators import OperatorMode, plain_arithmetic, whole_operators
 
 
@@ -53,14 +55,18 @@ class LayerCall:
 class LayerwisePass(OperatorMode):
     """A forward pass that hands every refittable layer to `visit` and keeps the shortcuts."""
 
-    def __init__(self, model: nn.Module, layers: Mapping[str, LayerSpec]) -> None:
+    def __init__(
+        self, model: nn.Module, layers: Mapping[str, LayerSpec], gone: Sequence[Branch] = ()
+    ) -> None:
         """Prepare a pass.
 
         Args:
             model: the network to run.
-            layers: layers to visit, by weight name.
+            layers: layers of the dense network to visit, by weight name.
+            gone: residual branches that the network does without.
         """
-        super().__init__()
+        super().__init__(frozenset[int]().union(*(branch.operators for branch in gone)))
+        layers = layers_left(layers, gone) if gone else layers
         self._model = model
         self._layers = layers
         self._names = {id(parameter): name for name, parameter in model.named_parameters()}
@@ -108,6 +114,20 @@ class LayerwisePass(OperatorMode):
         """Run all samples as one batch."""
         with plain_arithmetic(), whole_operators(), self:
             run(self._model, samples.inputs)
+
+
+def layers_left(layers: Mapping[str, LayerSpec], gone: Sequence[Branch]) -> dict[str, LayerSpec]:
+    """Return the layers of a network without some branches, with the shortcuts that are left."""
+    weights = {weight for branch in gone for weight in branch.weights}
+    stands_for = {branch.result: branch.shortcut for branch in gone}
+
+    def left(layer: LayerSpec) -> LayerSpec:
+        number = layer.shortcut
+        while number in stands_for:
+            number = stands_for[number]
+        return _without_shortcut(layer) if number == GIVEN else replace(layer, shortcut=number)
+
+    return {weight: left(layer) for weight, layer in layers.items() if weight not in weights}
 
 
 def can_refit(layer: LayerSpec) -> bool:

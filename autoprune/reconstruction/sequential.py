@@ -17,7 +17,7 @@ float32. Layers with too few rows for their inputs keep their weights.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from threading import Lock
 from typing import Any
@@ -33,6 +33,7 @@ from autoprune.reconstruction.layerwise import LayerCall, LayerwisePass, can_ref
 from autoprune.reconstruction.ridge import Affine, RidgeToPrior, targets_behind_clamp
 from autoprune.reconstruction.targets import ENOUGH, Target, record_targets, rows_to_draw
 from autoprune.statistics.moments import outputs_at, patches
+from autoprune.structure.branches import Branch
 from autoprune.structure.groups import LayerSpec, Structure
 from autoprune.structure.surgery import Keep
 
@@ -114,15 +115,17 @@ class SequentialRepair:
         is_fitted = can_refit(layer) and rows >= ENOUGH * inputs
         return positions * outputs * inputs + is_fitted * (rows + inputs) * inputs**2
 
-    def repair(self, small: nn.Module, keep: Keep) -> None:
+    def repair(self, small: nn.Module, keep: Keep, gone: Sequence[Branch] = ()) -> None:
         """Refit every layer of a cut network in network order, in place.
 
         Args:
             small: the cut network; its weights are the prior.
             keep: kept entries of every tensor.
+            gone: residual branches that it does without.
         """
+        cut = Cut(keep, tuple(gone))
         dense = _Dense(self._dense, self._recorded())
-        _Refitting(small, self._layers, keep, dense, self._effort.rounds).run(self.samples)
+        _Refitting(small, self._layers, cut, dense, self._effort.rounds).run(self.samples)
 
     def _recorded(self) -> Mapping[str, Target]:
         """Return the targets, recorded at the first call."""
@@ -159,6 +162,14 @@ class _Dense:
     targets: Mapping[str, Target]
 
 
+@dataclass(frozen=True, eq=False)
+class Cut:
+    """What was cut: the kept entries of every tensor, and the branches that are gone."""
+
+    keep: Keep
+    gone: tuple[Branch, ...]
+
+
 class _Refitting(LayerwisePass):
     """Refits every layer of a cut network while it runs."""
 
@@ -166,12 +177,12 @@ class _Refitting(LayerwisePass):
         self,
         small: nn.Module,
         layers: Mapping[str, LayerSpec],
-        keep: Keep,
+        cut: Cut,
         dense: _Dense,
         rounds: int,
     ) -> None:
-        super().__init__(small, layers)
-        self._keep = keep
+        super().__init__(small, layers, cut.gone)
+        self._keep = cut.keep
         self._dense = dense
         self._rounds = rounds
 

@@ -32,6 +32,55 @@ def label(name: str) -> str:
     return html.escape(brief(name, 40))
 
 
+def handed_over(runs: Sequence[RunRecord]) -> Figure | None:
+    """Return the score of what several runs of one network hand over against its costs."""
+    scored = [run for run in runs if run.score(run.handed_over) is not None]
+    if len(scored) < 2 or not all(run.is_like(scored[0]) for run in scored):
+        return None
+    is_accuracy = scored[0].result.score.metric == "top1"
+    unit = 100 if is_accuracy else 1
+    views = []
+    for cost in COSTS:
+        key, title = cost_class(cost).result_key, cost_class(cost).title
+        shares = {run.label: share for run in scored if (share := run.share(key)) is not None}
+        if len(shares) < len(scored):
+            continue
+        ordered = sorted(scored, key=lambda run: shares[run.label])
+        points: Trace = {
+            "type": "scatter",
+            "mode": "lines+markers",
+            "name": "handed over",
+            "x": [_figure(100 * shares[run.label]) for run in ordered],
+            "y": [_figure(unit * (run.score(run.handed_over) or 0.0)) for run in ordered],
+            "text": [label(run.label) for run in ordered],
+            "marker": {"size": 9, "color": colour(0)},
+            "line": {"width": 1.5, "color": colour(0)},
+            "hovertemplate": "%{text}<br>%{x:.1f} % of dense<br>%{y:.4g}<extra></extra>",
+        }
+        dense: Trace = {
+            "type": "scatter",
+            "mode": "markers",
+            "name": "dense",
+            "x": [100.0],
+            "y": [_figure(unit * (scored[0].score("dense") or 0.0))],
+            "marker": {"size": 12, "symbol": "diamond", "color": colour(1)},
+            "hovertemplate": "dense<br>%{y:.4g}<extra></extra>",
+        }
+        axes = {
+            "xaxis": {"title": {"text": f"{title}, % of dense"}},
+            "yaxis": {"title": {"text": "top-1, %" if is_accuracy else "score"}},
+        }
+        views.append(View(title, [points, dense], axes))
+    if not views:
+        return None
+    return Figure(
+        "What the runs hand over, on the samples that it was scored on at the end.",
+        f"Line plot of the score of {len(scored)} networks against {views[0].label}.",
+        views,
+        height=380,
+    )
+
+
 def candidates(runs: Sequence[RunRecord]) -> Figure | None:
     """Return the score of every candidate against its costs, with the frontier."""
     views = [

@@ -118,6 +118,12 @@ def _cost_rows(run: RunRecord, name: str, stages: Sequence[Stage]) -> list[list[
     ]
 
 
+def handed_over(runs: Sequence[RunRecord]) -> Iterator[Block]:
+    """Yield the accuracy of what several runs handed over against its costs."""
+    if (figure := drawings.handed_over(runs)) is not None:
+        yield figure
+
+
 def candidates(runs: Sequence[RunRecord]) -> Iterator[Block]:
     """Yield the score of all candidates against their costs."""
     if (figure := drawings.candidates(runs)) is not None:
@@ -260,13 +266,15 @@ def repeat_command(run: RunRecord) -> str:
     return f"autoprune.search(model, data=data, {words})"
 
 
-OF_ALL: Sequence[tuple[str, Callable[[Sequence[RunRecord]], Iterator[Block]]]] = (
+OF_SWEEP: Sequence[tuple[str, Callable[[Sequence[RunRecord]], Iterator[Block]]]] = (
     ("Runs compared", compared),
-    ("Candidates", candidates),
-    ("Best so far", progress),
+    ("Accuracy against cost", handed_over),
     ("Keep ratios", keep_ratios),
 )
-"""Panels that show all runs together."""
+"""Panels that show many runs together."""
+
+OF_ALL = (*OF_SWEEP[:2], ("Candidates", candidates), ("Best so far", progress), *OF_SWEEP[2:])
+"""Panels that show a few runs together."""
 
 OF_EACH: Sequence[tuple[str, Callable[[RunRecord, int], Iterator[Block]]]] = (
     ("Dense and pruned", gained),

@@ -26,6 +26,8 @@ def reasons(facts: GroupFacts, others: Sequence[GroupFacts]) -> Iterator[str]:
     """
     title = cost_class(facts.cost).title
     kept = f"keeps {facts.kept} of {facts.size} units ({percent(facts.kept / facts.size, 0)})"
+    if not facts.kept:
+        kept = f"is gone with all of its branch ({facts.size} units)"
     share = "" if facts.share is None else f"; {percent(facts.share, 1)} of the dense {title} go"
     yield f"{facts.name} {kept}{share and share + ' with it'}."
     if len(facts.members) > 1:

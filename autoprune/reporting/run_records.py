@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 
-from autoprune.core.records import Extent, Name, Natural, Quantity, Table, Text
+from autoprune.core.records import Extent, Name, Natural, Quantity, Table, Text, Width
 from autoprune.errors import RunError, UsageError
 from autoprune.options.stored import stored_settings
 from autoprune.study.group_records import GroupRecords
@@ -107,7 +107,7 @@ class Result(msgspec.Struct, frozen=True):
     budget: Text | None
     costs: Costs
     score: Score
-    widths: Table[tuple[Extent, Extent]]
+    widths: Table[tuple[Width, Extent]]
     search: Search
     searched_by: Text | None = None
     reward: Text = "kl"

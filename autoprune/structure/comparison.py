@@ -20,6 +20,7 @@ from torch import Tensor
 from autoprune.structure.groups import LayerSpec
 from autoprune.structure.surgery import Keep
 from autoprune.structure.tracing.operators import OperatorMode
+from autoprune.structure.tracing.residuals import without_term
 
 # Positions (pixels, tokens) compared per layer; the network's outputs are compared in full.
 POSITIONS = 128
@@ -80,16 +81,30 @@ class Recording:
 class RecordingMode(OperatorMode):
     """Records the inputs and outputs of layers during a forward pass."""
 
-    def __init__(self, names: Mapping[int, str], layers: Mapping[str, LayerSpec]) -> None:
-        """Take tensor names by `id` and layers by the name of their weight."""
+    def __init__(
+        self,
+        names: Mapping[int, str],
+        layers: Mapping[str, LayerSpec],
+        skipped: Mapping[int, int] | None = None,
+    ) -> None:
+        """Prepare a recording.
+
+        Args:
+            names: tensor names by `id`.
+            layers: layers by the name of their weight.
+            skipped: by the number of a sum, the place of the term that it is made without.
+        """
         super().__init__()
         self.recording = Recording()
+        self._skipped = skipped or {}
         self._names = names
         self._layers = layers
         self._calls: Counter[str] = Counter()
 
     def operate(self, number: int, name: str, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         """Run one operator and record it if it is a layer."""
+        if number in self._skipped:
+            return without_term(func, args, self._skipped[number])
         out = func(*args, **kwargs)
         weight = self._names.get(id(args[1]), "") if len(args) > 1 else ""
         layer = self._layers.get(weight)

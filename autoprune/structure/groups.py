@@ -14,7 +14,11 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from autoprune.core.policy import GroupPolicy, PruningPolicy, Slice, Widths, hash_shapes
+from autoprune.core.edits import AttributeEdit
+from autoprune.core.policy import GroupPolicy, PruningPolicy, Widths, hash_shapes
+from autoprune.core.slices import Slice
+from autoprune.structure.activations import Activation, Operator
+from autoprune.structure.branches import Branch
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,35 +136,6 @@ class LayerSpec:
         return replace(layer, refittable=self.refittable and is_free and shifts)
 
 
-@dataclass(frozen=True, eq=False)
-class Activation:
-    """One piece of memory that a forward pass of one sample writes and reads.
-
-    Attributes:
-        size: bytes in the dense network.
-        per_unit: bytes per unit of a group, by group name (the mean if units differ).
-    """
-
-    size: int
-    per_unit: Mapping[str, float]
-
-
-@dataclass(frozen=True)
-class Operator:
-    """One operator that reads or writes activations; views do neither.
-
-    Attributes:
-        name: name in ATen, without the in-place underscore.
-        tensors: names of the parameters and buffers that it reads.
-        reads, writes: indices in `Structure.activations`; in-place operators have theirs in both.
-    """
-
-    name: str
-    tensors: tuple[str, ...]
-    reads: tuple[int, ...]
-    writes: tuple[int, ...]
-
-
 @dataclass(frozen=True)
 class TrainingOnly:
     """Layers that only training mode runs, such as auxiliary heads.
@@ -211,7 +186,10 @@ class Structure:
         activations: activations of one sample, the network's inputs first.
         operators: operators in the order in which they run; the last one returns the outputs.
         training: layers that run in training mode only.
+        edits: attributes of modules that follow the widths of groups.
         untouched: names of tensors that keep their values: they are neither refitted nor trained.
+        branches: residual branches that can go, in network order; none unless they were asked for
+            (`depth.with_branches`).
     """
 
     groups: tuple[ChannelGroup, ...]
@@ -225,7 +203,9 @@ class Structure:
     activations: tuple[Activation, ...]
     operators: tuple[Operator, ...]
     training: TrainingOnly = TrainingOnly()
+    edits: tuple[AttributeEdit, ...] = ()
     untouched: frozenset[str] = frozenset()
+    branches: tuple[Branch, ...] = ()
 
     @cached_property
     def dense_widths(self) -> Widths:
@@ -251,16 +231,31 @@ class Structure:
                 feeds.setdefault(consumer.tensor, []).append(i)
         return {weight: tuple(indices) for weight, indices in feeds.items()}
 
+    def gone(self, widths: Sequence[int]) -> tuple[Branch, ...]:
+        """Return the branches that are gone at some widths."""
+        return tuple(one for one in self.branches if not widths[self.index[one.group]])
+
+    def left(self, widths: Widths) -> Widths:
+        """Return the widths of what is really left: a branch that is gone has no units inside."""
+        inside = {name for branch in self.gone(widths) for name in branch.groups}
+        pairs = zip(self.index, widths, strict=True)
+        return tuple(0 if name in inside else width for name, width in pairs)
+
     def policy(self, kept: Sequence[Sequence[int]]) -> PruningPolicy:
-        """Return the policy that keeps the given units of each group."""
+        """Return the policy that keeps the given units of each group.
+
+        Where a branch is gone, so are all units inside it.
+        """
+        widths = tuple(len(units) for units in kept)
+        gone, left = self.gone(widths), self.left(widths)
         groups = {
-            group.name: GroupPolicy(group.size, tuple(sorted(units)), group.slices)
-            for group, units in zip(self.groups, kept, strict=True)
+            group.name: GroupPolicy(group.size, tuple(sorted(units)) if width else (), group.slices)
+            for group, units, width in zip(self.groups, kept, left, strict=True)
         }
         # Buffers are left out: a forward pass may have created some that a new network lacks.
-        return PruningPolicy(
-            groups, hash_shapes({name: self.shapes[name] for name in self.parameters})
-        )
+        shapes_hash = hash_shapes({name: self.shapes[name] for name in self.parameters})
+        bypasses = tuple(branch.bypass for branch in gone)
+        return PruningPolicy(groups, shapes_hash, self.edits, bypasses)
 
     def leaving(self, tensors: AbstractSet[str]) -> Structure:
         """Return this structure with more tensors that keep their values."""
@@ -279,4 +274,5 @@ class Structure:
             self,
             groups=tuple(g for g in self.groups if g.name not in reasons),
             frozen=self.frozen + dropped,
+            edits=tuple(filter(None, (edit.without(reasons) for edit in self.edits))),
         )

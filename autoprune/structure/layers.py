@@ -79,9 +79,18 @@ def channels(module: Any) -> tuple[int, int]:
 
 def update_sizes(module: nn.Module) -> None:
     """Bring the size attributes of a layer, normalisation or PReLU in line with its tensors."""
-    update = next((_UPDATES[kind] for kind in type(module).__mro__ if kind in _UPDATES), None)
+    update = _update_of(module)
     if update is not None:
         update(module)
+
+
+def has_sizes(module: nn.Module) -> bool:
+    """Say whether all of a module's size attributes are those of its tensors."""
+    return _update_of(module) is not None and not isinstance(module, nn.GroupNorm)
+
+
+def _update_of(module: nn.Module) -> Callable[[Any], None] | None:
+    return next((_UPDATES[kind] for kind in type(module).__mro__ if kind in _UPDATES), None)
 
 
 def _update_conv(module: _ConvNd) -> None:
@@ -104,6 +113,11 @@ def _update_norm(module: _NormBase) -> None:
     module.num_features = tensor.shape[0]
 
 
+def _update_group_norm(module: nn.GroupNorm) -> None:
+    if module.weight is not None:
+        module.num_channels = module.weight.numel()
+
+
 def _update_prelu(module: nn.PReLU) -> None:
     module.num_parameters = module.weight.numel()
 
@@ -112,5 +126,6 @@ _UPDATES: Mapping[type, Callable[[Any], None]] = {
     _ConvNd: _update_conv,
     nn.Linear: _update_linear,
     _NormBase: _update_norm,
+    nn.GroupNorm: _update_group_norm,
     nn.PReLU: _update_prelu,
 }

@@ -21,7 +21,7 @@ from autoprune.structure.groups import LayerSpec, Structure
 from autoprune.structure.inputs import Inputs, outputs_of, sample
 from autoprune.structure.surgery import cut, deep_copy, kept_positions, named_tensors
 from autoprune.structure.tracing.determinism import DeterministicMode, fixed_seeds
-from autoprune.structure.tracing.operators import whole_operators
+from autoprune.structure.tracing.operators import OperatorMode, whole_operators
 
 # In float64, where rounding is far below any fault.
 FLOAT64_TOLERANCE = Tolerance(relative=1e-6, floor=1e-10)
@@ -59,8 +59,19 @@ class PreparedNetwork:
         seed: int = 0,
     ) -> Recording:
         """Run this network, or one cut from it, with some tensors replaced; record its layers."""
-        names = {id(t): name for name, t in {**named_tensors(model), **changed}.items()}
-        mode = RecordingMode(names, layers)
+        mode = RecordingMode(tensor_names(model, changed), layers)
+        mode.recording.outputs = self.run(model, mode, batch, changed, seed)
+        return mode.recording
+
+    def run(
+        self,
+        model: nn.Module,
+        mode: OperatorMode,
+        batch: int,
+        changed: Mapping[str, Tensor] | None = None,
+        seed: int = 0,
+    ) -> list[Tensor]:
+        """Run this network, or one cut from it, under a mode; return the outputs."""
         args, kwargs = _call_arguments(sample(self.inputs, batch))
         with (
             fixed_seeds(seed),
@@ -69,9 +80,8 @@ class PreparedNetwork:
             float64_arithmetic() if self.is_float64 else nullcontext(),
             DeterministicMode(),  # type: ignore[no-untyped-call]
         ):
-            outputs = functional_call(model, dict(changed), args, kwargs)
-        mode.recording.outputs = list(outputs_of(outputs).values())
-        return mode.recording
+            outputs = functional_call(model, dict(changed or {}), args, kwargs)
+        return list(outputs_of(outputs).values())
 
     def difference(
         self, structure: Structure, kept: Mapping[str, Sequence[int]], batch: int
@@ -83,13 +93,13 @@ class PreparedNetwork:
         keep = kept_positions(self.model, policy)
         layers = {one.weight: one for one in (*structure.layers, *structure.training.layers)}
         try:
-            small = self.record(cut(self.model, keep), {}, layers, batch)
+            small = self.record(cut(self.model, keep, numbers=policy.numbers), {}, layers, batch)
         except Exception as error:
             return (
                 "the forward pass fails once it is cut "
                 f"({type(error).__name__}: {first_line(error)})"
             )
-        masked = _masked_weights(self.model, structure, kept)
+        masked = masked_weights(self.model, structure, kept)
         dense = self.record(self.model, masked, layers, batch)
         found = find_difference(dense, small, keep, layers, self.tolerance)
         if found is None:
@@ -106,6 +116,11 @@ class PreparedNetwork:
             a.shape != b.shape or not self.tolerance.agree(a, b, range(a.dim()))
             for a, b in zip(one, other, strict=True)
         )
+
+
+def tensor_names(model: nn.Module, changed: Mapping[str, Tensor] | None = None) -> dict[int, str]:
+    """Return the names of a network's tensors, some of them replaced, by `id`."""
+    return {id(t): name for name, t in {**named_tensors(model), **(changed or {})}.items()}
 
 
 def prepare(model: nn.Module, example_inputs: Inputs) -> PreparedNetwork:
@@ -182,7 +197,7 @@ def _perturbation(tensor: Tensor) -> Tensor:
     return PERTURBATION * steps * torch.where(size > 0, size, 1.0)
 
 
-def _masked_weights(
+def masked_weights(
     model: nn.Module, structure: Structure, kept: Mapping[str, Sequence[int]]
 ) -> dict[str, Tensor]:
     """Return the weights of all layers that read cut units, with zeros in place of those units."""

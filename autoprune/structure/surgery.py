@@ -14,8 +14,12 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.overrides import TorchFunctionMode
 
-from autoprune.core.policy import PruningPolicy, Slice, hash_shapes
+from autoprune.core.bypass import Bypass, is_dropped
+from autoprune.core.edits import Numbers
+from autoprune.core.policy import PruningPolicy, hash_shapes
+from autoprune.core.slices import Slice
 from autoprune.errors import ModelError, shown, user_code
+from autoprune.structure.attributes import check_edits, set_numbers
 from autoprune.structure.inputs import device_of
 from autoprune.structure.layers import update_sizes
 
@@ -23,7 +27,13 @@ Keep = Mapping[str, Mapping[int, Tensor]]
 """Kept entries of every tensor that shrinks, by tensor name and dimension."""
 
 
-def cut(model: nn.Module, keep: Keep, weights: Mapping[str, Tensor] | None = None) -> nn.Module:
+def cut(
+    model: nn.Module,
+    keep: Keep,
+    weights: Mapping[str, Tensor] | None = None,
+    numbers: Numbers | None = None,
+    bypasses: Iterable[Bypass] = (),
+) -> nn.Module:
     """Return a smaller copy of a network; the network itself is not changed.
 
     Args:
@@ -31,6 +41,8 @@ def cut(model: nn.Module, keep: Keep, weights: Mapping[str, Tensor] | None = Non
         keep: kept entries of tensors (see `kept_positions`).
         weights: tensors of the small network (refitted weights, added biases) that replace sliced
             ones; a bias that the dense layer lacks is created.
+        numbers: values of attributes in the small network (see `PruningPolicy.numbers`).
+        bypasses: modules that the small network does without.
     """
     weights = weights or {}
     memo: dict[int, Any] = {}
@@ -50,9 +62,21 @@ def cut(model: nn.Module, keep: Keep, weights: Mapping[str, Tensor] | None = Non
     small_model = deep_copy(model, memo)
     for path in {name.rpartition(".")[0] for name in keep}:
         update_sizes(small_model.get_submodule(path))
+    set_numbers(small_model, numbers or {})
     for name in weights.keys() - tensors.keys():
         _assign(small_model, name, weights[name])
+    for bypass in bypasses:
+        small_model.set_submodule(bypass.module, _without(small_model, bypass))
     return small_model
+
+
+def _without(model: nn.Module, bypass: Bypass) -> nn.Sequential:
+    """Return what stands for a module: its children that stay, under their names."""
+    module = model.get_submodule(bypass.module)
+    small = nn.Sequential(
+        OrderedDict((name, module.get_submodule(name)) for name in bypass.through)
+    )
+    return small.train(module.training)
 
 
 def deep_copy(model: nn.Module, memo: Mapping[int, Any] | None = None) -> nn.Module:
@@ -109,7 +133,8 @@ def apply_policy(model: nn.Module, policy: PruningPolicy) -> nn.Module:
     """Cut a network according to a policy, after checking that it was made for this network.
 
     Raises:
-        ModelError: the network's tensors differ from those that the policy was made for.
+        ModelError: the network's tensors, or numbers on its modules, differ from those that the
+            policy was made for.
     """
     check_ready(model)
     shapes = {name: tuple(tensor.shape) for name, tensor in named_tensors(model).items()}
@@ -126,7 +151,26 @@ def apply_policy(model: nn.Module, policy: PruningPolicy) -> nn.Module:
             f"the policy was made for another network than {type(model).__name__}: "
             f"tensor names or shapes differ (first difference: {first})."
         )
-    return cut(model, kept_positions(model, policy))
+    check_edits(model, policy.edits)
+    check_bypasses(model, policy.bypasses)
+    keep = kept_positions(model, policy)
+    return cut(model, keep, numbers=policy.numbers, bypasses=policy.bypasses)
+
+
+def check_bypasses(model: nn.Module, bypasses: Iterable[Bypass]) -> None:
+    """Check that a network has the modules that it is to do without.
+
+    Raises:
+        ModelError: a module is not there, or lacks a child that is to stay.
+    """
+    modules = dict(model.named_modules(remove_duplicate=False))
+    for bypass in bypasses:
+        for path in (bypass.module, *(f"{bypass.module}.{name}" for name in bypass.through)):
+            if path not in modules:
+                raise ModelError(
+                    f"the policy was made for another network than {type(model).__name__}: it "
+                    f"names the module {shown(path)}, which is not there."
+                )
 
 
 def check_ready(model: nn.Module) -> None:
@@ -168,6 +212,8 @@ def kept_positions(model: nn.Module, policy: PruningPolicy) -> Keep:
         gone[list(group.kept)] = False
         if gone.any():
             for s in group.slices:
+                if is_dropped(s.tensor, policy.bypasses):
+                    continue
                 if _is_other_buffer(tensors.get(s.tensor), s):
                     continue
                 size = tensors[s.tensor].shape[s.dim]

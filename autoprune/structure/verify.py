@@ -9,8 +9,10 @@ whatever tracing concluded.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import islice
 from typing import Any
 
 import torch
@@ -19,12 +21,13 @@ from torch import nn
 from autoprune.errors import ModelError
 from autoprune.structure.cut_patterns import PATTERNS, Kept, cut_patterns
 from autoprune.structure.groups import ChannelGroup, Structure
+from autoprune.structure.hypotheses import adapted
 from autoprune.structure.inputs import Inputs, outputs_of, run, sample
 from autoprune.structure.prepared_network import PreparedNetwork, in_float32, is_finite, prepare
 from autoprune.structure.surgery import check_ready
 from autoprune.structure.tracing.determinism import fixed_seeds
 from autoprune.structure.tracing.operators import plain_arithmetic
-from autoprune.structure.tracing.trace import trace
+from autoprune.structure.tracing.trace import traced
 from autoprune.structure.tracing.training_only import in_training_mode
 
 # Networks with at least this many MACs per sample are tested in float32 before float64; in smaller
@@ -54,9 +57,11 @@ def analyze(
     """
     check_ready(model)
     with plain_arithmetic(), fixed_seeds(0):
-        structure = trace(model, example_inputs)
+        tracing = traced(model, example_inputs)
         _check_finite(model, sample(example_inputs, 2))
-        structure = CutTest(model, example_inputs).verified(structure, progress)
+        test = CutTest(model, example_inputs)
+        revise = partial(adapted, tracing, test.agrees)
+        structure = test.verified(tracing.structure(), progress, revise)
         return _tested_in_training(model, example_inputs, structure)
 
 
@@ -94,30 +99,54 @@ class CutTest:
     def __init__(self, model: nn.Module, example_inputs: Inputs) -> None:
         """Prepare a network, which is in the mode (evaluation or training) to be tested."""
         self._dense = prepare(model, example_inputs)
+        self._fast: list[PreparedNetwork | None] = []
 
     def verified(
         self,
         structure: Structure,
         progress: Callable[[int, int], None] = lambda done, total: None,
+        revise: Callable[[], Structure | None] = lambda: None,
         patterns: int = len(PATTERNS),
     ) -> Structure:
         """Return the structure with all groups that fail frozen.
 
         Args:
-            structure: traced.
+            structure: the structure to be tested.
             progress: called with the number of patterns tested so far and in total.
+            revise: called at the first failure; the structure that it returns, if any, is verified
+                instead.
             patterns: how many of the `PATTERNS` are tested.
         """
-        fast = in_float32(self._dense, structure) if _macs(structure) >= LARGE else None
-        for done, kept in enumerate(cut_patterns(structure.groups)[:patterns]):
-            # Three samples only once if the network is large: they take longer.
-            batch = 2 + (done == 1 if fast else done % 2)
-            test = _Test(kept, batch, fast if done else None)
+        tried = False
+        for done, test in enumerate(islice(self._tests(structure, structure.groups), patterns)):
             if self._disagree(structure, structure.groups, test):
+                revised = None if tried else revise()
+                if revised is not None:
+                    return self.verified(revised, progress, patterns=patterns)
+                tried = True
                 wrong = self._wrong_alone(structure, structure.groups, test)
                 structure = self._freeze_interactions(structure.frozen_by(wrong), test)
             progress(done + 1, patterns)
         return structure
+
+    def agrees(self, structure: Structure, groups: Sequence[ChannelGroup]) -> bool:
+        """Say whether some groups can be cut together, at two widths and batch sizes."""
+        tests = islice(self._tests(structure, groups), 1, 3)
+        return not any(self._disagree(structure, groups, test) for test in tests)
+
+    def _tests(self, structure: Structure, groups: Sequence[ChannelGroup]) -> Iterator[_Test]:
+        fast = self._in_float32(structure)
+        for done, kept in enumerate(cut_patterns(groups)):
+            # Three samples only once if the network is large: they take longer.
+            batch = 2 + (done == 1 if fast else done % 2)
+            yield _Test(kept, batch, fast if done else None)
+
+    def _in_float32(self, structure: Structure) -> PreparedNetwork | None:
+        """Return the float32 copy of a large network, the same one for all of its structures."""
+        if not self._fast:
+            large = _macs(structure) >= LARGE
+            self._fast.append(in_float32(self._dense, structure) if large else None)
+        return self._fast[0]
 
     def _disagree(
         self, structure: Structure, groups: Sequence[ChannelGroup], test: _Test

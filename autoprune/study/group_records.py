@@ -7,7 +7,7 @@ from typing import Annotated, TypeAlias
 
 import msgspec
 
-from autoprune.core.records import WIDEST, Extent, Name, Quantity, Table, read
+from autoprune.core.records import WIDEST, Extent, Name, Quantity, Table, Width, read
 from autoprune.core.untrusted import read_json
 
 Unit: TypeAlias = Annotated[int, msgspec.Meta(ge=0, lt=WIDEST)]
@@ -32,7 +32,7 @@ class Curve(msgspec.Struct, frozen=True):
             for all groups; None if they are not known.
     """
 
-    widths: list[Extent]
+    widths: list[Width]
     errors: list[Quantity] | None = None
     losses: list[Quantity] | None = None
 
@@ -52,7 +52,7 @@ class Curve(msgspec.Struct, frozen=True):
 class Step(msgspec.Struct, frozen=True):
     """A width next to the winner's, and the costs, by name, of the winner with that width."""
 
-    width: Extent
+    width: Width
     costs: Table[Quantity]
 
 
@@ -73,8 +73,8 @@ class GroupRecord(msgspec.Struct, frozen=True):
 
     name: Name
     size: Extent
-    lowest: Extent
-    width: Extent
+    lowest: Width
+    width: Width
     members: Members
     share: Table[Share]
     curve: Curve

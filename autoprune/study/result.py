@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from msgspec import UNSET, Struct, UnsetType, defstruct
 
 from autoprune.core.policy import Widths
-from autoprune.core.records import AboveZero, Extent, Natural, Quantity, Table, Text, plain, read
+from autoprune.core.records import AboveZero, Natural, Quantity, Table, Text, Width, plain, read
 from autoprune.cost import COUNTED, cost_class
 from autoprune.cost.latency.figures import LatencyFigures
 from autoprune.errors import RunError, UsageError, first_line
@@ -203,7 +203,7 @@ def limits_of(run: RunDirectory) -> tuple[Limits, int | None]:
 
 
 class _OnFrontier(Struct, frozen=True):
-    widths: Table[Extent]
+    widths: Table[Width]
 
 
 class _WithFrontier(Struct, frozen=True):

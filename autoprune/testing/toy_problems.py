@@ -60,6 +60,17 @@ class StairCost(CostModel):
         return {str(i): w + 3.0 * (w % 2) for i, w in enumerate(widths)}
 
 
+class CallCost(CostModel):
+    """A cost like latency that is bound by calls: a layer takes long at any width but zero."""
+
+    name = "latency"
+    unit = "ms"
+
+    def by_layer(self, widths: Widths) -> Mapping[str, float]:
+        """Return the cost of every layer."""
+        return {str(i): (20.0 + w) * (w > 0) for i, w in enumerate(widths)}
+
+
 @dataclass(frozen=True, eq=False)
 class Toy:
     """A problem with a separable objective: minus the sum of the groups' error curves."""
@@ -92,6 +103,7 @@ class Setting:
         has_errors: whether the rankings have error curves.
         seed, trials: as in `SearchProblem`.
         bounded: whether there is a budget.
+        can_go: places of groups that may have no units at all.
     """
 
     step: int = 1
@@ -101,6 +113,7 @@ class Setting:
     seed: int = 0
     trials: int = 30
     bounded: bool = True
+    can_go: tuple[int, ...] = ()
 
 
 def make_toy(sizes: Sequence[int], setting: Setting = Setting()) -> Toy:
@@ -111,8 +124,9 @@ def make_toy(sizes: Sequence[int], setting: Setting = Setting()) -> Toy:
         setting: options.
     """
     names = tuple(f"layer{i}" for i in range(len(sizes)))
-    lowest = tuple(min(setting.step, size) for size in sizes)
-    space = SearchSpace(names, tuple(sizes), lowest, setting.step)
+    fewest = tuple(min(setting.step, size) for size in sizes)
+    lowest = tuple(0 if i in setting.can_go else few for i, few in enumerate(fewest))
+    space = SearchSpace(names, tuple(sizes), lowest, setting.step, fewest)
     models = {cost.name: cost for cost in setting.costs or [ChainCost()]}
     bounds = [Constraint(cost, setting.keep * cost.total(space.sizes)) for cost in models.values()]
     curves = [
@@ -139,6 +153,7 @@ PROBLEMS: Mapping[str, Callable[[], Toy]] = {
     "step 4": lambda: make_toy([16, 10, 8, 4], Setting(step=4, keep=0.6)),
     "two bounds": lambda: make_toy([8, 8, 8], Setting(costs=[ChainCost(), WidestCost()], keep=0.7)),
     "stairs": lambda: make_toy([16, 10, 8], Setting(costs=[StairCost(), ChainCost()], keep=0.6)),
+    "branches": lambda: make_toy([12, 10, 8], Setting(costs=[CallCost()], keep=0.5, can_go=(1, 2))),
     "one group": lambda: make_toy([20], Setting(keep=0.8)),
     "nothing to choose": lambda: make_toy([8, 8], Setting(step=8, keep=1.0)),
 }

@@ -90,3 +90,19 @@ def test_layers_that_run_in_training_only_are_named(cli) -> None:
     done = cli("inspect", "--json", "--model", "deep.py:Deep", "--input-shape", "4")
     assert done.status == 0 and json.loads(done.out)["groups"]
     assert "run in training mode only, cut along with what they read: aux" in done.err
+
+
+def test_numbers_that_follow_and_units_of_several_channels_are_shown(cli) -> None:
+    Path("normed.py").write_text(
+        "from torch import nn\n"
+        "def small():\n"
+        "    return nn.Sequential(nn.Conv2d(1, 8, 3), nn.GroupNorm(4, 8), nn.Conv2d(8, 2, 3))\n"
+    )
+    options = ("--model", "normed.py:small", "--input-shape", "1x8x8")
+    shown = cli("inspect", *options).out
+    assert "channels" in shown and "follow the widths (1): 1.num_groups" in shown
+    report = json.loads(cli("inspect", "--json", *options).out)
+    [group], [edit] = report["groups"], report["edits"]
+    assert (group["units"], group["channels"]) == (4, 8)
+    assert (edit["name"], edit["value"], edit["per_unit"]) == ("1.num_groups", 4, {"0": [1]})
+    assert "channels" not in cli("inspect").out

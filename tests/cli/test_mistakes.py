@@ -127,7 +127,7 @@ def test_budgets(refused, budget: str, words: list[str]) -> None:
 def test_patterns_that_name_nothing_are_told_before_images_are_read(
     refused, monkeypatch: pytest.MonkeyPatch, option: str, value: str
 ) -> None:
-    monkeypatch.setattr("autoprune.api.draw_images", None)
+    monkeypatch.setattr("autoprune.engine.search_task.draw_images", None)
     refused([option, value], f"{option}: no layer matches 'stm'; did you mean 'stem'")
 
 

@@ -131,7 +131,7 @@ def test_a_report_that_fails_is_a_note(
     def fails(*runs: object) -> None:
         raise failure
 
-    monkeypatch.setattr("autoprune.api.report", fails)
+    monkeypatch.setattr("autoprune.engine.search_task.report", fails)
     done = search("--trials", "1", "--report")
     assert done.status == 0 and Path("out/result.json").exists()
     assert f"the report cannot be written: {type(failure).__name__}" in done.err

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import tracemalloc
 from collections.abc import Callable
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from autoprune.core.policy import GroupPolicy, PruningPolicy, Slice, hash_shapes
+from autoprune.core.bypass import Bypass
+from autoprune.core.policy import GroupPolicy, PruningPolicy, hash_shapes
+from autoprune.core.slices import Slice
 from autoprune.errors import ModelError, RunError
 from autoprune.structure.surgery import apply_policy
 from autoprune.structure.tracing.trace import trace
@@ -144,7 +147,7 @@ def test_an_altered_file_is_refused(policy: PruningPolicy, alter: Callable[[Any]
         PruningPolicy.from_json(data)
 
 
-@pytest.mark.parametrize("kept", [[], [2, 1], [1, 1], [-1, 2], [0, 6]])
+@pytest.mark.parametrize("kept", [[2, 1], [1, 1], [-1, 2], [0, 6]])
 def test_kept_units_must_be_distinct_and_there(policy: PruningPolicy, kept: list[int]) -> None:
     data = through_text(policy.to_json())
     data["groups"]["0"]["kept"] = kept
@@ -154,8 +157,46 @@ def test_kept_units_must_be_distinct_and_there(policy: PruningPolicy, kept: list
 
 
 def test_another_version_is_refused(policy: PruningPolicy) -> None:
-    with pytest.raises(RunError, match="version 2 is not known; this autoprune reads version 1"):
-        PruningPolicy.from_json({**policy.to_json(), "version": 2})
+    with pytest.raises(RunError, match=r"version 3 is not known; .* reads versions 1 and 2"):
+        PruningPolicy.from_json({**policy.to_json(), "version": 3})
+
+
+@pytest.fixture
+def without_modules(policy: PruningPolicy) -> PruningPolicy:
+    """Return a policy whose group keeps nothing: the modules that hold its tensors go."""
+    (name, group), *_ = policy.groups.items()
+    modules = sorted({one.tensor.partition(".")[0] for one in group.slices})
+    gone = replace(group, kept=())
+    return PruningPolicy({name: gone}, policy.shapes_hash, bypasses=tuple(map(Bypass, modules)))
+
+
+def test_a_group_may_keep_no_unit_from_version_2_on(
+    policy: PruningPolicy, without_modules: PruningPolicy
+) -> None:
+    data = through_text(without_modules.to_json())
+    assert (data["version"], policy.to_json()["version"]) == (2, 1)
+    again = PruningPolicy.from_json(data)
+    assert again.kept == {"0": ()}
+    assert again.bypasses == without_modules.bypasses
+    del data["checksum"]
+    with pytest.raises(RunError, match="group '0' keeps no unit: that needs format version 2"):
+        PruningPolicy.from_json({**data, "version": 1})
+
+
+def test_a_group_without_units_has_no_layers(without_modules: PruningPolicy) -> None:
+    data = without_modules.to_json()
+    del data["checksum"]
+    with pytest.raises(RunError, match="group '0' keeps no unit, but its layers are not gone"):
+        PruningPolicy.from_json({**data, "bypasses": data["bypasses"][1:]})
+
+
+def test_a_module_goes_once(without_modules: PruningPolicy) -> None:
+    data = without_modules.to_json()
+    del data["checksum"]
+    for module in ("0", "0.inner"):
+        bypasses = [*data["bypasses"], {"module": module, "through": []}]
+        with pytest.raises(RunError, match=f"module '{module}' is replaced twice"):
+            PruningPolicy.from_json({**data, "bypasses": bypasses})
 
 
 MALFORMED_POSITIONS: list[Any] = [[], [[]], [1, 2], [[1], [2, 3]], "all", {"start": 0}, None]

@@ -14,6 +14,8 @@ from torch import nn
 
 from autoprune.reporting.latency_page import write_latency_page
 from autoprune.reporting.report import report
+from autoprune.reporting.run_records import read_runs
+from autoprune.reporting.sweep_page import write_sweep_page
 
 EVIL = "<img src=x onerror=alert(1)>"
 
@@ -36,16 +38,22 @@ def pages(tmp_path_factory: pytest.TempPathFactory, stair_table: Any) -> dict[st
     layers = [nn.Conv2d(a, b, 1) for a, b in zip([3, *range(20, 33)], range(20, 34), strict=True)]
     table = stair_table(nn.Sequential(*layers), torch.randn(1, 3, 8, 8))
     write_latency_page(table, folder / "latency.html")
+    write_sweep_page(
+        read_runs([write_run(folder / "c"), write_run(folder / "d")]), folder / "sweep.html"
+    )
     return {
         "one run": report(runs[1]),
         "two runs": report(*runs, output=folder / "both.html"),
+        "sweep": folder / "sweep.html",
         "latency": folder / "latency.html",
     }
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 390])
-@pytest.mark.parametrize(("kind", "plots"), [("one run", 3), ("two runs", 4), ("latency", 3)])
+@pytest.mark.parametrize(
+    ("kind", "plots"), [("one run", 3), ("two runs", 4), ("sweep", 2), ("latency", 3)]
+)
 def test_a_page_is_right_at_any_width(
     browser: Chromium, pages: dict[str, Path], kind: str, plots: int, width: int, scheme: str
 ) -> None:

@@ -7,12 +7,15 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from residuals import IMAGES, basic
 from torch import nn
 
 from autoprune.errors import UsageError
 from autoprune.search_spaces.keep_ratio import SearchSpace, match_groups, search_space, with_width
+from autoprune.structure.depth import with_branches
 from autoprune.structure.groups import Structure
 from autoprune.structure.tracing.trace import trace
+from autoprune.structure.verify import analyze
 
 
 @pytest.fixture(scope="module")
@@ -131,3 +134,25 @@ def test_contains_refuses_what_is_between_or_outside(structure: Structure) -> No
 
 def test_with_width() -> None:
     assert with_width((3, 4, 5), 1, 9) == (3, 9, 5)
+
+
+def test_zero_is_a_width_where_a_branch_can_go() -> None:
+    model = basic()
+    structure = with_branches(model, IMAGES, analyze(model, IMAGES))
+    space = search_space(structure, 0.5)
+    place = structure.index["blocks.0.conv1"]
+    assert space.levels[place].tolist() == [0, 4, 5, 6, 7]
+    others = [
+        low for name, low in zip(space.names, space.lowest, strict=True) if "conv1" not in name
+    ]
+    assert all(others)
+    wanted = np.full(len(space), 3.9)
+    assert space.round_down(wanted)[place] == 0
+    assert space.round_down(wanted + 0.2)[place] == 4
+    assert space.next_up(space.lowest, place)[place] == 4
+    assert search_space(analyze(model, IMAGES), 0.5).lowest[place] == 4
+
+
+def test_ratios_that_have_logarithms_are_above_zero() -> None:
+    space = SearchSpace(("a", "b"), (8, 8), (0, 1), 1, (4, 1))
+    assert space.ratios_above_zero((0, 4)).tolist() == [0.25, 0.5]

@@ -257,3 +257,23 @@ def test_uniform_widths_are_alike() -> None:
     space = SearchSpace(("a", "b"), (20, 40), (1, 1), 1)
     assert Projection(space, []).uniform(0.5) == (10, 20)
     assert Projection(space, []).uniform() == (20, 40)
+
+
+@pytest.fixture
+def vanishing() -> Projection:
+    """Three groups, of which the second may have no units at all."""
+    space = SearchSpace(("a", "b", "c"), (8, 8, 8), (1, 0, 1), 1, (1, 2, 1))
+    cost = ChainCost([1.0, 1.0, 1.0, 1.0])
+    return Projection(space, [Constraint(cost, 0.6 * cost.total(space.sizes))])
+
+
+def test_a_ratio_of_zero_takes_all_units_of_a_group_that_may_go(vanishing: Projection) -> None:
+    widths = vanishing.project([0.5, 0.0, 0.5])
+    assert widths == (8, 0, 8)
+    assert all(width > 0 for width in vanishing.project([0.0, 0.5, 0.0]))
+    assert vanishing.project([0.0, 0.0, 0.0])[1] == 0
+
+
+def test_a_group_without_units_does_not_come_back_to_spend_the_rest(vanishing: Projection) -> None:
+    assert vanishing.fits((8, 2, 8))
+    assert vanishing.fill((1, 0, 1)) == (8, 0, 8)

@@ -157,6 +157,13 @@ CASES = {
         ),
         {"a": Group(8, ("a",), {"b": 1})},
     ),
+    "maps over the image have no channels": Case(
+        lambda net: net(
+            lambda m, x: m.b(m.a(x) * m.window + m.a(x).mean((2, 3), True) * m.window[..., :1, :]),
+            a=conv(3, 8), window=nn.Parameter(torch.randn(1, 1, 8, 8)), b=conv(8, 3),
+        ),
+        {"a": Group(8, ("a",), {"b": 1})},
+    ),
     "PReLU by channel": Case(
         lambda net: nn.Sequential(conv(3, 8), nn.PReLU(8), conv(8, 3)),
         {"0": Group(8, ("0",), {"2": 1})},

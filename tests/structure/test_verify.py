@@ -128,7 +128,7 @@ def share(part: float) -> Any:
     return forward
 
 
-@pytest.mark.parametrize("part", [1 / 16, 1 / 8, 1 / 4, 1 / 3, 1 / 2, 2 / 3, 3 / 4, 15 / 16])
+@pytest.mark.parametrize("part", [1 / 16, 1 / 8, 1 / 4, 1 / 3, 2 / 3, 3 / 4, 15 / 16])
 def test_no_share_of_the_width_is_split_unseen(net: Any, part: float) -> None:
     torch.manual_seed(0)
     structure = analyze(net(share(part), a=nn.Conv2d(3, 16, 3), b=nn.Conv2d(16, 4, 3)), IMAGES)
@@ -136,6 +136,12 @@ def test_no_share_of_the_width_is_split_unseen(net: Any, part: float) -> None:
     assert {f.name: f.reason for f in structure.frozen}["a"] == (
         "the forward pass assumes its size: b reads other values"
     )
+
+
+def test_halves_lose_equally_many(net: Any) -> None:
+    structure = analyze(net(share(0.5), a=nn.Conv2d(3, 16, 3), b=nn.Conv2d(16, 4, 3)), IMAGES)
+    (group,) = structure.groups
+    assert [s.positions.tolist() for s in group.consumers] == [[[i, i + 8] for i in range(8)]]
 
 
 @pytest.mark.parametrize(

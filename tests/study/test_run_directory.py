@@ -13,7 +13,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from autoprune.core.files import BESIDES, check_writable
-from autoprune.core.policy import GroupPolicy, PruningPolicy, Slice
+from autoprune.core.policy import GroupPolicy, PruningPolicy
+from autoprune.core.slices import Slice
 from autoprune.errors import RunError
 from autoprune.search_spaces.keep_ratio import SearchSpace
 from autoprune.study.ledger import Ledger

@@ -17,6 +17,7 @@ from autoprune.cost.latency.curves import LayerLatency
 from autoprune.cost.latency.memory_traffic import MEGA, MemoryTraffic
 from autoprune.cost.latency.table import LatencyTable
 from autoprune.cost.model import CostModel
+from autoprune.cost.presence import Presence
 from autoprune.errors import TableError
 from autoprune.structure.groups import Structure
 
@@ -64,12 +65,12 @@ class LatencyCost(CostModel):
     def by_layer(self, widths: Widths) -> Mapping[str, float]:
         """Return the latency of every layer, of all other operators, and of the fixed part."""
         *of_layers, of_others, fixed = self.table.correction.per_unit_ms
-        *terms, others = self._terms.by_layer(widths)
+        *terms, others, there = self._terms.by_layer(widths)
         layers = np.array(of_layers) @ np.array(terms)
         return {
             **dict(zip(self._names, layers.tolist(), strict=True)),
             OTHER: of_others * others,
-            FIXED: fixed,
+            FIXED: fixed * there,
         }
 
     def total(self, widths: Widths) -> float:
@@ -133,23 +134,33 @@ class Terms:
             [math.prod(s.kernel_size) * structure.itemsizes[s.weight] / MEGA for s in specs]
         )
         self._traffic = MemoryTraffic(structure, batch)
+        weights = [spec.weight for spec in specs]
+        self._layers = Presence(structure, weights, lambda branch: branch.weights)
+        numbers = [operator.number for operator in structure.operators]
+        self._operators = Presence(structure, numbers, lambda branch: branch.operators)
         self._call_ms = call_ms
 
     def at(self, widths: Widths) -> Floats:
         """Return all terms of the whole network, (terms,)."""
-        *by_layer, other = self.by_layer(widths)
+        *by_layer, other, there = self.by_layer(widths)
         aligned, misaligned, converted, weights = (part.sum() for part in by_layer)
-        return np.array([aligned, misaligned, converted, weights, other, 1.0])
+        return np.array([aligned, misaligned, converted, weights, other, there])
 
-    def by_layer(self, widths: Widths) -> tuple[Floats, Floats, Floats, Floats, float]:
-        """Return the terms of every layer, each (layers,), and the traffic of other operators."""
+    def by_layer(self, widths: Widths) -> tuple[Floats, Floats, Floats, Floats, float, float]:
+        """Return the terms of every layer, each (layers,), and those of the whole network.
+
+        These are the traffic of other operators, and the share of all operators that is there: what
+        does not depend on widths is mostly the overhead of calling operators.
+        """
         lengths = self._lengths.at(widths)
         inputs, outputs = np.rint(lengths).astype(np.int64).reshape(2, -1)
         misaligned = self._alignment.misaligned(inputs, outputs)
-        ms = self._layers_ms(inputs, outputs, misaligned)
+        present = self._layers.at(widths)
+        ms = self._layers_ms(inputs, outputs, misaligned) * present
         moved, other = self._traffic.at(widths)
-        weights = self._weights_mb(lengths)
-        return ms * ~misaligned, ms * misaligned, moved * misaligned, weights, other
+        weights = self._weights_mb(lengths) * present
+        there = float(np.mean(self._operators.at(widths)))
+        return ms * ~misaligned, ms * misaligned, moved * misaligned, weights, other, there
 
     def _layers_ms(self, inputs: Integers, outputs: Integers, misaligned: Booleans) -> Floats:
         rows = self._first + misaligned

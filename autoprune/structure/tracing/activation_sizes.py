@@ -13,8 +13,10 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from autoprune.structure.groups import Activation, ChannelGroup, Operator
+from autoprune.structure.activations import Activation, Operator
+from autoprune.structure.groups import ChannelGroup
 from autoprune.structure.tracing.call import Call
+from autoprune.structure.tracing.flow import GIVEN
 from autoprune.structure.tracing.labels import shrink
 
 # Name of the pseudo-operator at the end, which reads the network's outputs.
@@ -37,10 +39,15 @@ class ActivationLog:
 
     def returned(self, tensors: Iterable[Tensor]) -> None:
         """Record the network's outputs."""
-        self.operators.append(Operator(RETURN, (), self._distinct(tensors), ()))
+        self.operators.append(Operator(RETURN, (), self._distinct(tensors), (), GIVEN))
 
-    def record(self, call: Call) -> None:
-        """Record one operator, unless it only returns a view."""
+    def record(self, number: int, call: Call) -> None:
+        """Record one operator, unless it only returns a view.
+
+        Args:
+            number: its number; `GIVEN` if it has none.
+            call: the operator.
+        """
         tensors = [(tensor, self._name(tensor)) for tensor in call.inputs()]
         reads = self._distinct(tensor for tensor, name in tensors if name is None)
         before = len(self._tensors)
@@ -49,7 +56,7 @@ class ActivationLog:
         writes = tuple(place for place in outputs if place >= before or in_place)
         if writes:
             names = tuple(name for _, name in tensors if name is not None)
-            self.operators.append(Operator(call.name, names, reads, writes))
+            self.operators.append(Operator(call.name, names, reads, writes, number))
 
     def sizes(
         self,

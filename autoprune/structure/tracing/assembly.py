@@ -15,7 +15,7 @@ import numpy.typing as npt
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from autoprune.core.policy import Role, Slice
+from autoprune.core.slices import Role, Slice
 from autoprune.structure.groups import ChannelGroup, FrozenGroup, LayerSpec
 from autoprune.structure.tracing.labels import Atoms
 
@@ -33,7 +33,7 @@ def assemble(
     Returns:
         The groups, the frozen groups, and the index of each atom's group (-1 for none).
     """
-    component = _components(atoms)
+    component = components(atoms)
     reasons: dict[int, str] = {}
     for labels, reason in atoms.blocked:
         for c in np.unique(component[labels]):
@@ -80,7 +80,8 @@ def _owners(
     return owners[component]
 
 
-def _components(atoms: Atoms) -> npt.NDArray[np.int64]:
+def components(atoms: Atoms) -> npt.NDArray[np.int64]:
+    """Return the number of every atom's unit, shape (atoms,)."""
     pairs = np.concatenate([np.zeros((2, 0), np.int64), *atoms.links], axis=1)
     graph = coo_array((np.ones(pairs.shape[1], bool), (pairs[0], pairs[1])), (atoms.count,) * 2)
     _, component = connected_components(graph, directed=False)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from autoprune.structure.tracing.labels import Atoms, constant, shrink, varying
+from autoprune.structure.tracing.labels import FIXED, Atoms, constant, shrink, varying
 
 
 @dataclass(frozen=True)
@@ -85,6 +85,9 @@ class Recorder(Protocol):
     def batchnorm(self, source: Tensor, path: str, out: Tensor) -> None:
         """Record that a BN with running statistics reads a tensor."""
 
+    def follow(self, rows: Tensor) -> bool:
+        """Let numbers on the running module follow a dimension; say whether it has any."""
+
     def computed(self, call: Call, size: int) -> str:
         """Record a layer of `size` outputs with a computed weight or bias; return the reason."""
 
@@ -93,21 +96,45 @@ Rule = Callable[[Recorder, Call], None]
 
 
 def only_along(trace: Recorder, tensor: Tensor, dim: int, reason: str) -> Tensor:
-    """Return the labels along one dimension; block channels that lie along other dimensions."""
+    """Return the labels along one dimension.
+
+    Channels that also lie along other dimensions (pixels, behind `pixel_shuffle`) become one unit
+    wherever they share a place along this one; channels that lie along others only are blocked.
+    """
     labels = trace.labels(tensor)
     dim %= tensor.dim()
-    if set(varying(labels)) - {dim}:
-        trace.atoms.block(labels, reason)
-        return constant((tensor.shape[dim],))
+    along = set(varying(labels))
+    if along - {dim}:
+        if dim not in along:
+            trace.atoms.block(labels, reason)
+            return constant((tensor.shape[dim],))
+        labels = joined(trace.atoms, labels, {dim})
     short = shrink(labels)
     return short.reshape(-1).expand(tensor.shape[dim])
 
 
+def joined(atoms: Atoms, labels: Tensor, dims: Iterable[int]) -> Tensor:
+    """Return labels that vary along some dimensions only; channels at equal places are one unit."""
+    short = shrink(labels)
+    others = sorted(set(range(labels.dim())) - set(dims))
+    first = short.amax(others, keepdim=True)
+    met = first.expand(short.shape)
+    atoms.block(met[(short == FIXED) & (met > 0)], "combined with a tensor of fixed size")
+    atoms.link(short, met)
+    return first.expand(labels.shape)
+
+
 def statistics_over(trace: Recorder, call: Call, dims: Iterable[int], reason: str) -> None:
-    """Block channels that lie along dimensions which the operator mixes."""
+    """Block channels that lie along dimensions which the operator mixes.
+
+    Channels that lie along others, too, become one unit wherever they share a place along those.
+    """
     labels = trace.labels(call.args[0])
     dims = {d % max(labels.dim(), 1) for d in dims} & set(range(labels.dim()))
-    if set(varying(labels)) & dims:
+    along = set(varying(labels))
+    if along & dims and along - dims:
+        labels = joined(trace.atoms, labels, along - dims)
+    elif along & dims:
         trace.atoms.block(labels, reason)
     for out in call.outputs():
         trace.set_labels(out, _resized(labels, dims, out.shape))

@@ -17,11 +17,14 @@ from autoprune.structure.tracing.biases import layers_adding_bias
 from autoprune.structure.tracing.call import Call, unknown
 from autoprune.structure.tracing.computed_weights import Origins, describe_computation, owner_of
 from autoprune.structure.tracing.flow import GIVEN, Flow
+from autoprune.structure.tracing.followers import Follower, candidates
 from autoprune.structure.tracing.labels import Atoms, canonical, constant, overwritten
 from autoprune.structure.tracing.layer_specs import first_call, is_refittable
+from autoprune.structure.tracing.module_stack import ModuleStack
 from autoprune.structure.tracing.operators import OperatorMode
 from autoprune.structure.tracing.products import Uncounted
 from autoprune.structure.tracing.rules import find_rule
+from autoprune.structure.tracing.sizes import SIZED, SizedCall, sized_call
 
 # Larger tensors in element-wise arithmetic are taken to have a fixed size.
 LARGEST_LABELLED_TENSOR = 4_000_000
@@ -39,6 +42,9 @@ class LabelTrace(OperatorMode):
         self.fixed_macs: Counter[str] = Counter()
         self.uncounted = Uncounted(self.name)
         self.activations = ActivationLog(self.name)
+        self.modules = ModuleStack()
+        self.sized: list[SizedCall] = []
+        self.followers: list[Follower] = []
         self._parameters = {n for n, one in named.items() if isinstance(one, nn.Parameter)}
         self._names: dict[int, str] = {}
         for name, tensor in named.items():
@@ -62,9 +68,27 @@ class LabelTrace(OperatorMode):
         self._origins.record(call)
         rule = find_rule(name, func)
         (rule or unknown)(self, call)
+        self._record_sizes(call)
         self.uncounted.record(call, rule is not None)
-        self.activations.record(call)
+        self.activations.record(number, call)
         return out
+
+    def _record_sizes(self, call: Call) -> None:
+        if call.name in SIZED:
+            before, after = self.labels(call.args[0]), self.labels(next(call.outputs()))
+            found = sized_call(call, before, after, self.modules.paths)
+            self.sized += [found] if found else []
+
+    def follow(self, rows: Tensor) -> bool:
+        """Let numbers on the running module follow a dimension; say whether it has any."""
+        call = SizedCall(self.modules.paths, (rows,))
+        found = [
+            one
+            for one in candidates(self._model, call)
+            if one.module in call.modules[-1:] and one.rows is rows
+        ]
+        self.followers += found
+        return bool(found)
 
     def aside(self, name: str, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         """Treat an operator without a number in the same way."""

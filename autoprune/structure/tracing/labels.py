@@ -57,13 +57,26 @@ class Atoms:
         pairs = torch.stack([a.reshape(-1), b.reshape(-1)])
         pairs = pairs[:, (pairs > 0).all(0) & (pairs[0] != pairs[1])]
         if pairs.shape[1]:
-            self.links.append(pairs.unique(dim=1).numpy())
+            # One number per pair is sorted far faster than columns of two.
+            base = int(pairs.max()) + 1
+            numbers = (pairs[0] * base + pairs[1]).unique()
+            self.links.append(torch.stack([numbers // base, numbers % base]).numpy())
 
     def block(self, labels: Tensor, reason: str) -> None:
         """Mark the channels among `labels` as channels that cannot be cut."""
         found = shrink(labels).unique()
         if (found := found[found > 0]).numel():
             self.blocked.append((found.numpy(), reason))
+
+    def is_tensor(self, labels: Tensor) -> bool:
+        """Say whether all channels among `labels` are elements of one parameter or buffer."""
+        found = shrink(labels)
+        found = found[found > 0]
+        if not found.numel():
+            return False
+        low, high = int(found.min()), int(found.max())
+        elements = (axis for (_, dim), axis in self.axes.items() if dim is None)
+        return any(start <= low and high < start + length for start, length in elements)
 
 
 def varying(labels: Tensor) -> tuple[int, ...]:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from autoprune.structure.layers import LAYER_KINDS
 from autoprune.structure.tracing.call import Call, Recorder, only_along, statistics_over, unknown
-from autoprune.structure.tracing.labels import Atoms, along
+from autoprune.structure.tracing.labels import Atoms, along, constant, shrink, varying
 
 
 def layer(trace: Recorder, call: Call) -> None:
@@ -79,5 +79,21 @@ def layer_norm(trace: Recorder, call: Call) -> None:
 
 
 def group_norm(trace: Recorder, call: Call) -> None:
-    """Group normalisation: its statistics change when a channel is cut."""
-    statistics_over(trace, call, range(1, call.args[0].dim()), "normalised together by GroupNorm")
+    """Group normalisation: channels that share their statistics are one unit."""
+    source, groups = call.args[0], call.argument("num_groups") or call.argument("group")
+    reason = "normalised together by GroupNorm"
+    labels = trace.labels(source)
+    rows = shrink(labels).reshape(-1)
+    follows = set(varying(labels)) == {1} and groups > 1 and bool((rows > 0).all())
+    if not (follows and trace.follow(rows.reshape(groups, -1))):
+        statistics_over(trace, call, range(1, source.dim()), reason)
+        return
+    rows = rows.reshape(groups, -1)
+    trace.atoms.link(rows, rows[:, :1])
+    for key in ("weight", "bias"):
+        name = trace.name(call.argument(key))
+        if name is not None:
+            trace.atoms.link(trace.atoms.axis(name, 0, source.shape[1]), rows.reshape(-1))
+    for out in call.outputs():
+        same = out.shape == source.shape
+        trace.set_labels(out, labels if same else constant(out.shape))

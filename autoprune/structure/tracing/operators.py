@@ -3,13 +3,15 @@
 A network runs the same operators in the same order at any width, so that an operator's number names
 the same activation in the dense network and in every network cut from it. Only operators that
 depend on a layer's output are numbered: whatever else a forward pass creates (grids, masks,
-position ids) may be created in one run and taken from a cache in the next.
+position ids) may be created in one run and taken from a cache in the next. Where residual branches
+are gone, the numbers of their operators are left out.
 """
 
 from __future__ import annotations
 
+import itertools
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -35,9 +37,10 @@ class OperatorMode(TorchDispatchMode):
     before every layer) is treated as the parameter: see `origin`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, missing: Collection[int] = ()) -> None:
+        """Take the numbers of the dense network's operators that this network does not run."""
         super().__init__()  # type: ignore[no-untyped-call]
-        self._count = 0
+        self._numbers = (number for number in itertools.count() if number not in missing)
         # Memory of tensors that depend on a layer; weak references, so that addresses stay unique.
         self._fed: set[StorageWeakRef] = set()
         # Casts are kept alive, or Python would reuse their ids.
@@ -64,8 +67,7 @@ class OperatorMode(TorchDispatchMode):
                 return parts
         is_fed = self._is_fed(name, (args, kwargs))
         if is_fed and name not in RANDOM_OPERATORS:
-            self._count += 1
-            out = self.operate(self._count - 1, name, func, args, kwargs)
+            out = self.operate(next(self._numbers), name, func, args, kwargs)
         else:
             out = self.aside(name, func, args, kwargs)
         if is_fed:

@@ -8,7 +8,14 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from autoprune.structure.tracing.call import Call, Recorder, only_along, statistics_over, unknown
+from autoprune.structure.tracing.call import (
+    Call,
+    Recorder,
+    joined,
+    only_along,
+    statistics_over,
+    unknown,
+)
 from autoprune.structure.tracing.labels import (
     CONSTANT,
     FIXED,
@@ -31,9 +38,10 @@ def pointwise(trace: Recorder, call: Call) -> None:
 def merge(atoms: Atoms, operands: list[Tensor], shape: torch.Size) -> Tensor:
     """Return the labels of an element-wise result, linking labels that are combined."""
     rank = len(shape)
-    aligned = [
-        one.reshape((1,) * (rank - one.dim()) + one.shape) for one in map(canonical, operands)
-    ]
+    aligned = _without_maps(
+        atoms,
+        [one.reshape((1,) * (rank - one.dim()) + one.shape) for one in map(canonical, operands)],
+    )
     moving = [set(varying(one)) for one in aligned]
     result = constant((1,) * rank, CONSTANT)
     for i, one in enumerate(aligned):
@@ -53,6 +61,25 @@ def merge(atoms: Atoms, operands: list[Tensor], shape: torch.Size) -> Tensor:
         atoms.link(a, b)
         result = torch.where(a > 0, a, torch.maximum(a, b))
     return canonical(result.expand(shape))
+
+
+def _without_maps(atoms: Atoms, operands: list[Tensor]) -> list[Tensor]:
+    """Leave out parameters and buffers that vary over other dimensions than the channels do.
+
+    A window, a mask or a position bias of height and width has no channels to be followed.
+    """
+    moving = [set(varying(one)) for one in operands]
+    channels = set().union(
+        *(m for one, m in zip(operands, moving, strict=True) if not atoms.is_tensor(one))
+    )
+    return [
+        one
+        for one, m in zip(operands, moving, strict=True)
+        if not m
+        or m & channels
+        or not any(one.shape[d] == 1 for d in channels)
+        or not atoms.is_tensor(one)
+    ]
 
 
 def identity(trace: Recorder, call: Call) -> None:
@@ -135,7 +162,10 @@ def reduction(trace: Recorder, call: Call) -> None:
         return
     source = call.args[0]
     labels, dims = trace.labels(source), _dims(call, source)
-    if set(varying(labels)) & dims:
+    along = set(varying(labels))
+    if along & dims and along - dims:
+        labels = joined(trace.atoms, labels, along - dims)
+    elif along & dims:
         trace.atoms.block(labels, _mixed_by(call))
         labels = constant(source.shape)
     short = labels

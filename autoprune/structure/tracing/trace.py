@@ -10,23 +10,134 @@ bias (`biases`). The result is a hypothesis, which `verify` tests numerically.
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Any
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeAlias
 
+import numpy as np
+import numpy.typing as npt
 from torch import nn
 from torch.utils._pytree import tree_leaves
 
 from autoprune.errors import ModelError, describe, type_of, user_code
-from autoprune.structure.groups import Structure, TrainingOnly
+from autoprune.structure.groups import ChannelGroup, LayerSpec, Structure, TrainingOnly
 from autoprune.structure.inputs import Inputs, outputs_of, run, sample
 from autoprune.structure.layers import LAYER_MODULES, channels
 from autoprune.structure.surgery import named_tensors
 from autoprune.structure.tracing.assembly import assemble
 from autoprune.structure.tracing.determinism import DeterministicMode
+from autoprune.structure.tracing.followers import Follower, edits_of
 from autoprune.structure.tracing.label_trace import LabelTrace
 from autoprune.structure.tracing.labels import Atoms, along
 from autoprune.structure.tracing.operators import plain_arithmetic, whole_operators
+from autoprune.structure.tracing.sizes import SizedCall, tied
 from autoprune.structure.tracing.training_only import in_training_mode, unread_weights
+
+Ties: TypeAlias = tuple[tuple[int, tuple[SizedCall, ...]], ...]
+"""Calls whose sizes stay consistent, with the place of a view's dimension that shrinks."""
+
+Kind: TypeAlias = tuple[list[int], set[str]]
+"""Dimensions along which views shrink, and names of attributes that follow."""
+
+
+@dataclass(frozen=True, eq=False)
+class Hypothesis:
+    """What may be assumed of sizes that a forward pass names.
+
+    Attributes:
+        ties: calls whose sizes stay consistent, with the place of a view's dimension that shrinks
+            (see `sizes.tied`).
+        followers: numbers on modules that follow a dimension.
+    """
+
+    ties: Ties = ()
+    followers: tuple[Follower, ...] = ()
+
+    @property
+    def kind(self) -> Kind:
+        """What hypotheses about repeated blocks have in common."""
+        return [place for place, _ in self.ties], {one.attribute for one in self.followers}
+
+    def __add__(self, other: Hypothesis) -> Hypothesis:
+        """Return both together."""
+        return Hypothesis(self.ties + other.ties, self.followers + other.followers)
+
+
+@dataclass(frozen=True, eq=False)
+class Assembly:
+    """A structure, and where its channels are.
+
+    Attributes:
+        structure: the structure.
+        atoms: numbered channels with all of their links.
+        owners: index of every atom's group (-1 for none), shape (atoms,).
+    """
+
+    structure: Structure
+    atoms: Atoms
+    owners: npt.NDArray[np.int64]
+
+    def groups_of(self, calls: Iterable[SizedCall]) -> list[ChannelGroup]:
+        """Return the groups whose channels lie along the sizes of some calls."""
+        found = {int(g) for call in calls for g in np.unique(self.owners[call.atoms.numpy()])}
+        return [self.structure.groups[g] for g in sorted(found - {-1})]
+
+
+@dataclass(frozen=True, eq=False)
+class Tracing:
+    """What one forward pass tells about the channels of a network.
+
+    Attributes:
+        model: the network.
+        atoms: its numbered channels with their links.
+        tracer: the labels and layers.
+        layers: its layers, completed.
+        training: layers that run in training mode only.
+        assemblies: those made so far, without numbers that follow.
+    """
+
+    model: nn.Module
+    atoms: Atoms
+    tracer: LabelTrace
+    layers: tuple[LayerSpec, ...]
+    training: TrainingOnly
+    assemblies: dict[Ties, Assembly] = field(default_factory=dict)
+
+    def structure(self, hypothesis: Hypothesis = Hypothesis()) -> Structure:
+        """Return the structure of the network under a hypothesis about sizes."""
+        return self.assembled(hypothesis).structure
+
+    def assembled(self, hypothesis: Hypothesis = Hypothesis()) -> Assembly:
+        """Return the structure, and where its channels are."""
+        ties, followers = hypothesis.ties, (*self.tracer.followers, *hypothesis.followers)
+        if ties not in self.assemblies:
+            self.assemblies[ties] = self._assembled(ties)
+        found = self.assemblies[ties]
+        groups = found.structure.groups
+        edits = edits_of(self.model, followers, found.atoms, found.owners, groups)
+        return replace(found, structure=replace(found.structure, edits=edits))
+
+    def _assembled(self, ties: Ties) -> Assembly:
+        atoms, tracer = self.atoms, self.tracer
+        for place, calls in ties:
+            atoms = tied(atoms, calls, place)
+        named = named_tensors(self.model)
+        shapes = {name: tuple(tensor.shape) for name, tensor in named.items()}
+        groups, frozen, owners = assemble(atoms, self.layers, shapes)
+        structure = Structure(
+            groups=groups,
+            frozen=frozen + tracer.computed_layers,
+            layers=self.layers,
+            fixed_macs=dict(tracer.fixed_macs),
+            uncounted=tuple(tracer.uncounted.names),
+            shapes=shapes,
+            parameters=tuple(name for name, _ in self.model.named_parameters()),
+            itemsizes={name: tensor.element_size() for name, tensor in named.items()},
+            activations=tracer.activations.sizes(tracer.labels, owners, groups),
+            operators=tuple(tracer.activations.operators),
+            training=self.training,
+        )
+        return Assembly(structure, atoms, owners)
 
 
 def trace(model: nn.Module, example_inputs: Inputs) -> Structure:
@@ -39,8 +150,12 @@ def trace(model: nn.Module, example_inputs: Inputs) -> Structure:
     Raises:
         ModelError: the forward pass fails.
     """
-    named = named_tensors(model)
-    tracer = LabelTrace(model, named, Atoms())
+    return traced(model, example_inputs).structure()
+
+
+def traced(model: nn.Module, example_inputs: Inputs) -> Tracing:
+    """Run a network once and return what that tells; arguments and errors are those of `trace`."""
+    tracer = LabelTrace(model, named_tensors(model), Atoms())
     inputs = sample(example_inputs, 1)
 
     def failed(reason: str) -> ModelError:
@@ -57,23 +172,9 @@ def trace(model: nn.Module, example_inputs: Inputs) -> Structure:
     for leaf in returned:
         tracer.atoms.block(tracer.labels(leaf), "the network's output")
     tracer.returned(returned)
-    shapes = {name: tuple(tensor.shape) for name, tensor in named.items()}
     layers = tracer.finished_layers(model, inputs)
     atoms, training = _traced_in_training(model, inputs, tracer)
-    groups, frozen, owners = assemble(atoms, layers, shapes)
-    return Structure(
-        groups=groups,
-        frozen=frozen + tracer.computed_layers,
-        layers=layers,
-        fixed_macs=dict(tracer.fixed_macs),
-        uncounted=tuple(tracer.uncounted.names),
-        shapes=shapes,
-        parameters=tuple(name for name, _ in model.named_parameters()),
-        itemsizes={name: tensor.element_size() for name, tensor in named.items()},
-        activations=tracer.activations.sizes(tracer.labels, owners, groups),
-        operators=tuple(tracer.activations.operators),
-        training=training,
-    )
+    return Tracing(model, atoms, tracer, layers, training)
 
 
 def _run(model: nn.Module, inputs: Any, tracer: LabelTrace) -> Any:
@@ -86,7 +187,13 @@ def _run(model: nn.Module, inputs: Any, tracer: LabelTrace) -> Any:
         if leaf.dim() > 1 and leaf.is_floating_point():  # integers are indices or masks
             tracer.set_labels(leaf, along(image_channels, leaf.shape, 1))
         tracer.activations.given(leaf)
-    with plain_arithmetic(), whole_operators(), tracer, DeterministicMode():  # type: ignore[no-untyped-call]
+    with (
+        plain_arithmetic(),
+        tracer.modules.watching(model),
+        whole_operators(),
+        tracer,
+        DeterministicMode(),  # type: ignore[no-untyped-call]
+    ):
         return run(model, inputs)
 
 

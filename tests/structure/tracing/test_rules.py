@@ -74,6 +74,16 @@ def halves_swapped(x: Tensor) -> Tensor:
     return out
 
 
+def pixels_from_channels(x: Tensor) -> Tensor:
+    size = x.shape[0], x.shape[1] // 4, 2, 2, *x.shape[2:]
+    return x.view(size).permute(0, 1, 4, 2, 5, 3).reshape(size[0], size[1], 2 * size[4], -1)
+
+
+def shuffled(x: Tensor) -> Tensor:
+    size = x.shape[0], 2, x.shape[1] // 2, *x.shape[2:]
+    return x.view(size).transpose(1, 2).reshape(x.shape)
+
+
 def half_written(x: Tensor) -> Tensor:
     """Two views of one blank are filled; the blank itself is read."""
     out = x.new_zeros(x.shape[0], 2 * x.shape[1], *x.shape[2:])
@@ -286,6 +296,13 @@ PAIRED: dict[str, tuple[Operation, int]] = {
     "halves swapped by slices": (halves_swapped, 4),
     "polar": (lambda x: torch.polar(*x.chunk(2, 1)).abs(), 4),
     "complex numbers": (lambda x: torch.complex(*x.chunk(2, 1)).abs(), 4),
+    "pixel_shuffle": (lambda x: F.pixel_shuffle(x, 2), 2),
+    "pixel_shuffle by views": (pixels_from_channels, 2),
+    "mean behind pixel_shuffle": (lambda x: F.pixel_shuffle(x, 2).mean((2, 3), True), 2),
+    "softmax over halves": (lambda x: x * x.view(len(x), 2, -1, 8, 8).softmax(1).flatten(1, 2), 4),
+    "shuffle of channels": (lambda x: F.channel_shuffle(x, 2), 4),
+    "shuffle by views": (shuffled, 4),
+    "halves of unlike use": (lambda x: torch.cat([x.chunk(2, 1)[0] * 2, x.chunk(2, 1)[1]], 1), 4),
 }
 
 # Channels that stay, with part of the reason.
@@ -312,8 +329,6 @@ FROZEN: dict[str, tuple[Operation, str]] = {
         lambda x: x.movedim(1, 3).tril().movedim(3, 1), "zeroed by their places in tril"
     ),
     "fft over channels": (lambda x: torch.fft.fft(x, dim=1).abs(), "summed over by _fft"),
-    "pixel_shuffle": (lambda x: F.pixel_shuffle(x, 2), "laid out across the rows"),
-    "shuffle of channels": (lambda x: F.channel_shuffle(x, 2), "once it is cut"),
     "roll of channels": (lambda x: x.roll(3, 1), "assumes its size"),
     "numbered channels": (
         lambda x: x + torch.arange(x.shape[1])[:, None, None], "a tensor of fixed size"

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from autoprune.core.progress import Progress
 from autoprune.cost import cost_models
 from autoprune.engine.problem import prunable_structure
+from autoprune.options.origin import Restrictions
 from autoprune.structure.surgery import apply_policy
 from autoprune.structure.verify import analyze
 
@@ -139,7 +140,7 @@ def test_a_head_is_noted(net: Any, caplog: pytest.LogCaptureFixture) -> None:
     head, parts = HEADS["one layer"]
     model = with_head(net, head, **copy.deepcopy(parts))
     with caplog.at_level(logging.INFO, "autoprune"):
-        prunable_structure(model, IMAGES, (), Progress())
+        prunable_structure(model, IMAGES, Restrictions(), Progress())
     assert caplog.messages == [
         "layers that run in training mode only, cut along with what they read: aux"
     ]

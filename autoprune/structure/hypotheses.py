@@ -1,0 +1,112 @@
+"""Search for what makes groups cuttable that fail: channels that go together, numbers that follow.
+
+A forward pass that names sizes (a split at `self.c`, a view of `self.heads` rows) fails once a
+channel is gone, unless the number follows, or its pieces lose equally many. Which of both holds
+cannot be seen in the trace; so hypotheses are tried, the simplest first, and one counts if the cut
+network then agrees with the dense one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+from torch import nn
+
+from autoprune.structure.groups import ChannelGroup, Structure
+from autoprune.structure.tracing.followers import Follower, candidates
+from autoprune.structure.tracing.sizes import SizedCall
+from autoprune.structure.tracing.trace import Assembly, Hypothesis, Kind, Tracing
+
+Agrees = Callable[[Structure, Sequence[ChannelGroup]], bool]
+"""Whether cutting some groups of a structure does what masking them does."""
+
+
+def adapted(tracing: Tracing, agrees: Agrees) -> Structure | None:
+    """Return the structure of a network with the hypotheses by which more groups can be cut.
+
+    None if no hypothesis holds.
+
+    Args:
+        tracing: of the network.
+        agrees: tests some groups of a structure.
+    """
+    accepted, plain = Hypothesis(), tracing.assembled()
+    # Networks repeat their blocks: what held in one is tried first in the next, and where nothing
+    # did, nothing is tried again.
+    held: list[Kind] = []
+    hopeless: set[tuple[Any, ...]] = set()
+    for calls in _clusters(plain, tracing.tracer.sized):
+        shape = tuple(call.shape for call in calls)
+        if shape in hopeless or agrees(plain.structure, plain.groups_of(calls)):
+            continue
+        choices = sorted(_hypotheses(tracing.model, calls), key=lambda one: one.kind not in held)
+        for hypothesis in choices:
+            if _holds(tracing, accepted + hypothesis, calls, agrees):
+                hypothesis = _smallest(tracing, accepted, hypothesis, calls, agrees)
+                accepted += hypothesis
+                held.append(hypothesis.kind)
+                break
+        else:
+            hopeless.add(shape)
+    return tracing.structure(accepted) if held else None
+
+
+def _clusters(plain: Assembly, calls: Sequence[SizedCall]) -> list[tuple[SizedCall, ...]]:
+    """Return the calls, those together that share a group; calls without a group are left out."""
+    clusters: list[tuple[set[str], list[SizedCall]]] = []
+    for call in calls:
+        names = {group.name for group in plain.groups_of([call])}
+        if not names:
+            continue
+        together = [cluster for cluster in clusters if cluster[0] & names]
+        clusters = [cluster for cluster in clusters if not cluster[0] & names]
+        groups = names.union(*(cluster[0] for cluster in together))
+        clusters.append((groups, [one for _, own in together for one in own] + [call]))
+    return [tuple(own) for _, own in clusters]
+
+
+def _hypotheses(model: nn.Module, calls: tuple[SizedCall, ...]) -> Iterator[Hypothesis]:
+    """Yield hypotheses about some calls, the simplest first."""
+    numbers = _choices(model, calls)
+    yield from (Hypothesis(followers=followers) for followers in numbers[1:])
+    for place in range(max(1 if call.is_split else len(call.sizes) for call in calls)):
+        ties = ((place, calls),)
+        yield from (Hypothesis(ties, followers) for followers in numbers)
+
+
+def _choices(model: nn.Module, calls: Sequence[SizedCall]) -> list[tuple[Follower, ...]]:
+    """Return sets of numbers that may follow: none, all, and those of each attribute alone."""
+    found: dict[tuple[str, str, int], Follower] = {}
+    for call in calls:
+        for one in candidates(model, call):
+            found.setdefault(one.key, one)
+    attributes = dict.fromkeys(key[:2] for key in found)
+    alone = [tuple(one for one in found.values() if one.key[:2] == a) for a in attributes]
+    return [(), *([tuple(found.values())] if found else []), *(alone if len(alone) > 1 else [])]
+
+
+def _holds(
+    tracing: Tracing, hypothesis: Hypothesis, calls: Sequence[SizedCall], agrees: Agrees
+) -> bool:
+    assembly = tracing.assembled(hypothesis)
+    groups = assembly.groups_of(calls)
+    return bool(groups) and agrees(assembly.structure, groups)
+
+
+def _smallest(
+    tracing: Tracing,
+    accepted: Hypothesis,
+    hypothesis: Hypothesis,
+    calls: Sequence[SizedCall],
+    agrees: Agrees,
+) -> Hypothesis:
+    """Return a hypothesis that holds without the numbers that need not follow."""
+    for one in hypothesis.followers if len(hypothesis.followers) > 1 else ():
+        fewer = replace(
+            hypothesis, followers=tuple(f for f in hypothesis.followers if f is not one)
+        )
+        if _holds(tracing, accepted + fewer, calls, agrees):
+            hypothesis = fewer
+    return hypothesis
