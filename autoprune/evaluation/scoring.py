@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -17,6 +17,8 @@ from autoprune.evaluation.measurement import Scores, number_in
 from autoprune.structure.groups import Structure
 from autoprune.structure.output_distance import Distance
 from autoprune.structure.surgery import deep_copy
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 class Scorer(ABC):
@@ -120,7 +122,7 @@ def find_distance(wanted: Distance | str | None) -> Distance | None:
     return _function(wanted, "distance")
 
 
-def _function(wanted: Any, option: str) -> Any:
+def _function(wanted: _Function | str | None, option: str) -> _Function | None:
     """Return the function that an option means.
 
     Args:
@@ -130,18 +132,19 @@ def _function(wanted: Any, option: str) -> Any:
     Raises:
         UsageError: there is no such function, or it cannot be called.
     """
-    if wanted is None or callable(wanted):
-        return wanted
     if not isinstance(wanted, str):
-        raise UsageError(
-            f"{option} must be a function or the name of one, but got {type_of(wanted)}."
-        )
-    found = load_object(wanted, option)
+        if wanted is not None and not callable(wanted):
+            raise UsageError(
+                f"{option} must be a function or the name of one, but got {type_of(wanted)}."
+            )
+        return wanted
+    found: Any = load_object(wanted, option)
     if not callable(found):
         raise UsageError(
             f"{option} {wanted!r} names no function: {type(found).__name__} is not callable."
         )
-    return found
+    function: _Function = found
+    return function
 
 
 def _evaluate_failed(reason: str) -> EvaluateError:
