@@ -35,6 +35,7 @@ def test_plain_values_come_back() -> None:
         "budget": "flops=0.5,params=1M",
         "reward": "accuracy",
         "evaluate": "mine.py:score",
+        "distance": "mine.py:distance",
         "strategy": "bayes",
         "strategy_config": {"first_bins": 4},
         "engine": {"repair": {"affordable": 1}},
