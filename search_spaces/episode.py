@@ -189,14 +189,14 @@ class Episode:
         """Keep ratios of least loss; alike where errors of some group are not known."""
         if any(ranking.errors is None for ranking in self._rankings):
             return np.ones(len(self))
-        return self._space.ratios(least_loss(self._projection, self._rankings))
+        return self._space.ratios_above_zero(least_loss(self._projection, self._rankings))
 
     def _planned(self, decided: Widths) -> float:
         if not self._projection.constraints:
             return UNPLANNED
         group = len(decided)
         sizes = np.array(self._space.sizes)
-        low, high = 0.0, 1 / float(self._plan[self._plan > 0].min())
+        low, high = 0.0, 1 / float(self._plan.min())
         for _ in range(_BISECTIONS):
             middle = (low + high) / 2
             rest = self._space.round_down((middle * self._plan).clip(0.0, 1.0) * sizes)[group:]

@@ -203,9 +203,10 @@ def show_evaluation(report: Mapping[str, Any]) -> None:
     out = console()
     out.print(comparison(report["dense"], report["pruned"]))
     scored = "scored by your own evaluate"
-    if report["kl"] is not None:
+    if report["samples"] is not None:
         samples = counted(report["samples"], "sample")
         scored = f"{report['data']}, {report['split']} split, {samples}"
+    if report["kl"] is not None:
         scored += f"; KL to dense {report['kl']:.4f}"
     out.print(f"\n{escape(scored)}; {escape(_about_latency(report['latency'], ''))}")
 

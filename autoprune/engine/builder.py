@@ -13,7 +13,7 @@ from autoprune.evaluation.evaluator import Builder
 from autoprune.evaluation.sample_scores import TEMPERATURE
 from autoprune.importance import Evidence, Ranking, make_importance, rank_groups
 from autoprune.importance.losses import with_losses
-from autoprune.reconstruction.branch_means import BranchMeans
+from autoprune.reconstruction.mean_shifts import BranchMeans
 from autoprune.reconstruction.refit import Refitter
 from autoprune.reconstruction.sequential import SequentialRepair, samples_within
 from autoprune.statistics.branch_means import branch_means

@@ -17,7 +17,7 @@ from autoprune.evaluation.measurement import Measurement, Scores
 from autoprune.evaluation.scoring import Scorer
 from autoprune.importance.base import Ranking
 from autoprune.reconstruction.batchnorm import reestimate_batchnorm
-from autoprune.reconstruction.branch_means import BranchMeans
+from autoprune.reconstruction.mean_shifts import BranchMeans
 from autoprune.reconstruction.refit import Refitter
 from autoprune.reconstruction.sequential import QUICK_EFFORT, SequentialRepair
 from autoprune.structure.groups import Structure

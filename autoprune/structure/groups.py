@@ -17,8 +17,8 @@ from functools import cached_property
 from autoprune.core.edits import AttributeEdit
 from autoprune.core.policy import GroupPolicy, PruningPolicy, Widths, hash_shapes
 from autoprune.core.slices import Slice
-from autoprune.structure.activations import Activation, Operator
 from autoprune.structure.branches import Branch
+from autoprune.structure.forward_pass import Activation, Operator
 from autoprune.structure.mixers import Mixer, Way
 
 

@@ -33,6 +33,8 @@ from autoprune.structure.tracing.training_only import in_training_mode
 # Networks with at least this many MACs per sample are tested in float32 before float64; in smaller
 # ones little of the time goes into arithmetic.
 LARGE = 3e7
+# Patterns that are tested in training mode, of which only notes are made.
+PATTERNS_IN_TRAINING = 2
 
 
 def analyze(
@@ -69,7 +71,9 @@ def _tested_in_training(model: nn.Module, inputs: Inputs, structure: Structure) 
     training = structure.training
     if not training.layers or training.failure:
         return structure
-    tested = CutTest(in_training_mode(model), inputs).verified(structure)
+    tested = CutTest(in_training_mode(model), inputs).verified(
+        structure, patterns=PATTERNS_IN_TRAINING
+    )
     wrong = {f.name: f.reason for f in tested.frozen[len(structure.frozen) :]}
     return replace(structure, training=replace(training, wrong=wrong))
 
@@ -103,6 +107,7 @@ class CutTest:
         structure: Structure,
         progress: Callable[[int, int], None] = lambda done, total: None,
         revise: Callable[[], Structure | None] = lambda: None,
+        patterns: int = len(PATTERNS),
     ) -> Structure:
         """Return the structure with all groups that fail frozen.
 
@@ -111,17 +116,18 @@ class CutTest:
             progress: called with the number of patterns tested so far and in total.
             revise: called at the first failure; the structure that it returns, if any, is verified
                 instead.
+            patterns: how many of the `PATTERNS` are tested.
         """
         tried = False
-        for done, test in enumerate(self._tests(structure, structure.groups)):
+        for done, test in enumerate(islice(self._tests(structure, structure.groups), patterns)):
             if self._disagree(structure, structure.groups, test):
                 revised = None if tried else revise()
                 if revised is not None:
-                    return self.verified(revised, progress)
+                    return self.verified(revised, progress, patterns=patterns)
                 tried = True
                 wrong = self._wrong_alone(structure, structure.groups, test)
                 structure = self._freeze_interactions(structure.frozen_by(wrong), test)
-            progress(done + 1, len(PATTERNS))
+            progress(done + 1, patterns)
         return structure
 
     def agrees(self, structure: Structure, groups: Sequence[ChannelGroup]) -> bool:

@@ -10,7 +10,7 @@ from autoprune.core.arrays import Floats
 from autoprune.core.policy import Widths
 from autoprune.cost.memory import Sizes, activation_sizes
 from autoprune.cost.presence import Presence
-from autoprune.structure.activations import Operator
+from autoprune.structure.forward_pass import Operator
 from autoprune.structure.groups import Structure
 
 MEGA = 1e6

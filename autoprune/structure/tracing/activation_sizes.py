@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from autoprune.structure.activations import Activation, Operator
+from autoprune.structure.forward_pass import Activation, Operator
 from autoprune.structure.groups import ChannelGroup
 from autoprune.structure.tracing.call import Call
 from autoprune.structure.tracing.flow import GIVEN

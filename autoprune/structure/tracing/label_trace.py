@@ -228,7 +228,7 @@ class LabelTrace(OperatorMode):
             return f"used by {call.name}, whose weight is computed from the network's input"
         if (buffer := self.name(one)) is not None:
             return f"used by {call.name} with a buffer as its weight, {buffer}"
-        reason = describe_computation(self._model, names)
+        reason = describe_computation(names)
         layer = owner_of(names) or min(names)
         self._computed[layer] = FrozenGroup(layer, size, reason)
         return reason

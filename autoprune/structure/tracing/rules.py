@@ -84,6 +84,7 @@ ALONG_DIM = {
     *("cumsum", "cumprod", "cummax", "cummin", "logcumsumexp", "sort", "topk"),
     *("_fft_c2c", "_fft_r2c", "_fft_c2r"),
 }
+SAMPLINGS = {"grid_sampler_2d", "grid_sampler_3d", "torchvision.roi_align", "torchvision.roi_pool"}
 CREATIONS = {
     *("zeros", "ones", "full", "empty", "empty_strided", "scalar_tensor"),
     *("new_zeros", "new_ones", "new_full", "new_empty", "new_empty_strided"),
@@ -102,7 +103,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(CREATIONS, creation),
     **dict.fromkeys(("pad", "constant_pad_nd"), pad),
     **dict.fromkeys(("cat", "concat", "concatenate"), concatenation),
-    **dict.fromkeys(("grid_sampler_2d", "grid_sampler_3d"), sampling),
+    **dict.fromkeys(SAMPLINGS, sampling),
     **dict.fromkeys(("batch_norm", "instance_norm"), batch_norm),
     **dict.fromkeys(("layer_norm", "native_layer_norm", "rms_norm"), layer_norm),
     **dict.fromkeys(("group_norm", "native_group_norm"), group_norm),

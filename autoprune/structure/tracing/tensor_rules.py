@@ -285,7 +285,8 @@ def sampling(trace: Recorder, call: Call) -> None:
     for tensor in places:
         trace.atoms.block(trace.labels(tensor), f"places at which {call.name} reads")
     read = only_along(trace, source, 1, f"laid out across the positions that {call.name} reads")
-    trace.set_labels(call.out, along(read, call.out.shape, 1))
+    for out in call.outputs():
+        trace.set_labels(out, along(read, out.shape, 1))
 
 
 def patches(trace: Recorder, call: Call) -> None:

@@ -13,6 +13,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchvision.ops import roi_align, roi_pool
 
 from autoprune.core.plugins import load_object
 from autoprune.structure.tracing.layer_rules import batch_norm, group_norm, layer, layer_norm
@@ -104,6 +105,10 @@ def seen_by_an_older_view(x: Tensor) -> Tensor:
     seen = out.permute(0, 1, 3, 2)
     out += x
     return seen
+
+
+def boxes_on(x: Tensor) -> list[Tensor]:
+    return [torch.tensor([[0.0, 1.0, 6.5, 7.0]], dtype=x.dtype) for _ in x]
 
 
 def sampled(x: Tensor) -> Tensor:
@@ -261,6 +266,8 @@ PASSED: dict[str, Operation] = {
     # Resampling.
     "grid_sample": sampled,
     "grid_sample of a volume": volume_sampled,
+    "roi_align": lambda x: roi_align(x, boxes_on(x), 4, sampling_ratio=2),
+    "roi_pool": lambda x: roi_pool(x, boxes_on(x), 4),
     "max_unpool": unpooled,
     "lp_pool": lambda x: F.lp_pool2d(x.abs(), 2, 2),
     **{

@@ -8,8 +8,8 @@ from residuals import IMAGES, linear
 from torch import Tensor, nn
 
 from autoprune.data import Samples
-from autoprune.reconstruction.branch_means import BranchMeans
 from autoprune.reconstruction.layerwise import layers_left
+from autoprune.reconstruction.mean_shifts import BranchMeans
 from autoprune.statistics.branch_means import branch_means
 from autoprune.structure.branches import Branch
 from autoprune.structure.depth import with_branches
