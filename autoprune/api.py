@@ -30,7 +30,7 @@ from autoprune.engine.clock import Clock
 from autoprune.engine.context import Evaluate
 from autoprune.engine.export import export_network, named_splits, plan_export
 from autoprune.engine.finetune import check_training, finetune_run
-from autoprune.engine.search_task import Run, interruptible, make_task, write_report
+from autoprune.engine.search_task import Run, UserFunctions, interruptible, make_task, write_report
 from autoprune.engine.sweep import SweepRuns, run_sweep
 from autoprune.engine.training_task import FinetuneContext
 from autoprune.errors import UsageError, type_of, user_code
@@ -42,7 +42,9 @@ from autoprune.options.search import OPTIONS, SearchOptions, budgets_of
 from autoprune.reporting.report import report
 from autoprune.structure import surgery
 from autoprune.structure.inputs import Inputs, adapt_splits
-from autoprune.structure.surgery import deep_copy
+from autoprune.structure.output_distance import Distance
+from autoprune.structure.plain_weights import with_plain_weights
+from autoprune.structure.surgery import deep_copy, with_own_sizes
 from autoprune.structure.wrappers import plain_network
 from autoprune.study.reload import load_network
 from autoprune.study.run_directory import RunDirectory, next_free
@@ -74,6 +76,7 @@ def search(
     *,
     data: Any,
     evaluate: Evaluate | str | None = None,
+    distance: Distance | str | None = None,
     reward: Reward | str | None = None,
     output: str | os.PathLike[str] | None = None,
     resume: bool = False,
@@ -86,8 +89,9 @@ def search(
     Args:
         model: the trained network; the search works on a copy in evaluation mode, and leaves this
             one as it was: modes, buffers, hooks, gradients, and the global random states, too.
-            Inside a wrapper (DataParallel, torch.compile) the network alone is searched and
-            returned.
+            What is wrapped (DataParallel, torch.compile) is searched and returned without the
+            wrapper; weights that modules compute (weight norm, other parametrizations, masks of
+            torch.nn.utils.prune) become plain parameters in what is returned.
         example_inputs: a batch as the network takes it, in the form of the data's inputs; one of
             the data's by default.
         data: a DataLoader, a Dataset, or a dict of splits {"train", "val", "test"} of these.
@@ -102,8 +106,14 @@ def search(
             to check the winner. Each time it is given a copy of the network as it would be handed
             out, in evaluation mode and with gradients enabled, and may do anything to it, such as
             train it for a moment. With several `workers` it is called from as many threads at once.
+        distance: (a network's outputs, the dense network's) → scalar tensor, 0 where they are equal
+            and about 1 where they have nothing in common: how the outputs of a network that gives
+            no class scores are compared and weighed, for the score without an `evaluate` and in
+            recovery; the function or its name, as for `evaluate`. By default squared errors in
+            units of the variance, the mean over all outputs.
         reward: measurement → float (larger is better), or what names one (`find_reward`); −KL to
-            the dense network by default, or the score of `evaluate`.
+            the dense network by default, minus the distance of other outputs than class scores,
+            or the score of `evaluate`.
         output: the run directory; by default the next free `runs/<model>-<number>`.
         resume: continue the interrupted search in `output`, or a finished one with more trials,
             time or recovery.
@@ -116,7 +126,8 @@ def search(
     """
     began = time.monotonic()
     _network(model)
-    task = make_task(model, data, options, evaluate, reward, _progress(progress))
+    functions = UserFunctions(evaluate, distance, reward)
+    task = make_task(model, data, options, functions, _progress(progress))
     task = replace(task, example_inputs=example_inputs, origin=dict(origin or {}))
     clock = Clock(began, task.config.time, task.config.recover)
     if resume and not output:
@@ -135,6 +146,7 @@ def sweep(
     data: Any,
     output: str | os.PathLike[str],
     evaluate: Evaluate | str | None = None,
+    distance: Distance | str | None = None,
     reward: Reward | str | None = None,
     resume: bool = False,
     progress: Progress | bool | None = None,
@@ -153,6 +165,7 @@ def sweep(
         data: as `search` takes it.
         output: the directory of all runs.
         evaluate: as `search` takes it.
+        distance: likewise.
         reward: likewise.
         resume: continue the interrupted sweep in `output`; options must be the same.
         progress: told what happens; True prints lines on standard error.
@@ -168,7 +181,8 @@ def sweep(
     budgets = budgets_of(parsed, given)
     first = {**given, "budget": next(iter(budgets.values()))}
     _network(model)
-    task = make_task(model, data, first, evaluate, reward, _progress(progress))
+    functions = UserFunctions(evaluate, distance, reward)
+    task = make_task(model, data, first, functions, _progress(progress))
     task = replace(task, origin=dict(origin or {}))
     further = OPTIONS["budget"].read(given.get("budget"))
     asked = SweepRecord(str(parsed), {**task.settings(), "budget": further})
@@ -268,7 +282,7 @@ def finetune(
     config = FinetuneConfig.from_mapping(options)
     directory = RunDirectory(as_path(run, "run"))
     valued, loss = find_evaluate(evaluate), find_loss(loss)
-    network = deep_copy(_network(model)).eval()
+    network = with_own_sizes(deep_copy(_network(model)).eval())
     policy = directory.load_policy()
     check_training(directory, config, resume, overwrite)
     processes = find_processes()
@@ -325,12 +339,12 @@ def export(
 
 
 def _network(model: nn.Module) -> nn.Module:
-    """Return the network that is meant, without wrappers."""
+    """Return the network that is meant, without wrappers and computed weights."""
     if not isinstance(model, nn.Module):
         raise UsageError(
             f"the first argument, model, must be a torch.nn.Module, but is {type_of(model)}."
         )
-    return plain_network(model)
+    return with_plain_weights(plain_network(model))
 
 
 __all__ = [

@@ -203,9 +203,10 @@ def show_evaluation(report: Mapping[str, Any]) -> None:
     out = console()
     out.print(comparison(report["dense"], report["pruned"]))
     scored = "scored by your own evaluate"
-    if report["kl"] is not None:
+    if report["samples"] is not None:
         samples = counted(report["samples"], "sample")
         scored = f"{report['data']}, {report['split']} split, {samples}"
+    if report["kl"] is not None:
         scored += f"; KL to dense {report['kl']:.4f}"
     out.print(f"\n{escape(scored)}; {escape(_about_latency(report['latency'], ''))}")
 
@@ -279,6 +280,14 @@ def show_inspection(report: Mapping[str, Any]) -> None:
         sizes = [str(group[key]) for key in ("units", *channels, "lowest")]
         groups.add_row(escape(group["name"]), *sizes, *linked, percent(group["macs_share"]))
     out.print(layers, "", groups, "", sep="\n")
+    rescaled = {group["name"]: group["rescaled_by"] for group in report["groups"]}
+    for operators in sorted({tuple(own) for own in rescaled.values() if own}):
+        names = [name for name, own in rescaled.items() if tuple(own) == operators]
+        text = (
+            f"cutting changes what {listed(operators)} makes of the channels that stay, and its "
+            f"loss counts as the cut's ({len(names)}): {listed(names)}"
+        )
+        out.print(escape(text), soft_wrap=True)
     for names, reason in _by_reason(report["frozen"]):
         text = f"frozen ({len(names)}): {listed(names)}: {reason}"
         out.print(escape(text), soft_wrap=True)

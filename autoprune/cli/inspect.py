@@ -76,6 +76,7 @@ def describe(
                 "lowest": lowest,
                 "producers": list(group.producers),
                 "consumers": sorted({consumer.tensor for consumer in group.consumers}),
+                "rescaled_by": list(structure.rescaled_by(group)),
                 "macs_share": sum(macs[layer] for layer in layers) / total if total else 0.0,
             }
         )

@@ -120,10 +120,11 @@ def _check(merged: Mapping[str, Any]) -> None:
     if "sweep" in merged:
         options["budget"] = next(iter(budgets_of(Sweep.parse(merged["sweep"]), options).values()))
     SearchConfig.from_mapping(options)
-    if merged.get("evaluate") is not None:
-        from autoprune.evaluation.scoring import find_evaluate
+    if merged.get("evaluate") is not None or merged.get("distance") is not None:
+        from autoprune.evaluation.scoring import find_distance, find_evaluate
 
-        find_evaluate(merged["evaluate"])
+        find_evaluate(merged.get("evaluate"))
+        find_distance(merged.get("distance"))
 
 
 def _of_config(path: Path, given: Mapping[str, Any], trusts: bool) -> dict[str, Any]:

@@ -19,9 +19,9 @@ from autoprune.data import Split, Splits, has_photos, load_splits
 from autoprune.data.forms import map_tensors
 from autoprune.engine.winner_kit import write_winner_kit
 from autoprune.errors import UsageError, did_you_mean
-from autoprune.evaluation.classification import score_split
 from autoprune.evaluation.measurement import Scores
-from autoprune.evaluation.scoring import CustomScorer, find_evaluate
+from autoprune.evaluation.outputs import score_on_split
+from autoprune.evaluation.scoring import CustomScorer, find_distance, find_evaluate
 from autoprune.models.devices import find_device
 from autoprune.models.input_shapes import declared_image_size
 from autoprune.models.loading import load_model
@@ -29,12 +29,13 @@ from autoprune.options.commands import SUBJECT
 from autoprune.options.stored import stored_settings
 from autoprune.profiling.host import host_figures
 from autoprune.structure.inputs import adapt_splits
+from autoprune.structure.output_distance import Distance
 from autoprune.study.result import costs_of
 from autoprune.study.run_directory import RunDirectory
 
 SPLITS = ("test", "val", "train")
-# What a run says of the networks and the images; the device is this machine's own.
-_OF_RUN = tuple(name for name in SUBJECT if name != "device")
+# What a run says of the networks, the images and scores; the device is this machine's own.
+_OF_RUN = (*(name for name in SUBJECT if name != "device"), "distance")
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +47,8 @@ class Subjects:
         dense, pruned: the networks, on `device`.
         data: where the images are from.
         split_name, split: the images.
-        evaluate: the user's own score, instead of accuracy on the images; None where there is none.
+        evaluate: the user's own score, instead of one on the images; None where there is none.
+        distance: the user's own distance of outputs from the dense network's; likewise.
         device: of the networks.
     """
 
@@ -57,6 +59,7 @@ class Subjects:
     split_name: str
     split: Split
     evaluate: Callable[[nn.Module], float] | None
+    distance: Distance | None
     device: torch.device
 
     def compare(self) -> dict[str, Any]:
@@ -97,7 +100,7 @@ class Subjects:
         if self.evaluate is not None:
             scorer = CustomScorer(self.dense, self.evaluate)
             return scorer.dense, scorer.score(self.pruned)
-        dense, pruned = score_split(self.dense, [self.pruned], self.split, warn)
+        dense, pruned = score_on_split(self.dense, [self.pruned], self.split, self.distance, warn)
         return dense, pruned
 
     def pack(self, folder: Path) -> None:
@@ -128,7 +131,10 @@ def load_subjects(
             f"evaluate {origin['evaluate']!r} chooses its own images: leave out --split."
         )
     directory.load_policy()  # an unfinished run is refused before anything is loaded
-    evaluate = find_evaluate(origin.get("evaluate"))
+    evaluate, distance = (
+        find_evaluate(origin.get("evaluate")),
+        find_distance(origin.get("distance")),
+    )
     device = find_device(origin.get("device"))
     dense, splits = load_origin(origin)
     dense = dense.to(device).eval()
@@ -136,7 +142,9 @@ def load_subjects(
         warn(note)
     name, split = _choose(adapt_splits(splits, dense), split_name, origin["data"])
     pruned = load_pruned(dense, run).to(device)
-    return Subjects(directory, dense, pruned, origin["data"], name, split, evaluate, device)
+    return Subjects(
+        directory, dense, pruned, origin["data"], name, split, evaluate, distance, device
+    )
 
 
 def load_dense(

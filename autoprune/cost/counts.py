@@ -5,48 +5,86 @@ operators and for one sample; attention and recurrent networks are included, bia
 activations are not. (Some tools count two operations per MAC.) Every trainable scalar counts as one
 parameter, tied ones once.
 
-Both are sums of products of dimension lengths, and every length is linear in the widths, so that
-the cost of a network takes one small matrix product. Branches that are gone count nothing.
+Both are sums of products of dimension lengths. A length is linear in the widths, except where heads
+and the width of all heads are cut both: it is their product there. So the cost of a network takes
+one small matrix product. Branches that are gone count
+nothing.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 from typing import ClassVar
 
 import numpy as np
 
 from autoprune.core.arrays import Floats
 from autoprune.core.policy import Widths
+from autoprune.core.slices import Slice
 from autoprune.cost.model import CostModel
 from autoprune.cost.presence import Presence
 from autoprune.structure.groups import Structure
 
 
 class Lengths:
-    """The lengths of some tensor dimensions as linear functions of the widths."""
+    """The lengths of dimensions, of tensors or of mixers' tables, as functions of the widths."""
 
     def __init__(self, structure: Structure, dims: Sequence[tuple[str, int]]) -> None:
         """Find the units that each dimension consists of.
 
         Args:
             structure: The structure of the network.
-            dims: The dimensions as (tensor name, dimension).
+            dims: The dimensions as (name of a tensor or mixer, dimension).
         """
         rows = {dim: row for row, dim in enumerate(dims)}
-        self._full = np.array([structure.shapes[name][dim] for name, dim in dims], dtype=float)
+        shapes = {**structure.shapes, **{one.name: one.shape for one in structure.mixers}}
+        self._full = np.array([shapes[name][dim] for name, dim in dims], dtype=float)
         self._per_unit = np.zeros((len(dims), len(structure.groups)))
         self._sizes = np.array(structure.dense_widths, dtype=float)
         for column, group in enumerate(structure.groups):
-            for s in group.slices:
+            for s in (*group.slices, *group.mixed):
                 if (s.tensor, s.dim) in rows:
                     self._per_unit[rows[s.tensor, s.dim], column] = s.positions.shape[1]
+        shared = _shared_entries(structure, rows)
+        self._pairs = np.array([place for place, _ in shared], dtype=int).reshape(-1, 3)
+        self._per_pair = np.array([count for _, count in shared], dtype=float)
 
     def at(self, widths: Widths) -> Floats:
         """Return the length of every dimension, (dims,)."""
         gone = self._sizes - np.asarray(widths, dtype=float)
         lengths: Floats = self._full - self._per_unit @ gone
+        rows, first, second = self._pairs.T
+        # What both groups would remove is gone once only.
+        np.add.at(lengths, rows, self._per_pair * gone[first] * gone[second])
         return lengths
+
+
+def _shared_entries(
+    structure: Structure, rows: Mapping[tuple[str, int], int]
+) -> list[tuple[tuple[int, int, int], float]]:
+    """Return the entries of a dimension that belong to units of two groups, heads and widths.
+
+    Args:
+        structure: The structure of the network.
+        rows: The place of every dimension.
+
+    Returns:
+        Places of the dimension and of both groups, with the entries that each pair of units shares.
+    """
+    own: dict[tuple[str, int], list[tuple[int, Slice]]] = {}
+    for column, group in enumerate(structure.groups):
+        for s in (*group.slices, *group.mixed):
+            if (s.tensor, s.dim) in rows:
+                own.setdefault((s.tensor, s.dim), []).append((column, s))
+    found = []
+    for dim, parts in own.items():
+        for (a, first), (b, second) in combinations(parts, 2):
+            if count := np.intersect1d(first.positions, second.positions).size:
+                each = count / (len(first.positions) * len(second.positions))
+                found.append(((rows[dim], a, b), each))
+    return found
 
 
 class _Products:
@@ -81,22 +119,38 @@ class MacsCost(CostModel):
 
     def __init__(self, structure: Structure, adds_bias: bool = True) -> None:
         """Take the structure of the network; added biases count no MACs."""
+        products = [one for one in structure.mixers if one.macs]
         self._layers = [layer.name for layer in structure.layers]
+        self._products = [f"{one.operator} (of activations)" for one in products]
         self._fixed = {f"{op} (fixed)": float(n) for op, n in structure.fixed_macs.items()}
         self._terms = _Products(
             structure,
             [
-                (layer.weight, layer.positions * float(np.prod(layer.kernel_size)), (0, 1))
-                for layer in structure.layers
+                *(
+                    (layer.weight, layer.positions * float(np.prod(layer.kernel_size)), (0, 1))
+                    for layer in structure.layers
+                ),
+                *((one.name, one.macs, (0, 1)) for one in products),
             ],
         )
-        weights = [layer.weight for layer in structure.layers]
-        self._presence = Presence(structure, weights, lambda branch: branch.weights)
+        names = [layer.weight for layer in structure.layers] + [one.name for one in products]
+        self._presence = Presence(
+            structure,
+            names,
+            lambda branch: [
+                *branch.weights,
+                *(one.name for one in products if one.number in branch.operators),
+            ],
+        )
 
     def by_layer(self, widths: Widths) -> Mapping[str, float]:
-        """Return the MACs of every layer, and those of operators that no width changes."""
-        terms = self._at(widths)
-        return {**dict(zip(self._layers, terms.tolist(), strict=True)), **self._fixed}
+        """Return the MACs of every layer and kind of product, and those that no width changes."""
+        terms = self._at(widths).tolist()
+        count = len(self._layers)
+        products = Counter[str]()
+        for name, macs in zip(self._products, terms[count:], strict=True):
+            products[name] += macs
+        return {**dict(zip(self._layers, terms, strict=False)), **products, **self._fixed}
 
     def total(self, widths: Widths) -> float:
         """Return the MACs of the whole network."""

@@ -9,9 +9,11 @@ Memory that kernels allocate themselves, or that Python keeps longer than needed
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+import numpy.typing as npt
 
 from autoprune.core.arrays import Floats
 from autoprune.core.policy import Widths
@@ -33,18 +35,18 @@ class MemoryCost(CostModel):
 
     def __init__(self, structure: Structure, adds_bias: bool = True) -> None:
         self._weights = TensorSizes(structure, structure.itemsizes, adds_bias)
-        activations = ActivationSizes(structure)
-        live = _live(structure)
-        part = _branch_of(structure)
+        live = activation_sizes(structure).summed(_live(structure))
+        part = np.array(_branch_of(structure), dtype=float)
         # Most operators see the same live activations as others: duplicates are dropped.
-        rows = np.unique(
-            np.column_stack([part, live @ activations.dense, live @ activations.per_unit]), axis=0
+        _, first = np.unique(
+            np.column_stack([part, live.dense, live.per_unit, live.per_pair]),
+            axis=0,
+            return_index=True,
         )
-        self._dense, self._per_unit = rows[:, 1], rows[:, 2:]
+        self._live = live.summed(np.eye(len(part))[first])
         self._presence = Presence(
-            structure, rows[:, 0].tolist(), lambda branch: [structure.branches.index(branch)]
+            structure, part[first].tolist(), lambda branch: [structure.branches.index(branch)]
         )
-        self._sizes = np.array(structure.dense_widths, dtype=float)
 
     def by_layer(self, widths: Widths) -> Mapping[str, float]:
         """Return the bytes of the weights of every module, and of the peak of activations."""
@@ -56,9 +58,7 @@ class MemoryCost(CostModel):
 
     def peak(self, widths: Widths) -> float:
         """Return the most bytes of activations that are live at once."""
-        gone = self._sizes - np.asarray(widths, dtype=float)
-        sizes = (self._dense - self._per_unit @ gone) * self._presence.at(widths)
-        return float(sizes.max())
+        return float((self._live.at(widths) * self._presence.at(widths)).max())
 
 
 def _branch_of(structure: Structure) -> list[int]:
@@ -71,21 +71,68 @@ def _branch_of(structure: Structure) -> list[int]:
     return [places.get(operator.number, -1) for operator in structure.operators]
 
 
-class ActivationSizes:
-    """The bytes of every activation as linear functions of the widths.
+@dataclass(frozen=True, eq=False)
+class Sizes:
+    """Bytes as functions of the widths.
 
     Attributes:
-        dense: The bytes in the dense network, (activations,).
-        per_unit: The bytes that each unit of each group takes, (activations, groups).
+        dense: The bytes in the dense network, (sizes,).
+        per_unit: The bytes that each unit of each group takes, (sizes, groups).
+        pairs: Places of two groups whose units share bytes: a head and a width, (pairs, 2).
+        per_pair: The bytes that a unit of each takes together, (sizes, pairs).
+        widths: The dense widths, (groups,).
     """
 
-    def __init__(self, structure: Structure) -> None:
-        self.dense: Floats = np.array([one.size for one in structure.activations], dtype=float)
-        self.per_unit: Floats = np.zeros((len(structure.activations), len(structure.groups)))
-        for row, one in enumerate(structure.activations):
-            for name, size in one.per_unit.items():
-                if name in structure.index:  # otherwise the group was frozen since, and stays whole
-                    self.per_unit[row, structure.index[name]] = size
+    dense: Floats
+    per_unit: Floats
+    pairs: npt.NDArray[np.int64]
+    per_pair: Floats
+    widths: Floats
+
+    def at(self, widths: Widths) -> Floats:
+        """Return the bytes at some widths, (sizes,)."""
+        gone = self.widths - np.asarray(widths, dtype=float)
+        found: Floats = self.dense - self.per_unit @ gone
+        if len(self.pairs):
+            found = found + self.per_pair @ (gone[self.pairs[:, 0]] * gone[self.pairs[:, 1]])
+        return found
+
+    def summed(self, weights: Floats) -> Sizes:
+        """Return sums of these bytes, weighted by (sums, sizes)."""
+        parts = (weights @ part for part in (self.dense, self.per_unit, self.per_pair))
+        dense, per_unit, per_pair = parts
+        return Sizes(dense, per_unit, self.pairs, per_pair, self.widths)
+
+
+def activation_sizes(structure: Structure) -> Sizes:
+    """Return the bytes of every activation.
+
+    Groups that were frozen since the trace stay whole.
+    """
+    index, activations = structure.index, structure.activations
+    known = [
+        {
+            (index[a], index[b]): size
+            for (a, b), size in one.per_pair.items()
+            if {a, b} <= set(index)
+        }
+        for one in activations
+    ]
+    pairs = sorted({pair for own in known for pair in own})
+    per_unit = np.zeros((len(activations), len(structure.groups)))
+    for row, one in enumerate(activations):
+        for name, size in one.per_unit.items():
+            if name in index:
+                per_unit[row, index[name]] = size
+    return Sizes(
+        dense=np.array([one.size for one in activations], dtype=float),
+        per_unit=per_unit,
+        pairs=np.array(pairs, dtype=np.int64).reshape(-1, 2),
+        per_pair=np.array([[own.get(pair, 0.0) for pair in pairs] for own in known]).reshape(
+            len(activations), len(pairs)
+        ),
+        widths=np.array(structure.dense_widths, dtype=float),
+    )
 
 
 def _live(structure: Structure) -> Floats:

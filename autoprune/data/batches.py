@@ -22,7 +22,9 @@ def batch_samples(batch: Any) -> Samples:
 
     A batch is (inputs, targets), (inputs,) or inputs alone. Of three parts or more the last is the
     targets, and the others are positional inputs. In a mapping the targets have one of the names in
-    `TARGETS`, and every other entry is an input by its name. Integer labels become int64. Targets
+    `TARGETS`, and every other entry is an input by its name. Integer labels become int64. A list of
+    images with a dict for each of them, as torchvision's detectors are trained on, is one batch of
+    images, which must be of one size. Targets
     that are not tensors (lists of boxes, strings) are dropped: only the user's own evaluation could
     read them.
 
@@ -30,7 +32,7 @@ def batch_samples(batch: Any) -> Samples:
         DataError: the batch has another structure, or its inputs are not tensors of equal length.
     """
     given, targets = _parts(batch)
-    inputs = plain(given)
+    inputs = _stacked(given) if _is_detection(given, targets) else plain(given)
     if any(one.dtype == torch.uint8 for one in tensors(inputs)):
         raise DataError(
             "inputs are uint8 but the network takes floats: convert and normalise them in the "
@@ -58,6 +60,32 @@ def _parts(batch: Any) -> tuple[Any, Any]:
         return batch, None
     *inputs, targets = (*batch, None) if len(batch) == 1 else batch
     return inputs[0] if len(inputs) == 1 else inputs, targets
+
+
+def _is_detection(inputs: Any, targets: Any) -> bool:
+    """Say whether a batch is a list of images with a dict (boxes, masks, …) for each of them."""
+    lists = isinstance(inputs, (tuple, list)) and isinstance(targets, (tuple, list))
+    return (
+        lists
+        and len(inputs) == len(targets) > 0
+        and all(isinstance(one, Tensor) and one.dim() == 3 for one in inputs)
+        and all(isinstance(one, Mapping) for one in targets)
+    )
+
+
+def _stacked(images: Any) -> Tensor:
+    """Make one tensor of a list of images (channels, height, width).
+
+    Raises:
+        DataError: they differ in size.
+    """
+    shapes = list(dict.fromkeys(tuple(one.shape) for one in images))
+    if len(shapes) > 1:
+        raise DataError(
+            f"images of a batch differ in size: {shapes[0]} and {shapes[1]}; resize or pad them to "
+            "one size in the data for the search (your own evaluate may read images of any size)."
+        )
+    return torch.stack(list(images))
 
 
 def _widen_labels(targets: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from autoprune.engine.clock import Clock
 from autoprune.engine.limits import StageLimits
 from autoprune.evaluation.reward import DEFAULT_REWARD, NamedReward, find_reward
 from autoprune.options.search import SearchConfig
+from autoprune.structure.output_distance import Distance
 from autoprune.study.run_directory import RunDirectory
 
 Evaluate: TypeAlias = Callable[[nn.Module], float]
@@ -41,7 +42,9 @@ class SearchContext:
         config: the options.
         run: the run directory.
         reward: the value of a measurement.
-        evaluate: the user's own score; None where candidates are judged as classifiers.
+        evaluate: the user's own score; None where outputs are compared with the dense network's.
+        distance: the user's own distance of outputs from the dense network's; None where class
+            scores are compared by KL, other outputs by squared errors.
         begun: the settings that a resumed run was begun with; empty for a new run.
         clock: the time that stages take, and the deadlines.
         progress: told how far the stages are.
@@ -54,6 +57,7 @@ class SearchContext:
     run: RunDirectory
     reward: NamedReward = field(default_factory=_default_reward)
     evaluate: Evaluate | None = None
+    distance: Distance | None = None
     begun: Mapping[str, Any] = field(default_factory=dict)
     clock: Clock = field(default_factory=_unlimited)
     progress: Progress = field(default_factory=Progress)

@@ -15,6 +15,7 @@ from autoprune.errors import RunError
 from autoprune.evaluation.classification import ClassificationScorer
 from autoprune.evaluation.evaluator import Build, Builder, Evaluator
 from autoprune.evaluation.measurement import Measurement, Scores
+from autoprune.evaluation.outputs import OutputScorer, gives_class_scores
 from autoprune.evaluation.reward import DEFAULT_REWARD, check_labels
 from autoprune.evaluation.scoring import CustomScorer, Scorer
 from autoprune.importance import check_needs, make_importance
@@ -107,7 +108,7 @@ def make_evaluators(context: SearchContext, problem: PruningProblem) -> Evaluato
         RunError: the run was begun with a search evaluator that is not known.
         DataError: the images or labels do not fit the network.
         UsageError: the reward or the importance needs labels, and there are none.
-        ModelError: the network's output is no class scores, and there is no `evaluate`.
+        ModelError: the network's outputs cannot be compared, and there is no `evaluate`.
     """
     check_needs(make_importance(context.config.importance), context.images.calibration)
     scorers = _scorers(context)
@@ -133,24 +134,25 @@ def make_evaluators(context: SearchContext, problem: PruningProblem) -> Evaluato
         search_repair=search_repair,
         finalists=evaluators(repairs, scorers.finalists) if mixed else selection,
         selection=selection,
-        stops_early=_decided_by_kl(context),
+        stops_early=scorers.decided_by_kl,
         tried=0 if "judge" in context.begun else len(tried),
     )
     context.clock.count(*[made.forwards()] * made.tried)
     return made
 
 
-def _decided_by_kl(context: SearchContext) -> bool:
-    return context.evaluate is None and context.config.reward == DEFAULT_REWARD
-
-
 @dataclass(frozen=True, eq=False)
 class _Scorers:
-    """What scores candidates, finalists beside each other, and the winner."""
+    """What scores candidates, finalists beside each other, and the winner.
+
+    Attributes:
+        decided_by_kl: whether the KL of class scores is what a search goes by.
+    """
 
     search: Scorer
     finalists: Scorer
     selection: Scorer
+    decided_by_kl: bool = False
 
 
 def _scorers(context: SearchContext) -> _Scorers:
@@ -158,15 +160,25 @@ def _scorers(context: SearchContext) -> _Scorers:
     if context.evaluate is not None:
         custom = CustomScorer(model, context.evaluate)
         return _Scorers(custom, custom, custom)
+    if context.distance is not None or not gives_class_scores(model, images.search):
+        if context.distance is None:
+            log.info(
+                "the network gives no class scores: its score is minus the distance of its outputs "
+                "from the dense network's, in units of their variance"
+            )
+        near, apart = (
+            OutputScorer(model, one, context.distance) for one in (images.search, images.selection)
+        )
+        return _Scorers(near, apart, apart)
     search = ClassificationScorer(model, images.search, classes=images.classes)
     if search.doubt:
         log.warning("%s", search.doubt)
     selection = ClassificationScorer(model, images.selection)
-    by_kl = _decided_by_kl(context)
+    by_kl = context.config.reward == DEFAULT_REWARD
     mixed = mixed_pairs(images.unread, images.selection, context.config.seed) if by_kl else None
     if mixed is None:
-        return _Scorers(search, selection, selection)
-    return _Scorers(search, ClassificationScorer(model, images.selection, mixed), selection)
+        return _Scorers(search, selection, selection, by_kl)
+    return _Scorers(search, ClassificationScorer(model, images.selection, mixed), selection, by_kl)
 
 
 @dataclass(frozen=True, eq=False)

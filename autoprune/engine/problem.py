@@ -21,7 +21,7 @@ from autoprune.engine.limits import StageLimits
 from autoprune.errors import BudgetError, ModelError, UsageError, did_you_mean, listed, spelt
 from autoprune.evaluation.reward import BUILT_IN, needs_no_budget
 from autoprune.importance import make_importance
-from autoprune.options.kinds import AUTO, DEPTH
+from autoprune.options.kinds import AUTO, DEPTH, HEADS
 from autoprune.options.origin import Restrictions
 from autoprune.options.search import SearchConfig
 from autoprune.profiling.subject import Subject
@@ -227,6 +227,11 @@ def prunable_structure(
     outputs = match_groups(structure, restrictions.exclude_outputs, "exclude_outputs")
     structure = freeze_excluded(structure, excluded)
     structure = structure.frozen_by(dict.fromkeys(outputs, "its outputs are excluded"))
+    if HEADS not in restrictions.decide:
+        undecided = f"attention is not cut without {spelt('decide', 'channels,heads')}"
+        structure = structure.frozen_by(
+            {group.name: undecided for group in structure.groups if group.way}
+        )
     if DEPTH in restrictions.decide:
         structure = with_branches(model, example_inputs, structure, excluded)
     frozen = frozenset() if train_frozen else frozen_tensors(model)

@@ -92,6 +92,7 @@ def _task(
         images=context.images.recovery,
         check=context.images.search,
         seed=context.config.seed,
+        output_distance=context.distance,
     )
 
 

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +23,16 @@ from autoprune.engine.clock import Clock
 from autoprune.engine.context import Evaluate, SearchContext
 from autoprune.engine.pipeline import Groundwork, lay_groundwork, run_search
 from autoprune.engine.problem import check_config, check_patterns, under_budget
-from autoprune.errors import DataError, Interrupted, describe, type_of
+from autoprune.errors import DataError, Interrupted, describe
 from autoprune.evaluation.reward import DEFAULT_REWARD, NamedReward, Reward, find_reward
-from autoprune.evaluation.scoring import find_evaluate
+from autoprune.evaluation.scoring import find_distance, find_evaluate
 from autoprune.options.search import SearchConfig
 from autoprune.reporting.report import report
 from autoprune.structure.inputs import Inputs, adapt_splits, device_of, input_adapter
-from autoprune.structure.surgery import deep_copy
-from autoprune.structure.wrappers import plain_network
+from autoprune.structure.output_distance import Distance
+from autoprune.structure.plain_weights import notes_on_weights, with_plain_weights
+from autoprune.structure.surgery import deep_copy, with_own_sizes
+from autoprune.structure.wrappers import notes_on_wrappers, plain_network
 from autoprune.study.reload import load_network
 from autoprune.study.run_directory import RunDirectory
 from autoprune.version import __version__
@@ -55,6 +58,21 @@ class Run:
 
 
 @dataclass(frozen=True, eq=False)
+class UserFunctions:
+    """What a caller values networks by: functions, or their names; None for the defaults.
+
+    Attributes:
+        evaluate: the user's own score.
+        distance: the user's own distance of outputs from the dense network's.
+        reward: the value of a measurement.
+    """
+
+    evaluate: Evaluate | str | None = None
+    distance: Distance | str | None = None
+    reward: Reward | str | None = None
+
+
+@dataclass(frozen=True, eq=False)
 class SearchTask:
     """A search before it has a place to write.
 
@@ -63,7 +81,7 @@ class SearchTask:
         data: as `autoprune.search` takes it.
         config: the options.
         reward: the value of a measurement.
-        evaluate: the user's own score; None where candidates are judged as classifiers.
+        evaluate, distance: the user's own functions, as `SearchContext` has them.
         named: what the caller named, of which code a run may remember.
         progress: told what happens.
         example_inputs: a batch as the network takes it; None for one of the data's.
@@ -75,15 +93,16 @@ class SearchTask:
     config: SearchConfig
     reward: NamedReward
     evaluate: Evaluate | None
+    distance: Distance | None
     named: Mapping[str, Any]
     progress: Progress
     example_inputs: Inputs | None = None
     origin: Mapping[str, Any] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def network(self) -> nn.Module:
-        """The dense network without wrappers."""
-        return plain_network(self.model)
+        """The dense network without wrappers and computed weights."""
+        return with_plain_weights(plain_network(self.model))
 
     def under(self, budget: str) -> SearchTask:
         """Return the same task under another budget."""
@@ -127,9 +146,8 @@ class SearchTask:
         settings = self.settings()
         (run.load_config if resume else run.check_free)()  # before anything is written
         with forwarded_notes(self.progress), run.held():
-            if self.network is not self.model:
-                inside = type_of(self.model)
-                log.info("the network inside %s is searched, and returned without it", inside)
+            for text in (*notes_on_wrappers(self.model), *notes_on_weights(self.model)):
+                log.info("%s", text)
             begun: dict[str, Any] = {}
             if resume:
                 begun = resume_run(run, settings, self.config)
@@ -150,14 +168,23 @@ class SearchTask:
         return Run(run.path, found.network, found.policy, found.result)
 
     def _context(self, run: RunDirectory, clock: Clock, begun: Mapping[str, Any]) -> SearchContext:
-        model = deep_copy(self.network).eval()
+        model = with_own_sizes(deep_copy(self.network).eval())
         images = draw_images(model, self.data, self.config, self.progress)
         inputs = images.calibration.first(2).inputs
         if self.example_inputs is not None:
             inputs = _check_example(model, self.example_inputs, inputs)
-        reward, evaluate = self.reward, self.evaluate
         return SearchContext(
-            model, inputs, images, self.config, run, reward, evaluate, begun, clock, self.progress
+            model,
+            inputs,
+            images,
+            self.config,
+            run,
+            reward=self.reward,
+            evaluate=self.evaluate,
+            distance=self.distance,
+            begun=begun,
+            clock=clock,
+            progress=self.progress,
         )
 
 
@@ -187,8 +214,7 @@ def make_task(
     model: nn.Module,
     data: Any,
     options: Mapping[str, Any],
-    evaluate: Evaluate | str | None,
-    reward: Reward | str | None,
+    functions: UserFunctions,
     progress: Progress,
 ) -> SearchTask:
     """Return the task that a caller means; mistakes that need no image are found.
@@ -197,24 +223,26 @@ def make_task(
         model: the dense network, perhaps in a wrapper.
         data: as `autoprune.search` takes it.
         options: fields of `SearchConfig`.
-        evaluate: the user's own score, or its name.
-        reward: the value of a measurement, or its name.
+        functions: what networks are valued by.
         progress: told what happens.
 
     Raises:
         UsageError: an option is unknown or cannot be meant.
         BudgetError: the budget is malformed or missing.
     """
+    reward = functions.reward
     valued = find_reward(DEFAULT_REWARD if reward is None else reward)
-    score_name = {"evaluate": evaluate} if isinstance(evaluate, str) else {}
-    config = SearchConfig.from_mapping({**options, "reward": valued.name, **score_name})
-    score = find_evaluate(evaluate)
+    own = {"evaluate": functions.evaluate, "distance": functions.distance}
+    names = {option: value for option, value in own.items() if isinstance(value, str)}
+    config = SearchConfig.from_mapping({**options, "reward": valued.name, **names})
+    evaluate, distance = find_evaluate(functions.evaluate), find_distance(functions.distance)
     check_config(config)
-    check_patterns(plain_network(model), config)
     # Optuna announces every trial of ours, and optional packages that it lacks.
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     named = {**options, "reward": reward}
-    return SearchTask(model, data, config, valued, score, named, progress)
+    task = SearchTask(model, data, config, valued, evaluate, distance, named, progress)
+    check_patterns(task.network, config)
+    return task
 
 
 def load_run(network: nn.Module, run: RunDirectory) -> Run:

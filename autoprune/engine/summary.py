@@ -16,7 +16,7 @@ from autoprune.engine.problem import PruningProblem
 from autoprune.engine.recover import Recovered, Winner
 from autoprune.engine.rounds import RoundResult
 from autoprune.errors import AutopruneError, DataError, first_line, user_code
-from autoprune.evaluation.classification import score_split
+from autoprune.evaluation.outputs import score_on_split
 from autoprune.profiling.host import host_figures
 from autoprune.structure.surgery import deep_copy
 from autoprune.study.ledger import Ledger
@@ -101,14 +101,16 @@ class _Summary:
         stages += [winner.recovered] if winner.recovered else []
         dense, split = chosen.dense, "selection"
         scores = [stage.measurement.scores for stage in stages]
-        if chosen.scores.custom is not None:
+        if context.evaluate is not None:
             split = "user"
         elif context.images.test is not None:
             # Copies: what is handed over stays as it was written to the files.
             networks = [deep_copy(stage.network) for stage in stages]
             try:
                 with user_code(DataError, passes=(AutopruneError,)):
-                    dense, *scores = score_split(context.model, networks, context.images.test)
+                    dense, *scores = score_on_split(
+                        context.model, networks, context.images.test, context.distance
+                    )
                 split = "test"
             except AutopruneError as error:  # labels, values or files, first read here
                 log.warning(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -14,7 +15,10 @@ from autoprune.errors import EvaluateError, UsageError, type_of, user_code
 from autoprune.evaluation.early_stopping import Incumbent
 from autoprune.evaluation.measurement import Scores, number_in
 from autoprune.structure.groups import Structure
+from autoprune.structure.output_distance import Distance
 from autoprune.structure.surgery import deep_copy
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 class Scorer(ABC):
@@ -103,25 +107,44 @@ def find_evaluate(
 ) -> Callable[[nn.Module], float] | None:
     """Return the user's own score that is meant; None where none is.
 
-    Args:
-        wanted: the function, or `path/to/file.py:function` or `package.module:function`.
+    Raises:
+        UsageError: there is no such function, or it cannot be called.
+    """
+    return _function(wanted, "evaluate")
+
+
+def find_distance(wanted: Distance | str | None) -> Distance | None:
+    """Return the user's own distance of outputs that is meant; None where none is.
 
     Raises:
         UsageError: there is no such function, or it cannot be called.
     """
-    if wanted is None or callable(wanted):
-        return wanted
+    return _function(wanted, "distance")
+
+
+def _function(wanted: _Function | str | None, option: str) -> _Function | None:
+    """Return the function that an option means.
+
+    Args:
+        wanted: the function, `path/to/file.py:function`, `package.module:function`, or None.
+        option: its name.
+
+    Raises:
+        UsageError: there is no such function, or it cannot be called.
+    """
     if not isinstance(wanted, str):
-        raise UsageError(
-            f"evaluate must be a function or the name of one, but got {type_of(wanted)}."
-        )
-    found = load_object(wanted, "evaluate")
+        if wanted is not None and not callable(wanted):
+            raise UsageError(
+                f"{option} must be a function or the name of one, but got {type_of(wanted)}."
+            )
+        return wanted
+    found: Any = load_object(wanted, option)
     if not callable(found):
         raise UsageError(
-            f"evaluate {wanted!r} names no function: {type(found).__name__} is not callable."
+            f"{option} {wanted!r} names no function: {type(found).__name__} is not callable."
         )
-    score: Callable[[nn.Module], float] = found
-    return score
+    function: _Function = found
+    return function
 
 
 def _evaluate_failed(reason: str) -> EvaluateError:

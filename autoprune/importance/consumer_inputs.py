@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from autoprune.core.slices import Slice
 from autoprune.importance.base import Evidence
+from autoprune.importance.products import product_moments
 from autoprune.reconstruction.obs_path import (
     AdditiveProblem,
     ObsProblem,
@@ -104,8 +105,13 @@ class Contributions:
 
 
 def consumer_inputs(group: ChannelGroup, evidence: Evidence) -> list[ConsumerInputs]:
-    """Return the inputs of every consumer of a group."""
-    found = []
+    """Return the inputs of every consumer of a group: of layers and of products of activations."""
+    found = [
+        ConsumerInputs(
+            torch.ones_like(moments.mean)[None], _columns(s, 1).to(moments.mean.device), moments
+        )
+        for s, moments in product_moments(group, evidence)
+    ]
     for consumer in group.consumers:
         layer = evidence.structure.layer_of_weight[consumer.tensor]
         rows = _output_rows(layer, evidence.model)

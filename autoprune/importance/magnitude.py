@@ -106,7 +106,11 @@ class CoresetImportance(Importance):
     def rank(self, group: ChannelGroup, evidence: Evidence) -> Ranking:
         """Return the units in the order in which they are drawn."""
         norms = torch.stack([shares(f.norm(dim=1)) for f in filters(group, evidence)]).sum(0)
-        readers = torch.stack([shares(r) for r in _largest_outgoing(group, evidence)]).sum(0)
+        readers = sum(
+            (shares(r) for r in _largest_outgoing(group, evidence)), torch.zeros_like(norms)
+        )
+        if not group.consumers:  # products of activations have no weights
+            readers = torch.ones_like(norms)
         generator = torch.Generator().manual_seed(evidence.seed_of(group))
         # The k largest of log p + Gumbel noise are a draw of k without replacement.
         noise = torch.rand(group.size, generator=generator, dtype=torch.float64)

@@ -11,6 +11,7 @@ from autoprune.data import Samples
 from autoprune.errors import AutopruneError, UsageError, counted, user_code
 from autoprune.importance.base import Evidence, Importance, Ranking
 from autoprune.importance.consumer_inputs import error_curve
+from autoprune.importance.obs import ObsImportance
 from autoprune.structure.groups import ChannelGroup
 
 LABELLED = ("labels", "gradients")
@@ -50,7 +51,9 @@ def rank_groups(
     check_needs(criterion, evidence.samples)
     rankings = []
     for done, group in enumerate(evidence.structure.groups):
-        ranking = _rank(criterion, group, evidence)
+        # Products of activations show a criterion on the inputs of layers nothing.
+        is_read = group.consumers or criterion.needs == "nothing"
+        ranking = _rank(criterion if is_read else ObsImportance(), group, evidence)
         if ranking.errors is None:
             ranking = replace(ranking, errors=error_curve(group, evidence, ranking.order))
         rankings.append(ranking)

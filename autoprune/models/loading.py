@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections.abc import Callable, Iterable
 from types import ModuleType
 
@@ -14,6 +15,7 @@ from autoprune.core.randomness import kept_random_states
 from autoprune.errors import UsageError, did_you_mean, first_line, type_of
 from autoprune.models import DEMO, MODEL_FORMS
 from autoprune.models.weights import load_weights
+from autoprune.structure.plain_weights import with_plain_weights
 from autoprune.structure.surgery import deep_copy
 from autoprune.structure.wrappers import plain_network
 
@@ -44,7 +46,7 @@ def load_model(spec: str, weights: str | None = None) -> nn.Module:
     model = deep_copy(model)  # a factory may return a network that others use, too
     if weights is not None:
         load_weights(model, weights)
-    return model.eval()
+    return with_plain_weights(model.eval())
 
 
 def _demo(name: str) -> nn.Module:
@@ -55,8 +57,10 @@ def _demo(name: str) -> nn.Module:
 
 def _torchvision(name: str) -> nn.Module:
     _check_name(name, _torchvision_names(), "torchvision")
-    models = _optional("torchvision.models", "vision")
-    return _made(lambda: models.get_model(name, weights=None), f"torchvision:{name}")
+    builder = _optional("torchvision.models", "vision").get_model_builder(name)
+    # Detection and segmentation networks would download a trained backbone by default.
+    untrained = {"weights", "weights_backbone"} & inspect.signature(builder).parameters.keys()
+    return _made(lambda: builder(**dict.fromkeys(untrained)), f"torchvision:{name}")
 
 
 def _timm_names() -> list[str]:
@@ -66,8 +70,7 @@ def _timm_names() -> list[str]:
 
 def _torchvision_names() -> list[str]:
     models = _optional("torchvision.models", "vision")
-    # Detection and segmentation networks would download a backbone.
-    names: list[str] = models.list_models(module=models)
+    names: list[str] = models.list_models(exclude="quantized_*")
     return names
 
 

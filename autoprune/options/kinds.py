@@ -28,7 +28,7 @@ from autoprune.profiling.backends.registry import KIND as BACKENDS
 LARGEST_SEED = 2**32 - 1
 LARGEST_WHOLE = 2**63 - 1
 # What a search may decide.
-DECISIONS = (CHANNELS, DEPTH) = ("channels", "depth")
+DECISIONS = (CHANNELS, DEPTH, HEADS) = ("channels", "depth", "heads")
 # A multiple of widths that the device chooses.
 AUTO = "auto"
 

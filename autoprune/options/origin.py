@@ -99,8 +99,9 @@ class Restrictions:
     decide: tuple[str, ...] = _restriction(
         (kinds.CHANNELS,),
         kinds.DECISION,
-        "What is decided: channels (the default), or channels,depth, where residual branches may "
-        "also go as a whole, with all of their layers.",
+        "What is decided: channels (the default); with depth, residual branches may also go as a "
+        "whole, with all of their layers; with heads, attention loses heads and the channels of "
+        "queries, keys and values.",
         recalled_with="decide",
     )
     exclude: tuple[str, ...] = _restriction(

@@ -72,7 +72,7 @@ class SearchConfig(Restrictions):
         "kl",
         kinds.REWARD,
         "What is maximised: kl (the default: minus the divergence from the dense network's "
-        "answers, or the score of --evaluate), accuracy, accuracy_flops, accuracy_latency, "
+        "outputs, or the score of --evaluate), accuracy, accuracy_flops, accuracy_latency, "
         "path/to/file.py:function or package.module:function.",
     )
     evaluate: str | None = _goal(
@@ -80,6 +80,14 @@ class SearchConfig(Restrictions):
         kinds.OBJECT,
         "For tasks that are not classification: a function from a network to its score (higher is "
         "better), path/to/file.py:function or package.module:function.",
+        recalled_with="evaluate",
+    )
+    distance: str | None = _goal(
+        None,
+        kinds.OBJECT,
+        "For networks that give no class scores: a function of a network's outputs and the dense "
+        "network's to how far they are apart (0: equal), path/to/file.py:function or "
+        "package.module:function (default: squared errors in units of the variance).",
         recalled_with="evaluate",
     )
     strategy: str | Strategy = _search(  # noqa: RUF009, it declares a field

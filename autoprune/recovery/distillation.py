@@ -28,6 +28,7 @@ from autoprune.recovery.whitening import WhitenedAdam, find_bases
 from autoprune.statistics.consumers import batch_within
 from autoprune.structure.groups import Structure
 from autoprune.structure.inputs import device_of, run
+from autoprune.structure.output_distance import Distance
 from autoprune.structure.surgery import Keep, deep_copy
 
 # Batch size. Small batches get further in the same time, as long as they keep the device busy.
@@ -75,6 +76,7 @@ class DistillationTask:
         images: images to train on; their labels are not read.
         check: images to select the best network on, none of which are trained on.
         seed: seed for the order of the images.
+        output_distance: the user's own distance of outputs; None for squared errors.
     """
 
     dense: nn.Module
@@ -83,6 +85,7 @@ class DistillationTask:
     images: Split
     check: Samples
     seed: int
+    output_distance: Distance | None = None
 
 
 def recover(
@@ -151,7 +154,9 @@ class _Training:
         self._size = batch_within(task.structure, limit, ACTIVATION_BYTES)
         self._step_size = min(self._size, len(task.images))
         usual = self._check.first(self._size).inputs
-        self._imitation = Imitation(self._teacher, task.structure, task.keep, usual)
+        self._imitation = Imitation(
+            self._teacher, task.structure, task.keep, usual, task.output_distance
+        )
         seen = self._check.first(SEEN)
         self._bases = find_bases(self._given, task.structure, seen, self._size)
         self._peak = 1.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +16,7 @@ from autoprune.errors import ModelError
 from autoprune.statistics.consumers import LayerMode
 from autoprune.structure.groups import LayerSpec, Structure
 from autoprune.structure.inputs import Inputs, outputs_of, run
+from autoprune.structure.output_distance import Distance, users_distance
 from autoprune.structure.surgery import Keep
 
 # Smaller mean squares of activations count as zero.
@@ -28,10 +30,12 @@ class Recorded:
     Attributes:
         inputs: input of every layer, by the layer's weight name.
         outputs: floating-point outputs, by their place in the network's return value.
+        returned: that value.
     """
 
     inputs: Mapping[str, Tensor]
     outputs: Mapping[str, Tensor]
+    returned: Any
 
 
 class _InputRecorder(LayerMode):
@@ -53,10 +57,18 @@ class Imitation:
 
     These inputs lie behind BN and activation and contain the residual sums. Channels that were cut
     have no counterpart and are left out. Outputs are compared where they are floating-point tensors
-    of the same shape in both networks; integers (predicted classes, say) have no gradient.
+    of the same shape in both networks; integers (predicted classes, say) have no gradient. The
+    user's own distance of outputs takes the place of that comparison.
     """
 
-    def __init__(self, dense: nn.Module, structure: Structure, keep: Keep, inputs: Inputs) -> None:
+    def __init__(
+        self,
+        dense: nn.Module,
+        structure: Structure,
+        keep: Keep,
+        inputs: Inputs,
+        output_distance: Distance | None = None,
+    ) -> None:
         """Measure the mean squares that distances are divided by.
 
         Args:
@@ -64,12 +76,14 @@ class Imitation:
             structure: structure of the network.
             keep: kept entries of every tensor.
             inputs: a batch of calibration data.
+            output_distance: the user's own distance of outputs.
 
         Raises:
             ModelError: there is nothing to compare.
         """
         self._structure = structure
         self._keep = keep
+        self._output_distance = output_distance
         with torch.no_grad():
             usual = self.record(dense, inputs)
         self._input_powers = _powers(usual.inputs, lambda value: value)
@@ -83,9 +97,10 @@ class Imitation:
     def record(self, model: nn.Module, inputs: Inputs) -> Recorded:
         """Run the dense network or a cut one, and return its activations."""
         with _InputRecorder(model, self._structure) as recorder:
-            found = outputs_of(run(model, inputs))
+            returned = run(model, inputs)
+        found = outputs_of(returned)
         floating = {place: one for place, one in found.items() if one.is_floating_point()}
-        return Recorded(recorder.inputs, floating)
+        return Recorded(recorder.inputs, floating, returned)
 
     def is_finite(self, recorded: Recorded) -> bool:
         """Whether all outputs are finite; the inputs of the layers, if there are no outputs."""
@@ -102,20 +117,31 @@ class Imitation:
         Args:
             small: activations of the cut network.
             dense: activations of the dense network on the same batch.
+
+        Raises:
+            EvaluateError: the user's distance raises, or returns no scalar.
         """
+        pairs = {
+            name: (small.inputs.get(name), self._kept(name, dense.inputs[name]))
+            for name in self._input_powers
+        }
         parts = [
-            _difference(small.inputs[name], self._kept(name, dense.inputs[name])) / power
-            for name, power in self._input_powers.items()
-            if name in small.inputs
+            _difference(own, wanted) / self._input_powers[name]
+            for name, (own, wanted) in pairs.items()
+            if own is not None and own.shape == wanted.shape  # regions that are found may differ
         ]
+        return torch.stack([*parts, *self._between_outputs(small, dense)]).mean()
+
+    def _between_outputs(self, small: Recorded, dense: Recorded) -> list[Float[Tensor, ""]]:
+        """Return the distance of all outputs together, if they can be compared."""
+        if self._output_distance is not None:
+            return [users_distance(self._output_distance, small.returned, dense.returned)]
         outputs = [
             _difference(small.outputs[place], dense.outputs[place]) / power
             for place, power in self._output_powers.items()
             if _comparable(small.outputs.get(place), dense.outputs.get(place))
         ]
-        if outputs:
-            parts.append(torch.stack(outputs).mean())
-        return torch.stack(parts).mean()
+        return [torch.stack(outputs).mean()] if outputs else []
 
     def _kept(self, weight: str, source: Shaped[Tensor, " ..."]) -> Shaped[Tensor, " ..."]:
         """Return the channels of a layer's input that the cut network has."""

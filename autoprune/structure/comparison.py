@@ -1,5 +1,8 @@
 """Comparison of a cut network with the dense one: inputs and outputs of every layer.
 
+The dense network reads nothing of the cut channels: the weights of their consumers are zero, and
+normalisations and products of activations run on the other channels (`mixed`).
+
 Comparing the networks' outputs alone can miss a fault: class scores next to boxes in pixels, a
 saturated sigmoid, an argmax. So every layer is compared, channel by channel.
 """
@@ -18,6 +21,7 @@ import torch
 from torch import Tensor
 
 from autoprune.structure.groups import LayerSpec
+from autoprune.structure.mixed import Columns, run_on
 from autoprune.structure.surgery import Keep
 from autoprune.structure.tracing.operators import OperatorMode
 from autoprune.structure.tracing.residuals import without_term
@@ -86,6 +90,7 @@ class RecordingMode(OperatorMode):
         names: Mapping[int, str],
         layers: Mapping[str, LayerSpec],
         skipped: Mapping[int, int] | None = None,
+        columns: Columns | None = None,
     ) -> None:
         """Prepare a recording.
 
@@ -93,8 +98,11 @@ class RecordingMode(OperatorMode):
             names: tensor names by `id`.
             layers: layers by the name of their weight.
             skipped: by the number of a sum, the place of the term that it is made without.
+            columns: operators that run on some of their channels only.
         """
         super().__init__()
+        self._columns = columns or {}
+        self._operator_calls: Counter[str] = Counter()
         self.recording = Recording()
         self._skipped = skipped or {}
         self._names = names
@@ -105,6 +113,10 @@ class RecordingMode(OperatorMode):
         """Run one operator and record it if it is a layer."""
         if number in self._skipped:
             return without_term(func, args, self._skipped[number])
+        place = name, self._operator_calls[name]
+        self._operator_calls[name] += 1
+        if place in self._columns:
+            return run_on(*self._columns[place], func, args, kwargs)
         out = func(*args, **kwargs)
         weight = self._names.get(id(args[1]), "") if len(args) > 1 else ""
         layer = self._layers.get(weight)

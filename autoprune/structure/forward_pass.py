@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, eq=False)
@@ -13,10 +13,13 @@ class Activation:
     Attributes:
         size: bytes in the dense network.
         per_unit: bytes per unit of a group, by group name (the mean if units differ).
+        per_pair: bytes that belong to a unit of one group and to a unit of another one, by their
+            names: a head and a width of all heads.
     """
 
     size: int
     per_unit: Mapping[str, float]
+    per_pair: Mapping[tuple[str, str], float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -19,15 +19,26 @@ from autoprune.core.policy import GroupPolicy, PruningPolicy, Widths, hash_shape
 from autoprune.core.slices import Slice
 from autoprune.structure.branches import Branch
 from autoprune.structure.forward_pass import Activation, Operator
+from autoprune.structure.mixers import Mixer, Way
 
 
 @dataclass(frozen=True, eq=False)
 class ChannelGroup:
-    """Channel dimensions that must shrink together: one decision."""
+    """Channel dimensions that must shrink together: one decision.
+
+    Attributes:
+        name: name of the weight that makes the channels first.
+        size: number of units.
+        slices: entries of parameters and buffers that belong to each unit.
+        mixed: entries of the mixers' tables (see `Mixer`).
+        way: how it cuts tables of heads and widths; None for channels in no such table.
+    """
 
     name: str
     size: int
     slices: tuple[Slice, ...]
+    mixed: tuple[Slice, ...] = ()
+    way: Way | None = None
 
     @cached_property
     def producers(self) -> tuple[str, ...]:
@@ -177,14 +188,15 @@ class Structure:
         groups: groups that can be pruned, in network order.
         frozen: groups that cannot, with the reasons.
         layers: layers with weights, in network order.
-        fixed_macs: MACs per sample of operators that are not layers (attention, recurrent
-            networks), by operator.
+        fixed_macs: MACs per sample of operators that are not layers and that no width changes
+            (recurrent networks), by operator.
         uncounted: operators with weights whose MACs are unknown and therefore not counted.
         shapes: shape of every parameter and buffer.
         parameters: names of the parameters among `shapes`, each tied tensor once.
         itemsizes: bytes per element of every tensor in `shapes`.
         activations: activations of one sample, the network's inputs first.
         operators: operators in the order in which they run; the last one returns the outputs.
+        mixers: operators without weights that combine channels, in network order.
         training: layers that run in training mode only.
         edits: attributes of modules that follow the widths of groups.
         untouched: names of tensors that keep their values: they are neither refitted nor trained.
@@ -202,6 +214,7 @@ class Structure:
     itemsizes: Mapping[str, int]
     activations: tuple[Activation, ...]
     operators: tuple[Operator, ...]
+    mixers: tuple[Mixer, ...] = ()
     training: TrainingOnly = TrainingOnly()
     edits: tuple[AttributeEdit, ...] = ()
     untouched: frozenset[str] = frozenset()
@@ -230,6 +243,15 @@ class Structure:
             for consumer in group.consumers:
                 feeds.setdefault(consumer.tensor, []).append(i)
         return {weight: tuple(indices) for weight, indices in feeds.items()}
+
+    def rescaled_by(self, group: ChannelGroup) -> tuple[str, ...]:
+        """Return the operators that compute something else once a group is cut (see `Mixer`).
+
+        They are normalisations of fewer channels, and attention whose scale is that of its width.
+        """
+        seen = {s.tensor for s in group.mixed if s.dim == 1}
+        found = (one for one in self.mixers if one.rescales and one.name in seen)
+        return tuple(dict.fromkeys(one.operator for one in found))
 
     def gone(self, widths: Sequence[int]) -> tuple[Branch, ...]:
         """Return the branches that are gone at some widths."""

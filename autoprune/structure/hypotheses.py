@@ -9,7 +9,7 @@ network then agrees with the dense one.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import nn
@@ -18,6 +18,11 @@ from autoprune.structure.groups import ChannelGroup, Structure
 from autoprune.structure.tracing.followers import Follower, candidates
 from autoprune.structure.tracing.sizes import SizedCall
 from autoprune.structure.tracing.trace import Assembly, Hypothesis, Kind, Tracing
+
+# Attributes that are tried alone, those of the innermost modules first.
+MOST_ALONE = 4
+# Share of the channels that a hypothesis must leave in groups: ties may also tie everything.
+LEAST_COVERED = 0.5
 
 Agrees = Callable[[Structure, Sequence[ChannelGroup]], bool]
 """Whether cutting some groups of a structure does what masking them does."""
@@ -32,25 +37,67 @@ def adapted(tracing: Tracing, agrees: Agrees) -> Structure | None:
         tracing: of the network.
         agrees: tests some groups of a structure.
     """
-    accepted, plain = Hypothesis(), tracing.assembled()
+    search = _Search(tracing, agrees, tracing.assembled())
+    accepted = Hypothesis()
     # Networks repeat their blocks: what held in one is tried first in the next, and where nothing
     # did, nothing is tried again.
     held: list[Kind] = []
     hopeless: set[tuple[Any, ...]] = set()
-    for calls in _clusters(plain, tracing.tracer.sized):
+    for calls in _clusters(search.plain, tracing.tracer.sized):
         shape = tuple(call.shape for call in calls)
-        if shape in hopeless or agrees(plain.structure, plain.groups_of(calls)):
+        if shape in hopeless or search.is_cuttable(calls):
             continue
         choices = sorted(_hypotheses(tracing.model, calls), key=lambda one: one.kind not in held)
-        for hypothesis in choices:
-            if _holds(tracing, accepted + hypothesis, calls, agrees):
-                hypothesis = _smallest(tracing, accepted, hypothesis, calls, agrees)
-                accepted += hypothesis
-                held.append(hypothesis.kind)
-                break
-        else:
+        found = next((one for one in choices if search.holds(accepted + one, calls)), None)
+        if found is None:
             hopeless.add(shape)
+        else:
+            found = search.smallest(accepted, found, calls)
+            accepted += found
+            held.append(found.kind)
     return tracing.structure(accepted) if held else None
+
+
+@dataclass(frozen=True, eq=False)
+class _Search:
+    """What hypotheses are tested with.
+
+    Attributes:
+        tracing: of the network.
+        agrees: tests some groups of a structure.
+        plain: the network without a hypothesis.
+    """
+
+    tracing: Tracing
+    agrees: Agrees
+    plain: Assembly
+
+    def is_cuttable(self, calls: Sequence[SizedCall]) -> bool:
+        """Say whether the channels of some calls can be cut as they were traced."""
+        return self.agrees(self.plain.structure, self.plain.groups_of(calls))
+
+    def holds(self, hypothesis: Hypothesis, calls: Sequence[SizedCall]) -> bool:
+        """Say whether most channels of some calls can be cut under a hypothesis."""
+        assembly = self.tracing.assembled(hypothesis)
+        groups, before = assembly.groups_of(calls), self.plain.groups_of(calls)
+        covers = _channels(groups) >= LEAST_COVERED * _channels(before)
+        return covers and self.agrees(assembly.structure, groups)
+
+    def smallest(
+        self, accepted: Hypothesis, hypothesis: Hypothesis, calls: Sequence[SizedCall]
+    ) -> Hypothesis:
+        """Return a hypothesis that holds without the numbers that need not follow."""
+        for one in hypothesis.followers if len(hypothesis.followers) > 1 else ():
+            others = tuple(other for other in hypothesis.followers if other is not one)
+            fewer = replace(hypothesis, followers=others)
+            if self.holds(accepted + fewer, calls):
+                hypothesis = fewer
+        return hypothesis
+
+
+def _channels(groups: Sequence[ChannelGroup]) -> int:
+    slices = (s for group in groups for s in group.slices if s.role == "producer")
+    return sum(s.positions.size for s in slices)
 
 
 def _clusters(plain: Assembly, calls: Sequence[SizedCall]) -> list[tuple[SizedCall, ...]]:
@@ -82,31 +129,6 @@ def _choices(model: nn.Module, calls: Sequence[SizedCall]) -> list[tuple[Followe
     for call in calls:
         for one in candidates(model, call):
             found.setdefault(one.key, one)
-    attributes = dict.fromkeys(key[:2] for key in found)
+    attributes = list(dict.fromkeys(key[:2] for key in found))[:MOST_ALONE]
     alone = [tuple(one for one in found.values() if one.key[:2] == a) for a in attributes]
     return [(), *([tuple(found.values())] if found else []), *(alone if len(alone) > 1 else [])]
-
-
-def _holds(
-    tracing: Tracing, hypothesis: Hypothesis, calls: Sequence[SizedCall], agrees: Agrees
-) -> bool:
-    assembly = tracing.assembled(hypothesis)
-    groups = assembly.groups_of(calls)
-    return bool(groups) and agrees(assembly.structure, groups)
-
-
-def _smallest(
-    tracing: Tracing,
-    accepted: Hypothesis,
-    hypothesis: Hypothesis,
-    calls: Sequence[SizedCall],
-    agrees: Agrees,
-) -> Hypothesis:
-    """Return a hypothesis that holds without the numbers that need not follow."""
-    for one in hypothesis.followers if len(hypothesis.followers) > 1 else ():
-        fewer = replace(
-            hypothesis, followers=tuple(f for f in hypothesis.followers if f is not one)
-        )
-        if _holds(tracing, accepted + fewer, calls, agrees):
-            hypothesis = fewer
-    return hypothesis

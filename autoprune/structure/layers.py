@@ -15,6 +15,8 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
+from autoprune.structure.attention import read_own_sizes
+
 
 @dataclass(frozen=True)
 class LayerKind:
@@ -86,7 +88,9 @@ def update_sizes(module: nn.Module) -> None:
 
 def has_sizes(module: nn.Module) -> bool:
     """Say whether all of a module's size attributes are those of its tensors."""
-    return _update_of(module) is not None and not isinstance(module, nn.GroupNorm)
+    is_bare = isinstance(module, (nn.LayerNorm, nn.RMSNorm)) and module.weight is None
+    has_numbers = isinstance(module, (nn.GroupNorm, nn.MultiheadAttention))  # of groups and heads
+    return _update_of(module) is not None and not is_bare and not has_numbers
 
 
 def _update_of(module: nn.Module) -> Callable[[Any], None] | None:
@@ -113,9 +117,18 @@ def _update_norm(module: _NormBase) -> None:
     module.num_features = tensor.shape[0]
 
 
+def _update_layer_norm(module: nn.LayerNorm | nn.RMSNorm) -> None:
+    if module.weight is not None:
+        module.normalized_shape = tuple(module.weight.shape)
+
+
 def _update_group_norm(module: nn.GroupNorm) -> None:
     if module.weight is not None:
         module.num_channels = module.weight.numel()
+
+
+def _update_embedding(module: nn.Embedding) -> None:
+    module.embedding_dim = module.weight.shape[1]
 
 
 def _update_prelu(module: nn.PReLU) -> None:
@@ -123,9 +136,13 @@ def _update_prelu(module: nn.PReLU) -> None:
 
 
 _UPDATES: Mapping[type, Callable[[Any], None]] = {
+    nn.MultiheadAttention: read_own_sizes,
     _ConvNd: _update_conv,
     nn.Linear: _update_linear,
     _NormBase: _update_norm,
+    nn.LayerNorm: _update_layer_norm,
+    nn.RMSNorm: _update_layer_norm,
     nn.GroupNorm: _update_group_norm,
     nn.PReLU: _update_prelu,
+    nn.Embedding: _update_embedding,
 }

@@ -19,6 +19,7 @@ from autoprune.structure.comparison import Recording, RecordingMode, Tolerance, 
 from autoprune.structure.float64 import float64_arithmetic, to_float64
 from autoprune.structure.groups import LayerSpec, Structure
 from autoprune.structure.inputs import Inputs, outputs_of, sample
+from autoprune.structure.mixed import Columns, columns_left
 from autoprune.structure.surgery import cut, deep_copy, kept_positions, named_tensors
 from autoprune.structure.tracing.determinism import DeterministicMode, fixed_seeds
 from autoprune.structure.tracing.operators import OperatorMode, whole_operators
@@ -57,9 +58,19 @@ class PreparedNetwork:
         layers: Mapping[str, LayerSpec],
         batch: int,
         seed: int = 0,
+        columns: Columns | None = None,
     ) -> Recording:
-        """Run this network, or one cut from it, with some tensors replaced; record its layers."""
-        mode = RecordingMode(tensor_names(model, changed), layers)
+        """Run this network, or one cut from it, and record its layers.
+
+        Args:
+            model: the network.
+            changed: tensors to replace, by name.
+            layers: layers to record, by the name of their weight.
+            batch: number of samples.
+            seed: seed of all randomness.
+            columns: operators that run on some of their channels only.
+        """
+        mode = RecordingMode(tensor_names(model, changed), layers, columns=columns)
         mode.recording.outputs = self.run(model, mode, batch, changed, seed)
         return mode.recording
 
@@ -100,7 +111,13 @@ class PreparedNetwork:
                 f"({type(error).__name__}: {first_line(error)})"
             )
         masked = masked_weights(self.model, structure, kept)
-        dense = self.record(self.model, masked, layers, batch)
+        left = columns_left(structure, kept)
+        try:
+            dense = self.record(self.model, masked, layers, batch, columns=left)
+        except Exception as error:
+            if not left:
+                raise
+            return f"the dense network does not run on fewer channels ({first_line(error)})"
         found = find_difference(dense, small, keep, layers, self.tolerance)
         if found is None:
             return None

@@ -19,6 +19,7 @@ from autoprune.core.edits import Numbers
 from autoprune.core.policy import PruningPolicy, hash_shapes
 from autoprune.core.slices import Slice
 from autoprune.errors import ModelError, shown, user_code
+from autoprune.structure.attention import is_sizable, read_own_sizes
 from autoprune.structure.attributes import check_edits, set_numbers
 from autoprune.structure.inputs import device_of
 from autoprune.structure.layers import update_sizes
@@ -154,7 +155,7 @@ def apply_policy(model: nn.Module, policy: PruningPolicy) -> nn.Module:
     check_edits(model, policy.edits)
     check_bypasses(model, policy.bypasses)
     keep = kept_positions(model, policy)
-    return cut(model, keep, numbers=policy.numbers, bypasses=policy.bypasses)
+    return cut(with_own_sizes(model), keep, numbers=policy.numbers, bypasses=policy.bypasses)
 
 
 def check_bypasses(model: nn.Module, bypasses: Iterable[Bypass]) -> None:
@@ -237,6 +238,16 @@ def _is_other_buffer(tensor: Tensor | None, part: Slice) -> bool:
 def named_tensors(model: nn.Module) -> dict[str, Tensor]:
     """Return the parameters and buffers, each tied tensor once."""
     return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+
+
+def with_own_sizes(model: nn.Module) -> nn.Module:
+    """Return a network whose attention can be cut: a copy with `SizedAttention`, or itself."""
+    if not any(map(is_sizable, model.modules())):
+        return model
+    copied = deep_copy(model)
+    for module in filter(is_sizable, copied.modules()):
+        read_own_sizes(module)
+    return copied
 
 
 def replica(model: nn.Module) -> nn.Module:

@@ -24,7 +24,7 @@ from autoprune.structure.groups import ChannelGroup, Structure
 from autoprune.structure.hypotheses import adapted
 from autoprune.structure.inputs import Inputs, outputs_of, run, sample
 from autoprune.structure.prepared_network import PreparedNetwork, in_float32, is_finite, prepare
-from autoprune.structure.surgery import check_ready
+from autoprune.structure.surgery import check_ready, with_own_sizes
 from autoprune.structure.tracing.determinism import fixed_seeds
 from autoprune.structure.tracing.operators import plain_arithmetic
 from autoprune.structure.tracing.trace import traced
@@ -33,6 +33,8 @@ from autoprune.structure.tracing.training_only import in_training_mode
 # Networks with at least this many MACs per sample are tested in float32 before float64; in smaller
 # ones little of the time goes into arithmetic.
 LARGE = 3e7
+# Patterns that are tested in training mode, of which only notes are made.
+PATTERNS_IN_TRAINING = 2
 
 
 def analyze(
@@ -54,6 +56,7 @@ def analyze(
         ModelError: a layer has no weights yet, or the forward pass fails or gives NaN.
     """
     check_ready(model)
+    model = with_own_sizes(model)
     with plain_arithmetic(), fixed_seeds(0):
         tracing = traced(model, example_inputs)
         _check_finite(model, sample(example_inputs, 2))
@@ -68,7 +71,9 @@ def _tested_in_training(model: nn.Module, inputs: Inputs, structure: Structure) 
     training = structure.training
     if not training.layers or training.failure:
         return structure
-    tested = CutTest(in_training_mode(model), inputs).verified(structure)
+    tested = CutTest(in_training_mode(model), inputs).verified(
+        structure, patterns=PATTERNS_IN_TRAINING
+    )
     wrong = {f.name: f.reason for f in tested.frozen[len(structure.frozen) :]}
     return replace(structure, training=replace(training, wrong=wrong))
 
@@ -102,6 +107,7 @@ class CutTest:
         structure: Structure,
         progress: Callable[[int, int], None] = lambda done, total: None,
         revise: Callable[[], Structure | None] = lambda: None,
+        patterns: int = len(PATTERNS),
     ) -> Structure:
         """Return the structure with all groups that fail frozen.
 
@@ -110,17 +116,18 @@ class CutTest:
             progress: called with the number of patterns tested so far and in total.
             revise: called at the first failure; the structure that it returns, if any, is verified
                 instead.
+            patterns: how many of the `PATTERNS` are tested.
         """
         tried = False
-        for done, test in enumerate(self._tests(structure, structure.groups)):
+        for done, test in enumerate(islice(self._tests(structure, structure.groups), patterns)):
             if self._disagree(structure, structure.groups, test):
                 revised = None if tried else revise()
                 if revised is not None:
-                    return self.verified(revised, progress)
+                    return self.verified(revised, progress, patterns=patterns)
                 tried = True
                 wrong = self._wrong_alone(structure, structure.groups, test)
                 structure = self._freeze_interactions(structure.frozen_by(wrong), test)
-            progress(done + 1, len(PATTERNS))
+            progress(done + 1, patterns)
         return structure
 
     def agrees(self, structure: Structure, groups: Sequence[ChannelGroup]) -> bool:
@@ -200,7 +207,8 @@ class CutTest:
 def _macs(structure: Structure) -> int:
     """Return the MACs of one sample."""
     layers = (one.positions * math.prod(structure.shapes[one.weight]) for one in structure.layers)
-    return sum(layers) + sum(structure.fixed_macs.values())
+    products = (one.macs * math.prod(one.shape) for one in structure.mixers)
+    return round(sum(layers) + sum(products) + sum(structure.fixed_macs.values()))
 
 
 def _check_finite(model: nn.Module, inputs: Any) -> None:

@@ -9,22 +9,21 @@ from typing import Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Shaped
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from autoprune.core.plugins import load_object
 from autoprune.core.precision import at_least_single
 from autoprune.data import NO_LABEL, Samples, check_labels
 from autoprune.errors import ModelError, UsageError, type_of, user_code
-from autoprune.structure.inputs import class_scores, outputs_of, run
+from autoprune.structure.inputs import class_scores, run
+from autoprune.structure.output_distance import output_distance
 from autoprune.training.features import FeatureMatching, LastPooling
 from autoprune.training.random_batches import Batch
 
 TaskLoss: TypeAlias = Callable[[Any, Any], Tensor]
 """(the network's outputs, targets) → scalar."""
 
-# Smaller variances of outputs count as this, so that constant outputs can be imitated.
-SMALLEST_VARIANCE = 1e-6
 # Memory for answers of the teacher, bytes.
 ANSWERS = 500_000_000
 
@@ -206,36 +205,6 @@ def soft_divergence(
     """
     own, dense = ((at_least_single(one) / temperature).log_softmax(1) for one in (scores, answers))
     return temperature**2 * F.kl_div(own, dense, reduction="batchmean", log_target=True)
-
-
-def output_distance(outputs: Any, answers: Any) -> Float[Tensor, ""]:
-    """Return the mean over floating outputs of their squared error, in units of their variance.
-
-    Raises:
-        ModelError: no floating output has the same shape in both.
-    """
-    own, dense = outputs_of(outputs), outputs_of(answers)
-    pairs = [
-        (own[place], dense[place])
-        for place in dense
-        if dense[place].is_floating_point()
-        and place in own
-        and own[place].shape == dense[place].shape
-    ]
-    if not pairs:
-        raise ModelError(
-            "the network has no floating outputs of the same shape as the dense one's, so that "
-            "nothing can be imitated: turn distillation off, and give a loss."
-        )
-    return torch.stack([_relative_error(*pair) for pair in pairs]).mean()
-
-
-def _relative_error(
-    one: Shaped[Tensor, " *shape"], answer: Shaped[Tensor, " *shape"]
-) -> Float[Tensor, ""]:
-    wide = at_least_single(answer)
-    power = (wide - wide.mean()).square().mean().clamp_min(SMALLEST_VARIANCE)
-    return F.mse_loss(at_least_single(one), wide) / power
 
 
 def _outputs(network: nn.Module, batch: Batch) -> Any:

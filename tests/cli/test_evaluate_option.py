@@ -60,10 +60,36 @@ def config(run: str) -> dict:
     return tomllib.loads(Path(run, "config.toml").read_text())
 
 
-def test_without_a_score_it_is_said_how_to_give_one(cli) -> None:
-    Path("net.py").write_text(CODE)
-    done = cli(*SEARCH.split())
-    assert done.status == 2 and "--evaluate file.py:function" in done.err
+DISTANCE = """
+
+def apart(outputs, dense):
+    Path("asked").touch()
+    return (outputs - dense).abs().mean()
+"""
+
+
+def test_without_a_score_outputs_are_compared(cli) -> None:
+    Path("net.py").write_text(CODE + DISTANCE)
+    assert cli(*SEARCH.split()).status == 0
+    score = json.loads(Path("out/result.json").read_text())["score"]
+    assert score["dense"] == 0.0 and score["pruned"] < 0.0 and score["split"] == "selection"
+    report = json.loads(cli("evaluate", "out", "--json").out)
+    assert report["dense"]["score"] == 0.0 and report["pruned"]["score"] < 0.0
+    assert report["samples"] and report["kl"] is None
+    done = cli("evaluate", "out")
+    assert done.status == 0 and "split" in done.out and "your own" not in done.out
+
+
+def test_a_distance_of_the_users_own_is_remembered(cli) -> None:
+    Path("net.py").write_text(CODE + DISTANCE)
+    done = cli(*SEARCH.split(), "--distance", "net.py:apart")
+    assert done.status == 0 and Path("asked").exists(), done.err
+    assert config("out")["distance"] == f"{Path('net.py').absolute()}:apart"
+    Path("asked").unlink()
+    assert cli("evaluate", "out", "--json").status == 0 and Path("asked").exists()
+    other = SEARCH.replace("--output out", "--output other")
+    done = cli(*other.split(), "--distance", "net.py:apar")
+    assert done.status == 2 and "'apart'" in done.err and not Path("other").exists()
 
 
 def test_the_run_remembers_it(segmentation) -> None:

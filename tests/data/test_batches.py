@@ -27,6 +27,18 @@ def test_batch_without_tensor_targets(batch: Any) -> None:
     assert samples.targets is None
 
 
+def test_a_list_of_images_with_a_dict_for_each() -> None:
+    images = [torch.full((3, 4, 5), float(number)) for number in range(2)]
+    boxes = [{"boxes": torch.zeros(number, 4)} for number in range(2)]
+    for batch in ((images, boxes), (tuple(images), tuple(boxes))):
+        samples = batch_samples(batch)
+        assert torch.equal(samples.inputs, torch.stack(images)) and samples.targets is None
+    with pytest.raises(DataError, match=r"differ in size: \(3, 4, 5\) and \(3, 6, 5\); resize"):
+        batch_samples(([images[0], torch.zeros(3, 6, 5)], boxes))
+    # Two inputs of a network, not two images.
+    assert isinstance(batch_samples((tuple(images), torch.zeros(3))).inputs, tuple)
+
+
 def test_batch_dtypes() -> None:
     samples = batch_samples((torch.zeros(2, 1, dtype=torch.float64), torch.zeros(2).int()))
     assert samples.inputs.dtype == torch.float64

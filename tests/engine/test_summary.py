@@ -46,7 +46,14 @@ def result(tmp_path: Path, test: object = None, recovered: bool = False) -> dict
         test=test, signal_split="val",
         calibration=SimpleNamespace(first=lambda n: SimpleNamespace(inputs=None)),
     )  # fmt: skip
-    context: Any = SimpleNamespace(model=nn.Identity(), config=config, images=images, clock=clock)
+    context: Any = SimpleNamespace(
+        model=nn.Identity(),
+        config=config,
+        images=images,
+        clock=clock,
+        evaluate=None,
+        distance=None,
+    )
     evaluators: Any = SimpleNamespace(
         search_repair=RepairKind.QUICK, forwards=lambda found: 0 if found is None else 100
     )
@@ -80,7 +87,7 @@ def test_without_a_test_split_the_scores_are_those_of_selection(tmp_path: Path) 
 
 def test_the_test_split_is_scored_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scored = [Scores(kl=0.0, top1=0.9), Scores(kl=0.3, top1=0.8), Scores(kl=0.2, top1=0.85)]
-    monkeypatch.setattr(summary, "score_split", lambda model, networks, split: scored)
+    monkeypatch.setattr(summary, "score_on_split", lambda *given: scored)
     score = result(tmp_path, test="images", recovered=True)["score"]
     assert (score["split"], score["dense"], score["pruned"], score["recovered"]) == (
         "test", 0.9, 0.8, 0.85,
@@ -93,7 +100,7 @@ def test_a_damaged_test_split_does_not_lose_the_search(
     def damaged(*args: object) -> None:
         raise DataError("labels from 0 to 99.")
 
-    monkeypatch.setattr(summary, "score_split", damaged)
+    monkeypatch.setattr(summary, "score_on_split", damaged)
     with caplog.at_level(logging.INFO, "autoprune"):
         score = result(tmp_path, test="images")["score"]
     assert (score["split"], score["kl"]) == ("selection", SELECTED.kl)

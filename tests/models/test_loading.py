@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -52,3 +53,16 @@ def test_what_is_no_network(tmp_path: Path) -> None:
 
 def test_every_form_has_a_loader() -> None:
     assert tuple(FORMS) == MODEL_FORMS
+
+
+@pytest.mark.parametrize(
+    "name", ["lraspp_mobilenet_v3_large", "ssdlite320_mobilenet_v3_large", "r3d_18"]
+)
+def test_networks_of_other_tasks_come_without_a_download(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def download(*args: Any, **options: Any) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", download)
+    assert isinstance(load_model(f"torchvision:{name}"), nn.Module)

@@ -61,10 +61,11 @@ def test_what_was_not_given_has_its_default() -> None:
 
 
 def test_python_types_are_given_for_every_option() -> None:
-    """`reward` and `evaluate` may also be functions: `autoprune.search` names them itself."""
+    """Those that may also be functions `autoprune.search` names itself."""
+    functions = {"reward", "evaluate", "distance"}
     typed = SearchOptions.__annotations__.keys()
-    assert typed | {"reward", "evaluate"} == OPTIONS.keys()
-    assert not typed & {"reward", "evaluate"}
+    assert typed | functions == OPTIONS.keys()
+    assert not typed & functions
 
 
 def test_defaults_that_others_know_too() -> None:

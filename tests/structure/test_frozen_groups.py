@@ -51,12 +51,6 @@ def padded_by_extra(m: Any, x: Tensor) -> Tensor:
     return out
 
 
-def attention(m: Any, x: Tensor) -> Tensor:
-    weights = (m.q(x) @ m.k(x).transpose(1, 2)).softmax(-1)
-    out: Tensor = m.out(weights @ m.v(x))
-    return out
-
-
 def spatial_attention(m: Any, x: Tensor) -> Tensor:
     h = m.a(x)
     maps = torch.cat([h.mean(1, keepdim=True), h.amax(1, keepdim=True)], 1)
@@ -111,42 +105,14 @@ CASES = {
     "padding by what is missing": Case(
         lambda net: net(padded_by_extra, a=conv(3, 4), head=conv(8, 3)), {"a": "once it is cut"}
     ),
-    "LayerNorm": Case(
-        lambda net: nn.Sequential(
-            nn.Linear(5, 8), nn.LayerNorm(8), nn.Linear(8, 16), nn.GELU(), nn.Linear(16, 2)
-        ),
-        {"0": "normalised together by LayerNorm"},
-        ["2"],
-        torch.randn(2, 4, 5),
-    ),
-    "GroupNorm": Case(
-        lambda net: nn.Sequential(conv(3, 8), nn.GroupNorm(1, 8), conv(8, 6), conv(6, 3)),
-        {"0": "normalised together by GroupNorm"},
-        ["2"],
-    ),
     "local response normalisation": Case(
         lambda net: nn.Sequential(conv(3, 8), nn.LocalResponseNorm(3), conv(8, 6), conv(6, 3)),
         {"0": "pools"},
         ["2"],
     ),
-    "matrix-product attention": Case(
-        lambda net: net(
-            attention,
-            q=nn.Linear(6, 8), k=nn.Linear(6, 8), v=nn.Linear(6, 8), out=nn.Linear(8, 6),
-        ),
-        dict.fromkeys("qkv", "used by bmm"),
-        (),
-        torch.randn(2, 5, 6),
-    ),
-    "transformer layer": Case(
-        lambda net: nn.TransformerEncoderLayer(8, 2, 16, batch_first=True, dropout=0.0),
-        {"self_attn.in_proj_weight": "used by scaled_dot_product_attention"},
-        ["linear1"],
-        torch.randn(2, 5, 8),
-    ),
-    "mean over the channels": Case(
+    "mean and maximum over the channels": Case(
         lambda net: net(spatial_attention, a=conv(3, 8), gate=conv(2, 1, 7), out=conv(8, 3)),
-        {"a": "summed over by mean"},
+        {"a": "compared with each other by amax"},
     ),
     "recurrent": Case(
         lambda net: net(

@@ -8,13 +8,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from autoprune.data import NO_LABEL, Samples
-from autoprune.errors import DataError, ModelError, UsageError
+from autoprune.errors import DataError, UsageError
 from autoprune.training.objective import (
     Distillation,
     Objective,
     Teacher,
     find_loss,
-    output_distance,
     soft_divergence,
 )
 from autoprune.training.random_batches import Batch
@@ -92,14 +91,6 @@ def test_answers_are_remembered_only_where_samples_come_again() -> None:
     for _ in range(2):
         Teacher(network).answer(batch(None))
     assert network.calls == 3
-
-
-def test_other_outputs_are_compared_in_units_of_their_variance() -> None:
-    answers = {"boxes": torch.tensor([0.0, 2.0]), "count": torch.tensor([3])}
-    outputs = {"boxes": torch.tensor([1.0, 2.0]), "count": torch.tensor([4])}
-    assert float(output_distance(outputs, answers)) == pytest.approx(0.5 / 1.0)
-    with pytest.raises(ModelError, match="no floating outputs of the same shape"):
-        output_distance({"boxes": torch.zeros(3)}, answers)
 
 
 def test_a_loss_of_the_users_own() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from autoprune.core.arrays import Floats
 from autoprune.core.policy import Widths
-from autoprune.cost.memory import ActivationSizes
+from autoprune.cost.memory import Sizes, activation_sizes
 from autoprune.cost.presence import Presence
 from autoprune.structure.forward_pass import Operator
 from autoprune.structure.groups import Structure
@@ -27,30 +27,28 @@ class MemoryTraffic:
             batch: The samples per run.
         """
         rows = {layer.weight: row for row, layer in enumerate(structure.layers)}
-        sizes = ActivationSizes(structure)
+        sizes = activation_sizes(structure)
 
-        def moved(operators: Iterable[Operator]) -> tuple[Floats, Floats]:
-            """Return what operators move in the dense network, and with each unit of a group."""
+        def moved(operators: Iterable[Operator]) -> Sizes:
+            """Return what operators move, by layer."""
             moves = np.zeros((len(rows) + 1, len(structure.activations)))
             for operator in operators:
                 own = [rows[name] for name in operator.tensors if name in rows]
                 for row in own or [len(rows)]:
                     np.add.at(moves[row], [*operator.reads, *operator.writes], batch / MEGA)
-            return moves @ sizes.dense, moves @ sizes.per_unit
+            return sizes.summed(moves)
 
-        self._dense, self._per_unit = moved(structure.operators)
+        self._moved = moved(structure.operators)
         self._inside = [
             moved(one for one in structure.operators if one.number in branch.operators)
             for branch in structure.branches
         ]
         self._presence = Presence(structure, structure.branches, lambda branch: [branch])
-        self._sizes = np.array(structure.dense_widths, dtype=float)
 
     def at(self, widths: Widths) -> tuple[Floats, float]:
         """Return the traffic of every layer, (layers,), and that of all other operators."""
-        removed = self._sizes - np.asarray(widths, dtype=float)
-        found = self._dense - self._per_unit @ removed
-        for (dense, per_unit), gone in zip(self._inside, self._presence.gone(widths), strict=True):
+        found = self._moved.at(widths)
+        for inside, gone in zip(self._inside, self._presence.gone(widths), strict=True):
             if gone:
-                found = found - (dense - per_unit @ removed)
+                found = found - inside.at(widths)
         return found[:-1], float(found[-1])

@@ -68,7 +68,7 @@ class ActivationLog:
 
         Args:
             labels: returns the labels of a tensor.
-            owners: index of every atom's group, -1 for none, shape (atoms,).
+            owners: index of every atom's group in each way of cutting, -1 for none, (ways, atoms).
             groups: the channel groups.
         """
         return tuple(_measured(one, labels(one), owners, groups) for one in self._tensors)
@@ -95,10 +95,15 @@ def _measured(
     item = tensor.element_size()
     each = item * tensor.numel() / max(short.numel(), 1)
     atoms = short.reshape(-1).numpy()
-    owned = Counter(owners[atoms[atoms > 0]].tolist())
+    found = owners[:, atoms[atoms > 0]]
     per_unit = {
         groups[place].name: count * each / groups[place].size
-        for place, count in owned.items()
+        for place, count in Counter(found.reshape(-1).tolist()).items()
         if place >= 0
     }
-    return Activation(item * tensor.numel(), per_unit)
+    both = Counter(map(tuple, found[:, (found >= 0).all(0)].T.tolist())) if len(found) > 1 else {}
+    per_pair = {
+        (groups[a].name, groups[b].name): count * each / (groups[a].size * groups[b].size)
+        for (a, b), count in both.items()
+    }
+    return Activation(item * tensor.numel(), per_unit, per_pair)

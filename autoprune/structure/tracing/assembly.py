@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -17,35 +17,54 @@ from scipy.sparse.csgraph import connected_components
 
 from autoprune.core.slices import Role, Slice
 from autoprune.structure.groups import ChannelGroup, FrozenGroup, LayerSpec
+from autoprune.structure.mixers import Mixer, Way
 from autoprune.structure.tracing.labels import Atoms
 
 
 def assemble(
-    atoms: Atoms, layers: Sequence[LayerSpec], shapes: Mapping[str, tuple[int, ...]]
+    atoms: Atoms,
+    layers: Sequence[LayerSpec],
+    shapes: Mapping[str, tuple[int, ...]],
+    mixers: Sequence[Mixer] = (),
 ) -> tuple[tuple[ChannelGroup, ...], tuple[FrozenGroup, ...], npt.NDArray[np.int64]]:
-    """Assemble the units and groups of a network.
+    """Assemble the units and groups of a network, in every way in which channels can be cut.
 
     Args:
         atoms: entries of tensor dimensions, with their links and reasons to freeze.
         layers: their weights have the dimensions of producers and consumers.
         shapes: shapes of all parameters and buffers.
+        mixers: operators without weights that combine channels.
 
     Returns:
-        The groups, the frozen groups, and the index of each atom's group (-1 for none).
+        The groups, the frozen groups, and the index of each atom's group in every way of cutting
+        (-1 for none), (ways, atoms).
     """
-    component = components(atoms)
-    reasons: dict[int, str] = {}
-    for labels, reason in atoms.blocked:
-        for c in np.unique(component[labels]):
-            reasons.setdefault(int(c), reason)
-    axes = _axes(atoms, layers, shapes, component, reasons)
-    made = _member(axes, "producer")
-    cuttable = made & _member(axes, "consumer")
-    for c in made - cuttable:
-        reasons.setdefault(c, "no layer reads it")
-    units = _units(axes, made)
-    groups, frozen = _group(axes, units, reasons)
-    return groups, frozen, _owners(atoms, component, groups)
+    groups: list[ChannelGroup] = []
+    frozen: list[FrozenGroup] = []
+    owners = []
+    names = _Names()
+    roles = _roles(layers, mixers)
+    shapes = {**shapes, **{one.name: one.shape for one in mixers}}
+    for way in atoms.ways:
+        component = components(atoms, way)
+        tables = {int(c) for one in atoms.tables for c in np.unique(component[one])}
+        reasons: dict[int, str] = {}
+        for labels, reason in atoms.blocked:
+            for c in np.unique(component[labels]):
+                reasons.setdefault(int(c), reason)
+        axes = _axes(atoms, roles, shapes, component, reasons)
+        made = _member(axes, "producer")
+        for c in made - _member(axes, "consumer"):
+            reasons.setdefault(c, "no layer reads it")
+        # Heads and widths share what does not lie in tables: it is cut in one way.
+        units = _units(axes, made if way != "widths" else made & tables)
+        ways = {c: way for c in tables if way is not None}
+        found, whole = _group(axes, units, reasons, ways, names)
+        found = [_with_mixed(group, mixers) for group in found]
+        owners.append(_owners(atoms, component, found, len(groups)))
+        groups += found
+        frozen += whole
+    return tuple(groups), tuple(frozen), np.stack(owners)
 
 
 @dataclass
@@ -69,37 +88,62 @@ class _Unit:
         return tuple((axis, len(positions)) for axis, positions in sorted(self.entries.items()))
 
 
+class _Names:
+    """Names groups by the weight that makes their channels first, and by the way of cutting."""
+
+    def __init__(self) -> None:
+        self._taken = Counter[str]()
+
+    def of(self, weight: str, way: Way | None) -> str:
+        name = weight.removesuffix(".weight") + ("" if way is None else f"#{way}")
+        self._taken[name] += 1
+        return name if self._taken[name] == 1 else f"{name}#{self._taken[name]}"
+
+
 def _owners(
-    atoms: Atoms, component: npt.NDArray[np.int64], groups: Sequence[ChannelGroup]
+    atoms: Atoms, component: npt.NDArray[np.int64], groups: Sequence[ChannelGroup], first: int
 ) -> npt.NDArray[np.int64]:
     owners = np.full(len(component), -1)
-    for place, group in enumerate(groups):
+    for place, group in enumerate(groups, start=first):
         made = next(s for s in group.slices if s.role == "producer")
         start, _ = atoms.axes[made.tensor, made.dim]
         owners[component[start + made.positions[:, 0]]] = place
     return owners[component]
 
 
-def components(atoms: Atoms) -> npt.NDArray[np.int64]:
-    """Return the number of every atom's unit, shape (atoms,)."""
-    pairs = np.concatenate([np.zeros((2, 0), np.int64), *atoms.links], axis=1)
+def components(atoms: Atoms, way: Way | None = None) -> npt.NDArray[np.int64]:
+    """Return the number of every atom's unit in one way of cutting, shape (atoms,)."""
+    links = [pairs for pairs, only in atoms.links if only in (None, way)]
+    pairs = np.concatenate([np.zeros((2, 0), np.int64), *links], axis=1)
     graph = coo_array((np.ones(pairs.shape[1], bool), (pairs[0], pairs[1])), (atoms.count,) * 2)
     _, component = connected_components(graph, directed=False)
     return component.astype(np.int64)
 
 
-def _axes(
-    atoms: Atoms,
-    layers: Sequence[LayerSpec],
-    shapes: Mapping[str, tuple[int, ...]],
-    component: npt.NDArray[np.int64],
-    reasons: dict[int, str],
-) -> list[_Axis]:
-    roles: dict[tuple[str, int], Role] = {}
+def _roles(layers: Sequence[LayerSpec], mixers: Sequence[Mixer]) -> dict[tuple[str, int], Role]:
+    roles: dict[tuple[str, int], Role] = {(one.name, 1): "consumer" for one in mixers if one.reads}
     for layer in layers:
         if layer.groups == 1:
             roles[layer.weight, layer.out_dim] = "producer"
             roles[layer.weight, layer.in_dim] = "consumer"
+    return roles
+
+
+def _with_mixed(group: ChannelGroup, mixers: Sequence[Mixer]) -> ChannelGroup:
+    """Return a group with the entries of mixers' tables set apart from those of tensors."""
+    names = {mixer.name for mixer in mixers}
+    mixed = tuple(s for s in group.slices if s.tensor in names)
+    own = tuple(s for s in group.slices if s.tensor not in names)
+    return replace(group, slices=own, mixed=mixed)
+
+
+def _axes(
+    atoms: Atoms,
+    roles: Mapping[tuple[str, int], Role],
+    shapes: Mapping[str, tuple[int, ...]],
+    component: npt.NDArray[np.int64],
+    reasons: dict[int, str],
+) -> list[_Axis]:
     axes = []
     for (tensor, dim), (start, length) in atoms.axes.items():
         own = component[start : start + length]
@@ -134,17 +178,19 @@ def _units(axes: Sequence[_Axis], wanted: set[int]) -> dict[int, _Unit]:
 
 
 def _group(
-    axes: Sequence[_Axis], units: Mapping[int, _Unit], reasons: Mapping[int, str]
-) -> tuple[tuple[ChannelGroup, ...], tuple[FrozenGroup, ...]]:
-    alike: dict[tuple[tuple[tuple[int, int], ...], str | None], list[_Unit]] = {}
+    axes: Sequence[_Axis],
+    units: Mapping[int, _Unit],
+    reasons: Mapping[int, str],
+    ways: Mapping[int, Way],
+    names: _Names,
+) -> tuple[list[ChannelGroup], list[FrozenGroup]]:
+    alike: dict[tuple[tuple[tuple[int, int], ...], str | None, Way | None], list[_Unit]] = {}
     for c, unit in units.items():
-        alike.setdefault((unit.signature, reasons.get(c)), []).append(unit)
-    groups, frozen, taken = [], [], Counter[str]()
-    for (signature, reason), members in alike.items():
+        alike.setdefault((unit.signature, reasons.get(c), ways.get(c)), []).append(unit)
+    groups, frozen = [], []
+    for (signature, reason, way), members in alike.items():
         first = next(axes[a].tensor for a, _ in signature if axes[a].role == "producer")
-        name = first.removesuffix(".weight")
-        taken[name] += 1
-        name = name if taken[name] == 1 else f"{name}#{taken[name]}"
+        name = names.of(first, way)
         if reason is None and len(members) == 1:
             reason = "it has a single unit"
         if reason is not None:
@@ -159,5 +205,5 @@ def _group(
             )
             for a, _ in signature
         )
-        groups.append(ChannelGroup(name, len(members), slices))
-    return tuple(groups), tuple(frozen)
+        groups.append(ChannelGroup(name, len(members), slices, way=way))
+    return groups, frozen

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -84,6 +84,30 @@ class Recorder(Protocol):
 
     def batchnorm(self, source: Tensor, path: str, out: Tensor) -> None:
         """Record that a BN with running statistics reads a tensor."""
+
+    def mixer(
+        self,
+        call: Call,
+        tables: Sequence[Tensor],
+        arguments: Mapping[str, int],
+        *,
+        out_dim: int | None = None,
+        macs: int = 0,
+        rescales: bool = False,
+    ) -> tuple[Tensor, Tensor]:
+        """Record an operator that combines the channels of tables (see `groups.Mixer`).
+
+        Args:
+            call: the operator call.
+            tables: labels of the channels, (rows, columns), for every argument that has them.
+            arguments: as in `Mixer`, as are `out_dim` and `rescales`.
+            out_dim: dimension of the columns in the result.
+            macs: MACs per sample of all entries together.
+            rescales: whether the result depends on the number of channels.
+
+        Returns:
+            Labels of the table's rows and of its columns.
+        """
 
     def follow(self, rows: Tensor) -> bool:
         """Let numbers on the running module follow a dimension; say whether it has any."""

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor, nn
 
-from autoprune.core.edits import AttributeEdit
+from autoprune.core.edits import AttributeEdit, Rule
 from autoprune.structure.attributes import number_of
 from autoprune.structure.groups import ChannelGroup
 from autoprune.structure.layers import has_sizes
@@ -27,12 +27,14 @@ class Follower:
         attribute: name of its attribute.
         place: place of the integer, 0 unless the attribute holds several.
         rows: labels of the dimension, (its length, labels of each of its entries).
+        of_tables: whether it follows heads and widths only.
     """
 
     module: str
     attribute: str
     place: int
     rows: Tensor
+    of_tables: bool = False
 
     @property
     def key(self) -> tuple[str, str, int]:
@@ -92,19 +94,25 @@ def edits_of(
 
     Args:
         model: the network that has the numbers.
-        followers: which number follows which dimension; of several for one number, the first.
+        followers: which number follows which dimension; of several for one number, the first of
+            which groups have shares.
         atoms: numbered channels with their links.
-        owners: index of the group of every atom, -1 for none.
+        owners: index of the group of every atom in each way of cutting, -1 for none.
         groups: the channel groups.
     """
     if not followers:
         return ()
-    sizes, unit = [group.size for group in groups], components(atoms)
+    sizes, units = [group.size for group in groups], [components(atoms, way) for way in atoms.ways]
     found: dict[tuple[str, str], dict[int, dict[int, int]]] = {}
     for one in followers:
         own = found.setdefault((one.module, one.attribute), {})
-        if one.place not in own:
-            own[one.place] = shares(one.rows, unit, owners, sizes)
+        if not own.get(one.place):
+            own[one.place] = {
+                group: share
+                for unit, own_groups in zip(units, owners, strict=True)
+                for group, share in shares(one.rows, unit, own_groups, sizes).items()
+                if groups[group].way or not one.of_tables
+            }
     edits = []
     for (module, attribute), by_place in found.items():
         value = number_of(model.get_submodule(module), attribute)
@@ -115,5 +123,7 @@ def edits_of(
             groups[g].name: tuple(by_place.get(p, {}).get(g, 0) for p in places) for g in followed
         }
         if per_unit:
-            edits.append(AttributeEdit(module, attribute, value, per_unit))
+            ways = {groups[g].way for g in followed}
+            rule: Rule = "product" if {"heads", "widths"} <= ways else "sum"
+            edits.append(AttributeEdit(module, attribute, value, per_unit, rule))
     return tuple(edits)

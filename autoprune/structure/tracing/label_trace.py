@@ -10,21 +10,23 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from autoprune.core.slices import Slice
 from autoprune.structure.groups import FrozenGroup, LayerSpec
 from autoprune.structure.inputs import Inputs
+from autoprune.structure.mixers import Mixer
 from autoprune.structure.tracing.activation_sizes import ActivationLog
 from autoprune.structure.tracing.biases import layers_adding_bias
 from autoprune.structure.tracing.call import Call, unknown
 from autoprune.structure.tracing.computed_weights import Origins, describe_computation, owner_of
 from autoprune.structure.tracing.flow import GIVEN, Flow
 from autoprune.structure.tracing.followers import Follower, candidates
-from autoprune.structure.tracing.labels import Atoms, canonical, constant, overwritten
+from autoprune.structure.tracing.labels import Atoms, canonical, constant, overwritten, varying
 from autoprune.structure.tracing.layer_specs import first_call, is_refittable
 from autoprune.structure.tracing.module_stack import ModuleStack
 from autoprune.structure.tracing.operators import OperatorMode
 from autoprune.structure.tracing.products import Uncounted
 from autoprune.structure.tracing.rules import find_rule
-from autoprune.structure.tracing.sizes import SIZED, SizedCall, sized_call
+from autoprune.structure.tracing.sizes import SIZED, VIEWS, SizedCall, sized_call
 
 # Larger tensors in element-wise arithmetic are taken to have a fixed size.
 LARGEST_LABELLED_TENSOR = 4_000_000
@@ -40,6 +42,7 @@ class LabelTrace(OperatorMode):
         self.read: set[str] = set()
         self.layers: dict[str, LayerSpec] = {}
         self.fixed_macs: Counter[str] = Counter()
+        self.mixers: list[Mixer] = []
         self.uncounted = Uncounted(self.name)
         self.activations = ActivationLog(self.name)
         self.modules = ModuleStack()
@@ -55,6 +58,10 @@ class LabelTrace(OperatorMode):
         self._flow = Flow()
         self._origins = Origins(self.name)
         self._computed: dict[str, FrozenGroup] = {}
+        self._operator_calls: Counter[str] = Counter()
+        self._number = GIVEN
+        # Widths that a number was found for first, by that number.
+        self._columns: dict[tuple[str, str, int], Tensor] = {}
         # Tensors are kept alive, or Python would reuse their ids.
         self._alive: list[Any] = []
 
@@ -62,6 +69,8 @@ class LabelTrace(OperatorMode):
         """Run one operator, then carry labels through it."""
         out = func(*args, **kwargs)
         call = Call(name, func, args, kwargs, out)
+        self._number = number
+        self._operator_calls[name] += number != GIVEN
         self._alive.append((args, out))
         self.read.update(filter(None, map(self.name, call.inputs())))
         self._flow.record(number, call)
@@ -78,17 +87,38 @@ class LabelTrace(OperatorMode):
             before, after = self.labels(call.args[0]), self.labels(next(call.outputs()))
             found = sized_call(call, before, after, self.modules.paths)
             self.sized += [found] if found else []
+            if found and call.name in VIEWS and max(len(found.sizes), len(varying(before))) > 1:
+                self._lay_out(found)
+
+    def _lay_out(self, view: SizedCall) -> None:
+        """Let numbers on the running module follow heads and widths, which a view lays out.
+
+        A width is the same entry of the last dimension, whatever the others are, and in all views
+        that one number sizes.
+        """
+        for rows in view.sizes:
+            self.followers += [replace(one, of_tables=True) for one in self._numbers_of(rows)]
+        if len(view.sizes) > 1:
+            columns = view.sizes[-1]
+            self.atoms.link(columns, columns[:, :1], "widths")
+            for one in self._numbers_of(columns):
+                first = self._columns.setdefault(one.key, columns)
+                self.atoms.link(first[:, :1], columns[:, :1], "widths")
 
     def follow(self, rows: Tensor) -> bool:
         """Let numbers on the running module follow a dimension; say whether it has any."""
+        found = self._numbers_of(rows)
+        self.followers += found
+        return bool(found)
+
+    def _numbers_of(self, rows: Tensor) -> list[Follower]:
+        """Return the numbers on the running module that equal the length of a dimension."""
         call = SizedCall(self.modules.paths, (rows,))
-        found = [
+        return [
             one
             for one in candidates(self._model, call)
             if one.module in call.modules[-1:] and one.rows is rows
         ]
-        self.followers += found
-        return bool(found)
 
     def aside(self, name: str, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         """Treat an operator without a number in the same way."""
@@ -149,6 +179,46 @@ class LabelTrace(OperatorMode):
             maker = None
         self._flow.batchnorm(path, maker, out)
 
+    def mixer(
+        self,
+        call: Call,
+        tables: Sequence[Tensor],
+        arguments: Mapping[str, int],
+        *,
+        out_dim: int | None = None,
+        macs: int = 0,
+        rescales: bool = False,
+    ) -> tuple[Tensor, Tensor]:
+        """Record an operator that combines the channels of tables (see `call.Recorder`)."""
+        rows, columns = tables[0].shape
+        # The number of axes is unique; that of the operator is not, in training mode.
+        name = f"{call.name} {len(self.atoms.axes)}"
+        made = tuple(filter(None, (self._made(table) for table in tables)))
+        self.mixers.append(
+            Mixer(
+                name=name,
+                operator=call.name,
+                number=self._number,
+                call=self._operator_calls[call.name] - 1,
+                shape=(rows, columns),
+                macs=macs / tables[0].numel(),
+                arguments=arguments,
+                out_dim=out_dim,
+                rescales=rescales,
+                factors=made,
+            )
+        )
+        return self.atoms.axis(name, 0, rows), self.atoms.axis(name, 1, columns)
+
+    def _made(self, table: Tensor) -> Slice | None:
+        """Return the outputs of a layer that a table consists of; None if it does not."""
+        first, last = int(table.min()), int(table.max())
+        for weight, layer in self.layers.items():
+            start, length = self.atoms.axes[weight, layer.out_dim]
+            if start <= first and last < start + length:
+                return Slice(weight, layer.out_dim, "producer", table.numpy() - start)
+        return None
+
     def computed(self, call: Call, size: int) -> str:
         """Record a layer whose weight or bias is computed; return the reason to leave it whole."""
         weight, bias = call.args[1], call.arg(2, "bias")
@@ -158,7 +228,7 @@ class LabelTrace(OperatorMode):
             return f"used by {call.name}, whose weight is computed from the network's input"
         if (buffer := self.name(one)) is not None:
             return f"used by {call.name} with a buffer as its weight, {buffer}"
-        reason = describe_computation(self._model, names)
+        reason = describe_computation(names)
         layer = owner_of(names) or min(names)
         self._computed[layer] = FrozenGroup(layer, size, reason)
         return reason

@@ -22,8 +22,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from autoprune.structure.mixers import Way
+
 FIXED = 0
 CONSTANT = -1
+
+WAYS: tuple[Way, ...] = ("heads", "widths")
 
 
 @dataclass
@@ -31,17 +35,25 @@ class Atoms:
     """Numbers of the entries of tensor dimensions, and the links that make some of them one unit.
 
     `axes` maps (tensor name, dimension) to (first atom, length); dimension None numbers every
-    element of a tensor that takes part in element-wise arithmetic.
+    element of a tensor that takes part in element-wise arithmetic. A link may hold for one `Way` of
+    cutting only; it holds for both if it has none. `tables` are the atoms that can be cut in both.
     """
 
     axes: dict[tuple[str, int | None], tuple[int, int]] = field(default_factory=dict)
     count: int = 1
-    links: list[npt.NDArray[np.int64]] = field(default_factory=list)
+    links: list[tuple[npt.NDArray[np.int64], Way | None]] = field(default_factory=list)
     blocked: list[tuple[npt.NDArray[np.int64], str]] = field(default_factory=list)
+    tables: list[npt.NDArray[np.int64]] = field(default_factory=list)
 
     def copy(self) -> Atoms:
         """Return a copy to which more atoms and links can be added."""
-        return Atoms(dict(self.axes), self.count, list(self.links), list(self.blocked))
+        own = list(self.links), list(self.blocked), list(self.tables)
+        return Atoms(dict(self.axes), self.count, *own)
+
+    @property
+    def ways(self) -> tuple[Way | None, ...]:
+        """The ways of cutting; one without a name if there are no tables."""
+        return WAYS if self.tables else (None,)
 
     def axis(self, tensor: str, dim: int | None, length: int) -> Tensor:
         """Return the atoms of one dimension, numbering them at the first call."""
@@ -51,7 +63,7 @@ class Atoms:
         start, _ = self.axes[tensor, dim]
         return torch.arange(start, start + length)
 
-    def link(self, a: Tensor, b: Tensor) -> None:
+    def link(self, a: Tensor, b: Tensor, way: Way | None = None) -> None:
         """Make labels at equal positions one unit; the tensors are broadcast."""
         a, b = torch.broadcast_tensors(*shrink_together([a, b]))
         pairs = torch.stack([a.reshape(-1), b.reshape(-1)])
@@ -60,7 +72,29 @@ class Atoms:
             # One number per pair is sorted far faster than columns of two.
             base = int(pairs.max()) + 1
             numbers = (pairs[0] * base + pairs[1]).unique()
-            self.links.append(torch.stack([numbers // base, numbers % base]).numpy())
+            unique = torch.stack([numbers // base, numbers % base])
+            self.links.append((unique.numpy(), way))
+
+    def link_rows(self, table: Tensor, rows: Tensor | None, columns: Tensor | None) -> None:
+        """Link channels that are laid out along two dimensions with their rows and columns.
+
+        Where there is more than one row and column, rows are linked when whole rows (heads) are
+        cut, and columns when a width is cut.
+
+        Args:
+            table: labels, (rows, columns).
+            rows: labels of whole rows; None to link each row in itself only.
+            columns: likewise.
+        """
+        several = min(table.shape) > 1
+        if several:
+            self.tables.append(table[table > 0].unique().numpy())
+        if table.shape[0] > 1:
+            own = table[:, :1] if rows is None else rows[:, None]
+            self.link(table, own, "heads" if several else None)
+        if table.shape[1] > 1:
+            own = table[:1] if columns is None else columns[None]
+            self.link(table, own, "widths" if several else None)
 
     def block(self, labels: Tensor, reason: str) -> None:
         """Mark the channels among `labels` as channels that cannot be cut."""

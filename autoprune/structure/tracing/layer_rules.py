@@ -8,6 +8,7 @@ from torch import Tensor
 from autoprune.structure.layers import LAYER_KINDS
 from autoprune.structure.tracing.call import Call, Recorder, only_along, statistics_over, unknown
 from autoprune.structure.tracing.labels import Atoms, along, constant, shrink, varying
+from autoprune.structure.tracing.mixing import normalise
 
 
 def layer(trace: Recorder, call: Call) -> None:
@@ -72,17 +73,23 @@ def batch_norm(trace: Recorder, call: Call) -> None:
 
 
 def layer_norm(trace: Recorder, call: Call) -> None:
-    """Layer normalisation: its statistics change when a channel is cut."""
-    kind = "RMSNorm" if "rms" in call.name else "LayerNorm"
+    """Layer or RMS normalisation: channels along its one dimension are normalised together."""
     rank = len(call.argument("normalized_shape"))
-    statistics_over(trace, call, range(-rank, 0), f"normalised together by {kind}")
+    source = next(argument.name for argument in call.func._schema.arguments)
+    arguments = {source: -1, "weight": 0, "bias": 0}
+    if rank > 1 or not normalise(trace, call, -1, arguments):
+        kind = "RMSNorm" if "rms" in call.name else "LayerNorm"
+        statistics_over(trace, call, range(-rank, 0), f"normalised together by {kind}")
 
 
 def group_norm(trace: Recorder, call: Call) -> None:
-    """Group normalisation: channels that share their statistics are one unit."""
+    """Group normalisation: channels that share their statistics are one unit, unless all do."""
     source, groups = call.args[0], call.argument("num_groups") or call.argument("group")
     reason = "normalised together by GroupNorm"
     labels = trace.labels(source)
+    is_one = groups == 1 and call.name == "group_norm" and set(varying(labels)) == {1}
+    if is_one and normalise(trace, call, 1, {"input": 1, "weight": 0, "bias": 0}):
+        return
     rows = shrink(labels).reshape(-1)
     follows = set(varying(labels)) == {1} and groups > 1 and bool((rows > 0).all())
     if not (follows and trace.follow(rows.reshape(groups, -1))):
@@ -97,3 +104,14 @@ def group_norm(trace: Recorder, call: Call) -> None:
     for out in call.outputs():
         same = out.shape == source.shape
         trace.set_labels(out, labels if same else constant(out.shape))
+
+
+def lookup(trace: Recorder, call: Call) -> None:
+    """Rows of a table by their numbers (`nn.Embedding`): the table's columns are channels."""
+    weight, indices = call.args[:2]
+    name = trace.parameter(weight)
+    if name is None or (trace.name(indices) is None and varying(trace.labels(indices))):
+        unknown(trace, call)
+        return
+    columns = trace.atoms.axis(name, 1, weight.shape[1])
+    trace.set_labels(call.out, along(columns, call.out.shape, call.out.dim() - 1))

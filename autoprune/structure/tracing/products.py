@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import flop_registry
 
 from autoprune.structure.tracing.call import Call, Recorder, unknown
+from autoprune.structure.tracing.mixing import attention as fused_attention
+from autoprune.structure.tracing.mixing import matrix_product
 
 # Operators that read weights without multiplying by them: lookups, arithmetic of recurrent cells.
 WITHOUT_PRODUCTS = frozenset(
@@ -25,11 +27,11 @@ WITHOUT_PRODUCTS = frozenset(
 )
 
 
-def attention(call: Call) -> int:
-    """Count queries times keys, then weights times values; masks are ignored."""
+def attention_macs(call: Call) -> tuple[int, int]:
+    """Count queries times keys, and weights times values; masks are ignored."""
     query, key, value = call.args[:3]
-    out = next(call.outputs())
-    return _rows(out) * int(key.shape[-2] * (query.shape[-1] + value.shape[-1]))
+    products = _rows(next(call.outputs())) * int(key.shape[-2])
+    return products * int(query.shape[-1]), products * int(value.shape[-1])
 
 
 def encoder(call: Call) -> int:
@@ -71,15 +73,21 @@ def _rows(tensor: Tensor) -> int:
     return tensor.numel() // tensor.shape[-1]
 
 
+ATTENTION = (
+    "scaled_dot_product_attention",
+    "_scaled_dot_product_attention_math",
+    "_scaled_dot_product_attention_math_for_mps",
+    "_scaled_dot_product_flash_attention",
+    "_scaled_dot_product_flash_attention_for_cpu",
+    "_scaled_dot_product_efficient_attention",
+    "_scaled_dot_product_cudnn_attention",
+    "_scaled_dot_product_fused_attention_overrideable",
+)
+# Products of batches of matrices; of single ones they are layers written by hand.
+MATRIX_PRODUCTS = ("bmm",)
+
 FORMULAS: Mapping[str, Callable[[Call], int]] = {
-    "scaled_dot_product_attention": attention,
-    "_scaled_dot_product_attention_math": attention,
-    "_scaled_dot_product_attention_math_for_mps": attention,
-    "_scaled_dot_product_flash_attention": attention,
-    "_scaled_dot_product_flash_attention_for_cpu": attention,
-    "_scaled_dot_product_efficient_attention": attention,
-    "_scaled_dot_product_cudnn_attention": attention,
-    "_scaled_dot_product_fused_attention_overrideable": attention,
+    **dict.fromkeys(ATTENTION, lambda call: sum(attention_macs(call))),
     "_native_multi_head_attention": encoder,
     "_transformer_encoder_layer_fwd": encoder,
     **dict.fromkeys(("lstm", "gru", "rnn_tanh", "rnn_relu"), recurrent),
@@ -104,14 +112,22 @@ def multiplies(func: Any) -> bool:
 
 
 def product(trace: Recorder, call: Call) -> None:
-    """A product that is not a layer: its inputs cannot be cut, its MACs are counted."""
-    unknown(trace, call)
+    """A product that is not a layer: MACs are counted, and channels followed if possible."""
+    if call.name in ATTENTION:
+        followed = fused_attention(trace, call, attention_macs(call))
+    else:
+        followed = call.name in MATRIX_PRODUCTS and matrix_product(trace, call, _macs(call))
+    if not followed:
+        unknown(trace, call)
+        trace.fixed_macs[call.name] += _macs(call)
+
+
+def _macs(call: Call) -> int:
     formula = FORMULAS.get(call.name)
     if formula is not None:
-        trace.fixed_macs[call.name] += formula(call)
-    else:
-        flops = flop_registry[call.func.overloadpacket](*call.args, **call.kwargs, out_val=call.out)
-        trace.fixed_macs[call.name] += flops // 2
+        return formula(call)
+    flops = flop_registry[call.func.overloadpacket](*call.args, **call.kwargs, out_val=call.out)
+    return int(flops // 2)
 
 
 class Uncounted:

@@ -19,6 +19,7 @@ from autoprune.structure.tracing.layer_rules import (
     group_norm,
     layer,
     layer_norm,
+    lookup,
 )
 from autoprune.structure.tracing.products import FORMULAS, multiplies, product
 from autoprune.structure.tracing.tensor_rules import (
@@ -83,6 +84,7 @@ ALONG_DIM = {
     *("cumsum", "cumprod", "cummax", "cummin", "logcumsumexp", "sort", "topk"),
     *("_fft_c2c", "_fft_r2c", "_fft_c2r"),
 }
+SAMPLINGS = {"grid_sampler_2d", "grid_sampler_3d", "torchvision.roi_align", "torchvision.roi_pool"}
 CREATIONS = {
     *("zeros", "ones", "full", "empty", "empty_strided", "scalar_tensor"),
     *("new_zeros", "new_ones", "new_full", "new_empty", "new_empty_strided"),
@@ -101,12 +103,13 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(CREATIONS, creation),
     **dict.fromkeys(("pad", "constant_pad_nd"), pad),
     **dict.fromkeys(("cat", "concat", "concatenate"), concatenation),
-    **dict.fromkeys(("grid_sampler_2d", "grid_sampler_3d"), sampling),
+    **dict.fromkeys(SAMPLINGS, sampling),
     **dict.fromkeys(("batch_norm", "instance_norm"), batch_norm),
     **dict.fromkeys(("layer_norm", "native_layer_norm", "rms_norm"), layer_norm),
     **dict.fromkeys(("group_norm", "native_group_norm"), group_norm),
     **dict.fromkeys(FORMULAS, product),
     **dict.fromkeys(("all", "any", "_is_all_true", "_is_any_true"), verdict),
+    "embedding": lookup,
     "glu": halves,
     "im2col": patches,
     "col2im": summed_patches,

@@ -26,6 +26,7 @@ from autoprune.structure.tracing.labels import (
     shrink,
     varying,
 )
+from autoprune.structure.tracing.mixing import averaged
 
 
 def pointwise(trace: Recorder, call: Call) -> None:
@@ -50,7 +51,7 @@ def merge(atoms: Atoms, operands: list[Tensor], shape: torch.Size) -> Tensor:
         if repeated:
             # One value is used for many channels (a mask, a scalar): there is nothing to align,
             # unless this operand has channels along another dimension.
-            if moving[i]:
+            if moving[i] and not _link_table(atoms, one, aligned):
                 for each in aligned:
                     atoms.block(each, "multiplied into an outer product")
             continue
@@ -61,6 +62,29 @@ def merge(atoms: Atoms, operands: list[Tensor], shape: torch.Size) -> Tensor:
         atoms.link(a, b)
         result = torch.where(a > 0, a, torch.maximum(a, b))
     return canonical(result.expand(shape))
+
+
+def _link_table(atoms: Atoms, part: Tensor, operands: list[Tensor]) -> bool:
+    """Link the rows or columns of a table with an operand that has a value for each of them.
+
+    Args:
+        atoms: the atoms.
+        part: labels of the operand.
+        operands: labels of all operands.
+
+    Returns:
+        Whether there is such a table among them.
+    """
+    whole = max(operands, key=lambda one: len(varying(one)))
+    dims, own = varying(whole), varying(part)
+    table = shrink(whole).reshape(-1, whole.shape[dims[-1]])
+    if own == dims[:-1] and (table > 0).all():
+        atoms.link_rows(table, shrink(part).reshape(-1), None)
+    elif own == dims[-1:] and (table > 0).all():
+        atoms.link_rows(table, None, shrink(part).reshape(-1))
+    else:
+        return False
+    return True
 
 
 def _without_maps(atoms: Atoms, operands: list[Tensor]) -> list[Tensor]:
@@ -127,7 +151,9 @@ def concatenation(trace: Recorder, call: Call) -> None:
     """Concatenation along the channels, or of tokens, whose channels must then agree."""
     dim = call.arg(1, "dim", 0) % call.out.dim()
     pieces = [trace.labels(t) for t in call.args[0] if t.numel()]
-    if any(set(varying(piece)) - {dim} for piece in pieces):
+    beside = [set(varying(piece)) - {dim} for piece in pieces]
+    is_table = all(set(varying(piece)) == beside[0] | {dim} for piece in pieces)
+    if any(beside) and not is_table:
         if any(dim in varying(piece) for piece in pieces):
             for piece in pieces:
                 trace.atoms.block(piece, "concatenated along two dimensions")
@@ -162,6 +188,9 @@ def reduction(trace: Recorder, call: Call) -> None:
         return
     source = call.args[0]
     labels, dims = trace.labels(source), _dims(call, source)
+    if call.name in STATISTICS and len(dims) == 1 and dims <= set(varying(labels)):
+        averaged(trace, call, *dims)
+        return
     along = set(varying(labels))
     if along & dims and along - dims:
         labels = joined(trace.atoms, labels, along - dims)
@@ -175,6 +204,10 @@ def reduction(trace: Recorder, call: Call) -> None:
         kept = [labels.shape[d] for d in range(source.dim()) if d not in dims]
         shape = tuple(kept) if out.dim() != source.dim() else tuple(out.shape)
         trace.set_labels(out, canonical(short.reshape(shape)))
+
+
+# Reductions that can be taken over the channels that are left: parts of normalisations.
+STATISTICS = frozenset({"mean", "var", "std", "var_mean", "std_mean", "linalg_vector_norm"})
 
 
 def _dims(call: Call, source: Tensor) -> set[int]:
@@ -252,7 +285,8 @@ def sampling(trace: Recorder, call: Call) -> None:
     for tensor in places:
         trace.atoms.block(trace.labels(tensor), f"places at which {call.name} reads")
     read = only_along(trace, source, 1, f"laid out across the positions that {call.name} reads")
-    trace.set_labels(call.out, along(read, call.out.shape, 1))
+    for out in call.outputs():
+        trace.set_labels(out, along(read, out.shape, 1))
 
 
 def patches(trace: Recorder, call: Call) -> None:

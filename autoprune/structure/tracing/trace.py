@@ -70,7 +70,8 @@ class Assembly:
     Attributes:
         structure: the structure.
         atoms: numbered channels with all of their links.
-        owners: index of every atom's group (-1 for none), shape (atoms,).
+        owners: index of every atom's group (-1 for none), in each way of
+            cutting, shape (ways, atoms).
     """
 
     structure: Structure
@@ -79,7 +80,7 @@ class Assembly:
 
     def groups_of(self, calls: Iterable[SizedCall]) -> list[ChannelGroup]:
         """Return the groups whose channels lie along the sizes of some calls."""
-        found = {int(g) for call in calls for g in np.unique(self.owners[call.atoms.numpy()])}
+        found = {int(g) for call in calls for g in np.unique(self.owners[:, call.atoms.numpy()])}
         return [self.structure.groups[g] for g in sorted(found - {-1})]
 
 
@@ -123,7 +124,7 @@ class Tracing:
             atoms = tied(atoms, calls, place)
         named = named_tensors(self.model)
         shapes = {name: tuple(tensor.shape) for name, tensor in named.items()}
-        groups, frozen, owners = assemble(atoms, self.layers, shapes)
+        groups, frozen, owners = assemble(atoms, self.layers, shapes, tracer.mixers)
         structure = Structure(
             groups=groups,
             frozen=frozen + tracer.computed_layers,
@@ -135,6 +136,7 @@ class Tracing:
             itemsizes={name: tensor.element_size() for name, tensor in named.items()},
             activations=tracer.activations.sizes(tracer.labels, owners, groups),
             operators=tuple(tracer.activations.operators),
+            mixers=tuple(tracer.mixers),
             training=self.training,
         )
         return Assembly(structure, atoms, owners)

@@ -34,7 +34,7 @@ def test_linked_outputs_and_inputs_are_one_group() -> None:
         ("a.weight", 0, "producer"),
         ("b.weight", 1, "consumer"),
     ]
-    assert owners.tolist() == [-1, *[0] * 8]
+    assert owners.tolist() == [[-1, *[0] * 8]]
 
 
 def test_units_of_different_shares_are_different_groups() -> None:

@@ -27,7 +27,7 @@ def test_a_dimension_is_numbered_once() -> None:
 def test_links_broadcast_and_leave_out_what_is_no_channel() -> None:
     atoms = Atoms()
     atoms.link(torch.tensor([[1], [2]]), torch.tensor([3, FIXED, CONSTANT]))
-    assert [pairs.tolist() for pairs in atoms.links] == [[[1, 2], [3, 3]]]
+    assert [(pairs.tolist(), way) for pairs, way in atoms.links] == [([[1, 2], [3, 3]], None)]
     atoms.link(torch.tensor([4]), torch.tensor([4]))  # the same unit already
     assert len(atoms.links) == 1
 

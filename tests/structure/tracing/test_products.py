@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -238,13 +239,20 @@ def test_lookups_multiply_nothing(net: Any) -> None:
     assert macs(model, torch.arange(6).reshape(2, 3)) == 0
 
 
-def test_attention_stays_when_other_layers_are_cut(random_cut: Any, count_macs: Any) -> None:
+def test_attention_shrinks_with_heads_and_widths(random_cut: Any, count_macs: Any) -> None:
     layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True, dropout=0.0).eval()
     structure = analyze(layer, TOKENS)
-    small, widths = random_cut(layer, structure, 0.5)
-    assert widths == (8,)
-    assert MacsCost(structure).total(widths) == count_macs(small, TOKENS)
-    assert structure.fixed_macs == {"scaled_dot_product_attention": 2 * 25 * 8}
+    assert [(group.way, group.size) for group in structure.groups] == [
+        ("heads", 2),
+        (None, 16),
+        ("widths", 4),
+        ("widths", 4),
+    ]
+    assert structure.fixed_macs == {}
+    assert sum(one.macs * math.prod(one.shape) for one in structure.mixers) == 2 * 25 * 8
+    for keep in (0.3, 0.5, 0.75):
+        small, widths = random_cut(layer, structure, keep)
+        assert MacsCost(structure).total(widths) == count_macs(small, TOKENS)
 
 
 @torch.library.custom_op("autoprune_tests::rows_times", mutates_args=())

@@ -13,6 +13,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchvision.ops import roi_align, roi_pool
 
 from autoprune.core.plugins import load_object
 from autoprune.structure.tracing.layer_rules import batch_norm, group_norm, layer, layer_norm
@@ -106,6 +107,10 @@ def seen_by_an_older_view(x: Tensor) -> Tensor:
     return seen
 
 
+def boxes_on(x: Tensor) -> list[Tensor]:
+    return [torch.tensor([[0.0, 1.0, 6.5, 7.0]], dtype=x.dtype) for _ in x]
+
+
 def sampled(x: Tensor) -> Tensor:
     theta = torch.tensor([[0.8, 0.1, 0.0], [0.0, 1.1, 0.2]]).expand(len(x), 2, 3)
     places = F.affine_grid(theta, [len(x), 1, 6, 6], align_corners=False)
@@ -150,6 +155,15 @@ IN_PLACE = [
 
 # Every channel is a unit of its own.
 PASSED: dict[str, Operation] = {
+    # Seen by an operator that then works on fewer channels (`groups.Mixer`).
+    "mean of channels": lambda x: x - x.mean(1, keepdim=True),
+    "variance over channels": lambda x: x / (1 + x.var(1, unbiased=False, keepdim=True)),
+    "normalize over channels": lambda x: F.normalize(x),
+    "rms_norm over channels": (
+        lambda x: F.rms_norm(x.movedim(1, 3), x.shape[1:2]).movedim(3, 1)
+    ),
+    "group_norm of one group": lambda x: F.group_norm(x, 1),
+    "matrix product in every channel": lambda x: x @ x,
     **{f"{module}": module.eval() for module in ACTIVATIONS},
     **{f"{kind.__name__} in place": kind(inplace=True).eval() for kind in IN_PLACE},
     "Threshold in place": nn.Threshold(0.1, 0.5, inplace=True),
@@ -252,6 +266,8 @@ PASSED: dict[str, Operation] = {
     # Resampling.
     "grid_sample": sampled,
     "grid_sample of a volume": volume_sampled,
+    "roi_align": lambda x: roi_align(x, boxes_on(x), 4, sampling_ratio=2),
+    "roi_pool": lambda x: roi_pool(x, boxes_on(x), 4),
     "max_unpool": unpooled,
     "lp_pool": lambda x: F.lp_pool2d(x.abs(), 2, 2),
     **{
@@ -304,15 +320,8 @@ FROZEN: dict[str, tuple[Operation, str]] = {
     "cumsum over channels": (lambda x: x.cumsum(1), "summed over by cumsum"),
     "topk of channels": (lambda x: x.topk(3, 1).values, "compared with each other by topk"),
     "sort of channels": (lambda x: x.sort(dim=1).values, "compared with each other by sort"),
-    "mean of channels": (lambda x: x - x.mean(1, keepdim=True), "summed over by mean"),
     "largest channel": (lambda x: x - x.amax(1, True), "compared with each other by amax"),
-    "normalize over channels": (lambda x: F.normalize(x), "summed over by linalg_vector_norm"),
     "variance of all": (lambda x: x / x.var(unbiased=False), "summed over by var"),
-    "variance over channels": (lambda x: x / x.var(1, keepdim=True), "summed over by var"),
-    "rms_norm over channels": (
-        lambda x: F.rms_norm(x.movedim(1, 3), x.shape[1:2]).movedim(3, 1),
-        "normalised together by RMSNorm",
-    ),
     "kernel of group_norm": (
         lambda x: aten.native_group_norm(x, None, None, len(x), x.shape[1], 64, 1, 1e-5)[0],
         "normalised together by GroupNorm",
@@ -344,7 +353,9 @@ FROZEN: dict[str, tuple[Operation, str]] = {
         lambda x: F.grid_sample(x, x[:, :2].movedim(1, 3), align_corners=False),
         "places at which grid_sampler_2d reads",
     ),
-    "matrix product of activations": (lambda x: x @ x, "used by bmm"),
+    "matrix product of channels": (
+        lambda x: (x.flatten(2) @ x.flatten(2).mT)[..., None] * x, "used by bmm"
+    ),
     "distances": (lambda x: torch.cdist(x, x), "used by cdist"),
 }  # fmt: skip
 

@@ -1,0 +1,77 @@
+"""Measures all networks of the list, each in a process of its own, and writes a row for each.
+
+    python experiments/coverage/run.py rows.jsonl [--seconds 900] [--gigabytes 12] [NETWORK…]
+
+Networks that the file has a row of are left out, so that a run that was ended goes on. A process
+that takes too long or too much memory leaves a row that says so. `page.py` makes `docs/coverage.md`
+of the rows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from networks import read_list
+
+MEASURE = Path(__file__).parent / "measure.py"
+
+
+def measured(title: str, seconds: float, gigabytes: float) -> dict[str, Any]:
+    """Return the row of one network; what its process came to if it did not end by itself."""
+    limit = int(gigabytes * 2**30)
+    try:
+        process = subprocess.run(
+            [sys.executable, str(MEASURE), title],
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)),
+        )
+    except subprocess.TimeoutExpired as ended:
+        printed = (ended.stdout or b"").decode()
+        return last_row(title, printed, f"ended after {seconds:g} s")
+    if process.returncode == 0:
+        return last_row(title, process.stdout, None)
+    last = (process.stderr.strip().splitlines() or [f"status {process.returncode}"])[-1]
+    return last_row(title, process.stdout, f"ended: {last}")
+
+
+def last_row(title: str, printed: str, error: str | None) -> dict[str, Any]:
+    """Return the last row that a process printed, with the reason why it is the last."""
+    rows = [line for line in printed.splitlines() if line.startswith("{") and line.endswith("}")]
+    row: dict[str, Any] = json.loads(rows[-1]) if rows else {"network": title, "stage": "starting"}
+    return {**row, "error": error} if error else row
+
+
+def main() -> None:
+    """Measure what has no row yet."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("rows", type=Path)
+    parser.add_argument("networks", nargs="*", help="all by default")
+    parser.add_argument("--seconds", type=float, default=900.0, help="for each network")
+    parser.add_argument("--gigabytes", type=float, default=12.0, help="of memory for each network")
+    given = parser.parse_args()
+    listed = [one.title for one in read_list()]
+    if unknown := set(given.networks) - set(listed):
+        parser.error(f"not in the list: {', '.join(sorted(unknown))}")
+    lines = given.rows.read_text().splitlines() if given.rows.exists() else []
+    known = {json.loads(line)["network"] for line in lines}
+    for title in given.networks or listed:
+        if title in known:
+            continue
+        row = measured(title, given.seconds, given.gigabytes)
+        with given.rows.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        print(
+            f"{title}: {row['stage']}" + (f", {row['error']}" if row["error"] else ""), flush=True
+        )
+
+
+if __name__ == "__main__":
+    main()
