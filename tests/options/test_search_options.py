@@ -50,7 +50,6 @@ def test_plain_values_come_back() -> None:
         "exclude_outputs": ["layer2"],
         "decide": ["channels", "depth"],
         "train_frozen": True,
-        "decide": ["channels", "depth"],
         "min_keep": {"*": 0.2, "head": 1.0},
         "round_to": 8,
         "latency_table": "table.json",
