@@ -58,7 +58,8 @@ def result(tmp_path: Path, test: object = None, recovered: bool = False) -> dict
         search_repair=RepairKind.QUICK, forwards=lambda found: 0 if found is None else 100
     )
     posed = problem(trials=10)
-    searched: Any = SimpleNamespace(space=SPACE, projection=posed.projection)
+    structure = SimpleNamespace(left=lambda widths: widths)
+    searched: Any = SimpleNamespace(space=SPACE, projection=posed.projection, structure=structure)
     strategy: Any = SimpleNamespace(name="random", problem=posed, agent_from=None)
     finalist = Finalist(measurement(WIDTHS), nn.Identity(), RepairKind.SEQUENTIAL)
     better = Recovered(nn.Identity(), measurement((5, 4, 2)))
