@@ -99,9 +99,7 @@ def test_pages_and_explanations_say_that_it_is_gone(run: autoprune.Run) -> None:
 
 
 def test_other_decisions_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(
-        UsageError, match=r"decide 'layers' is nothing .* channels, depth, heads"
-    ):
+    with pytest.raises(UsageError, match=r"decide 'layers' is nothing .* channels, depth, heads"):
         autoprune.search(basic(), data=dataset(), output=tmp_path, decide="channels,layers", **TINY)
     with pytest.raises(UsageError, match="must name channels"):
         autoprune.search(basic(), data=dataset(), output=tmp_path, decide="depth", **TINY)
