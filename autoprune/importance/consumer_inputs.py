@@ -16,8 +16,8 @@ from jaxtyping import Float64, Int
 from torch import Tensor, nn
 
 from autoprune.core.slices import Slice
+from autoprune.importance.attention_scores import product_moments
 from autoprune.importance.base import Evidence
-from autoprune.importance.products import product_moments
 from autoprune.reconstruction.obs_path import (
     AdditiveProblem,
     ObsProblem,

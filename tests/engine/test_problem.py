@@ -11,10 +11,12 @@ from searches import Notes
 from torch import nn
 
 from autoprune.core.notes import forwarded_notes
+from autoprune.core.progress import Progress
 from autoprune.engine import latency_table
 from autoprune.engine.context import SearchContext
-from autoprune.engine.problem import PruningProblem, make_problem
+from autoprune.engine.problem import PruningProblem, make_problem, prunable_structure
 from autoprune.errors import BudgetError
+from autoprune.options.origin import Restrictions
 from autoprune.options.search import SearchConfig
 from autoprune.study.run_directory import RunDirectory
 
@@ -83,3 +85,18 @@ def test_a_budget_that_nothing_meets_is_refused(stair_table: Any, tmp_path: Path
     stair_table(network(), IMAGE).save(tmp_path / "table.json")
     with pytest.raises(BudgetError, match="out of reach: the smallest network"):
         problem("flops=100", round_to="auto", latency_table=str(tmp_path / "table.json"))
+
+
+def test_heads_are_decided_on_demand() -> None:
+    layer, tokens = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), torch.randn(2, 5, 8)
+    found = {
+        decide: prunable_structure(layer.eval(), tokens, Restrictions(decide=decide), Progress())
+        for decide in (("channels",), ("channels", "heads"))
+    }
+    ways = {decide: [group.way for group in one.groups] for decide, one in found.items()}
+    assert ways == {
+        ("channels",): [None],
+        ("channels", "heads"): ["heads", None, "widths", "widths"],
+    }
+    reasons = {one.reason for one in found["channels",].frozen if one.name.endswith("#heads")}
+    assert reasons == {"attention is not cut without decide='channels,heads'"}

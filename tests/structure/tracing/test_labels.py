@@ -61,3 +61,24 @@ def test_a_write_shows_in_the_overlapping_part_of_a_view() -> None:
     before = torch.tensor([[1, 2], [1, 2]])
     found = overwritten(view, before, written, torch.tensor([[7, 8], [7, 8]]))
     assert found.tolist() == [[8, 2], [8, 2]]
+
+
+def test_a_table_is_linked_by_rows_for_heads_and_by_columns_for_widths() -> None:
+    atoms = Atoms()
+    table, rows = atoms.axis("w", 0, 6).reshape(2, 3), atoms.axis("heads", 0, 2)
+    assert atoms.ways == (None,)
+    atoms.link_rows(table, rows, None)
+    assert [(pairs.T.tolist(), way) for pairs, way in atoms.links] == [
+        ([[1, 7], [2, 7], [3, 7], [4, 8], [5, 8], [6, 8]], "heads"),
+        ([[4, 1], [5, 2], [6, 3]], "widths"),
+    ]
+    assert atoms.ways == ("heads", "widths")
+
+
+def test_one_row_is_cut_in_one_way() -> None:
+    atoms = Atoms()
+    atoms.link_rows(atoms.axis("w", 0, 3)[None], None, atoms.axis("norm", 0, 3))
+    assert [(pairs.T.tolist(), way) for pairs, way in atoms.links] == [
+        ([[1, 4], [2, 5], [3, 6]], None)
+    ]
+    assert not atoms.tables

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from autoprune.data import Samples
 from autoprune.importance import make_importance
+from autoprune.importance.attention_scores import product_moments
 from autoprune.importance.base import Evidence
-from autoprune.importance.products import product_moments
 from autoprune.importance.ranking import rank_groups
 from autoprune.importance.registry import IMPORTANCES
 from autoprune.statistics.collect import collect_moments
