@@ -47,7 +47,7 @@ def test_scores_of_a_network_that_overflows_are_read() -> None:
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("widths", [0, 3]),
+        ("widths", [-1, 3]),
         ("widths", [2.0, 3]),
         ("names", "ab"),
         ("names", ["a", None]),

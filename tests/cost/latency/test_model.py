@@ -126,7 +126,10 @@ def test_what_a_device_favours_is_asked_of_the_networks_own_layers(stair_table: 
     foreign = LayerLatency(other, 1, (Surface(slope, slope, (512,), (512,), ((1.0,),)),))
     both = replace(table, layers=(*table.layers, foreign))
     config = SearchConfig("latency=0.5", round_to="auto")
-    steps = [width_multiple(config, LatencyCost(trace(model, image), one)) for one in (table, both)]
+    steps = [
+        width_multiple(config, {"latency": LatencyCost(trace(model, image), one)})
+        for one in (table, both)
+    ]
     assert steps[0] == steps[1] > 1
 
 
