@@ -52,6 +52,7 @@ SPECS = {
     "strategy": "Chooser",
     "latency_backend": "Measure",
     "evaluate": "negative_kl",
+    "distance": "negative_kl",
 }
 
 
@@ -89,6 +90,7 @@ def runs_nothing(done: Any, option: str, name: str) -> None:
         *(("strategy", command) for command in ("resume", "config")),
         *(("latency_backend", command) for command in ("from", "resume", "config")),
         *(("evaluate", command) for command in ("evaluate", "from", "resume", "config")),
+        *(("distance", command) for command in ("evaluate", "from", "resume", "config")),
     ],
 )
 def test_a_strangers_run_runs_no_code(cli, stranger: Path, option: str, command: str) -> None:

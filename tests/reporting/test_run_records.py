@@ -71,7 +71,7 @@ def test_no_run_and_an_unfinished_one(tmp_path: Path, run_path: Path) -> None:
     ("key", "value"),
     [
         ("widths", {"stem": [6, 8], "body": [2]}),
-        ("widths", {"stem": [0, 8], "body": [2, 4]}),
+        ("widths", {"stem": [-1, 8], "body": [2, 4]}),
         ("costs", {"dense": {}, "pruned": {"flops": -1}}),
         ("costs", {"dense": {"flops": "many"}, "pruned": {}}),
         ("score", {"metric": "bleu", "dense": 1.0, "pruned": 1.0, "split": "test"}),

@@ -16,7 +16,13 @@ from torch import Tensor, nn
 from torchvision.ops import roi_align, roi_pool
 
 from autoprune.core.plugins import load_object
-from autoprune.structure.tracing.layer_rules import batch_norm, group_norm, layer, layer_norm
+from autoprune.structure.tracing.layer_rules import (
+    batch_norm,
+    group_norm,
+    layer,
+    layer_norm,
+    lookup,
+)
 from autoprune.structure.tracing.operators import OperatorMode, whole_operators
 from autoprune.structure.tracing.products import product
 from autoprune.structure.tracing.rules import RULES
@@ -371,7 +377,7 @@ RANDOM: dict[str, Operation] = {
 }
 
 # Rules of layers and of products, which `test_prunable` and `test_products` look at.
-LAYERS = {layer, batch_norm, group_norm, layer_norm, product}
+LAYERS = {layer, batch_norm, group_norm, layer_norm, lookup, product}
 
 
 class Names(OperatorMode):
