@@ -14,7 +14,6 @@ from autoprune.reporting.model_card import model_card
 from autoprune.reporting.run_records import read_runs
 from autoprune.study.run_directory import RunDirectory
 
-# What others need. config.toml stays: it names places on this machine, and code.
 CARD = "README.md"
 
 
@@ -35,6 +34,7 @@ def pack_run(run: RunDirectory, repository: str, folder: Path) -> None:
         raise RunError(f"{str(folder)!r} is there already: remove it or choose another folder.")
     card = model_card(read_runs([run.path])[0], repository)
     check_writable(folder, spelt("folder"), is_folder=True)
+    folder.absolute().parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=".packed-", dir=folder.absolute().parent))
     try:
         for file in _files(run):
@@ -88,6 +88,7 @@ def check_repository(name: str) -> None:
 
 
 def _files(run: RunDirectory) -> list[Path]:
+    """Return what others need; config.toml stays, which names places on this machine, and code."""
     tuned = run.training().weights_path
     kept = [run.policy_path, run.weights_path, run.result_path]
     return [*kept, tuned] if tuned.exists() else kept

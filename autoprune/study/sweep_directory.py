@@ -6,12 +6,13 @@ import json
 import os
 import shlex
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from autoprune.core.files import check_writable, write_whole
+from autoprune.core.files import write_whole
 from autoprune.core.records import Table, Text, read
 from autoprune.core.untrusted import read_json
 from autoprune.errors import RunError, file_fault, spelt
@@ -42,7 +43,7 @@ class SweepDirectory:
         """Return the run directory of a budget."""
         return RunDirectory(self.path / name)
 
-    def held(self) -> Any:
+    def held(self) -> AbstractContextManager[None]:
         """Keep other processes from writing here, as `RunDirectory.held` does."""
         return RunDirectory(self.path).held()
 
@@ -72,7 +73,6 @@ class SweepDirectory:
                 f"{spelt('resume', True)}, or choose another name."
             )
         RunDirectory(self.path).check_free()
-        check_writable(self.path, spelt("output"), is_folder=True)
 
     def load(self) -> SweepRecord:
         """Return what was asked.

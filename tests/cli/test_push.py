@@ -25,6 +25,7 @@ def test_a_folder_that_loads_anywhere(cli, demo_run, tmp_path: Path) -> None:
     assert card.startswith("---\nlibrary_name: autoprune\n")
     assert "# small-demo\n" in card and 'snapshot_download("me/small-demo")' in card
     assert "| top-1 accuracy |" in card and "Asked for flops=0.5" in card
+    assert cli("push", str(demo_run[0]), "me/small-demo", "--folder", "new/place").status == 0
     everything = "".join(one.read_text("latin-1") for one in Path("packed").iterdir())
     assert str(tmp_path) not in everything and str(demo_run[0]) not in everything
 
