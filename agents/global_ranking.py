@@ -3,16 +3,32 @@
 from __future__ import annotations
 
 import bisect
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from jaxtyping import Float64
 
 from autoprune.agents.base import SearchProblem
 from autoprune.agents.tools.scripted import ScriptedStrategy
 from autoprune.core.policy import Widths
 from autoprune.errors import UsageError
 from autoprune.search_spaces.greedy import least_loss
+from autoprune.search_spaces.keep_ratio import SearchSpace
+from autoprune.search_spaces.projection import Projection
 from autoprune.study.trial import Candidate
+
+
+@dataclass(frozen=True)
+class GlobalConfig:
+    """Where a ranking is cut if no budget says so.
+
+    Attributes:
+        threshold: without a budget, units with larger scores stay; None if there is a budget.
+    """
+
+    threshold: float | None = None
 
 
 class GlobalStrategy(ScriptedStrategy):
@@ -26,6 +42,12 @@ class GlobalStrategy(ScriptedStrategy):
     """
 
     name = "global"
+    config = GlobalConfig()
+
+    def __init__(self, config: Any = None, **options: Any) -> None:
+        """Take the options; a threshold on scores can stand instead of a budget."""
+        super().__init__(config, **options)
+        self.needs_budget = self.config.threshold is None
 
     def start(self, problem: SearchProblem) -> None:
         """Look at the rankings.
@@ -44,20 +66,32 @@ class GlobalStrategy(ScriptedStrategy):
     def batches(self) -> Iterator[list[Candidate]]:
         """Yield the one candidate."""
         own = self.problem
-        widths = threshold(own) if self._has_scores else least_loss(own.projection, own.rankings)
+        if not self._has_scores:
+            widths = least_loss(own.projection, own.rankings)
+        else:
+            scores = [np.asarray(ranking.scores, dtype=float) for ranking in own.rankings]
+            widths = (
+                threshold(own.projection, scores)
+                if own.projection.constraints
+                else above(own.space, scores, self.config.threshold)
+            )
         yield [Candidate(widths)]
 
 
-def threshold(problem: SearchProblem) -> Widths:
+def threshold(projection: Projection, scores: Sequence[Float64[np.ndarray, " _units"]]) -> Widths:
     """Return the widths at the least threshold on all scores with which the budget holds."""
-    scores = [np.asarray(ranking.scores, dtype=float) for ranking in problem.rankings]
-
-    def above(limit: float) -> Widths:
-        widths = [np.count_nonzero(own > limit) for own in scores]
-        return problem.space.round_down(np.asarray(widths, dtype=float))
 
     def fits(limit: float) -> bool:
-        return problem.projection.fits(above(limit))
+        return projection.fits(above(projection.space, scores, limit))
 
     limits = np.concatenate([[-np.inf], np.unique(np.concatenate(scores))])
-    return problem.projection.fill(above(limits[bisect.bisect_left(limits, True, key=fits)]))
+    limit = limits[bisect.bisect_left(limits, True, key=fits)]
+    return projection.fill(above(projection.space, scores, limit))
+
+
+def above(
+    space: SearchSpace, scores: Sequence[Float64[np.ndarray, " _units"]], limit: float
+) -> Widths:
+    """Return how many units of every group have a larger score, rounded down to allowed widths."""
+    widths = [np.count_nonzero(own > limit) for own in scores]
+    return space.round_down(np.asarray(widths, dtype=float))

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from autoprune.api import report as report
     from autoprune.api import search as search
     from autoprune.api import sweep as sweep
+    from autoprune.api import train as train
 
 __all__ = [
     "AutopruneError",
@@ -34,6 +35,7 @@ __all__ = [
     "report",
     "search",
     "sweep",
+    "train",
 ]
 
 

@@ -32,13 +32,17 @@ from autoprune.engine.export import export_network, named_splits, plan_export
 from autoprune.engine.finetune import check_training, finetune_run
 from autoprune.engine.search_task import Run, UserFunctions, interruptible, make_task, write_report
 from autoprune.engine.sweep import SweepRuns, run_sweep
+from autoprune.engine.train import run_training
+from autoprune.engine.train_context import TrainContext, check_train
 from autoprune.engine.training_task import FinetuneContext
 from autoprune.errors import UsageError, type_of, user_code
 from autoprune.evaluation.reward import Reward
 from autoprune.evaluation.scoring import find_evaluate
 from autoprune.exporters.base import Exporter
+from autoprune.methods.registry import Wanted
 from autoprune.options.finetune import FinetuneConfig, FinetuneOptions
 from autoprune.options.search import OPTIONS, SearchOptions, budgets_of
+from autoprune.options.train import TrainConfig, TrainOptions
 from autoprune.reporting.report import report
 from autoprune.structure import surgery
 from autoprune.structure.inputs import Inputs, adapt_splits
@@ -46,7 +50,7 @@ from autoprune.structure.output_distance import Distance
 from autoprune.structure.plain_weights import with_plain_weights
 from autoprune.structure.surgery import deep_copy, with_own_sizes
 from autoprune.structure.wrappers import plain_network
-from autoprune.study.reload import load_network
+from autoprune.study.reload import load_network, load_trained
 from autoprune.study.run_directory import RunDirectory, next_free
 from autoprune.study.sweep_directory import SweepDirectory, SweepRecord
 from autoprune.training.objective import TaskLoss, find_loss
@@ -260,7 +264,8 @@ def finetune(
     the run directory; it is what `load_pruned` returns from then on.
 
     Args:
-        model: the dense network with its trained weights; it is left as it was.
+        model: the dense network with its trained weights; it is left as it was. In a run of
+            `train` these lie in the run, and the model's own do not matter.
         run: the directory of a finished run.
         data: as `search` takes it; the same, so that validation images are not trained on.
         loss: (the network's outputs, targets) → scalar tensor, for tasks that are not
@@ -284,6 +289,7 @@ def finetune(
     valued, loss = find_evaluate(evaluate), find_loss(loss)
     network = with_own_sizes(deep_copy(_network(model)).eval())
     policy = directory.load_policy()
+    load_trained(network, directory)
     check_training(directory, config, resume, overwrite)
     processes = find_processes()
     lock = nullcontext() if processes.rank else directory.held()
@@ -297,6 +303,66 @@ def finetune(
         if processes.rank == 0:
             _renew_report(directory)
     return Run(directory.path, done.network, policy, done.result)
+
+
+@kept_memory()
+@_undisturbed()
+def train(
+    model: nn.Module,
+    *,
+    data: Any,
+    method: Wanted,
+    budget: str | Mapping[str, float | str] | None = None,
+    loss: TaskLoss | str | None = None,
+    evaluate: Evaluate | str | None = None,
+    output: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    progress: Progress | bool | None = None,
+    origin: Mapping[str, Any] | None = None,
+    **options: Unpack[TrainOptions],
+) -> Run:
+    """Train a network with a method that prepares it for the cut, cut it, and fine-tune it.
+
+    The run directory is that of a search whose dense network is the one that the method trained.
+
+    Args:
+        model: the network, trained usually; it is left as it was. It teaches in both parts of the
+            training unless `distill=False`.
+        data: as `search` takes it.
+        method: "slimming" or another name, `path/to/file.py:Class`, or the method itself, such as
+            `Slimming(sparsity=1e-4)` (docs/training.md).
+        budget: as `search` takes it; None where the method decides how much goes.
+        loss: as `finetune` takes it.
+        evaluate: as `search` takes it.
+        output: the run directory; by default the next free `runs/<model>-<number>`.
+        resume: go on with the training in `output`; options must be the same.
+        progress: told what happens; True prints lines on standard error.
+        origin: where model and data came from, for `config.toml`.
+        **options: other fields of `TrainConfig`, `epochs` above all (docs/options.md).
+
+    Raises:
+        AutopruneError: anything that the user can mend, in one line.
+    """
+    progress = _progress(progress)
+    given = {**options, "method": method, "budget": budget}
+    config = TrainConfig.from_mapping(given)
+    network = _network(model)
+    if resume and not output:
+        raise UsageError("resume=True needs output: the run directory of the training.")
+    folder = None if output is None else as_path(output, "output")
+    directory = RunDirectory(folder or next_free(Path("runs"), type(network).__name__.lower()))
+    functions = find_loss(loss), find_evaluate(evaluate)
+    with forwarded_notes(progress), directory.held():
+        splits = adapt_splits(as_splits(data), network)
+        context = TrainContext(
+            network, splits, config, directory, *functions, progress, origin or {}
+        )
+        check_train(context, resume)
+        with interruptible(lambda: directory.method.how_to_resume):
+            done = run_training(context, resume)
+        if config.report:
+            write_report(directory)
+    return Run(directory.path, done.network, done.policy, done.result)
 
 
 @_undisturbed()
@@ -357,4 +423,5 @@ __all__ = [
     "report",
     "search",
     "sweep",
+    "train",
 ]

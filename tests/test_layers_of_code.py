@@ -24,7 +24,7 @@ FLOORS = (
     {"exporters"},
     {"search_spaces"},
     {"study"},
-    {"agents", "options"},
+    {"agents", "methods", "options"},
     {"reporting"},
     {"engine"},
     {"api"},
@@ -43,7 +43,8 @@ ENGINE_FLOORS = (
     {"summary", "begin"},
     {"pipeline", "finetune"},
     {"search_task", "push"},
-    {"sweep"},
+    {"sweep", "train_context"},
+    {"train"},
 )
 """The stages of a search: each is made of those before it."""
 
@@ -56,7 +57,7 @@ TWICE = {
     "public",  # the names that a package offers
     "model",  # a cost model, and that of latency
     # a command, and its subject
-    "evaluate", "export", "finetune", "inspect", "profile", "push", "report", "search",
+    "evaluate", "export", "finetune", "inspect", "profile", "push", "report", "search", "train",
     "executorch", "litert", "onnx", "openvino",  # a runtime: what runs in it, and its files
     "progress",  # the names of a kind of component
 }  # fmt: skip

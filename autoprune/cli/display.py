@@ -165,6 +165,32 @@ def show_training(run: Run, from_scratch: bool, quiet: bool = False) -> None:
     out.print(f"files: {escape(str(run.path))}/ ({', '.join([*files, 'history.jsonl'])}, …)")
 
 
+def show_trained(run: Run, quiet: bool = False) -> None:
+    """Print what training with a method, the cut and fine-tuning ended with."""
+    if quiet:
+        print(run.path)
+        return
+    out, result = console(), run.result
+    done, costs = result["train"], result["costs"]
+    known = {name: own for name, own in done["scores"].items()}
+    if (tuned := result["score"].get("finetuned")) is not None:
+        known["fine-tuned"] = {"top1": tuned, "score": tuned}
+    figure = next((one for one in ("score", "top1", "kl") if one in known["cut"]), "kl")
+    title, show = _SCORES[figure][:2] if figure in _SCORES else ("KL to given", "{:.4g}".format)
+    rows = table("", *known)
+    figures = [own.get(figure) for own in known.values()]
+    rows.add_row(title, *("–" if one is None else show(one) for one in figures))
+    out.print(rows)
+    share = percent(costs["pruned"]["flops"] / max(costs["dense"]["flops"], 1))
+    out.print(f"\n{done['split']} split; {share} of the given network's MACs")
+    spent = f"{done['epochs']:g} epochs in {done['seconds']:.1f} s with {done['method']}"
+    if (tuning := result.get("finetune")) is not None:
+        spent += f", {tuning['epochs']:g} in {tuning['seconds']:.1f} s after the cut"
+    out.print(escape(spent))
+    out.print(f"files: {escape(str(run.path))}/ (policy.json, pruned.safetensors, result.json, …)")
+    out.print(f"next:  autoprune evaluate {escape(shlex.quote(str(run.path)))}")
+
+
 def _about_latency(latency: Mapping[str, Any], run: str) -> str:
     """Return in words where latency was measured, or how it can be."""
     if latency["measured_ms"] is not None:

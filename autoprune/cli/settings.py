@@ -23,6 +23,7 @@ from autoprune.options.stored import (
     SETTINGS,
     in_todays_words,
     stored_settings,
+    with_own_weights,
 )
 from autoprune.options.strategies import unused_tables, with_strategy_config
 
@@ -59,12 +60,12 @@ class Settings:
     @property
     def lasting_origin(self) -> dict[str, str]:
         """The origin in words that mean the same in any folder."""
-        return _lasting(self.origin)
+        return lasting(self.origin)
 
     @property
     def lasting_search(self) -> dict[str, Any]:
         """The same of the search; what a run was begun with stays as it is."""
-        return dict(self.search) if self.resume else _lasting(self.search)
+        return dict(self.search) if self.resume else lasting(self.search)
 
 
 def gather(given: Mapping[str, Any]) -> Settings:
@@ -89,11 +90,11 @@ def gather(given: Mapping[str, Any]) -> Settings:
     _check(merged)
     origin = {key: merged[key] for key in ORIGIN if key in merged}
     if not resume:
-        origin |= _model_and_data(origin)
+        origin |= model_and_data(origin)
     return Settings(
         origin=origin,
         search={key: merged[key] for key in OPTIONS if key in merged},
-        output=Path(merged["output"]) if "output" in merged else _free_output(origin["model"]),
+        output=Path(merged["output"]) if "output" in merged else free_output(origin["model"]),
         sweep=merged.get("sweep"),
         resume=resume,
         verbose=merged.get("verbose", False),
@@ -101,7 +102,7 @@ def gather(given: Mapping[str, Any]) -> Settings:
     )
 
 
-def _lasting(values: Mapping[str, Any]) -> dict[str, Any]:
+def lasting(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return values in words that mean the same in any folder."""
     absolute = {key: SETTINGS[key].kind.absolute for key in values}
     return {
@@ -178,7 +179,7 @@ def read_config(path: Path, strategy: str | None = None) -> dict[str, Any]:
             reason += "; a table [strategy.NAME] names the strategy already: leave out strategy ="
         raise UsageError(f"config file {str(path)!r} cannot be read: {reason}") from error
     if content.keys() & set(REMARKS):  # a run's own, perhaps of an older version
-        content = in_todays_words(content)
+        content = with_own_weights(in_todays_words(content), path.parent)
     return _read(content, f"config file {str(path)!r}: ", strategy)
 
 
@@ -265,7 +266,7 @@ def _stored(path: str) -> dict[str, Any]:
     return _read(in_todays_words(stored_settings(run)), f"{str(run.config_path)!r}: ")
 
 
-def _model_and_data(origin: Mapping[str, str]) -> dict[str, str]:
+def model_and_data(origin: Mapping[str, str], command: str = "search") -> dict[str, str]:
     """Return model and data; the demo's where nothing is said.
 
     Raises:
@@ -277,11 +278,12 @@ def _model_and_data(origin: Mapping[str, str]) -> dict[str, str]:
     if model is None and data is not None:
         raise UsageError(f"--data {data} needs --model SPEC (--model demo is the demo's network).")
     if model not in (None, DEMO) and data is None:
-        raise UsageError(f"--model {model} needs --data SPEC: see autoprune search --help.")
+        raise UsageError(f"--model {model} needs --data SPEC: see autoprune {command} --help.")
     return {"model": model or DEMO, "data": data or DEMO_DATA}
 
 
-def _free_output(model: str) -> Path:
+def free_output(model: str) -> Path:
+    """Return the next run directory of a network that is free."""
     from autoprune.study.run_directory import next_free
 
     return next_free(Path("runs"), model.rpartition(":")[2].lower())

@@ -199,7 +199,7 @@ def _origin(
 ) -> dict[str, str]:
     """Return where model and data come from: as the run says, unless others are given."""
     kept = {name: stored[name] for name in _OF_RUN if name in stored}
-    if "model" in given:
+    if "model" in given and "model" in kept:
         kept.pop("weights", None)  # another network has other weights
     if "data" in given and names_object(given["data"]):
         kept.pop("normalize", None)  # a factory normalises itself

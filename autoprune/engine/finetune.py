@@ -22,6 +22,7 @@ from autoprune.engine.validation import final_scores
 from autoprune.errors import RunError, UsageError, shown, spelt
 from autoprune.evaluation.measurement import Scores
 from autoprune.options.finetune import FinetuneConfig
+from autoprune.structure.surgery import kept_positions
 from autoprune.study.reload import load_network
 from autoprune.study.result import is_trained, with_training, without_training
 from autoprune.study.run_directory import RunDirectory
@@ -125,7 +126,8 @@ def finetune_run(context: FinetuneContext, resume: bool = False) -> Finetuned:
         return Finetuned(load_network(context.dense, run, _handed_over(context)), run.load_result())
     small = load_network(context.dense, run, run.searched_weights)
     images = draw_training_images(context)
-    task = make_task(context, images, small)
+    keep = kept_positions(context.dense, run.load_policy())
+    task = make_task(context, images, small, keep)
     recipe = make_recipe(config, task.batches.steps_per_epoch)
     trackers = [] if processes.rank else make_loggers(config.logger, run.path, vars(recipe))
     if processes.rank == 0:

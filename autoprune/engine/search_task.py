@@ -125,7 +125,7 @@ class SearchTask:
             run: beside which a latency table goes, if one is measured.
             clock: told what it takes.
         """
-        context = self._context(run, clock, {})
+        context = self.context(run, clock, {})
         return Prepared(context, lay_groundwork(context))
 
     def run(
@@ -156,7 +156,7 @@ class SearchTask:
             else:
                 begin_run(run, {**settings, **self.named})
             context = (
-                self._context(run, clock, begun)
+                self.context(run, clock, begun)
                 if given is None
                 else given.context_of(self.config, run, clock, begun)
             )
@@ -167,7 +167,16 @@ class SearchTask:
                 write_report(run)
         return Run(run.path, found.network, found.policy, found.result)
 
-    def _context(self, run: RunDirectory, clock: Clock, begun: Mapping[str, Any]) -> SearchContext:
+    def context(self, run: RunDirectory, clock: Clock, begun: Mapping[str, Any]) -> SearchContext:
+        """Return what the stages of the search are given.
+
+        Args:
+            run: the directory.
+            clock: told what the stages take.
+            begun: settings of a run that goes on; empty for a new one.
+        """
+        # Optuna announces every trial of ours, and optional packages that it lacks.
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
         model = with_own_sizes(deep_copy(self.network).eval())
         images = draw_images(model, self.data, self.config, self.progress)
         inputs = images.calibration.first(2).inputs
@@ -237,8 +246,6 @@ def make_task(
     config = SearchConfig.from_mapping({**options, "reward": valued.name, **names})
     evaluate, distance = find_evaluate(functions.evaluate), find_distance(functions.distance)
     check_config(config)
-    # Optuna announces every trial of ours, and optional packages that it lacks.
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
     named = {**options, "reward": reward}
     task = SearchTask(model, data, config, valued, evaluate, distance, named, progress)
     check_patterns(task.network, config)

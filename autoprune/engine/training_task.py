@@ -22,7 +22,7 @@ from autoprune.options.search import OPTIONS, SearchConfig
 from autoprune.options.stored import in_todays_words, stored_settings
 from autoprune.structure.frozen import excluded_tensors, frozen_tensors
 from autoprune.structure.inputs import device_of
-from autoprune.structure.surgery import kept_positions
+from autoprune.structure.surgery import Keep
 from autoprune.study.run_directory import RunDirectory
 from autoprune.study.training_record import TrainingRecord
 from autoprune.training.augmentation import augmented
@@ -90,13 +90,16 @@ def draw_training_images(context: FinetuneContext) -> Partition:
     return images.to(device_of(context.dense))
 
 
-def make_task(context: FinetuneContext, images: Partition, small: nn.Module) -> TrainingTask:
+def make_task(
+    context: FinetuneContext, images: Partition, small: nn.Module, keep: Keep
+) -> TrainingTask:
     """Return what is trained, and what it is judged by.
 
     Args:
         context: what is known.
         images: as the search had them.
-        small: the network that the search handed over.
+        small: the network that training begins with.
+        keep: entries of the dense network's tensors that it has.
 
     Raises:
         AutopruneError: anything that the user can mend.
@@ -111,7 +114,6 @@ def make_task(context: FinetuneContext, images: Partition, small: nn.Module) -> 
                 f"{spelt('distill_features')} are the dense network's, which teaches nothing here: "
                 "do not turn distillation off."
             )
-        keep = kept_positions(dense, context.run.load_policy())
         inputs = validation.first(2).inputs
         features = match_features(dense, small, keep, inputs, config.distill_features)
         objective = replace(objective, features=features)

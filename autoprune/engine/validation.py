@@ -36,10 +36,14 @@ class ByScore:
     def __call__(self, network: nn.Module) -> Validation:
         """Judge a network in evaluation mode."""
         scores = self.scorer.score(network)
-        named = {"top1": scores.top1, "loss": scores.loss, "kl": scores.kl, "score": scores.custom}
-        figures = {name: value for name, value in named.items() if value is not None}
         value = -(scores.kl or 0.0) if scores.metric is None else scores.metric
-        return Validation(value, figures)
+        return Validation(value, figures_of(scores))
+
+
+def figures_of(scores: Scores) -> dict[str, float]:
+    """Return the scores that are known, by their names in files."""
+    named = {"top1": scores.top1, "loss": scores.loss, "kl": scores.kl, "score": scores.custom}
+    return {name: value for name, value in named.items() if value is not None}
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,9 +11,10 @@ from typing import Any
 from autoprune.exporters.registry import KIND as FORMATS
 from autoprune.options import kinds
 from autoprune.options.finetune import FinetuneConfig
-from autoprune.options.option import Panel, choices, option, options_of
+from autoprune.options.option import Panel, choices, declared_in, option, options_of
 from autoprune.options.origin import InputShape, Network, Origin, Photos, Restrictions
 from autoprune.options.search import SearchConfig
+from autoprune.options.train import TrainConfig
 from autoprune.profiling.backends.registry import KIND as BACKENDS
 
 _run = partial(option, panel=Panel.RUN)
@@ -136,6 +137,22 @@ class FinetuneCommand(Trust, Origin):
 
 
 @dataclass(frozen=True, kw_only=True)
+class TrainCommand(Trust, Origin):
+    """What `autoprune train` trains, where it writes, and how it goes on."""
+
+    loss: str | None = declared_in(FinetuneCommand, "loss")
+    evaluate: str | None = declared_in(SearchConfig, "evaluate")
+    output: str | None = declared_in(RunOptions, "output")
+    resume: bool = _run(
+        False,
+        kinds.SWITCH,
+        "Go on with the training in --output; nothing else need be given.",
+        is_in_files=False,
+    )
+    quiet: bool = _run(False, kinds.SWITCH, "Print only the run directory.", is_in_files=False)
+
+
+@dataclass(frozen=True, kw_only=True)
 class ExportOptions(Trust, Photos, Network, Json):
     """What `autoprune export` writes."""
 
@@ -248,6 +265,7 @@ OF_COMMANDS: Mapping[str, Sequence[type]] = {
     "profile": (ProfileOptions,),
     "evaluate": (EvaluateOptions,),
     "finetune": (FinetuneCommand, FinetuneConfig),
+    "train": (TrainCommand, TrainConfig),
     "export": (ExportOptions,),
     "report": (ReportOptions,),
     "compare": (CompareOptions,),

@@ -2,41 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
-from typing_extensions import TypedDict
-
-from autoprune.errors import UsageError, did_you_mean
 from autoprune.options import kinds
-from autoprune.options.option import Option, Panel, choices, option, options_of
-from autoprune.training.choices import AUGMENTATIONS, EPOCHS, OPTIMIZERS, PRECISIONS
+from autoprune.options.option import Option, Panel, option, options_of
+from autoprune.options.training import TrainingConfig, TrainingOptions
 
 _training = partial(option, panel=Panel.TRAINING)
 
 
-def _usual(option: str) -> str:
-    """Return the default of every optimizer, for the help."""
-    return ", ".join(f"{getattr(own, option):g} for {name}" for name, own in OPTIMIZERS.items())
-
-
 @dataclass(frozen=True, kw_only=True)
-class FinetuneConfig:
-    """How to fine-tune; docs/options.md explains every option.
+class FinetuneConfig(TrainingConfig):
+    """How to fine-tune; docs/options.md explains every option."""
 
-    To add one, declare it here, and add the types that Python callers may pass to
-    `FinetuneOptions`.
-    """
-
-    epochs: float | None = _training(
-        None,
-        kinds.NUMBER,
-        f"Passes over the training samples; fractions too (default: {EPOCHS:g} without --time).",
-        rule=kinds.ABOVE_ZERO,
-        is_basic=True,
-    )
     time: float | None = _training(
         None,
         kinds.SECONDS,
@@ -44,159 +24,24 @@ class FinetuneConfig:
         rule=kinds.ABOVE_ZERO,
         is_basic=True,
     )
-    batch: int = _training(128, kinds.AMOUNT, "Samples of a step.")
-    optimizer: str = _training("sgd", kinds.NAME, f"{choices(OPTIMIZERS, 'sgd')}.")
-    learning_rate: float | None = _training(
-        None,
-        kinds.NUMBER,
-        f"Its peak, from which it falls as half a cosine (default: {_usual('rate')}).",
-        rule=kinds.ABOVE_ZERO,
-    )
-    weight_decay: float | None = _training(
-        None,
-        kinds.NUMBER,
-        f"Of kernels and matrices (default: {_usual('decay')}).",
-        rule=kinds.ZERO_OR_MORE,
-    )
-    warm_up: float = _training(
-        0.05,
-        kinds.NUMBER,
-        "Share of the training in which the learning rate rises.",
-        rule=kinds.SHARE_BELOW_ONE,
-    )
-    label_smoothing: float = _training(
-        0.0, kinds.NUMBER, "Of the cross entropy.", rule=kinds.SHARE_BELOW_ONE
-    )
-    ema: float = _training(
-        0.0,
-        kinds.NUMBER,
-        "Keep a moving average of the weights, with this decay per step, e.g. 0.999; 0 for none "
-        "(default).",
-        rule=kinds.SHARE_BELOW_ONE,
-    )
-    clip: float = _training(
-        0.0,
-        kinds.NUMBER,
-        "Largest norm of the gradient; 0 for any (default).",
-        rule=kinds.ZERO_OR_MORE,
-    )
-    precision: str = _training(
-        "auto",
-        kinds.NAME,
-        "auto (default: bfloat16 where the device multiplies it natively), float32 or bfloat16.",
-    )
-    distill: bool = _training(
-        True,
-        kinds.TWO_WAY_SWITCH,
-        "Learn from the dense network's answers, besides labels where there are any (default: "
-        "yes).",
-    )
-    distill_weight: float = _training(
-        0.9,
-        kinds.NUMBER,
-        "Share of these answers in the loss; labels have the rest.",
-        rule=kinds.SHARE,
-    )
-    temperature: float = _training(
-        4.0,
-        kinds.NUMBER,
-        "That softens class probabilities in distillation.",
-        rule=kinds.ABOVE_ZERO,
-    )
-    distill_features: float = _training(
-        0.0,
-        kinds.NUMBER,
-        "Weight of the squared error of what the last pooling reads, relative to the dense "
-        "network's; 0 for none (default).",
-        rule=kinds.ZERO_OR_MORE,
-    )
-    augment: str = _training(
-        "standard",
-        kinds.NAME,
-        "Of images that autoprune reads: standard (default: padded crops, resized ones for image "
-        "files, and mirroring), trivial (TrivialAugment besides) or none.",
-    )
-    mixup: float = _training(
-        0.0, kinds.NUMBER, "Alpha of mixup; 0 for none (default).", rule=kinds.ZERO_OR_MORE
-    )
-    cutmix: float = _training(
-        0.0, kinds.NUMBER, "Alpha of CutMix; 0 for none (default).", rule=kinds.ZERO_OR_MORE
-    )
     from_scratch: bool = _training(
         False,
         kinds.SWITCH,
         "Train the same architecture from new weights instead, to compare; the files of the run "
         "and of fine-tuning stay.",
     )
-    workers: int = _training(
-        0, kinds.WHOLE, "Processes that read samples ahead.", rule=kinds.ZERO_OR_MORE
-    )
-    seed: int = _training(0, kinds.WHOLE, "Seed of all randomness.", rule=kinds.SEED)
-    logger: tuple[str, ...] = _training(
-        (),
-        kinds.PATTERNS,
-        "Where figures go besides history.jsonl: tensorboard, mlflow, wandb, trackio, "
-        "path/to/file.py:Class or package.module:Class; repeatable.",
-    )
-
-    def __post_init__(self) -> None:
-        for name, declared in OPTIONS.items():
-            declared.check(getattr(self, name))
-        for name, known in _CHOICES.items():
-            if (value := getattr(self, name)) not in known:
-                raise UsageError(f"unknown {name} {value!r}; {did_you_mean(value, known)}")
-
-    @classmethod
-    def from_mapping(cls, values: Mapping[str, Any]) -> FinetuneConfig:
-        """Build from plain values.
-
-        Raises:
-            UsageError: an unknown key, a wrong type or a value out of range.
-        """
-        for key in values:
-            if key not in OPTIONS:
-                raise UsageError(f"unknown option {key!r}; {did_you_mean(key, OPTIONS)}")
-        given = {key: value for key, value in values.items() if value is not None}
-        return cls(**{key: OPTIONS[key].read(value) for key, value in given.items()})
 
     @property
     def title(self) -> str:
         """What the training is called in messages."""
         return "training from scratch" if self.from_scratch else "fine-tuning"
 
-    def to_mapping(self) -> dict[str, Any]:
-        """Return plain values, as in finetune.toml; those that say nothing are left out."""
-        values = {name: getattr(self, name) for name in OPTIONS}
-        values |= {key: list(value) for key, value in values.items() if isinstance(value, tuple)}
-        return {key: value for key, value in values.items() if value is not None}
-
 
 OPTIONS: Mapping[str, Option] = options_of(FinetuneConfig)
-_CHOICES = {"optimizer": OPTIMIZERS, "augment": AUGMENTATIONS, "precision": PRECISIONS}
 
 
-class FinetuneOptions(TypedDict, total=False):
+class FinetuneOptions(TrainingOptions, total=False):
     """What `autoprune.finetune` takes for every field of `FinetuneConfig`."""
 
-    epochs: float | None
     time: float | str | None
-    batch: int
-    optimizer: str
-    learning_rate: float | None
-    weight_decay: float | None
-    warm_up: float
-    label_smoothing: float
-    ema: float
-    clip: float
-    precision: str
-    distill: bool
-    distill_weight: float
-    temperature: float
-    distill_features: float
-    augment: str
-    mixup: float
-    cutmix: float
     from_scratch: bool
-    workers: int
-    seed: int
-    logger: str | Sequence[str]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import operator
 import os
@@ -19,6 +20,7 @@ from autoprune.data.sources import absolute_data
 from autoprune.errors import UsageError, spelt
 from autoprune.exporters.registry import KIND as FORMATS
 from autoprune.importance.registry import KIND as IMPORTANCES
+from autoprune.methods.registry import KIND as METHODS
 from autoprune.models import MODEL_FORMS
 from autoprune.models.specs import absolute_model
 from autoprune.options.option import Rule, ValueKind
@@ -155,6 +157,22 @@ def _tables(value: Any) -> dict[str, dict[str, Any]]:
     return {_text(name): dict(table) for name, table in dict(value).items()}
 
 
+def _settings(value: Any) -> dict[str, Any]:
+    if isinstance(value, Mapping):
+        return _table(value)
+    return dict(map(_setting, [value] if isinstance(value, str) else value))
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    name, sign, value = text.partition("=")
+    if not sign:
+        raise ValueError
+    try:
+        return name.strip(), json.loads(value)
+    except ValueError:  # a text without quotation marks
+        return name.strip(), value
+
+
 def _versions(value: Any) -> dict[str, str]:
     return {name: _text(version) for name, version in dict(value).items()}
 
@@ -253,6 +271,7 @@ BACKEND = _code(BACKENDS.is_installed)
 FORMAT = _code(FORMATS.is_installed, _named(FORMATS), metavar="NAME")
 IMPORTANCE = _code(IMPORTANCES.is_installed, _component)
 STRATEGY = _code(STRATEGIES.is_installed, _named(STRATEGIES), metavar="NAME")
+METHOD = _code(METHODS.is_installed, _named(METHODS), metavar="NAME")
 SWITCH = ValueKind(None, _switch, "true or false", is_switch=True)
 TWO_WAY_SWITCH = ValueKind(None, _switch, "true or false", is_switch=True, is_two_way=True)
 WHOLE = ValueKind("N", _whole, "a whole number", int)
@@ -276,6 +295,7 @@ RATIOS = ValueKind("[PATTERN=]RATIO", _ratios, "a ratio or ratios by pattern", r
 DECISION = ValueKind("WHAT[,…]", _decisions, "a text such as 'channels,depth' or a list")
 MEMORY = ValueKind("SIZE", _memory, "a text such as '8GB' or a whole number of bytes")
 TABLE = ValueKind(None, _table, "a table of options", parse=None)
+SETTINGS = ValueKind("OPTION=VALUE", _settings, "OPTION=VALUE, or a table of options", repeats=True)
 TABLES = ValueKind(None, _tables, "tables of limits by stage", parse=None)
 VERSIONS = ValueKind(None, _versions, "a table of versions", parse=None)
 

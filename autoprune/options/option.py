@@ -177,6 +177,12 @@ def option(default: Any, kind: ValueKind, help: str, **flags: Any) -> Any:
     return field(default=default, metadata=metadata)
 
 
+def declared_in(declaration: type, name: str) -> Any:
+    """Declare the option that another dataclass has, with its default and help."""
+    (other,) = (one for one in fields(declaration) if one.name == name)
+    return field(default=other.default, metadata=other.metadata)
+
+
 def choices(names: Iterable[str], default: str | None = None) -> str:
     """Return the names that an option takes, for its help."""
     return ", ".join(f"{name} (default)" if name == default else name for name in names)

@@ -13,6 +13,7 @@ from typing import Any
 
 from autoprune.agents.registry import KIND as STRATEGIES
 from autoprune.core.lazy import imported
+from autoprune.methods.registry import KIND as METHODS
 from autoprune.options.commands import OF_COMMANDS
 from autoprune.options.option import Option, Panel, options_of
 from autoprune.options.search import OPTIONS, RENEWABLE, SearchConfig
@@ -34,7 +35,8 @@ OF_PYTHON = ("model", "data", "output", "resume", *OPTIONS)
 TABLES = """
 ## Strategies and stages
 
-These tables stand in a TOML file. Python takes `strategy_config={"updates": 30}` and
+Tables stand in a TOML file, but for those of methods, whose options are given by
+`--method-option OPTION=VALUE`. Python takes `strategy_config={"updates": 30}` and
 `engine={"rounds": {"most": 2}}`. A `Count` is a whole number from 1 on, `Rounds` from 0 on; an
 `Amount` is a number from 0 on, `Positive` is above 0, and a `Share` is from 0 to 1.
 """
@@ -51,7 +53,8 @@ def _tables() -> Iterator[str]:
     configs = {f"strategy.{name}": STRATEGIES.load(name).config for name in STRATEGIES.built_in}
     stages = vars(imported("autoprune.engine.limits:StageLimits")())
     limits = {f"engine.{name}": own for name, own in stages.items()}
-    for name, config in {**configs, **limits}.items():
+    methods = {f"method.{name}": METHODS.load(name).config for name in METHODS.built_in}
+    for name, config in {**configs, **limits, **methods}.items():
         rows = [
             f"| `{one.name}` | `{one.type}` | `{getattr(config, one.name)!r}` | "
             f"{helps(type(config))[one.name]} |".replace(" | None`", " \\| None`")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autoprune.errors import UsageError
@@ -46,7 +47,18 @@ def stored_settings(run: RunDirectory) -> dict[str, Any]:
             SETTINGS[key].read(stored[key])
         except UsageError as error:
             raise UsageError(f"{str(run.config_path)!r}: {error}") from error
-    return stored
+    return with_own_weights(stored, run.path)
+
+
+def with_own_weights(options: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Return the options of a run with the whole path of weights that lie in its directory.
+
+    A network that was trained to be cut does: the run can be moved with it.
+    """
+    weights = options.get("weights", "")
+    own = folder / weights
+    is_inside = weights and not Path(weights).is_absolute() and own.is_file()
+    return {**options, "weights": str(own.absolute())} if is_inside else dict(options)
 
 
 def is_outdated(options: Mapping[str, Any]) -> bool:

@@ -1,11 +1,11 @@
-"""The pruned network of a finished run."""
+"""The networks of a finished run."""
 
 from __future__ import annotations
 
 from torch import nn
 
-from autoprune.core.files import misfits
-from autoprune.errors import ModelError, text_of
+from autoprune.core.files import load_state, misfits
+from autoprune.errors import ModelError, RunError, file_fault, text_of
 from autoprune.structure import surgery
 from autoprune.study.run_directory import RunDirectory
 
@@ -39,3 +39,27 @@ def load_network(model: nn.Module, run: RunDirectory, weights: str | None = None
             f"the weights in {str(run.path)!r} do not fit the network: {reason}"
         ) from error
     return small.eval()
+
+
+def load_trained(dense: nn.Module, run: RunDirectory) -> None:
+    """Give the dense network of a run the weights that training with a method left, if it did.
+
+    Args:
+        dense: the network; changed in place.
+        run: the run directory.
+
+    Raises:
+        RunError: the weights are damaged.
+        ModelError: they are of another network.
+    """
+    path = run.method.weights_path
+    if not path.exists():
+        return
+    own = dense.state_dict()
+    try:
+        state = load_state(path, own)
+    except (OSError, ValueError) as error:
+        raise RunError(f"cannot read {str(path)!r}: {file_fault(error)}") from error
+    if wrong := misfits(state, own):
+        raise ModelError(f"the weights in {str(path)!r} do not fit the network: {wrong[0]}")
+    dense.load_state_dict(state.with_defaults(own))

@@ -60,7 +60,12 @@ class RunDirectory:
 
     def training(self, from_scratch: bool = False) -> TrainingRecord:
         """Return what fine-tuning leaves behind, or training from new weights."""
-        return TrainingRecord(self.path, from_scratch)
+        return TrainingRecord(self.path, "from_scratch" if from_scratch else "finetune")
+
+    @property
+    def method(self) -> TrainingRecord:
+        """What training with a method leaves behind, by which the network was cut."""
+        return TrainingRecord(self.path, "train")
 
     @property
     def storage(self) -> str:
@@ -183,10 +188,10 @@ class RunDirectory:
         """
         if not self.is_finished:
             self.load_config()
-            raise RunError(
-                f"the run in {str(self.path)!r} is not finished: finish it with: "
-                f"{self.resume_command} (from Python: autoprune.search(…, resume=True))"
-            )
+            how = f"{self.resume_command} (from Python: autoprune.search(…, resume=True))"
+            if self.method.is_begun:
+                how = self.method.resume_command
+            raise RunError(f"the run in {str(self.path)!r} is not finished: finish it with: {how}")
 
     def load_config(self) -> dict[str, Any]:
         """Return the configuration of a run that is there.

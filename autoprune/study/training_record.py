@@ -1,4 +1,4 @@
-"""What a training that begins with a finished run leaves behind."""
+"""What a training leaves behind in a run directory."""
 
 from __future__ import annotations
 
@@ -15,9 +15,27 @@ from autoprune.core.files import save_state, write_whole
 from autoprune.core.untrusted import read_toml
 from autoprune.errors import RunError, file_fault
 
+_FILES = {
+    "finetune": ("finetuned", "finetune", "history"),
+    "from_scratch": ("from-scratch", "from-scratch", "from-scratch-history"),
+    "train": ("trained", "train", "train-history"),
+}
+# How a training is continued: the command line, and the call of Python.
+_RESUME = {
+    "finetune": ("finetune {} --resume", "finetune(…, {!r}, resume=True)"),
+    "from_scratch": (
+        "finetune {} --resume --from-scratch",
+        "finetune(…, {!r}, resume=True, from_scratch=True)",
+    ),
+    "train": ("train --resume --output {}", "train(…, output={!r}, resume=True)"),
+}
+
 
 class TrainingRecord:
-    """Paths and files of fine-tuning, or of training the architecture from new weights.
+    """Paths and files of a training.
+
+    It is fine-tuning, training the architecture from new weights, or training with a method, which
+    comes before the cut.
 
     Attributes:
         weights_path: the tensors of the best network.
@@ -26,17 +44,15 @@ class TrainingRecord:
         checkpoint_path: where an interrupted training goes on.
     """
 
-    def __init__(self, run: Path, from_scratch: bool = False) -> None:
+    def __init__(self, run: Path, kind: str = "finetune") -> None:
         """Name the files.
 
         Args:
             run: the run directory.
-            from_scratch: whether the training begins with new weights.
+            kind: "finetune", "from_scratch" or "train".
         """
-        self._run, self._from_scratch = run, from_scratch
-        name = "from-scratch" if from_scratch else "finetune"
-        weights = name if from_scratch else "finetuned"
-        history = f"{name}-history" if from_scratch else "history"
+        self._run, self._kind = run, kind
+        weights, name, history = _FILES[kind]
         self.weights_path = run / f"{weights}.safetensors"
         self.config_path = run / f"{name}.toml"
         self.history_path = run / f"{history}.jsonl"
@@ -57,12 +73,15 @@ class TrainingRecord:
         """What is said of a training that was interrupted."""
         if not self.is_begun:
             return "Interrupted before the first step: nothing was written."
-        flag, option = (
-            (" --from-scratch", ", from_scratch=True") if self._from_scratch else ("", "")
-        )
-        command = f"autoprune finetune {shlex.quote(str(self._run))} --resume{flag}"
-        python = f"autoprune.finetune(…, {str(self._run)!r}, resume=True{option})"
-        return f"Interrupted: continue with: {command} (from Python: {python})"
+        return f"Interrupted: continue with: {self.resume_command}"
+
+    @property
+    def resume_command(self) -> str:
+        """The command line that goes on with the training, and the call of Python."""
+        command, python = _RESUME[self._kind]
+        folder = str(self._run)
+        shell = f"autoprune {command.format(shlex.quote(folder))}"
+        return f"{shell} (from Python: autoprune.{python.format(folder)})"
 
     def remove(self) -> None:
         """Remove what is there."""

@@ -21,7 +21,9 @@ import pytest
 pytest.register_assert_rewrite(
     *(
         f"{__name__}.{kind}_contract"
-        for kind in ("backend", "cost_model", "exporter", "importance", "reward", "strategy")
+        for kind in (
+            *("backend", "cost_model", "exporter", "importance", "method", "reward", "strategy"),
+        )
     )
 )
 
@@ -29,6 +31,7 @@ from autoprune.testing.backend_contract import BackendContract  # noqa: E402
 from autoprune.testing.cost_model_contract import CostModelContract  # noqa: E402
 from autoprune.testing.exporter_contract import ExporterContract  # noqa: E402
 from autoprune.testing.importance_contract import ImportanceContract  # noqa: E402
+from autoprune.testing.method_contract import MethodContract  # noqa: E402
 from autoprune.testing.reward_contract import RewardContract  # noqa: E402
 from autoprune.testing.strategy_contract import StrategyContract  # noqa: E402
 
@@ -37,6 +40,7 @@ __all__ = [
     "CostModelContract",
     "ExporterContract",
     "ImportanceContract",
+    "MethodContract",
     "RewardContract",
     "StrategyContract",
 ]

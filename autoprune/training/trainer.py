@@ -6,7 +6,9 @@ was killed therefore goes on from its checkpoint to the same weights, where step
 
 from __future__ import annotations
 
+import copy
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -20,6 +22,7 @@ from autoprune.structure.inputs import device_of
 from autoprune.structure.surgery import deep_copy
 from autoprune.training.checkpoints import load_checkpoint, save_checkpoint
 from autoprune.training.duration import learning_rate
+from autoprune.training.hooks import Moment
 from autoprune.training.optimizers import make_optimizer, set_rate
 from autoprune.training.processes import Processes, autocast_dtype
 from autoprune.training.random_batches import Batch, seed_of
@@ -71,12 +74,14 @@ class _Trainer:
         self, task: TrainingTask, recipe: Recipe, files: TrainingFiles, processes: Processes
     ) -> None:
         self._task, self._recipe, self._files, self._processes = task, recipe, files, processes
-        self._network = _trainable(task.network, task.frozen)
+        self._network, self._hooks = _trainable(task.network, task.frozen), task.hooks
+        self._hooks.start(self._network)
         optimizer = make_optimizer(self._network, recipe.optimizer, recipe.decay)
         self._average = _moving_average(self._network, recipe.ema)
         self._dtype = autocast_dtype(recipe.precision, device_of(self._network))
         self._step, self._checks, self._spent = 0, 0, 0.0
         self._best, self._best_step = deep_copy(task.network), 0
+        self._best_hooks = self._hooks_now()
         self._losses: list[float] = []  # since the last validation
         self._diverged: int | None = None
         self._began = self._saved = time.monotonic()
@@ -87,7 +92,8 @@ class _Trainer:
             self._tell(self._first)
         else:
             self._restore(state, optimizer)
-        self._called, self._optimizer = processes.prepare(self._network, optimizer)
+        called = self._hooks.called(self._network)
+        self._called, self._optimizer = processes.prepare(called, optimizer)
 
     def run(self, progress: Callable[[float], None]) -> None:
         """Make the steps that are left."""
@@ -110,7 +116,8 @@ class _Trainer:
             self._step += 1
 
     def result(self) -> Trained:
-        """Return what the run has so far."""
+        """Return what the run has so far; hooks are as they were for its network."""
+        self._hooks.load_state(self._best_hooks)
         return Trained(
             network=self._best,
             first=self._first,
@@ -139,6 +146,8 @@ class _Trainer:
         with torch.enable_grad():
             with _autocast(device_of(self._network).type, self._dtype):
                 loss = self._task.objective(self._called, batch)
+                if (added := self._hooks.loss(self._network)) is not None:
+                    loss = loss + added
             if not loss.requires_grad:
                 raise ModelError("the network runs without gradients: nothing can be learnt.")
             value = float(loss.detach())
@@ -148,24 +157,34 @@ class _Trainer:
             self._processes.backward(loss)
         if self._recipe.clip:
             nn.utils.clip_grad_norm_(self._network.parameters(), self._recipe.clip)
-        set_rate(
-            self._optimizer, self._recipe.rate * learning_rate(completed, self._recipe.warm_up)
-        )
+        rate = self._recipe.rate * learning_rate(completed, self._recipe.warm_up)
+        now = Moment(self._step, self._task.batches.steps_per_epoch, min(completed, 1.0), rate)
+        with torch.no_grad():
+            self._hooks.after_backward(self._network, now)
+        set_rate(self._optimizer, rate)
         self._optimizer.step()
+        with torch.no_grad():
+            self._hooks.after_step(self._network, now)
+            if now.ends_epoch:
+                self._hooks.after_epoch(self._network, now)
         if self._average is not None:
             self._average.update_parameters(self._network)
         return value
 
     def _validate(self) -> None:
         trained = self._network if self._average is None else self._average.module
-        network = _as_given(trained, self._task.network)
+        network = self._hooks.finish(_as_given(trained, self._task.network))
         validation = self._task.validate(network)
-        if validation.is_better_than(self._best_validation):
+        is_better = validation.is_better_than(self._best_validation)
+        if math.isfinite(validation.value) if self._hooks.keeps_last else is_better:
             self._best, self._best_step = network, self._step
-            self._best_validation = validation
+            self._best_validation, self._best_hooks = validation, self._hooks_now()
         self._tell(validation)
         self._losses = []
         self._save()
+
+    def _hooks_now(self) -> dict[str, Any]:
+        return copy.deepcopy(self._hooks.state())
 
     def _tell(self, validation: Validation) -> None:
         if self._processes.rank == 0:
@@ -190,6 +209,8 @@ class _Trainer:
             "optimizer": self._optimizer.state_dict(),
             "best": self._best.state_dict(),
             "best_step": self._best_step,
+            "hooks": self._hooks.state(),
+            "best_hooks": self._best_hooks,
             "first": _plain(self._first),
             "best_validation": _plain(self._best_validation),
         }
@@ -202,6 +223,8 @@ class _Trainer:
                 self._average.load_state_dict(state["average"])
             optimizer.load_state_dict(state["optimizer"])
             self._best.load_state_dict(state["best"])
+            self._hooks.load_state(state.get("hooks", {}))
+            self._best_hooks = state.get("best_hooks", {})
             self._step, self._checks = int(state["step"]), int(state["checks"])
             self._spent, self._best_step = float(state["seconds"]), int(state["best_step"])
             self._losses, self._diverged = list(state["losses"]), state["diverged"]

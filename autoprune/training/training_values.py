@@ -9,6 +9,7 @@ from pathlib import Path
 from torch import nn
 
 from autoprune.training.duration import Duration
+from autoprune.training.hooks import Hooks
 from autoprune.training.loggers import Log
 from autoprune.training.objective import Objective
 from autoprune.training.random_batches import RandomBatches
@@ -77,6 +78,7 @@ class TrainingTask:
         objective: the loss.
         validate: judges a network in evaluation mode.
         frozen: names of parameters and buffers that stay as they are.
+        hooks: what shapes the network besides; of a run of their own.
     """
 
     network: nn.Module
@@ -84,6 +86,7 @@ class TrainingTask:
     objective: Objective
     validate: Callable[[nn.Module], Validation]
     frozen: frozenset[str] = frozenset()
+    hooks: Hooks = field(default_factory=Hooks)
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,7 +108,7 @@ class Trained:
 
     Attributes:
         network: the best network of the run by its validations, in evaluation mode; the given one
-            if none was better.
+            if none was better. Where hooks keep the last one: that of the last validation.
         first: validation of the given network.
         best: validation of the best network.
         best_step: number of steps after which it was the best; 0 for the given network.

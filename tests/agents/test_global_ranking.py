@@ -87,6 +87,19 @@ def scored(toy: Any, *scores: list[float]) -> Any:
     return replace(toy.problem, rankings=rankings)
 
 
+def at_threshold(problem: Any) -> tuple[int, ...]:
+    return threshold(problem.projection, [np.array(one.scores) for one in problem.rankings])
+
+
+def test_without_a_budget_a_threshold_decides(make_toy: Any) -> None:
+    toy = make_toy([4, 6], bounded=False)
+    problem = scored(toy, [0.9, 0.5, 0.0, 0.0], [0.3, 0.2, 0.1, 0.1, 0.0, 0.0])
+    strategy = GlobalStrategy(threshold=0.0)
+    assert GlobalStrategy().needs_budget and not strategy.needs_budget
+    assert strategy.started(problem).ask() == Candidate((2, 4))
+    assert GlobalStrategy(threshold=0.1).started(problem).ask() == Candidate((2, 2))
+
+
 def test_one_threshold_over_all_scores(make_toy: Any) -> None:
     """Every unit above the least threshold that fits stays, and no other that would still fit."""
     rng = np.random.default_rng(0)
@@ -94,7 +107,7 @@ def test_one_threshold_over_all_scores(make_toy: Any) -> None:
         toy = make_toy([12, 7, 9], keep=keep)
         scores = [sorted(rng.gamma(0.5, size=n).tolist(), reverse=True) for n in (12, 7, 9)]
         problem = scored(toy, *scores)
-        widths = threshold(problem)
+        widths = at_threshold(problem)
         assert problem.space.contains(widths) and problem.projection.fits(widths)
         limits = sorted({s for own in scores for s in own})
         at_limit = [tuple(sum(s > t for s in own) for own in scores) for t in limits]
@@ -107,6 +120,6 @@ def test_threshold_of_equal_scores_and_generous_budgets(make_toy: Any) -> None:
     """Ties go at once; what the budget then leaves is spent."""
     toy = make_toy([8, 8], keep=0.5)
     tied = scored(toy, [1.0] * 8, [1.0] * 8)
-    widths = threshold(tied)
+    widths = at_threshold(tied)
     assert toy.problem.projection.fits(widths) and min(widths) > 1
-    assert threshold(scored(make_toy([8, 8], keep=1.0), [1.0] * 8, [1.0] * 8)) == (8, 8)
+    assert at_threshold(scored(make_toy([8, 8], keep=1.0), [1.0] * 8, [1.0] * 8)) == (8, 8)

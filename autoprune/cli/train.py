@@ -1,0 +1,102 @@
+"""`autoprune train`: train with a method, cut by what it learnt, fine-tune."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from autoprune.errors import UsageError
+from autoprune.methods.registry import KIND as METHODS
+from autoprune.options.commands import TrainCommand
+from autoprune.options.option import read_options
+from autoprune.options.stored import ORIGIN
+from autoprune.options.train import OPTIONS, TrainConfig
+
+# What is code of the user's, and named again when a training goes on.
+_FUNCTIONS = ("loss", "evaluate")
+
+
+def train(given: Mapping[str, Any]) -> None:
+    """Train a network with a method that prepares it for the cut, cut it, and fine-tune it.
+
+    The run directory is that of a search, with the trained network in trained.safetensors as its
+    dense network. Without --model and --data the built-in demo is trained.
+    """
+    own = {name: value for name, value in given.items() if name in OPTIONS}
+    rest = {name: value for name, value in given.items() if name not in OPTIONS}
+    command = read_options(TrainCommand, rest)
+    origin = {name: rest[name] for name in ORIGIN if name in rest}
+    if command.resume:
+        own, origin = _begun(command, own, origin)
+    if "method" not in own:
+        raise UsageError(f"--method is missing: choose {', '.join(METHODS.names)}.")
+    config = TrainConfig.from_mapping(own)
+
+    from autoprune import api
+    from autoprune.cli.display import show_trained
+    from autoprune.cli.progress_bars import listen
+    from autoprune.cli.settings import free_output, lasting, model_and_data
+    from autoprune.cli.subjects import load_origin
+    from autoprune.engine.train_context import check_method
+    from autoprune.models.devices import find_device
+    from autoprune.study.run_directory import RunDirectory
+
+    origin |= model_and_data(origin, "train")
+    output = Path(command.output) if command.output else free_output(origin["model"])
+    check_method(config)
+    if not command.resume:
+        RunDirectory(output).check_free()
+    model, data = load_origin(origin)
+    with listen(command.quiet) as progress:
+        done = api.train(
+            model.to(find_device(origin.get("device"))),
+            data=data,
+            loss=command.loss,
+            evaluate=command.evaluate,
+            output=output,
+            resume=command.resume,
+            progress=progress,
+            origin=lasting(origin),
+            **own,
+        )
+    show_trained(done, command.quiet)
+
+
+def _begun(
+    command: TrainCommand, own: dict[str, Any], origin: dict[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the options and the origin of the training in --output, under those that are given.
+
+    Raises:
+        UsageError: there is none, or it names code of the user's that is not named again.
+    """
+    from autoprune.cli.settings import NAME_OR_TRUST, agreed
+    from autoprune.options.stored import stored_settings
+    from autoprune.study.run_directory import RunDirectory
+
+    if command.output is None:
+        raise UsageError("--resume needs --output DIR: the run directory of the training.")
+    run = RunDirectory(command.output)
+    begun, stored = run.method.load_config(), stored_settings(run)
+    options = {**{key: value for key, value in begun.items() if key in OPTIONS}, **own}
+    names = {"method": own.get("method"), **{one: getattr(command, one) for one in _FUNCTIONS}}
+    for name, value in names.items():
+        is_code = name in begun and not METHODS.is_installed(begun[name])
+        if is_code and value is None:
+            raise UsageError(
+                f"the training in {command.output!r} was begun with --{name} {begun[name]}: name "
+                "it again."
+            )
+    if not {"model", "data"} <= {*stored, *origin}:
+        raise UsageError(
+            f"the training in {command.output!r} was begun from Python: resume it there, with "
+            "autoprune.train(…, resume=True)."
+        )
+    kept = {name: stored[name] for name in ORIGIN if name in stored and name != "weights"}
+    if "weights" in begun:
+        kept["weights"] = begun["weights"]
+    agreed(
+        run.path, {k: v for k, v in kept.items() if k not in origin}, command.trust, NAME_OR_TRUST
+    )
+    return options, {**kept, **origin}

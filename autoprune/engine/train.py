@@ -1,0 +1,202 @@
+"""Training with a method, the cut by what it learnt, and fine-tuning: one run directory."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from torch import nn
+
+from autoprune.agents.config import stored
+from autoprune.agents.global_ranking import threshold
+from autoprune.data.splits import SamplesSplit
+from autoprune.engine.begin import begin_run
+from autoprune.engine.clock import Clock
+from autoprune.engine.context import SearchContext
+from autoprune.engine.evaluators import make_evaluators
+from autoprune.engine.finetune import check_training, finetune_run
+from autoprune.engine.pipeline import Groundwork, SearchResult, run_search
+from autoprune.engine.problem import PruningProblem, make_problem
+from autoprune.engine.train_context import TrainContext
+from autoprune.engine.training_task import make_recipe, make_task
+from autoprune.engine.validation import figures_of
+from autoprune.errors import AutopruneError, DataError, first_line, user_code
+from autoprune.evaluation.outputs import score_on_split
+from autoprune.evaluation.scoring import CustomScorer
+from autoprune.importance.learnt import LearntImportance
+from autoprune.methods.base import Goal, Scores, TrainingMethod
+from autoprune.structure.surgery import deep_copy
+from autoprune.study.reload import load_network
+from autoprune.training.loggers import Log, make_loggers
+from autoprune.training.trainer import train
+from autoprune.training.training_values import Recipe, Trained, TrainingFiles, TrainingTask
+
+log = logging.getLogger(__name__)
+
+# The key of the training in result.json.
+KEY = "train"
+
+
+@dataclass(frozen=True, eq=False)
+class Shaped:
+    """What training with a method ended with.
+
+    Attributes:
+        network: the plain network.
+        method: as it was when that was validated.
+        done: the figures of the training; None without epochs.
+        steps_per_epoch: of the training.
+    """
+
+    network: nn.Module
+    method: TrainingMethod
+    done: Trained | None
+    steps_per_epoch: int
+
+    def report(self) -> dict[str, Any]:
+        """Return what `result.json` says of it."""
+        done = self.done
+        steps = 0 if done is None else done.steps
+        return {
+            "method": self.method.title,
+            "options": stored(self.method.config),
+            "epochs": round(steps / self.steps_per_epoch, 4),
+            "steps": steps,
+            "seconds": 0.0 if done is None else round(done.seconds, 3),
+            "diverged": done is not None and done.diverged is not None,
+        }
+
+
+def run_training(context: TrainContext, resume: bool = False) -> SearchResult:
+    """Train, cut and fine-tune; what each part ends with is in the run directory at once.
+
+    Args:
+        context: what is known.
+        resume: whether it was begun before.
+
+    Raises:
+        AutopruneError: anything that the user can mend.
+    """
+    run = context.run
+    begun = run.load_config() if resume else context.settings()
+    search = context.cut.context(run, Clock(time.monotonic(), recovery=0.0), begun)
+    if not (run.is_finished and KEY in run.load_result()):
+        problem = make_problem(search)
+        method = context.method.prepared(_goal(problem))
+        if not resume:
+            _begin(context)
+        shaped = _shape(context, search, method)
+        run.method.save_weights(shaped.network)
+        found = run_search(*_cutting(context, search, problem, shaped), begun)
+        scores = _scores(search, {"trained": shaped.network, "cut": found.network})
+        run.save_result({**found.result, KEY: {**shaped.report(), **scores}})
+        run.method.remove_checkpoint()
+    return _finetune(context, search.model)
+
+
+def _begin(context: TrainContext) -> None:
+    """Write down what the training is."""
+    run, settings = context.run, context.settings()
+    begin_run(run, settings)
+    run.create(settings)
+    run.method.save_config(context.options())
+
+
+def _goal(problem: PruningProblem) -> Goal:
+    projection = problem.projection
+    if not projection.constraints:
+        return Goal(problem.structure)
+
+    def below_threshold(scores: Scores) -> tuple[int, ...]:
+        return threshold(projection, [one.numpy() for one in scores])
+
+    return Goal(problem.structure, projection.uniform(), below_threshold)
+
+
+def _shape(context: TrainContext, search: SearchContext, method: TrainingMethod) -> Shaped:
+    """Train with the method, from its checkpoint if there is one."""
+    epochs, record = context.config.epochs_before, context.run.method
+    own = context.training(search.model, epochs)
+    task = replace(make_task(own, search.images, search.model, {}), hooks=method)
+    steps = task.batches.steps_per_epoch
+    if not epochs:
+        return Shaped(_untrained(task), method, None, steps)
+    # A moving average of weights is no state of the method's: it is for fine-tuning alone.
+    recipe = replace(make_recipe(own.config, steps), ema=0.0)
+    trackers = make_loggers(own.config.logger, context.run.path, vars(recipe))
+    with closing(Log(record.history_path, trackers)) as figures:
+        done = train(
+            task,
+            recipe,
+            TrainingFiles(record.checkpoint_path, figures),
+            progress=lambda share: context.progress.step("training", round(1000 * share), 1000),
+        )
+    _tell(done, recipe)
+    return Shaped(done.network, method, done, steps)
+
+
+def _untrained(task: TrainingTask) -> nn.Module:
+    network = deep_copy(task.network)
+    task.hooks.start(network)
+    return task.hooks.finish(network)
+
+
+def _tell(done: Trained, recipe: Recipe) -> None:
+    if done.diverged is not None:
+        log.warning(
+            "the loss was not finite after %d steps, where training ended: the network is cut as "
+            "it was after %d steps; try a learning rate below %g",
+            done.diverged,
+            done.best_step,
+            recipe.rate,
+        )
+
+
+def _cutting(
+    context: TrainContext, search: SearchContext, problem: PruningProblem, shaped: Shaped
+) -> tuple[SearchContext, Groundwork]:
+    """Return what the pipeline is given to cut the trained network by what was learnt."""
+    names = problem.structure.index
+    scores = dict(zip(names, shaped.method.scores(shaped.network), strict=True))
+    config = replace(search.config, importance=LearntImportance(scores))
+    own = replace(search, model=shaped.network, config=config)
+    return own, Groundwork(problem, make_evaluators(own, problem))
+
+
+def _scores(search: SearchContext, networks: Mapping[str, nn.Module]) -> dict[str, Any]:
+    """Return the scores of the given network and of others on the same samples."""
+    given, others = search.model, [deep_copy(one) for one in networks.values()]
+    score = partial(score_on_split, given, others)
+    if search.evaluate is not None:
+        scorer = CustomScorer(given, search.evaluate)
+        found, split = [scorer.dense, *map(scorer.score, others)], "user"
+    else:
+        try:
+            if search.images.test is None:
+                raise DataError("there is no test split")
+            with user_code(DataError, passes=(AutopruneError,)):
+                found, split = score(search.images.test), "test"
+        except AutopruneError as error:
+            log.info("scores are those of the selection samples: %s", first_line(error))
+            found, split = score(SamplesSplit(search.images.selection)), "selection"
+    names = ("given", *networks)
+    figures = {name: figures_of(one) for name, one in zip(names, found, strict=True)}
+    return {"scores": figures, "split": split}
+
+
+def _finetune(context: TrainContext, given: nn.Module) -> SearchResult:
+    """Train the cut network for the remaining epochs; the given network is its teacher."""
+    run, epochs = context.run, context.config.epochs_after
+    policy = run.load_policy()
+    if not epochs:
+        return SearchResult(load_network(given, run), policy, run.load_result())
+    own = context.training(given, epochs)
+    goes_on = run.training().is_begun
+    check_training(run, own.config, goes_on, overwrite=False)
+    done = finetune_run(own, goes_on)
+    return SearchResult(done.network, policy, done.result)

@@ -1,0 +1,83 @@
+"""Network Slimming: an L1 penalty on BN scales."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import nn
+
+from autoprune.agents.config import Amount
+from autoprune.errors import UsageError
+from autoprune.methods.base import Goal, Scores, TrainingMethod
+from autoprune.methods.units import entries, filter_norms, scales
+from autoprune.training.hooks import Moment
+
+# Scores of groups without BN begin here, above every scale.
+LAST = 1e6
+
+
+@dataclass(frozen=True)
+class SlimmingConfig:
+    """How strongly BN scales are penalised.
+
+    Attributes:
+        sparsity: λ, the weight of the sum of |γ| in the loss.
+    """
+
+    sparsity: Amount = 1e-4
+
+
+class Slimming(TrainingMethod):
+    """Learning efficient convolutional networks through network slimming (Liu et al. 2017).
+
+    Equation 1: loss + λ Σ|γ| over the scales of BNs, by sub-gradient: λ sign(γ) is added to the
+    gradient of every γ (section 3.2). One threshold on |γ| then cuts all groups. The score of a
+    unit is the mean |γ| of the BNs that it passes.
+
+    λ = 1e-4 is the authors' for VGG; they take 1e-5 for ResNets and DenseNets (their repository).
+    They start with γ = 0.5; here a trained network keeps its scales. Costs nothing beside
+    training. Groups without a BN are cut last, by
+    the norms of their filters.
+    """
+
+    name: ClassVar[str] = "slimming"
+    config = SlimmingConfig()
+
+    def check(self, goal: Goal) -> None:
+        """Refuse a network without BN."""
+        names = {part.tensor for group in goal.structure.groups for part in group.slices}
+        if not any(f"{name.rpartition('.')[0]}.running_mean" in names for name in names):
+            raise UsageError(
+                "the method 'slimming' learns from BN scales, but no channels that may go pass a "
+                "BN: choose another method, such as 'group_lasso'."
+            )
+
+    def after_backward(self, network: nn.Module, now: Moment) -> None:
+        """Add the sub-gradient."""
+        for scale in _scales(self.goal, network):
+            if scale.grad is not None:
+                scale.grad.add_(scale.sign(), alpha=self.config.sparsity)
+
+    def scores(self, network: nn.Module) -> Scores:
+        """Return mean |γ|, in groups without BN the norms of filters above all of these."""
+        found = []
+        for group in self.goal.structure.groups:
+            parts = [
+                entries(scale.detach().double().abs(), s).mean(1).cpu()
+                for s, scale in scales(group, network)
+            ]
+            norms = LAST + filter_norms(group, network)
+            found.append(torch.stack(parts).mean(0) if parts else norms)
+        return found
+
+
+def _scales(goal: Goal, network: nn.Module) -> list[nn.Parameter]:
+    """Return every scale once: a BN behind a concatenation belongs to several groups."""
+    seen = {
+        part.tensor: scale
+        for group in goal.structure.groups
+        for part, scale in scales(group, network)
+    }
+    return list(seen.values())

@@ -1,0 +1,79 @@
+"""Entries of a network's tensors by the units that they belong to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from jaxtyping import Bool, Float, Float64
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from autoprune.core.slices import Slice
+from autoprune.structure.groups import ChannelGroup
+
+
+def entries(tensor: Tensor, part: Slice) -> Float[Tensor, "units entries"]:
+    """Return a copy of the entries of every unit, through which gradients flow."""
+    positions = torch.from_numpy(part.positions).to(tensor.device)
+    return tensor.movedim(part.dim, 0)[positions].flatten(1)
+
+
+def along(values: Float[Tensor, " units"], part: Slice, tensor: Tensor) -> Tensor:
+    """Return units' values along the dimension that a slice cuts, to be multiplied with a tensor.
+
+    Entries that belong to no unit get 1.
+
+    Args:
+        values: by unit.
+        part: the slice.
+        tensor: of the slice.
+    """
+    size = tensor.shape[part.dim]
+    positions = torch.from_numpy(part.positions).to(tensor.device)
+    spread = values.to(tensor)[:, None].expand(positions.shape).reshape(-1)
+    line = torch.ones(size, dtype=tensor.dtype, device=tensor.device)
+    line = line.index_put((positions.reshape(-1),), spread)
+    return line.reshape([size if dim == part.dim else 1 for dim in range(tensor.dim())])
+
+
+def producers(group: ChannelGroup, network: nn.Module) -> Iterator[tuple[Slice, nn.Parameter]]:
+    """Yield the weights that make a group's channels and may change, with their slices."""
+    for part in group.slices:
+        if part.role == "producer":
+            weight = network.get_parameter(part.tensor)
+            if weight.requires_grad:
+                yield part, weight
+
+
+def scales(group: ChannelGroup, network: nn.Module) -> Iterator[tuple[Slice, nn.Parameter]]:
+    """Yield the scales of the BNs that a group's channels pass and that may change."""
+    for part in group.slices:
+        path, _, leaf = part.tensor.rpartition(".")
+        if leaf == "weight" and isinstance(network.get_submodule(path), _BatchNorm):
+            scale = network.get_parameter(part.tensor)
+            if scale.requires_grad:
+                yield part, scale
+
+
+def filter_norms(group: ChannelGroup, network: nn.Module) -> Float64[Tensor, " {group.size}"]:
+    """Return the Euclidean norm of all weights that make each unit."""
+    total = torch.zeros(group.size, dtype=torch.float64)
+    for part in group.slices:
+        if part.role == "producer":
+            own = entries(network.get_parameter(part.tensor).detach(), part)
+            total += own.double().square().sum(1).cpu()
+    return total.sqrt()
+
+
+def keep_units(group: ChannelGroup, network: nn.Module, kept: Bool[Tensor, " units"]) -> None:
+    """Set the filters of the other units to zero, in place."""
+    for part, weight in producers(group, network):
+        weight.mul_(along(kept, part, weight))
+
+
+def largest(values: Float[Tensor, " units"], count: int) -> Bool[Tensor, " units"]:
+    """Return which units have the largest values; of equal ones the first."""
+    chosen = torch.zeros(len(values), dtype=torch.bool)
+    chosen[values.cpu().argsort(descending=True, stable=True)[:count]] = True
+    return chosen

@@ -1,0 +1,135 @@
+"""Training with a method, the cut and fine-tuning from Python, and what goes on after a stop."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import autoprune
+from autoprune.data import Splits
+from autoprune.engine import train as module
+from autoprune.methods.slimming import Slimming
+from autoprune.models.demo import load_demo
+
+QUICK: dict[str, Any] = {
+    "calibration_samples": 64,
+    "search_samples": 64,
+    "selection_samples": 64,
+    "report": False,
+    "augment": "none",
+}
+
+
+@pytest.fixture(scope="module")
+def trained(digits: Splits, tmp_path_factory: pytest.TempPathFactory) -> autoprune.Run:
+    """A finished training of the demo, not to be changed."""
+    output = tmp_path_factory.mktemp("train") / "run"
+    return autoprune.train(
+        load_demo(), data=digits, method=Slimming(sparsity=1e-3), budget="flops=0.5", epochs=2,
+        output=output, **QUICK,
+    )  # fmt: skip
+
+
+def state(network: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in network.state_dict().items()}
+
+
+def test_a_run_like_any_other(trained: autoprune.Run) -> None:
+    """Within the budget, with what the method was and what each network scores."""
+    result = trained.result
+    costs = result["costs"]
+    assert costs["pruned"]["flops"] <= 0.5 * costs["dense"]["flops"]
+    done = result["train"]
+    assert (done["method"], done["options"], done["epochs"]) == ("slimming", {"sparsity": 1e-3}, 1)
+    assert done["scores"].keys() == {"given", "trained", "cut"} and done["split"] == "test"
+    assert done["scores"]["trained"]["top1"] == result["score"]["dense"]
+    assert result["finetune"]["epochs"] == 1
+    inputs = torch.rand(3, 1, 8, 8)
+    again = autoprune.load_pruned(load_demo(), trained.path)
+    assert torch.equal(trained.model(inputs), again(inputs))
+    assert not (trained.path / "checkpoints").exists()
+
+
+def test_fine_tuning_goes_on_from_a_run_that_was_moved(
+    trained: autoprune.Run, digits: Splits, tmp_path: Path
+) -> None:
+    """The dense network of the run is the trained one, wherever it lies."""
+    run = Path(shutil.copytree(trained.path, tmp_path / "moved"))
+    done = autoprune.finetune(load_demo(), run, data=digits, epochs=1, overwrite=True)
+    assert done.result["finetune"]["epochs"] == 1
+
+
+def test_the_given_network_stays(digits: Splits, tmp_path: Path) -> None:
+    model = load_demo().train()
+    before = state(model)
+    autoprune.train(
+        model, data=digits, method="slimming", budget="flops=0.7", epochs=1, finetune_epochs=0,
+        output=tmp_path / "run", **QUICK,
+    )  # fmt: skip
+    assert model.training and all(torch.equal(v, before[k]) for k, v in state(model).items())
+
+
+class Killed(BaseException):
+    """Stands for the end of the process."""
+
+
+@pytest.mark.parametrize("stage", ["train", "run_search", "finetune_run"])
+def test_a_killed_training_goes_on(
+    trained: autoprune.Run, digits: Splits, tmp_path: Path, stage: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """To the same weights, whichever part it was killed after."""
+
+    def killed(*args: Any, **options: Any) -> Any:
+        getattr(module, f"real_{stage}")(*args, **options)
+        raise Killed
+
+    given: dict[str, Any] = {
+        "data": digits, "method": Slimming(sparsity=1e-3), "budget": "flops=0.5", "epochs": 2,
+        "output": tmp_path / "run", **QUICK,
+    }  # fmt: skip
+    with monkeypatch.context() as patch:
+        patch.setattr(module, f"real_{stage}", getattr(module, stage), raising=False)
+        patch.setattr(module, stage, killed)
+        with pytest.raises(Killed):
+            autoprune.train(load_demo(), **given)
+    done = autoprune.train(load_demo(), **given, resume=True)
+    expected = state(trained.model)
+    assert all(torch.equal(value, expected[name]) for name, value in state(done.model).items())
+    assert done.policy.groups.keys() == trained.policy.groups.keys()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"method": "sliming"}, "unknown method 'sliming'; did you mean 'slimming'"),
+        ({"method_config": {"sparsity": -1}}, "the method 'slimming' cannot have sparsity=-1"),
+        ({"method_config": {"rho": 1}}, "the method 'slimming' has no option 'rho'"),
+        ({"budget": None}, "does not decide how much goes: give a budget"),
+        ({"budget": "flops=0.0001"}, "0.0001"),
+        ({"epochs": 1, "finetune_epochs": 2}, "more than all 1 epochs"),
+        ({"exclude": "nothing"}, "'nothing'"),
+        ({"time": 3}, "unknown option 'time'"),
+    ],
+)
+def test_mistakes_are_one_line(
+    digits: Splits, tmp_path: Path, options: dict[str, Any], message: str
+) -> None:
+    given = {"method": "slimming", "budget": "flops=0.5", "epochs": 2, **QUICK, **options}
+    with pytest.raises(autoprune.AutopruneError, match=message) as caught:
+        autoprune.train(load_demo(), data=digits, output=tmp_path / "run", **given)
+    assert "\n" not in str(caught.value) and not (tmp_path / "run").exists()
+
+
+def test_existing_output_and_other_options_are_refused(
+    trained: autoprune.Run, digits: Splits
+) -> None:
+    given: dict[str, Any] = {"data": digits, "budget": "flops=0.5", "epochs": 2, **QUICK}
+    with pytest.raises(autoprune.AutopruneError, match="holds another run"):
+        autoprune.train(load_demo(), method="slimming", output=trained.path, **given)
+    with pytest.raises(autoprune.AutopruneError, match="cannot resume with"):
+        autoprune.train(load_demo(), method="slimming", output=trained.path, resume=True, **given)

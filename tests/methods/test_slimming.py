@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from autoprune.errors import UsageError
+from autoprune.methods.slimming import Slimming
+from autoprune.testing.method_contract import Setup, moment
+from autoprune.testing.small_networks import concatenated, randomized, without_batchnorm
+
+
+def test_one_step_by_hand() -> None:
+    """γ.grad += λ sign(γ); a BN that two groups pass is penalised once."""
+    network = concatenated()
+    network.insert = nn.BatchNorm2d(13)
+    network.expression = lambda m, x: m.head(m.c(m.insert(torch.cat([m.a(x), m.b(x)], 1))))
+    setup = Setup.of(randomized(network))
+    method = Slimming(sparsity=0.25).prepared(setup.goal)
+    gamma = network.insert.weight
+    with torch.no_grad():
+        gamma[:3] = torch.tensor([0.7, -0.2, 0.0])
+    for one in network.parameters():
+        one.grad = torch.full_like(one, 0.1)
+    with torch.no_grad():
+        method.after_backward(network, moment())
+    assert gamma.grad is not None
+    assert torch.allclose(gamma.grad[:3], torch.tensor([0.35, -0.15, 0.1]))
+    assert torch.equal(network.a[0].weight.grad, torch.full_like(network.a[0].weight, 0.1))
+
+
+def test_scores_are_the_mean_scales() -> None:
+    setup = Setup.of(randomized(concatenated()))
+    method = Slimming().prepared(setup.goal)
+    scores = dict(zip(setup.structure.index, method.scores(setup.network), strict=True))
+    assert torch.equal(scores["a.0"], setup.network.a[1].weight.detach().abs().double())
+
+
+def test_networks_without_batchnorm_are_refused() -> None:
+    setup = Setup.of(randomized(without_batchnorm()))
+    with pytest.raises(UsageError, match="pass a BN"):
+        Slimming().prepared(setup.goal)
