@@ -105,6 +105,22 @@ class TrainingMethod(Hooks, ABC):
             UsageError: it can do nothing.
         """
 
+    @property
+    def widths(self) -> Widths:
+        """Units per group that a method aims at which needs a budget."""
+        assert self.goal.widths is not None  # `check_method` of the engine refuses that
+        return self.goal.widths
+
+    def merge(self, network: nn.Module) -> nn.Module:
+        """Return the network in which units that are to go do nothing; here, as it is.
+
+        What that changes is what a method which promises a lossless cut has left to learn.
+
+        Args:
+            network: a copy of what `finish` returned, which may be changed.
+        """
+        return network
+
     @abstractmethod
     def scores(self, network: nn.Module) -> Scores:
         """Return what was learnt of every unit.

@@ -18,6 +18,17 @@ KIND = Kind(
     "autoprune.methods",
     {
         "slimming": "autoprune.methods.slimming:Slimming",
+        "group_lasso": "autoprune.methods.group_lasso:GroupLasso",
+        "sfp": "autoprune.methods.sfp:SoftFilterPruning",
+        "agp": "autoprune.methods.agp:GradualPruning",
+        "iterative": "autoprune.methods.iterative:IterativePruning",
+        "greg": "autoprune.methods.greg:GrowingRegularization",
+        "c_sgd": "autoprune.methods.c_sgd:CentripetalSgd",
+        "resrep": "autoprune.methods.resrep:ResRep",
+        "sss": "autoprune.methods.sss:SparseStructureSelection",
+        "ista": "autoprune.methods.ista:Ista",
+        "gdp": "autoprune.methods.gdp:GlobalDynamicPruning",
+        "lc": "autoprune.methods.lc:LearningCompression",
     },
 )
 

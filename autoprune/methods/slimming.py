@@ -50,8 +50,8 @@ class Slimming(TrainingMethod):
         names = {part.tensor for group in goal.structure.groups for part in group.slices}
         if not any(f"{name.rpartition('.')[0]}.running_mean" in names for name in names):
             raise UsageError(
-                "the method 'slimming' learns from BN scales, but no channels that may go pass a "
-                "BN: choose another method, such as 'group_lasso'."
+                f"the method {self.title!r} learns from BN scales, but no channels that may go "
+                "pass a BN: choose another method, such as 'group_lasso'."
             )
 
     def after_backward(self, network: nn.Module, now: Moment) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Float64
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from autoprune.core.slices import Slice
@@ -19,20 +21,24 @@ def entries(tensor: Tensor, part: Slice) -> Float[Tensor, "units entries"]:
     return tensor.movedim(part.dim, 0)[positions].flatten(1)
 
 
-def along(values: Float[Tensor, " units"], part: Slice, tensor: Tensor) -> Tensor:
+def along(
+    values: Float[Tensor, " units"] | Bool[Tensor, " units"],
+    part: Slice,
+    tensor: Tensor,
+    rest: float = 1.0,
+) -> Tensor:
     """Return units' values along the dimension that a slice cuts, to be multiplied with a tensor.
-
-    Entries that belong to no unit get 1.
 
     Args:
         values: by unit.
         part: the slice.
         tensor: of the slice.
+        rest: of entries that belong to no unit.
     """
     size = tensor.shape[part.dim]
     positions = torch.from_numpy(part.positions).to(tensor.device)
     spread = values.to(tensor)[:, None].expand(positions.shape).reshape(-1)
-    line = torch.ones(size, dtype=tensor.dtype, device=tensor.device)
+    line = torch.full((size,), rest, dtype=tensor.dtype, device=tensor.device)
     line = line.index_put((positions.reshape(-1),), spread)
     return line.reshape([size if dim == part.dim else 1 for dim in range(tensor.dim())])
 
@@ -56,14 +62,22 @@ def scales(group: ChannelGroup, network: nn.Module) -> Iterator[tuple[Slice, nn.
                 yield part, scale
 
 
-def filter_norms(group: ChannelGroup, network: nn.Module) -> Float64[Tensor, " {group.size}"]:
-    """Return the Euclidean norm of all weights that make each unit."""
+def filter_norms(
+    group: ChannelGroup, network: nn.Module, order: int = 2
+) -> Float64[Tensor, " {group.size}"]:
+    """Return the norm of all weights that make each unit.
+
+    Args:
+        group: the group.
+        network: with the weights.
+        order: 2 for the Euclidean norm, 1 for the sum of absolute values.
+    """
     total = torch.zeros(group.size, dtype=torch.float64)
     for part in group.slices:
         if part.role == "producer":
             own = entries(network.get_parameter(part.tensor).detach(), part)
-            total += own.double().square().sum(1).cpu()
-    return total.sqrt()
+            total += own.double().abs().pow(order).sum(1).cpu()
+    return total.pow(1 / order)
 
 
 def keep_units(group: ChannelGroup, network: nn.Module, kept: Bool[Tensor, " units"]) -> None:
@@ -77,3 +91,32 @@ def largest(values: Float[Tensor, " units"], count: int) -> Bool[Tensor, " units
     chosen = torch.zeros(len(values), dtype=torch.bool)
     chosen[values.cpu().argsort(descending=True, stable=True)[:count]] = True
     return chosen
+
+
+def favoured(
+    kept: Bool[Tensor, " units"], values: Float64[Tensor, " units"]
+) -> Float64[Tensor, " units"]:
+    """Return scores from 0 to 2 by which the kept units stay first, and larger values among equals.
+
+    Every kept unit of any group ranks before every other one.
+
+    Args:
+        kept: the units that a method has chosen.
+        values: 0 or more.
+    """
+    return values / (1 + values.max()) + kept.double()
+
+
+class Reweighted(nn.Module):
+    """A network that runs with other weights than its own, through which gradients flow."""
+
+    def __init__(
+        self, network: nn.Module, weights: Callable[[nn.Module], Mapping[str, Tensor]]
+    ) -> None:
+        """Take the network, and what returns the weights by name."""
+        super().__init__()
+        self.network, self._weights = network, weights
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the network."""
+        return functional_call(self.network, dict(self._weights(self.network)), args, kwargs)

@@ -121,6 +121,16 @@ def with_weak_channels() -> nn.Module:
     return network
 
 
+def with_twin_channels() -> nn.Module:
+    """Return a chain in which the planted channels of the first layer equal the channel 0."""
+    network = randomized(small_networks.plain())
+    with torch.no_grad():
+        for tensor in (*network[0].parameters(), *network[0].buffers()):
+            if tensor.dim():
+                tensor[[*PLANTED]] = tensor[0].clone()
+    return network
+
+
 class MethodContract:
     """Tests that every training method passes; override `make`.
 
