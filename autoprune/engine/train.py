@@ -7,13 +7,15 @@ import time
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
+import torch
 from torch import nn
 
 from autoprune.agents.config import stored
 from autoprune.agents.global_ranking import threshold
+from autoprune.data import Samples
 from autoprune.data.splits import SamplesSplit
 from autoprune.engine.begin import begin_run
 from autoprune.engine.clock import Clock
@@ -30,6 +32,8 @@ from autoprune.evaluation.outputs import score_on_split
 from autoprune.evaluation.scoring import CustomScorer
 from autoprune.importance.learnt import LearntImportance
 from autoprune.methods.base import Goal, Scores, TrainingMethod
+from autoprune.structure.inputs import run as outputs_with
+from autoprune.structure.output_distance import output_distance
 from autoprune.structure.surgery import deep_copy
 from autoprune.study.reload import load_network
 from autoprune.training.loggers import Log, make_loggers
@@ -38,6 +42,8 @@ from autoprune.training.training_values import Recipe, Trained, TrainingFiles, T
 
 log = logging.getLogger(__name__)
 
+# Samples on which a network is compared with the one that it was merged from.
+COMPARED = 256
 # The key of the training in result.json.
 KEY = "train"
 
@@ -57,6 +63,31 @@ class Shaped:
     method: TrainingMethod
     done: Trained | None
     steps_per_epoch: int
+
+    @cached_property
+    def merged(self) -> nn.Module:
+        """The network in which units that are to go do nothing: the one that is cut."""
+        return self.method.merge(deep_copy(self.network))
+
+    @property
+    def merges(self) -> bool:
+        """Whether that is another network."""
+        return type(self.method).merge is not TrainingMethod.merge
+
+    def networks(self) -> dict[str, nn.Module]:
+        """Return the networks by their names in the result."""
+        return {"trained": self.network, **({"merged": self.merged} if self.merges else {})}
+
+    def remaining(self, samples: Samples) -> float | None:
+        """Return how far outputs are from where the cut would lose nothing; None if unpromised.
+
+        0: it loses nothing but what the budget cuts besides; about 1: nothing in common is left.
+        """
+        if not self.merges:
+            return None
+        with torch.no_grad():
+            outputs = [outputs_with(one, samples.inputs) for one in (self.merged, self.network)]
+        return float(output_distance(*outputs))
 
     def report(self) -> dict[str, Any]:
         """Return what `result.json` says of it."""
@@ -91,10 +122,11 @@ def run_training(context: TrainContext, resume: bool = False) -> SearchResult:
         if not resume:
             _begin(context)
         shaped = _shape(context, search, method)
-        run.method.save_weights(shaped.network)
-        found = run_search(*_cutting(context, search, problem, shaped), begun)
-        scores = _scores(search, {"trained": shaped.network, "cut": found.network})
-        run.save_result({**found.result, KEY: {**shaped.report(), **scores}})
+        run.method.save_weights(shaped.merged)
+        found = run_search(*_cutting(search, problem, shaped), begun)
+        scores = _scores(search, {**shaped.networks(), "cut": found.network})
+        remaining = {"remaining": shaped.remaining(search.images.selection.first(COMPARED))}
+        run.save_result({**found.result, KEY: {**shaped.report(), **remaining, **scores}})
         run.method.remove_checkpoint()
     return _finetune(context, search.model)
 
@@ -158,13 +190,13 @@ def _tell(done: Trained, recipe: Recipe) -> None:
 
 
 def _cutting(
-    context: TrainContext, search: SearchContext, problem: PruningProblem, shaped: Shaped
+    search: SearchContext, problem: PruningProblem, shaped: Shaped
 ) -> tuple[SearchContext, Groundwork]:
     """Return what the pipeline is given to cut the trained network by what was learnt."""
     names = problem.structure.index
-    scores = dict(zip(names, shaped.method.scores(shaped.network), strict=True))
+    scores = dict(zip(names, shaped.method.scores(shaped.merged), strict=True))
     config = replace(search.config, importance=LearntImportance(scores))
-    own = replace(search, model=shaped.network, config=config)
+    own = replace(search, model=shaped.merged, config=config)
     return own, Groundwork(problem, make_evaluators(own, problem))
 
 

@@ -100,14 +100,17 @@ class GlobalDynamicPruning(TrainingMethod):
     def after_step(self, network: nn.Module, now: Moment) -> None:
         """Set masked filters to zero once the mask is fixed."""
         if now.completed >= self.config.fixed_at:
-            self.finish(network)
+            self._clear(network)
 
     def finish(self, network: nn.Module) -> nn.Module:
         """Set masked filters to zero."""
+        self._clear(network)
+        return network
+
+    def _clear(self, network: nn.Module) -> None:
         with torch.no_grad():
             for group, kept in zip(self.goal.structure.groups, self._kept, strict=True):
                 keep_units(group, network, kept)
-        return network
 
     def scores(self, network: nn.Module) -> Scores:
         """Return saliency, that of units within the mask first."""

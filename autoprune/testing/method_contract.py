@@ -43,6 +43,11 @@ BATCH = 20
 BUDGET = 0.6
 # Channels of the first layer of a chain that are planted to be redundant.
 PLANTED = (1, 4, 6)
+# Value of all that makes and reads a channel that hardly does anything.
+WEAK = 1e-3
+# Steps in which the other channels become useful, and those in which a method finds the weak ones.
+LEARNING = 150
+FINDING = replace(RECIPE, duration=Duration(steps=60), checks=1, rate=0.05)
 
 
 class Killed(BaseException):
@@ -111,14 +116,27 @@ def difference(one: nn.Module, other: nn.Module) -> float:
 
 
 def with_weak_channels() -> nn.Module:
-    """Return a chain in which the planted channels of the first layer hardly do anything."""
-    network = randomized(small_networks.plain())
+    """Return a trained chain in which the planted channels of the first layer hardly do anything.
+
+    The others are of use, since they were trained without these.
+    """
+    network = randomized(small_networks.plain()).train()
+    optimizer = torch.optim.Adam(network.parameters(), 0.01)
+    for _ in range(LEARNING):
+        _weaken(network)
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(network(IMAGES), LABELS).backward()
+        optimizer.step()
+    _weaken(network)
+    return network.eval()
+
+
+def _weaken(network: nn.Module) -> None:
     first, batchnorm, following = network[0][0], network[0][1], network[1][0]
     with torch.no_grad():
         for tensor in (first.weight, first.bias, batchnorm.weight, batchnorm.bias):
-            tensor[[*PLANTED]] *= 1e-3
-        following.weight[:, [*PLANTED]] *= 1e-3
-    return network
+            tensor[[*PLANTED]] = WEAK
+        following.weight[:, [*PLANTED]] = WEAK
 
 
 def with_twin_channels() -> nn.Module:
@@ -248,7 +266,8 @@ class MethodContract:
     def test_planted_redundancy_is_found(self) -> None:
         """Channels without use, or that others can stand for, have the least scores."""
         setup = Setup.of(type(self).redundant())
-        done, method = self._train(setup)
+        method = self.make().prepared(setup.goal)
+        done = train(setup.task(method), FINDING)
         scores = method.scores(done.network)[0]
         assert set(scores.argsort()[: len(PLANTED)].tolist()) == {*PLANTED}
 
