@@ -1,4 +1,4 @@
-"""Global dynamic pruning: a mask over all filters that is drawn again and again."""
+"""Global dynamic pruning: a mask over all channels that is drawn again and again."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from autoprune.methods.units import (
     along,
     entries,
     favoured,
-    keep_units,
+    filter_norms,
     largest,
-    producers,
+    readers,
 )
 from autoprune.training.hooks import Moment
 
@@ -41,13 +41,15 @@ class GlobalDynamicPruningConfig:
 class GlobalDynamicPruning(TrainingMethod):
     """Accelerating convolutional networks via global and dynamic filter pruning (Lin et al. 2018).
 
-    The network runs with masked filters W ⊙ m, but all filters take the gradient of that, so that
-    masked ones can return. Every few steps m is drawn again: by the first-order saliency
-    |Σ ∂L/∂W ⊙ W| of every filter, normalised within its group, one threshold for all groups leaves
+    The network runs with masked weights W ⊙ m, but all weights take the gradient of that, so that
+    masked channels can return. Every few steps m is drawn again: by the first-order saliency
+    |Σ ∂L/∂W ⊙ W| of every channel, normalised within its group, one threshold for all groups leaves
     what the budget allows. Then m is fixed, and the rest trains on.
 
-    The formulas are second-hand; the interval and the fraction are ours. Costs one product per
-    filter in a step.
+    W is here what layers have for a channel that they read, where the paper has the filter that
+    makes it: in front of a BN the scale of a filter does not count, and its saliency is zero. The
+    formulas are second-hand; the interval and the fraction are ours. Costs one product per weight
+    that reads a channel in a step.
     """
 
     name: ClassVar[str] = "gdp"
@@ -65,13 +67,13 @@ class GlobalDynamicPruning(TrainingMethod):
         self._drawn = False
 
     def called(self, network: nn.Module) -> nn.Module:
-        """Return the network with masked filters, whose gradients reach all filters."""
+        """Return the network with masked weights, whose gradients reach all weights."""
         return Reweighted(network, self._masked)
 
     def _masked(self, network: nn.Module) -> Mapping[str, Tensor]:
         found: dict[str, Tensor] = {}
         for group, kept in zip(self.goal.structure.groups, self._kept, strict=True):
-            for part, weight in producers(group, network):
+            for part, weight in readers(group, network):
                 own = found.get(part.tensor, weight)
                 found[part.tensor] = own + (own * along(kept, part, weight) - own).detach()
         return found
@@ -82,11 +84,12 @@ class GlobalDynamicPruning(TrainingMethod):
             return
         for index, group in enumerate(self.goal.structure.groups):
             total = torch.zeros(group.size, dtype=torch.float64)
-            for part, weight in producers(group, network):
+            for part, weight in readers(group, network):
                 if weight.grad is not None:
                     change = entries(weight.grad * weight, part)
                     total += change.sum(1).double().cpu()
-            self._saliency[index] = total.abs()
+            is_read = any(True for _ in readers(group, network))
+            self._saliency[index] = total.abs() if is_read else filter_norms(group, network)
         if now.step % self.config.interval == 0 or now.completed >= self.config.fixed_at:
             self._draw()
 
@@ -98,19 +101,20 @@ class GlobalDynamicPruning(TrainingMethod):
         self._drawn = True
 
     def after_step(self, network: nn.Module, now: Moment) -> None:
-        """Set masked filters to zero once the mask is fixed."""
+        """Set masked weights to zero once the mask is fixed."""
         if now.completed >= self.config.fixed_at:
             self._clear(network)
 
     def finish(self, network: nn.Module) -> nn.Module:
-        """Set masked filters to zero."""
+        """Set masked weights to zero."""
         self._clear(network)
         return network
 
     def _clear(self, network: nn.Module) -> None:
         with torch.no_grad():
             for group, kept in zip(self.goal.structure.groups, self._kept, strict=True):
-                keep_units(group, network, kept)
+                for part, weight in readers(group, network):
+                    weight.mul_(along(kept, part, weight))
 
     def scores(self, network: nn.Module) -> Scores:
         """Return saliency, that of units within the mask first."""

@@ -52,6 +52,14 @@ def producers(group: ChannelGroup, network: nn.Module) -> Iterator[tuple[Slice, 
                 yield part, weight
 
 
+def readers(group: ChannelGroup, network: nn.Module) -> Iterator[tuple[Slice, nn.Parameter]]:
+    """Yield the weights that read a group's channels and may change, with their slices."""
+    for part in group.consumers:
+        weight = network.get_parameter(part.tensor)
+        if weight.requires_grad:
+            yield part, weight
+
+
 def scales(group: ChannelGroup, network: nn.Module) -> Iterator[tuple[Slice, nn.Parameter]]:
     """Yield the scales of the BNs that a group's channels pass and that may change."""
     for part in group.slices:

@@ -47,7 +47,7 @@ PLANTED = (1, 4, 6)
 WEAK = 1e-3
 # Steps in which the other channels become useful, and those in which a method finds the weak ones.
 LEARNING = 150
-FINDING = replace(RECIPE, duration=Duration(steps=60), checks=1, rate=0.05)
+FINDING = replace(RECIPE, duration=Duration(steps=150), checks=1, rate=0.01)
 
 
 class Killed(BaseException):
@@ -118,9 +118,12 @@ def difference(one: nn.Module, other: nn.Module) -> float:
 def with_weak_channels() -> nn.Module:
     """Return a trained chain in which the planted channels of the first layer hardly do anything.
 
-    The others are of use, since they were trained without these.
+    The others are of use, since they were trained without these. No BN follows what reads the
+    channels, so that their scale counts.
     """
-    network = randomized(small_networks.plain()).train()
+    second = nn.Sequential(nn.Conv2d(8, 7, 3, padding=1), nn.ReLU())
+    chain = nn.Sequential(small_networks.block(3, 8), second, small_networks.head(7))
+    network = randomized(chain).train()
     optimizer = torch.optim.Adam(network.parameters(), 0.01)
     for _ in range(LEARNING):
         _weaken(network)
@@ -155,9 +158,11 @@ class MethodContract:
     Attributes:
         redundant: returns a network with channels that the method must find, `PLANTED` of the
             first group.
+        others: number of other channels that may rank as low.
     """
 
     redundant: Callable[[], nn.Module] = staticmethod(with_weak_channels)
+    others: int = 0
 
     def make(self) -> TrainingMethod:
         """Return the method under test."""
@@ -269,7 +274,7 @@ class MethodContract:
         method = self.make().prepared(setup.goal)
         done = train(setup.task(method), FINDING)
         scores = method.scores(done.network)[0]
-        assert set(scores.argsort()[: len(PLANTED)].tolist()) == {*PLANTED}
+        assert {*PLANTED} <= set(scores.argsort()[: len(PLANTED) + self.others].tolist())
 
     def _may_repair(self, name: str) -> bool:
         """Whether `finish` may write what it folds into a frozen tensor, as a repair would."""
