@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -43,7 +43,7 @@ class Slimming(TrainingMethod):
     """
 
     name: ClassVar[str] = "slimming"
-    config = SlimmingConfig()
+    config: Any = SlimmingConfig()
 
     def check(self, goal: Goal) -> None:
         """Refuse a network without BN."""

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -123,7 +124,7 @@ def with_weak_channels() -> nn.Module:
     """
     second = nn.Sequential(nn.Conv2d(8, 7, 3, padding=1), nn.ReLU())
     chain = nn.Sequential(small_networks.block(3, 8), second, small_networks.head(7))
-    network = randomized(chain).train()
+    network: Any = randomized(chain).train()
     optimizer = torch.optim.Adam(network.parameters(), 0.01)
     for _ in range(LEARNING):
         _weaken(network)
@@ -131,10 +132,11 @@ def with_weak_channels() -> nn.Module:
         nn.functional.cross_entropy(network(IMAGES), LABELS).backward()
         optimizer.step()
     _weaken(network)
-    return network.eval()
+    plain: nn.Module = network.eval()
+    return plain
 
 
-def _weaken(network: nn.Module) -> None:
+def _weaken(network: Any) -> None:
     first, batchnorm, following = network[0][0], network[0][1], network[1][0]
     with torch.no_grad():
         for tensor in (first.weight, first.bias, batchnorm.weight, batchnorm.bias):
@@ -144,12 +146,13 @@ def _weaken(network: nn.Module) -> None:
 
 def with_twin_channels() -> nn.Module:
     """Return a chain in which the planted channels of the first layer equal the channel 0."""
-    network = randomized(small_networks.plain())
+    network: Any = randomized(small_networks.plain())
     with torch.no_grad():
         for tensor in (*network[0].parameters(), *network[0].buffers()):
             if tensor.dim():
                 tensor[[*PLANTED]] = tensor[0].clone()
-    return network
+    plain: nn.Module = network
+    return plain
 
 
 class MethodContract:
