@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import operator
 import os
@@ -157,22 +156,6 @@ def _tables(value: Any) -> dict[str, dict[str, Any]]:
     return {_text(name): dict(table) for name, table in dict(value).items()}
 
 
-def _settings(value: Any) -> dict[str, Any]:
-    if isinstance(value, Mapping):
-        return _table(value)
-    return dict(map(_setting, [value] if isinstance(value, str) else value))
-
-
-def _setting(text: str) -> tuple[str, Any]:
-    name, sign, value = text.partition("=")
-    if not sign:
-        raise ValueError
-    try:
-        return name.strip(), json.loads(value)
-    except ValueError:  # a text without quotation marks
-        return name.strip(), value
-
-
 def _versions(value: Any) -> dict[str, str]:
     return {name: _text(version) for name, version in dict(value).items()}
 
@@ -295,7 +278,6 @@ RATIOS = ValueKind("[PATTERN=]RATIO", _ratios, "a ratio or ratios by pattern", r
 DECISION = ValueKind("WHAT[,…]", _decisions, "a text such as 'channels,depth' or a list")
 MEMORY = ValueKind("SIZE", _memory, "a text such as '8GB' or a whole number of bytes")
 TABLE = ValueKind(None, _table, "a table of options", parse=None)
-SETTINGS = ValueKind("OPTION=VALUE", _settings, "OPTION=VALUE, or a table of options", repeats=True)
 TABLES = ValueKind(None, _tables, "tables of limits by stage", parse=None)
 VERSIONS = ValueKind(None, _versions, "a table of versions", parse=None)
 

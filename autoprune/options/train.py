@@ -15,6 +15,7 @@ from autoprune.methods.registry import KIND as METHODS
 from autoprune.methods.registry import Wanted
 from autoprune.options import kinds
 from autoprune.options.finetune import FinetuneConfig
+from autoprune.options.method_options import METHOD_OPTIONS
 from autoprune.options.option import Option, Panel, choices, declared_in, option, options_of
 from autoprune.options.origin import Restrictions
 from autoprune.options.search import SearchConfig
@@ -41,7 +42,7 @@ class TrainConfig(Restrictions, TrainingConfig):
     )
     method_config: Mapping[str, Any] = _goal(
         {},
-        kinds.SETTINGS,
+        METHOD_OPTIONS,
         "An option of the method, e.g. sparsity=1e-4; repeatable.",
         flag="--method-option",
     )
