@@ -8,7 +8,7 @@ from functools import partial
 
 from autoprune.options import kinds
 from autoprune.options.option import Option, Panel, option, options_of
-from autoprune.options.training import TrainingConfig, TrainingOptions
+from autoprune.options.training_options import TrainingConfig, TrainingOptions
 
 _training = partial(option, panel=Panel.TRAINING)
 

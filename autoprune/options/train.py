@@ -19,7 +19,7 @@ from autoprune.options.method_options import METHOD_OPTIONS
 from autoprune.options.option import Option, Panel, choices, declared_in, option, options_of
 from autoprune.options.origin import Restrictions
 from autoprune.options.search import SearchConfig
-from autoprune.options.training import TrainingConfig, TrainingOptions
+from autoprune.options.training_options import TrainingConfig, TrainingOptions
 from autoprune.training.choices import EPOCHS
 
 if TYPE_CHECKING:
