@@ -37,7 +37,7 @@ ignore the cut channels, is saved and loaded into a fresh network, and is writte
 
 - *reach*: the least share of the MACs, no group under a tenth of its channels.
 - *frozen*: groups that are not cut; the reasons follow below.
-- *s*: seconds of tracing and verification.
+- *s*: CPU seconds of tracing and verification together, on one thread.
 - *ONNX*: the largest difference from PyTorch, as a share of the largest output; "–" where the dense
   network cannot be exported either.
 """
@@ -106,7 +106,7 @@ def _share(value: float | None) -> str:
 
 
 def _seconds(row: Row) -> float:
-    return float(row.get("seconds", {}).get("verification", 0.0))  # it traces, too
+    return float(row.get("seconds", {}).get("analysis", 0.0))
 
 
 def _onnx(row: Row) -> str:

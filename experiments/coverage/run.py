@@ -1,10 +1,12 @@
 """Measures all networks of the list, each in a process of its own, and writes a row for each.
 
-    python experiments/coverage/run.py rows.jsonl [--seconds 900] [--gigabytes 12] [NETWORK…]
+    python experiments/coverage/run.py rows.jsonl [--seconds 900] [--gigabytes 12] [--without-onnx]
+        [NETWORK…]
 
 Networks that the file has a row of are left out, so that a run that was ended goes on. A process
-that takes too long or too much memory leaves a row that says so. `page.py` makes `docs/coverage.md`
-of the rows.
+that takes too long or too much memory leaves a row that says so. ONNX takes as long as all the
+rest: `--without-onnx` leaves it to a later run with the same file. `page.py` makes
+`docs/coverage.md` of the rows.
 """
 
 from __future__ import annotations
@@ -14,28 +16,45 @@ import json
 import resource
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from measure import BEFORE_ONNX, WITHOUT_ONNX
 from networks import read_list
 
 MEASURE = Path(__file__).parent / "measure.py"
 
 
-def measured(title: str, seconds: float, gigabytes: float) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Limits:
+    """What is measured of each network.
+
+    Attributes:
+        seconds: that its process may take.
+        gigabytes: of memory that its process may take.
+        onnx: whether it is exported as well.
+    """
+
+    seconds: float
+    gigabytes: float
+    onnx: bool
+
+
+def measured(title: str, limits: Limits) -> dict[str, Any]:
     """Return the row of one network; what its process came to if it did not end by itself."""
-    limit = int(gigabytes * 2**30)
+    limit = int(limits.gigabytes * 2**30)
     try:
         process = subprocess.run(
-            [sys.executable, str(MEASURE), title],
+            [sys.executable, str(MEASURE), title, *(() if limits.onnx else (WITHOUT_ONNX,))],
             capture_output=True,
             text=True,
-            timeout=seconds,
+            timeout=limits.seconds,
             preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)),
         )
     except subprocess.TimeoutExpired as ended:
         printed = (ended.stdout or b"").decode()
-        return last_row(title, printed, f"ended after {seconds:g} s")
+        return last_row(title, printed, f"ended after {limits.seconds:g} s")
     if process.returncode == 0:
         return last_row(title, process.stdout, None)
     last = (process.stderr.strip().splitlines() or [f"status {process.returncode}"])[-1]
@@ -56,16 +75,21 @@ def main() -> None:
     parser.add_argument("networks", nargs="*", help="all by default")
     parser.add_argument("--seconds", type=float, default=900.0, help="for each network")
     parser.add_argument("--gigabytes", type=float, default=12.0, help="of memory for each network")
+    parser.add_argument(WITHOUT_ONNX, action="store_true", help="leave it to a later run")
     given = parser.parse_args()
     listed = [one.title for one in read_list()]
     if unknown := set(given.networks) - set(listed):
         parser.error(f"not in the list: {', '.join(sorted(unknown))}")
+    limits = Limits(given.seconds, given.gigabytes, onnx=not given.without_onnx)
     lines = given.rows.read_text().splitlines() if given.rows.exists() else []
-    known = {json.loads(line)["network"] for line in lines}
+    last = {row["network"]: row for row in map(json.loads, lines)}
+    known = {
+        title for title, row in last.items() if not (limits.onnx and row["stage"] == BEFORE_ONNX)
+    }
     for title in given.networks or listed:
         if title in known:
             continue
-        row = measured(title, given.seconds, given.gigabytes)
+        row = measured(title, limits)
         with given.rows.open("a") as file:
             file.write(json.dumps(row) + "\n")
         print(
