@@ -34,6 +34,7 @@ from autoprune.search_spaces.keep_ratio import SearchSpace, search_space
 from autoprune.search_spaces.projection import Constraint, Projection
 from autoprune.structure.groups import Structure
 from autoprune.structure.inputs import outputs_of, run
+from autoprune.structure.plain_weights import with_plain_weights
 from autoprune.structure.surgery import apply_policy
 from autoprune.structure.verify import CutTest, analyze
 from autoprune.study.run_directory import RunDirectory
@@ -80,7 +81,7 @@ class Row:
 def measure(network: Network, row: Row, onnx: bool) -> None:
     """Put one network through all stages; whatever a stage raises ends it."""
     with row.stage("building"):
-        model, inputs = network.build(), network.inputs(2)
+        model, inputs = with_plain_weights(network.build()), network.inputs(2)
     with row.stage("analysis"):
         structure = analyze(model, inputs)
     space = search_space(structure)

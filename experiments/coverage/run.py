@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import resource
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -31,32 +32,34 @@ class Limits:
     """What is measured of each network.
 
     Attributes:
-        seconds: that its process may take.
+        seconds: of CPU time that its process may take.
         gigabytes: of memory that its process may take.
         onnx: whether it is exported as well.
     """
 
-    seconds: float
+    seconds: int
     gigabytes: float
     onnx: bool
+
+    def enforce(self) -> None:
+        """Limit the process that calls this."""
+        size = int(self.gigabytes * 2**30)
+        resource.setrlimit(resource.RLIMIT_AS, (size, size))
+        resource.setrlimit(resource.RLIMIT_CPU, (self.seconds, resource.RLIM_INFINITY))
 
 
 def measured(title: str, limits: Limits) -> dict[str, Any]:
     """Return the row of one network; what its process came to if it did not end by itself."""
-    limit = int(limits.gigabytes * 2**30)
-    try:
-        process = subprocess.run(
-            [sys.executable, str(MEASURE), title, *(() if limits.onnx else (WITHOUT_ONNX,))],
-            capture_output=True,
-            text=True,
-            timeout=limits.seconds,
-            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)),
-        )
-    except subprocess.TimeoutExpired as ended:
-        printed = (ended.stdout or b"").decode()
-        return last_row(title, printed, f"ended after {limits.seconds:g} s")
+    process = subprocess.run(
+        [sys.executable, str(MEASURE), title, *(() if limits.onnx else (WITHOUT_ONNX,))],
+        capture_output=True,
+        text=True,
+        preexec_fn=limits.enforce,
+    )
     if process.returncode == 0:
         return last_row(title, process.stdout, None)
+    if process.returncode == -signal.SIGXCPU:
+        return last_row(title, process.stdout, f"ended after {limits.seconds} s of CPU time")
     last = (process.stderr.strip().splitlines() or [f"status {process.returncode}"])[-1]
     return last_row(title, process.stdout, f"ended: {last}")
 
@@ -73,7 +76,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("rows", type=Path)
     parser.add_argument("networks", nargs="*", help="all by default")
-    parser.add_argument("--seconds", type=float, default=900.0, help="for each network")
+    parser.add_argument("--seconds", type=int, default=900, help="of CPU time for each network")
     parser.add_argument("--gigabytes", type=float, default=12.0, help="of memory for each network")
     parser.add_argument(WITHOUT_ONNX, action="store_true", help="leave it to a later run")
     given = parser.parse_args()
