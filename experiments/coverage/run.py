@@ -15,16 +15,18 @@ import argparse
 import json
 import resource
 import signal
-import subprocess
-import sys
+import traceback
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from importlib import import_module
+from multiprocessing import get_context
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any
 
 from measure import BEFORE_ONNX, WITHOUT_ONNX
+from measure import main as measure
 from networks import read_list
-
-MEASURE = Path(__file__).parent / "measure.py"
 
 
 @dataclass(frozen=True)
@@ -50,18 +52,29 @@ class Limits:
 
 def measured(title: str, limits: Limits) -> dict[str, Any]:
     """Return the row of one network; what its process came to if it did not end by itself."""
-    process = subprocess.run(
-        [sys.executable, str(MEASURE), title, *(() if limits.onnx else (WITHOUT_ONNX,))],
-        capture_output=True,
-        text=True,
-        preexec_fn=limits.enforce,
-    )
-    if process.returncode == 0:
-        return last_row(title, process.stdout, None)
-    if process.returncode == -signal.SIGXCPU:
-        return last_row(title, process.stdout, f"ended after {limits.seconds} s of CPU time")
-    last = (process.stderr.strip().splitlines() or [f"status {process.returncode}"])[-1]
-    return last_row(title, process.stdout, f"ended: {last}")
+    with NamedTemporaryFile("r") as printed:
+        process = get_context("fork").Process(target=_child, args=(title, limits, printed.name))
+        process.start()
+        process.join()
+        text = printed.read()
+    if process.exitcode == 0:
+        return last_row(title, text, None)
+    if process.exitcode == -signal.SIGXCPU:
+        return last_row(title, text, f"ended after {limits.seconds} s of CPU time")
+    last = (text.strip().splitlines() or [""])[-1]
+    is_row = not last or last.startswith("{")
+    return last_row(title, text, f"ended: {f'status {process.exitcode}' if is_row else last}")
+
+
+def _child(title: str, limits: Limits, path: str) -> None:
+    """Measure a network within limits; what is printed goes into a file."""
+    limits.enforce()
+    with open(path, "w") as file, redirect_stdout(file), redirect_stderr(file):
+        try:
+            measure(title, limits.onnx)
+        except BaseException:
+            traceback.print_exc()
+            raise
 
 
 def last_row(title: str, printed: str, error: str | None) -> dict[str, Any]:
@@ -89,7 +102,10 @@ def main() -> None:
     known = {
         title for title, row in last.items() if not (limits.onnx and row["stage"] == BEFORE_ONNX)
     }
-    for title in given.networks or listed:
+    titles = given.networks or listed
+    for library in {title.partition(":")[0] for title in titles}:
+        import_module(library)  # once, not in every process
+    for title in titles:
         if title in known:
             continue
         row = measured(title, limits)
