@@ -37,6 +37,10 @@ def _remove_parametrizations(module: nn.Module, name: str) -> None:
     parametrize.remove_parametrizations(module, name)
 
 
+def _becoming(plain: nn.Module) -> Callable[[nn.Module, str], None]:
+    return lambda module, _: become(module, plain)
+
+
 # Hooks that compute a tensor before a forward pass: the attribute with the tensor's name, a name of
 # the hook for messages, and what makes the tensor a parameter again.
 _HOOKS: dict[type, tuple[str, str, Callable[[nn.Module, str], object]]] = {
@@ -120,5 +124,4 @@ def _computed(model: nn.Module) -> Iterator[_Computed]:
                 yield _Computed(module, name, how, _remove_parametrizations)
         plain = plain_layer(module)
         if plain is not None:
-            how = type(module).__name__
-            yield _Computed(module, "weight", how, lambda one, _, plain=plain: become(one, plain))
+            yield _Computed(module, "weight", type(module).__name__, _becoming(plain))
