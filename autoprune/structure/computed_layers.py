@@ -2,7 +2,8 @@
 
 Weight-standardised convolutions and adapters are subclasses of a PyTorch layer that compute a
 weight from their parameters at every call. Such a module is run once on random inputs: if it does
-what its PyTorch class does with the weight that it computed, it can become that class.
+what its PyTorch class does with the weight that it computed, with or without TensorFlow's padding,
+it can become that class.
 """
 
 from __future__ import annotations
@@ -13,16 +14,31 @@ from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from autoprune.structure.layers import LAYER_KINDS, LayerKind
 from autoprune.structure.surgery import deep_copy
 
-# Sides of the images on which a layer is compared, as multiples of what its kernel covers: padding
-# that depends on the size of an image would differ on one of them.
+# Sides of the images on which a layer is compared, in windows of its kernel; one more pixel where
+# that is odd: padding that depends on the size of an image differs.
 SIDES = (2, 3)
 TOLERANCE = 1e-5
+
+
+class SameConv2d(nn.Conv2d):
+    """A convolution that pads images as TensorFlow does: a window starts at every stride."""
+
+    def forward(self, input: Float[Tensor, "batch c_in h w"]) -> Float[Tensor, "batch c_out h2 w2"]:
+        """Pad images with zeros, the odd one behind, and convolve them."""
+        amounts: list[int] = []
+        for dim in (-1, -2):
+            size, stride = input.shape[dim], self.stride[dim]
+            window = (self.kernel_size[dim] - 1) * self.dilation[dim] + 1
+            missing = max((-(-size // stride) - 1) * stride + window - size, 0)
+            amounts += [missing // 2, missing - missing // 2]
+        return super().forward(F.pad(input, amounts))
 
 
 def plain_layer(module: nn.Module) -> nn.Module | None:
@@ -55,13 +71,17 @@ def _plain(module: nn.Module, kind: LayerKind) -> nn.Module | None:
     weight, bias = used.tensors[0]
     if weight is copied.weight and bias is copied.bias:
         return None
-    plain = _with_tensors(copied, kind, weight, bias)
-    pairs = zip(map(plain, inputs), outputs, strict=True)
-    return plain.train(module.training) if all(_equal(*pair) for pair in pairs) else None
+    for layer_class in (kind.module, SameConv2d):
+        plain = _with_tensors(copied, layer_class, weight, bias)
+        pairs = zip(map(plain, inputs), outputs, strict=True)
+        if isinstance(plain, kind.module) and all(_equal(*pair) for pair in pairs):
+            return plain.train(module.training)
+    return None
 
 
 def _equal(one: Tensor, other: Tensor) -> bool:
-    return torch.allclose(one, other, rtol=TOLERANCE, atol=TOLERANCE * float(other.abs().max()))
+    size = TOLERANCE * float(other.abs().max())
+    return one.shape == other.shape and torch.allclose(one, other, rtol=TOLERANCE, atol=size)
 
 
 class _Used(TorchFunctionMode):
@@ -87,13 +107,16 @@ def _random_input(layer: Any, kind: LayerKind, side: int) -> Tensor:
         shape = [2, layer.in_features]
     else:
         covered = zip(layer.kernel_size, layer.dilation, layer.stride, strict=True)
-        shape = [1, layer.in_channels, *(side * ((k - 1) * d + s) for k, d, s in covered)]
+        sides = (side * ((k - 1) * d + s) + side % 2 for k, d, s in covered)
+        shape = [1, layer.in_channels, *sides]
     return torch.randn(shape, generator=generator).to(layer.weight)
 
 
-def _with_tensors(layer: Any, kind: LayerKind, weight: Tensor, bias: Tensor | None) -> nn.Module:
-    """Return a layer of PyTorch's class with the sizes of another and tensors of its own."""
-    plain: Any = kind.module(*[1] * (3 if kind.rank else 2))
+def _with_tensors(
+    layer: Any, layer_class: type[nn.Module], weight: Tensor, bias: Tensor | None
+) -> nn.Module:
+    """Return a layer of another class with the sizes of this one and tensors of its own."""
+    plain: Any = layer_class(*[1] * (weight.dim() if weight.dim() == 2 else 3))
     plain.__dict__.update(
         {name: value for name, value in vars(layer).items() if name in vars(plain)}
     )

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from autoprune.structure.computed_layers import plain_layer
+from autoprune.structure.computed_layers import SameConv2d, plain_layer
 from autoprune.structure.plain_weights import notes_on_weights, with_plain_weights
 from autoprune.structure.verify import analyze
 
@@ -37,6 +37,13 @@ class Padded(Standardised):
     def forward(self, x: Tensor) -> Tensor:
         needed = max((-(-x.shape[-1] // 2) - 1) * 2 + 3 - x.shape[-1], 0)
         return super().forward(F.pad(x, [needed // 2, needed - needed // 2] * 2))
+
+
+class Shifted(Standardised):
+    """Pads by one pixel on one side, whatever the size of the image."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(F.pad(x, [0, 1, 0, 1]))
 
 
 class Modulated(nn.Conv2d):
@@ -68,6 +75,15 @@ def test_a_standardised_convolution_is_a_plain_one() -> None:
     torch.testing.assert_close(plain(IMAGES), layer(IMAGES))
 
 
+@pytest.mark.parametrize("size", [8, 9, 11])
+def test_padding_by_the_size_of_the_image_is_kept(size: int) -> None:
+    layer = Padded(3, 6, 3, stride=2)
+    plain = plain_layer(layer)
+    assert isinstance(plain, SameConv2d)
+    images = torch.randn(2, 3, size, size)
+    torch.testing.assert_close(plain(images), layer(images))
+
+
 def test_an_adapter_inside_a_layer_is_merged() -> None:
     layer = LowRank(5, 4)
     plain = plain_layer(layer)
@@ -81,7 +97,7 @@ def test_an_adapter_inside_a_layer_is_merged() -> None:
     [
         nn.Conv2d(3, 6, 3),
         Same(3, 6, 3),
-        Padded(3, 6, 3, stride=2),
+        Shifted(3, 6, 3, stride=2),
         Modulated(3, 6, 3),
         nn.ReLU(),
     ],
