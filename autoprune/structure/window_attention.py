@@ -8,6 +8,7 @@ number of their heads. This module imports torchvision.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -74,7 +75,9 @@ class SizedWindowAttention(ShiftedWindowAttention):  # type: ignore[misc]
         projected = self.qkv(x).split([queries, queries, values], -1)
         return [one.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for one in projected]
 
-    def _scores(self, queries: Tensor, keys: Tensor) -> Float[Tensor, "windows heads places places"]:
+    def _scores(
+        self, queries: Tensor, keys: Tensor
+    ) -> Float[Tensor, "windows heads places places"]:
         return (queries * self.scale) @ keys.mT
 
     def _mask(
@@ -93,9 +96,11 @@ class SizedWindowAttention(ShiftedWindowAttention):  # type: ignore[misc]
 class SizedWindowAttentionV2(SizedWindowAttention, ShiftedWindowAttentionV2):  # type: ignore[misc]
     """The same with scores that are scaled cosines, and biases from a small network."""
 
-    def _scores(self, queries: Tensor, keys: Tensor) -> Float[Tensor, "windows heads places places"]:
+    def _scores(
+        self, queries: Tensor, keys: Tensor
+    ) -> Float[Tensor, "windows heads places places"]:
         cosines = F.normalize(queries, dim=-1) @ F.normalize(keys, dim=-1).mT
-        return cosines * self.logit_scale.clamp(max=torch.tensor(LARGEST_SCALE).log().item()).exp()
+        return cosines * self.logit_scale.clamp(max=math.log(LARGEST_SCALE)).exp()
 
 
 SIZED = {

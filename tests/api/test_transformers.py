@@ -87,4 +87,6 @@ def test_branches_that_are_gone_give_zeros(run: autoprune.Run) -> None:
     gone = [bypass.module for bypass in run.policy.bypasses]
     if run.result["widths"]["blocks.0.mlp.fc1"][0] == 0:
         assert {"blocks.0.norm2", "blocks.0.mlp"} <= {*gone}
-    assert not any(name.startswith(f"{module}.") for module in gone for name in run.model.state_dict())
+    assert not any(
+        name.startswith(f"{module}.") for module in gone for name in run.model.state_dict()
+    )
