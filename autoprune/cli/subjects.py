@@ -166,7 +166,8 @@ def load_dense(
     dense, splits = load_origin(origin)
     for note in splits.notes:
         warn(note)
-    functions = {name: origin[name] for name in ("evaluate", "distance") if name in origin}
+    named = ("evaluate", "distance")
+    functions: dict[str, str] = {name: origin[name] for name in named if name in origin}
     return dense.to(device).eval(), splits, functions
 
 

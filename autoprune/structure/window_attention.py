@@ -60,14 +60,16 @@ class SizedWindowAttention(ShiftedWindowAttention):  # type: ignore[misc]
     def _windows(self, x: Tensor) -> Float[Tensor, "windows places channels"]:
         high, wide = self.window_size
         parted = x.unflatten(2, (-1, wide)).unflatten(1, (-1, high))
-        return parted.transpose(2, 3).flatten(3, 4).flatten(0, 2)
+        windows: Tensor = parted.transpose(2, 3).flatten(3, 4).flatten(0, 2)
+        return windows
 
     def _image(
         self, x: Float[Tensor, "windows places channels"], size: tuple[int, int]
     ) -> Float[Tensor, "batch height width channels"]:
         high, wide = self.window_size
         parted = x.unflatten(1, (high, wide)).unflatten(0, (-1, size[0] // high, size[1] // wide))
-        return parted.transpose(2, 3).flatten(3, 4).flatten(1, 2)
+        image: Tensor = parted.transpose(2, 3).flatten(3, 4).flatten(1, 2)
+        return image
 
     def _heads(self, x: Tensor) -> list[Float[Tensor, "windows heads places width"]]:
         values = self.proj.weight.shape[1]
@@ -100,7 +102,8 @@ class SizedWindowAttentionV2(SizedWindowAttention, ShiftedWindowAttentionV2):  #
         self, queries: Tensor, keys: Tensor
     ) -> Float[Tensor, "windows heads places places"]:
         cosines = F.normalize(queries, dim=-1) @ F.normalize(keys, dim=-1).mT
-        return cosines * self.logit_scale.clamp(max=math.log(LARGEST_SCALE)).exp()
+        scores: Tensor = cosines * self.logit_scale.clamp(max=math.log(LARGEST_SCALE)).exp()
+        return scores
 
 
 SIZED = {
