@@ -126,6 +126,14 @@ class FinetuneCommand(Trust, Origin):
         "path/to/file.py:function or package.module:function (default: that of the run, if it had "
         "one; else accuracy on the validation images).",
     )
+    distance: str | None = _compared(
+        None,
+        kinds.OBJECT,
+        "What the dense network teaches by: a function of a network's outputs and the dense "
+        "network's to how far they are apart, path/to/file.py:function or package.module:function "
+        "(default: that of the run, if it had one; else KL of class scores, squared errors of "
+        "other outputs).",
+    )
     resume: bool = _run(
         False, kinds.SWITCH, "Go on with a fine-tuning that was interrupted.", is_in_files=False
     )

@@ -72,12 +72,19 @@ def cut(
     return small_model
 
 
-def _without(model: nn.Module, bypass: Bypass) -> nn.Sequential:
-    """Return what stands for a module: its children that stay, under their names."""
+class Zeros(nn.Module):
+    """Gives zeros in the shape of its first input: the end of a branch that is gone."""
+
+    def forward(self, x: Tensor, *_: Any, **__: Any) -> Tensor:
+        """Return zeros."""
+        return torch.zeros_like(x)
+
+
+def _without(model: nn.Module, bypass: Bypass) -> nn.Module:
+    """Return what stands for a module: its children that stay, under their names, or zeros."""
     module = model.get_submodule(bypass.module)
-    small = nn.Sequential(
-        OrderedDict((name, module.get_submodule(name)) for name in bypass.through)
-    )
+    children = OrderedDict((name, module.get_submodule(name)) for name in bypass.through)
+    small = Zeros() if bypass.zero else nn.Sequential(children)
     return small.train(module.training)
 
 
