@@ -92,6 +92,7 @@ def run_search(
         summary = summarize(context, problem, evaluators, ledger, found)
         run.save_groups(_groups(problem, evaluators, ledger, found))
         run.save_result(summary)
+        run.remove_recovery()
     return SearchResult(winner.network, policy, summary)
 
 

@@ -23,6 +23,7 @@ from autoprune.models import MODEL_FORMS
 from autoprune.models.specs import absolute_model
 from autoprune.options.option import Rule, ValueKind
 from autoprune.profiling.backends.registry import KIND as BACKENDS
+from autoprune.recovery.length import Length
 
 # What random number generators take.
 LARGEST_SEED = 2**32 - 1
@@ -117,10 +118,21 @@ def _seconds(value: Any) -> float:
     return parse_duration(value) if isinstance(value, str) else _number(value)
 
 
-def _recovery(value: Any) -> float:
+def _recovery(value: Any) -> float | str:
+    """Return seconds, or how a length in steps or epochs is written."""
     if value in (False, "off", "0"):  # False is also 0
         return 0.0
-    return parse_duration(value, "recover") if isinstance(value, str) else _number(value)
+    if not isinstance(value, str):
+        return _number(value)
+    if "step" in value.lower() or "epoch" in value.lower():
+        try:
+            return str(Length.read(value))
+        except ValueError:
+            raise UsageError(
+                f"{spelt('recover')} {value!r} is no number of steps or epochs above zero: write "
+                "e.g. 500steps or 2epochs."
+            ) from None
+    return parse_duration(value, "recover")
 
 
 def _patterns(value: Any) -> tuple[str, ...]:
@@ -270,7 +282,11 @@ BUDGET = ValueKind(
 )
 SWEEP = ValueKind("COST=FROM:TO:STEP", _sweep, "a text such as 'flops=0.3:0.9:0.1'")
 SECONDS = ValueKind("DURATION", _seconds, "a number of seconds or a text such as '10m'")
-RECOVERY = ValueKind("SECONDS|off", _recovery, "a number of seconds, a text such as '2m', or 'off'")
+RECOVERY = ValueKind(
+    "LENGTH|off",
+    _recovery,
+    "a number of seconds, a text such as '2m', '500steps' or '2epochs', or 'off'",
+)
 PATTERNS = ValueKind("PATTERN", _patterns, "a pattern or a list of patterns", repeats=True)
 RATIOS = ValueKind("[PATTERN=]RATIO", _ratios, "a ratio or ratios by pattern", repeats=True)
 DECISION = ValueKind("WHAT[,…]", _decisions, "a text such as 'channels,depth' or a list")
@@ -284,6 +300,8 @@ ABOVE_ZERO = Rule(lambda value: 0 < value < math.inf, "be above zero")
 ZERO_OR_MORE = Rule(lambda value: 0 <= value < math.inf, "be 0 or more")
 SHARE = Rule(lambda value: 0 <= value <= 1, "be from 0 to 1")
 SHARE_BELOW_ONE = Rule(lambda value: 0 <= value < 1, "be from 0 to below 1")
-SECONDS_OR_OFF = Rule(lambda value: 0 <= value < math.inf, "be seconds or off")
+SECONDS_OR_OFF = Rule(
+    lambda value: isinstance(value, str) or 0 <= value < math.inf, "be seconds or off"
+)
 ZERO_OR_MORE_POINTS = Rule(lambda value: 0 <= value < math.inf, "be points, 0 or more")
 SEED = Rule(lambda value: 0 <= value <= LARGEST_SEED, f"not be negative, nor above {LARGEST_SEED}")

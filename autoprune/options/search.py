@@ -146,12 +146,13 @@ class SearchConfig(Restrictions):
         f"The criterion: {choices(IMPORTANCE.names, 'obs')}, {_CLASS}.",
         recalled_with="importance",
     )
-    recover: float | None = _repair(
+    recover: float | str | None = _repair(
         None,
         kinds.RECOVERY,
-        "How long the winner learns, without labels, to do what the dense network does: 60, 10m, "
-        "off, … (default: half of what the search took, 2 minutes at most); a quarter of --time at "
-        "most. Ctrl-C ends it early.",
+        "How long the winner learns, without labels, to do what the dense network does: 10m, "
+        "500steps, 2epochs, off, … (default: half of what the search took, 2 minutes at most); a "
+        "quarter of --time at most. Steps and epochs are repeatable; after others result.json says "
+        "which length repeats them. Ctrl-C ends it early.",
         is_basic=True,
         is_renewable=True,
         rule=kinds.SECONDS_OR_OFF,

@@ -176,11 +176,11 @@ def predictions_of(run: RunDirectory) -> tuple[tuple[float, float] | None, str |
 
 
 class Limits(Struct, frozen=True):
-    """The trials that a search might make, and the seconds that it and recovery might take."""
+    """The trials that a search might make, its seconds, and the length of recovery."""
 
     trials: Natural = 0
     time: Quantity | None = None
-    recover: Quantity | None = None
+    recover: Quantity | Text | None = None
 
 
 class _Search(Struct, frozen=True):

@@ -52,6 +52,7 @@ class RunDirectory:
         self.groups_path = self.path / "groups.json"
         self.report_path = self.path / "report.html"
         self.agent_path = self.path / "agent"
+        self.recovery_path = self.path / "checkpoints" / "recovery.pt"
         self._lock_path = self.path / ".lock"
         self._locks = self._lock_path, holder_path(self._lock_path)
         # Beside the run: it is measured before anything of the run is written, and outlives it.
@@ -296,6 +297,12 @@ class RunDirectory:
             return read_groups(self.groups_path)
         except (OSError, ValueError) as error:
             raise RunError(f"cannot read {str(self.groups_path)!r}: {file_fault(error)}") from error
+
+    def remove_recovery(self) -> None:
+        """Remove the state of a recovery, which a finished search needs no more."""
+        self.recovery_path.unlink(missing_ok=True)
+        with suppress(OSError):
+            self.recovery_path.parent.rmdir()
 
     def save_result(self, result: Mapping[str, Any]) -> None:
         """Write the result."""
