@@ -109,7 +109,11 @@ def _tell(done: Recovery, better: bool, asked: float | str | None) -> None:
     if done.interrupted:
         log.info("recovery was interrupted after %s: its best is kept", steps)
     elif str(done.repeated_by) != asked:
-        log.info("recovery made %s: %s repeats it", steps, spelt("recover", str(done.repeated_by or "off")))
+        log.info(
+            "recovery made %s: %s repeats it",
+            steps,
+            spelt("recover", str(done.repeated_by or "off")),
+        )
     if not better:
         log.info(
             "recovery did not help in %s: the network stays as it was right after the cut",

@@ -67,8 +67,8 @@ class RunOptions(Trust):
     resume: bool = _run(
         False,
         kinds.SWITCH,
-        "Continue the search in --output; only --trials, --time, --recover and --no-report may be "
-        "given again (a finished search goes on if the first three are raised).",
+        "Continue the search in --output; only --trials, --time, --recover, --trial-timeout and "
+        "--no-report may be given again (a finished search goes on if the first three are raised).",
         is_basic=True,
         is_in_files=False,
     )

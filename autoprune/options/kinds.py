@@ -7,6 +7,8 @@ import operator
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from autoprune.agents.registry import KIND as STRATEGIES
@@ -114,8 +116,8 @@ def _number(value: Any) -> float:
     return float(value)
 
 
-def _seconds(value: Any) -> float:
-    return parse_duration(value) if isinstance(value, str) else _number(value)
+def _seconds(value: Any, name: str = "time") -> float:
+    return parse_duration(value, name) if isinstance(value, str) else _number(value)
 
 
 def _recovery(value: Any) -> float | str:
@@ -132,7 +134,7 @@ def _recovery(value: Any) -> float | str:
                 f"{spelt('recover')} {value!r} is no number of steps or epochs above zero: write "
                 "e.g. 500steps or 2epochs."
             ) from None
-    return parse_duration(value, "recover")
+    return _seconds(value, "recover")
 
 
 def _patterns(value: Any) -> tuple[str, ...]:
@@ -282,6 +284,7 @@ BUDGET = ValueKind(
 )
 SWEEP = ValueKind("COST=FROM:TO:STEP", _sweep, "a text such as 'flops=0.3:0.9:0.1'")
 SECONDS = ValueKind("DURATION", _seconds, "a number of seconds or a text such as '10m'")
+TIMEOUT = replace(SECONDS, read=partial(_seconds, name="trial_timeout"))
 RECOVERY = ValueKind(
     "LENGTH|off",
     _recovery,

@@ -132,6 +132,14 @@ class SearchConfig(Restrictions):
         is_renewable=True,
         rule=kinds.ABOVE_ZERO,
     )
+    trial_timeout: float | None = _search(
+        None,
+        kinds.TIMEOUT,
+        "A candidate whose evaluation takes longer than 30s, 5m, … fails, and the search goes on; "
+        "so does a call of --evaluate. Five failures in a row end the search.",
+        is_renewable=True,
+        rule=kinds.ABOVE_ZERO,
+    )
     workers: int = _search(
         1,
         kinds.WHOLE,
@@ -335,6 +343,7 @@ class SearchOptions(TypedDict, total=False):
     from_run: str | os.PathLike[str] | None
     trials: int | None
     time: float | str | None
+    trial_timeout: float | str | None
     workers: int
     seed: int
     importance: str | Importance | type[Importance]

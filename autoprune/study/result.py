@@ -10,7 +10,17 @@ from typing import Any, TypeVar
 from msgspec import UNSET, Struct, UnsetType, defstruct
 
 from autoprune.core.policy import Widths
-from autoprune.core.records import AboveZero, Natural, Quantity, Table, Text, Width, plain, read
+from autoprune.core.records import (
+    AboveZero,
+    Name,
+    Natural,
+    Quantity,
+    Table,
+    Text,
+    Width,
+    plain,
+    read,
+)
 from autoprune.cost import COUNTED, cost_class
 from autoprune.cost.latency.figures import LatencyFigures
 from autoprune.errors import RunError, UsageError, first_line
@@ -180,7 +190,7 @@ class Limits(Struct, frozen=True):
 
     trials: Natural = 0
     time: Quantity | None = None
-    recover: Quantity | Text | None = None
+    recover: Quantity | Name | None = None
 
 
 class _Search(Struct, frozen=True):
