@@ -193,6 +193,18 @@ class ExplainOptions(Json):
 
 
 @dataclass(frozen=True, kw_only=True)
+class StatusOptions(Json):
+    """What `autoprune status` shows."""
+
+    run: str = _compared(
+        MISSING,
+        kinds.RUN,
+        "A run directory, of a search that is going on, interrupted or finished.",
+        is_positional=True,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class PushOptions:
     """What `autoprune push` uploads, and where to."""
 
@@ -252,6 +264,7 @@ OF_COMMANDS: Mapping[str, Sequence[type]] = {
     "report": (ReportOptions,),
     "compare": (CompareOptions,),
     "explain": (ExplainOptions,),
+    "status": (StatusOptions,),
     "push": (PushOptions,),
 }
 """The dataclasses that declare the options of each command."""

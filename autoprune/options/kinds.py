@@ -131,8 +131,8 @@ def _recovery(value: Any) -> float | str:
             return str(Length.read(value))
         except ValueError:
             raise UsageError(
-                f"{spelt('recover')} {value!r} is no number of steps or epochs above zero: write "
-                "e.g. 500steps or 2epochs."
+                f"{spelt('recover')} {value!r} is not a number of steps or epochs above zero: "
+                "write e.g. 500steps or 2epochs."
             ) from None
     return _seconds(value, "recover")
 

@@ -179,7 +179,7 @@ def test_numpy_numbers_are_numbers() -> None:
         ({"time": "soon"}, "time 'soon' is not a duration above zero"),
         ({"time": [3]}, "time must be a number of seconds or a text such as '10m', but got [3]"),
         ({"recover": "soon"}, "recover 'soon' is not a duration above zero"),
-        ({"recover": "0steps"}, "recover '0steps' is no number of steps or epochs above zero"),
+        ({"recover": "0steps"}, "recover '0steps' is not a number of steps or epochs above zero"),
         ({"trial_timeout": "soon"}, "trial_timeout 'soon' is not a duration above zero"),
         ({"recover": -1}, "recover must be seconds or off, but got -1"),
         ({"recover": float("inf")}, "recover must be seconds or off, but got inf"),
