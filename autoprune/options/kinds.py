@@ -23,6 +23,7 @@ from autoprune.exporters.registry import KIND as FORMATS
 from autoprune.importance.registry import KIND as IMPORTANCES
 from autoprune.models import MODEL_FORMS
 from autoprune.models.specs import absolute_model
+from autoprune.options.durations import parse_duration
 from autoprune.options.option import Rule, ValueKind
 from autoprune.profiling.backends.registry import KIND as BACKENDS
 from autoprune.recovery.length import Length
@@ -171,27 +172,6 @@ def _tables(value: Any) -> dict[str, dict[str, Any]]:
 
 def _versions(value: Any) -> dict[str, str]:
     return {name: _text(version) for name, version in dict(value).items()}
-
-
-_UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-
-
-def parse_duration(text: str, name: str = "time") -> float:
-    """Read "90s", "10m", "1.5h", or plain seconds.
-
-    Returns:
-        Seconds.
-
-    Raises:
-        UsageError: malformed, zero or negative.
-    """
-    match = re.fullmatch(r"([0-9]*\.?[0-9]+)\s*([a-z]?)", text.strip().lower())
-    seconds = float(match[1]) * _UNITS.get(match[2], math.nan) if match else math.nan
-    if not 0 < seconds < math.inf:
-        raise UsageError(
-            f"{spelt(name)} {text!r} is not a duration above zero: write e.g. 90s, 10m or 1h."
-        )
-    return seconds
 
 
 def parse_min_keep(texts: Sequence[str]) -> dict[str, float]:
