@@ -80,6 +80,9 @@ def concatenation(trace: Recorder, call: Call) -> None:
     """Concatenation along the channels, or of tokens, whose channels must then agree."""
     dim = call.arg(1, "dim", 0) % call.out.dim()
     pieces = [trace.labels(t) for t in call.args[0] if t.numel()]
+    if not pieces:  # boxes, of which there are none on this sample
+        trace.set_labels(call.out, constant(call.out.shape))
+        return
     beside = [set(varying(piece)) - {dim} for piece in pieces]
     is_table = all(set(varying(piece)) == beside[0] | {dim} for piece in pieces)
     if any(beside) and not is_table:
