@@ -57,6 +57,7 @@ TWICE = {
     "model",  # a cost model, and that of latency
     # a command, and its subject
     "evaluate", "export", "finetune", "inspect", "profile", "push", "report", "search",
+    "status",
     "executorch", "litert", "onnx", "openvino",  # a runtime: what runs in it, and its files
     "progress",  # the names of a kind of component
 }  # fmt: skip

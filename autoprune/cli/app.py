@@ -23,6 +23,7 @@ from autoprune.cli.profile import profile
 from autoprune.cli.push import push
 from autoprune.cli.report import report
 from autoprune.cli.search import search
+from autoprune.cli.status import status
 from autoprune.errors import (
     LONGEST_MESSAGE,
     AutopruneError,
@@ -46,7 +47,10 @@ _COMMANDS = (
     Command(search, OF_COMMANDS["search"], is_brief=True),
     *(
         Command(one, OF_COMMANDS[one.__name__])
-        for one in (inspect, profile, evaluate, finetune, export, report, compare, explain, push)
+        for one in (
+            *(inspect, profile, evaluate, finetune, export),
+            *(report, compare, explain, status, push),
+        )
     ),
 )
 

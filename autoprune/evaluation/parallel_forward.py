@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from autoprune.core.threads import use_threads
 from autoprune.data import Samples
 from autoprune.structure.inputs import Inputs, class_scores, run
 
@@ -112,14 +113,7 @@ def shared_threads(number: int) -> Iterator[ThreadPoolExecutor]:
     within = torch.get_num_threads()
     each = max(1, within // number)
     try:
-        with ThreadPoolExecutor(number, "autoprune", _use, (each,)) as pool:
+        with ThreadPoolExecutor(number, "autoprune", use_threads, (each,)) as pool:
             yield pool
     finally:
         torch.set_num_threads(within)
-
-
-def _use(threads: int) -> None:
-    """Set the number of PyTorch threads for computations in the current thread."""
-    # PyTorch initialises its number from the last setting of any thread when first asked.
-    torch.get_num_threads()
-    torch.set_num_threads(threads)

@@ -67,8 +67,8 @@ class RunOptions(Trust):
     resume: bool = _run(
         False,
         kinds.SWITCH,
-        "Continue the search in --output; only --trials, --time, --recover and --no-report may be "
-        "given again (a finished search goes on if the first three are raised).",
+        "Continue the search in --output; only --trials, --time, --recover, --trial-timeout and "
+        "--no-report may be given again (a finished search goes on if the first three are raised).",
         is_basic=True,
         is_in_files=False,
     )
@@ -201,6 +201,18 @@ class ExplainOptions(Json):
 
 
 @dataclass(frozen=True, kw_only=True)
+class StatusOptions(Json):
+    """What `autoprune status` shows."""
+
+    run: str = _compared(
+        MISSING,
+        kinds.RUN,
+        "A run directory, of a search that is going on, interrupted or finished.",
+        is_positional=True,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class PushOptions:
     """What `autoprune push` uploads, and where to."""
 
@@ -260,6 +272,7 @@ OF_COMMANDS: Mapping[str, Sequence[type]] = {
     "report": (ReportOptions,),
     "compare": (CompareOptions,),
     "explain": (ExplainOptions,),
+    "status": (StatusOptions,),
     "push": (PushOptions,),
 }
 """The dataclasses that declare the options of each command."""
