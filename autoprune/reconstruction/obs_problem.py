@@ -27,7 +27,7 @@ from autoprune.reconstruction.elimination import Elimination, Problem
 
 # Columns to remove before the matrices are updated: with fewer, products of matrices are slow;
 # with more, so are the rows.
-COLUMNS = 96
+COLUMNS = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,13 +113,17 @@ class _BlockedElimination(Elimination):
         return slice(place * self._b, (place + 1) * self._b)
 
     def _read_blocks(self) -> None:
-        """Read the diagonal blocks of K and C."""
+        """Read the diagonal blocks of K and C off the matrices."""
+        self._diagonal = self._blocks_of(self._inverse)
+        half = self._blocks_of(self._half)
+        self._squares = half + half.mT
+
+    def _blocks_of(
+        self, matrix: Float64[Tensor, "columns columns"]
+    ) -> Float64[Tensor, "units entries entries"]:
         by_unit = (len(self._units), self._b)
-        grid = self._inverse.unflatten(1, by_unit).unflatten(0, by_unit)
-        self._diagonal = grid.diagonal(dim1=0, dim2=2).permute(2, 0, 1).contiguous()
-        # From W, which has more digits than C where it has shrunk.
-        weights = self._weight.unflatten(1, by_unit).movedim(0, 2)
-        self._squares = weights @ weights.mT
+        grid = matrix.unflatten(1, by_unit).unflatten(0, by_unit)
+        return grid.diagonal(dim1=0, dim2=2).permute(2, 0, 1).contiguous()
 
     def _update_blocks(
         self, p: Float64[Tensor, "entries columns"], r: Float64[Tensor, "entries columns"]
