@@ -138,7 +138,7 @@ def error_curve(group: ChannelGroup, evidence: Evidence, order: Sequence[int]) -
         evidence: the dense network and its statistics.
         order: units, the last one to remove first.
     """
-    problems = [inputs.problem() for inputs in consumer_inputs(group, evidence)]
+    problems = (inputs.problem() for inputs in consumer_inputs(group, evidence))
     return obs_path(problems, order).errors
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -23,11 +23,11 @@ class ObsPath:
     errors: tuple[float, ...]
 
 
-def obs_path(problems: Sequence[Problem], order: Sequence[int] | None = None) -> ObsPath:
+def obs_path(problems: Iterable[Problem], order: Sequence[int] | None = None) -> ObsPath:
     """Eliminate all units of a group, one by one; errors are summed over its consumers.
 
     Args:
-        problems: problems of the group's consumers.
+        problems: problems of the group's consumers; given one by one they need less memory.
         order: units, the last one to remove first; by default the cheapest unit is removed next.
     """
     states = [problem.start() for problem in problems]
