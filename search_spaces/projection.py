@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 
 import numpy as np
+import numpy.typing as npt
 from jaxtyping import Float, Float64
 
 from autoprune.core.policy import Widths
@@ -27,7 +29,16 @@ class Constraint:
 
     def holds(self, widths: Widths) -> bool:
         """Whether the cut network stays within the bound."""
-        return self.cost.total(widths) <= self.limit * (1 + 1e-12)
+        return self.cost.total(widths) <= self._most
+
+    def hold(self, widths: Sequence[Widths]) -> npt.NDArray[np.bool_]:
+        """Return which of several networks stay within the bound, (networks,)."""
+        found: npt.NDArray[np.bool_] = self.cost.totals(widths) <= self._most
+        return found
+
+    @property
+    def _most(self) -> float:
+        return self.limit * (1 + 1e-12)
 
 
 class Projection:
@@ -68,6 +79,16 @@ class Projection:
     def fits(self, widths: Widths) -> bool:
         """Whether every bound holds."""
         return all(constraint.holds(widths) for constraint in self.constraints)
+
+    def first_fit(self, candidates: Iterable[Widths]) -> Widths | None:
+        """Return the first widths that every bound holds for; None if there are none."""
+        left = iter(candidates)
+        while some := list(islice(left, _LOOK_AHEAD)):
+            holding = [constraint.hold(some) for constraint in self.constraints]
+            fitting = np.flatnonzero(np.all(holding, axis=0))
+            if fitting.size:
+                return some[int(fitting[0])]
+        return None
 
     def excess(self, widths: Widths) -> float:
         """Return by what share the bounds are exceeded, summed; 0 where all hold."""
@@ -119,12 +140,13 @@ class Projection:
 
     def _wider(self, widths: Widths, group: int) -> Widths | None:
         """Return the widths with one group at the next level that fits, None if there is none."""
-        for _ in range(1 if self.is_monotone else _LOOK_AHEAD):
+        if self.is_monotone:
             wider = self.space.next_up(widths, group)
-            if wider is None or self.fits(wider):
-                return wider
-            widths = wider
-        return None
+            return wider if wider is None or self.fits(wider) else None
+        levels = self.space.levels[group]
+        following = int(np.searchsorted(levels, widths[group], side="right"))
+        further = levels[following : following + _LOOK_AHEAD].tolist()
+        return self.first_fit(with_width(widths, group, width) for width in further)
 
 
 def cheapened(space: SearchSpace, excess: Callable[[Widths], float]) -> Widths:

@@ -28,7 +28,7 @@ def narrow(widths: Widths, group: int, projection: Projection) -> Widths | None:
     low, high = 0, int(np.searchsorted(levels, widths[group]))
     if not projection.is_monotone:
         narrower = (with_width(widths, group, int(level)) for level in levels[:high][::-1])
-        return next(filter(projection.fits, narrower), None)
+        return projection.first_fit(narrower)
     if not high or not projection.fits(with_width(widths, group, int(levels[0]))):
         return None
     while high - low > 1:

@@ -28,9 +28,17 @@ if TYPE_CHECKING:
 _PIPE_WIDTH = 200
 
 
+class _Output(Console):
+    """Standard output; whose reader has left, the caller is told."""
+
+    def on_broken_pipe(self) -> None:
+        """Raise the error that is being handled, where Rich would end the process itself."""
+        raise
+
+
 def console() -> Console:
     """Return standard output."""
-    return Console(highlight=False, width=None if sys.stdout.isatty() else _PIPE_WIDTH)
+    return _Output(highlight=False, width=None if sys.stdout.isatty() else _PIPE_WIDTH)
 
 
 def warn(text: str) -> None:

@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
 from autoprune.core.bypass import Bypass, check_order, is_dropped
 from autoprune.core.edits import AttributeEdit, Numbers
@@ -36,6 +37,9 @@ from autoprune.core.untrusted import read_json
 from autoprune.errors import RunError, counted, file_fault, first_line, shown
 
 Widths: TypeAlias = tuple[Width, ...]
+
+SomeWidths: TypeAlias = Widths | Sequence[Widths] | npt.NDArray[Any]
+"""Widths of one network, or of several, (…, groups)."""
 """Units kept per prunable group, in the order of `Structure.groups`."""
 
 VERSIONS = (1, 2)

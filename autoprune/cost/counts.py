@@ -21,7 +21,7 @@ from typing import ClassVar
 import numpy as np
 
 from autoprune.core.arrays import Floats
-from autoprune.core.policy import Widths
+from autoprune.core.policy import SomeWidths, Widths
 from autoprune.core.slices import Slice
 from autoprune.cost.model import CostModel
 from autoprune.cost.presence import Presence
@@ -51,13 +51,14 @@ class Lengths:
         self._pairs = np.array([place for place, _ in shared], dtype=int).reshape(-1, 3)
         self._per_pair = np.array([count for _, count in shared], dtype=float)
 
-    def at(self, widths: Widths) -> Floats:
-        """Return the length of every dimension, (dims,)."""
+    def at(self, widths: SomeWidths) -> Floats:
+        """Return the length of every dimension, (…, dims)."""
         gone = self._sizes - np.asarray(widths, dtype=float)
-        lengths: Floats = self._full - self._per_unit @ gone
+        lengths: Floats = self._full - gone @ self._per_unit.T
         rows, first, second = self._pairs.T
         # What both groups would remove is gone once only.
-        np.add.at(lengths, rows, self._per_pair * gone[first] * gone[second])
+        shared = self._per_pair * gone[..., first] * gone[..., second]
+        np.add.at(lengths.T, rows, shared.T)
         return lengths
 
 
@@ -104,9 +105,11 @@ class _Products:
         for term, (name, _, used) in enumerate(tensors):
             self._rows[term, : len(used)] = [row[name, dim] for dim in used]
 
-    def at(self, widths: Widths) -> Floats:
-        lengths = np.append(self._lengths.at(widths), 1.0)
-        terms: Floats = self._factors * lengths[self._rows].prod(axis=1)
+    def at(self, widths: SomeWidths) -> Floats:
+        """Return all terms, (…, tensors)."""
+        lengths = self._lengths.at(widths)
+        lengths = np.concatenate([lengths, np.ones((*lengths.shape[:-1], 1))], axis=-1)
+        terms: Floats = self._factors * lengths[..., self._rows].prod(axis=-1)
         return terms
 
 
@@ -156,7 +159,12 @@ class MacsCost(CostModel):
         """Return the MACs of the whole network."""
         return float(self._at(widths).sum()) + sum(self._fixed.values())
 
-    def _at(self, widths: Widths) -> Floats:
+    def totals(self, widths: Sequence[Widths]) -> Floats:
+        """Return the MACs of several networks, (networks,)."""
+        totals: Floats = self._at(widths).sum(axis=-1) + sum(self._fixed.values())
+        return totals
+
+    def _at(self, widths: SomeWidths) -> Floats:
         macs: Floats = self._terms.at(widths) * self._presence.at(widths)
         return macs
 
@@ -205,9 +213,15 @@ class TensorSizes:
         """Return the size of the whole network."""
         return float(self._sizes(widths).sum())
 
-    def _sizes(self, widths: Widths) -> Floats:
+    def totals(self, widths: Sequence[Widths]) -> Floats:
+        """Return the sizes of several networks, (networks,)."""
+        totals: Floats = self._sizes(widths).sum(axis=-1)
+        return totals
+
+    def _sizes(self, widths: SomeWidths) -> Floats:
         gained = self._outputs.at(widths) * (self._inputs.at(widths) < self._dense_inputs)
-        sizes: Floats = np.concatenate([self._terms.at(widths), gained * self._each_gained])
+        terms = self._terms.at(widths)
+        sizes: Floats = np.concatenate([terms, gained * self._each_gained], axis=-1)
         present: Floats = sizes * self._presence.at(widths)
         return present
 
@@ -229,6 +243,10 @@ class ParamsCost(CostModel):
     def total(self, widths: Widths) -> float:
         """Return the parameters of the whole network."""
         return self._sizes.total(widths)
+
+    def totals(self, widths: Sequence[Widths]) -> Floats:
+        """Return the parameters of several networks, (networks,)."""
+        return self._sizes.totals(widths)
 
 
 def gains_bias(structure: Structure, weight: str) -> bool:

@@ -8,7 +8,7 @@ Memory that kernels allocate themselves, or that Python keeps longer than needed
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from autoprune.core.arrays import Floats
-from autoprune.core.policy import Widths
+from autoprune.core.policy import SomeWidths, Widths
 from autoprune.cost.counts import TensorSizes
 from autoprune.cost.model import CostModel
 from autoprune.cost.presence import Presence
@@ -56,9 +56,17 @@ class MemoryCost(CostModel):
         """Return the bytes of the whole network."""
         return self._weights.total(widths) + self.peak(widths)
 
+    def totals(self, widths: Sequence[Widths]) -> Floats:
+        """Return the bytes of several networks, (networks,)."""
+        return self._weights.totals(widths) + self._peaks(widths)
+
     def peak(self, widths: Widths) -> float:
         """Return the most bytes of activations that are live at once."""
-        return float((self._live.at(widths) * self._presence.at(widths)).max())
+        return float(self._peaks(widths))
+
+    def _peaks(self, widths: SomeWidths) -> Floats:
+        peaks: Floats = (self._live.at(widths) * self._presence.at(widths)).max(axis=-1)
+        return peaks
 
 
 def _branch_of(structure: Structure) -> list[int]:
@@ -89,12 +97,13 @@ class Sizes:
     per_pair: Floats
     widths: Floats
 
-    def at(self, widths: Widths) -> Floats:
-        """Return the bytes at some widths, (sizes,)."""
+    def at(self, widths: SomeWidths) -> Floats:
+        """Return the bytes at some widths, (…, sizes)."""
         gone = self.widths - np.asarray(widths, dtype=float)
-        found: Floats = self.dense - self.per_unit @ gone
+        found: Floats = self.dense - gone @ self.per_unit.T
         if len(self.pairs):
-            found = found + self.per_pair @ (gone[self.pairs[:, 0]] * gone[self.pairs[:, 1]])
+            first, second = self.pairs.T
+            found = found + (gone[..., first] * gone[..., second]) @ self.per_pair.T
         return found
 
     def summed(self, weights: Floats) -> Sizes:

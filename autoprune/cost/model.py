@@ -7,9 +7,12 @@ the terminal's tables take its name, units and formats from the class.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
+import numpy as np
+
+from autoprune.core.arrays import Floats
 from autoprune.core.policy import Widths
 
 
@@ -43,6 +46,10 @@ class CostModel(ABC):
     def total(self, widths: Widths) -> float:
         """Return the cost of the whole network."""
         return sum(self.by_layer(widths).values())
+
+    def totals(self, widths: Sequence[Widths]) -> Floats:
+        """Return the costs of several networks, (networks,); faster than one by one, if it can."""
+        return np.array([self.total(one) for one in widths], dtype=float)
 
     @classmethod
     def shown(cls, value: float) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from autoprune.core.arrays import Floats
-from autoprune.core.policy import Widths
+from autoprune.core.policy import SomeWidths
 from autoprune.structure.branches import Branch
 from autoprune.structure.groups import Structure
 
@@ -32,17 +32,23 @@ class Presence:
             things: Layers, tensors or operators.
             inside: Returns those of a branch.
         """
-        self._groups = [structure.index[branch.group] for branch in structure.branches]
+        groups = [structure.index[branch.group] for branch in structure.branches]
+        self._groups = np.array(groups, dtype=int)
         parts = [frozenset(inside(branch)) for branch in structure.branches]
         self._inside = np.array([[one in part for one in things] for part in parts], dtype=bool)
 
-    def at(self, widths: Widths) -> Floats | float:
-        """Return 1 for what is there and 0 for what is gone, (things,) or one for all."""
-        gone = self.gone(widths)
-        if not gone.any():
+    def at(self, widths: SomeWidths) -> Floats | float:
+        """Return 1 for what is there and 0 for what is gone, (…, things) or one for all."""
+        if not len(self._groups) or not (gone := self.gone(widths)).any():
             return 1.0
-        return np.where(self._inside[gone].any(axis=0), 0.0, 1.0)
+        return np.where(gone @ self._inside, 0.0, 1.0)
 
-    def gone(self, widths: Widths) -> npt.NDArray[np.bool_]:
-        """Return which branches are gone, (branches,)."""
-        return np.array([widths[group] == 0 for group in self._groups], dtype=bool)
+    def share(self, widths: SomeWidths) -> Floats | float:
+        """Return the share of the things that is there, (…) or one for all."""
+        there = self.at(widths)
+        return there if isinstance(there, float) else there.mean(axis=-1)
+
+    def gone(self, widths: SomeWidths) -> npt.NDArray[np.bool_]:
+        """Return which branches are gone, (…, branches)."""
+        found: npt.NDArray[np.bool_] = np.asarray(widths)[..., self._groups] == 0
+        return found

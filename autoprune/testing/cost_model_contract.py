@@ -81,6 +81,7 @@ class CostModelContract:
         vectors = list(network.widths())
         totals = [cost.total(widths) for widths in vectors]
         assert [cost.total(widths) for widths in reversed(vectors)] == totals[::-1]
+        assert cost.totals(vectors).tolist() == pytest.approx(totals, rel=1e-12)
 
     def test_wider_is_not_cheaper_where_it_is_monotone(self, network: Network) -> None:
         """One unit more in any group never lowers a monotone cost."""

@@ -93,10 +93,15 @@ def test_help_names_every_choice(cli) -> None:
 
 
 def test_a_reader_that_leaves_early() -> None:
-    """Whether it leaves after a line or before there is one."""
-    inspect = f"{sys.executable} -m autoprune.cli.app inspect --json"
-    for reader, seen in (("head -1", "{\n"), ("true", "")):
-        command = f"{inspect} | {reader}"
+    """Whether it leaves after a line or before there is one, of a table or of JSON."""
+    inspect = f"{sys.executable} -m autoprune.cli.app inspect"
+    for options, reader, seen in (
+        ("--json", "head -1", "{\n"),
+        ("--json", "true", ""),
+        ("", "head -c 5", "layer"),
+        ("", "true", ""),
+    ):
+        command = f"{inspect} {options} | {reader}"
         done = subprocess.run(command, shell=True, capture_output=True, text=True, check=True)
         assert (done.stdout, done.stderr) == (seen, "")
 

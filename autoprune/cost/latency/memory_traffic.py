@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from autoprune.core.arrays import Floats
-from autoprune.core.policy import Widths
+from autoprune.core.policy import SomeWidths
 from autoprune.cost.memory import Sizes, activation_sizes
 from autoprune.cost.presence import Presence
 from autoprune.structure.forward_pass import Operator
@@ -45,10 +45,11 @@ class MemoryTraffic:
         ]
         self._presence = Presence(structure, structure.branches, lambda branch: [branch])
 
-    def at(self, widths: Widths) -> tuple[Floats, float]:
-        """Return the traffic of every layer, (layers,), and that of all other operators."""
+    def at(self, widths: SomeWidths) -> tuple[Floats, Floats]:
+        """Return the traffic of every layer, (…, layers), and that of all other operators, (…)."""
         found = self._moved.at(widths)
-        for inside, gone in zip(self._inside, self._presence.gone(widths), strict=True):
-            if gone:
-                found = found - inside.at(widths)
-        return found[:-1], float(found[-1])
+        if self._inside:
+            gone = self._presence.gone(widths)
+            for place in np.flatnonzero(gone.any(axis=tuple(range(gone.ndim - 1)))):
+                found = found - gone[..., place, None] * self._inside[place].at(widths)
+        return found[..., :-1], found[..., -1]

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import map_coordinates
 
 from autoprune.core.arrays import Floats
-from autoprune.core.policy import Widths
+from autoprune.core.policy import SomeWidths, Widths
 from autoprune.cost.counts import Lengths
 from autoprune.cost.latency.curves import LayerLatency
 from autoprune.cost.latency.memory_traffic import MEGA, MemoryTraffic
@@ -23,6 +23,7 @@ from autoprune.structure.groups import Structure
 
 Integers = npt.NDArray[np.int64]
 Booleans = npt.NDArray[np.bool_]
+Number = TypeVar("Number", np.int64, np.float64)
 
 OTHER = "other operators"
 FIXED = "fixed"
@@ -69,13 +70,17 @@ class LatencyCost(CostModel):
         layers = np.array(of_layers) @ np.array(terms)
         return {
             **dict(zip(self._names, layers.tolist(), strict=True)),
-            OTHER: of_others * others,
-            FIXED: fixed * there,
+            OTHER: of_others * float(others),
+            FIXED: fixed * float(there),
         }
 
     def total(self, widths: Widths) -> float:
         """Return the latency of the whole network."""
-        return float(self.table.correction.apply(self._terms.at(widths)))
+        return float(self.totals(widths))
+
+    def totals(self, widths: SomeWidths) -> Floats:
+        """Return the latencies of one network or of several, (…)."""
+        return self.table.correction.apply(self._terms.at(widths))
 
     @classmethod
     def shown(cls, value: float) -> str:
@@ -140,31 +145,37 @@ class Terms:
         self._operators = Presence(structure, numbers, lambda branch: branch.operators)
         self._call_ms = call_ms
 
-    def at(self, widths: Widths) -> Floats:
-        """Return all terms of the whole network, (terms,)."""
+    def at(self, widths: SomeWidths) -> Floats:
+        """Return all terms of the whole network, (…, terms)."""
         *by_layer, other, there = self.by_layer(widths)
-        aligned, misaligned, converted, weights = (part.sum() for part in by_layer)
-        return np.array([aligned, misaligned, converted, weights, other, there])
+        terms = np.empty((*np.shape(other), len(by_layer) + 2))
+        for place, part in enumerate(by_layer):
+            terms[..., place] = part.sum(axis=-1)
+        terms[..., -2], terms[..., -1] = other, there
+        return terms
 
-    def by_layer(self, widths: Widths) -> tuple[Floats, Floats, Floats, Floats, float, float]:
-        """Return the terms of every layer, each (layers,), and those of the whole network.
+    def by_layer(
+        self, widths: SomeWidths
+    ) -> tuple[Floats, Floats, Floats, Floats, Floats, Floats | float]:
+        """Return the terms of every layer, each (…, layers), and those of the whole network, (…).
 
         These are the traffic of other operators, and the share of all operators that is there: what
         does not depend on widths is mostly the overhead of calling operators.
         """
+        widths = np.asarray(widths, dtype=float)
         lengths = self._lengths.at(widths)
-        inputs, outputs = np.rint(lengths).astype(np.int64).reshape(2, -1)
+        inputs, outputs = _ends(np.rint(lengths).astype(np.int64))
         misaligned = self._alignment.misaligned(inputs, outputs)
         present = self._layers.at(widths)
         ms = self._layers_ms(inputs, outputs, misaligned) * present
         moved, other = self._traffic.at(widths)
         weights = self._weights_mb(lengths) * present
-        there = float(np.mean(self._operators.at(widths)))
+        there = self._operators.share(widths)
         return ms * ~misaligned, ms * misaligned, moved * misaligned, weights, other, there
 
     def _layers_ms(self, inputs: Integers, outputs: Integers, misaligned: Booleans) -> Floats:
         rows = self._first + misaligned
-        points = np.vstack(
+        points = np.stack(
             [
                 rows,
                 self._grid_position[0].at(rows, inputs),
@@ -178,9 +189,15 @@ class Terms:
         return latencies
 
     def _weights_mb(self, lengths: Floats) -> Floats:
-        inputs, outputs = lengths.reshape(2, -1)
+        inputs, outputs = _ends(lengths)
         sizes: Floats = inputs * outputs * self._element_mb
         return sizes
+
+
+def _ends(lengths: npt.NDArray[Number]) -> tuple[npt.NDArray[Number], npt.NDArray[Number]]:
+    """Return the lengths of the inputs and of the outputs of all layers, each (…, layers)."""
+    layers = lengths.shape[-1] // 2
+    return lengths[..., :layers], lengths[..., layers:]
 
 
 class _Alignment:
