@@ -122,7 +122,7 @@ class _BlockedElimination(Elimination):
         self, matrix: Float64[Tensor, "columns columns"]
     ) -> Float64[Tensor, "units entries entries"]:
         by_unit = (len(self._units), self._b)
-        grid = matrix.unflatten(1, by_unit).unflatten(0, by_unit)
+        grid: Tensor = matrix.unflatten(1, by_unit).unflatten(0, by_unit)
         return grid.diagonal(dim1=0, dim2=2).permute(2, 0, 1).contiguous()
 
     def _update_blocks(
