@@ -79,9 +79,9 @@ class _BlockedElimination(Elimination):
 
     def scores(self) -> Float64[Tensor, " units"]:
         if self._b == 1:
-            increases = (self._squares / self._diagonal).flatten()
+            increases = (self._product_blocks / self._inverse_blocks).flatten()
         else:
-            solved = torch.linalg.solve(self._diagonal, self._squares)
+            solved = torch.linalg.solve(self._inverse_blocks, self._product_blocks)
             increases = solved.diagonal(dim1=1, dim2=2).sum(1)
         scores = increases.new_zeros(self._size)
         scores[self._units] = increases / self._energy
@@ -90,13 +90,17 @@ class _BlockedElimination(Elimination):
     def remove(self, unit: int) -> None:
         place = int((self._units == unit).nonzero())
         own, done = self._columns(place), len(self._pivots) * self._b
-        p, r = self._p[:done], self._r[:done]
-        rows = self._inverse[own] - p[:, own].T @ p
-        products = self._half[own] + self._half[:, own].T - p[:, own].T @ r - r[:, own].T @ p
-        root = torch.linalg.cholesky(rows[:, own])
-        p = torch.linalg.solve_triangular(root, rows, upper=False)
-        r = torch.linalg.solve_triangular(root, products, upper=False)
-        r -= torch.linalg.solve_triangular(root, r[:, own].T, upper=False) @ p / 2
+        earlier_p, earlier_r = self._p[:done], self._r[:done]
+        own_p, own_r = earlier_p[:, own].T, earlier_r[:, own].T
+        inverse_rows = self._inverse[own] - own_p @ earlier_p
+        product_rows = (
+            self._half[own] + self._half[:, own].T - own_p @ earlier_r - own_r @ earlier_p
+        )
+        root = torch.linalg.cholesky(inverse_rows[:, own])
+        p = torch.linalg.solve_triangular(root, inverse_rows, upper=False)
+        r = torch.linalg.solve_triangular(root, product_rows, upper=False)
+        square = torch.linalg.solve_triangular(root, r[:, own].T, upper=False)  # qᵀq
+        r -= square @ p / 2
         self._p[done : done + self._b], self._r[done : done + self._b] = p, r
         self._pivots.append(place)
         self._update_blocks(p, r)
@@ -114,9 +118,9 @@ class _BlockedElimination(Elimination):
 
     def _read_blocks(self) -> None:
         """Read the diagonal blocks of K and C off the matrices."""
-        self._diagonal = self._blocks_of(self._inverse)
+        self._inverse_blocks = self._blocks_of(self._inverse)
         half = self._blocks_of(self._half)
-        self._squares = half + half.mT
+        self._product_blocks = half + half.mT
 
     def _blocks_of(
         self, matrix: Float64[Tensor, "columns columns"]
@@ -132,10 +136,10 @@ class _BlockedElimination(Elimination):
         by_unit = (len(self._units), self._b)
         p, r = p.unflatten(1, by_unit).movedim(1, 0), r.unflatten(1, by_unit).movedim(1, 0)
         products = p.mT @ r
-        self._diagonal -= p.mT @ p
-        self._squares -= products + products.mT
-        self._diagonal[self._pivots] = torch.eye(self._b, dtype=p.dtype, device=p.device)
-        self._squares[self._pivots] = 0.0
+        self._inverse_blocks -= p.mT @ p
+        self._product_blocks -= products + products.mT
+        self._inverse_blocks[self._pivots] = torch.eye(self._b, dtype=p.dtype, device=p.device)
+        self._product_blocks[self._pivots] = 0.0
 
     def _apply(self) -> None:
         """Update the matrices by the block of pivots, and let their units leave."""
