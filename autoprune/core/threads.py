@@ -1,13 +1,14 @@
-"""Threads that compute with PyTorch, and a limit on how long one may take."""
+"""Threads that compute with PyTorch: pools, and a limit on how long one may take."""
 
 from __future__ import annotations
 
 import contextvars
 import ctypes
 import threading
-from collections.abc import Callable
-from concurrent.futures import Future
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as NotDone
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
@@ -23,6 +24,23 @@ def use_threads(number: int) -> None:
     # PyTorch initialises its number from the last setting of any thread when first asked.
     torch.get_num_threads()
     torch.set_num_threads(number)
+
+
+@contextmanager
+def shared_threads(number: int, each: int | None = None) -> Iterator[ThreadPoolExecutor]:
+    """Provide a pool of threads.
+
+    Args:
+        number: of threads.
+        each: PyTorch threads within each of them; by default they divide PyTorch's among them.
+    """
+    own = torch.get_num_threads()
+    each = max(1, own // number) if each is None else each
+    try:
+        with ThreadPoolExecutor(number, "autoprune", use_threads, (each,)) as pool:
+            yield pool
+    finally:
+        torch.set_num_threads(own)
 
 
 def within(seconds: float, function: Callable[[], Result]) -> Result:

@@ -13,10 +13,9 @@ from typing import TypeAlias
 
 from autoprune.agents.base import Strategy
 from autoprune.core.policy import Widths
-from autoprune.core.threads import within
+from autoprune.core.threads import shared_threads, within
 from autoprune.errors import AutopruneError, EvaluateError, RewardError, describe
 from autoprune.evaluation.measurement import Measurement
-from autoprune.evaluation.parallel_forward import shared_threads
 from autoprune.evaluation.reward import Reward
 from autoprune.study.ledger import MOST_FAILURES, Ledger
 from autoprune.study.trial import Candidate, Trial
