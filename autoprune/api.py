@@ -37,7 +37,7 @@ from autoprune.engine.train_context import TrainContext, check_train
 from autoprune.engine.training_task import FinetuneContext
 from autoprune.errors import UsageError, type_of, user_code
 from autoprune.evaluation.reward import Reward
-from autoprune.evaluation.scoring import find_evaluate
+from autoprune.evaluation.scoring import find_distance, find_evaluate
 from autoprune.exporters.base import Exporter
 from autoprune.methods.registry import Wanted
 from autoprune.options.finetune import FinetuneConfig, FinetuneOptions
@@ -253,6 +253,7 @@ def finetune(
     data: Any,
     loss: TaskLoss | str | None = None,
     evaluate: Evaluate | str | None = None,
+    distance: Distance | str | None = None,
     resume: bool = False,
     overwrite: bool = False,
     progress: Progress | bool | None = None,
@@ -275,6 +276,8 @@ def finetune(
             labels, learn from the dense network alone.
         evaluate: model → score (higher is better), by which the best network is chosen instead of
             accuracy; named as `loss` is.
+        distance: (a network's outputs, the dense network's) → scalar tensor, as `search` takes it:
+            what the dense network teaches by, instead of KL or squared errors; named as `loss` is.
         resume: go on with a training that was interrupted; options must be the same.
         overwrite: replace an earlier training.
         progress: told what happens; True prints lines on standard error.
@@ -286,7 +289,7 @@ def finetune(
     progress = _progress(progress)
     config = FinetuneConfig.from_mapping(options)
     directory = RunDirectory(as_path(run, "run"))
-    valued, loss = find_evaluate(evaluate), find_loss(loss)
+    valued, loss, apart = find_evaluate(evaluate), find_loss(loss), find_distance(distance)
     network = with_own_sizes(deep_copy(_network(model)).eval())
     policy = directory.load_policy()
     load_trained(network, directory)
@@ -296,7 +299,7 @@ def finetune(
     with forwarded_notes(progress), lock:
         splits = adapt_splits(as_splits(data), network)
         context = FinetuneContext(
-            network, directory, splits, config, loss, valued, processes, progress
+            network, directory, splits, config, loss, valued, apart, processes, progress
         )
         with interruptible(lambda: directory.training(config.from_scratch).how_to_resume):
             done = finetune_run(context, resume)

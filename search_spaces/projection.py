@@ -31,7 +31,7 @@ class Constraint:
         """Whether the cut network stays within the bound."""
         return self.cost.total(widths) <= self._most
 
-    def hold(self, widths: Sequence[Widths]) -> npt.NDArray[np.bool_]:
+    def fitting(self, widths: Sequence[Widths]) -> npt.NDArray[np.bool_]:
         """Return which of several networks stay within the bound, (networks,)."""
         found: npt.NDArray[np.bool_] = self.cost.totals(widths) <= self._most
         return found
@@ -84,8 +84,8 @@ class Projection:
         """Return the first widths that every bound holds for; None if there are none."""
         left = iter(candidates)
         while some := list(islice(left, _LOOK_AHEAD)):
-            holding = [constraint.hold(some) for constraint in self.constraints]
-            fitting = np.flatnonzero(np.all(holding, axis=0))
+            held = [constraint.fitting(some) for constraint in self.constraints]
+            fitting = np.flatnonzero(np.all(held, axis=0))
             if fitting.size:
                 return some[int(fitting[0])]
         return None

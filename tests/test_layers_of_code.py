@@ -57,7 +57,8 @@ TWICE = {
     "public",  # the names that a package offers
     "model",  # a cost model, and that of latency
     # a command, and its subject
-    "evaluate", "export", "finetune", "inspect", "profile", "push", "report", "search", "train",
+    "evaluate", "export", "finetune", "inspect", "profile", "push", "report", "search",
+    "status", "train",
     "executorch", "litert", "onnx", "openvino",  # a runtime: what runs in it, and its files
     "progress",  # the names of a kind of component
 }  # fmt: skip

@@ -23,6 +23,7 @@ from autoprune.cli.profile import profile
 from autoprune.cli.push import push
 from autoprune.cli.report import report
 from autoprune.cli.search import search
+from autoprune.cli.status import status
 from autoprune.cli.train import train
 from autoprune.errors import (
     LONGEST_MESSAGE,
@@ -48,7 +49,8 @@ _COMMANDS = (
     *(
         Command(one, OF_COMMANDS[one.__name__])
         for one in (
-            *(inspect, profile, evaluate, train, finetune, export, report, compare, explain, push),
+            *(inspect, profile, evaluate, train, finetune, export),
+            *(report, compare, explain, status, push),
         )
     ),
 )

@@ -41,15 +41,16 @@ def finetune(given: Mapping[str, Any]) -> None:
     check_training(run, config, command.resume, command.overwrite)
     find_loss(command.loss)
     find_processes()  # each has a device of its own, which is known before the network is loaded
-    named = {name: given[name] for name in SUBJECT if name in given}
-    dense, splits, evaluate = load_dense(run, named, command.trust)
+    named = {name: given[name] for name in (*SUBJECT, "distance") if name in given}
+    dense, splits, functions = load_dense(run, named, command.trust)
     with listen(command.quiet) as progress:
         done = api.finetune(
             dense,
             run.path,
             data=splits,
             loss=command.loss,
-            evaluate=evaluate,
+            evaluate=functions.get("evaluate"),
+            distance=functions.get("distance"),
             resume=command.resume,
             overwrite=command.overwrite,
             progress=progress,

@@ -149,8 +149,8 @@ def load_subjects(
 
 def load_dense(
     run: RunDirectory, given: Mapping[str, str], trusts: bool = False
-) -> tuple[nn.Module, Splits, str | None]:
-    """Return the dense network of a run, its data, and the name of the user's own score.
+) -> tuple[nn.Module, Splits, Mapping[str, str]]:
+    """Return the dense network of a run, its data, and the names of the user's own functions.
 
     Args:
         run: the run directory.
@@ -166,7 +166,9 @@ def load_dense(
     dense, splits = load_origin(origin)
     for note in splits.notes:
         warn(note)
-    return dense.to(device).eval(), splits, origin.get("evaluate")
+    named = ("evaluate", "distance")
+    functions: dict[str, str] = {name: origin[name] for name in named if name in origin}
+    return dense.to(device).eval(), splits, functions
 
 
 def load_origin(origin: Mapping[str, Any]) -> tuple[nn.Module, Splits]:

@@ -8,17 +8,19 @@ from autoprune.core.records import Name, Record
 from autoprune.errors import shown
 
 
-class Bypass(Record, frozen=True):
-    """A module that is replaced by some of its own children, one after the other.
+class Bypass(Record, frozen=True, omit_defaults=True):
+    """A module that is replaced by some of its own children, one after the other, or by zeros.
 
     Attributes:
         module: Its path.
         through: Names of the children, in the order in which they run; without any, what enters
             the module leaves it unchanged.
+        zero: Whether zeros leave it instead, in the shape of what enters.
     """
 
     module: Name
     through: tuple[Name, ...] = ()
+    zero: bool = False
 
     def __post_init__(self) -> None:
         if not self.module:
@@ -27,6 +29,8 @@ class Bypass(Record, frozen=True):
             raise ValueError(f"through: {shown(list(self.through))} are not names of children")
         if len(set(self.through)) < len(self.through):
             raise ValueError(f"through: {shown(list(self.through))} names a child twice")
+        if self.zero and self.through:
+            raise ValueError(f"{shown(self.module)} gives zeros, and what its children give")
 
     def drops(self, tensor: str) -> bool:
         """Return whether a parameter or buffer is gone with the module."""

@@ -17,7 +17,7 @@ import torch
 from autoprune.engine.context import SearchContext
 from autoprune.engine.evaluators import Evaluators
 from autoprune.engine.trust import trust
-from autoprune.errors import UsageError, counted, shown, spelt
+from autoprune.errors import RunError, UsageError, counted, shown, spelt
 from autoprune.options.search import RENEWABLE, SearchConfig
 from autoprune.options.stored import (
     ORIGIN,
@@ -26,6 +26,7 @@ from autoprune.options.stored import (
     is_outdated,
     stored_settings,
 )
+from autoprune.recovery.length import Length
 from autoprune.study.result import limits_of
 from autoprune.study.run_directory import RunDirectory
 from autoprune.version import __version__
@@ -103,8 +104,15 @@ def is_complete(run: RunDirectory, config: SearchConfig) -> bool:
         return False
     limits, done = limits_of(run)
     longest = limits.time or math.inf
-    recovered = (config.recover or 0.0) <= (limits.recover or 0.0)
-    if (config.trials or 0) > limits.trials or (config.time or math.inf) > longest or not recovered:
+    try:
+        had = Length.read(limits.recover or 0.0)
+    except ValueError:
+        raise RunError(
+            f"{str(run.result_path)!r} was altered: recover is {shown(limits.recover)} there."
+        ) from None
+    wanted = Length.read(config.recover or 0.0)
+    is_longer = (config.time or math.inf) > longest or wanted.exceeds(had)
+    if (config.trials or 0) > limits.trials or is_longer:
         return False
     log.warning(
         "the search in %r is finished (%s): raise %s, %s or %s to go on",

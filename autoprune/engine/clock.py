@@ -28,10 +28,11 @@ class Clock(StageTimes):
             the winner, and to score the winner after recovery.
         search_deadline: when the search must stop, in `time.monotonic` seconds.
         deadline: after which no finalist is begun.
+        end: when all must stop, recovery too.
     """
 
     def __init__(
-        self, began: float, limit: float | None = None, recovery: float | None = 0.0
+        self, began: float, limit: float | None = None, recovery: float | str | None = 0.0
     ) -> None:
         """Set the deadlines.
 
@@ -39,16 +40,18 @@ class Clock(StageTimes):
             began: when the search began, in `time.monotonic` seconds.
             limit: seconds that it may last; None is no limit.
             recovery: seconds of recovery; at most `RECOVERY_SHARE` of the limit are given. None is
-                `RECOVERY_PART` of the time before it, at most `RECOVERY_SECONDS`.
+                `RECOVERY_PART` of the time before it, at most `RECOVERY_SECONDS`; a text is a
+                number of steps or epochs, for which that share is kept.
         """
         super().__init__(*STAGES)
         self._began = began
-        self._end = began + (limit or math.inf)
+        self.end = began + (limit or math.inf)
         self._by_default = recovery is None
         wanted = RECOVERY_SECONDS if recovery is None else recovery
-        self._recovery = min(wanted, RECOVERY_SHARE * (limit or math.inf))
+        most = RECOVERY_SHARE * (limit or math.inf)
+        self._recovery = most if isinstance(wanted, str) else min(wanted, most)
         self.evaluations = self.image_forwards = 0
-        self.deadline = self._end - self._recovery
+        self.deadline = math.inf if limit is None else self.end - self._recovery
         self.search_deadline = began + SEARCH_SHARE * (self.deadline - began)
 
     def share(self, rounds_left: int | None) -> tuple[float, float]:
@@ -65,11 +68,11 @@ class Clock(StageTimes):
 
     @property
     def recovery_seconds(self) -> float:
-        """Seconds that recovery may take from now on."""
+        """Seconds that recovery may take from now on; infinite for steps without a limit."""
         most = self._recovery
         if self._by_default:
             most = min(most, RECOVERY_PART * self.total)
-        return min(most, self._end - time.monotonic())
+        return min(most, self.end - time.monotonic())
 
     @property
     def total(self) -> float:

@@ -6,10 +6,12 @@ import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 
+from autoprune.core.threads import within
 from autoprune.data import mixed_pairs
 from autoprune.engine.builder import BATCHNORM_SAMPLES, make_builder
-from autoprune.engine.context import SearchContext
+from autoprune.engine.context import Evaluate, SearchContext
 from autoprune.engine.problem import PruningProblem
 from autoprune.errors import RunError
 from autoprune.evaluation.classification import ClassificationScorer
@@ -158,7 +160,7 @@ class _Scorers:
 def _scorers(context: SearchContext) -> _Scorers:
     model, images = context.model, context.images
     if context.evaluate is not None:
-        custom = CustomScorer(model, context.evaluate)
+        custom = CustomScorer(model, _limited(context.evaluate, context.config.trial_timeout))
         return _Scorers(custom, custom, custom)
     if context.distance is not None or not gives_class_scores(model, images.search):
         if context.distance is None:
@@ -179,6 +181,11 @@ def _scorers(context: SearchContext) -> _Scorers:
     if mixed is None:
         return _Scorers(search, selection, selection, by_kl)
     return _Scorers(search, ClassificationScorer(model, images.selection, mixed), selection, by_kl)
+
+
+def _limited(evaluate: Evaluate, seconds: float | None) -> Evaluate:
+    """Return the user's own score, which fails if it takes longer."""
+    return evaluate if seconds is None else lambda model: within(seconds, partial(evaluate, model))
 
 
 @dataclass(frozen=True, eq=False)

@@ -33,7 +33,7 @@ from autoprune.training.training_values import Recipe, Trained, TrainingFiles
 log = logging.getLogger(__name__)
 
 # Functions of the user's that a training may have, by their fields of the context.
-FUNCTIONS = ("loss", "evaluate")
+FUNCTIONS = ("loss", "evaluate", "distance")
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,9 +13,9 @@ from typing import TypeAlias
 
 from autoprune.agents.base import Strategy
 from autoprune.core.policy import Widths
+from autoprune.core.threads import shared_threads, within
 from autoprune.errors import AutopruneError, EvaluateError, RewardError, describe
 from autoprune.evaluation.measurement import Measurement
-from autoprune.evaluation.parallel_forward import shared_threads
 from autoprune.evaluation.reward import Reward
 from autoprune.study.ledger import MOST_FAILURES, Ledger
 from autoprune.study.trial import Candidate, Trial
@@ -59,11 +59,13 @@ class LoopLimits:
             many are always on their way, and each is told in its turn, however long others take:
             what is asked does not depend on how long anything took. A candidate that is awaited
             has the whole processor.
+        timeout: seconds that an evaluation may take; None for any time.
     """
 
     trials: int
     deadline: float = math.inf
     workers: int = 1
+    timeout: float | None = None
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,8 @@ def run_loop(
         if (refused := _over_budget(strategy, candidate)) is not None:
             return lambda: refused
         evaluation = evaluate(candidate, asking.incumbent)
+        if limits.timeout is not None:
+            evaluation = partial(within, limits.timeout, evaluation)
         if asked or not candidate.awaited:
             evaluation = start(evaluation)
         return partial(_valued, candidate, evaluation, record.reward)
@@ -210,6 +214,8 @@ def _valued(candidate: Candidate, evaluation: Evaluation, reward: Reward) -> Tri
         measurement = evaluation()
     except EvaluateError as error:
         return Trial(candidate, None, error=str(error))
+    except TimeoutError as error:
+        return Trial(candidate, None, error=f"the evaluation {error}")
     except (RuntimeError, ArithmeticError, MemoryError) as error:
         return Trial(candidate, None, error=f"the evaluation failed: {describe(error)}")
     try:

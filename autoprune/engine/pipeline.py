@@ -30,6 +30,7 @@ from autoprune.evaluation.reward import on_the_scale_of
 from autoprune.profiling.verifier import Verifier
 from autoprune.study.group_records import GroupRecords
 from autoprune.study.ledger import Ledger
+from autoprune.study.run_log import logged
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +75,12 @@ def run_search(
     problem, evaluators = groundwork.problem, groundwork.evaluators
     ledger = _open_ledger(context, problem, partial(write_settings, context, settings, evaluators))
     context = _valued_as_before(context, ledger)
-    with _left_only_with_trials(context, ledger), clock.recorded(ledger):
+    with (
+        _left_only_with_trials(context, ledger),
+        clock.recorded(ledger),
+        logged(run, context.progress) as progress,
+    ):
+        context = replace(context, progress=progress)
         searched = search_problem(context, problem, evaluators)
         rounds = Rounds(context, evaluators, ledger, _verifier(context, problem))
         result, smallest = _run_rounds(rounds, searched)
@@ -92,6 +98,7 @@ def run_search(
         summary = summarize(context, problem, evaluators, ledger, found)
         run.save_groups(_groups(problem, evaluators, ledger, found))
         run.save_result(summary)
+        run.remove_state()
     return SearchResult(winner.network, policy, summary)
 
 

@@ -11,10 +11,11 @@ from autoprune.engine.context import SearchContext
 from autoprune.engine.evaluators import Evaluators
 from autoprune.engine.finalists import Finalist
 from autoprune.engine.problem import PruningProblem
-from autoprune.errors import AutopruneError, ModelError, counted, first_line, user_code
+from autoprune.errors import AutopruneError, ModelError, counted, first_line, spelt, user_code
 from autoprune.evaluation.measurement import Measurement
 from autoprune.recovery.distillation import DistillationTask, Recovery, recover
-from autoprune.recovery.schedule import by_clock
+from autoprune.recovery.length import Length
+from autoprune.recovery.recovery_file import RecoveryFile
 from autoprune.structure.surgery import kept_positions
 
 log = logging.getLogger(__name__)
@@ -35,10 +36,12 @@ class Winner:
     Attributes:
         finalist: the winner right after the cut.
         recovered: the same after recovery; None where there was none, or it did not help.
+        recovery: how it went; None where there was none.
     """
 
     finalist: Finalist
     recovered: Recovered | None = None
+    recovery: Recovery | None = None
 
     @property
     def network(self) -> nn.Module:
@@ -53,32 +56,37 @@ def recover_winner(
 
     Recovery is an addition: whatever goes wrong in it, the search has a network.
     """
-    seconds = context.clock.recovery_seconds
+    clock, asked = context.clock, context.config.recover
+    seconds = clock.recovery_seconds
     if seconds <= 0:
-        if context.config.recover != 0:
+        if asked != 0:
             log.info("no recovery: the time is over")
         return Winner(finalist)
     task = _task(context, problem, evaluators, finalist)
+    length = Length.read(asked) if isinstance(asked, str) else Length(seconds)
+    file = RecoveryFile(context.run.recovery_path, f"{asked}, seed {context.config.seed}")
     step = context.step("recovery")
     try:
         # Out of memory, an image that cannot be read, a score that fails.
         with user_code(ModelError, passes=(AutopruneError,)):
-            with context.clock.stage("recovery"):
+            with clock.stage("recovery"):
                 done = recover(
                     finalist.network,
                     task,
-                    by_clock(seconds),
+                    length,
+                    clock.end,
+                    file,
                     lambda share: step(round(100 * share), 100),
                 )
             evaluator = evaluators.selection[finalist.repair]
             measured = evaluator.measure_network(done.network, finalist.measurement.widths)
-            context.clock.count(measured.scores.samples)
+            clock.count(measured.scores.samples)
             better = context.reward(measured) > context.reward(finalist.measurement)
     except AutopruneError as error:
         log.info("no recovery: %s", first_line(error))
         return Winner(finalist)
-    _tell(done, better)
-    return Winner(finalist, Recovered(done.network, measured) if better else None)
+    _tell(done, better, asked)
+    return Winner(finalist, Recovered(done.network, measured) if better else None, done)
 
 
 def _task(
@@ -96,10 +104,16 @@ def _task(
     )
 
 
-def _tell(done: Recovery, better: bool) -> None:
+def _tell(done: Recovery, better: bool, asked: float | str | None) -> None:
     steps = counted(done.steps, "step")
     if done.interrupted:
         log.info("recovery was interrupted after %s: its best is kept", steps)
+    elif str(done.repeated_by) != asked:
+        log.info(
+            "recovery made %s: %s repeats it",
+            steps,
+            spelt("recover", str(done.repeated_by or "off")),
+        )
     if not better:
         log.info(
             "recovery did not help in %s: the network stays as it was right after the cut",

@@ -121,7 +121,8 @@ class Rounds:
         stop, deadline = clock.share(rounds_left)
         plan = replace(problem, trials=ledger.begin_round(name, problem.trials))
         strategy = self._strategy(plan)
-        limits = LoopLimits(problem.trials, stop, problem.workers)
+        timeout = context.config.trial_timeout
+        limits = LoopLimits(problem.trials, stop, problem.workers, timeout)
         report = explore(context, self.evaluators, ledger, strategy, limits)
         clock.add("strategy", report.strategy_seconds)
         with clock.stage("finalists"):

@@ -79,11 +79,20 @@ class _Summary:
             "judge": self.evaluators.search_repair.value,
             "reconstruction": result.finalist.repair.value,
             **outcome,
+            "recovery": self._recovery(),
             "search": self._search(),
             "seconds": self._seconds(),
             "frontier": frontier(self.ledger),
             "max_drop": None if smallest is None else smallest.report(),
         }
+
+    def _recovery(self) -> dict[str, Any] | None:
+        """Return how many steps recovery made, and the length that repeats it; None without one."""
+        done = self.found.winner.recovery
+        if done is None:
+            return None
+        again = None if done.repeated_by is None else str(done.repeated_by)
+        return {"steps": done.steps, "repeated_by": again}
 
     def _budget(self) -> str | None:
         if self.found.smallest is not None:

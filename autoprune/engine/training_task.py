@@ -22,6 +22,7 @@ from autoprune.options.search import OPTIONS, SearchConfig
 from autoprune.options.stored import in_todays_words, stored_settings
 from autoprune.structure.frozen import excluded_tensors, frozen_tensors
 from autoprune.structure.inputs import device_of
+from autoprune.structure.output_distance import Distance
 from autoprune.structure.surgery import Keep
 from autoprune.study.run_directory import RunDirectory
 from autoprune.study.training_record import TrainingRecord
@@ -52,6 +53,7 @@ class FinetuneContext:
         config: the options.
         loss: the user's own; None for cross entropy.
         evaluate: the user's own score; None where networks are judged as classifiers.
+        distance: the user's own distance of outputs from the dense network's, by which it teaches.
         processes: those that train together.
         progress: told how far the training is.
     """
@@ -62,6 +64,7 @@ class FinetuneContext:
     config: FinetuneConfig
     loss: TaskLoss | None = None
     evaluate: Evaluate | None = None
+    distance: Distance | None = None
     processes: Processes = field(default_factory=Processes)
     progress: Progress = field(default_factory=Progress)
 
@@ -142,7 +145,8 @@ def _objective(
 ) -> Objective:
     config = context.config
     changes = config.mixup or config.cutmix or config.distill_features
-    comes_again = config.augment == UNCHANGED and not changes
+    # Of the dense network's outputs only class scores are remembered.
+    comes_again = config.augment == UNCHANGED and not changes and context.distance is None
     return Objective(
         classes=classes,
         has_labels=validation.targets is not None
@@ -151,6 +155,7 @@ def _objective(
         label_smoothing=config.label_smoothing,
         teacher=Teacher(context.dense, count if comes_again else 0) if config.distill else None,
         distillation=Distillation(config.distill_weight, config.temperature),
+        distance=context.distance,
     )
 
 

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Generator, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from concurrent.futures import Future
+from contextlib import closing
 from itertools import islice
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from autoprune.core.threads import shared_threads
 from autoprune.data import Samples
 from autoprune.structure.inputs import Inputs, class_scores, run
 
@@ -104,22 +105,3 @@ def _attributes(model: nn.Module) -> dict[tuple[str, str], Any]:
 def _run(model: nn.Module, inputs: Inputs) -> Any:
     with torch.no_grad():
         return class_scores(run(model, inputs))
-
-
-@contextmanager
-def shared_threads(number: int) -> Iterator[ThreadPoolExecutor]:
-    """Provide a pool of threads that divide PyTorch's threads among them."""
-    within = torch.get_num_threads()
-    each = max(1, within // number)
-    try:
-        with ThreadPoolExecutor(number, "autoprune", _use, (each,)) as pool:
-            yield pool
-    finally:
-        torch.set_num_threads(within)
-
-
-def _use(threads: int) -> None:
-    """Set the number of PyTorch threads for computations in the current thread."""
-    # PyTorch initialises its number from the last setting of any thread when first asked.
-    torch.get_num_threads()
-    torch.set_num_threads(threads)

@@ -110,10 +110,12 @@ class Importance(ABC):
     Attributes:
         name: name by which users choose the criterion.
         needs: what it uses besides weights.
+        in_threads: whether `rank` may run in several threads at once, for different groups.
     """
 
     name: ClassVar[str] = "user's own"
     needs: ClassVar[Need] = "images"
+    in_threads: ClassVar[bool] = False
 
     @abstractmethod
     def rank(self, group: ChannelGroup, evidence: Evidence) -> Ranking:

@@ -18,12 +18,9 @@ from torch import Tensor, nn
 from autoprune.core.slices import Slice
 from autoprune.importance.attention_scores import product_moments
 from autoprune.importance.base import Evidence
-from autoprune.reconstruction.obs_path import (
-    AdditiveProblem,
-    ObsProblem,
-    Problem,
-    obs_path,
-)
+from autoprune.reconstruction.elimination import AdditiveProblem, Problem
+from autoprune.reconstruction.obs_path import obs_path
+from autoprune.reconstruction.obs_problem import ObsProblem
 from autoprune.reconstruction.refit import regularized
 from autoprune.statistics.moments import Moments, matrix_of
 from autoprune.structure.groups import ChannelGroup, LayerSpec
@@ -141,7 +138,7 @@ def error_curve(group: ChannelGroup, evidence: Evidence, order: Sequence[int]) -
         evidence: the dense network and its statistics.
         order: units, the last one to remove first.
     """
-    problems = [inputs.problem() for inputs in consumer_inputs(group, evidence)]
+    problems = (inputs.problem() for inputs in consumer_inputs(group, evidence))
     return obs_path(problems, order).errors
 
 

@@ -20,8 +20,9 @@ class ObsImportance(Importance):
 
     name: ClassVar[str] = "obs"
     needs: ClassVar[Need] = "images"
+    in_threads: ClassVar[bool] = True
 
     def rank(self, group: ChannelGroup, evidence: Evidence) -> Ranking:
         """Return the elimination order and the summed relative error of all consumers."""
-        path = obs_path([inputs.problem() for inputs in consumer_inputs(group, evidence)])
+        path = obs_path(inputs.problem() for inputs in consumer_inputs(group, evidence))
         return Ranking(path.order, path.errors)

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
+import torch
+
+from autoprune.core.threads import shared_threads
 from autoprune.data import Samples
 from autoprune.errors import AutopruneError, UsageError, counted, user_code
 from autoprune.importance.base import Evidence, Importance, Ranking
@@ -15,6 +21,8 @@ from autoprune.importance.obs import ObsImportance
 from autoprune.structure.groups import ChannelGroup
 
 LABELLED = ("labels", "gradients")
+# Groups that are ranked at the same time; each holds matrices of its consumers' inputs.
+MOST_AT_ONCE = 4
 
 
 def check_needs(criterion: Importance, samples: Samples) -> None:
@@ -49,16 +57,32 @@ def rank_groups(
         UsageError: labels are missing, or a custom criterion fails or returns no permutation.
     """
     check_needs(criterion, evidence.samples)
-    rankings = []
-    for done, group in enumerate(evidence.structure.groups):
-        # Products of activations show a criterion on the inputs of layers nothing.
-        is_read = group.consumers or criterion.needs == "nothing"
-        ranking = _rank(criterion if is_read else ObsImportance(), group, evidence)
-        if ranking.errors is None:
-            ranking = replace(ranking, errors=error_curve(group, evidence, ranking.order))
-        rankings.append(ranking)
-        progress(done + 1, len(evidence.structure.groups))
+    groups, rankings = evidence.structure.groups, []
+    rank = partial(_with_errors, criterion, evidence)
+    with _pool(evidence) as pool:
+        for ranking in (pool.map if criterion.in_threads else map)(rank, groups):
+            rankings.append(ranking)
+            progress(len(rankings), len(groups))
     return rankings
+
+
+def _pool(evidence: Evidence) -> AbstractContextManager[ThreadPoolExecutor]:
+    """Return a pool for groups that are ranked at the same time.
+
+    Each is ranked by one of PyTorch's threads, so that rounding errors do not depend on how many
+    there are.
+    """
+    on_cpu = evidence.samples.device.type == "cpu"
+    return shared_threads(min(MOST_AT_ONCE, torch.get_num_threads()) if on_cpu else 1, each=1)
+
+
+def _with_errors(criterion: Importance, evidence: Evidence, group: ChannelGroup) -> Ranking:
+    # Products of activations show a criterion on the inputs of layers nothing.
+    is_read = group.consumers or criterion.needs == "nothing"
+    ranking = _rank(criterion if is_read else ObsImportance(), group, evidence)
+    if ranking.errors is None:
+        ranking = replace(ranking, errors=error_curve(group, evidence, ranking.order))
+    return ranking
 
 
 def _rank(criterion: Importance, group: ChannelGroup, evidence: Evidence) -> Ranking:

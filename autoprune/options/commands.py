@@ -68,8 +68,8 @@ class RunOptions(Trust):
     resume: bool = _run(
         False,
         kinds.SWITCH,
-        "Continue the search in --output; only --trials, --time, --recover and --no-report may be "
-        "given again (a finished search goes on if the first three are raised).",
+        "Continue the search in --output; only --trials, --time, --recover, --trial-timeout and "
+        "--no-report may be given again (a finished search goes on if the first three are raised).",
         is_basic=True,
         is_in_files=False,
     )
@@ -126,6 +126,14 @@ class FinetuneCommand(Trust, Origin):
         "What the best network is chosen by: a function from a network to its score, "
         "path/to/file.py:function or package.module:function (default: that of the run, if it had "
         "one; else accuracy on the validation images).",
+    )
+    distance: str | None = _compared(
+        None,
+        kinds.OBJECT,
+        "What the dense network teaches by: a function of a network's outputs and the dense "
+        "network's to how far they are apart, path/to/file.py:function or package.module:function "
+        "(default: that of the run, if it had one; else KL of class scores, squared errors of "
+        "other outputs).",
     )
     resume: bool = _run(
         False, kinds.SWITCH, "Go on with a fine-tuning that was interrupted.", is_in_files=False
@@ -210,6 +218,18 @@ class ExplainOptions(Json):
 
 
 @dataclass(frozen=True, kw_only=True)
+class StatusOptions(Json):
+    """What `autoprune status` shows."""
+
+    run: str = _compared(
+        MISSING,
+        kinds.RUN,
+        "A run directory, of a search that is going on, interrupted or finished.",
+        is_positional=True,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class PushOptions:
     """What `autoprune push` uploads, and where to."""
 
@@ -270,6 +290,7 @@ OF_COMMANDS: Mapping[str, Sequence[type]] = {
     "report": (ReportOptions,),
     "compare": (CompareOptions,),
     "explain": (ExplainOptions,),
+    "status": (StatusOptions,),
     "push": (PushOptions,),
 }
 """The dataclasses that declare the options of each command."""

@@ -7,6 +7,8 @@ import operator
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from autoprune.agents.registry import KIND as STRATEGIES
@@ -22,8 +24,10 @@ from autoprune.importance.registry import KIND as IMPORTANCES
 from autoprune.methods.registry import KIND as METHODS
 from autoprune.models import MODEL_FORMS
 from autoprune.models.specs import absolute_model
+from autoprune.options.durations import parse_duration
 from autoprune.options.option import Rule, ValueKind
 from autoprune.profiling.backends.registry import KIND as BACKENDS
+from autoprune.recovery.length import Length
 
 # What random number generators take.
 LARGEST_SEED = 2**32 - 1
@@ -114,14 +118,25 @@ def _number(value: Any) -> float:
     return float(value)
 
 
-def _seconds(value: Any) -> float:
-    return parse_duration(value) if isinstance(value, str) else _number(value)
+def _seconds(value: Any, name: str = "time") -> float:
+    return parse_duration(value, name) if isinstance(value, str) else _number(value)
 
 
-def _recovery(value: Any) -> float:
+def _recovery(value: Any) -> float | str:
+    """Return seconds, or how a length in steps or epochs is written."""
     if value in (False, "off", "0"):  # False is also 0
         return 0.0
-    return parse_duration(value, "recover") if isinstance(value, str) else _number(value)
+    if not isinstance(value, str):
+        return _number(value)
+    if "step" in value.lower() or "epoch" in value.lower():
+        try:
+            return str(Length.read(value))
+        except ValueError:
+            raise UsageError(
+                f"{spelt('recover')} {value!r} is not a number of steps or epochs above zero: "
+                "write e.g. 500steps or 2epochs."
+            ) from None
+    return _seconds(value, "recover")
 
 
 def _patterns(value: Any) -> tuple[str, ...]:
@@ -158,27 +173,6 @@ def _tables(value: Any) -> dict[str, dict[str, Any]]:
 
 def _versions(value: Any) -> dict[str, str]:
     return {name: _text(version) for name, version in dict(value).items()}
-
-
-_UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-
-
-def parse_duration(text: str, name: str = "time") -> float:
-    """Read "90s", "10m", "1.5h", or plain seconds.
-
-    Returns:
-        Seconds.
-
-    Raises:
-        UsageError: malformed, zero or negative.
-    """
-    match = re.fullmatch(r"([0-9]*\.?[0-9]+)\s*([a-z]?)", text.strip().lower())
-    seconds = float(match[1]) * _UNITS.get(match[2], math.nan) if match else math.nan
-    if not 0 < seconds < math.inf:
-        raise UsageError(
-            f"{spelt(name)} {text!r} is not a duration above zero: write e.g. 90s, 10m or 1h."
-        )
-    return seconds
 
 
 def parse_min_keep(texts: Sequence[str]) -> dict[str, float]:
@@ -272,7 +266,12 @@ BUDGET = ValueKind(
 )
 SWEEP = ValueKind("COST=FROM:TO:STEP", _sweep, "a text such as 'flops=0.3:0.9:0.1'")
 SECONDS = ValueKind("DURATION", _seconds, "a number of seconds or a text such as '10m'")
-RECOVERY = ValueKind("SECONDS|off", _recovery, "a number of seconds, a text such as '2m', or 'off'")
+TIMEOUT = replace(SECONDS, read=partial(_seconds, name="trial_timeout"))
+RECOVERY = ValueKind(
+    "LENGTH|off",
+    _recovery,
+    "a number of seconds, a text such as '2m', '500steps' or '2epochs', or 'off'",
+)
 PATTERNS = ValueKind("PATTERN", _patterns, "a pattern or a list of patterns", repeats=True)
 RATIOS = ValueKind("[PATTERN=]RATIO", _ratios, "a ratio or ratios by pattern", repeats=True)
 DECISION = ValueKind("WHAT[,…]", _decisions, "a text such as 'channels,depth' or a list")
@@ -286,6 +285,8 @@ ABOVE_ZERO = Rule(lambda value: 0 < value < math.inf, "be above zero")
 ZERO_OR_MORE = Rule(lambda value: 0 <= value < math.inf, "be 0 or more")
 SHARE = Rule(lambda value: 0 <= value <= 1, "be from 0 to 1")
 SHARE_BELOW_ONE = Rule(lambda value: 0 <= value < 1, "be from 0 to below 1")
-SECONDS_OR_OFF = Rule(lambda value: 0 <= value < math.inf, "be seconds or off")
+SECONDS_OR_OFF = Rule(
+    lambda value: isinstance(value, str) or 0 <= value < math.inf, "be seconds or off"
+)
 ZERO_OR_MORE_POINTS = Rule(lambda value: 0 <= value < math.inf, "be points, 0 or more")
 SEED = Rule(lambda value: 0 <= value <= LARGEST_SEED, f"not be negative, nor above {LARGEST_SEED}")

@@ -78,7 +78,7 @@ def helps(config: type[Any]) -> dict[str, str]:
 def _command(name: str, declarations: Sequence[type]) -> str:
     options = options_of(*declarations).values()
     tables = "".join(_panel(panel, [o for o in options if o.panel is panel]) for panel in Panel)
-    flags = ", ".join(f"`--{one}`" for one in RENEWABLE)
+    flags = ", ".join(f"`{OPTIONS[one].option_string}`" for one in RENEWABLE)
     shell = ", ".join(f"`{o.option_string}`" for o in options if o.name not in OF_PYTHON)
     resume = (
         f"\nA resumed search takes {flags} again; all else stays. Python has no {shell}: model and "

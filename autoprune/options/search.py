@@ -132,6 +132,14 @@ class SearchConfig(Restrictions):
         is_renewable=True,
         rule=kinds.ABOVE_ZERO,
     )
+    trial_timeout: float | None = _search(
+        None,
+        kinds.TIMEOUT,
+        "A candidate whose evaluation takes longer than 30s, 5m, … fails, and the search goes on; "
+        "so does a call of --evaluate. Five failures in a row end the search.",
+        is_renewable=True,
+        rule=kinds.ABOVE_ZERO,
+    )
     workers: int = _search(
         1,
         kinds.WHOLE,
@@ -146,12 +154,13 @@ class SearchConfig(Restrictions):
         f"The criterion: {choices(IMPORTANCE.names, 'obs')}, {_CLASS}.",
         recalled_with="importance",
     )
-    recover: float | None = _repair(
+    recover: float | str | None = _repair(
         None,
         kinds.RECOVERY,
-        "How long the winner learns, without labels, to do what the dense network does: 60, 10m, "
-        "off, … (default: half of what the search took, 2 minutes at most); a quarter of --time at "
-        "most. Ctrl-C ends it early.",
+        "How long the winner learns, without labels, to do what the dense network does: 10m, "
+        "500steps, 2epochs, off, … (default: half of what the search took, 2 minutes at most); a "
+        "quarter of --time at most. Steps and epochs are repeatable; after others result.json says "
+        "which length repeats them. Ctrl-C ends it early.",
         is_basic=True,
         is_renewable=True,
         rule=kinds.SECONDS_OR_OFF,
@@ -334,6 +343,7 @@ class SearchOptions(TypedDict, total=False):
     from_run: str | os.PathLike[str] | None
     trials: int | None
     time: float | str | None
+    trial_timeout: float | str | None
     workers: int
     seed: int
     importance: str | Importance | type[Importance]

@@ -119,7 +119,7 @@ class LayerwisePass(OperatorMode):
 def layers_left(layers: Mapping[str, LayerSpec], gone: Sequence[Branch]) -> dict[str, LayerSpec]:
     """Return the layers of a network without some branches, with the shortcuts that are left."""
     weights = {weight for branch in gone for weight in branch.weights}
-    stands_for = {branch.result: branch.shortcut for branch in gone}
+    stands_for = {one.result: one.shortcut for one in gone if one.result is not None}
 
     def left(layer: LayerSpec) -> LayerSpec:
         number = layer.shortcut

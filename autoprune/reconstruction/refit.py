@@ -79,8 +79,9 @@ def ridge_of(moments: Moments) -> float:
 
 def regularized(moments: Moments) -> Float64[Tensor, "inputs inputs"]:
     """Return H = G + λI for full moments."""
-    diagonal = moments.covariance.diagonal()
-    return moments.covariance + torch.diag(torch.full_like(diagonal, ridge_of(moments)))
+    h = moments.covariance.clone()
+    h.diagonal().add_(ridge_of(moments))
+    return h
 
 
 class LeastSquares:

@@ -1,37 +1,28 @@
-"""How long a recovery takes, and its learning rate over time."""
+"""How many steps a recovery makes, and its learning rate over them."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-from typing import TypeAlias
-
-Schedule: TypeAlias = Callable[[int], float]
-"""Number of steps done → completed fraction of the run, which ends at 1."""
+from dataclasses import dataclass
 
 # Fraction of the run in which the learning rate rises.
 WARM_UP = 0.1
 
 
-def by_steps(steps: int) -> Schedule:
-    """Return the schedule of a run with a given number of steps, which is repeatable."""
-    return lambda done: done / steps
+@dataclass(frozen=True)
+class Schedule:
+    """The steps of a run, which is repeatable: nothing else but their number shapes it.
 
-
-def by_clock(seconds: float, clock: Callable[[], float] = time.monotonic) -> Schedule:
-    """Return the schedule of a run that starts now and takes a given time.
-
-    Args:
-        seconds: duration of the run, however long a step takes.
-        clock: current time in seconds.
+    Attributes:
+        steps: that the learning rate is spread over.
+        made: the first of them, after which the run ends; usually all.
     """
-    began = clock()
-    return lambda done: (clock() - began) / seconds
 
+    steps: int
+    made: int
 
-def first_of(*schedules: Schedule) -> Schedule:
-    """Return the schedule of a run that ends when the first of several schedules ends."""
-    return lambda done: max(schedule(done) for schedule in schedules)
+    def completed(self, steps: int) -> float:
+        """Return the completed fraction of a whole run after some steps."""
+        return steps / self.steps if self.steps else 1.0
 
 
 def learning_rate(completed: float) -> float:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, Float64
@@ -122,6 +123,19 @@ class WhitenedAdam:
         for layer in self._layers:
             layer.write()
 
+    def state(self) -> dict[str, Any]:
+        """Return all that steps have changed, as tensors and plain values."""
+        layers = [{"trained": one.trained, "scale": one.scale} for one in self._layers]
+        return {"adam": self._adam.state_dict(), "layers": layers}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Inverse of `state`, for the same layers; the network's weights are not part of it."""
+        for layer, own in zip(self._layers, state["layers"], strict=True):
+            layer.scale.copy_(own["scale"])
+            for trained, value in zip(layer.trained, own["trained"], strict=True):
+                trained.copy_(value)
+        self._adam.load_state_dict(state["adam"])
+
 
 def _bias(network: nn.Module, layer: LayerSpec) -> nn.Parameter | None:
     """Return the trained parameter that shifts a layer's outputs, if there is one."""
@@ -185,6 +199,7 @@ class _Coordinates:
     Attributes:
         parameters: weight and, if there is one, bias of the layer.
         trained: U, of shape (outputs, inputs), and c, of shape (outputs,), if there is a bias.
+        scale: of the outputs, of shape (outputs, 1).
         rate: peak learning rate of both.
     """
 
@@ -197,11 +212,11 @@ class _Coordinates:
         else:
             whitened = rows / self._inverse
         length = whitened.norm(dim=1, keepdim=True)
-        self._scale = length.clamp_min(max(SHORTEST * float(length.mean()), TINY))
-        self.trained = [whitened / self._scale]
+        self.scale = length.clamp_min(max(SHORTEST * float(length.mean()), TINY))
+        self.trained = [whitened / self.scale]
         if bias is not None:
             shifted = bias.detach().to(rows.dtype) + self._shift(rows)
-            self.trained.append(shifted / self._scale[:, 0])
+            self.trained.append(shifted / self.scale[:, 0])
         self.rate = RATE / math.sqrt(rows.shape[1])
 
     def take_gradient(self) -> None:
@@ -213,17 +228,17 @@ class _Coordinates:
         slopes = [slope.to(self._inverse.dtype) for slope in slopes]
         if self._mean is not None:
             slopes[0] = slopes[0] - torch.outer(slopes[1], self._mean)
-        self.trained[0].grad = _times(slopes[0], self._inverse) * self._scale
+        self.trained[0].grad = _times(slopes[0], self._inverse) * self.scale
         for trained, slope in zip(self.trained[1:], slopes[1:], strict=True):
-            trained.grad = slope * self._scale[:, 0]
+            trained.grad = slope * self.scale[:, 0]
 
     @torch.no_grad()
     def write(self) -> None:
         """Set the parameters to the values that the coordinates stand for."""
-        rows = _times(self.trained[0] * self._scale, self._inverse)
+        rows = _times(self.trained[0] * self.scale, self._inverse)
         self.parameters[0].copy_(rows.reshape(self.parameters[0].shape))
         for parameter, trained in zip(self.parameters[1:], self.trained[1:], strict=True):
-            parameter.copy_(trained * self._scale[:, 0] - self._shift(rows))
+            parameter.copy_(trained * self.scale[:, 0] - self._shift(rows))
 
     def _shift(self, rows: Float[Tensor, "outputs inputs"]) -> Float[Tensor, " outputs"] | float:
         """Return the contribution of the inputs' mean to the outputs."""

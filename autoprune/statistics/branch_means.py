@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -50,14 +51,16 @@ class _Summing(OperatorMode):
     def __init__(self, branches: Sequence[Branch], dims: Sequence[int]) -> None:
         super().__init__()
         self.means: dict[Branch, Tensor] = {}
+        self._additions = itertools.count()
         self._at: Mapping[int, tuple[Branch, int]] = {
             branch.addition: (branch, dim) for branch, dim in zip(branches, dims, strict=True)
         }
 
     def operate(self, number: int, name: str, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         """Run one operator."""
-        if number in self._at:
-            branch, dim = self._at[number]
+        found = self._at.get(next(self._additions)) if name == "add" else None
+        if found is not None:
+            branch, dim = found
             term = args[branch.term].movedim(dim, -1).flatten(0, -2)
             self.means[branch] = term.double().mean(0)
         return func(*args, **kwargs)

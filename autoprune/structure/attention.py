@@ -7,6 +7,7 @@ reads its sizes off its weights and the number of its heads.
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import torch
@@ -104,17 +105,34 @@ def _scores(
 
 
 def is_sizable(module: nn.Module) -> bool:
-    """Say whether a module is PyTorch's own attention, with nothing added to keys and values."""
-    return (
-        type(module) is nn.MultiheadAttention and module.bias_k is None and not module.add_zero_attn
-    )
+    """Say whether a module is attention that a class of ours can stand for.
+
+    It is PyTorch's own, with nothing added to keys and values, or torchvision's in windows.
+    """
+    if type(module) is nn.MultiheadAttention:
+        return module.bias_k is None and not module.add_zero_attn
+    windows = _windows()
+    return windows is not None and type(module) in windows.SIZED
 
 
 def read_own_sizes(module: nn.Module) -> None:
-    """Make a module a `SizedAttention`, in place."""
-    if is_sizable(module):
-        own: Any = module
-        own.scale = vars(module).pop("head_dim") ** -0.5
-        own.__class__ = SizedAttention
-        # PyTorch's encoder layers would hand its weights to a fused kernel.
-        own._qkv_same_embed_dim = False
+    """Make a module one that reads its sizes off its weights, in place; leave others alone."""
+    if not is_sizable(module):
+        return
+    if not isinstance(module, nn.MultiheadAttention):
+        _windows().read_own_sizes(module)
+        return
+    own: Any = module
+    own.scale = vars(module).pop("head_dim") ** -0.5
+    own.__class__ = SizedAttention
+    # PyTorch's encoder layers would hand its weights to a fused kernel.
+    own._qkv_same_embed_dim = False
+
+
+def _windows() -> Any:
+    """Return our module about attention in windows; None unless torchvision's is in use."""
+    if "torchvision.models.swin_transformer" not in sys.modules:
+        return None
+    from autoprune.structure import window_attention
+
+    return window_attention

@@ -14,22 +14,24 @@ class Branch:
     Operators are named by their numbers in a forward pass (see `tracing.operators`).
 
     Attributes:
-        bypass: what replaces the module around the branch and its sum.
+        bypasses: what replaces the module around the branch and its sum; where that does more, what
+            replaces the modules inside the branch, so that it gives zeros.
         group: name of the group that the branch's last layer reads: with none of its units, the
             branch is gone.
         groups: names of all groups whose channels lie inside the branch.
         weights: weights of the layers that go, in the order in which they run.
         tensors: parameters and buffers that go.
         operators: operators that go.
-        addition: the operator that adds the branch to the shortcut.
+        addition: number of the sum that adds the branch to the shortcut, among the additions that
+            depend on a layer: unlike other numbers, the same on whatever channels they run.
         term: place of the branch among the two terms of that sum.
-        result: the operator whose result leaves the module.
+        result: the operator whose result leaves the module; None if the sum stays.
         shortcut: the operator whose result does so without the branch; `GIVEN` if none made it.
         receiver: weight of the layer that alone is added into the shortcut last; None if there is
             none. Its bias, or that of its BN, can stand for the mean of the branch.
     """
 
-    bypass: Bypass
+    bypasses: tuple[Bypass, ...]
     group: str
     groups: tuple[str, ...]
     weights: tuple[str, ...]
@@ -37,6 +39,6 @@ class Branch:
     operators: frozenset[int]
     addition: int
     term: int
-    result: int
+    result: int | None
     shortcut: int
     receiver: str | None

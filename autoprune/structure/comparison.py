@@ -97,7 +97,8 @@ class RecordingMode(OperatorMode):
         Args:
             names: tensor names by `id`.
             layers: layers by the name of their weight.
-            skipped: by the number of a sum, the place of the term that it is made without.
+            skipped: by the number of a sum (`Branch.addition`), the place of the term that it is
+                made without.
             columns: operators that run on some of their channels only.
         """
         super().__init__()
@@ -111,10 +112,10 @@ class RecordingMode(OperatorMode):
 
     def operate(self, number: int, name: str, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         """Run one operator and record it if it is a layer."""
-        if number in self._skipped:
-            return without_term(func, args, self._skipped[number])
         place = name, self._operator_calls[name]
         self._operator_calls[name] += 1
+        if name == "add" and place[1] in self._skipped:
+            return without_term(func, args, self._skipped[place[1]])
         if place in self._columns:
             return run_on(*self._columns[place], func, args, kwargs)
         out = func(*args, **kwargs)

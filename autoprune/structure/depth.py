@@ -6,6 +6,9 @@ A branch can go if all of these hold:
 - with that term left out, the module around the sum does no more than run some of its children;
 - with these in its place, every layer that is left reads and gives what it does in the dense
   network whose sum lacks the term, also if channels of other groups are cut.
+
+Where the module does more (a transformer's block has two branches), the branch can go if it runs
+nothing but modules: each then gives zeros in the shape of its input, and so does the branch.
 """
 
 from __future__ import annotations
@@ -15,12 +18,13 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
-from autoprune.core.bypass import Bypass
+from autoprune.core.bypass import Bypass, is_dropped
 from autoprune.structure.branches import Branch
 from autoprune.structure.comparison import Recording, RecordingMode, find_difference
 from autoprune.structure.cut_patterns import cut_patterns
 from autoprune.structure.groups import Structure
 from autoprune.structure.inputs import Inputs
+from autoprune.structure.mixed import columns_left
 from autoprune.structure.prepared_network import (
     PreparedNetwork,
     masked_weights,
@@ -88,7 +92,7 @@ class _Finding:
         candidates = {one.term.addition: one for one in terms if one is not None}
         without = self._run({a: one.term.place for a, one in candidates.items()})
         for candidate in candidates.values():
-            branch = self._branch(candidate, without)
+            branch = self._branch(candidate, without) or self._inner_branch(candidate)
             if branch is not None:
                 yield branch
 
@@ -103,6 +107,7 @@ class _Finding:
         last = [
             group.name
             for group in self._structure.groups
+            if group.way != "widths"  # the projection behind attention reads heads, too
             if weights and weights[-1] in {consumer.tensor for consumer in group.consumers}
             if {part.tensor for part in group.slices if part.role != "carried"} <= {*weights}
         ]
@@ -126,9 +131,42 @@ class _Finding:
         if way is None:
             return None
         bypass = Bypass(module.path, tuple(call.path.rpartition(".")[2] for call in way))
-        tensors = frozenset(filter(bypass.drops, named_tensors(self._prepared.model)))
         stays = {number for call in way for number in call.operators}
         operators = frozenset(set(module.operators) - stays)
+        end = way[-1].out if way else module.source
+        assert end is not None and module.out is not None
+        result = candidate.module.out.made_at if candidate.module.out else module.out.made_at
+        return self._made(candidate, (bypass,), operators, result, end.made_at)
+
+    def _inner_branch(self, candidate: _Candidate) -> Branch | None:
+        """Return the branch whose own modules give zeros; None if it runs more than modules."""
+        term = candidate.term
+        inside = [
+            call
+            for call in self._trace.calls
+            if call.operators and call.out is not None and term.contains(call.operators)
+        ]
+        paths = {call.path for call in inside}
+        outer = [call for call in inside if not paths.intersection(_around(call.path))]
+        covered = {number for call in outer for number in call.operators}
+        if covered != term.operators or any(self._runs(call.path) != 1 for call in outer):
+            return None
+        bypasses = tuple(Bypass(call.path, zero=True) for call in outer)
+        shortcut = self._trace.other_source(term)
+        return self._made(candidate, bypasses, term.operators, None, shortcut)
+
+    def _made(
+        self,
+        candidate: _Candidate,
+        bypasses: tuple[Bypass, ...],
+        operators: frozenset[int],
+        result: int | None,
+        shortcut: int,
+    ) -> Branch | None:
+        """Return a branch; None if something else goes with it, or what is to go with it stays."""
+        tensors = frozenset(
+            name for name in named_tensors(self._prepared.model) if is_dropped(name, bypasses)
+        )
         groups = tuple(
             group.name
             for group in self._structure.groups
@@ -137,21 +175,26 @@ class _Finding:
         gone = self._trace.weights(operators)
         if gone != candidate.weights or candidate.group not in groups:
             return None
-        end = way[-1].out if way else module.source
-        assert end is not None and module.out is not None
         return Branch(
-            bypass,
+            bypasses,
             candidate.group,
             groups,
             gone,
             tensors,
             operators,
-            candidate.term.addition,
+            self._trace.addition(candidate.term),
             candidate.term.place,
-            candidate.module.out.made_at if candidate.module.out else module.out.made_at,
-            end.made_at,
-            self._trace.last_added(end.made_at),
+            result,
+            shortcut,
+            self._trace.last_added(shortcut),
         )
+
+
+def _around(path: str) -> Iterator[str]:
+    """Yield the paths of the modules around a module, innermost first."""
+    while path:
+        path = path.rpartition(".")[0]
+        yield path
 
 
 def _verified(
@@ -185,14 +228,14 @@ def _agree(
     keep = kept_positions(prepared.model, policy)
     layers = structure.layer_of_weight
     try:
-        small = prepared.record(
-            cut(prepared.model, keep, bypasses=policy.bypasses), {}, layers, batch
-        )
+        small_model = cut(prepared.model, keep, None, policy.numbers, policy.bypasses)
+        small = prepared.record(small_model, {}, layers, batch)
     except Exception:  # whatever it is: code around the module wants more than its output
         return False
     masked = masked_weights(prepared.model, structure, kept)
     skipped = {branch.addition: branch.term for branch in structure.branches}
-    mode = RecordingMode(tensor_names(prepared.model, masked), layers, skipped)
+    columns = columns_left(structure, kept)
+    mode = RecordingMode(tensor_names(prepared.model, masked), layers, skipped, columns)
     outputs = prepared.run(prepared.model, mode, batch, masked)
     gone = {weight for branch in structure.branches for weight in branch.weights}
     left = {key: value for key, value in mode.recording.layers.items() if key[0] not in gone}

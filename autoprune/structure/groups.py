@@ -276,7 +276,7 @@ class Structure:
         }
         # Buffers are left out: a forward pass may have created some that a new network lacks.
         shapes_hash = hash_shapes({name: self.shapes[name] for name in self.parameters})
-        bypasses = tuple(branch.bypass for branch in gone)
+        bypasses = tuple(bypass for branch in gone for bypass in branch.bypasses)
         return PruningPolicy(groups, shapes_hash, self.edits, bypasses)
 
     def leaving(self, tensors: AbstractSet[str]) -> Structure:

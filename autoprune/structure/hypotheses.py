@@ -14,6 +14,7 @@ from typing import Any
 
 from torch import nn
 
+from autoprune.core.edits import AttributeEdit
 from autoprune.structure.groups import ChannelGroup, Structure
 from autoprune.structure.tracing.followers import Follower, candidates
 from autoprune.structure.tracing.sizes import SizedCall
@@ -37,13 +38,15 @@ def adapted(tracing: Tracing, agrees: Agrees) -> Structure | None:
         tracing: of the network.
         agrees: tests some groups of a structure.
     """
+    tracing = _without_chance(tracing, agrees)
     search = _Search(tracing, agrees, tracing.assembled())
     accepted = Hypothesis()
     # Networks repeat their blocks: what held in one is tried first in the next, and where nothing
     # did, nothing is tried again.
     held: list[Kind] = []
     hopeless: set[tuple[Any, ...]] = set()
-    for calls in _clusters(search.plain, tracing.tracer.sized):
+    clusters = _clusters(search.plain, tracing.tracer.sized)
+    for place, calls in enumerate(clusters, start=1):
         shape = tuple(call.shape for call in calls)
         if shape in hopeless or search.is_cuttable(calls):
             continue
@@ -55,7 +58,32 @@ def adapted(tracing: Tracing, agrees: Agrees) -> Structure | None:
             found = search.smallest(accepted, found, calls)
             accepted += found
             held.append(found.kind)
-    return tracing.structure(accepted) if held else None
+        # Often one call alone was wrong, and one test of all others takes as long as of any.
+        if search.is_cuttable([call for later in clusters[place:] for call in later]):
+            break
+    return tracing.structure(accepted) if held or tracing.chance else None
+
+
+def _without_chance(tracing: Tracing, agrees: Agrees) -> Tracing:
+    """Return a tracing without numbers that equal a size by chance: a shift by 3, and 3 heads.
+
+    Where several attributes of a module follow one group, one of them alone may be right.
+    """
+    plain = tracing.structure()
+    followed: dict[tuple[str, str], list[AttributeEdit]] = {}
+    for edit in plain.edits:
+        for group in edit.per_unit:
+            followed.setdefault((edit.module, group), []).append(edit)
+    several = [one for edits in followed.values() if len(edits) > 1 for one in edits]
+    for attribute in dict.fromkeys(edit.attribute for edit in several):
+        own = [edit for edit in several if edit.attribute == attribute]
+        names = {group for edit in own for group in edit.per_unit}
+        groups = [group for group in plain.groups if group.name in names]
+        left_out = {(edit.module, attribute) for edit in own}
+        fewer = replace(tracing, chance=tracing.chance | left_out)
+        if not agrees(tracing.structure(), groups) and agrees(fewer.structure(), groups):
+            tracing = fewer
+    return tracing
 
 
 @dataclass(frozen=True, eq=False)

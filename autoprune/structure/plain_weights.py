@@ -1,8 +1,9 @@
 """Weights that a module computes in every forward pass, made plain parameters.
 
-Masks of `torch.nn.utils.prune`, weight and spectral normalisation and all parametrizations compute
-a weight from other parameters, so that its channels are no entries of a parameter. In a pruned copy
-the computation is done once and for all: what it gives is what the layer is cut and refitted by.
+Masks of `torch.nn.utils.prune`, weight and spectral normalisation, all parametrizations and layers
+with a forward pass of their own (`computed_layers`) compute a weight from other parameters, so that
+its channels are no entries of a parameter. In a pruned copy the computation is done once and for
+all: what it gives is what the layer is cut and refitted by.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from torch.nn.utils.spectral_norm import SpectralNorm, SpectralNormLoadStateDict
 from torch.nn.utils.weight_norm import WeightNorm
 
 from autoprune.errors import ModelError, listed, user_code
+from autoprune.structure.computed_layers import become, plain_layer
 from autoprune.structure.surgery import deep_copy
 
 
@@ -33,6 +35,10 @@ def _remove_parametrizations(module: nn.Module, name: str) -> None:
     kind = type(module)
     module.__class__ = type(kind.__name__, kind.__bases__, dict(vars(kind)))
     parametrize.remove_parametrizations(module, name)
+
+
+def _becoming(plain: nn.Module) -> Callable[[nn.Module, str], None]:
+    return lambda module, _: become(module, plain)
 
 
 # Hooks that compute a tensor before a forward pass: the attribute with the tensor's name, a name of
@@ -64,7 +70,8 @@ class _Computed:
         """Make it a parameter, as it is in evaluation mode."""
         module, was_training = self.module, self.module.training
         origins = (f"{self.name}_", f"parametrizations.{self.name}.")
-        found = [one for name, one in module.named_parameters() if name.startswith(origins)]
+        named = module.named_parameters()
+        found = [one for name, one in named if name == self.name or name.startswith(origins)]
         module.train(False)  # spectral normalisation changes its estimate in training mode
         self.fix(module, self.name)
         module.train(was_training)
@@ -115,3 +122,6 @@ def _computed(model: nn.Module) -> Iterator[_Computed]:
                 how = " and ".join(type(step).__name__.lstrip("_") for step in steps)
                 how = f"the parametrization {how}"
                 yield _Computed(module, name, how, _remove_parametrizations)
+        plain = plain_layer(module)
+        if plain is not None:
+            yield _Computed(module, "weight", type(module).__name__, _becoming(plain))

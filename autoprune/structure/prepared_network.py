@@ -91,7 +91,10 @@ class PreparedNetwork:
             float64_arithmetic() if self.is_float64 else nullcontext(),
             DeterministicMode(),  # type: ignore[no-untyped-call]
         ):
-            outputs = functional_call(model, dict(changed or {}), args, kwargs)
+            # PyTorch's own search for tied tensors would swap those of a module with two names
+            # twice, and leave it changed.
+            places = _every_place(model, changed or {})
+            outputs = functional_call(model, places, args, kwargs, tie_weights=False)
         return list(outputs_of(outputs).values())
 
     def difference(
@@ -133,6 +136,18 @@ class PreparedNetwork:
             a.shape != b.shape or not self.tolerance.agree(a, b, range(a.dim()))
             for a, b in zip(one, other, strict=True)
         )
+
+
+def _every_place(model: nn.Module, changed: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return tensors by every module that has the one that they replace, each module once."""
+    replaced = {id(t): changed[name] for name, t in named_tensors(model).items() if name in changed}
+    return {
+        name: replaced[id(tensor)]
+        for path, module in model.named_modules()
+        for own in (module.named_parameters, module.named_buffers)
+        for name, tensor in own(path, recurse=False, remove_duplicate=False)
+        if id(tensor) in replaced
+    }
 
 
 def tensor_names(model: nn.Module, changed: Mapping[str, Tensor] | None = None) -> dict[int, str]:

@@ -21,6 +21,7 @@ from autoprune.core.slices import Slice
 from autoprune.errors import ModelError, shown, user_code
 from autoprune.structure.attention import is_sizable, read_own_sizes
 from autoprune.structure.attributes import check_edits, set_numbers
+from autoprune.structure.caches import drop_caches, has_caches
 from autoprune.structure.inputs import device_of
 from autoprune.structure.layers import update_sizes
 
@@ -71,19 +72,27 @@ def cut(
     return small_model
 
 
-def _without(model: nn.Module, bypass: Bypass) -> nn.Sequential:
-    """Return what stands for a module: its children that stay, under their names."""
+class Zeros(nn.Module):
+    """Gives zeros in the shape of its first input: the end of a branch that is gone."""
+
+    def forward(self, x: Tensor, *_: Any, **__: Any) -> Tensor:
+        """Return zeros."""
+        return torch.zeros_like(x)
+
+
+def _without(model: nn.Module, bypass: Bypass) -> nn.Module:
+    """Return what stands for a module: its children that stay, under their names, or zeros."""
     module = model.get_submodule(bypass.module)
-    small = nn.Sequential(
-        OrderedDict((name, module.get_submodule(name)) for name in bypass.through)
-    )
+    children = OrderedDict((name, module.get_submodule(name)) for name in bypass.through)
+    small = Zeros() if bypass.zero else nn.Sequential(children)
     return small.train(module.training)
 
 
 def deep_copy(model: nn.Module, memo: Mapping[int, Any] | None = None) -> nn.Module:
     """Return a deep copy of a network in any state.
 
-    Tensors with a graph, which a training step may have left on a module, are copied without it.
+    Tensors with a graph, which a training step may have left on a module, are copied without it;
+    caches are left out.
 
     Args:
         model: the network; it is not changed.
@@ -93,7 +102,9 @@ def deep_copy(model: nn.Module, memo: Mapping[int, Any] | None = None) -> nn.Mod
         ModelError: something on the network cannot be copied.
     """
     with user_code(_cannot_be_copied), _WithoutGraphs():
-        return copy.deepcopy(model, {**_empty_dicts(model), **(memo or {})})
+        copied = copy.deepcopy(model, {**_empty_dicts(model), **(memo or {})})
+        drop_caches(copied)
+    return copied
 
 
 def _cannot_be_copied(reason: str) -> ModelError:
@@ -241,8 +252,8 @@ def named_tensors(model: nn.Module) -> dict[str, Tensor]:
 
 
 def with_own_sizes(model: nn.Module) -> nn.Module:
-    """Return a network whose attention can be cut: a copy with `SizedAttention`, or itself."""
-    if not any(map(is_sizable, model.modules())):
+    """Return a network that can be cut: a copy with `SizedAttention` and no caches, or itself."""
+    if not any(map(is_sizable, model.modules())) and not has_caches(model):
         return model
     copied = deep_copy(model)
     for module in filter(is_sizable, copied.modules()):

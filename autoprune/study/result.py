@@ -10,7 +10,17 @@ from typing import Any, TypeVar
 from msgspec import UNSET, Struct, UnsetType, defstruct
 
 from autoprune.core.policy import Widths
-from autoprune.core.records import AboveZero, Natural, Quantity, Table, Text, Width, plain, read
+from autoprune.core.records import (
+    AboveZero,
+    Name,
+    Natural,
+    Quantity,
+    Table,
+    Text,
+    Width,
+    plain,
+    read,
+)
 from autoprune.cost import COUNTED, cost_class
 from autoprune.cost.latency.figures import LatencyFigures
 from autoprune.errors import RunError, UsageError, first_line
@@ -176,11 +186,11 @@ def predictions_of(run: RunDirectory) -> tuple[tuple[float, float] | None, str |
 
 
 class Limits(Struct, frozen=True):
-    """The trials that a search might make, and the seconds that it and recovery might take."""
+    """The trials that a search might make, its seconds, and the length of recovery."""
 
     trials: Natural = 0
     time: Quantity | None = None
-    recover: Quantity | None = None
+    recover: Quantity | Name | None = None
 
 
 class _Search(Struct, frozen=True):

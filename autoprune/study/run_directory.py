@@ -27,7 +27,7 @@ from autoprune.core.files import (
     save_state,
     write_whole,
 )
-from autoprune.core.lock import held, holder_path
+from autoprune.core.lock import Holder, held, holder_path
 from autoprune.core.policy import PruningPolicy
 from autoprune.core.untrusted import check_regular, read_json, read_toml
 from autoprune.errors import RunError, UsageError, did_you_mean, file_fault, shown, spelt
@@ -52,6 +52,9 @@ class RunDirectory:
         self.groups_path = self.path / "groups.json"
         self.report_path = self.path / "report.html"
         self.agent_path = self.path / "agent"
+        self.recovery_path = self.path / "checkpoints" / "recovery.pt"
+        self.log_path = self.path / "run.log"
+        self.standing_path = self.path / "standing.json"
         self._lock_path = self.path / ".lock"
         self._locks = self._lock_path, holder_path(self._lock_path)
         # Beside the run: it is measured before anything of the run is written, and outlives it.
@@ -75,6 +78,17 @@ class RunDirectory:
             RunError: what is there is no file.
         """
         return _sqlite_url(self._study_file())
+
+    @property
+    def has_study(self) -> bool:
+        """Whether a study is there to be read; one that is empty is being made."""
+        file = self._study_file()
+        return file.exists() and file.stat().st_size > 0
+
+    @property
+    def holder(self) -> Holder | None:
+        """The process that writes here, or did when it was killed; None if there is none."""
+        return Holder.read(self._locks[1])
 
     @property
     def stored_study(self) -> str:
@@ -149,7 +163,8 @@ class RunDirectory:
 
     def discard(self) -> None:
         """Remove what a search wrote that made no trial."""
-        for path in (self.config_path, *self.path.glob("study.db*")):
+        own = (self.config_path, self.log_path, self.standing_path)
+        for path in (*own, *self.path.glob("study.db*")):
             with suppress(OSError):
                 path.unlink()
 
@@ -301,6 +316,13 @@ class RunDirectory:
             return read_groups(self.groups_path)
         except (OSError, ValueError) as error:
             raise RunError(f"cannot read {str(self.groups_path)!r}: {file_fault(error)}") from error
+
+    def remove_state(self) -> None:
+        """Remove what a finished search needs no more: where it stood, its recovery's state."""
+        self.standing_path.unlink(missing_ok=True)
+        self.recovery_path.unlink(missing_ok=True)
+        with suppress(OSError):
+            self.recovery_path.parent.rmdir()
 
     def save_result(self, result: Mapping[str, Any]) -> None:
         """Write the result."""

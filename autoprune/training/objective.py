@@ -17,7 +17,7 @@ from autoprune.core.precision import at_least_single
 from autoprune.data import NO_LABEL, Samples, check_labels
 from autoprune.errors import ModelError, UsageError, type_of, user_code
 from autoprune.structure.inputs import class_scores, run
-from autoprune.structure.output_distance import output_distance
+from autoprune.structure.output_distance import Distance, output_distance, users_distance
 from autoprune.training.features import FeatureMatching, LastPooling
 from autoprune.training.random_batches import Batch
 
@@ -89,6 +89,8 @@ class Objective:
         teacher: the dense network; None without distillation.
         distillation: how its answers count.
         features: how what the last pooling reads is compared with the teacher's; None if it is not.
+        distance: the user's own, of outputs from the teacher's; by default KL of class scores, and
+            squared errors of others.
     """
 
     classes: int | None
@@ -98,6 +100,7 @@ class Objective:
     teacher: Teacher | None = None
     distillation: Distillation = Distillation()
     features: FeatureMatching | None = None
+    distance: Distance | None = None
 
     def __post_init__(self) -> None:
         if self.learns_task or self.teacher is not None:
@@ -171,6 +174,8 @@ class Objective:
         )
 
     def _distance(self, outputs: Any, answers: Any) -> Tensor:
+        if self.distance is not None:
+            return users_distance(self.distance, outputs, answers)
         if self.classes is None:
             return output_distance(outputs, answers)
         return soft_divergence(

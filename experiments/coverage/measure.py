@@ -1,6 +1,6 @@
 """Puts one network through everything: inspection, a cut, its checks, a reload and ONNX.
 
-    python experiments/coverage/measure.py timm:deit_tiny_patch16_224
+    python experiments/coverage/measure.py timm:deit_tiny_patch16_224 [--without-onnx]
 
 Prints the row as a line of JSON after every stage, so that whoever ends the process early keeps
 what was found until then.
@@ -34,13 +34,16 @@ from autoprune.search_spaces.keep_ratio import SearchSpace, search_space
 from autoprune.search_spaces.projection import Constraint, Projection
 from autoprune.structure.groups import Structure
 from autoprune.structure.inputs import outputs_of, run
+from autoprune.structure.plain_weights import with_plain_weights
 from autoprune.structure.surgery import apply_policy
-from autoprune.structure.tracing.trace import trace
 from autoprune.structure.verify import CutTest, analyze
 from autoprune.study.run_directory import RunDirectory
 
 # The share of the MACs that the tried policy keeps, where that can be reached.
 SHARE = 0.6
+# Option to end before a network is exported, and the stage of its row then.
+WITHOUT_ONNX = "--without-onnx"
+BEFORE_ONNX = "before ONNX"
 
 
 class Row:
@@ -56,17 +59,17 @@ class Row:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Around a stage: it is timed, and what it raises is noted before it goes on."""
+        """Around a stage: its CPU time is taken; what it raises is noted before it goes on."""
         self.values["stage"] = name
         self.tell()
-        began = time.perf_counter()
+        began = time.process_time()
         try:
             yield
         except Exception as error:
             self.values["error"] = describe(error)
             raise
         finally:
-            self.values["seconds"][name] = round(time.perf_counter() - began, 2)
+            self.values["seconds"][name] = round(time.process_time() - began, 2)
             self.tell()
 
     def tell(self, **found: Any) -> None:
@@ -75,13 +78,11 @@ class Row:
         print(json.dumps(self.values), flush=True)
 
 
-def measure(network: Network, row: Row) -> None:
+def measure(network: Network, row: Row, onnx: bool) -> None:
     """Put one network through all stages; whatever a stage raises ends it."""
     with row.stage("building"):
-        model, inputs = network.build(), network.inputs(2)
-    with row.stage("tracing"):
-        trace(model, inputs)
-    with row.stage("verification"):
+        model, inputs = with_plain_weights(network.build()), network.inputs(2)
+    with row.stage("analysis"):
         structure = analyze(model, inputs)
     space = search_space(structure)
     row.tell(**_inspected(structure, space))
@@ -100,6 +101,8 @@ def measure(network: Network, row: Row) -> None:
         row.tell(difference=CutTest(model, inputs).difference(structure, kept))
     with row.stage("reload"):
         row.tell(reloaded=_reloads(network, small, policy))
+    if not onnx:
+        return row.tell(stage=BEFORE_ONNX)
     for name, one in (("dense ONNX", model), ("ONNX", small)):
         with row.stage(name):
             found = _onnx_error(one, network)
@@ -168,17 +171,17 @@ def _onnx_error(model: nn.Module, network: Network) -> float:
         return deviation(exporter.open(path, 1), model, [batch]).relative
 
 
-def main(title: str) -> None:
+def main(title: str, onnx: bool) -> None:
     """Measure the network of that title; a stage that fails is in the row, not raised."""
     network = next(one for one in read_list() if one.title == title)
     torch.backends.mha.set_fastpath_enabled(False)
     row = Row(network)
     try:
-        measure(network, row)
+        measure(network, row, onnx)
     except Exception:
         if row.values["error"] is None:
             raise
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(sys.argv[1], onnx=WITHOUT_ONNX not in sys.argv)

@@ -16,6 +16,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from networks import read_list
+
 Row = Mapping[str, Any]
 
 # The largest error of an ONNX file that counts as equal, as a share of the largest output.
@@ -28,7 +30,7 @@ What autoprune can do with networks of torchvision, timm and transformers, with 
 small inputs. The list is [networks.txt](../experiments/coverage/networks.txt). This page is made
 from a measurement:
 
-    python experiments/coverage/run.py rows.jsonl
+    python experiments/coverage/run.py rows.jsonl [--without-onnx]
     python experiments/coverage/page.py rows.jsonl > docs/coverage.md
 
 Every network is traced and verified. A random policy then cuts it to 0.6 of its MACs, or as near as
@@ -37,9 +39,9 @@ ignore the cut channels, is saved and loaded into a fresh network, and is writte
 
 - *reach*: the least share of the MACs, no group under a tenth of its channels.
 - *frozen*: groups that are not cut; the reasons follow below.
-- *s*: seconds of tracing and verification.
+- *s*: CPU seconds of tracing and verification together, on one thread.
 - *ONNX*: the largest difference from PyTorch, as a share of the largest output; "–" where the dense
-  network cannot be exported either.
+  network cannot be exported either, and nothing where it was left to a later run.
 """
 
 
@@ -58,19 +60,29 @@ def _summary(rows: Sequence[Row]) -> list[str]:
     exported = [row for row in rows if row.get("dense_onnx_error") is not None]
     equal = [row for row in exported if row.get("onnx_error", math.inf) <= ONNX_TOLERANCE]
     counts = {
-        "networks": len(rows),
+        f"networks measured so far, of {len(read_list())} in the list": len(rows),
         "end before they are inspected": len(rows) - len(inspected),
+        "end with an error afterwards, but for ONNX": sum(map(_fails_late, rows)),
         "reach 0.6 of their MACs": sum(row["reach"] <= 0.6 for row in inspected),
         "reach 0.3": sum(row["reach"] <= 0.3 for row in inspected),
         "differ from the dense network once they are cut": sum(
             row.get("difference") is not None for row in rows
         ),
         "are loaded bit for bit": sum(row.get("reloaded") is True for row in rows),
+        "were exported to ONNX, or tried": sum(_tried_onnx(row) for row in rows),
         "export to ONNX uncut": len(exported),
         f"of these agree to {ONNX_TOLERANCE:g} once they are cut": len(equal),
         "take more than a minute to trace and verify": sum(_seconds(row) > 60 for row in rows),
     }
     return ["| | |", "|---|---|", *(f"| {what} | {count} |" for what, count in counts.items())]
+
+
+def _tried_onnx(row: Row) -> bool:
+    return bool({"dense ONNX", "ONNX"} & row.get("seconds", {}).keys())
+
+
+def _fails_late(row: Row) -> bool:
+    return bool(row.get("error")) and "reach" in row and not _tried_onnx(row)
 
 
 def _table(rows: Sequence[Row]) -> list[str]:
@@ -106,7 +118,7 @@ def _share(value: float | None) -> str:
 
 
 def _seconds(row: Row) -> float:
-    return float(row.get("seconds", {}).get("verification", 0.0))  # it traces, too
+    return float(row.get("seconds", {}).get("analysis", 0.0))
 
 
 def _onnx(row: Row) -> str:
@@ -149,5 +161,6 @@ def _general(reason: str) -> str:
 
 
 if __name__ == "__main__":
-    read = [json.loads(line) for line in Path(sys.argv[1]).read_text().splitlines()]
-    print(page([*{row["network"]: row for row in read}.values()]), end="")
+    lines = Path(sys.argv[1]).read_text().splitlines()
+    last = {row["network"]: row for row in map(json.loads, lines)}
+    print(page([last[one.title] for one in read_list() if one.title in last]), end="")

@@ -91,6 +91,22 @@ def test_a_regressor(
     assert torch.equal(done.model(images(3, 0)), again(images(3, 0)))
 
 
+def test_the_users_distance_is_what_the_dense_network_teaches_by(
+    regression, tmp_path: Path
+) -> None:
+    model, data, run = regression
+    own, seen = copied(run, tmp_path), []
+
+    def apart(outputs: Tensor, dense: Tensor) -> Tensor:
+        seen.append(len(outputs))
+        return (outputs - dense).abs().mean()
+
+    autoprune.finetune(model, own, data=data, distance=apart, epochs=1)
+    assert seen
+    with pytest.raises(autoprune.AutopruneError, match="distance must be a function"):
+        autoprune.finetune(model, own, data=data, distance=3, epochs=1)  # type: ignore[arg-type]
+
+
 def test_nothing_to_learn_from(regression, tmp_path: Path) -> None:
     model, data, run = regression
     with pytest.raises(autoprune.AutopruneError, match="the network is no classifier"):

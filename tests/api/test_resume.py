@@ -51,16 +51,26 @@ def test_interrupted_search_is_resumed(tmp_path: Path) -> None:
     assert resumed.result["search"]["trials"] == 5
 
 
-def _killed_at_trial(number: int, options: dict[str, Any]) -> None:
-    """Search in a process that ends as by SIGKILL after so many trials."""
+class _Killer(Progress):
+    """Ends its process as by SIGKILL, after so many trials or at a share of a stage."""
 
-    class Killer(Progress):
-        def searched(self, state: SearchState) -> None:
-            if state.done == number:
-                os.kill(os.getpid(), signal.SIGKILL)
+    def __init__(self, trials: int | None = None, stage: str = "", percent: int = 0) -> None:
+        self._trials, self._stage, self._percent = trials, stage, percent
+
+    def searched(self, state: SearchState) -> None:
+        if state.done == self._trials:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def step(self, stage: str, done: int, total: int) -> None:
+        if stage == self._stage and 100 * done >= self._percent * total:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _killed(killer: _Killer, options: dict[str, Any]) -> None:
+    """Search in a process that is killed."""
 
     def run() -> None:
-        autoprune.search(classifier(), data=dataset(), progress=Killer(), **options)
+        autoprune.search(classifier(), data=dataset(), progress=killer, **options)
 
     process = multiprocessing.get_context("fork").Process(target=run)
     process.start()
@@ -73,11 +83,27 @@ def test_a_killed_search_counts_as_many_evaluations_as_a_whole_one(tmp_path: Pat
     options = {**TINY, "strategy": "random", "trials": 5}
     whole = autoprune.search(classifier(), data=dataset(), output=tmp_path / "whole", **options)
     options["output"] = tmp_path / "killed"
-    _killed_at_trial(3, options)
+    _killed(_Killer(trials=3), options)
     resumed = autoprune.search(classifier(), data=dataset(), resume=True, **options)
     for figure in ("trials", "evaluations", "best_value"):
         assert resumed.result["search"][figure] == whole.result["search"][figure], figure
     assert resumed.result["widths"] == whole.result["widths"]
+
+
+def test_a_search_killed_in_recovery_ends_with_the_same_weights(tmp_path: Path) -> None:
+    options = {**TINY, "recover": "16steps"}
+    whole = autoprune.search(classifier(), data=dataset(), output=tmp_path / "whole", **options)
+    options["output"] = tmp_path / "killed"
+    _killed(_Killer(stage="recovery", percent=60), options)
+    assert (tmp_path / "killed" / "checkpoints" / "recovery.pt").exists()
+    resumed = autoprune.search(classifier(), data=dataset(), resume=True, **options)
+    assert resumed.result["recovery"] == {"steps": 16, "repeated_by": "16steps"}
+    assert resumed.result["score"] == whole.result["score"]
+    for file in ("policy.json", "pruned.safetensors"):
+        mine, theirs = (run.path / file for run in (resumed, whole))
+        assert mine.read_bytes() == theirs.read_bytes(), file
+    left = {path.name for path in resumed.path.iterdir()}
+    assert not left & {"checkpoints", "standing.json"}
 
 
 def test_two_searches_begin_in_one_directory(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from autoprune.models.demo import digits_cnn, load_demo
 def test_files(demo: autoprune.Run) -> None:
     names = {path.name for path in demo.path.iterdir()}
     files = {"config.toml", "groups.json", "policy.json", "pruned.safetensors", "result.json"}
-    assert names == files | {"study.db"}
+    assert names == files | {"run.log", "study.db"}
     assert json.loads((demo.path / "result.json").read_text()) == demo.result
 
 
@@ -38,6 +38,7 @@ SHAPE: dict[str, Any] = {
     "seed": int,
     "searched_by": str,
     "agent_from": NOTHING,
+    "recovery": NOTHING,
     "costs": {
         "dense": {"flops": int, "params": int, "latency_ms": float, "memory_bytes": int},
         "pruned": {"flops": int, "params": int, "latency_ms": float, "memory_bytes": int},

@@ -68,7 +68,14 @@ def test_a_run_of_an_older_version_goes_on_as_it_was_begun(
 
 @pytest.mark.parametrize(
     ("options", "goes_on"),
-    [({}, False), ({"trials": 5}, False), ({"trials": 6}, True), ({"recover": "2m"}, True)],
+    [
+        ({}, False),
+        ({"trials": 5}, False),
+        ({"trials": 6}, True),
+        ({"recover": "2m"}, True),
+        ({"recover": "9steps"}, True),
+        ({"recover": "off"}, False),
+    ],
 )
 def test_a_finished_run_goes_on_with_more(
     options: dict[str, Any], goes_on: bool, run: RunDirectory, caplog: pytest.LogCaptureFixture
@@ -80,6 +87,13 @@ def test_a_finished_run_goes_on_with_more(
     with caplog.at_level(logging.INFO, "autoprune"):
         assert is_complete(run, config) is not goes_on
     assert ("is finished (5 trials): raise trials" in caplog.text) is not goes_on
+
+
+def test_a_length_that_nobody_wrote_is_named(run: RunDirectory) -> None:
+    limits = {"trials": 5, "time": None, "recover": "soon"}
+    run.result_path.write_text(json.dumps({"version": 1, "search": {"limits": limits}}))
+    with pytest.raises(RunError, match=r"result.json' was altered: recover is 'soon' there"):
+        is_complete(run, settings()[1])
 
 
 def test_a_new_run_needs_a_place_of_its_own(run: RunDirectory) -> None:

@@ -25,6 +25,12 @@ def test_recovery_takes_a_quarter_of_the_time_at_most() -> None:
     assert Clock(began=-math.inf, limit=100.0, recovery=60.0).recovery_seconds <= 0
 
 
+def test_steps_of_recovery_keep_a_quarter_of_the_time_and_no_limit_without_one() -> None:
+    assert Clock(began=1000.0, limit=100.0, recovery="500steps").deadline == 1075.0
+    clock = Clock(began=1000.0, recovery="500steps")
+    assert clock.deadline == clock.search_deadline == clock.recovery_seconds == math.inf
+
+
 def test_recovery_takes_half_as_long_as_the_search_if_nobody_says() -> None:
     began = time.monotonic()
     assert 5 <= Clock(began - 10, limit=None, recovery=None).recovery_seconds < 60

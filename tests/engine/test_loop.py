@@ -360,3 +360,16 @@ def test_a_finished_search_is_replayed_without_any_evaluation(loop: Loop, ledger
     assert len(ledger) == 10
     loop(make_strategy("random", problem()), trials=12)
     assert len(ledger) == 12
+
+
+def test_an_evaluation_that_hangs_fails_its_trial_alone(loop: Loop, ledger: Ledger) -> None:
+    def measure(widths: Widths) -> Measurement:
+        while widths == (1, 1, 2):
+            pass
+        return measurement(widths)
+
+    loop(Scripted(all_widths()), trials=4, measure=measure, timeout=1.0)
+    errors = {t.candidate.widths: t.error for t in ledger}
+    assert len(errors) == 4
+    assert errors.pop((1, 1, 2)) == "the evaluation took longer than 1 s"
+    assert set(errors.values()) == {None}

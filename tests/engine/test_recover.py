@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,6 +17,7 @@ from autoprune.engine.evaluators import RepairKind
 from autoprune.engine.finalists import Finalist
 from autoprune.engine.recover import recover_winner
 from autoprune.evaluation.measurement import Measurement, Scores
+from autoprune.recovery.length import Length
 
 CUT = nn.Identity()
 
@@ -34,13 +36,17 @@ def outcome(kl: float, monkeypatch: pytest.MonkeyPatch, seconds: float = 60.0, *
             raise MemoryError("too large")
         return measured(kl)
 
-    trained = SimpleNamespace(network=recovered, steps=4, interrupted=False, **done)
+    again = Length(4, "steps")
+    trained = SimpleNamespace(
+        network=recovered, steps=4, interrupted=False, repeated_by=again, **done
+    )
     monkeypatch.setattr(stage, "recover", lambda *args: trained)
     monkeypatch.setattr(stage, "_task", lambda *args: None)
     clock = Clock(0.0, None, seconds)
     context: Any = SimpleNamespace(
         clock=clock,
-        config=SimpleNamespace(recover=seconds),
+        config=SimpleNamespace(recover=seconds, seed=0),
+        run=SimpleNamespace(recovery_path=Path("nowhere")),
         reward=lambda measurement: -measurement.scores.kl,
         step=lambda name: lambda done, total: None,
     )
@@ -75,6 +81,15 @@ def test_whatever_fails_leaves_the_network_of_the_cut(
     with caplog.at_level(logging.INFO, "autoprune"):
         winner, _, _ = outcome(float("nan"), monkeypatch)
     assert winner.network is CUT and "no recovery: MemoryError: too large" in caplog.text
+
+
+def test_it_says_how_many_steps_repeat_it(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, "autoprune"):
+        winner, _, _ = outcome(0.4, monkeypatch)
+    assert winner.recovery.repeated_by == Length(4, "steps")
+    assert "recovery made 4 steps: recover='4steps' repeats it" in caplog.text
 
 
 def test_no_time_is_no_recovery(monkeypatch: pytest.MonkeyPatch) -> None:

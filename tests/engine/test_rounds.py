@@ -80,6 +80,7 @@ def rounds(tmp_path: Path, factors: Sequence[float], strategy: Any = "random", *
     )
     config = SimpleNamespace(
         budget="latency=15ms",
+        trial_timeout=None,
         strategy=strategy,
         strategy_options={"sampler": None, "agent": None, "from_run": None},
     )

@@ -23,6 +23,8 @@ from autoprune.engine.rounds import RoundResult
 from autoprune.engine.summary import Found, summarize
 from autoprune.errors import DataError
 from autoprune.evaluation.measurement import Scores
+from autoprune.recovery.distillation import Recovery
+from autoprune.recovery.length import Length
 from autoprune.study.ledger import Ledger
 from autoprune.study.trial import Candidate, Trial
 
@@ -64,8 +66,19 @@ def result(tmp_path: Path, test: object = None, recovered: bool = False) -> dict
     finalist = Finalist(measurement(WIDTHS), nn.Identity(), RepairKind.SEQUENTIAL)
     better = Recovered(nn.Identity(), measurement((5, 4, 2)))
     won = RoundResult(strategy, LoopReport(0.0), finalist, LATENCY)
-    found = Found(won, Winner(finalist, better if recovered else None), trials=10)
+    went = Recovery(nn.Identity(), 2.0, 1.0, 9, True, Length(40, "steps", 8))
+    winner = Winner(finalist, better, went) if recovered else Winner(finalist)
+    found = Found(won, winner, trials=10)
     return summarize(context, searched, evaluators, ledger, found)
+
+
+def test_what_repeats_the_recovery(tmp_path: Path) -> None:
+    said = result(tmp_path, recovered=True)["recovery"]
+    assert said == {"steps": 9, "repeated_by": "8/40steps"}
+
+
+def test_no_recovery_is_none(tmp_path: Path) -> None:
+    assert result(tmp_path)["recovery"] is None
 
 
 def test_trials_evaluations_and_who_did_what(tmp_path: Path) -> None:

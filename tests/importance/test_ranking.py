@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import textwrap
+import threading
+from collections.abc import Callable, Iterator
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
@@ -40,6 +42,48 @@ def test_an_order_alone_gets_the_errors_of_its_refit(evidence_of: Any) -> None:
     (reverse,) = rank_groups(Given(Ranking(obs.order[::-1])), evidence)
     assert reverse.errors is not None and obs.errors is not None
     assert sum(reverse.errors) > sum(obs.errors)
+
+
+@pytest.fixture
+def set_threads() -> Iterator[Callable[[int], None]]:
+    """Set the number of PyTorch threads for the rest of a test."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+def deep() -> nn.Module:
+    torch.manual_seed(0)
+    layers = [nn.Sequential(nn.Linear(70, 70), nn.ReLU()) for _ in range(3)]
+    return nn.Sequential(*layers, nn.Linear(70, 2))
+
+
+def test_rankings_do_not_depend_on_the_number_of_threads(
+    evidence_of: Any, set_threads: Callable[[int], None]
+) -> None:
+    evidence, told = evidence_of(deep(), torch.randn(200, 70)), list[tuple[int, int]]()
+    set_threads(1)
+    expected = rank_groups(make_importance("obs"), evidence)
+    set_threads(3)
+    found = rank_groups(make_importance("obs"), evidence, lambda *done: told.append(done))
+    assert found == expected
+    assert told == [(1, 3), (2, 3), (3, 3)]
+    assert torch.get_num_threads() == 3
+
+
+def test_a_custom_criterion_runs_in_the_callers_thread(
+    evidence_of: Any, set_threads: Callable[[int], None]
+) -> None:
+    seen = set()
+
+    class Noting(Importance):
+        def rank(self, group: Any, evidence: Any) -> Ranking:
+            seen.add((threading.current_thread(), torch.get_num_threads()))
+            return Ranking(tuple(range(group.size)), errors=(0.0,) * (group.size + 1))
+
+    set_threads(2)
+    rank_groups(Noting(), evidence_of(deep(), torch.randn(100, 70)))
+    assert seen == {(threading.main_thread(), 2)}
 
 
 @pytest.mark.parametrize(

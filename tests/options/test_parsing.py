@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from autoprune.errors import UsageError
-from autoprune.options.kinds import parse_duration, parse_min_keep
+from autoprune.options.durations import parse_duration
+from autoprune.options.kinds import parse_min_keep
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,7 @@ def test_plain_values_come_back() -> None:
         "trials": 7,
         "time": 2.5,
         "recover": 30.0,
+        "trial_timeout": 20.0,
         "sampler": "gp",
         "agent": "runs/a",
         "from_run": "runs/b",
@@ -119,6 +120,15 @@ def test_values_as_on_the_command_line() -> None:
 
 
 @pytest.mark.parametrize(
+    ("given", "kept"), [("500 steps", "500steps"), ("2epochs", "2epochs"), ("3/9steps",) * 2]
+)
+def test_recovery_may_be_steps_or_epochs(given: str, kept: str) -> None:
+    config = SearchConfig.from_mapping({"budget": "flops=0.5", "recover": given})
+    assert config.recover == kept
+    assert SearchConfig.from_mapping(config.to_mapping()) == config
+
+
+@pytest.mark.parametrize(
     ("given", "seconds"), [("off", 0), (False, 0), (0, 0), ("0", 0), ("2m", 120), (30, 30)]
 )
 def test_recovery_is_seconds_or_off(given: Any, seconds: float) -> None:
@@ -169,9 +179,11 @@ def test_numpy_numbers_are_numbers() -> None:
         ({"time": "soon"}, "time 'soon' is not a duration above zero"),
         ({"time": [3]}, "time must be a number of seconds or a text such as '10m', but got [3]"),
         ({"recover": "soon"}, "recover 'soon' is not a duration above zero"),
+        ({"recover": "0steps"}, "recover '0steps' is not a number of steps or epochs above zero"),
+        ({"trial_timeout": "soon"}, "trial_timeout 'soon' is not a duration above zero"),
         ({"recover": -1}, "recover must be seconds or off, but got -1"),
         ({"recover": float("inf")}, "recover must be seconds or off, but got inf"),
-        ({"recover": True}, "recover must be a number of seconds, a text such as '2m', or 'off'"),
+        ({"recover": True}, "recover must be a number of seconds, a text such as '2m'"),
         ({"budget": 0.5}, "budget must be a text such as 'flops=0.5' or a table of bounds by cost"),
         ({"budget": {"flops": None}}, "budget must be a text such as 'flops=0.5' or a table"),
         ({"strategy": None}, "strategy must be a text, but got None"),

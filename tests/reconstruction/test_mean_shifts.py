@@ -37,7 +37,7 @@ def test_means_are_taken_over_all_samples_and_positions(structure: Structure) ->
     model.blocks[1].bn2.register_forward_hook(lambda m, args, out: seen.append(out))
     outputs(model)
     means = branch_means(linear(), structure, SAMPLES)
-    (mean,) = (value for branch, value in means.items() if branch.bypass.module == "blocks.1")
+    (mean,) = (value for branch, value in means.items() if branch.bypasses[0].module == "blocks.1")
     torch.testing.assert_close(mean, seen[0].double().mean((0, 2, 3)))
 
 

@@ -4,7 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from autoprune.reconstruction.obs_path import AdditiveProblem, ObsPath, ObsProblem, obs_path
+from autoprune.reconstruction.elimination import AdditiveProblem
+from autoprune.reconstruction.obs_path import ObsPath, obs_path
+from autoprune.reconstruction.obs_problem import ObsProblem
 from autoprune.reconstruction.refit import LeastSquares, regularized
 from autoprune.statistics.moments import Moments
 

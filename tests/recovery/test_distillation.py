@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from autoprune.data import Samples, Split, load_splits
 from autoprune.errors import ModelError
 from autoprune.models.demo import load_demo
-from autoprune.recovery import distillation, whitening
+from autoprune.recovery import student, whitening
 from autoprune.recovery.distillation import DistillationTask, Recovery, recover
-from autoprune.recovery.schedule import by_steps
+from autoprune.recovery.length import Length
 from autoprune.structure.groups import Structure
 from autoprune.structure.surgery import cut, kept_positions
 from autoprune.structure.verify import analyze
@@ -70,7 +70,7 @@ def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
 
 def train(task: DistillationTask, steps: int) -> tuple[nn.Module, Recovery]:
     small = cut(task.dense, task.keep)
-    return small, recover(small, task, by_steps(steps))
+    return small, recover(small, task, Length(steps, "steps"))
 
 
 def test_an_intact_copy_is_handed_back(setting: Setting) -> None:
@@ -95,7 +95,7 @@ def test_neither_network_is_changed(setting: Setting) -> None:
     task = setting.task(0.5)
     dense, small = weights(setting.dense), cut(setting.dense, task.keep)
     before = weights(small)
-    found = recover(small, task, by_steps(8))
+    found = recover(small, task, Length(8, "steps"))
     assert same(weights(setting.dense), dense)
     assert same(weights(small), before)
     assert found.network is not small
@@ -106,7 +106,7 @@ def test_neither_network_is_changed(setting: Setting) -> None:
 def test_equal_seeds_and_steps_give_equal_networks(setting: Setting) -> None:
     task = setting.task(0.5)
     small = cut(setting.dense, task.keep)
-    one, two = (recover(small, task, by_steps(12)).network for _ in range(2))
+    one, two = (recover(small, task, Length(12, "steps")).network for _ in range(2))
     assert same(weights(one), weights(two))
 
 
@@ -120,7 +120,7 @@ def test_statistics_of_batchnorm_stay(setting: Setting) -> None:
 def test_frozen_weights_learn_and_stay_marked(setting: Setting) -> None:
     task = setting.task(0.5)
     small = cut(setting.dense, task.keep).requires_grad_(False)
-    found = recover(small, task, by_steps(12))
+    found = recover(small, task, Length(12, "steps"))
     assert not same(weights(small), weights(found.network))
     assert not any(p.requires_grad for p in found.network.parameters())
 
@@ -147,9 +147,9 @@ def test_nothing_that_may_be_trained_is_said(setting: Setting) -> None:
 
 
 def test_every_image_is_seen_once_before_any_comes_again(setting: Setting) -> None:
-    setting.images = Images(torch.randn(5 * distillation.CPU_BATCH, 1, 8, 8))
+    setting.images = Images(torch.randn(5 * student.CPU_BATCH, 1, 8, 8))
     train(setting.task(0.5), 4)
-    assert sorted(setting.images.taken) == list(range(5 * distillation.CPU_BATCH))
+    assert sorted(setting.images.taken) == list(range(5 * student.CPU_BATCH))
 
 
 def test_a_run_that_goes_astray_gives_nothing_worse(
@@ -165,7 +165,7 @@ def test_a_smaller_rate_saves_a_run_that_went_astray(
     setting: Setting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(whitening, "RATE", 1.0)
-    monkeypatch.setattr(distillation, "BACK_OFF", 0.01)
+    monkeypatch.setattr(student, "BACK_OFF", 0.01)
     small, found = train(setting.task(0.5), 80)
     assert found.after < 0.8 * found.before
     assert found.network is not small
@@ -186,7 +186,7 @@ def test_an_interrupt_keeps_the_best_so_far(setting: Setting) -> None:
         if share > 0.6:
             raise KeyboardInterrupt
 
-    found = recover(small, task, by_steps(40), interrupt)
+    found = recover(small, task, Length(40, "steps"), progress=interrupt)
     assert found.interrupted
     assert found.steps == 25
     assert found.after < found.before
@@ -198,7 +198,7 @@ def test_an_interrupt_before_the_first_step(
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(distillation, "find_bases", interrupt)
+    monkeypatch.setattr(student, "find_bases", interrupt)
     small, found = train(setting.task(0.5), 8)
     assert found.network is small and found.interrupted and found.steps == 0
 
@@ -206,7 +206,7 @@ def test_an_interrupt_before_the_first_step(
 def test_time_over_at_once_hands_back_what_was_given(setting: Setting) -> None:
     task = setting.task(0.5)
     small = cut(setting.dense, task.keep)
-    found = recover(small, task, lambda steps: 1.0)
+    found = recover(small, task, Length(40, "steps"), deadline=0.0)
     assert (found.network, found.steps, found.after) == (small, 0, found.before)
 
 
@@ -226,7 +226,7 @@ def test_dense_prediction(net: Any) -> None:
         model, structure, keep, Images(inputs[32:]), Samples(inputs[:32], None), 0
     )
     small = cut(model, keep)
-    found = recover(small, task, by_steps(20))
+    found = recover(small, task, Length(20, "steps"))
     with torch.no_grad():
         before, after = (
             (m(inputs) - model(inputs)).square().mean() for m in (small, found.network)
@@ -313,7 +313,7 @@ def test_a_network_without_gradients_is_refused(setting: Setting) -> None:
     small = cut(task.dense, task.keep)
     small.forward = torch.no_grad()(type(small).forward.__get__(small))
     with pytest.raises(ModelError, match="without gradients: nothing can be learnt"):
-        recover(small, task, by_steps(4))
+        recover(small, task, Length(4, "steps"))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])

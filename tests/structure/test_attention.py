@@ -12,6 +12,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchvision.models.swin_transformer import (
+    PatchMerging,
+    PatchMergingV2,
+    SwinTransformer,
+    SwinTransformerBlock,
+    SwinTransformerBlockV2,
+)
 from torchvision.models.vision_transformer import VisionTransformer
 
 from autoprune.core.policy import PruningPolicy
@@ -46,6 +53,13 @@ def timm_swin() -> nn.Module:
     return model
 
 
+def torchvision_swin(version: int = 1) -> nn.Module:
+    kinds: dict[str, Any] = {"block": SwinTransformerBlock, "downsample_layer": PatchMerging}
+    if version == 2:
+        kinds = {"block": SwinTransformerBlockV2, "downsample_layer": PatchMergingV2}
+    return SwinTransformer([2, 2], 24, [2, 1], [3, 6], [4, 4], num_classes=5, **kinds)
+
+
 def hugging_face(kind: str, **options: Any) -> nn.Module:
     transformers = pytest.importorskip("transformers")
     sizes = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4, "num_labels": 5}
@@ -67,6 +81,8 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], Inputs, dict[str, int]]] = {
         lambda: timm_vit(qk_norm=True), IMAGES, {"heads": 2, "widths": 2},
     ),
     "timm Swin": (timm_swin, IMAGES, {"heads": 3, "widths": 3}),
+    "torchvision Swin": (torchvision_swin, IMAGES, {"heads": 3, "widths": 6}),
+    "torchvision Swin V2": (lambda: torchvision_swin(2), IMAGES, {"heads": 3, "widths": 6}),
     "Hugging Face ViT": (lambda: hugging_face("ViT", **IMAGE), IMAGES, {"heads": 2, "widths": 2}),
     "Hugging Face ViT, not fused": (
         lambda: hugging_face("ViT", **IMAGE, attn_implementation="eager"),

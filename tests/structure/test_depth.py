@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
-from residuals import IMAGES, Block, Forward, Net, after, basic, before, read_twice, scaled, trained
+from residuals import IMAGES, Block, Net, after, basic, before, read_twice, scaled, trained
 from torch import Tensor, nn
 
 from autoprune.core.policy import PruningPolicy
@@ -45,7 +45,11 @@ def silenced(model: nn.Module, *batchnorms: str) -> Tensor:
 
 def test_blocks_go_and_leave_their_projections() -> None:
     structure = structure_of(basic())
-    found = [(one.bypass.module, one.bypass.through, one.groups) for one in structure.branches]
+    found = [
+        (bypass.module, bypass.through, one.groups)
+        for one in structure.branches
+        for bypass in one.bypasses
+    ]
     assert found == [
         ("blocks.0", (), ("blocks.0.conv1",)),
         ("blocks.1", ("project", "relu"), ("blocks.1.conv1",)),
@@ -90,9 +94,23 @@ def test_every_group_inside_goes_with_the_branch() -> None:
     assert PruningPolicy.from_json(policy.to_json()).bypasses == policy.bypasses
 
 
-@pytest.mark.parametrize("forward", [scaled, read_twice])
-def test_a_block_that_does_more_stays(forward: Forward) -> None:
-    assert not structure_of(trained(Net(Block(forward)))).branches
+def test_in_a_block_that_does_more_the_branch_gives_zeros() -> None:
+    def model() -> nn.Module:
+        return trained(Net(Block(scaled)))
+
+    structure = structure_of(model())
+    (branch,) = structure.branches
+    assert all(bypass.zero for bypass in branch.bypasses)
+    assert [bypass.module.rpartition(".")[2] for bypass in branch.bypasses] == [
+        *("conv1", "bn1", "relu", "conv2", "bn2")
+    ]
+    small = apply_policy(model(), without(structure, "blocks.0.conv1"))
+    torch.testing.assert_close(outputs(small), silenced(model(), "blocks.0.bn2"))
+    assert not any("conv" in name for name in small.state_dict())
+
+
+def test_a_branch_that_is_read_twice_stays() -> None:
+    assert not structure_of(trained(Net(Block(read_twice)))).branches
 
 
 def test_a_module_of_which_others_want_more_than_its_output_stays() -> None:
@@ -116,7 +134,7 @@ def test_a_module_that_runs_twice_stays() -> None:
 def test_excluded_layers_stay() -> None:
     model = basic()
     structure = with_branches(model, IMAGES, analyze(model, IMAGES), {"blocks.0.bn2.weight"})
-    assert [one.bypass.module for one in structure.branches] == ["blocks.1", "blocks.2"]
+    assert [one.bypasses[0].module for one in structure.branches] == ["blocks.1", "blocks.2"]
 
 
 @pytest.mark.parametrize("make", [basic, lambda: trained(Net(Block(after))).double()])

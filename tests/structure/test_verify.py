@@ -42,6 +42,22 @@ def difference(structure: Structure, group: ChannelGroup) -> str | None:
     return CutTest(chain(), IMAGES).difference(structure, {group.name: kept})
 
 
+def test_a_module_with_two_names_is_one(net: Any) -> None:
+    def forward(m: Any, x: Tensor) -> Tensor:
+        out: Tensor = m.out(F.relu(m.other(F.relu(m.own(F.relu(m.stem(x)))))))
+        return out
+
+    own = nn.Conv2d(8, 8, 1)
+    layers = {"stem": nn.Conv2d(3, 8, 1), "own": own, "again": own, "other": nn.Conv2d(8, 8, 1)}
+    model = net(forward, **layers, out=nn.Conv2d(8, 2, 1))
+    model.other.weight = own.weight  # and a parameter of two modules
+    before = [tensor.clone() for tensor in model.parameters()]
+    structure = analyze(model, IMAGES)
+    assert [(group.name, group.size) for group in structure.groups] == [("stem", 8)]
+    assert all(isinstance(m.weight, nn.Parameter) for m in (model.own, model.again, model.other))
+    assert all(map(torch.equal, model.parameters(), before))
+
+
 def test_right_structure_passes() -> None:
     structure = trace(chain(), IMAGES)
     for group in structure.groups:

@@ -45,6 +45,16 @@ def test_labels_alone_are_learnt_by_cross_entropy() -> None:
     assert float(loss) == pytest.approx(float(F.cross_entropy(SCORES, labels, label_smoothing=0.1)))
 
 
+def test_the_users_distance_takes_the_place_of_the_divergence() -> None:
+    def apart(outputs: Tensor, dense: Tensor) -> Tensor:
+        return (outputs - dense).abs().sum()
+
+    teacher = Teacher(Fixed(ANSWERS))
+    for classes in (3, None):
+        objective = Objective(classes, False, teacher=teacher, distance=apart)
+        assert float(objective(Fixed(SCORES), batch(None))) == pytest.approx(4.0)
+
+
 def test_missing_labels_do_not_count() -> None:
     objective = Objective(3, True)
     partly = objective(Fixed(SCORES), batch(torch.tensor([NO_LABEL, 2])))

@@ -7,7 +7,14 @@ from torch import Tensor
 
 from autoprune.structure.layers import LAYER_KINDS
 from autoprune.structure.tracing.call import Call, Recorder, only_along, statistics_over, unknown
-from autoprune.structure.tracing.labels import Atoms, along, constant, shrink, varying
+from autoprune.structure.tracing.labels import (
+    FIXED,
+    Atoms,
+    along,
+    constant,
+    shrink,
+    varying,
+)
 from autoprune.structure.tracing.mixing import normalise
 
 
@@ -20,8 +27,10 @@ def layer(trace: Recorder, call: Call) -> None:
     counted = source if kind.is_transposed else call.out
     positions = counted.numel() // counted.shape[channel_dim]
     name = trace.parameter(weight)
-    is_computed = bias is not None and trace.name(bias) is None
-    if name is None or is_computed:
+    if name is None and _shared_filters(trace, call, groups, positions):
+        return
+    is_lost = bias is not None and trace.name(bias) is None and not _is_known(trace.labels(bias))
+    if name is None or is_lost:
         unknown(trace, call, trace.computed(call, call.out.shape[channel_dim]))
         trace.fixed_macs[call.name] += positions * weight.numel()
         return
@@ -37,10 +46,40 @@ def layer(trace: Recorder, call: Call) -> None:
         _link_groups(atoms, read.reshape(groups, -1), out.reshape(groups, -1))
     if bias is not None:
         bias_name = trace.name(bias)
-        assert bias_name is not None
-        atoms.link(atoms.axis(bias_name, 0, len(out)), out)
+        # One that is computed from parameters has theirs: queries, keys and values have their own.
+        own = trace.labels(bias) if bias_name is None else atoms.axis(bias_name, 0, len(out))
+        atoms.link(own, out)
     trace.set_labels(call.out, along(out, call.out.shape, channel_dim % call.out.dim()))
     trace.layer(call, positions, groups)
+
+
+def _is_known(labels: Tensor) -> bool:
+    return bool((shrink(labels) != FIXED).all())
+
+
+def _shared_filters(trace: Recorder, call: Call, groups: int, positions: int) -> bool:
+    """Let channels through a convolution of each by itself with a filter that is no parameter.
+
+    A blur before a stride is one. False if this is another convolution.
+    """
+    source, weight = call.args[:2]
+    kind = LAYER_KINDS[call.name]
+    channel_dim = kind.channel_dim
+    channels = source.shape[channel_dim]
+    filters = trace.labels(weight)
+    is_apart = groups == channels == call.out.shape[channel_dim] and not kind.is_transposed
+    if not is_apart or call.arg(2, "bias") is not None or not _is_known(filters):
+        return False
+    reason = f"laid out across the channels that {call.name} filters"
+    read = only_along(trace, source, channel_dim, reason)
+    if 0 in varying(filters):
+        trace.atoms.link(read, only_along(trace, weight, 0, reason))
+    table = read[:, None]
+    trace.follow(table)
+    rows, _ = trace.mixer(call, [table], {}, macs=positions * weight.numel())
+    trace.atoms.link_rows(table, rows, None)
+    trace.set_labels(call.out, along(read, call.out.shape, channel_dim % call.out.dim()))
+    return True
 
 
 def _link_groups(atoms: Atoms, read: Tensor, out: Tensor) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from autoprune.structure.tracing.call import joined
 from autoprune.structure.tracing.labels import (
     CONSTANT,
     FIXED,
@@ -57,6 +58,10 @@ def _link_table(atoms: Atoms, part: Tensor, operands: list[Tensor]) -> bool:
     """
     whole = max(operands, key=lambda one: len(varying(one)))
     dims, own = varying(whole), varying(part)
+    if set(own) & set(dims) and set(own) - set(dims) and atoms.is_tensor(part):
+        # A value for every column and position (rotary embeddings): positions stay whole.
+        part = joined(atoms, part, set(own) & set(dims))
+        own = varying(part)
     table = shrink(whole).reshape(-1, whole.shape[dims[-1]])
     if own == dims[:-1] and (table > 0).all():
         atoms.link_rows(table, shrink(part).reshape(-1), None)

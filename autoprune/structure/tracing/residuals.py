@@ -43,6 +43,10 @@ class Term:
     place: int
     operators: frozenset[int]
 
+    def contains(self, operators: range) -> bool:
+        """Return whether all of some operators lead to this term only."""
+        return self.operators.issuperset(operators)
+
 
 @dataclass(frozen=True, eq=False)
 class Value:
@@ -156,6 +160,14 @@ class ResidualTrace(OperatorMode):
                         own.add(number)
                 if len(own) > 1:
                     yield Term(addition, place, frozenset(own - {addition}))
+
+    def addition(self, term: Term) -> int:
+        """Return the number of a term's sum among all additions."""
+        return sum(node.name == "add" for node in self._nodes[: term.addition])
+
+    def other_source(self, term: Term) -> int:
+        """Return the operator that made the other term of a sum; `GIVEN` if none did."""
+        return self._nodes[term.addition].sources[1 - term.place]
 
     def weights(self, operators: Iterable[int]) -> tuple[str, ...]:
         """Return the weights of the layers among operators, in the order in which they run."""

@@ -30,9 +30,20 @@ from autoprune.structure.tracing.mixing import averaged
 
 def pointwise(trace: Recorder, call: Call) -> None:
     """Element-wise arithmetic: channels that are combined become one unit."""
-    operands = [trace.labels(tensor) for tensor in call.inputs()]
+    operands = [_unexpanded(tensor, trace.labels(tensor)) for tensor in call.inputs()]
     for out in call.outputs():
         trace.set_labels(out, merge(trace.atoms, operands, out.shape))
+
+
+def _unexpanded(tensor: Tensor, labels: Tensor) -> Tensor:
+    """Return labels with length 1 along dimensions in which a tensor repeats one value.
+
+    `expand_as` means what broadcasting does: one value for many channels.
+    """
+    for d in range(tensor.dim()):
+        if tensor.stride(d) == 0 and labels.stride(d) == 0 and tensor.shape[d] > 1:
+            labels = labels.narrow(d, 0, 1)
+    return labels
 
 
 def identity(trace: Recorder, call: Call) -> None:
@@ -64,7 +75,7 @@ def pad(trace: Recorder, call: Call) -> None:
     labels = trace.labels(call.args[0])
     amounts, mode = call.args[1], call.arg(2, "mode", "constant")
     padded = {labels.dim() - 1 - i // 2 for i, amount in enumerate(amounts) if amount}
-    across_channels = padded & (set(varying(labels)) | {1})
+    across_channels = padded & (set(varying(labels)) or {1})
     if not across_channels:
         trace.set_labels(call.out, canonical(shrink(labels).expand(call.out.shape)))
     elif call.name == "pad" and mode != "constant":
@@ -80,6 +91,9 @@ def concatenation(trace: Recorder, call: Call) -> None:
     """Concatenation along the channels, or of tokens, whose channels must then agree."""
     dim = call.arg(1, "dim", 0) % call.out.dim()
     pieces = [trace.labels(t) for t in call.args[0] if t.numel()]
+    if not pieces:  # boxes, of which there are none on this sample
+        trace.set_labels(call.out, constant(call.out.shape))
+        return
     beside = [set(varying(piece)) - {dim} for piece in pieces]
     is_table = all(set(varying(piece)) == beside[0] | {dim} for piece in pieces)
     if any(beside) and not is_table:

@@ -94,6 +94,7 @@ class Tracing:
         tracer: the labels and layers.
         layers: its layers, completed.
         training: layers that run in training mode only.
+        chance: attributes, by module, that do not follow although their numbers equal a size.
         assemblies: those made so far, without numbers that follow.
     """
 
@@ -102,6 +103,7 @@ class Tracing:
     tracer: LabelTrace
     layers: tuple[LayerSpec, ...]
     training: TrainingOnly
+    chance: frozenset[tuple[str, str]] = frozenset()
     assemblies: dict[Ties, Assembly] = field(default_factory=dict)
 
     def structure(self, hypothesis: Hypothesis = Hypothesis()) -> Structure:
@@ -110,7 +112,8 @@ class Tracing:
 
     def assembled(self, hypothesis: Hypothesis = Hypothesis()) -> Assembly:
         """Return the structure, and where its channels are."""
-        ties, followers = hypothesis.ties, (*self.tracer.followers, *hypothesis.followers)
+        seen = [one for one in self.tracer.followers if one.key[:2] not in self.chance]
+        ties, followers = hypothesis.ties, (*seen, *hypothesis.followers)
         if ties not in self.assemblies:
             self.assemblies[ties] = self._assembled(ties)
         found = self.assemblies[ties]

@@ -441,3 +441,12 @@ def test_the_page_of_operators_is_what_the_table_says(root: Path) -> None:
     """To make it again: python experiments/operators/page.py > docs/operators.md."""
     page = load_object(f"{root}/experiments/operators/page.py:page", "page")
     assert (root / "docs" / "operators.md").read_text() == page()
+
+
+def test_pieces_without_entries_are_concatenated(net: Any) -> None:
+    """A detector that finds no box on the traced sample."""
+    model = net(
+        lambda m, x: (m.c(m.a(x)), torch.cat([x[x > 99], x[x > 99]])),
+        a=nn.Conv2d(3, 6, 1), c=nn.Conv2d(6, 2, 1),
+    )  # fmt: skip
+    assert [group.name for group in trace(model, IMAGES).groups] == ["a"]

@@ -1,0 +1,58 @@
+"""A function in a thread is given up when it takes too long."""
+
+from __future__ import annotations
+
+import threading
+from contextvars import ContextVar
+
+import pytest
+import torch
+
+from autoprune.core.threads import within
+
+NAME: ContextVar[str] = ContextVar("name", default="")
+
+
+def test_results_and_errors_are_the_function_s() -> None:
+    assert within(60.0, lambda: 3) == 3
+    with pytest.raises(KeyError, match="top5"):
+        within(60.0, lambda: {}["top5"])
+
+
+def test_a_timeout_of_the_function_s_own_is_its_own() -> None:
+    def fail() -> None:
+        raise TimeoutError("of a socket")
+
+    with pytest.raises(TimeoutError, match="of a socket"):
+        within(60.0, fail)
+
+
+def test_it_computes_as_the_caller_does() -> None:
+    token, threads = NAME.set("mine"), torch.get_num_threads()
+    try:
+        assert within(60.0, lambda: (NAME.get(), torch.get_num_threads())) == ("mine", threads)
+    finally:
+        NAME.reset(token)
+    assert torch.get_num_threads() == threads
+
+
+def test_what_runs_for_ever_is_ended() -> None:
+    ended = threading.Event()
+
+    def for_ever() -> None:
+        try:
+            while True:
+                pass
+        finally:
+            ended.set()
+
+    with pytest.raises(TimeoutError, match=r"^took longer than 0.01 s$"):
+        within(0.01, for_ever)
+    assert ended.wait(30)
+
+
+def test_what_waits_for_ever_is_left_behind() -> None:
+    release = threading.Event()
+    with pytest.raises(TimeoutError, match="took longer"):
+        within(0.01, release.wait)
+    release.set()
