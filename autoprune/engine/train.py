@@ -153,7 +153,7 @@ def _goal(problem: PruningProblem) -> Goal:
 def _shape(context: TrainContext, search: SearchContext, method: TrainingMethod) -> Shaped:
     """Train with the method, from its checkpoint if there is one."""
     epochs, record = context.config.epochs_before, context.run.method
-    own = context.training(search.model, epochs)
+    own = context.training(search.model, context.config.shaping())
     task = replace(make_task(own, search.images, search.model, {}), hooks=method)
     steps = task.batches.steps_per_epoch
     if not epochs:
@@ -227,7 +227,7 @@ def _finetune(context: TrainContext, given: nn.Module) -> SearchResult:
     policy = run.load_policy()
     if not epochs:
         return SearchResult(load_network(given, run), policy, run.load_result())
-    own = context.training(given, epochs)
+    own = context.training(given, context.config.finetuning())
     goes_on = run.training().is_begun
     check_training(run, own.config, goes_on, overwrite=False)
     done = finetune_run(own, goes_on)

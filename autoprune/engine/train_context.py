@@ -20,6 +20,7 @@ from autoprune.errors import UsageError, shown, spelt
 from autoprune.evaluation.reward import DEFAULT_REWARD, find_reward
 from autoprune.methods.base import TrainingMethod
 from autoprune.methods.registry import find_method
+from autoprune.options.finetune import FinetuneConfig
 from autoprune.options.train import TrainConfig
 from autoprune.study.run_directory import RunDirectory
 from autoprune.training.objective import TaskLoss
@@ -78,12 +79,11 @@ class TrainContext:
         given = {"weights": self.origin["weights"]} if self.origin.get("weights") else {}
         return {**self.config.to_mapping(), **named, **given}
 
-    def training(self, model: nn.Module, epochs: float) -> FinetuneContext:
+    def training(self, model: nn.Module, config: FinetuneConfig) -> FinetuneContext:
         """Return what one of the two parts of the training is given."""
         return FinetuneContext(
-            model, self.run, self.splits, self.config.training(epochs), self.loss, self.evaluate,
-            progress=self.progress,
-        )  # fmt: skip
+            model, self.run, self.splits, config, self.loss, self.evaluate, progress=self.progress
+        )
 
 
 def is_bounded(budget: str) -> bool:

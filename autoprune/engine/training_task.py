@@ -20,7 +20,7 @@ from autoprune.evaluation.scoring import CustomScorer
 from autoprune.options.finetune import FinetuneConfig
 from autoprune.options.search import OPTIONS, SearchConfig
 from autoprune.options.stored import in_todays_words, stored_settings
-from autoprune.structure.frozen import excluded_tensors, frozen_tensors
+from autoprune.structure.frozen import excluded_tensors, frozen_tensors, running_statistics
 from autoprune.structure.inputs import device_of
 from autoprune.structure.output_distance import Distance
 from autoprune.structure.surgery import Keep
@@ -137,7 +137,7 @@ def make_task(
         augmented(images.recovery, config.augment), config.batch, config.seed, mix
     ).shared(processes.rank, processes.count)
     start = reinitialize(small) if config.from_scratch else small
-    return TrainingTask(start, batches, objective, judge, _frozen(context))
+    return TrainingTask(start, batches, objective, judge, _frozen(context, small))
 
 
 def _objective(
@@ -159,13 +159,14 @@ def _objective(
     )
 
 
-def _frozen(context: FinetuneContext) -> frozenset[str]:
-    """Return the tensors that the run leaves as they are; from scratch, all are trained."""
-    own = context.search
-    if context.config.from_scratch:
+def _frozen(context: FinetuneContext, small: nn.Module) -> frozenset[str]:
+    """Return the tensors that stay as they are; from scratch, all are trained."""
+    own, config = context.search, context.config
+    if config.from_scratch:
         return frozenset()
     kept = frozenset() if own.train_frozen else frozen_tensors(context.dense)
-    return kept | excluded_tensors(context.dense, own.exclude)
+    statistics = frozenset() if config.update_batchnorm else running_statistics(small)
+    return kept | statistics | excluded_tensors(context.dense, own.exclude)
 
 
 def make_recipe(config: FinetuneConfig, steps_per_epoch: int) -> Recipe:

@@ -30,6 +30,13 @@ class FinetuneConfig(TrainingConfig):
         "Train the same architecture from new weights instead, to compare; the files of the run "
         "and of fine-tuning stay.",
     )
+    update_batchnorm: bool = _training(
+        False,
+        kinds.SWITCH,
+        "Update the running statistics of BN. Otherwise they stay as they are: the weights were "
+        "fitted to them after the cut, and new ones cost accuracy at first. From scratch they are "
+        "always updated.",
+    )
 
     @property
     def title(self) -> str:
@@ -45,3 +52,4 @@ class FinetuneOptions(TrainingOptions, total=False):
 
     time: float | str | None
     from_scratch: bool
+    update_batchnorm: bool

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, fields, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -94,8 +94,15 @@ class TrainConfig(Restrictions, TrainingConfig):
         """What the training is called in messages."""
         return "training"
 
-    def training(self, epochs: float) -> FinetuneConfig:
-        """Return how one of the two parts trains."""
+    def shaping(self) -> FinetuneConfig:
+        """Return how the network is trained with the method."""
+        return replace(self._training(self.epochs_before), update_batchnorm=True)
+
+    def finetuning(self) -> FinetuneConfig:
+        """Return how the cut network is trained."""
+        return self._training(self.epochs_after)
+
+    def _training(self, epochs: float) -> FinetuneConfig:
         shared = {one.name: getattr(self, one.name) for one in fields(TrainingConfig)}
         return FinetuneConfig(**{**shared, "epochs": epochs or None})
 

@@ -11,6 +11,7 @@ import fnmatch
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from autoprune.errors import UsageError, did_you_mean, spelt
 from autoprune.structure.groups import ChannelGroup, Structure
@@ -20,6 +21,16 @@ from autoprune.structure.surgery import named_tensors
 def frozen_tensors(model: nn.Module) -> frozenset[str]:
     """Return the names of the parameters that do not require gradients."""
     return frozenset(name for name, p in model.named_parameters() if not p.requires_grad)
+
+
+def running_statistics(model: nn.Module) -> frozenset[str]:
+    """Return the names of the buffers of all BNs: running means, variances and counts."""
+    return frozenset(
+        f"{path}.{name}".lstrip(".")
+        for path, module in model.named_modules()
+        if isinstance(module, _BatchNorm)
+        for name, _ in module.named_buffers(recurse=False)
+    )
 
 
 def excluded_tensors(model: nn.Module, patterns: Sequence[str]) -> frozenset[str]:
