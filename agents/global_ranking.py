@@ -66,16 +66,17 @@ class GlobalStrategy(ScriptedStrategy):
     def batches(self) -> Iterator[list[Candidate]]:
         """Yield the one candidate."""
         own = self.problem
-        if not self._has_scores:
-            widths = least_loss(own.projection, own.rankings)
-        else:
-            scores = [np.asarray(ranking.scores, dtype=float) for ranking in own.rankings]
-            widths = (
-                threshold(own.projection, scores)
-                if own.projection.constraints
-                else above(own.space, scores, self.config.threshold)
-            )
+        by_losses = not self._has_scores
+        widths = least_loss(own.projection, own.rankings) if by_losses else self._by_scores()
         yield [Candidate(widths)]
+
+    def _by_scores(self) -> Widths:
+        own = self.problem
+        scores = [np.asarray(ranking.scores, dtype=float) for ranking in own.rankings]
+        if own.projection.constraints:
+            return threshold(own.projection, scores)
+        assert self.config.threshold is not None  # it needs a budget without
+        return above(own.space, scores, self.config.threshold)
 
 
 def threshold(projection: Projection, scores: Sequence[Float64[np.ndarray, " _units"]]) -> Widths:

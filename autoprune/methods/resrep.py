@@ -199,7 +199,8 @@ def row_gradient(
     """Return m ∂L/∂Q + λ Q/‖Q‖ of every row (equation 8)."""
     assert compactor.grad is not None
     norms = compactor.norm(dim=1, keepdim=True).clamp_min(SMALLEST_NORM)
-    return remembered * compactor.grad + sparsity * compactor / norms
+    gradient: Tensor = remembered * compactor.grad + sparsity * compactor / norms
+    return gradient
 
 
 def merge_compactor(
