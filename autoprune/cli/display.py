@@ -165,7 +165,7 @@ def show_training(run: Run, from_scratch: bool, quiet: bool = False) -> None:
     share = costs["pruned"]["flops"] / max(costs["dense"]["flops"], 1)
     out.print(f"\n{score['split']} split; {percent(share)} of the dense network's MACs")
     out.print(
-        f"{done['epochs']:g} epochs in {done['seconds']:.1f} s, the best after "
+        f"{_epochs(done['epochs'])} in {done['seconds']:.1f} s, the best after "
         f"{done['best_epoch']:g}"
     )
     weights = "from-scratch" if from_scratch else "finetuned"
@@ -191,12 +191,16 @@ def show_trained(run: Run, quiet: bool = False) -> None:
     out.print(rows)
     share = percent(costs["pruned"]["flops"] / max(costs["dense"]["flops"], 1))
     out.print(f"\n{done['split']} split; {share} of the given network's MACs")
-    spent = f"{done['epochs']:g} epochs in {done['seconds']:.1f} s with {done['method']}"
+    spent = f"{_epochs(done['epochs'])} in {done['seconds']:.1f} s with {done['method']}"
     if (tuning := result.get("finetune")) is not None:
         spent += f", {tuning['epochs']:g} in {tuning['seconds']:.1f} s after the cut"
     out.print(escape(spent))
     out.print(f"files: {escape(str(run.path))}/ (policy.json, pruned.safetensors, result.json, …)")
     out.print(f"next:  autoprune evaluate {escape(shlex.quote(str(run.path)))}")
+
+
+def _epochs(number: float) -> str:
+    return f"{number:g} epoch{'s' * (number != 1)}"
 
 
 def _about_latency(latency: Mapping[str, Any], run: str) -> str:

@@ -69,21 +69,16 @@ class Shaped:
         """The network in which units that are to go do nothing: the one that is cut."""
         return self.method.merge(deep_copy(self.network))
 
-    @property
-    def merges(self) -> bool:
-        """Whether that is another network."""
-        return type(self.method).merge is not TrainingMethod.merge
-
     def networks(self) -> dict[str, nn.Module]:
         """Return the networks by their names in the result."""
-        return {"trained": self.network, **({"merged": self.merged} if self.merges else {})}
+        return {"trained": self.network, **({"merged": self.merged} if self.method.merges else {})}
 
     def remaining(self, samples: Samples) -> float | None:
         """Return how far outputs are from where the cut would lose nothing; None if unpromised.
 
         0: it loses nothing but what the budget cuts besides; about 1: nothing in common is left.
         """
-        if not self.merges:
+        if not self.method.merges:
             return None
         with torch.no_grad():
             outputs = [outputs_with(one, samples.inputs) for one in (self.merged, self.network)]
@@ -227,7 +222,7 @@ def _finetune(context: TrainContext, given: nn.Module) -> SearchResult:
     policy = run.load_policy()
     if not epochs:
         return SearchResult(load_network(given, run), policy, run.load_result())
-    own = context.training(given, context.config.finetuning())
+    own = context.training(given, context.config.finetuning(context.method.merges))
     goes_on = run.training().is_begun
     check_training(run, own.config, goes_on, overwrite=False)
     done = finetune_run(own, goes_on)

@@ -111,6 +111,11 @@ class TrainingMethod(Hooks, ABC):
         assert self.goal.widths is not None  # `check_method` of the engine refuses that
         return self.goal.widths
 
+    @property
+    def merges(self) -> bool:
+        """Whether the network is merged before it is cut."""
+        return type(self).merge is not TrainingMethod.merge
+
     def merge(self, network: nn.Module) -> nn.Module:
         """Return the network in which units that are to go do nothing; here, as it is.
 

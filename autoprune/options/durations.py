@@ -10,8 +10,16 @@ from autoprune.errors import UsageError, spelt
 _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
-def parse_duration(text: str, name: str = "time") -> float:
+DURATIONS = "90s, 10m or 1h"
+
+
+def parse_duration(text: str, name: str = "time", examples: str = DURATIONS) -> float:
     """Read "90s", "10m", "1.5h", or plain seconds.
+
+    Args:
+        text: what the user wrote.
+        name: of the option.
+        examples: what would do.
 
     Returns:
         Seconds.
@@ -23,6 +31,6 @@ def parse_duration(text: str, name: str = "time") -> float:
     seconds = float(match[1]) * _UNITS.get(match[2], math.nan) if match else math.nan
     if not 0 < seconds < math.inf:
         raise UsageError(
-            f"{spelt(name)} {text!r} is not a duration above zero: write e.g. 90s, 10m or 1h."
+            f"{spelt(name)} {text!r} is not a duration above zero: write e.g. {examples}."
         )
     return seconds

@@ -136,7 +136,7 @@ def _recovery(value: Any) -> float | str:
                 f"{spelt('recover')} {value!r} is not a number of steps or epochs above zero: "
                 "write e.g. 500steps or 2epochs."
             ) from None
-    return _seconds(value, "recover")
+    return parse_duration(value, "recover", "10m, 500steps, 2epochs or off")
 
 
 def _patterns(value: Any) -> tuple[str, ...]:

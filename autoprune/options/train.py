@@ -98,9 +98,12 @@ class TrainConfig(Restrictions, TrainingConfig):
         """Return how the network is trained with the method."""
         return replace(self._training(self.epochs_before), update_batchnorm=True)
 
-    def finetuning(self) -> FinetuneConfig:
-        """Return how the cut network is trained."""
-        return self._training(self.epochs_after)
+    def finetuning(self, is_merged: bool) -> FinetuneConfig:
+        """Return how the cut network is trained.
+
+        Running statistics that were merged are those of no network: they are updated.
+        """
+        return replace(self._training(self.epochs_after), update_batchnorm=is_merged)
 
     def _training(self, epochs: float) -> FinetuneConfig:
         shared = {one.name: getattr(self, one.name) for one in fields(TrainingConfig)}

@@ -37,7 +37,7 @@ def test_a_run_is_made_and_goes_on(cli, tmp_path: Path) -> None:
     given = ("--method", "sss", "--method-option", "sparsity=0.5", "--output", "a", *SMALL)
     done = cli("train", *given)
     assert done.status == 0, done.err
-    assert "trained" in done.out and "1 epochs" in done.out
+    assert "trained" in done.out and "1 epoch in" in done.out
     result = json.loads(Path("a/result.json").read_text())
     assert result["train"]["method"] == "sss" and result["budget"] is None
     assert result["train"]["options"] == {"sparsity": 0.5, "momentum": 0.9}

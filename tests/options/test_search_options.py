@@ -178,7 +178,10 @@ def test_numpy_numbers_are_numbers() -> None:
         ({"seed": None}, "seed must be a whole number, but got None"),
         ({"time": "soon"}, "time 'soon' is not a duration above zero"),
         ({"time": [3]}, "time must be a number of seconds or a text such as '10m', but got [3]"),
-        ({"recover": "soon"}, "recover 'soon' is not a duration above zero"),
+        (
+            {"recover": "soon"},
+            "recover 'soon' is not a duration above zero: write e.g. 10m, 500steps, 2epochs or off",
+        ),
         ({"recover": "0steps"}, "recover '0steps' is not a number of steps or epochs above zero"),
         ({"trial_timeout": "soon"}, "trial_timeout 'soon' is not a duration above zero"),
         ({"recover": -1}, "recover must be seconds or off, but got -1"),
