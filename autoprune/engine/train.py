@@ -222,7 +222,7 @@ def _finetune(context: TrainContext, given: nn.Module) -> SearchResult:
     policy = run.load_policy()
     if not epochs:
         return SearchResult(load_network(given, run), policy, run.load_result())
-    own = context.training(given, context.config.finetuning(context.method.merges))
+    own = context.training(given, context.config.finetuning())
     goes_on = run.training().is_begun
     check_training(run, own.config, goes_on, overwrite=False)
     done = finetune_run(own, goes_on)

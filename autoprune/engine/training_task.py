@@ -165,7 +165,7 @@ def _frozen(context: FinetuneContext, small: nn.Module) -> frozenset[str]:
     if config.from_scratch:
         return frozenset()
     kept = frozenset() if own.train_frozen else frozen_tensors(context.dense)
-    statistics = frozenset() if config.update_batchnorm else running_statistics(small)
+    statistics = running_statistics(small) if config.freeze_batchnorm else frozenset()
     return kept | statistics | excluded_tensors(context.dense, own.exclude)
 
 

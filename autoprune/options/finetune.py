@@ -30,12 +30,11 @@ class FinetuneConfig(TrainingConfig):
         "Train the same architecture from new weights instead, to compare; the files of the run "
         "and of fine-tuning stay.",
     )
-    update_batchnorm: bool = _training(
+    freeze_batchnorm: bool = _training(
         False,
         kinds.SWITCH,
-        "Update the running statistics of BN. Otherwise they stay as they are: the weights were "
-        "fitted to them after the cut, and new ones cost accuracy at first. From scratch they are "
-        "always updated.",
+        "Keep the running statistics of BN, to which the weights were fitted after the cut: for "
+        "short trainings at a small learning rate, e.g. 0.0005; at larger ones the loss diverges.",
     )
 
     @property
@@ -52,4 +51,4 @@ class FinetuneOptions(TrainingOptions, total=False):
 
     time: float | str | None
     from_scratch: bool
-    update_batchnorm: bool
+    freeze_batchnorm: bool

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields, replace
+from dataclasses import MISSING, dataclass, fields
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -96,14 +96,11 @@ class TrainConfig(Restrictions, TrainingConfig):
 
     def shaping(self) -> FinetuneConfig:
         """Return how the network is trained with the method."""
-        return replace(self._training(self.epochs_before), update_batchnorm=True)
+        return self._training(self.epochs_before)
 
-    def finetuning(self, is_merged: bool) -> FinetuneConfig:
-        """Return how the cut network is trained.
-
-        Running statistics that were merged are those of no network: they are updated.
-        """
-        return replace(self._training(self.epochs_after), update_batchnorm=is_merged)
+    def finetuning(self) -> FinetuneConfig:
+        """Return how the cut network is trained."""
+        return self._training(self.epochs_after)
 
     def _training(self, epochs: float) -> FinetuneConfig:
         shared = {one.name: getattr(self, one.name) for one in fields(TrainingConfig)}

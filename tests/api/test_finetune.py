@@ -91,21 +91,21 @@ def test_a_regressor(
     assert torch.equal(done.model(images(3, 0)), again(images(3, 0)))
 
 
-@pytest.mark.parametrize("update", [False, True])
-def test_running_statistics_stay_unless_they_are_to_be_updated(
-    regression, tmp_path: Path, update: bool
+@pytest.mark.parametrize("freeze", [False, True])
+def test_running_statistics_stay_where_they_are_frozen(
+    regression, tmp_path: Path, freeze: bool
 ) -> None:
     model, data, run = regression
     own = worsened(run, tmp_path / "copy", noise=3.0)
     before = autoprune.load_pruned(regressor(), own).state_dict()
     done = autoprune.finetune(
         model, own, data=data, loss=squared, epochs=2, batch=32, optimizer="adamw",
-        learning_rate=0.01, update_batchnorm=update,
+        learning_rate=0.01, freeze_batchnorm=freeze,
     )  # fmt: skip
     after = done.model.state_dict()
     same = {name for name, value in before.items() if torch.equal(value, after[name])}
     statistics = {"1.running_mean", "1.running_var", "1.num_batches_tracked"}
-    assert same == (set() if update else statistics)
+    assert same == (statistics if freeze else set())
 
 
 def test_the_users_distance_is_what_the_dense_network_teaches_by(
