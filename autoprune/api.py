@@ -54,7 +54,7 @@ from autoprune.study.reload import load_network, load_trained
 from autoprune.study.run_directory import RunDirectory, next_free
 from autoprune.study.sweep_directory import SweepDirectory, SweepRecord
 from autoprune.training.objective import TaskLoss, find_loss
-from autoprune.training.processes import find_processes
+from autoprune.training.processes import find_processes, refuse_several
 
 
 @contextmanager
@@ -347,6 +347,7 @@ def train(
         AutopruneError: anything that the user can mend, in one line.
     """
     progress = _progress(progress)
+    refuse_several("training with a method")
     given = {**options, "method": method, "budget": budget}
     config = TrainConfig.from_mapping(given)
     network = _network(model)

@@ -15,7 +15,7 @@ from pathlib import Path
 from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
 from autoprune.core.files import write_whole
-from autoprune.core.records import Record, plain, read
+from autoprune.core.records import Natural, Record, Text, plain, read
 from autoprune.core.untrusted import read_json
 from autoprune.errors import RunError
 
@@ -28,10 +28,10 @@ _ORPHANS_SECONDS = 10.0
 class Holder(Record, frozen=True):
     """A process that holds a lock; `since` is local time to the second."""
 
-    pid: int
-    host: str
-    user: str
-    since: str
+    pid: Natural
+    host: Text
+    user: Text
+    since: Text
 
     @classmethod
     def here(cls) -> Holder:

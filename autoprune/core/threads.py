@@ -51,17 +51,17 @@ def within(seconds: float, function: Callable[[], Result]) -> Result:
 
     Args:
         seconds: that it may take.
-        function: computes with as many threads as the caller.
+        function: computes with the caller's settings of PyTorch.
 
     Raises:
         TimeoutError: it took longer.
     """
     outcome: Future[Result] = Future()
-    context, threads = contextvars.copy_context(), torch.get_num_threads()
+    context, use_settings = contextvars.copy_context(), _settings()
 
     def call() -> None:
         try:
-            use_threads(threads)
+            use_settings()
             outcome.set_result(context.run(function))
         except BaseException as error:
             if not outcome.done():
@@ -78,6 +78,23 @@ def within(seconds: float, function: Callable[[], Result]) -> Result:
     finally:
         if not outcome.done():
             _end(thread)
+
+
+def _settings() -> Callable[[], None]:
+    """Return what makes a thread compute as this one does: PyTorch keeps such settings apart."""
+    threads, gradients = torch.get_num_threads(), torch.is_grad_enabled()
+    device = torch.get_default_device()
+    current = torch.cuda.current_device() if torch.cuda.is_initialized() else None
+
+    def use() -> None:
+        use_threads(threads)
+        torch.set_grad_enabled(gradients)
+        if torch.get_default_device() != device:
+            torch.set_default_device(device)
+        if current is not None:
+            torch.cuda.set_device(current)
+
+    return use
 
 
 def _end(thread: threading.Thread) -> None:

@@ -135,10 +135,11 @@ def write_settings(
         renewed = {key: settings[key] for key in RENEWABLE if key in settings}
         context.run.save_config({**context.begun, **renewed, **chosen})
     else:
-        context.run.create({**settings, "versions": _versions(), **chosen})
+        context.run.create({**settings, "versions": versions(), **chosen})
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Return the versions of what a search computes with."""
     return {
         "python": platform.python_version(),
         **{module.__name__: str(module.__version__) for module in (torch, np, scipy, optuna)},

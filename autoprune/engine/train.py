@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
-from contextlib import closing
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
@@ -17,7 +17,7 @@ from autoprune.agents.config import stored
 from autoprune.agents.global_ranking import threshold
 from autoprune.data import Samples
 from autoprune.data.splits import SamplesSplit
-from autoprune.engine.begin import begin_run
+from autoprune.engine.begin import begin_run, versions
 from autoprune.engine.clock import Clock
 from autoprune.engine.context import SearchContext
 from autoprune.engine.evaluators import make_evaluators
@@ -109,13 +109,11 @@ def run_training(context: TrainContext, resume: bool = False) -> SearchResult:
         AutopruneError: anything that the user can mend.
     """
     run = context.run
-    begun = run.load_config() if resume else context.settings()
+    begun = run.load_config() if resume else {**context.settings(), "versions": versions()}
     search = context.cut.context(run, Clock(time.monotonic(), recovery=0.0), begun)
     if not (run.is_finished and KEY in run.load_result()):
         problem = make_problem(search)
         method = context.method.prepared(_goal(problem))
-        if not resume:
-            _begin(context)
         shaped = _shape(context, search, method)
         run.method.save_weights(shaped.merged)
         found = run_search(*_cutting(search, problem, shaped), begun)
@@ -126,12 +124,22 @@ def run_training(context: TrainContext, resume: bool = False) -> SearchResult:
     return _finetune(context, search.model)
 
 
-def _begin(context: TrainContext) -> None:
-    """Write down what the training is."""
-    run, settings = context.run, context.settings()
-    begin_run(run, settings)
-    run.create(settings)
-    run.method.save_config(context.options())
+@contextmanager
+def _written_down(context: TrainContext, settings: Mapping[str, Any]) -> Iterator[None]:
+    """Write down what a new training is; if it cannot begin inside, that is taken back."""
+    run = context.run
+    is_new = not run.method.is_begun
+    if is_new:
+        begin_run(run, settings)
+        run.create(settings)
+        run.method.save_config(context.options())
+    try:
+        yield
+    except Exception:
+        if is_new:
+            run.method.remove()
+            run.discard()
+        raise
 
 
 def _goal(problem: PruningProblem) -> Goal:
@@ -149,13 +157,14 @@ def _shape(context: TrainContext, search: SearchContext, method: TrainingMethod)
     """Train with the method, from its checkpoint if there is one."""
     epochs, record = context.config.epochs_before, context.run.method
     own = context.training(search.model, context.config.shaping())
-    task = replace(make_task(own, search.images, search.model, {}), hooks=method)
-    steps = task.batches.steps_per_epoch
+    with _written_down(context, search.begun):
+        task = replace(make_task(own, search.images, search.model, {}), hooks=method)
+        steps = task.batches.steps_per_epoch
+        # A moving average of weights is no state of the method's: it is for fine-tuning alone.
+        recipe = replace(make_recipe(own.config, steps), ema=0.0)
+        trackers = make_loggers(own.config.logger, context.run.path, vars(recipe))
     if not epochs:
         return Shaped(_untrained(task), method, None, steps)
-    # A moving average of weights is no state of the method's: it is for fine-tuning alone.
-    recipe = replace(make_recipe(own.config, steps), ema=0.0)
-    trackers = make_loggers(own.config.logger, context.run.path, vars(recipe))
     with closing(Log(record.history_path, trackers)) as figures:
         done = train(
             task,

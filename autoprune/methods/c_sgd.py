@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from autoprune.agents.config import Amount
 from autoprune.core.slices import Slice
 from autoprune.methods.base import Scores, TrainingMethod
-from autoprune.methods.units import entries, filter_norms
+from autoprune.methods.units import entries, favoured, filter_norms, largest
 from autoprune.structure.groups import ChannelGroup
 from autoprune.training.hooks import Moment
 
@@ -79,11 +79,14 @@ class CentripetalSgd(TrainingMethod):
     def scores(self, network: nn.Module) -> Scores:
         """Return norms of filters; those that another one stands for rank below all others."""
         found = []
-        for group, own in zip(self.goal.structure.groups, self._clusters, strict=True):
+        groups = zip(self.goal.structure.groups, self._clusters, self.widths, strict=True)
+        for group, own, width in groups:
             norms = filter_norms(group, network)
-            stays = torch.zeros(group.size, dtype=torch.float64)
-            stays[representatives(own)] = 1.0
-            found.append(norms / (1 + norms.max()) + stays)
+            stays = largest(norms, width)
+            if not group.mixed:
+                stays = torch.zeros(group.size, dtype=torch.bool)
+                stays[representatives(own)] = True
+            found.append(favoured(stays, norms))
         return found
 
     def state(self) -> dict[str, Any]:

@@ -103,7 +103,9 @@ def channel_cost(group: ChannelGroup, structure: Structure) -> float:
     """
     layers = structure.layer_of_weight
     weights = sum(
-        math.prod(structure.shapes[part.tensor]) / structure.shapes[part.tensor][part.dim]
+        part.positions.shape[1]
+        * math.prod(structure.shapes[part.tensor])
+        / structure.shapes[part.tensor][part.dim]
         for part in group.slices
         if part.tensor in layers
     )

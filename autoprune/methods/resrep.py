@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from autoprune.agents.config import Amount, Count, Share
 from autoprune.errors import UsageError
 from autoprune.methods.base import Goal, Scores, TrainingMethod
-from autoprune.methods.units import largest
+from autoprune.methods.units import filter_norms, largest
 from autoprune.structure.groups import ChannelGroup, LayerSpec, Structure
 from autoprune.training.hooks import Moment
 
@@ -103,7 +103,7 @@ class ResRep(TrainingMethod):
         share = min((now.completed - self.config.begin) / span, 1.0) if span else 1.0
         if (pick := int(share * self.config.picks)) > self._picked:
             self._picked = pick
-            self._choose(pick / self.config.picks)
+            self._choose(network, pick / self.config.picks)
         for name, compactor in self._compactors.items():
             if compactor.grad is not None:
                 remembered = (~self._forgotten[name]).to(compactor)[:, None]
@@ -112,10 +112,10 @@ class ResRep(TrainingMethod):
                 compactor.sub_(self._velocity[name], alpha=now.rate)
                 compactor.grad = None
 
-    def _choose(self, share: float) -> None:
+    def _choose(self, network: nn.Module, share: float) -> None:
         """Choose a share of the rows that the budget removes, those of least norm."""
         assert self.goal.below_threshold is not None  # the method needs a budget
-        norms = self._norms()
+        norms = self.scores(network)
         widths = self.goal.below_threshold(norms)
         gone = [~largest(own, width) for own, width in zip(norms, widths, strict=True)]
         chosen = torch.cat([own[out] for own, out in zip(norms, gone, strict=True)])
@@ -125,14 +125,6 @@ class ResRep(TrainingMethod):
         for group, own, out in zip(self.goal.structure.groups, norms, gone, strict=True):
             if group.name in self._forgotten:
                 self._forgotten[group.name] = out & (own <= limit)
-
-    def _norms(self) -> Scores:
-        return [
-            self._compactors[group.name].detach().double().norm(dim=1).cpu()
-            if group.name in self._compactors
-            else torch.full((group.size,), LAST, dtype=torch.float64)
-            for group in self.goal.structure.groups
-        ]
 
     def finish(self, network: nn.Module) -> nn.Module:
         """Merge the compactors into the layers and their BNs."""
@@ -144,8 +136,13 @@ class ResRep(TrainingMethod):
         return network
 
     def scores(self, network: nn.Module) -> Scores:
-        """Return the norms of rows."""
-        return self._norms()
+        """Return the norms of rows; groups without a compactor go last, by norms of filters."""
+        return [
+            self._compactors[group.name].detach().double().norm(dim=1).cpu()
+            if group.name in self._compactors
+            else LAST + filter_norms(group, network)
+            for group in self.goal.structure.groups
+        ]
 
     def state(self) -> dict[str, Any]:
         """Return compactors, their velocities, and which rows are forgotten."""

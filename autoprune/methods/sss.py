@@ -12,7 +12,11 @@ from torch import Tensor, nn
 from autoprune.agents.config import Amount, Share
 from autoprune.methods.base import Scores
 from autoprune.methods.gates import GatedMethod
+from autoprune.methods.units import filter_norms
 from autoprune.training.hooks import Moment
+
+# Scores of groups without factors begin here, above every factor.
+LAST = 1e6
 
 
 @dataclass(frozen=True)
@@ -64,11 +68,11 @@ class SparseStructureSelection(GatedMethod):
                 gate.grad = None
 
     def scores(self, network: nn.Module) -> Scores:
-        """Return the factors; those of groups without any are one."""
+        """Return the factors; groups without any are cut last, by the norms of filters."""
         return [
             self.gates[group.name].detach().double().cpu()
             if group.name in self.gates
-            else torch.ones(group.size, dtype=torch.float64)
+            else LAST + filter_norms(group, network)
             for group in self.goal.structure.groups
         ]
 

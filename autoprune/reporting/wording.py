@@ -30,7 +30,7 @@ def number(value: float | None, digits: int = 3, sign: str = "") -> str:
 
 def duration(seconds: float | None) -> str:
     """Return a time as 3.2 s, 4 min 10 s or 2 h 5 min."""
-    if seconds is None:
+    if seconds is None or not math.isfinite(seconds):
         return UNKNOWN
     if seconds < 100:
         return f"{seconds:.1f} s"

@@ -18,6 +18,7 @@ def drop_caches(model: nn.Module) -> None:
     for module in [*_keeping(model)]:
         modes = [(one, one.training) for one in module.modules()]
         module.train()
+        module.train(modes[0][1])  # what it makes for evaluation is made anew
         for one, mode in modes:
             one.training = mode
 
@@ -29,8 +30,10 @@ def has_caches(model: nn.Module) -> bool:
 
 def _keeping(model: nn.Module) -> Iterator[nn.Module]:
     """Yield the modules with a dictionary of tensors that do something in training mode."""
+    known = vars(nn.Module())  # buffers and the like are no caches
     for module in model.modules():
-        if type(module).train is not nn.Module.train and any(map(_is_kept, vars(module).values())):
+        own = (value for name, value in vars(module).items() if name not in known)
+        if type(module).train is not nn.Module.train and any(map(_is_kept, own)):
             yield module
 
 

@@ -8,6 +8,7 @@ it can become that class.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, cast
@@ -24,6 +25,8 @@ from autoprune.structure.surgery import deep_copy
 # Sides of the images on which a layer is compared, in windows of its kernel; one more pixel where
 # that is odd: padding that depends on the size of an image differs.
 SIDES = (2, 3)
+# Sizes of their values: a layer may do something else to small or to large ones.
+SCALES = (1e-3, 1.0, 1e3)
 TOLERANCE = 1e-5
 
 
@@ -49,6 +52,8 @@ def plain_layer(module: nn.Module) -> nn.Module | None:
     kind = next((one for one in LAYER_KINDS.values() if isinstance(module, one.module)), None)
     if kind is None or type(module).forward is kind.module.forward:
         return None
+    if len(inspect.signature(module.forward).parameters) != 1:
+        return None  # it may be called with more than its input
     with suppress(Exception):  # whatever such a module wants, it is left as it is
         with torch.no_grad():
             return _plain(module, kind)
@@ -64,7 +69,7 @@ def become(module: nn.Module, plain: nn.Module) -> None:
 
 def _plain(module: nn.Module, kind: LayerKind) -> nn.Module | None:
     copied: Any = deep_copy(module).eval()
-    inputs = [_random_input(copied, kind, side) for side in SIDES]
+    inputs = [scale * _random_input(copied, kind, side) for side in SIDES for scale in SCALES]
     used = _Used(kind)
     with used:
         outputs = [copied(one) for one in inputs]

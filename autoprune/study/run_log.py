@@ -6,11 +6,11 @@ import json
 import logging
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from autoprune.core.files import write_whole
 from autoprune.core.progress import Progress, SearchState
-from autoprune.core.records import Natural, Quantity, Record, Text, plain, read
+from autoprune.core.records import Measured, Natural, Record, Text, plain, read
 from autoprune.core.untrusted import read_json
 from autoprune.errors import RunError, describe, file_fault
 from autoprune.study.run_directory import RunDirectory
@@ -36,8 +36,8 @@ class Standing(Record, frozen=True):
     done: Natural
     total: Natural
     first: Natural
-    began: Quantity
-    at: Quantity
+    began: Measured
+    at: Measured
 
     @property
     def per_minute(self) -> float | None:
@@ -134,7 +134,8 @@ class _Logged(Progress):
     def _write(self, standing: Standing) -> None:
         self._standing = standing
         text = json.dumps(plain(standing)) + "\n"
-        write_whole(self._path, lambda draft: draft.write_text(text, encoding="utf-8"))
+        with suppress(OSError):  # a search is not lost for that
+            write_whole(self._path, lambda draft: draft.write_text(text, encoding="utf-8"))
 
 
 def _record(message: str) -> logging.LogRecord:

@@ -77,8 +77,23 @@ class AcceleratedProcesses(Processes):
 
 def find_processes() -> Processes:
     """Return the processes that this one was started with."""
-    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
-    return AcceleratedProcesses() if several else Processes()
+    return AcceleratedProcesses() if _are_several() else Processes()
+
+
+def refuse_several(what: str) -> None:
+    """Refuse what one process must do alone.
+
+    Raises:
+        UsageError: several processes were started together.
+    """
+    if _are_several():
+        raise UsageError(
+            f"{what} runs in one process: start it without torchrun or accelerate launch."
+        )
+
+
+def _are_several() -> bool:
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
 def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:

@@ -114,6 +114,7 @@ def test_a_killed_training_goes_on(
         ({"epochs": 1, "finetune_epochs": 2}, "more than all 1 epochs"),
         ({"exclude": "nothing"}, "'nothing'"),
         ({"time": 3}, "unknown option 'time'"),
+        ({"distill": False, "distill_features": 1.0}, "teaches nothing here"),
     ],
 )
 def test_mistakes_are_one_line(
@@ -123,6 +124,16 @@ def test_mistakes_are_one_line(
     with pytest.raises(autoprune.AutopruneError, match=message) as caught:
         autoprune.train(load_demo(), data=digits, output=tmp_path / "run", **given)
     assert "\n" not in str(caught.value) and not (tmp_path / "run").exists()
+
+
+def test_several_processes_are_refused(
+    digits: Splits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(autoprune.AutopruneError, match="runs in one process"):
+        autoprune.train(
+            load_demo(), data=digits, method="slimming", budget="flops=0.5", output=tmp_path / "run"
+        )
 
 
 def test_existing_output_and_other_options_are_refused(

@@ -34,6 +34,9 @@ def test_it_computes_as_the_caller_does() -> None:
     finally:
         NAME.reset(token)
     assert torch.get_num_threads() == threads
+    with torch.no_grad(), torch.device("meta"):
+        seen = within(60.0, lambda: (torch.is_grad_enabled(), torch.zeros(1).device.type))
+    assert seen == (False, "meta")
 
 
 def test_what_runs_for_ever_is_ended() -> None:

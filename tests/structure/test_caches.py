@@ -68,3 +68,37 @@ def test_constants_stay() -> None:
     model = nn.Sequential(Constants())
     drop_caches(model)
     assert not has_caches(model) and "mean" in model[0].kept
+
+
+class MadeForEvaluation(nn.Module):
+    """Has a table in evaluation mode only, and a buffer, as the authors' LeViT does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.rand(6))
+        self.register_buffer("places", torch.arange(6))
+
+    def train(self, mode: bool = True) -> Any:
+        super().train(mode)
+        if mode and hasattr(self, "table"):
+            del self.table
+        elif not mode:
+            self.table = self.scale[self.places].detach()
+        return self
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * (self.scale[self.places] if self.training else self.table)[:, None, None]
+
+
+class Both(MadeForEvaluation):
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept = {"cpu": torch.ones(())}
+
+
+def test_buffers_are_no_caches_and_what_is_made_for_evaluation_is_there() -> None:
+    assert not has_caches(MadeForEvaluation().eval())
+    model = nn.Sequential(nn.Conv2d(3, 6, 1), Both(), nn.Conv2d(6, 4, 1)).eval()
+    assert has_caches(model)
+    copied = deep_copy(model)
+    assert not copied.training and torch.equal(copied(IMAGES), model(IMAGES))

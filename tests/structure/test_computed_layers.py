@@ -119,3 +119,22 @@ def test_a_network_of_such_layers_can_be_cut() -> None:
     assert note == (
         "what Standardised computes is made permanent in the pruned network: 0.weight, 2.weight"
     )
+
+
+class Clipping(Standardised):
+    """Does to large inputs what its class does not."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.clamp(-6, 6))
+
+
+class Scaled(nn.Linear):
+    """May be told more than its input."""
+
+    def forward(self, x: Tensor, scale: float = 1.0) -> Tensor:
+        return F.linear(x, self.weight * (1 + scale), self.bias)
+
+
+@pytest.mark.parametrize("layer", [Clipping(3, 4, 3), Scaled(3, 4)])
+def test_a_layer_that_does_more_stays(layer: nn.Module) -> None:
+    assert plain_layer(layer) is None

@@ -10,6 +10,7 @@ import pytest
 
 from autoprune.core.progress import Progress, SearchState
 from autoprune.errors import RunError
+from autoprune.reporting.wording import UNKNOWN, duration
 from autoprune.study import run_log
 from autoprune.study.run_directory import RunDirectory
 from autoprune.study.run_log import Standing, load_standing, logged
@@ -98,4 +99,18 @@ def test_a_damaged_standing_is_named(text: str, run: RunDirectory) -> None:
     assert load_standing(run) is None
     run.standing_path.write_text(text)
     with pytest.raises(RunError, match=r"cannot read .*standing.json"):
+        load_standing(run)
+
+
+def test_a_search_is_not_lost_where_its_standing_cannot_be_written(run: RunDirectory) -> None:
+    run.standing_path.mkdir()
+    with logged(run, Progress()) as progress:
+        progress.step("search", 1, 2)
+
+
+def test_a_pace_of_next_to_nothing_says_nothing(run: RunDirectory) -> None:
+    assert duration(float("inf")) == UNKNOWN
+    text = '{"stage":"search","done":1,"total":2,"first":0,"began":0.0,"at":1e300}'
+    run.standing_path.write_text(text)
+    with pytest.raises(RunError):
         load_standing(run)

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import itertools
 from abc import abstractmethod
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from threading import Lock
 from typing import Any
 
 import torch
@@ -112,9 +113,30 @@ def whole_operators() -> Iterator[None]:
         yield
 
 
+class _Shared:
+    """Something to be inside of that several threads may enter: the first in, the last out."""
+
+    def __init__(self, make: Callable[[], AbstractContextManager[None]]) -> None:
+        self._make, self._lock, self._inside = make, Lock(), 0
+
+    @contextmanager
+    def entered(self) -> Iterator[None]:
+        with self._lock:
+            if not self._inside:
+                self._entered = self._make()
+                self._entered.__enter__()
+            self._inside += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._inside -= 1
+                if not self._inside:
+                    self._entered.__exit__(None, None, None)
+
+
 @contextmanager
-def plain_arithmetic() -> Iterator[None]:
-    """Switch off fused attention, which hides operators, and TF32, whose rounding hides faults."""
+def _plain_arithmetic() -> Iterator[None]:
     fused = torch.backends.mha.get_fastpath_enabled()
     coarse = torch.backends.cuda.matmul.allow_tf32
     torch.backends.mha.set_fastpath_enabled(False)
@@ -125,3 +147,11 @@ def plain_arithmetic() -> Iterator[None]:
     finally:
         torch.backends.mha.set_fastpath_enabled(fused)
         torch.backends.cuda.matmul.allow_tf32 = coarse
+
+
+_PLAIN = _Shared(_plain_arithmetic)  # the switches are the process's
+
+
+def plain_arithmetic() -> AbstractContextManager[None]:
+    """Switch off fused attention, which hides operators, and TF32, whose rounding hides faults."""
+    return _PLAIN.entered()

@@ -110,3 +110,16 @@ def test_what_is_written_in_place_through_a_view_comes_of_the_layer() -> None:
         model(IMAGES)
     # zeros_like and its slice have no number, copying into the slice and the sum have one.
     assert names.seen[:5] == ["conv2d", "slice", "copy", "add", "relu"]
+
+
+def test_threads_that_overlap_leave_arithmetic_as_it_was() -> None:
+    """The first in switches, the last out switches back."""
+    fast = torch.backends.mha.get_fastpath_enabled
+    before = fast()
+    first, second = plain_arithmetic(), plain_arithmetic()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert not fast()
+    second.__exit__(None, None, None)
+    assert fast() == before
