@@ -74,7 +74,7 @@ def test_what_does_not_help_is_not_handed_over(
 ) -> None:
     monkeypatch.setattr(whitening, "RATE", 1e3)
     told = Notes()
-    run = search(tmp_path / "run", dataset(), progress=told)
+    run = search(tmp_path / "run", dataset(), progress=told, recover="20steps")
     plain = search(tmp_path / "plain", dataset(), recover=0)
     assert any("recovery did not help" in note for note in told.notes)
     assert run.result["score"]["recovered"] is None

@@ -12,7 +12,7 @@ import pytest
 @pytest.fixture
 def coverage(root: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Import the scripts as Python does when one of them is started."""
-    names = ("networks", "run", "page")
+    names = ("networks", "measure", "run", "page")
     monkeypatch.syspath_prepend(str(root / "experiments/coverage"))
     for name in names:
         monkeypatch.delitem(sys.modules, name, raising=False)
@@ -33,13 +33,15 @@ def test_the_list(coverage: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("limits", "reason"), [((0.01, 8.0), "ended after 0.01 s"), ((60.0, 0.001), "ended: ")]
+    ("limits", "reason"),
+    [((1, 64.0, False), "ended after 1 s of CPU time"), ((60, 0.001, False), "MemoryError")],
 )
 def test_a_process_beyond_its_limits_leaves_a_row(
-    coverage: Any, limits: tuple[float, float], reason: str
+    coverage: Any, limits: tuple[int, float, bool], reason: str
 ) -> None:
-    row = coverage("run").measured("torchvision:resnet18", *limits)
-    assert row["network"] == "torchvision:resnet18" and row["error"].startswith(reason)
+    run = coverage("run")
+    row = run.measured("torchvision:resnet18", run.Limits(*limits))
+    assert row["network"] == "torchvision:resnet18" and reason in row["error"]
 
 
 def test_the_last_printed_row_is_kept(coverage: Any) -> None:
@@ -53,12 +55,12 @@ def test_the_last_printed_row_is_kept(coverage: Any) -> None:
 FROZEN = [["fc", 10, "the network's output"], ["a.b", 4, "feeds a.c, which is excluded"]]
 ROWS = [
     {
-        "network": "timm:good", "stage": "done", "error": None, "seconds": {"verification": 70.2},
+        "network": "timm:good", "stage": "done", "error": None, "seconds": {"analysis": 70.2, "ONNX": 3.0},
         "groups": 3, "frozen": FROZEN, "reach": 0.25, "share": 0.6, "difference": None,
         "reloaded": True, "dense_onnx_error": 1e-7, "onnx_error": 2e-7,
     },
     {
-        "network": "timm:no_onnx", "stage": "dense ONNX", "error": "fails", "seconds": {},
+        "network": "timm:no_onnx", "stage": "dense ONNX", "error": "fails", "seconds": {"dense ONNX": 1.0},
         "groups": 1, "frozen": FROZEN[:1], "reach": 0.5, "share": 0.6, "difference": "outputs",
         "reloaded": False,
     },
@@ -69,10 +71,10 @@ ROWS = [
 def test_the_page(coverage: Any) -> None:
     page = coverage("page").page(ROWS)
     assert "| good | 3 | 2 | 0.25 | 0.60 | 70 | yes | yes | 2e-07 |  |" in page
-    assert "| no_onnx | 1 | 1 | 0.50 | 0.60 |  | outputs | no | – |  |" in page
+    assert "| no_onnx | 1 | 1 | 0.50 | 0.60 | 0 | outputs | no | – |  |" in page
     assert "| slow |  |  |  |  |  |  |  |  | verification: ended after 9 s |" in page
     for line in (
-        "| networks | 3 |",
+        "in the list | 3 |",
         "| end before they are inspected | 1 |",
         "| reach 0.6 of their MACs | 2 |",
         "| reach 0.3 | 1 |",
