@@ -18,7 +18,7 @@ def drop_caches(model: nn.Module) -> None:
     for module in [*_keeping(model)]:
         modes = [(one, one.training) for one in module.modules()]
         module.train()
-        module.train(modes[0][1])  # what it makes for evaluation is made anew
+        module.train(modes[0][1])  # what it makes for evaluation is made again
         for one, mode in modes:
             one.training = mode
 
