@@ -1,4 +1,4 @@
-"""The public functions: search and sweep, and what is done with its outcome.
+"""The public functions: search, sweep and train, and what is done with their outcome.
 
 The file is long since each of them is documented in it.
 """
