@@ -3,41 +3,34 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import onnx
 import pytest
 import torch
+from one_candidate import OneCandidate
 from residuals import IMAGES, basic
 from searches import TINY, dataset
 from torch import Tensor, nn
 
 import autoprune
-from autoprune.agents.base import Strategy
 from autoprune.core.bypass import Bypass
+from autoprune.core.policy import Widths
 from autoprune.errors import UsageError
 from autoprune.reporting.explanation import explain_groups
 from autoprune.reporting.reasons import reasons
 from autoprune.reporting.run_records import read_runs
-from autoprune.study.trial import Candidate, Trial
+from autoprune.search_spaces.keep_ratio import SearchSpace
+from autoprune.study.trial import Trial
 
 
-class Gone(Strategy):
+class Gone(OneCandidate):
     """One candidate: all branches that can go are gone."""
 
     name = "gone"
 
-    def start(self, problem: Any) -> None:
-        self._asked = False
-
-    def ask(self) -> Candidate | None:
-        if self._asked:
-            return None
-        self._asked = True
-        space = self.problem.space
-        return Candidate(
-            tuple(0 if low == 0 else n for low, n in zip(space.lowest, space.sizes, strict=True))
-        )
+    def widths(self, space: SearchSpace) -> Widths:
+        pairs = zip(space.lowest, space.sizes, strict=True)
+        return tuple(0 if low == 0 else n for low, n in pairs)
 
     def tell(self, trial: Trial) -> None:
         pass

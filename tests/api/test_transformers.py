@@ -8,12 +8,14 @@ from typing import Any
 import onnxruntime
 import pytest
 import torch
+from one_candidate import OneCandidate
 from searches import TINY, dataset
 from torch import Tensor, nn
 
 import autoprune
-from autoprune.agents.base import Strategy
-from autoprune.study.trial import Candidate, Trial
+from autoprune.core.policy import Widths
+from autoprune.search_spaces.keep_ratio import SearchSpace
+from autoprune.study.trial import Trial
 
 IMAGES = torch.stack([dataset()[i][0] for i in range(6)])
 DECIDE = ["channels", "depth", "heads"]
@@ -27,22 +29,15 @@ def vit() -> nn.Module:
     return model.eval()
 
 
-class Mixed(Strategy):
+class Mixed(OneCandidate):
     """One candidate: the first block loses its MLP, the second its attention, and all get thin."""
 
     name = "mixed"
 
-    def start(self, problem: Any) -> None:
-        self._asked = False
-
-    def ask(self) -> Candidate | None:
-        if self._asked:
-            return None
-        self._asked = True
-        space = self.problem.space
+    def widths(self, space: SearchSpace) -> Widths:
         gone = ("blocks.0.mlp.fc1", "blocks.1.attn.qkv#heads")
         widths = zip(space.names, space.sizes, strict=True)
-        return Candidate(tuple(0 if name in gone else max(1, n * 2 // 3) for name, n in widths))
+        return tuple(0 if name in gone else max(1, n * 2 // 3) for name, n in widths)
 
     def tell(self, trial: Trial) -> None:
         pass
