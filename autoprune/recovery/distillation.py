@@ -120,18 +120,23 @@ def _run(
     checks, saved = int(CHECKS * schedule.completed(student.steps)), time.monotonic()
     for inputs in student.batches():
         completed = schedule.completed(student.steps)
-        is_over = student.steps >= schedule.made or time.monotonic() >= deadline
-        is_due = is_over or CHECKS * completed >= checks + 1
+        is_done = student.steps >= schedule.made
+        is_over = is_done or time.monotonic() >= deadline
+        is_due = is_done or CHECKS * completed >= checks + 1
         if is_due and student.checked != student.steps:
             student.check()
             checks = int(CHECKS * completed)
-        if save and (is_due or time.monotonic() - saved > SAVE_SECONDS):
+        if save and (is_due or is_over or time.monotonic() - saved > SAVE_SECONDS):
             save(student.state(schedule))
             saved = time.monotonic()
         progress(min(completed, 1.0))
         if is_over:
-            return
+            break
         student.step(inputs, learning_rate(completed))
+    # At the deadline, where no check is due. It is not in the file: if a killed session is gone on
+    # with, the steps to come must follow from those that repeat them, which make no such check.
+    if student.checked != student.steps:
+        student.check()
 
 
 __all__ = ["DistillationTask", "Recovery", "recover"]

@@ -201,3 +201,20 @@ def test_steps_are_not_limited_by_epochs(
     assert recover(small, task, STEPS).steps == 16
     by_clock: Any = recover(small, task, Length(600.0))
     assert by_clock.steps == 5
+
+
+@pytest.mark.usefixtures("ticks")
+def test_a_run_that_goes_on_after_its_deadline_is_repeatable(
+    small: nn.Module, task: DistillationTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process is killed after the last check, which its repetition does not make.
+
+    At this rate that check makes the network fall back.
+    """
+    monkeypatch.setattr("autoprune.recovery.whitening.RATE", 0.5)
+    file = RecoveryFile(tmp_path / "recovery.pt", "")
+    late = recover(small, task, STEPS, deadline=9.0, file=file)
+    assert late.steps == 3  # checks are due at even numbers
+    ended = recover(small, task, STEPS, file=file)
+    assert str(ended.repeated_by) == "16steps"
+    assert same(ended.network, recover(small, task, STEPS).network)
