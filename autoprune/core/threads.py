@@ -19,16 +19,9 @@ Result = TypeVar("Result")
 _NOTICE_SECONDS = 1.0
 
 
-def use_threads(number: int) -> None:
-    """Set the number of PyTorch threads for computations in the current thread."""
-    # PyTorch initialises its number from the last setting of any thread when first asked.
-    torch.get_num_threads()
-    torch.set_num_threads(number)
-
-
 @contextmanager
 def shared_threads(number: int, each: int | None = None) -> Iterator[ThreadPoolExecutor]:
-    """Provide a pool of threads.
+    """Provide a pool of threads, which compute with the caller's settings of PyTorch.
 
     Args:
         number: of threads.
@@ -37,7 +30,7 @@ def shared_threads(number: int, each: int | None = None) -> Iterator[ThreadPoolE
     own = torch.get_num_threads()
     each = max(1, own // number) if each is None else each
     try:
-        with ThreadPoolExecutor(number, "autoprune", use_threads, (each,)) as pool:
+        with ThreadPoolExecutor(number, "autoprune", _settings(each)) as pool:
             yield pool
     finally:
         torch.set_num_threads(own)
@@ -57,7 +50,7 @@ def within(seconds: float, function: Callable[[], Result]) -> Result:
         TimeoutError: it took longer.
     """
     outcome: Future[Result] = Future()
-    context, use_settings = contextvars.copy_context(), _settings()
+    context, use_settings = contextvars.copy_context(), _settings(torch.get_num_threads())
 
     def call() -> None:
         try:
@@ -80,14 +73,19 @@ def within(seconds: float, function: Callable[[], Result]) -> Result:
             _end(thread)
 
 
-def _settings() -> Callable[[], None]:
-    """Return what makes a thread compute as this one does: PyTorch keeps such settings apart."""
-    threads, gradients = torch.get_num_threads(), torch.is_grad_enabled()
-    device = torch.get_default_device()
+def _settings(threads: int) -> Callable[[], None]:
+    """Return what makes a thread compute as this one does: PyTorch keeps such settings apart.
+
+    Args:
+        threads: PyTorch threads within that thread.
+    """
+    gradients, device = torch.is_grad_enabled(), torch.get_default_device()
     current = torch.cuda.current_device() if torch.cuda.is_initialized() else None
 
     def use() -> None:
-        use_threads(threads)
+        # PyTorch initialises its number from the last setting of any thread when first asked.
+        torch.get_num_threads()
+        torch.set_num_threads(threads)
         torch.set_grad_enabled(gradients)
         if torch.get_default_device() != device:
             torch.set_default_device(device)

@@ -1,4 +1,4 @@
-"""A function in a thread is given up when it takes too long."""
+"""Threads compute with the caller's settings; a function is given up when it takes too long."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextvars import ContextVar
 import pytest
 import torch
 
-from autoprune.core.threads import within
+from autoprune.core.threads import shared_threads, within
 
 NAME: ContextVar[str] = ContextVar("name", default="")
 
@@ -37,6 +37,20 @@ def test_it_computes_as_the_caller_does() -> None:
     with torch.no_grad(), torch.device("meta"):
         seen = within(60.0, lambda: (torch.is_grad_enabled(), torch.zeros(1).device.type))
     assert seen == (False, "meta")
+
+
+def test_a_pool_computes_as_the_caller_does() -> None:
+    own = torch.get_num_threads()
+    with torch.no_grad(), torch.device("meta"), shared_threads(2, each=1) as pool:
+        seen = pool.submit(
+            lambda: (
+                torch.get_num_threads(),
+                torch.is_grad_enabled(),
+                torch.zeros(1).device.type,
+            )
+        ).result(60)
+    assert seen == (1, False, "meta")
+    assert torch.get_num_threads() == own
 
 
 def test_what_runs_for_ever_is_ended() -> None:
