@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import tempfile
@@ -12,7 +13,7 @@ from autoprune.core.lazy import require
 from autoprune.errors import RunError, UsageError, first_line, shown, spelt
 from autoprune.reporting.model_card import model_card
 from autoprune.reporting.run_records import read_runs
-from autoprune.study.run_directory import RunDirectory
+from autoprune.study.run_directory import RunDirectory, check_place
 
 CARD = "README.md"
 
@@ -88,7 +89,14 @@ def check_repository(name: str) -> None:
 
 
 def _files(run: RunDirectory) -> list[Path]:
-    """Return what others need; config.toml stays, which names places on this machine, and code."""
+    """Return what others need; config.toml stays, which names places on this machine, and code.
+
+    Raises:
+        RunError: something else lies in the place of a file. What a link leads to is not published.
+    """
     tuned = run.training().weights_path
     kept = [run.policy_path, run.weights_path, run.result_path]
-    return [*kept, tuned] if tuned.exists() else kept
+    files = [*kept, tuned] if os.path.lexists(tuned) else kept
+    for file in files:
+        check_place(file)
+    return files

@@ -38,6 +38,12 @@ WEIGHTS = ("cut", "recovered", "finetuned", "from_scratch")
 """States of a run's network, in the order in which they come about; the last, of another training,
 is only taken where it is asked for."""
 
+# SQLite's, with its journals.
+_STUDY = ("study.db", "study.db-journal", "study.db-wal", "study.db-shm")
+# Files that are opened where they lie, and folders that are written into. Other files are replaced.
+_OPENED = ("run.log", *_STUDY)
+_FOLDERS = ("agent", "checkpoints", "export", "tensorboard")
+
 
 class RunDirectory:
     """Paths and files of a run (the README lists them)."""
@@ -105,8 +111,9 @@ class RunDirectory:
     def _study_file(self) -> Path:
         file = self.path / "study.db"
         try:
-            if os.path.lexists(file):
-                check_regular(file)
+            for name in _STUDY:
+                with suppress(FileNotFoundError):  # journals come and go
+                    check_regular(self.path / name)
             return file.resolve()
         except (OSError, ValueError) as error:
             raise RunError(f"cannot open study {str(file)!r}: {file_fault(error)}.") from error
@@ -136,12 +143,14 @@ class RunDirectory:
 
         Raises:
             RunError: another process does write here, or the directory cannot be written, or is
-                removed meanwhile.
+                removed meanwhile; or a link, pipe or device lies where a file is to be opened.
         """
         made = [one for one in (self.path, *self.path.parents) if not one.exists()]
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             with held(self._lock_path, f"the run directory {str(self.path)!r}"):
+                for name in (*_OPENED, *_FOLDERS):
+                    check_place(self.path / name, is_folder=name in _FOLDERS)
                 yield
         except OSError as error:
             own = {str(one) for one in (self.path, *made, *self._locks)}
@@ -349,6 +358,26 @@ def _sqlite_url(file: str | Path, options: Mapping[str, str] | None = None) -> s
     from sqlalchemy import URL  # Optuna's; it knows which characters a URL must escape
 
     return URL.create("sqlite", database=str(file), query=options or {}).render_as_string()
+
+
+def check_place(path: Path, is_folder: bool = False) -> None:
+    """Refuse what lies in the place of a run's file: the run may come from anybody.
+
+    A link leads those who write there to another place, and those who publish what is there; a pipe
+    blocks them.
+
+    Args:
+        path: of the file or folder, there or not.
+        is_folder: whether it is to be a folder.
+
+    Raises:
+        RunError: there is anything else.
+    """
+    is_usual = path.is_dir() if is_folder else path.is_file()
+    if os.path.lexists(path) and (path.is_symlink() or not is_usual):
+        wanted = "folder" if is_folder else "file"
+        found = "a link" if path.is_symlink() else f"no {wanted}"
+        raise RunError(f"{str(path)!r} is {found}: remove it, or put the {wanted} itself there.")
 
 
 def next_free(folder: Path, name: str) -> Path:

@@ -71,11 +71,9 @@ def logged(run: RunDirectory, progress: Progress) -> Iterator[Progress]:
     """Write down what happens inside, and give a progress that does and passes it on.
 
     Args:
-        run: the run directory, which is there.
+        run: the run directory, which is held.
         progress: told what happens.
     """
-    if run.log_path.is_symlink():  # never written through
-        run.log_path.unlink()
     handler = _LogFile(run.log_path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     handler.setLevel(logging.INFO)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -37,13 +38,23 @@ def test_a_folder_that_loads_anywhere(cli, demo_run, tmp_path: Path) -> None:
         (["RUN", "small"], "'small' is not a repository: write USER/NAME"),
         (["RUN", "me/x y"], "is not a repository"),
         (["RUN", "me/x", "--folder", "."], "'.' is there already"),
-        (["RUN"], "Missing argument"),
+        (["RUN"], "Missing argument 'USER/NAME'"),
     ],
 )
 def test_mistakes(cli, demo_run, words: list[str], message: str) -> None:
     done = cli("push", *(str(demo_run[0]) if one == "RUN" else one for one in words))
     assert done.status == 2 and message in done.err and "Traceback" not in done.err
     assert [one.name for one in Path().iterdir()] == ["small.toml"]
+
+
+@pytest.mark.parametrize("name", ["pruned.safetensors", "finetuned.safetensors"])
+def test_what_a_link_leads_to_is_not_published(cli, demo_run, name: str, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(demo_run[0], tmp_path / "theirs"))
+    (run / name).unlink(missing_ok=True)
+    (run / name).symlink_to(Path("small.toml").absolute())
+    done = cli("push", str(run), "me/x", "--folder", "packed")
+    assert done.status == 2 and f"{name}' is a link: remove it" in done.err
+    assert not Path("packed").exists()
 
 
 def test_what_the_hub_is_told(cli, demo_run, monkeypatch: pytest.MonkeyPatch) -> None:

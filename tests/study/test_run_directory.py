@@ -247,6 +247,38 @@ def test_the_study_lies_in_the_directory(name: str, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes as files")
+@pytest.mark.parametrize(
+    ("name", "make", "told"),
+    [
+        ("run.log", os.mkfifo, "is no file: remove it, or put the file itself there"),
+        ("study.db-journal", os.mkfifo, "is no file"),
+        ("run.log", lambda path: path.symlink_to(path.parent / "gone"), "is a link"),
+        ("study.db", lambda path: path.symlink_to("config.toml"), "is a link"),
+        ("checkpoints", lambda path: path.symlink_to(path.parent.parent), "is a link: .* folder"),
+        ("export", Path.touch, "is no folder"),
+        ("agent", lambda path: path.symlink_to("agent"), "is a link"),
+    ],
+)
+def test_nothing_is_written_through_links_or_into_pipes(
+    name: str, make: Callable[[Path], None], told: str, run: RunDirectory
+) -> None:
+    make(run.path / name)
+    with pytest.raises(RunError, match=rf"^'.*/{name}' {told}"), run.held():
+        raise AssertionError
+    (run.path / name).unlink()
+    with run.held():
+        assert run.load_config() == CONFIG
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes as files")
+def test_a_journal_that_is_a_pipe_is_not_waited_for(run: RunDirectory) -> None:
+    Ledger(SearchSpace(("a",), (4,), (1,)), run.storage)
+    os.mkfifo(run.path / "study.db-journal")
+    with pytest.raises(RunError, match=r"cannot open study .*: it is a device or a pipe"):
+        print(run.stored_study)
+
+
 def test_next_free(tmp_path: Path) -> None:
     assert next_free(tmp_path, "net") == tmp_path / "net-1"
     (tmp_path / "net-1").mkdir()

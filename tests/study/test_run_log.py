@@ -85,15 +85,6 @@ def test_the_log_goes_on_and_has_notes_trials_and_the_end(run: RunDirectory) -> 
     assert lines[-1].startswith("INFO ended by KeyboardInterrupt")
 
 
-def test_a_link_is_not_written_through(run: RunDirectory, tmp_path: Path) -> None:
-    victim = tmp_path / "victim"
-    victim.write_text("mine")
-    run.log_path.symlink_to(victim)
-    with logged(run, Progress()) as progress:
-        progress.step("paths", 1, 2)
-    assert victim.read_text() == "mine" and "stage paths" in run.log_path.read_text()
-
-
 @pytest.mark.parametrize("text", ["", "[]", '{"stage": "x"}', '{"stage": 3}'])
 def test_a_damaged_standing_is_named(text: str, run: RunDirectory) -> None:
     assert load_standing(run) is None
