@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -10,7 +11,7 @@ from typing import Any, Protocol
 from autoprune.core.files import write_whole
 from autoprune.core.plugins import Kind
 from autoprune.core.untrusted import parse_json, read_text
-from autoprune.errors import UsageError
+from autoprune.errors import RunError, UsageError, file_fault
 
 Row = Mapping[str, Any]
 """Figures of one validation: "step", "epoch", "train_loss", the validation's, "seconds"."""
@@ -153,12 +154,22 @@ class Log:
         self.rows: list[Row] = []
 
     def resume(self, step: int) -> None:
-        """Keep the rows of the file up to a step; what was written after the checkpoint goes."""
-        if self._path is None or not self._path.exists():
+        """Keep the rows of the file up to a step; what was written after the checkpoint goes.
+
+        Raises:
+            RunError: the file is damaged.
+        """
+        if self._path is None or not os.path.lexists(self._path):
             return
-        lines = read_text(self._path).splitlines()
-        rows = [parse_json(line) for line in lines if line.endswith("}")]
-        self.rows = [row for row in rows if isinstance(row, dict) and row.get("step", 0) <= step]
+        try:
+            lines = read_text(self._path).splitlines()
+            rows = [_row(parse_json(line)) for line in lines if line.endswith("}")]
+        except (OSError, ValueError) as error:
+            raise RunError(
+                f"cannot read {str(self._path)!r}: {file_fault(error)}; remove it to go on without "
+                "the figures so far."
+            ) from error
+        self.rows = [row for row in rows if row["step"] <= step]
         self._rewrite()
 
     def write(self, row: Row) -> None:
@@ -178,3 +189,14 @@ class Log:
         if self._path is not None:
             text = "".join(f"{json.dumps(row)}\n" for row in self.rows)
             write_whole(self._path, lambda draft: draft.write_text(text))
+
+
+def _row(value: Any) -> Row:
+    """Return a row as it was written.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if not isinstance(value, dict) or not isinstance(value.get("step"), int):
+        raise ValueError("a line of it is no row of figures")
+    return value

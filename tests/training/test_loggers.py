@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from autoprune.errors import UsageError
+from autoprune.errors import RunError, UsageError
 from autoprune.training.loggers import Log, make_loggers
 
 ROW = {"step": 4, "epoch": 0.5, "train_loss": None, "top1": 0.75}
@@ -112,3 +113,27 @@ def test_what_is_not_installed_or_unknown_is_one_line(
         make_loggers(["mlflow"], tmp_path, {})
     with pytest.raises(UsageError, match=r"unknown logger 'wandbb'; did you mean 'wandb'\?"):
         make_loggers(["wandbb"], tmp_path, {})
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b'{"step": 1\n{"step": }', "it is not JSON"),
+        (b"\xff\xfe{}", "it is not text"),
+        (b'{"step": "one"}', "a line of it is no row of figures"),
+        (b'{"epoch": 1.0}', "a line of it is no row of figures"),
+    ],
+)
+def test_a_damaged_history_is_named(content: bytes, told: str, tmp_path: Path) -> None:
+    path = tmp_path / "history.jsonl"
+    path.write_bytes(content)
+    with pytest.raises(RunError, match=rf"cannot read '.*history.jsonl': {told}.*; remove it"):
+        Log(path).resume(4)
+    assert path.read_bytes() == content
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes as files")
+def test_a_history_that_is_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "history.jsonl")
+    with pytest.raises(RunError, match="it is a device or a pipe"):
+        Log(tmp_path / "history.jsonl").resume(4)
