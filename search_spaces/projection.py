@@ -176,6 +176,6 @@ def _unreachable(constraint: Constraint, space: SearchSpace, widths: Widths) -> 
     return (
         f"budget {cost.name}={constraint.limit:.6g} {cost.unit} is out of reach: the smallest "
         f"network that can be cut has {least:.6g} {cost.unit} "
-        f"({least / dense:.3f} of the dense {dense:.6g}); raise the budget, lower "
+        f"({cost.bound(least, dense)}, the dense one has {dense:.6g}); raise the budget, lower "
         f"{spelt('min_keep')} or {spelt('round_to')}, or exclude fewer layers."
     )

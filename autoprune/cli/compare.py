@@ -16,9 +16,7 @@ def compare(given: Mapping[str, Any]) -> None:
     """
     options = read_options(CompareOptions, given)
 
-    from rich.markup import escape
-
-    from autoprune.cli.display import console, print_json, print_table
+    from autoprune.cli.display import print_json, print_table, say
     from autoprune.reporting.run_records import read_runs
     from autoprune.reporting.side_by_side import comparison, comparison_table, notes
 
@@ -28,4 +26,4 @@ def compare(given: Mapping[str, Any]) -> None:
         return
     print_table(comparison_table(runs))
     for note in notes(runs):
-        console().print(escape(note), soft_wrap=True)
+        say(note)

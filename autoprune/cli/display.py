@@ -12,20 +12,25 @@ from collections.abc import Callable, Iterable, Mapping
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from autoprune.cost import COSTS, cost_class
 from autoprune.errors import counted, listed
-from autoprune.reporting.wording import percent
+from autoprune.reporting.wording import percent, stage_title
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from autoprune.api import Run, SweepRuns
     from autoprune.reporting.blocks import Table as Block
 
 # Where no terminal says how wide it is, nothing is worth cutting off.
 _PIPE_WIDTH = 200
+# Between two columns.
+_GAP = 2
 
 
 class _Output(Console):
@@ -62,13 +67,45 @@ def table(*columns: str, texts: int = 1) -> Table:
     return empty
 
 
+def say(text: str) -> None:
+    """Print sentences, broken between words where a terminal says how wide it is."""
+    console().print(text, markup=False, soft_wrap=not sys.stdout.isatty())
+
+
+def point_to(path: str) -> None:
+    """Print a line with a path or command, which can be copied as a whole."""
+    console().print(path, markup=False, soft_wrap=True)
+
+
 def print_table(block: Block) -> None:
-    """Print a table of a report."""
-    rows = table(*block.columns, texts=block.texts)
-    for row in block.rows:
-        rows.add_row(*(escape(str(cell)) for cell in row))
-    console().print(rows)
-    console().print(f"\n{escape(block.caption)}", soft_wrap=True)
+    """Print a table of a report, in parts below each other where it is too wide for one."""
+    out = console()
+    for part in parts(block, out.width):
+        rows = table(*(block.columns[place] for place in part), texts=block.texts)
+        for row in block.rows:
+            rows.add_row(*(escape(str(row[place])) for place in part))
+        out.print(rows, "", sep="\n")
+    say(block.caption)
+
+
+def parts(block: Block, width: int) -> list[list[int]]:
+    """Return the columns of each part of a table: the texts, and what fits beside them.
+
+    Args:
+        block: the table.
+        width: characters of a line.
+    """
+    cells = zip(block.columns, *block.rows, strict=True)
+    widths = [max(cell_len(str(cell)) for cell in column) for column in cells]
+    texts = list(range(block.texts))
+    found = [texts]
+    for place in range(block.texts, len(widths)):
+        taken = [*found[-1], place]
+        is_too_wide = sum(widths[one] for one in taken) + _GAP * (len(taken) - 1) > width
+        if is_too_wide and found[-1] != texts:
+            found.append(texts)
+        found[-1] = [*found[-1], place]
+    return found
 
 
 def comparison(dense: Mapping[str, Any], pruned: Mapping[str, Any]) -> Table:
@@ -123,10 +160,8 @@ def show_search(run: Run, verbose: bool = False, quiet: bool = False) -> None:
     out.print(f"{trials}{failed}, {evaluations}, {done['seconds']:.1f} s")
     if verbose:
         out.print(_seconds_table(result["seconds"], done["seconds"]))
-    out.print(f"files: {escape(str(run.path))}/ (pruned.safetensors, policy.json, result.json, …)")
-    if (run.path / "report.html").exists():
-        out.print(f"page:  {escape(str(run.path / 'report.html'))}")
-    out.print(f"next:  autoprune evaluate {escape(shlex.quote(str(run.path)))}")
+    _point_to_files(run.path, "pruned.safetensors, policy.json, result.json, …")
+    point_to(f"next:  autoprune evaluate {shlex.quote(str(run.path))}")
 
 
 def show_sweep(sweep: SweepRuns, quiet: bool = False) -> None:
@@ -142,9 +177,7 @@ def show_sweep(sweep: SweepRuns, quiet: bool = False) -> None:
     for one in sweep.result["runs"]:
         if one["error"] is not None:
             out.print(f"{escape(one['budget'])} was left out: {escape(one['error'])}")
-    out.print(f"files: {escape(str(sweep.path))}/ (sweep.json, a run directory for each budget)")
-    if (page := sweep.path / "report.html").exists():
-        out.print(f"page:  {escape(str(page))}")
+    _point_to_files(sweep.path, "sweep.json, a run directory for each budget")
 
 
 def show_training(run: Run, from_scratch: bool, quiet: bool = False) -> None:
@@ -152,6 +185,8 @@ def show_training(run: Run, from_scratch: bool, quiet: bool = False) -> None:
     if quiet:
         print(run.path)
         return
+    from autoprune.study.run_directory import RunDirectory
+
     out, result = console(), run.result
     score, costs = result["score"], result["costs"]
     done = result["from_scratch" if from_scratch else "finetune"]
@@ -168,9 +203,10 @@ def show_training(run: Run, from_scratch: bool, quiet: bool = False) -> None:
         f"{_epochs(done['epochs'])} in {done['seconds']:.1f} s, the best after "
         f"{done['best_epoch']:g}"
     )
-    weights = "from-scratch" if from_scratch else "finetuned"
-    files = [f"{weights}.safetensors"] if done["best_epoch"] else []
-    out.print(f"files: {escape(str(run.path))}/ ({', '.join([*files, 'history.jsonl'])}, …)")
+    record = RunDirectory(run.path).training(from_scratch)
+    paths = [record.weights_path] if done["best_epoch"] else []
+    names = ", ".join(path.name for path in (*paths, record.history_path))
+    _point_to_files(run.path, f"{names}, …")
 
 
 def show_trained(run: Run, quiet: bool = False) -> None:
@@ -195,8 +231,15 @@ def show_trained(run: Run, quiet: bool = False) -> None:
     if (tuning := result.get("finetune")) is not None:
         spent += f", {tuning['epochs']:g} in {tuning['seconds']:.1f} s after the cut"
     out.print(escape(spent))
-    out.print(f"files: {escape(str(run.path))}/ (policy.json, pruned.safetensors, result.json, …)")
-    out.print(f"next:  autoprune evaluate {escape(shlex.quote(str(run.path)))}")
+    _point_to_files(run.path, "policy.json, pruned.safetensors, result.json, …")
+    point_to(f"next:  autoprune evaluate {shlex.quote(str(run.path))}")
+
+
+def _point_to_files(folder: Path, names: str) -> None:
+    """Print where a run's files are, and its page."""
+    point_to(f"files: {folder}/ ({names})")
+    if (page := folder / "report.html").exists():
+        point_to(f"page:  {page}")
 
 
 def _epochs(number: float) -> str:
@@ -231,8 +274,8 @@ def _about_slow_macs(dense: Mapping[str, Any], pruned: Mapping[str, Any]) -> str
     if latency >= macs / 2:
         return None
     return (
-        f"MACs fell by {percent(macs)}, latency by {percent(max(latency, 0.0))}: if the network "
-        "shall be faster, bound latency itself, with --budget latency=0.6 --round-to auto."
+        f"MACs fell by {percent(macs)}, latency by {percent(max(latency, 0.0))}: for a faster "
+        "network bound latency itself: --budget latency=0.6 --round-to auto"
     )
 
 
@@ -294,13 +337,12 @@ def show_export(entry: Mapping[str, Any], path: str) -> None:
         out.print("int8 is slower than float here: deploy the float file unless size counts")
     if entry["batch"] is not None:
         out.print(f"the file takes {entry['batch']} sample at a time")
-    out.print(f"file: {escape(path)}")
+    point_to(f"file: {path}")
 
 
 def show_inspection(report: Mapping[str, Any]) -> None:
     """Print what `autoprune inspect` found."""
     out, dense, smallest = console(), report["dense"], report["smallest"]
-    reach = {name: least / max(dense[name], 1) for name, least in smallest.items()}
     macs, params = cost_class("flops").shown, cost_class("params").shown
     layers = table("layer", "kind", "MACs", "share", "params", texts=2)
     for layer in filter(itemgetter("flops"), report["layers"]):
@@ -325,20 +367,22 @@ def show_inspection(report: Mapping[str, Any]) -> None:
             f"cutting changes what {listed(operators)} makes of the channels that stay, and its "
             f"loss counts as the cut's ({len(names)}): {listed(names)}"
         )
-        out.print(escape(text), soft_wrap=True)
+        say(text)
     for names, reason in _by_reason(report["frozen"]):
-        text = f"frozen ({len(names)}): {listed(names)}: {reason}"
-        out.print(escape(text), soft_wrap=True)
+        say(f"frozen ({len(names)}): {listed(names)}: {reason}")
     if follow := [edit["name"] for edit in report["edits"]]:
-        out.print(escape(f"follow the widths ({len(follow)}): {listed(follow)}"), soft_wrap=True)
+        say(f"follow the widths ({len(follow)}): {listed(follow)}")
     for operator in report["not_counted"]:
-        out.print(escape(f"MACs of {operator} are not counted"), soft_wrap=True)
+        say(f"MACs of {operator} are not counted")
     out.print(
         f"{counted(len(report['groups']), 'group')} can be pruned, {len(report['frozen'])} cannot; "
         f"{', '.join(map(_shown, dense, dense.values()))} for one input of "
         f"{_by(report['input_shape'])}"
     )
-    least = [f"{_shown(name, cost)} ({name}={reach[name]:.3f})" for name, cost in smallest.items()]
+    least = [
+        f"{_shown(name, cost)} ({cost_class(name).bound(cost, dense[name])})"
+        for name, cost in smallest.items()
+    ]
     out.print(f"smallest within reach: {', '.join(least)}")
 
 
@@ -371,5 +415,5 @@ def _seconds_table(stages: Mapping[str, float | None], total: float) -> Table:
     measured = {stage: seconds for stage, seconds in stages.items() if seconds is not None}
     spent = {**measured, "rest": total - sum(measured.values())}
     for stage, seconds in spent.items():
-        rows.add_row(f"  {stage}", f"{seconds:.2f}")
+        rows.add_row(f"  {stage_title(stage)}", f"{seconds:.2f}")
     return rows

@@ -19,9 +19,7 @@ def evaluate(given: Mapping[str, Any]) -> None:
     """
     options = read_options(EvaluateOptions, given)
 
-    from rich.markup import escape
-
-    from autoprune.cli.display import console, print_json, show_evaluation, show_measured
+    from autoprune.cli.display import point_to, print_json, show_evaluation, show_measured
     from autoprune.cli.subjects import load_subjects
     from autoprune.core.files import check_writable
     from autoprune.engine.winner_kit import read_winner_kit
@@ -42,9 +40,7 @@ def evaluate(given: Mapping[str, Any]) -> None:
     subjects = load_subjects(options.run, named, options.split, options.trust)
     if options.kit is not None:
         subjects.pack(Path(options.kit))
-        console().print(
-            escape(f"{options.kit}: how to measure the winner there is in its README.txt")
-        )
+        point_to(f"{options.kit}: how to measure the winner there is in its README.txt")
         return
     report = subjects.compare()
     (print_json if options.json else show_evaluation)(report)

@@ -17,7 +17,7 @@ def explain(given: Mapping[str, Any]) -> None:
     """
     options = read_options(ExplainOptions, given)
 
-    from autoprune.cli.display import console, print_json, print_table
+    from autoprune.cli.display import print_json, print_table, say
     from autoprune.reporting import explanation, reasons
     from autoprune.reporting.run_records import read_runs
 
@@ -36,14 +36,14 @@ def explain(given: Mapping[str, Any]) -> None:
         if options.json:
             print_json(answer)
         else:
-            console().print(text, markup=False, soft_wrap=True)
+            say(text)
         return
     found = explanation.explain_group(run, group)
     if options.json:
         print_json(asdict(found))
         return
     for sentence in reasons.reasons(found, facts):
-        console().print(sentence, markup=False, soft_wrap=True)
+        say(sentence)
     if found.trials:
         print()
         print_table(reasons.trials_table(run, found))

@@ -62,10 +62,8 @@ def describe(
     total = sum(macs.values())
     groups = []
     for group, lowest in zip(structure.groups, space.lowest, strict=True):
-        weights = {*group.producers, *(consumer.tensor for consumer in group.consumers)}
-        layers = {
-            structure.layer_of_weight[w].name for w in weights if w in structure.layer_of_weight
-        }
+        owners = (structure.layer_of_weight.get(one.tensor) for one in group.slices)
+        layers = {layer.name for layer in owners if layer is not None}
         groups.append(
             {
                 "name": group.name,

@@ -25,7 +25,7 @@ def profile(given: Mapping[str, Any]) -> None:
     """
     options = read_options(ProfileOptions, given)
 
-    from autoprune.cli.display import console
+    from autoprune.cli.display import point_to
     from autoprune.cli.inspect import example_inputs
     from autoprune.cli.progress_bars import listen
     from autoprune.core.allocator import kept_memory
@@ -48,9 +48,8 @@ def profile(given: Mapping[str, Any]) -> None:
         subject = Subject(network, structure, inputs)
         if options.kit is not None:
             count = write_kit(Path(options.kit), subject, conditions)
-            console().print(
-                f"{options.kit}: {counted(count, 'model')}; how to go on is in its README.txt"
-            )
+            models = counted(count, "model")
+            point_to(f"{options.kit}: {models}; how to go on is in its README.txt")
             return
         table = _table(subject, conditions, options, progress)
     if options.plot is not None:
@@ -118,7 +117,7 @@ def _table(
 
 def _show(table: LatencyTable, path: str, spec: str) -> None:
     """Print what a table holds, and whether it can be trusted."""
-    from autoprune.cli.display import console, warn
+    from autoprune.cli.display import point_to, warn
     from autoprune.cost.latency.table import describe_error, describe_noise
     from autoprune.errors import counted
 
@@ -127,9 +126,9 @@ def _show(table: LatencyTable, path: str, spec: str) -> None:
     correction, seconds = table.correction, table.origin.seconds
     usual, largest = correction.relative_error or 0.0, correction.largest_error or 0.0
     took = f" in {seconds:.0f} s" if seconds else ""  # a kit does not say
-    console().print(
+    point_to(
         f"{path}: {counted(len(table.layers), 'layer')} of {spec}, "
         f"{counted(table.origin.measurements, 'measurement')}"
-        f"{took}, {table.about}; whole networks are predicted to {100 * usual:.1f} % (at worst "
-        f"{100 * largest:.1f} %)"
+        f"{took}, {table.about}; whole networks are predicted to within "
+        f"{100 * usual:.1f} % (at worst {100 * largest:.1f} %)"
     )

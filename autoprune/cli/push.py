@@ -18,9 +18,7 @@ def push(given: Mapping[str, Any]) -> None:
     """
     options = read_options(PushOptions, given)
 
-    from rich.markup import escape
-
-    from autoprune.cli.display import console
+    from autoprune.cli.display import point_to
     from autoprune.engine.push import pack_run, push_run
     from autoprune.study.run_directory import RunDirectory
 
@@ -30,4 +28,4 @@ def push(given: Mapping[str, Any]) -> None:
     else:
         pack_run(run, options.repository, Path(options.folder))
         place = options.folder
-    console().print(escape(place), soft_wrap=True)
+    point_to(place)

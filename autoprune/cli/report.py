@@ -17,10 +17,8 @@ def report(given: Mapping[str, Any]) -> None:
     """
     options = read_options(ReportOptions, given)
 
-    from rich.markup import escape
-
-    from autoprune.cli.display import console
+    from autoprune.cli.display import point_to
     from autoprune.reporting.report import report
 
     path = report(*options.runs, output=options.output)
-    console().print(escape(f"{path}: open it in a browser"), soft_wrap=True)
+    point_to(f"{path}: open it in a browser")

@@ -177,7 +177,7 @@ def read_config(path: Path, strategy: str | None = None) -> dict[str, Any]:
         reason = file_fault(error)
         if "overwrite" in reason:  # as TOML calls it
             reason += "; a table [strategy.NAME] names the strategy already: leave out strategy ="
-        raise UsageError(f"config file {str(path)!r} cannot be read: {reason}") from error
+        raise UsageError(f"config file {str(path)!r} cannot be read: {reason}.") from error
     if content.keys() & set(REMARKS):  # a run's own, perhaps of an older version
         content = with_own_weights(in_todays_words(content), path.parent)
     return _read(content, f"config file {str(path)!r}: ", strategy)

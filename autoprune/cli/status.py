@@ -17,7 +17,7 @@ def status(given: Mapping[str, Any]) -> None:
     """
     options = read_options(StatusOptions, given)
 
-    from autoprune.cli.display import console, print_json
+    from autoprune.cli.display import print_json, say
     from autoprune.reporting.status import in_words, read_status
     from autoprune.study.run_directory import RunDirectory
 
@@ -26,4 +26,4 @@ def status(given: Mapping[str, Any]) -> None:
         print_json(asdict(found))
         return
     for line in in_words(found):
-        console().print(line, markup=False, soft_wrap=True)
+        say(line)

@@ -6,6 +6,7 @@ the terminal's tables take its name, units and formats from the class.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
@@ -59,6 +60,12 @@ class CostModel(ABC):
             if (figure := float(f"{value / size:.3g}")) >= 1:
                 return f"{figure:g}{suffix}"
         return f"{value:.0f}"
+
+    @classmethod
+    def bound(cls, value: float, dense: float) -> str:
+        """Return the smallest bound, in thousandths of the dense cost, that a value keeps to."""
+        thousandths = math.ceil(round(1000 * value / max(dense, 1e-9), 6))
+        return f"{cls.name}={min(thousandths, 1000) / 1000:g}"
 
     @classmethod
     def compared(cls, dense: float, pruned: float) -> str:

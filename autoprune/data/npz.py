@@ -24,7 +24,7 @@ USAGE = f"npz:{FORMS['npz'].argument}"
 
 
 def load_npz(argument: str, normalize: str | None) -> Splits:
-    """Read `FILE[,FILE…][;val=FILE[,FILE…]][;test=FILE[,FILE…]]`.
+    """Read `FILES[;val=FILES][;test=FILES]`, several files with commas between them.
 
     Raises:
         UsageError: the argument is malformed or a file is missing.

@@ -52,7 +52,7 @@ FORMS: dict[str, Form] = {
     ),
     "npz": Form(
         imported("autoprune.data.npz:load_npz"),
-        "FILE[,FILE…][;val=FILE[,FILE…]][;test=FILE[,FILE…]]",
+        "FILES[;val=FILES][;test=FILES]",
         imported("autoprune.data.npz:absolute_files"),
     ),
 }

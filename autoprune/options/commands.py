@@ -235,7 +235,7 @@ class PushOptions:
 
     run: str = _written(MISSING, kinds.RUN, "A run directory.", is_positional=True)
     repository: str = _written(
-        MISSING, kinds.SPEC, "The repository, USER/NAME.", is_positional=True
+        MISSING, kinds.REPOSITORY, "The repository, which the model card names.", is_positional=True
     )
     private: bool = _written(False, kinds.SWITCH, "Make a new repository for its owner alone.")
     folder: str | None = _written(

@@ -232,6 +232,7 @@ def _code(
 
 NAME = ValueKind("NAME", _text, "a text")
 SPEC = ValueKind("SPEC", _text, "a text")
+REPOSITORY = ValueKind("USER/NAME", _text, "a text")
 COST = ValueKind("COST", _text, "a text")
 SHAPE = ValueKind("CxHxW", _text, "a text")
 FILE = ValueKind("FILE", _path, "a path", absolute=absolute)
@@ -273,6 +274,7 @@ RECOVERY = ValueKind(
     "a number of seconds, a text such as '2m', '500steps' or '2epochs', or 'off'",
 )
 PATTERNS = ValueKind("PATTERN", _patterns, "a pattern or a list of patterns", repeats=True)
+NAMES = ValueKind("NAME", _patterns, "a name or a list of names", repeats=True)
 RATIOS = ValueKind("[PATTERN=]RATIO", _ratios, "a ratio or ratios by pattern", repeats=True)
 DECISION = ValueKind("WHAT[,…]", _decisions, "a text such as 'channels,depth' or a list")
 MEMORY = ValueKind("SIZE", _memory, "a text such as '8GB' or a whole number of bytes")

@@ -39,7 +39,8 @@ class Network:
     data: str | None = _network(
         None,
         kinds.DATA,
-        f"{choices(usages())}, path/to/file.py:factory or package.module:factory.",
+        f"{choices(usages())} (FILES: with commas between), path/to/file.py:factory or "
+        "package.module:factory.",
         is_basic=True,
         recalled_with=ORIGIN,
     )

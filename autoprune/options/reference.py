@@ -26,10 +26,13 @@ name, by `python -m autoprune.options.reference > docs/options.md`; a test says 
 A TOML file (`autoprune search --config FILE`) takes the same names without the leading dashes, with
 dashes or underscores; where the key differs, it is given in brackets. The command line wins over
 the file. Python takes them with underscores: `autoprune.search(model, data=…, budget="flops=0.5")`.
-A table `[strategy.NAME]` names the strategy and holds the options that it alone has
-([all of them](#strategies-and-stages)). The `config.toml` of a run is such a file, and repeats the
-run.
+What takes true or false is a switch on the command line: `--trust` alone is true, and where the
+default is yes, `--no-report` is false. A table `[strategy.NAME]` names the strategy and holds the
+options that it alone has ([all of them](#strategies-and-stages)). The `config.toml` of a run is
+such a file, and repeats the run.
 """
+# Markdown's end of a cell, where it is none.
+_BAR = "\\|"
 OF_PYTHON = ("model", "data", "output", "resume", *OPTIONS)
 """Options of `autoprune search` that `autoprune.search` takes, too."""
 TABLES = """
@@ -37,7 +40,7 @@ TABLES = """
 
 Tables stand in a TOML file, but for those of methods, whose options are given by
 `--method-option OPTION=VALUE`. Python takes `strategy_config={"updates": 30}` and
-`engine={"rounds": {"most": 2}}`. A `Count` is a whole number from 1 on, `Rounds` from 0 on; an
+`engine={"rounds": {"most": 2}}`. A `Count` is a whole number from 1 on, a `Natural` from 0 on; an
 `Amount` is a number from 0 on, `Positive` is above 0, and a `Share` is from 0 to 1.
 """
 
@@ -56,8 +59,12 @@ def _tables() -> Iterator[str]:
     methods = {f"method.{name}": METHODS.load(name).config for name in METHODS.built_in}
     for name, config in {**configs, **limits, **methods}.items():
         rows = [
-            f"| `{one.name}` | `{one.type}` | `{getattr(config, one.name)!r}` | "
-            f"{helps(type(config))[one.name]} |".replace(" | None`", " \\| None`")
+            _row(
+                f"`{one.name}`",
+                f"`{one.type}`",
+                f"`{getattr(config, one.name)!r}`",
+                helps(type(config))[one.name],
+            )
             for one in fields(config)
         ]
         heading = f"\n### [{name}]\n\n| option | type | default | what it is |\n|---|---|---|---|\n"
@@ -101,8 +108,11 @@ def _rows(options: Sequence[Option]) -> Iterator[str]:
         elif one.is_in_files and one.flag is not None:
             names += f" (`{one.name}`)"
         takes = f"`{one.kind.metavar}`: {one.kind.wanted}" if one.kind.metavar else one.kind.wanted
-        cells = (cell.replace("|", "\\|") for cell in (names, takes, one.description))
-        yield f"| {' | '.join(cells)} |"
+        yield _row(names, takes, one.description)
+
+
+def _row(*cells: str) -> str:
+    return f"| {' | '.join(cell.replace('|', _BAR) for cell in cells)} |"
 
 
 if __name__ == "__main__":

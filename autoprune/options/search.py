@@ -117,8 +117,8 @@ class SearchConfig(Restrictions):
     trials: int | None = _search(
         None,
         kinds.WHOLE,
-        "Evaluations (default: 4 per group of channels, at least 40; where candidates are repaired "
-        "as a whole 1, at least 30).",
+        "Evaluations (default: 4 per group of channels, at least 40; or 1 per group, at least 30, "
+        "where candidates are repaired as a whole).",
         is_basic=True,
         is_renewable=True,
         rule=kinds.ABOVE_ZERO,

@@ -40,7 +40,7 @@ class TrainingConfig:
         rule=kinds.ABOVE_ZERO,
         is_basic=True,
     )
-    batch: int = _training(128, kinds.AMOUNT, "Samples of a step.")
+    batch: int = _training(128, kinds.AMOUNT, "Samples per step.")
     optimizer: str = _training("sgd", kinds.NAME, f"{choices(OPTIMIZERS, 'sgd')}.")
     learning_rate: float | None = _training(
         None,
@@ -96,7 +96,7 @@ class TrainingConfig:
     temperature: float = _training(
         4.0,
         kinds.NUMBER,
-        "That softens class probabilities in distillation.",
+        "Softens class probabilities in distillation.",
         rule=kinds.ABOVE_ZERO,
     )
     distill_features: float = _training(
@@ -124,7 +124,7 @@ class TrainingConfig:
     seed: int = _training(0, kinds.WHOLE, "Seed of all randomness.", rule=kinds.SEED)
     logger: tuple[str, ...] = _training(
         (),
-        kinds.PATTERNS,
+        kinds.NAMES,
         "Where figures go besides history.jsonl: tensorboard, mlflow, wandb, trackio, "
         "path/to/file.py:Class or package.module:Class; repeatable.",
     )

@@ -71,7 +71,8 @@ def page(table: LatencyTable) -> Page:
         if one
     ]
     error = table.correction.relative_error
-    known = [] if error is None else [f"Whole networks are predicted to {percent(error, 1)}."]
+    within = percent(error, 1)
+    known = [] if error is None else [f"Whole networks are predicted to within {within}."]
     return Page(
         title=f"Latency: {table.about}",
         lead=[f"{len(slowest)} layers, measured on {table.origin.date[:10]}.", *known, *doubts],

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 import tomli_w
 
 from autoprune.cost import COSTS, cost_class
+from autoprune.errors import counted
 from autoprune.options.search import OPTIONS
 from autoprune.reporting import drawings
 from autoprune.reporting.blocks import Bar, Block, Cell, Code, Table, Text
@@ -21,7 +22,15 @@ from autoprune.reporting.side_by_side import (
     shown_difference,
     shown_score,
 )
-from autoprune.reporting.wording import UNKNOWN, brief, conditions, duration, number, percent
+from autoprune.reporting.wording import (
+    UNKNOWN,
+    brief,
+    conditions,
+    duration,
+    number,
+    percent,
+    stage_title,
+)
 
 # Frozen groups that are listed by name for one reason.
 MOST_NAMED = 6
@@ -173,15 +182,19 @@ def time_spent(run: RunRecord, most: int) -> Iterator[Block]:
     spent = dict(sorted(known.items(), key=lambda one: -one[1]))
     spent["rest"] = total - sum(known.values())
     rows: list[list[Cell]] = [
-        [brief(stage), duration(seconds), Bar(percent(seconds / total, 1), seconds / total)]
+        [
+            brief(stage_title(stage)),
+            duration(seconds),
+            Bar(percent(seconds / total, 1), seconds / total),
+        ]
         for stage, seconds in list(spent.items())[:most]
         if total
     ]
     search = run.result.search
     failed = f" ({search.failed} failed)" if search.failed else ""
+    made = f"{counted(search.trials, 'trial')}{failed}, {counted(search.evaluations, 'evaluation')}"
     yield Table(
-        f"{duration(search.seconds)} for {search.trials} trials{failed} and {search.evaluations} "
-        "evaluations; seconds of candidates are summed over workers",
+        f"{duration(search.seconds)} for {made}; seconds of candidates are summed over workers",
         ["stage", "time", "share"],
         rows,
     )

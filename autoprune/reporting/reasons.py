@@ -32,7 +32,7 @@ def reasons(facts: GroupFacts, others: Sequence[GroupFacts]) -> Iterator[str]:
     yield f"{facts.name} {kept}{share and share + ' with it'}."
     if len(facts.members) > 1:
         makers = [one.removesuffix(".weight") for one in facts.members]
-        yield f"{listed(makers, MOST_MEMBERS)} share these channels, and keep the same ones."
+        yield f"Layers that share these channels: {listed(makers, MOST_MEMBERS)}."
     if facts.share is None:
         yield "Curve and costs are not known: an older version made the run."
     for step, verb in ((facts.fewer, "fewer"), (facts.more, "more")):

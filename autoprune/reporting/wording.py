@@ -7,6 +7,8 @@ import math
 from autoprune.cost.latency.conditions import measured_on
 
 UNKNOWN = "–"
+# Stages whose keys in `result.json` do not say what they are.
+_STAGES = {"judge": "choice of the search evaluator", "paths": "orders of channels"}
 
 
 def percent(share: float | None, digits: int = 2) -> str:
@@ -38,6 +40,11 @@ def duration(seconds: float | None) -> str:
     if minutes < 100:
         return f"{minutes} min {rest} s"
     return f"{minutes // 60} h {minutes % 60} min"
+
+
+def stage_title(key: str) -> str:
+    """Return the name of a stage whose seconds are in `result.json`."""
+    return _STAGES.get(key, key)
 
 
 def conditions(backend: str, device: str, threads: int | None) -> str:

@@ -3,6 +3,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 
 def test_demo(cli) -> None:
     done = cli("inspect")
@@ -17,6 +19,8 @@ def test_json(cli) -> None:
     assert sum(layer["params"] for layer in report["layers"]) == report["dense"]["params"]
     widen = next(group for group in report["groups"] if group["name"] == "widen.0")
     assert widen["units"] == 64 and widen["lowest"] == 7
+    # Its layers, those that read it, and the depthwise one between: all but 1,346,496 MACs.
+    assert widen["macs_share"] == pytest.approx(1 - 1_346_496 / 7_352_256)
     assert report["smallest"]["flops"] < 0.1 * report["dense"]["flops"]
 
 

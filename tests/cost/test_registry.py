@@ -27,6 +27,14 @@ def test_a_cost_model_carries_what_others_ask_for(name: str) -> None:
     assert model.compared(200.0, 100.0) in ("50.00 % of dense", "2.00 times as fast")
 
 
+@pytest.mark.parametrize(
+    ("value", "dense", "shown"),
+    [(91_508, 7_352_256, "0.013"), (50, 100, "0.5"), (3, 10, "0.3"), (9, 9, "1"), (0, 9, "0")],
+)
+def test_a_bound_that_is_named_can_be_kept_to(value: float, dense: float, shown: str) -> None:
+    assert cost_class("flops").bound(value, dense) == f"flops={shown}"
+
+
 def test_result_keys_are_distinct() -> None:
     assert len({cost_class(name).result_key for name in COSTS}) == len(COSTS)
 

@@ -303,7 +303,7 @@ def test_predictions_that_are_rough_are_told(threads: int, hint: bool) -> None:
     table = LatencyTable(Conditions(threads=threads), origin, 0.0, good, ())
     assert describe_error(table) is None
     told = describe_error(replace(table, correction=bad)) or ""
-    assert told.startswith("latency is predicted to 40% only, at worst 90%")
+    assert told.startswith("latency is predicted only to within 40%, at worst 90%")
     assert ("--threads 1" in told) == hint
 
 

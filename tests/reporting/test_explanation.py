@@ -51,7 +51,7 @@ def test_sentences(run: RunRecord) -> None:
     facts = explain_groups(run)
     assert list(reasons(facts[1], facts)) == [
         "body keeps 2 of 4 units (50 %); 20.0 % of the dense MACs go with it.",
-        "body, body.twin share these channels, and keep the same ones.",
+        "Layers that share these channels: body, body.twin.",
         "One step fewer (1 units) would save 5.00 % of the dense MACs and add 0.4 to the expected "
         "loss.",
         "One step more (3 units) would cost 5.00 % of the dense MACs and take 0.4 off the expected "

@@ -201,7 +201,8 @@ def test_unreachable_budgets_name_the_smallest_reachable(
     impossible = [*projection.constraints, Constraint(cost, share * least)]
     with pytest.raises(BudgetError, match="out of reach") as caught:
         Projection(projection.space, impossible)
-    assert f"the smallest network that can be cut has {least:.6g} MACs" in str(caught.value)
+    told = f"has {least:.6g} MACs ({cost.bound(least, cost.total(projection.space.sizes))}, "
+    assert f"the smallest network that can be cut {told}" in str(caught.value)
 
 
 def test_equal_ratios_stay_nearly_equal() -> None:

@@ -158,8 +158,8 @@ def describe_noise(origin: Origin) -> str | None:
     if not origin.noisy:
         return None
     return (
-        f"{origin.noisy} of {origin.measurements} measurements have a spread above their "
-        "median: predictions are rough; measure again on a quieter machine."
+        f"the spread of {origin.noisy} of {origin.measurements} measurements exceeds their median: "
+        "predictions are rough; measure again on a quieter machine."
     )
 
 
@@ -170,7 +170,7 @@ def describe_error(table: LatencyTable) -> str | None:
     if usual <= ROUGH:
         return None
     told = (
-        f"latency is predicted to {usual:.0%} only, at worst {largest:.0%}: trust the "
+        f"latency is predicted only to within {usual:.0%}, at worst {largest:.0%}: trust the "
         "measured latency of the winner, not the predictions"
     )
     if (table.conditions.threads or 1) == 1:
