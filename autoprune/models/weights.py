@@ -63,10 +63,11 @@ def _why_no_file(path: Path) -> str:
         return "that is a device or a pipe; name an ordinary file."
     if not os.path.isdir(path.parent):
         return f"no such directory: {str(path.parent)!r}."
-    neighbours = [entry.name for entry in path.parent.iterdir() if entry.is_file()]
-    if not neighbours:
-        return f"no such file, and {str(path.parent)!r} holds none."
-    return f"no such file in {str(path.parent)!r}; {did_you_mean(path.name, neighbours[:20])}"
+    alike = [
+        one.name for one in path.parent.iterdir() if one.suffix == path.suffix and one.is_file()
+    ]
+    hint = f"; {did_you_mean(path.name, alike)}" if path.suffix and alike else "."
+    return f"no such file in {str(path.parent)!r}{hint}"
 
 
 def _read(path: Path) -> Any:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from autoprune.errors import ModelError
+from autoprune.errors import ModelError, UsageError
 from autoprune.models.weights import load_weights
 
 
@@ -67,3 +67,19 @@ def test_only_the_mask_may_be_infinite(tmp_path: Path) -> None:
     torch.save(state, tmp_path / "w.pt")
     with pytest.raises(ModelError, match=r"NaN or infinity in '0\.bias'"):
         load_weights(network(), str(tmp_path / "w.pt"))
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("net.pt", "did you mean 'nets.pt'"),
+        ("x.pt", "choose one of: large.pt, nets.pt"),
+        ("net.safetensors", "no such file in '.*'[.]$"),  # nothing else is weights of that kind
+        ("net", "no such file in '.*'[.]$"),
+    ],
+)
+def test_weights_that_are_not_there(name: str, told: str, tmp_path: Path) -> None:
+    for one in ("nets.pt", "large.pt", "net.toml", "README"):
+        (tmp_path / one).touch()
+    with pytest.raises(UsageError, match=told):
+        load_weights(nn.Linear(2, 2), str(tmp_path / name))
