@@ -64,6 +64,26 @@ def check_writable(path: Path, option: str, is_folder: bool = False) -> None:
         )
 
 
+def check_place(path: Path, is_folder: bool = False) -> None:
+    """Refuse what lies in the place of a run's file: the run may come from anybody.
+
+    A link leads those who write there to another place, and those who publish what is there; a pipe
+    blocks them.
+
+    Args:
+        path: of the file or folder, there or not.
+        is_folder: whether it is to be a folder.
+
+    Raises:
+        RunError: there is anything else.
+    """
+    is_usual = path.is_dir() if is_folder else path.is_file()
+    if os.path.lexists(path) and (path.is_symlink() or not is_usual):
+        wanted = "folder" if is_folder else "file"
+        found = "a link" if path.is_symlink() else f"no {wanted}"
+        raise RunError(f"{str(path)!r} is {found}: remove it, or put the {wanted} itself there.")
+
+
 def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
     """Write beside the file and rename: readers see the old file or the new one, whole.
 

@@ -8,12 +8,12 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from autoprune.core.files import check_writable, write_whole
+from autoprune.core.files import check_place, check_writable, write_whole
 from autoprune.core.lazy import require
 from autoprune.errors import RunError, UsageError, first_line, shown, spelt
 from autoprune.reporting.model_card import model_card
 from autoprune.reporting.run_records import read_runs
-from autoprune.study.run_directory import RunDirectory, check_place
+from autoprune.study.run_directory import RunDirectory
 
 CARD = "README.md"
 

@@ -21,6 +21,7 @@ from torch import nn
 
 from autoprune.core.files import (
     StateDict,
+    check_place,
     check_writable,
     is_draft,
     load_state,
@@ -37,6 +38,9 @@ from autoprune.study.training_record import TrainingRecord
 WEIGHTS = ("cut", "recovered", "finetuned", "from_scratch")
 """States of a run's network, in the order in which they come about; the last, of another training,
 is only taken where it is asked for."""
+
+SWEEP_RECORD = "sweep.json"
+"""What a directory of several runs has instead of `config.toml`."""
 
 # SQLite's, with its journals.
 _STUDY = ("study.db", "study.db-journal", "study.db-wal", "study.db-shm")
@@ -226,6 +230,10 @@ class RunDirectory:
         try:
             return read_toml(self.config_path)
         except FileNotFoundError as error:
+            if os.path.lexists(self.path / SWEEP_RECORD):
+                raise RunError(
+                    f"{str(self.path)!r} holds a sweep: name one of the run directories in it."
+                ) from error
             left = self.path.is_dir() and not self._holds_files()
             hint = f"; search again without {spelt('resume', True)}" if left else ""
             raise RunError(
@@ -358,26 +366,6 @@ def _sqlite_url(file: str | Path, options: Mapping[str, str] | None = None) -> s
     from sqlalchemy import URL  # Optuna's; it knows which characters a URL must escape
 
     return URL.create("sqlite", database=str(file), query=options or {}).render_as_string()
-
-
-def check_place(path: Path, is_folder: bool = False) -> None:
-    """Refuse what lies in the place of a run's file: the run may come from anybody.
-
-    A link leads those who write there to another place, and those who publish what is there; a pipe
-    blocks them.
-
-    Args:
-        path: of the file or folder, there or not.
-        is_folder: whether it is to be a folder.
-
-    Raises:
-        RunError: there is anything else.
-    """
-    is_usual = path.is_dir() if is_folder else path.is_file()
-    if os.path.lexists(path) and (path.is_symlink() or not is_usual):
-        wanted = "folder" if is_folder else "file"
-        found = "a link" if path.is_symlink() else f"no {wanted}"
-        raise RunError(f"{str(path)!r} is {found}: remove it, or put the {wanted} itself there.")
 
 
 def next_free(folder: Path, name: str) -> Path:

@@ -16,7 +16,7 @@ from autoprune.core.files import write_whole
 from autoprune.core.records import Table, Text, read
 from autoprune.core.untrusted import read_json
 from autoprune.errors import RunError, file_fault, spelt
-from autoprune.study.run_directory import RunDirectory
+from autoprune.study.run_directory import SWEEP_RECORD, RunDirectory
 
 
 class SweepRecord(msgspec.Struct, frozen=True):
@@ -36,7 +36,7 @@ class SweepDirectory:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
-        self.record_path = self.path / "sweep.json"
+        self.record_path = self.path / SWEEP_RECORD
         self.report_path = self.path / "report.html"
 
     def run(self, name: str) -> RunDirectory:
@@ -84,7 +84,7 @@ class SweepDirectory:
             return read(read_json(self.record_path), SweepRecord)
         except FileNotFoundError as error:
             raise RunError(
-                f"{str(self.path)!r} holds no sweep: there is no sweep.json in it."
+                f"{str(self.path)!r} holds no sweep: there is no {SWEEP_RECORD} in it."
             ) from error
         except (OSError, ValueError) as error:
             raise RunError(f"cannot read {str(self.record_path)!r}: {file_fault(error)}") from error

@@ -247,6 +247,12 @@ def test_the_study_lies_in_the_directory(name: str, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
+def test_a_sweep_is_no_run(tmp_path: Path) -> None:
+    (tmp_path / "sweep.json").touch()
+    with pytest.raises(RunError, match="holds a sweep: name one of the run directories in it"):
+        RunDirectory(tmp_path).load_config()
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes as files")
 @pytest.mark.parametrize(
     ("name", "make", "told"),
