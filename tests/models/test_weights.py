@@ -73,7 +73,7 @@ def test_only_the_mask_may_be_infinite(tmp_path: Path) -> None:
     ("name", "told"),
     [
         ("net.pt", "did you mean 'nets.pt'"),
-        ("x.pt", "choose one of: large.pt, nets.pt"),
+        ("0123456789_best_of_all.pt", "choose one of: large.pt, nets.pt"),
         ("net.safetensors", "no such file in '.*'[.]$"),  # nothing else is weights of that kind
         ("net", "no such file in '.*'[.]$"),
     ],
