@@ -44,7 +44,7 @@ SomeWidths: TypeAlias = Widths | Sequence[Widths] | npt.NDArray[Any]
 """Units kept per prunable group, in the order of `Structure.groups`."""
 
 VERSIONS = (1, 2)
-"""Formats that are read: the second has edits, inferred sizes and groups of which no unit is kept."""
+"""Formats that are read: the second has edits, inferred sizes and groups without units."""
 
 _NEEDS = f"that needs format version {VERSIONS[1]}"
 
