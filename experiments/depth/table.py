@@ -5,11 +5,11 @@ python experiments/depth/table.py SHARED RUNS [--networks resnet56 resnet18]
     [--data SPEC --weights FILE]
 
 SHARED holds checkpoints/cifar_resnet56.th and data/cifar10_*.npz. resnet18 is torchvision's, for
-which SHARED has neither: `--data` and `--weights` name its data and trained weights; without these,
-its weights are random, and only its latency and branches say anything. What a device takes is measured
-once for every network and backend. Every search is a command line whose output is kept in RUNS, so
-that the script goes on where it was stopped; a bound that cannot be kept is a row, too. Prints a
-table in Markdown of what is there.
+which SHARED has neither: `--data` and `--weights` name its data and trained weights. Without these,
+its weights are random, and only its latency and branches say anything. What a device takes is
+measured once for every network and backend. Every search is a command line whose output is kept in
+RUNS, so that the script goes on where it was stopped; a bound that cannot be kept is a row, too.
+Prints a table in Markdown of what is there.
 """
 
 from __future__ import annotations
