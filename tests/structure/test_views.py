@@ -19,6 +19,7 @@ from autoprune.cost import cost_models
 from autoprune.errors import ModelError, RunError
 from autoprune.structure.groups import Structure
 from autoprune.structure.surgery import apply_policy, deep_copy
+from autoprune.structure.tracing.trace import trace
 from autoprune.structure.verify import CutTest, analyze
 from autoprune.structure.views import infer_sizes
 
@@ -224,3 +225,17 @@ def test_files_are_read_strictly(inferred: Any, version: int, message: str) -> N
     data = {"version": version, "fingerprint": "", "shapes": "", "groups": {}, "inferred": inferred}
     with pytest.raises(RunError, match=message):
         PruningPolicy.from_json(data)
+
+
+def test_a_convolution_along_the_channels_mixes_them() -> None:
+    class Neighbours(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.mix = nn.Conv1d(1, 1, 3, padding=1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x * self.mix(x.mean(1, keepdim=True)).sigmoid()
+
+    structure = trace(Net(Neighbours()).eval(), TOKENS)
+    frozen = {one.name: one.reason for one in structure.frozen}
+    assert frozen["stem"] == "laid out across the rows that block.mix.weight reads"

@@ -85,7 +85,7 @@ def _shared_filters(trace: Recorder, call: Call, groups: int, positions: int) ->
 
 
 def _mixes_positions(trace: Recorder, call: Call, positions: int) -> bool:
-    """Let channels through a layer that makes of all positions as many others.
+    """Let channels through a linear layer that makes of all positions as many others.
 
     Its own inputs and outputs are positions, not channels, and stay whole. False if channels lie
     along its inputs, or it makes something else of them.
@@ -93,7 +93,9 @@ def _mixes_positions(trace: Recorder, call: Call, positions: int) -> bool:
     source, weight = call.args[:2]
     labels, dim = trace.labels(source), LAYER_KINDS[call.name].channel_dim % source.dim()
     bias = call.arg(2, "bias")
-    if dim in varying(labels) or not varying(labels) or source.shape != call.out.shape:
+    if LAYER_KINDS[call.name].rank or source.shape != call.out.shape:
+        return False
+    if dim in varying(labels) or not varying(labels):
         return False
     if trace.parameter(weight) is None or (bias is not None and trace.parameter(bias) is None):
         return False
