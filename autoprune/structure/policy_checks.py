@@ -49,7 +49,7 @@ def _check_modules(model: nn.Module, policy: PruningPolicy) -> None:
         ModelError: a module is not there, or lacks a child that is to stay.
     """
     modules = dict(model.named_modules(remove_duplicate=False))
-    named = [one.module for one in (*policy.bypasses, *policy.inferred)]
+    named = [one.module for one in policy.bypasses] + [one.module for one in policy.inferred]
     named += [f"{one.module}.{name}" for one in policy.bypasses for name in one.through]
     for path in named:
         if path not in modules:

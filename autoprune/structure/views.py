@@ -79,8 +79,9 @@ def infer_sizes(model: nn.Module, inferred: Iterable[InferredSize]) -> None:
         by_module.setdefault(one.module, {})[one.view] = one.dim
     for path, dims in by_module.items():
         module: Any = model.get_submodule(path)
+        kind: Any = type(module)
         vars(module)[DIMS] = dims
-        module.__class__ = _inferring(type(module))
+        module.__class__ = _inferring(kind)
 
 
 class _InferringMode(ViewMode):
@@ -106,14 +107,15 @@ class _Inferring(nn.Module):
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """Copy and pickle by the module's own class: the one that is made here has no name."""
-        return _empty, (type(self).__mro__[2],), self.__getstate__()
+        found: Any = super().__reduce_ex__(protocol)
+        return _empty, (type(self).__mro__[2],), *found[2:]
 
 
-def _empty(kind: type[nn.Module]) -> nn.Module:
+def _empty(kind: Any) -> nn.Module:
     made = _inferring(kind)
     return made.__new__(made)
 
 
 @cache
-def _inferring(kind: type[nn.Module]) -> type[nn.Module]:
+def _inferring(kind: Any) -> type[nn.Module]:
     return kind if issubclass(kind, _Inferring) else type(kind.__name__, (_Inferring, kind), {})
