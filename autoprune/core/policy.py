@@ -34,6 +34,7 @@ from autoprune.core.records import (
 )
 from autoprune.core.slices import Grid, Role, Slice
 from autoprune.core.untrusted import read_json
+from autoprune.core.view_sizes import Changes, InferredSize
 from autoprune.errors import RunError, counted, file_fault, first_line, shown
 
 Widths: TypeAlias = tuple[Width, ...]
@@ -43,7 +44,7 @@ SomeWidths: TypeAlias = Widths | Sequence[Widths] | npt.NDArray[Any]
 """Units kept per prunable group, in the order of `Structure.groups`."""
 
 VERSIONS = (1, 2)
-"""Formats that are read: the second has edits and groups of which no unit is kept."""
+"""Formats that are read: the second has edits, inferred sizes and groups without units."""
 
 _NEEDS = f"that needs format version {VERSIONS[1]}"
 
@@ -69,12 +70,14 @@ class PruningPolicy:
         shapes_hash: `hash_shapes` of the network that the policy is for.
         edits: attributes of modules that follow the groups' widths.
         bypasses: modules that are gone, since groups inside them have no units left.
+        inferred: sizes of views that the cut network infers.
     """
 
     groups: Mapping[str, GroupPolicy]
     shapes_hash: str
     edits: tuple[AttributeEdit, ...] = ()
     bypasses: tuple[Bypass, ...] = ()
+    inferred: tuple[InferredSize, ...] = ()
 
     @property
     def kept(self) -> dict[str, tuple[int, ...]]:
@@ -87,6 +90,11 @@ class PruningPolicy:
         sizes = {name: group.size for name, group in self.groups.items()}
         kept = {name: len(group.kept) for name, group in self.groups.items()}
         return {(e.module, e.attribute): e.cut_value(sizes, kept) for e in self.edits}
+
+    @property
+    def changes(self) -> Changes:
+        """What a cut does to a network's modules, besides cutting tensors."""
+        return {"numbers": self.numbers, "bypasses": self.bypasses, "inferred": self.inferred}
 
     @property
     def fingerprint(self) -> str:
@@ -102,10 +110,12 @@ class PruningPolicy:
             "shapes": self.shapes_hash,
             "groups": self._groups_json(),
         }
-        if self.edits or not all(self.kept.values()):
+        if self.edits or self.inferred or not all(self.kept.values()):
             data |= {"version": VERSIONS[1], "edits": [plain(edit) for edit in self.edits]}
         if self.bypasses:
             data["bypasses"] = [plain(bypass) for bypass in self.bypasses]
+        if self.inferred:
+            data["inferred"] = [plain(one) for one in self.inferred]
         data["fingerprint"] = _fingerprint(data)
         return {**data, "checksum": _digest(data)}
 
@@ -145,7 +155,7 @@ class PruningPolicy:
         if entries > MOST_ENTRIES:
             raise RunError(f"the policy names {entries:.1e} tensor entries: it was altered.")
         found = {name: group.expanded(shown(name)) for name, group in groups.items()}
-        return cls(found, data["shapes"], stored.edits, stored.bypasses)
+        return cls(found, data["shapes"], stored.edits, stored.bypasses, stored.inferred)
 
     def save(self, path: Path) -> None:
         """Write the policy as JSON."""
@@ -224,6 +234,7 @@ class _StoredPolicy(msgspec.Struct):
     groups: Table[_StoredGroup]
     edits: tuple[AttributeEdit, ...] = ()
     bypasses: tuple[Bypass, ...] = ()
+    inferred: tuple[InferredSize, ...] = ()
 
     def check(self) -> None:
         """Refuse what its version does not have, and edits or bypasses that do not fit the groups.
@@ -239,6 +250,11 @@ class _StoredPolicy(msgspec.Struct):
                 raise ValueError(f"it changes {self.edits[0].name}: {_NEEDS}")
             if self.bypasses:
                 raise ValueError(f"it lacks {shown(self.bypasses[0].module)}: {_NEEDS}")
+            if self.inferred:
+                module = shown(self.inferred[0].module)
+                raise ValueError(f"it infers sizes of views in {module}: {_NEEDS}")
+        if len({(one.module, one.view) for one in self.inferred}) < len(self.inferred):
+            raise ValueError("two sizes of one view are inferred")
         if len({(edit.module, edit.attribute) for edit in self.edits}) < len(self.edits):
             raise ValueError("two edits of one attribute")
         for edit in self.edits:
@@ -265,8 +281,8 @@ def _check_digests(data: Mapping[str, Any]) -> None:
 
 def _fingerprint(data: Mapping[str, Any]) -> str:
     structure = {name: [group["size"], group["slices"]] for name, group in data["groups"].items()}
-    edits = [data["edits"]] if data.get("edits") else []
-    return _digest([data["shapes"], structure, *edits])
+    changes = [data[key] for key in ("edits", "inferred") if data.get(key)]
+    return _digest([data["shapes"], structure, *changes])
 
 
 def hash_shapes(shapes: Mapping[str, Sequence[int]]) -> str:

@@ -24,15 +24,15 @@ def batch_samples(batch: Any) -> Samples:
     targets, and the others are positional inputs. In a mapping the targets have one of the names in
     `TARGETS`, and every other entry is an input by its name. Integer labels become int64. A list of
     images with a dict for each of them, as torchvision's detectors are trained on, is one batch of
-    images, which must be of one size. Targets
-    that are not tensors (lists of boxes, strings) are dropped: only the user's own evaluation could
-    read them.
+    images, which must be of one size; the dicts are their annotations. Other targets that are not
+    tensors (strings) are dropped: only the user's own evaluation could read them.
 
     Raises:
         DataError: the batch has another structure, or its inputs are not tensors of equal length.
     """
     given, targets = _parts(batch)
-    inputs = _stacked(given) if _is_detection(given, targets) else plain(given)
+    is_detection = _is_detection(given, targets)
+    inputs = _stacked(given) if is_detection else plain(given)
     if any(one.dtype == torch.uint8 for one in tensors(inputs)):
         raise DataError(
             "inputs are uint8 but the network takes floats: convert and normalise them in the "
@@ -44,7 +44,7 @@ def batch_samples(batch: Any) -> Samples:
             "it must have the samples in its first dimension."
         )
     if not isinstance(targets, Tensor):
-        return Samples(inputs, None)
+        return Samples(inputs, None, tuple(targets) if is_detection else None)
     samples = Samples(inputs, _widen_labels(targets))
     if len(targets) != len(samples):
         raise DataError(f"a batch has {len(samples)} inputs but {len(targets)} targets.")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -263,6 +263,7 @@ def _gather(
     indices = chosen.tolist()
     whole: Samples | None = None
     targets: list[torch.Tensor] = []
+    annotations: list[Mapping[str, Any]] = []
     for start in range(0, len(indices), CHUNK):
         chunk = split.take(indices[start : start + CHUNK])
         if whole is None:
@@ -275,9 +276,11 @@ def _gather(
         place = whole[start : start + len(chunk)]
         map_tensors(lambda into, own: into.copy_(own), place.inputs, chunk.inputs)
         targets.extend([] if chunk.targets is None else [chunk.targets])
+        annotations.extend(chunk.annotations or ())
         step(start + len(chunk))
     assert whole is not None  # there is at least one index
-    return with_class_labels(Samples(whole.inputs, torch.cat(targets) if targets else None))
+    labels = torch.cat(targets) if targets else None
+    return with_class_labels(Samples(whole.inputs, labels, tuple(annotations) or None))
 
 
 def _room_for(count: int, like: Samples) -> Samples:

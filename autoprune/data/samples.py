@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map_only
 
 from autoprune.data.forms import Inputs, described, map_tensors, tensors
 from autoprune.errors import DataError
@@ -18,6 +21,10 @@ BATCH_BYTES = 40_000_000
 NO_LABEL = -100
 
 
+Annotations: TypeAlias = tuple[Mapping[str, Any], ...]
+"""What the images of a detector show: for each a mapping of boxes, labels, masks, …"""
+
+
 @dataclass(frozen=True, eq=False)
 class Samples:
     """Inputs and targets in memory.
@@ -27,29 +34,37 @@ class Samples:
             arguments) of such tensors, as the network takes them.
         targets: int64 labels of shape (n,), or any tensor of n rows if the task is not
             classification; None if there are none.
+        annotations: targets that are no tensor, one for each sample; None if there are none.
     """
 
     inputs: Inputs
     targets: Tensor | None
+    annotations: Annotations | None = None
 
     def __len__(self) -> int:
         return len(tensors(self.inputs)[0])
 
     def __getitem__(self, rows: slice | Sequence[int]) -> Samples:
         targets = None if self.targets is None else self.targets[rows]
-        return Samples(map_tensors(lambda one: one[rows], self.inputs), targets)
+        found = self.annotations
+        if found is not None:
+            found = found[rows] if isinstance(rows, slice) else tuple(found[row] for row in rows)
+        return Samples(map_tensors(lambda one: one[rows], self.inputs), targets, found)
 
     @classmethod
     def join(cls, parts: Sequence[Samples]) -> Samples:
-        """Concatenate samples; the result has targets if all parts have them.
+        """Concatenate samples; the result has targets, or annotations, if all parts have them.
 
         Raises:
             DataError: the inputs differ in structure or shape.
         """
         labels = [part.targets for part in parts if part.targets is not None]
+        found = [part.annotations for part in parts if part.annotations is not None]
+        annotations = tuple(chain.from_iterable(found)) if len(found) == len(parts) else None
         try:
             inputs = map_tensors(lambda *own: torch.cat(own), *(part.inputs for part in parts))
-            return cls(inputs, torch.cat(labels) if len(labels) == len(parts) else None)
+            targets = torch.cat(labels) if len(labels) == len(parts) else None
+            return cls(inputs, targets, annotations)
         except (RuntimeError, ValueError) as error:
             shapes = sorted({described(part.first(1).inputs) for part in parts})
             raise DataError(f"batches differ in shape: {' and '.join(shapes[:2])}.") from error
@@ -116,4 +131,5 @@ class Samples:
             return one.to(device, memory_format=layout)
 
         targets = None if self.targets is None else self.targets.to(device)
-        return Samples(map_tensors(moved, self.inputs), targets)
+        found = tree_map_only(Tensor, lambda one: one.to(device), self.annotations)
+        return Samples(map_tensors(moved, self.inputs), targets, found)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -198,7 +198,7 @@ class ChangedSplit(Split):
     def take(self, indices: Sequence[int]) -> Samples:
         """Fetch samples and change their inputs."""
         samples = self.split.take(indices)
-        return Samples(self.change(samples.inputs), samples.targets)
+        return replace(samples, inputs=self.change(samples.inputs))
 
 
 class PartOfSplit(Split):

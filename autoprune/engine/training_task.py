@@ -32,6 +32,7 @@ from autoprune.training.duration import Duration
 from autoprune.training.features import match_features
 from autoprune.training.initialization import reinitialize
 from autoprune.training.objective import Distillation, Objective, TaskLoss, Teacher
+from autoprune.training.own_losses import annotations_argument
 from autoprune.training.processes import Processes
 from autoprune.training.random_batches import RandomBatches, mixing
 from autoprune.training.training_values import Recipe, TrainingTask, Validation
@@ -112,10 +113,10 @@ def make_task(
     classes = number_of_classes(dense, validation, context.loss)
     objective = _objective(context, validation, classes, len(images.recovery))
     if config.distill_features:
-        if not config.distill:
+        if objective.teacher is None:
             raise UsageError(
                 f"{spelt('distill_features')} are the dense network's, which teaches nothing here: "
-                "do not turn distillation off."
+                "do not turn distillation off, and leave them out for detectors."
             )
         inputs = validation.first(2).inputs
         features = match_features(dense, small, keep, inputs, config.distill_features)
@@ -130,8 +131,10 @@ def make_task(
         judge = ByScore(scorer)
         if config.distill:
             check_teacher(scorer.dense.top1, judge(small).figures.get("top1"))
-    if (config.mixup or config.cutmix) and context.loss is not None:
-        raise UsageError("mixup and cutmix change class labels: leave them out with a loss.")
+    if (config.mixup or config.cutmix) and (context.loss or validation.annotations):
+        raise UsageError(
+            "mixup and cutmix change class labels: leave them out with a loss, or for detectors."
+        )
     mix = mixing(config.mixup, config.cutmix, classes if objective.learns_task else None)
     batches = RandomBatches(
         augmented(images.recovery, config.augment), config.batch, config.seed, mix
@@ -147,15 +150,21 @@ def _objective(
     changes = config.mixup or config.cutmix or config.distill_features
     # Of the dense network's outputs only class scores are remembered.
     comes_again = config.augment == UNCHANGED and not changes and context.distance is None
+    annotations = annotations_argument(context.dense) if validation.annotations else None
+    if annotations and config.distill:
+        log.info("the network returns its losses in training: it learns from annotations alone")
+    teaches = config.distill and not annotations
+    has_targets = validation.targets is not None or validation.annotations is not None
     return Objective(
         classes=classes,
-        has_labels=validation.targets is not None
-        and (context.loss is not None or validation.labelled),
+        has_labels=has_targets
+        and (context.loss is not None or validation.labelled or annotations is not None),
         loss=context.loss,
         label_smoothing=config.label_smoothing,
-        teacher=Teacher(context.dense, count if comes_again else 0) if config.distill else None,
+        teacher=Teacher(context.dense, count if comes_again else 0) if teaches else None,
         distillation=Distillation(config.distill_weight, config.temperature),
         distance=context.distance,
+        annotations=annotations,
     )
 
 

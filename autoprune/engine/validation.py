@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
+from autoprune.core.randomness import kept_random_states
 from autoprune.data import Samples, Split
 from autoprune.data.splits import SamplesSplit
 from autoprune.errors import AutopruneError, DataError, ModelError, first_line, user_code
@@ -15,6 +16,7 @@ from autoprune.evaluation.classification import class_logits, score_split
 from autoprune.evaluation.measurement import Scores
 from autoprune.evaluation.scoring import Scorer
 from autoprune.structure.surgery import deep_copy
+from autoprune.structure.tracing.training_only import in_training_mode
 from autoprune.training.objective import Objective, TaskLoss, Teacher
 from autoprune.training.random_batches import Batch
 from autoprune.training.training_values import Validation
@@ -23,8 +25,8 @@ log = logging.getLogger(__name__)
 
 # How much less accurate than its pupil a teacher may be.
 DOUBTFUL_TEACHER = 0.05
-# Samples of a batch whose loss is computed.
-BATCH = 64
+# Samples of a batch whose loss is computed; images of detectors are large.
+BATCH, DETECTOR_BATCH = 64, 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,12 +56,19 @@ class ByLoss:
     samples: Samples
 
     def __call__(self, network: nn.Module) -> Validation:
-        """Judge a network in evaluation mode."""
-        total = 0.0
-        for samples in self.samples.batches(BATCH):
-            with torch.no_grad():
+        """Judge a network in evaluation mode.
+
+        One that computes its losses itself does so in training mode only; what it draws at random
+        (the anchors that count) is the same each time.
+        """
+        total, size = 0.0, BATCH
+        if self.objective.annotations is not None:
+            network, size = in_training_mode(network), DETECTOR_BATCH
+        with kept_random_states(), torch.no_grad():
+            torch.manual_seed(0)
+            for samples in self.samples.batches(size):
                 loss = self.objective(network, Batch(0, samples, []))
-            total += len(samples) * float(loss)
+                total += len(samples) * float(loss)
         mean = total / len(self.samples)
         return Validation(-mean, {"loss": mean})
 
@@ -75,7 +84,7 @@ def number_of_classes(dense: nn.Module, samples: Samples, loss: TaskLoss | None)
 
     A network with targets that are no class labels is none.
     """
-    if samples.targets is not None and not samples.labelled:
+    if samples.annotations or (samples.targets is not None and not samples.labelled):
         return None
     try:
         return class_logits(dense, samples.first(2)).shape[1]

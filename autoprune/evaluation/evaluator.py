@@ -70,8 +70,7 @@ class Builder:
             keep = kept_positions(self._model, policy)
             weights = self._refitter.tensors(keep)
             weights |= self._means.absorbed(self._structure.gone(widths), keep, weights)
-            small = cut(self._model, keep, weights, policy.numbers, policy.bypasses)
-            return small, keep
+            return cut(self._model, keep, weights, **policy.changes), keep
 
     def one_shot_with_batchnorm(self, widths: Widths, times: StageTimes | None = None) -> nn.Module:
         """Build as `one_shot`, then re-estimate BN statistics on data."""

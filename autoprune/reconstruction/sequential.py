@@ -20,7 +20,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from threading import Lock
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -198,7 +197,8 @@ class _Refitting(LayerwisePass):
             self._set_statistic(layer, "running_mean")
             self._set_statistic(layer, "running_var")
         outputs = self._target_outputs(layer, target, shortcut)
-        shifts = layer.absorbs_mean or getattr(self._module(layer), "bias", None) is not None
+        bias = self._bias(layer)
+        shifts = layer.absorbs_mean or bias is not None
         inputs = patches(layer, source, target.positions)
         problem = RidgeToPrior(inputs, weight.flatten(1), shifts)
         problem.fit(outputs)
@@ -210,13 +210,15 @@ class _Refitting(LayerwisePass):
         weight.copy_(problem.weight.reshape(weight.shape))
         if shifts:
             self._place(layer, problem.intercept)
-        bias = self._module(layer).bias
         # In the precision that the layer is called in.
         bias = None if bias is None else bias.to(source.dtype)
         return call.run_with(weight.to(source.dtype), bias)
 
-    def _module(self, layer: LayerSpec) -> Any:
-        return self._model.get_submodule(layer.name)
+    def _bias(self, layer: LayerSpec) -> Tensor | None:
+        """Return the bias in the cut network, which may have one that the dense layer lacks."""
+        if layer.bias is not None:
+            return self._model.get_parameter(layer.bias)
+        return getattr(self._model.get_submodule(layer.name), "bias", None)
 
     def _target_outputs(
         self, layer: LayerSpec, target: Target, shortcut: Tensor | None
@@ -254,9 +256,9 @@ class _Refitting(LayerwisePass):
 
     def _place(self, layer: LayerSpec, intercept: Float[Tensor, " kept"]) -> None:
         """Store a layer's intercept in its bias, or in the BN behind it."""
-        module = self._module(layer)
-        if module.bias is not None:
-            module.bias.copy_(intercept)
+        bias = self._bias(layer)
+        if bias is not None:
+            bias.copy_(intercept)
         else:
             assert layer.batchnorm is not None
             # The layer's raw output lacks the intercept: the BN must subtract less.

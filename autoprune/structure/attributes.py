@@ -1,8 +1,14 @@
-"""Integers that modules hold in plain instance attributes: reading, checking and setting them."""
+"""Integers that modules hold in plain instance attributes: reading, checking and setting them.
+
+They may lie in an object that a module holds: "config.num_heads". Such an object is often shared by
+all modules; one whose integers are set gets a copy of its own.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import copy
+from collections.abc import Iterable, Iterator
+from types import FunctionType, MethodType, ModuleType
 from typing import Any
 
 import torch
@@ -15,9 +21,28 @@ from autoprune.errors import ModelError, shown
 _SEVERAL = (tuple, list, torch.Size)
 
 
+# Objects with attributes that are no settings.
+_NO_SETTINGS = (type, nn.Module, torch.Tensor, FunctionType, MethodType, ModuleType)
+
+
+def settings_of(module: nn.Module) -> Iterator[str]:
+    """Yield the names of integers in objects that a module holds: "config.num_heads"."""
+    for name, value in vars(module).items():
+        if hasattr(value, "__dict__") and not isinstance(value, _NO_SETTINGS):
+            yield from (f"{name}.{own}" for own in vars(value))
+
+
+def _holder(module: nn.Module, attribute: str) -> tuple[dict[str, Any], str]:
+    """Return the attributes among which one lies, which are empty if they are not there."""
+    holder, _, name = attribute.rpartition(".")
+    found = vars(module)
+    return (getattr(found.get(holder), "__dict__", {}) if holder else found), name
+
+
 def number_of(module: nn.Module, attribute: str) -> Number | None:
     """Return the integers in an instance attribute; None if it holds anything else, or nothing."""
-    value = vars(module).get(attribute)
+    own, name = _holder(module, attribute)
+    value = own.get(name)
     if type(value) is int:
         return value
     if type(value) in _SEVERAL and value and all(type(one) is int for one in value):
@@ -28,9 +53,12 @@ def number_of(module: nn.Module, attribute: str) -> Number | None:
 def set_numbers(model: nn.Module, numbers: Numbers) -> None:
     """Set attributes of a network's modules, in place; lists and sizes stay what they are."""
     for (path, attribute), value in numbers.items():
-        own = vars(model.get_submodule(path))
-        kind: Any = type(own[attribute])
-        own[attribute] = kind(value)
+        module = model.get_submodule(path)
+        if holder := attribute.rpartition(".")[0]:
+            vars(module)[holder] = copy.copy(vars(module)[holder])
+        own, name = _holder(module, attribute)
+        kind: Any = type(own[name])
+        own[name] = kind(value)
 
 
 def check_edits(model: nn.Module, edits: Iterable[AttributeEdit]) -> None:
@@ -41,11 +69,12 @@ def check_edits(model: nn.Module, edits: Iterable[AttributeEdit]) -> None:
     """
     modules = dict(model.named_modules(remove_duplicate=False))
     for edit in edits:
-        own = vars(modules[edit.module]) if edit.module in modules else {}
-        if edit.attribute not in own:
+        module = modules.get(edit.module, nn.Module())
+        own, name = _holder(module, edit.attribute)
+        if name not in own:
             held = "which is not there"
-        elif number_of(modules[edit.module], edit.attribute) != edit.value:
-            held = f"which is {shown(own[edit.attribute])} here"
+        elif number_of(module, edit.attribute) != edit.value:
+            held = f"which is {shown(own[name])} here"
         else:
             continue
         raise ModelError(

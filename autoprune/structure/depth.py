@@ -228,7 +228,7 @@ def _agree(
     keep = kept_positions(prepared.model, policy)
     layers = structure.layer_of_weight
     try:
-        small_model = cut(prepared.model, keep, None, policy.numbers, policy.bypasses)
+        small_model = cut(prepared.model, keep, **policy.changes)
         small = prepared.record(small_model, {}, layers, batch)
     except Exception:  # whatever it is: code around the module wants more than its output
         return False

@@ -17,6 +17,7 @@ from functools import cached_property
 from autoprune.core.edits import AttributeEdit
 from autoprune.core.policy import GroupPolicy, PruningPolicy, Widths, hash_shapes
 from autoprune.core.slices import Slice
+from autoprune.core.view_sizes import InferredSize
 from autoprune.structure.branches import Branch
 from autoprune.structure.forward_pass import Activation, Operator
 from autoprune.structure.mixers import Mixer, Way
@@ -76,10 +77,10 @@ class LayerSpec:
         calls: number of times that the layer runs in one forward pass.
         kernel_size, stride, padding, dilation, groups: as in `torch.nn.Conv2d`.
         input_shape, output_shape: shapes at its first call, without the batch.
-        takes_bias: whether it is a convolution or linear module of PyTorch whose own bias is added
-            to the output at every call, or would be if it had one.
-        refittable: whether its weight can be refitted by least squares: a convolution (transposed
-            or not) or linear module of PyTorch with one dense weight.
+        takes_bias: whether it adds its own bias at every call: a convolution or linear module of
+            PyTorch, with a bias or not, or a product with two parameters that nothing else reads.
+        refittable: whether its weight can be refitted by least squares: a layer that `takes_bias`,
+            or has a BN behind it, with one dense weight.
         number: number of the operator of its first call (see `operators.OperatorMode`).
         shortcut: number of the operator whose result is added to this layer's output (after its
             BN), if that runs before the layer; else None.
@@ -199,6 +200,7 @@ class Structure:
         mixers: operators without weights that combine channels, in network order.
         training: layers that run in training mode only.
         edits: attributes of modules that follow the widths of groups.
+        inferred: sizes of views that networks cut from this one infer.
         untouched: names of tensors that keep their values: they are neither refitted nor trained.
         branches: residual branches that can go, in network order; none unless they were asked for
             (`depth.with_branches`).
@@ -217,6 +219,7 @@ class Structure:
     mixers: tuple[Mixer, ...] = ()
     training: TrainingOnly = TrainingOnly()
     edits: tuple[AttributeEdit, ...] = ()
+    inferred: tuple[InferredSize, ...] = ()
     untouched: frozenset[str] = frozenset()
     branches: tuple[Branch, ...] = ()
 
@@ -245,10 +248,7 @@ class Structure:
         return {weight: tuple(indices) for weight, indices in feeds.items()}
 
     def rescaled_by(self, group: ChannelGroup) -> tuple[str, ...]:
-        """Return the operators that compute something else once a group is cut (see `Mixer`).
-
-        They are normalisations of fewer channels, and attention whose scale is that of its width.
-        """
+        """Return the normalisations and attention that are others once a group is cut (`Mixer`)."""
         seen = {s.tensor for s in group.mixed if s.dim == 1}
         found = (one for one in self.mixers if one.rescales and one.name in seen)
         return tuple(dict.fromkeys(one.operator for one in found))
@@ -264,10 +264,7 @@ class Structure:
         return tuple(0 if name in inside else width for name, width in pairs)
 
     def policy(self, kept: Sequence[Sequence[int]]) -> PruningPolicy:
-        """Return the policy that keeps the given units of each group.
-
-        Where a branch is gone, so are all units inside it.
-        """
+        """Return the policy that keeps some units of each group; none where a branch is gone."""
         widths = tuple(len(units) for units in kept)
         gone, left = self.gone(widths), self.left(widths)
         groups = {
@@ -277,7 +274,7 @@ class Structure:
         # Buffers are left out: a forward pass may have created some that a new network lacks.
         shapes_hash = hash_shapes({name: self.shapes[name] for name in self.parameters})
         bypasses = tuple(bypass for branch in gone for bypass in branch.bypasses)
-        return PruningPolicy(groups, shapes_hash, self.edits, bypasses)
+        return PruningPolicy(groups, shapes_hash, self.edits, bypasses, self.inferred)
 
     def leaving(self, tensors: AbstractSet[str]) -> Structure:
         """Return this structure with more tensors that keep their values."""

@@ -15,6 +15,7 @@ from typing import Any
 from torch import nn
 
 from autoprune.core.edits import AttributeEdit
+from autoprune.structure.attributes import settings_of
 from autoprune.structure.groups import ChannelGroup, Structure
 from autoprune.structure.tracing.followers import Follower, candidates
 from autoprune.structure.tracing.sizes import SizedCall
@@ -49,6 +50,8 @@ def adapted(tracing: Tracing, agrees: Agrees) -> Structure | None:
     for place, calls in enumerate(clusters, start=1):
         shape = tuple(call.shape for call in calls)
         if shape in hopeless or search.is_cuttable(calls):
+            continue
+        if accepted.inferred and search.holds(accepted, calls):
             continue
         choices = sorted(_hypotheses(tracing.model, calls), key=lambda one: one.kind not in held)
         found = next((one for one in choices if search.holds(accepted + one, calls)), None)
@@ -149,14 +152,35 @@ def _hypotheses(model: nn.Module, calls: tuple[SizedCall, ...]) -> Iterator[Hypo
     for place in range(max(1 if call.is_split else len(call.sizes) for call in calls)):
         ties = ((place, calls),)
         yield from (Hypothesis(ties, followers) for followers in numbers)
+    for place in range(max(len(call.inferable) for call in calls)):
+        inferred = tuple(
+            call.inferable[max(len(call.inferable) - 1 - place, 0)]
+            for call in calls
+            if call.inferable
+        )
+        yield from (Hypothesis((), followers, inferred) for followers in numbers)
 
 
 def _choices(model: nn.Module, calls: Sequence[SizedCall]) -> list[tuple[Follower, ...]]:
-    """Return sets of numbers that may follow: none, all, and those of each attribute alone."""
+    """Return sets of numbers that may follow: none, those of modules, and of what these hold."""
+    own = _found(calls, lambda call: candidates(model, call))
+    settings = _found(calls, lambda call: candidates(model, call, settings_of))
+    return [(), *_sets(own), *_sets(settings)]
+
+
+def _found(
+    calls: Sequence[SizedCall], among: Callable[[SizedCall], Sequence[Follower]]
+) -> list[Follower]:
+    """Return the numbers found for some calls, each once."""
     found: dict[tuple[str, str, int], Follower] = {}
     for call in calls:
-        for one in candidates(model, call):
+        for one in among(call):
             found.setdefault(one.key, one)
-    attributes = list(dict.fromkeys(key[:2] for key in found))[:MOST_ALONE]
-    alone = [tuple(one for one in found.values() if one.key[:2] == a) for a in attributes]
-    return [(), *([tuple(found.values())] if found else []), *(alone if len(alone) > 1 else [])]
+    return list(found.values())
+
+
+def _sets(found: Sequence[Follower]) -> list[tuple[Follower, ...]]:
+    """Return all numbers together, and those of each attribute alone."""
+    attributes = list(dict.fromkeys(one.key[:2] for one in found))[:MOST_ALONE]
+    alone = [tuple(one for one in found if one.key[:2] == a) for a in attributes]
+    return [*([tuple(found)] if found else []), *(alone if len(alone) > 1 else [])]

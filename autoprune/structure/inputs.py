@@ -28,13 +28,19 @@ __all__ = [
 ]
 
 
-def run(model: nn.Module, inputs: Inputs) -> Any:
-    """Call a network: tuples and lists are positional arguments, mappings keyword arguments."""
+def run(model: nn.Module, inputs: Inputs, **more: Any) -> Any:
+    """Call a network: tuples and lists are positional arguments, mappings keyword arguments.
+
+    Args:
+        model: the network.
+        inputs: what it is given.
+        **more: keyword arguments besides.
+    """
     if isinstance(inputs, Tensor):
-        return model(inputs)
+        return model(inputs, **more)
     if isinstance(inputs, Mapping):
-        return model(**inputs)
-    return model(*inputs)
+        return model(**inputs, **more)
+    return model(*inputs, **more)
 
 
 def sample(inputs: Inputs, batch: int) -> Any:

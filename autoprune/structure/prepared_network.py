@@ -107,7 +107,7 @@ class PreparedNetwork:
         keep = kept_positions(self.model, policy)
         layers = {one.weight: one for one in (*structure.layers, *structure.training.layers)}
         try:
-            small = self.record(cut(self.model, keep, numbers=policy.numbers), {}, layers, batch)
+            small = self.record(cut(self.model, keep, **policy.changes), {}, layers, batch)
         except Exception as error:
             return (
                 "the forward pass fails once it is cut "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -16,14 +16,17 @@ from torch.overrides import TorchFunctionMode
 
 from autoprune.core.bypass import Bypass, is_dropped
 from autoprune.core.edits import Numbers
-from autoprune.core.policy import PruningPolicy, hash_shapes
+from autoprune.core.policy import PruningPolicy
 from autoprune.core.slices import Slice
-from autoprune.errors import ModelError, shown, user_code
+from autoprune.core.view_sizes import InferredSize
+from autoprune.errors import ModelError, user_code
 from autoprune.structure.attention import is_sizable, read_own_sizes
-from autoprune.structure.attributes import check_edits, set_numbers
+from autoprune.structure.attributes import set_numbers
 from autoprune.structure.caches import drop_caches, has_caches
 from autoprune.structure.inputs import device_of
 from autoprune.structure.layers import update_sizes
+from autoprune.structure.policy_checks import check_fits
+from autoprune.structure.views import infer_sizes
 
 Keep = Mapping[str, Mapping[int, Tensor]]
 """Kept entries of every tensor that shrinks, by tensor name and dimension."""
@@ -35,6 +38,7 @@ def cut(
     weights: Mapping[str, Tensor] | None = None,
     numbers: Numbers | None = None,
     bypasses: Iterable[Bypass] = (),
+    inferred: Iterable[InferredSize] = (),
 ) -> nn.Module:
     """Return a smaller copy of a network; the network itself is not changed.
 
@@ -45,6 +49,7 @@ def cut(
             ones; a bias that the dense layer lacks is created.
         numbers: values of attributes in the small network (see `PruningPolicy.numbers`).
         bypasses: modules that the small network does without.
+        inferred: sizes of views that the small network infers.
     """
     weights = weights or {}
     memo: dict[int, Any] = {}
@@ -65,6 +70,7 @@ def cut(
     for path in {name.rpartition(".")[0] for name in keep}:
         update_sizes(small_model.get_submodule(path))
     set_numbers(small_model, numbers or {})
+    infer_sizes(small_model, inferred)
     for name in weights.keys() - tensors.keys():
         _assign(small_model, name, weights[name])
     for bypass in bypasses:
@@ -149,40 +155,9 @@ def apply_policy(model: nn.Module, policy: PruningPolicy) -> nn.Module:
             policy was made for.
     """
     check_ready(model)
-    shapes = {name: tuple(tensor.shape) for name, tensor in named_tensors(model).items()}
-    parameters = {name: shapes[name] for name, _ in model.named_parameters()}
-    # Policies of earlier versions count buffers, too.
-    agrees = policy.shapes_hash in (hash_shapes(parameters), hash_shapes(shapes))
-    slices = [s for group in policy.groups.values() for s in group.slices]
-    # A buffer that a forward pass creates can be missing from the same network.
-    named = (s for s in slices if s.tensor in shapes or s.role != "carried" or not agrees)
-    misfit = next(filter(None, (_misfit(s, shapes) for s in named)), None)
-    if misfit or not agrees:
-        first = misfit or "in one that is not pruned, such as the last layer's"
-        raise ModelError(
-            f"the policy was made for another network than {type(model).__name__}: "
-            f"tensor names or shapes differ (first difference: {first})."
-        )
-    check_edits(model, policy.edits)
-    check_bypasses(model, policy.bypasses)
+    check_fits(model, named_tensors(model), policy)
     keep = kept_positions(model, policy)
-    return cut(with_own_sizes(model), keep, numbers=policy.numbers, bypasses=policy.bypasses)
-
-
-def check_bypasses(model: nn.Module, bypasses: Iterable[Bypass]) -> None:
-    """Check that a network has the modules that it is to do without.
-
-    Raises:
-        ModelError: a module is not there, or lacks a child that is to stay.
-    """
-    modules = dict(model.named_modules(remove_duplicate=False))
-    for bypass in bypasses:
-        for path in (bypass.module, *(f"{bypass.module}.{name}" for name in bypass.through)):
-            if path not in modules:
-                raise ModelError(
-                    f"the policy was made for another network than {type(model).__name__}: it "
-                    f"names the module {shown(path)}, which is not there."
-                )
+    return cut(with_own_sizes(model), keep, **policy.changes)
 
 
 def check_ready(model: nn.Module) -> None:
@@ -197,18 +172,6 @@ def check_ready(model: nn.Module) -> None:
                 f"layer {name!r}, a {type(module).__name__}, has no weights yet: it gets them when "
                 "the network is run once."
             )
-
-
-def _misfit(part: Slice, shapes: Mapping[str, Sequence[int]]) -> str | None:
-    """Return what a network lacks of the entries that a slice names; None if it has them all."""
-    tensor = shown(part.tensor)
-    if part.tensor not in shapes:
-        return f"{tensor} is not there"
-    shape = shapes[part.tensor]
-    if part.dim >= len(shape) or part.positions.max() >= shape[part.dim]:
-        needed = f"{int(part.positions.max()) + 1} entries along dimension {part.dim}"
-        return f"{tensor} has shape {tuple(shape)}, where the policy names {needed}"
-    return None
 
 
 def kept_positions(model: nn.Module, policy: PruningPolicy) -> Keep:

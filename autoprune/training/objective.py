@@ -19,6 +19,7 @@ from autoprune.errors import ModelError, UsageError, type_of, user_code
 from autoprune.structure.inputs import class_scores, run
 from autoprune.structure.output_distance import Distance, output_distance, users_distance
 from autoprune.training.features import FeatureMatching, LastPooling
+from autoprune.training.own_losses import own_loss
 from autoprune.training.random_batches import Batch
 
 TaskLoss: TypeAlias = Callable[[Any, Any], Tensor]
@@ -91,6 +92,8 @@ class Objective:
         features: how what the last pooling reads is compared with the teacher's; None if it is not.
         distance: the user's own, of outputs from the teacher's; by default KL of class scores, and
             squared errors of others.
+        annotations: name of the argument by which the network takes annotations, and returns its
+            losses in training mode; None if it does not.
     """
 
     classes: int | None
@@ -101,6 +104,7 @@ class Objective:
     distillation: Distillation = Distillation()
     features: FeatureMatching | None = None
     distance: Distance | None = None
+    annotations: str | None = None
 
     def __post_init__(self) -> None:
         if self.learns_task or self.teacher is not None:
@@ -113,7 +117,8 @@ class Objective:
     @property
     def learns_task(self) -> bool:
         """Whether targets count."""
-        return self.has_labels and (self.loss is not None or self.classes is not None)
+        is_known = self.loss is not None or self.classes is not None
+        return self.has_labels and (is_known or self.annotations is not None)
 
     def __call__(self, network: nn.Module, batch: Batch) -> Float[Tensor, ""]:
         """Run a network, and return its loss.
@@ -129,9 +134,9 @@ class Objective:
             DataError: labels do not fit.
         """
         if self.features is None or self.teacher is None:
-            return self.of_outputs(_outputs(network, batch), batch)
+            return self.of_outputs(self._outputs(network, batch), batch)
         with LastPooling() as own:
-            outputs = _outputs(network, batch)
+            outputs = self._outputs(network, batch)
         with LastPooling() as dense:
             answers = self.teacher.answer(batch)
         matching = self.features.weight * self.features.error(own, dense)
@@ -157,9 +162,13 @@ class Objective:
         return torch.stack(parts).sum()
 
     def _task_loss(self, outputs: Any, samples: Samples) -> Tensor:
-        if self.loss is not None:
-            return _users_loss(self.loss, outputs, samples.targets)
         targets = samples.targets
+        if self.loss is not None:
+            return _users_loss(
+                self.loss, outputs, samples.annotations if targets is None else targets
+            )
+        if self.annotations is not None:
+            return own_loss(outputs)
         if targets is None or self.classes is None:
             raise ModelError("cross entropy needs class scores and labels.")
         if not targets.is_floating_point():  # mixtures have class probabilities
@@ -172,6 +181,12 @@ class Objective:
             ignore_index=NO_LABEL,
             label_smoothing=self.label_smoothing,
         )
+
+    def _outputs(self, network: nn.Module, batch: Batch) -> Any:
+        samples = batch.samples
+        told = {} if self.annotations is None else {self.annotations: samples.annotations}
+        with user_code(lambda reason: ModelError(f"the network fails in training mode: {reason}")):
+            return run(network, samples.inputs, **told)
 
     def _distance(self, outputs: Any, answers: Any) -> Tensor:
         if self.distance is not None:
@@ -210,11 +225,6 @@ def soft_divergence(
     """
     own, dense = ((at_least_single(one) / temperature).log_softmax(1) for one in (scores, answers))
     return temperature**2 * F.kl_div(own, dense, reduction="batchmean", log_target=True)
-
-
-def _outputs(network: nn.Module, batch: Batch) -> Any:
-    with user_code(lambda reason: ModelError(f"the network fails in training mode: {reason}")):
-        return run(network, batch.samples.inputs)
 
 
 def _users_loss(loss: TaskLoss, outputs: Any, targets: Any) -> Tensor:

@@ -49,3 +49,15 @@ def test_joined_samples_have_labels_only_if_all_parts_have() -> None:
     assert Samples.join([one, other]).targets is None
     with pytest.raises(DataError, match=r"batches differ in shape: \(1, 2\) and \(1, 3\)"):
         Samples.join([one, Samples(B, LABELS)])
+
+
+def test_annotations_go_with_their_samples() -> None:
+    notes = tuple({"boxes": torch.full((1, 4), float(place))} for place in range(3))
+    samples = Samples(torch.zeros(3, 2), None, notes)
+    assert samples[1:].annotations == notes[1:]
+    chosen = samples[[2, 0]].annotations
+    assert chosen == (notes[2], notes[0])
+    assert Samples.join([samples, samples[:1]]).annotations == (*notes, notes[0])
+    assert Samples.join([samples, Samples(torch.zeros(1, 2), None)]).annotations is None
+    moved = samples.to("meta").annotations
+    assert moved is not None and moved[0]["boxes"].is_meta

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from autoprune.core.edits import AttributeEdit
 from autoprune.core.policy import PruningPolicy
 from autoprune.errors import ModelError
-from autoprune.structure.attributes import number_of
+from autoprune.structure.attributes import check_edits, number_of, set_numbers, settings_of
 from autoprune.structure.surgery import apply_policy
 from autoprune.structure.tracing.trace import trace
 
@@ -42,6 +43,23 @@ def test_numbers_are_set_on_the_copy_alone() -> None:
     )
     assert (small.width, small.sizes, type(small.sizes)) == (3, [4, 2], list)
     assert (model.width, small.sizes is model.sizes) == (6, False)
+
+
+def test_a_setting_changes_for_the_module_that_needs_it_alone() -> None:
+    shared = SimpleNamespace(width=6, names=["a"], heads=(2, 3))
+    model: Any = nn.Sequential(nn.Identity(), nn.Identity())
+    model[0].config = model[1].config = shared
+    assert set(settings_of(model[0])) == {"config.width", "config.names", "config.heads"}
+    assert number_of(model[0], "config.heads") == (2, 3)
+    assert number_of(model[0], "config.names") is None
+    assert number_of(model[0], "config.depth") is None and number_of(model[0], "none.width") is None
+    set_numbers(model, {("0", "config.width"): 4, ("0", "config.heads"): (1, 3)})
+    assert (model[0].config.width, model[0].config.heads) == (4, (1, 3))
+    assert model[1].config is shared and (shared.width, shared.heads) == (6, (2, 3))
+    edits = [AttributeEdit("1", "config.width", 5, {}), AttributeEdit("1", "none.width", 5, {})]
+    for edit, words in zip(edits, ("which is 6 here", "which is not there"), strict=True):
+        with pytest.raises(ModelError, match=words):
+            check_edits(model, [edit])
 
 
 @pytest.mark.parametrize(

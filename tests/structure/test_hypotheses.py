@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable, Mapping
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -36,6 +37,21 @@ class Splitting(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         halves = list(self.stem(x).split((self.c, self.c), 1))
+        halves.append(self.inner(halves[-1]).relu())
+        out: Tensor = self.out(torch.cat(halves, 1))
+        return out
+
+
+class Configured(Splitting):
+    """Reads the width from an object that it holds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        del self.c
+        self.config = SimpleNamespace(c=6, layers=2, name="block")
+
+    def forward(self, x: Tensor) -> Tensor:
+        halves = list(self.stem(x).split((self.config.c, self.config.c), 1))
         halves.append(self.inner(halves[-1]).relu())
         out: Tensor = self.out(torch.cat(halves, 1))
         return out
@@ -141,6 +157,7 @@ class Case(NamedTuple):
 
 CASES = {
     "halves by a stored width": Case(Splitting, {"stem": 6, "inner": 6}, {"c": {"stem": (1,)}}),
+    "halves by a setting": Case(Configured, {"stem": 6, "inner": 6}, {"config.c": {"stem": (1,)}}),
     "halves by twice a stored width": Case(
         Doubled, {"stem": 6, "inner": 6}, {"expanded": {"stem": (2,)}}
     ),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,15 +42,22 @@ class Follower:
         return self.module, self.attribute, self.place
 
 
-def candidates(model: nn.Module, call: SizedCall) -> list[Follower]:
+def candidates(
+    model: nn.Module, call: SizedCall, attributes: Callable[[nn.Module], Iterable[str]] = vars
+) -> list[Follower]:
     """Return the integers on modules around a call that equal one of its sizes, or all of them.
 
     Sizes that occur several times are given to the integers of an attribute in turn.
+
+    Args:
+        model: the network.
+        call: the call.
+        attributes: names of the attributes of a module that count.
     """
     return [
         follower
         for path in _around(model, call)
-        for attribute in vars(model.get_submodule(path))
+        for attribute in attributes(model.get_submodule(path))
         for follower in _of_attribute(model, path, attribute, call)
     ]
 

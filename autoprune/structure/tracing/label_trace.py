@@ -21,7 +21,11 @@ from autoprune.structure.tracing.computed_weights import Origins, describe_compu
 from autoprune.structure.tracing.flow import GIVEN, Flow
 from autoprune.structure.tracing.followers import Follower, candidates
 from autoprune.structure.tracing.labels import Atoms, canonical, constant, overwritten, varying
-from autoprune.structure.tracing.layer_specs import first_call, is_refittable
+from autoprune.structure.tracing.layer_specs import (
+    first_call,
+    is_refittable,
+    multiplies_alone,
+)
 from autoprune.structure.tracing.module_stack import ModuleStack
 from autoprune.structure.tracing.operators import OperatorMode
 from autoprune.structure.tracing.products import Uncounted
@@ -39,7 +43,7 @@ class LabelTrace(OperatorMode):
         super().__init__()
         self._model = model
         self.atoms = atoms
-        self.read: set[str] = set()
+        self.read: Counter[str] = Counter()
         self.layers: dict[str, LayerSpec] = {}
         self.fixed_macs: Counter[str] = Counter()
         self.mixers: list[Mixer] = []
@@ -85,7 +89,7 @@ class LabelTrace(OperatorMode):
     def _record_sizes(self, call: Call) -> None:
         if call.name in SIZED:
             before, after = self.labels(call.args[0]), self.labels(next(call.outputs()))
-            found = sized_call(call, before, after, self.modules.paths)
+            found = sized_call(call, before, after, self.modules.paths, self.modules.view)
             self.sized += [found] if found else []
             if found and call.name in VIEWS and max(len(found.sizes), len(varying(before))) > 1:
                 self._lay_out(found)
@@ -247,7 +251,17 @@ class LabelTrace(OperatorMode):
         """Return the layers, each with what follows it and what can be done with it."""
         takers = layers_adding_bias(model, self.layers.values(), inputs)
         found = (
-            replace(layer, **self._flow.behind(weight)._asdict(), takes_bias=weight in takers)
+            replace(
+                layer,
+                **self._flow.behind(weight)._asdict(),
+                takes_bias=weight in takers or self._adds_parameter(layer),
+            )
             for weight, layer in self.layers.items()
         )
         return tuple(replace(layer, refittable=is_refittable(model, layer)) for layer in found)
+
+    def _adds_parameter(self, layer: LayerSpec) -> bool:
+        """Say whether a layer that is no module adds a parameter that nothing else reads."""
+        is_module = layer.weight == f"{layer.name}.weight"
+        own = not is_module and layer.bias in self._parameters
+        return own and multiplies_alone(layer, self.read)

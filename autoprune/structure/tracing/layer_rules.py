@@ -29,6 +29,8 @@ def layer(trace: Recorder, call: Call) -> None:
     name = trace.parameter(weight)
     if name is None and _shared_filters(trace, call, groups, positions):
         return
+    if groups == 1 and _mixes_positions(trace, call, positions):
+        return
     is_lost = bias is not None and trace.name(bias) is None and not _is_known(trace.labels(bias))
     if name is None or is_lost:
         unknown(trace, call, trace.computed(call, call.out.shape[channel_dim]))
@@ -79,6 +81,30 @@ def _shared_filters(trace: Recorder, call: Call, groups: int, positions: int) ->
     rows, _ = trace.mixer(call, [table], {}, macs=positions * weight.numel())
     trace.atoms.link_rows(table, rows, None)
     trace.set_labels(call.out, along(read, call.out.shape, channel_dim % call.out.dim()))
+    return True
+
+
+def _mixes_positions(trace: Recorder, call: Call, positions: int) -> bool:
+    """Let channels through a linear layer that makes of all positions as many others.
+
+    Its own inputs and outputs are positions, not channels, and stay whole. False if channels lie
+    along its inputs, or it makes something else of them.
+    """
+    source, weight = call.args[:2]
+    labels, dim = trace.labels(source), LAYER_KINDS[call.name].channel_dim % source.dim()
+    bias = call.arg(2, "bias")
+    if LAYER_KINDS[call.name].rank or source.shape != call.out.shape:
+        return False
+    if dim in varying(labels) or not varying(labels):
+        return False
+    if trace.parameter(weight) is None or (bias is not None and trace.parameter(bias) is None):
+        return False
+    table = shrink(labels).reshape(-1, 1)
+    if (table <= 0).any():
+        return False
+    rows, _ = trace.mixer(call, [table], {}, macs=positions * weight.numel())
+    trace.atoms.link_rows(table, rows, None)
+    trace.set_labels(call.out, labels)
     return True
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from torch import Tensor, nn
 
 from autoprune.structure.groups import LayerSpec
@@ -62,11 +64,26 @@ def first_call(call: Call, weight: str, bias: str | None, positions: int, groups
     )
 
 
+def multiplies_alone(layer: LayerSpec, reads: Mapping[str, int]) -> bool:
+    """Say whether a product with a bias is all that a network does with two tensors.
+
+    The packed projections of queries, keys and values are such a layer, which is no module.
+
+    Args:
+        layer: the layer.
+        reads: how many operators read each tensor.
+    """
+    own = {reads.get(name) for name in (layer.weight, layer.bias) if name is not None}
+    return layer.kind == "linear" and layer.bias is not None and own == {layer.calls}
+
+
 def is_refittable(model: nn.Module, layer: LayerSpec) -> bool:
     """Say whether a layer's weights can be refitted by least squares (see `LayerSpec`)."""
     path, _, leaf = layer.weight.rpartition(".")
     module = model.get_submodule(path)
-    if leaf != "weight" or not isinstance(module, LAYER_MODULES) or layer.groups != 1:
+    if leaf != "weight" or not isinstance(module, LAYER_MODULES):
+        return layer.takes_bias
+    if layer.groups != 1:
         return False
     if isinstance(module.bias, Tensor) and not isinstance(module.bias, nn.Parameter):
         return False  # a buffer is not trained

@@ -104,6 +104,14 @@ def matrix_product(trace: Recorder, call: Call, macs: int) -> bool:
             return False
         trace.set_labels(call.out, rows[:, None, None].expand(call.out.shape))
         return True
+    if _is_outer(first, second):
+        rows = _contract(trace, call, (first.mT, second), macs, {})
+        if rows is None:
+            return False
+        # Every channel meets every other one: only whole heads can go.
+        trace.atoms.link(first[:, :, 0], first[:1, :1, 0], "widths")
+        trace.set_labels(call.out, rows[:, None, None].expand(call.out.shape))
+        return True
     for weights, values in ((first, second), (second.mT, first.mT)):
         if _is_mixed(weights, values):
             _average(trace, call, weights[:, 0, 0], values[:, 0], macs)
@@ -121,6 +129,11 @@ def _is_summed(first: Tensor, second: Tensor) -> bool:
     """Say whether channels lie along the summed dimension of a product, and not beside it."""
     a, b = set(varying(first)), set(varying(second))
     return a <= {0, 2} and b <= {0, 1} and (2 in a or 1 in b)
+
+
+def _is_outer(first: Tensor, second: Tensor) -> bool:
+    """Say whether in every head each channel is multiplied with each: attention between them."""
+    return varying(first) == (0, 1) and varying(second) == (0, 2)
 
 
 def _is_mixed(weights: Tensor, values: Tensor) -> bool:

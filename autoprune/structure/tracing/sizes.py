@@ -16,9 +16,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from autoprune.core.view_sizes import InferredSize
 from autoprune.structure.tracing.assembly import components
 from autoprune.structure.tracing.call import Call
 from autoprune.structure.tracing.labels import Atoms, shrink, varying
+from autoprune.structure.tracing.module_stack import NamedView
 
 VIEWS = frozenset({"view", "_unsafe_view", "reshape", "unflatten"})
 SPLITS = frozenset({"split", "split_with_sizes", "chunk", "unsafe_split", "narrow", "slice"})
@@ -35,11 +37,13 @@ class SizedCall:
         modules: paths of the modules that run it, outermost first.
         sizes: labels of every such dimension, (its length, labels of each of its entries).
         is_split: whether these are the pieces of one dimension, not dimensions of one tensor.
+        inferable: for each dimension the size that may be inferred instead; none if none may.
     """
 
     modules: tuple[str, ...]
     sizes: tuple[Tensor, ...]
     is_split: bool = False
+    inferable: tuple[InferredSize, ...] = ()
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -59,7 +63,11 @@ class SizedCall:
 
 
 def sized_call(
-    call: Call, before: Tensor, after: Tensor, modules: tuple[str, ...]
+    call: Call,
+    before: Tensor,
+    after: Tensor,
+    modules: tuple[str, ...],
+    view: NamedView | None = None,
 ) -> SizedCall | None:
     """Return what an operator says about sizes; None if it says nothing about channels.
 
@@ -68,11 +76,14 @@ def sized_call(
         before: labels of its first argument.
         after: labels of its first result.
         modules: paths of the modules that run it.
+        view: the view in the code of these modules that it is; None if it is no such view.
     """
     if call.name in VIEWS:
         labels = shrink(after)
         dims = varying(after) if labels.numel() <= LARGEST_VIEW else ()
-        return SizedCall(modules, tuple(_entries(labels, d) for d in dims)) if dims else None
+        entries = tuple(_entries(labels, d) for d in dims)
+        inferable = [InferredSize(view.module, view.number, d) for d in dims] if view else []
+        return SizedCall(modules, entries, inferable=tuple(inferable)) if dims else None
     if call.name == "channel_shuffle" and set(varying(before)) == {1}:
         rows = shrink(before).reshape(call.argument("groups"), -1)
         return SizedCall(modules, (rows, rows.T))

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from torch import nn
 from torch.utils._pytree import tree_leaves
 
+from autoprune.core.view_sizes import InferredSize
 from autoprune.errors import ModelError, describe, type_of, user_code
 from autoprune.structure.groups import ChannelGroup, LayerSpec, Structure, TrainingOnly
 from autoprune.structure.inputs import Inputs, outputs_of, run, sample
@@ -36,8 +37,9 @@ from autoprune.structure.tracing.training_only import in_training_mode, unread_w
 Ties: TypeAlias = tuple[tuple[int, tuple[SizedCall, ...]], ...]
 """Calls whose sizes stay consistent, with the place of a view's dimension that shrinks."""
 
-Kind: TypeAlias = tuple[list[int], set[str]]
-"""Dimensions along which views shrink, and names of attributes that follow."""
+Kind: TypeAlias = tuple[list[int], set[str], set[int]]
+"""Dimensions along which views shrink, names of attributes that follow, places of inferred sizes.
+"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,19 +50,26 @@ class Hypothesis:
         ties: calls whose sizes stay consistent, with the place of a view's dimension that shrinks
             (see `sizes.tied`).
         followers: numbers on modules that follow a dimension.
+        inferred: sizes of views that are inferred.
     """
 
     ties: Ties = ()
     followers: tuple[Follower, ...] = ()
+    inferred: tuple[InferredSize, ...] = ()
 
     @property
     def kind(self) -> Kind:
         """What hypotheses about repeated blocks have in common."""
-        return [place for place, _ in self.ties], {one.attribute for one in self.followers}
+        places = {one.dim for one in self.inferred}
+        return [place for place, _ in self.ties], {one.attribute for one in self.followers}, places
 
     def __add__(self, other: Hypothesis) -> Hypothesis:
         """Return both together."""
-        return Hypothesis(self.ties + other.ties, self.followers + other.followers)
+        return Hypothesis(
+            self.ties + other.ties,
+            self.followers + other.followers,
+            tuple(dict.fromkeys(self.inferred + other.inferred)),
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,7 +128,8 @@ class Tracing:
         found = self.assemblies[ties]
         groups = found.structure.groups
         edits = edits_of(self.model, followers, found.atoms, found.owners, groups)
-        return replace(found, structure=replace(found.structure, edits=edits))
+        structure = replace(found.structure, edits=edits, inferred=hypothesis.inferred)
+        return replace(found, structure=structure)
 
     def _assembled(self, ties: Ties) -> Assembly:
         atoms, tracer = self.atoms, self.tracer

@@ -6,6 +6,8 @@ so that the pruned network can be trained further.
 
 from __future__ import annotations
 
+from collections.abc import Container
+
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.dropout import _DropoutNd
@@ -25,7 +27,7 @@ def in_training_mode(model: nn.Module) -> nn.Module:
     return copied
 
 
-def unread_weights(model: nn.Module, read: set[str]) -> list[str]:
+def unread_weights(model: nn.Module, read: Container[str]) -> list[str]:
     """Return the names of the weights (parameters of two or more dimensions) not in `read`."""
     named = model.named_parameters()
     return [name for name, tensor in named if tensor.dim() > 1 and name not in read]
