@@ -26,7 +26,7 @@ from autoprune.engine.pipeline import Groundwork, SearchResult, run_search
 from autoprune.engine.problem import PruningProblem, make_problem
 from autoprune.engine.train_context import TrainContext
 from autoprune.engine.training_task import make_recipe, make_task
-from autoprune.engine.validation import figures_of
+from autoprune.engine.validation import figures_of, number_of_classes
 from autoprune.errors import AutopruneError, DataError, first_line, user_code
 from autoprune.evaluation.outputs import score_on_split
 from autoprune.evaluation.scoring import CustomScorer
@@ -113,7 +113,8 @@ def run_training(context: TrainContext, resume: bool = False) -> SearchResult:
     search = context.cut.context(run, Clock(time.monotonic(), recovery=0.0), begun)
     if not (run.is_finished and KEY in run.load_result()):
         problem = make_problem(search)
-        method = context.method.prepared(_goal(problem))
+        classes = number_of_classes(search.model, search.images.selection)
+        method = context.method.prepared(_goal(problem, classes))
         shaped = _shape(context, search, method)
         run.method.save_weights(shaped.merged)
         found = run_search(*_cutting(search, problem, shaped), begun)
@@ -142,15 +143,15 @@ def _written_down(context: TrainContext, settings: Mapping[str, Any]) -> Iterato
         raise
 
 
-def _goal(problem: PruningProblem) -> Goal:
+def _goal(problem: PruningProblem, classes: int | None) -> Goal:
     projection = problem.projection
     if not projection.constraints:
-        return Goal(problem.structure)
+        return Goal(problem.structure, classes=classes)
 
     def below_threshold(scores: Scores) -> tuple[int, ...]:
         return threshold(projection, [one.numpy() for one in scores])
 
-    return Goal(problem.structure, projection.uniform(), below_threshold)
+    return Goal(problem.structure, projection.uniform(), below_threshold, classes)
 
 
 def _shape(context: TrainContext, search: SearchContext, method: TrainingMethod) -> Shaped:

@@ -109,7 +109,9 @@ def make_task(
     """
     config, dense, processes = context.config, context.dense, context.processes
     validation = Samples.join([images.search, images.selection])
-    classes = number_of_classes(dense, validation, context.loss)
+    classes = number_of_classes(dense, validation)
+    if classes is None and context.loss is None and validation.labelled:
+        log.info("the network is no classifier: it learns from the dense network alone")
     objective = _objective(context, validation, classes, len(images.recovery))
     if config.distill_features:
         if not config.distill:

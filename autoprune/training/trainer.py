@@ -146,6 +146,8 @@ class _Trainer:
         with torch.enable_grad():
             with _autocast(device_of(self._network).type, self._dtype):
                 loss = self._task.objective(self._called, batch)
+                for outputs in self._hooks.further_outputs():
+                    loss = loss + self._task.objective.of_outputs(outputs, batch)
                 if (added := self._hooks.loss(self._network)) is not None:
                     loss = loss + added
             if not loss.requires_grad:
