@@ -186,24 +186,30 @@ class DiscriminationAwarePruning(TrainingMethod):
                     parameter.grad = None
             self._heads.forget()
         for window in choosing:
-            self._admit(window, network, now.completed)
+            self._squares[window.group] += self._gradients(window.group, network)
         for index, units in self._admitted.items():
             for part, weight in readers(groups[index], network):
                 if weight.grad is not None:
                     weight.grad.mul_(along(units, part, weight))
+        for window in choosing:  # what is admitted now trains from the next step on
+            self._admit(window, now.completed)
 
-    def _admit(self, window: Window, network: nn.Module, completed: float) -> None:
-        """Add the gradients of a step to a group's, and admit its best channels if it is time."""
-        index, group = window.group, self.goal.structure.groups[window.group]
+    def _gradients(self, index: int, network: nn.Module) -> Float64[Tensor, " _units"]:
+        """Return the squared norm of the gradient of what reads each unit of a group."""
+        group = self.goal.structure.groups[index]
+        total = torch.zeros(group.size, dtype=torch.float64)
         for part, weight in readers(group, network):
             if weight.grad is not None:
-                squares = entries(weight.grad, part).double().square().sum(1).cpu()
-                self._squares[index] = self._squares[index] + squares
+                total += entries(weight.grad, part).double().square().sum(1).cpu()
+        return total
+
+    def _admit(self, window: Window, completed: float) -> None:
+        """Admit the best channels of a group if it is time, and begin to compare again."""
+        index, admitted = window.group, self._admitted[window.group]
         count = window.count(completed, self.widths[index])
-        units = with_best(self._admitted[index], self._squares[index], count)
-        if units.sum() > self._admitted[index].sum():
+        self._admitted[index] = with_best(admitted, self._squares[index], count)
+        if self._admitted[index].sum() > admitted.sum():
             self._squares[index] = torch.zeros_like(self._squares[index])
-        self._admitted[index] = units
 
     def after_step(self, network: nn.Module, now: Moment) -> None:
         """Take a step of the heads; begin with no channel where it is time to choose."""

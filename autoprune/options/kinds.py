@@ -28,6 +28,7 @@ from autoprune.options.durations import parse_duration
 from autoprune.options.option import Rule, ValueKind
 from autoprune.profiling.backends.registry import KIND as BACKENDS
 from autoprune.recovery.length import Length
+from autoprune.training.loggers import KIND as LOGGER
 
 # What random number generators take.
 LARGEST_SEED = 2**32 - 1
@@ -249,6 +250,9 @@ FORMAT = _code(FORMATS.is_installed, _named(FORMATS), metavar="NAME")
 IMPORTANCE = _code(IMPORTANCES.is_installed, _component)
 STRATEGY = _code(STRATEGIES.is_installed, _named(STRATEGIES), metavar="NAME")
 METHOD = _code(METHODS.is_installed, _named(METHODS), metavar="NAME")
+LOGGERS = ValueKind(
+    "NAME", _patterns, "a name or a list of names", is_installed=LOGGER.is_installed, repeats=True
+)
 SWITCH = ValueKind(None, _switch, "true or false", is_switch=True)
 TWO_WAY_SWITCH = ValueKind(None, _switch, "true or false", is_switch=True, is_two_way=True)
 WHOLE = ValueKind("N", _whole, "a whole number", int)

@@ -21,10 +21,10 @@ from autoprune.cost.registry import COSTS
 from autoprune.errors import UsageError, did_you_mean, spelt
 from autoprune.importance.registry import KIND as IMPORTANCE
 from autoprune.options import kinds
+from autoprune.options.component_tables import with_config
 from autoprune.options.kinds import AUTO
 from autoprune.options.option import Option, Panel, choices, option, options_of
 from autoprune.options.origin import Restrictions
-from autoprune.options.strategies import with_strategy_config
 
 if TYPE_CHECKING:
     from autoprune.agents.base import Strategy
@@ -256,7 +256,7 @@ class SearchConfig(Restrictions):
                 raise UsageError(f"unknown option {key!r}; {did_you_mean(key, OPTIONS)}")
         plain: dict[str, Any] = {
             key: None if value is None and key in _OPTIONAL else OPTIONS[key].read(value)
-            for key, value in with_strategy_config(values).items()
+            for key, value in with_config(values, "strategy").items()
         }
         if "budget" not in plain:
             if needs_budget(plain):

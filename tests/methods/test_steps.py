@@ -25,7 +25,7 @@ from autoprune.methods.segments import segments
 from autoprune.methods.sfp import SoftFilterPruning
 from autoprune.methods.sss import SparseStructureSelectionConfig, accelerated_step
 from autoprune.testing.method_contract import Setup, moment
-from autoprune.testing.small_networks import plain, randomized
+from autoprune.testing.small_networks import IMAGES, LABELS, plain, randomized
 
 
 @pytest.fixture
@@ -272,7 +272,7 @@ def test_channels_are_admitted_by_gradients(setup: Setup) -> None:
     with torch.no_grad():
         method.after_step(network, moment(completed=0.0))
     assert not method.state()["admitted"][0].any()
-    called(torch.randn(4, 3, 6, 6)).sum().backward()
+    nn.functional.cross_entropy(called(IMAGES), LABELS).backward()
     weight = network.get_parameter("1.0.weight")
     assert weight.grad is not None
     norms = weight.grad.transpose(0, 1).flatten(1).norm(dim=1)
@@ -282,6 +282,12 @@ def test_channels_are_admitted_by_gradients(setup: Setup) -> None:
     admitted = method.state()["admitted"][0]
     assert set(admitted.nonzero()[:, 0].tolist()) == best
     assert network.get_parameter("0.0.weight").grad is None
+    assert not weight.grad.any()  # none of them took part in this step
+    weight.grad = None
+    nn.functional.cross_entropy(called(IMAGES), LABELS).backward()
+    assert weight.grad is not None
+    with torch.no_grad():
+        method.after_backward(network, moment(completed=0.5))
     assert not weight.grad[:, ~admitted].any() and weight.grad[:, admitted].any()
     loss = method.loss(network)
     dense, own = setup.network[1][0], method._features["1.0"]
