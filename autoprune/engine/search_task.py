@@ -26,6 +26,7 @@ from autoprune.engine.problem import check_config, check_patterns, under_budget
 from autoprune.errors import DataError, Interrupted, describe
 from autoprune.evaluation.reward import DEFAULT_REWARD, NamedReward, Reward, find_reward
 from autoprune.evaluation.scoring import find_distance, find_evaluate
+from autoprune.importance.learnt import LearntImportance
 from autoprune.options.search import SearchConfig
 from autoprune.reporting.report import report
 from autoprune.structure.inputs import Inputs, adapt_splits, device_of, input_adapter
@@ -33,7 +34,8 @@ from autoprune.structure.output_distance import Distance
 from autoprune.structure.plain_weights import notes_on_weights, with_plain_weights
 from autoprune.structure.surgery import deep_copy, with_own_sizes
 from autoprune.structure.wrappers import notes_on_wrappers, plain_network
-from autoprune.study.reload import load_network
+from autoprune.study.recorded_widths import recorded_widths
+from autoprune.study.reload import load_network, load_trained
 from autoprune.study.run_directory import RunDirectory
 from autoprune.version import __version__
 
@@ -178,6 +180,13 @@ class SearchTask:
         # Optuna announces every trial of ours, and optional packages that it lacks.
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         model = with_own_sizes(deep_copy(self.network).eval())
+        config, starts = self.config, ()
+        if config.from_training is not None:
+            trained = RunDirectory(config.from_training)
+            load_trained(model, trained)
+            scores = LearntImportance(trained.method.load_scores())
+            config = replace(config, from_training=None, importance=scores)
+            starts = (recorded_widths(trained),)
         images = draw_images(model, self.data, self.config, self.progress)
         inputs = images.calibration.first(2).inputs
         if self.example_inputs is not None:
@@ -186,7 +195,7 @@ class SearchTask:
             model,
             inputs,
             images,
-            self.config,
+            config,
             run,
             reward=self.reward,
             evaluate=self.evaluate,
@@ -194,6 +203,7 @@ class SearchTask:
             begun=begun,
             clock=clock,
             progress=self.progress,
+            starts=starts,
         )
 
 

@@ -217,6 +217,7 @@ def _cutting(
     """Return what the pipeline is given to cut the trained network by what was learnt."""
     names = problem.structure.index
     scores = dict(zip(names, shaped.method.scores(shaped.merged), strict=True))
+    search.run.method.save_scores(scores)
     config = replace(search.config, importance=LearntImportance(scores))
     own = replace(search, model=shaped.merged, config=config)
     return own, Groundwork(problem, make_evaluators(own, problem))

@@ -143,6 +143,7 @@ def check_train(context: TrainContext, resume: bool) -> None:
     if not resume:
         run.check_free()
         return
+    run.load_config()  # without it there is no run, whatever else is there
     begun, own = run.method.load_config(), context.options()
     for key in sorted(begun.keys() | own.keys()):
         if begun.get(key) != own.get(key):

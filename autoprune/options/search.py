@@ -114,6 +114,13 @@ class SearchConfig(Restrictions):
         "are used unless others are given.",
         flag="--from",
     )
+    from_training: str | None = _search(
+        None,
+        kinds.RUN,
+        "Search the network that autoprune train left in this run, with the learnt scores as the "
+        "importance, and begin at the learnt widths; its model, data and what it excluded are used "
+        "unless others are given.",
+    )
     trials: int | None = _search(
         None,
         kinds.WHOLE,
@@ -233,6 +240,8 @@ class SearchConfig(Restrictions):
             raise UsageError(
                 f"{spelt('max_drop')} stands instead of {spelt('budget')}: give one of them."
             )
+        if self.from_training is not None:
+            self._check_from_training()
         if self.minimize is not None and self.max_drop is None:
             raise UsageError(
                 f"{spelt('minimize')} says what is small at a given {spelt('max_drop')}: give that "
@@ -242,6 +251,17 @@ class SearchConfig(Restrictions):
             raise UsageError(
                 f"{spelt('latency_backend')} says what a latency table was measured with: give "
                 f"{spelt('latency_table')} too."
+            )
+
+    def _check_from_training(self) -> None:
+        if self.from_run is not None:
+            raise UsageError(
+                f"{spelt('from_training')} and {spelt('from_run')} exclude each other."
+            )
+        if self.importance != OPTIONS["importance"].default:
+            raise UsageError(
+                f"{spelt('from_training')} brings its own importance, the learnt scores: leave out "
+                f"{spelt('importance')}."
             )
 
     @classmethod
@@ -341,6 +361,7 @@ class SearchOptions(TypedDict, total=False):
     sampler: str | None
     agent: str | os.PathLike[str] | None
     from_run: str | os.PathLike[str] | None
+    from_training: str | os.PathLike[str] | None
     trials: int | None
     time: float | str | None
     trial_timeout: float | str | None

@@ -16,6 +16,7 @@ from autoprune.data import Splits
 from autoprune.engine import train as module
 from autoprune.methods.slimming import Slimming
 from autoprune.models.demo import load_demo
+from autoprune.study.ledger import read_trials
 from autoprune.study.run_directory import RunDirectory
 
 QUICK: dict[str, Any] = {
@@ -125,7 +126,7 @@ def test_the_end_of_a_training_goes_on_with_it_alone(
     with pytest.raises(autoprune.AutopruneError, match="autoprune train --resume --output"):
         autoprune.finetune(load_demo(), tmp_path / "run", data=digits, epochs=0.5, resume=True)
     done = autoprune.train(load_demo(), **given, resume=True)
-    assert done.result["finetune"]["epochs"] == 0.5
+    assert done.result["finetune"]["epochs"] > 0 and done.result["train"]["epochs"] > 0
 
 
 def test_a_training_killed_as_it_begins_begins_again(digits: Splits, tmp_path: Path) -> None:
@@ -208,3 +209,50 @@ def test_existing_output_and_other_options_are_refused(
         autoprune.train(load_demo(), method="slimming", output=trained.path, **given)
     with pytest.raises(autoprune.AutopruneError, match="cannot resume with"):
         autoprune.train(load_demo(), method="slimming", output=trained.path, resume=True, **given)
+
+
+def test_widths_of_a_run_are_the_target(
+    trained: autoprune.Run, digits: Splits, tmp_path: Path
+) -> None:
+    """Whatever the method learns, and whatever becomes of that run."""
+    other = Path(shutil.copytree(trained.path, tmp_path / "other"))
+    given: dict[str, Any] = {
+        "data": digits, "method": "c_sgd", "widths_from": other, "epochs": 0.4,
+        "output": tmp_path / "run", **QUICK,
+    }  # fmt: skip
+    done = autoprune.train(load_demo(), **given)
+    assert done.result["widths"] == trained.result["widths"]
+    shutil.rmtree(other)
+    again = autoprune.train(load_demo(), **given, resume=True)
+    assert again.policy.fingerprint == done.policy.fingerprint
+    with pytest.raises(autoprune.AutopruneError, match="stands instead of budget"):
+        autoprune.train(load_demo(), **{**given, "budget": "flops=0.5"}, resume=True)
+
+
+def test_a_search_begins_at_what_was_learnt(
+    trained: autoprune.Run, digits: Splits, tmp_path: Path
+) -> None:
+    """The learnt widths are its first trial, and their units those with the largest scores."""
+    given: dict[str, Any] = {
+        "data": digits, "budget": "flops=0.5", "trials": 2, "recover": "off", "report": False,
+        **{key: QUICK[key] for key in QUICK if key.endswith("samples")},
+    }  # fmt: skip
+    fresh = load_demo()
+    for parameter in fresh.parameters():
+        torch.nn.init.zeros_(parameter)
+    done = autoprune.search(fresh, from_training=trained.path, output=tmp_path / "run", **given)
+    scores = load_file(trained.path / "trained-scores.safetensors")
+    for name, group in done.policy.groups.items():
+        best = scores[name].argsort(descending=True, stable=True)[: len(group.kept)].tolist()
+        assert list(group.kept) == sorted(best)
+    first = read_trials(RunDirectory(done.path).storage)[0].candidate.widths
+    assert dict(zip(done.policy.groups, first, strict=True)) == trained.result["widths"]
+    for options, message in (
+        ({"from_training": done.path}, "is no run of autoprune train"),
+        ({"from_training": trained.path, "importance": "l1"}, "leave out importance"),
+        ({"from_training": trained.path, "from_run": done.path}, "exclude each other"),
+        ({"from_training": trained.path, "exclude": "stem"}, "of another network or pruned other"),
+    ):
+        with pytest.raises(autoprune.AutopruneError, match=message):
+            autoprune.search(load_demo(), output=tmp_path / "wrong", **given, **options)
+        assert not (tmp_path / "wrong").exists()
