@@ -42,6 +42,7 @@ ENGINE_FLOORS = (
     {"max_drop"},
     {"summary", "begin"},
     {"pipeline", "finetune"},
+    {"repeat"},
     {"search_task", "push"},
     {"sweep", "train_context"},
     {"train"},

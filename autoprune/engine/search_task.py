@@ -21,8 +21,9 @@ from autoprune.data.forms import map_tensors, plain, sample_shapes
 from autoprune.engine.begin import begin_run, is_complete, resume_run
 from autoprune.engine.clock import Clock
 from autoprune.engine.context import Evaluate, SearchContext
-from autoprune.engine.pipeline import Groundwork, lay_groundwork, run_search
+from autoprune.engine.pipeline import Groundwork, SearchResult, lay_groundwork, run_search
 from autoprune.engine.problem import check_config, check_patterns, under_budget
+from autoprune.engine.repeat import run_in_rounds
 from autoprune.errors import DataError, Interrupted, describe
 from autoprune.evaluation.reward import DEFAULT_REWARD, NamedReward, Reward, find_reward
 from autoprune.evaluation.scoring import find_distance, find_evaluate
@@ -36,6 +37,7 @@ from autoprune.structure.surgery import deep_copy, with_own_sizes
 from autoprune.structure.wrappers import notes_on_wrappers, plain_network
 from autoprune.study.recorded_widths import recorded_widths
 from autoprune.study.reload import load_network, load_trained
+from autoprune.study.result import is_trained
 from autoprune.study.run_directory import RunDirectory
 from autoprune.version import __version__
 
@@ -153,7 +155,7 @@ class SearchTask:
             begun: dict[str, Any] = {}
             if resume:
                 begun = resume_run(run, settings, self.config)
-                if is_complete(run, self.config):
+                if self._is_done(run):
                     return load_run(self.network, run)
             else:
                 begin_run(run, {**settings, **self.named})
@@ -164,10 +166,28 @@ class SearchTask:
             )
             with interruptible(lambda: run.how_to_resume):
                 groundwork = lay_groundwork(context) if given is None else given.under(self.config)
-                found = run_search(context, groundwork, settings)
+                found = self._search(context, groundwork, settings)
             if self.config.report:
                 write_report(run)
         return Run(run.path, found.network, found.policy, found.result)
+
+    def _is_done(self, run: RunDirectory) -> bool:
+        """Return, and say, whether nothing is left to do in a run that is to go on."""
+        if self.config.finetune_epochs is None:
+            return is_complete(run, self.config)
+        is_tuned = run.is_finished and is_trained(run.load_result(), "finetune")
+        if is_tuned and not run.training().goes_on:
+            log.warning("the search in %r is finished, and so is its fine-tuning", str(run.path))
+            return True
+        return False
+
+    def _search(
+        self, context: SearchContext, groundwork: Groundwork, settings: Mapping[str, Any]
+    ) -> SearchResult:
+        if self.config.finetune_epochs is None:
+            return run_search(context, groundwork, settings)
+        splits = adapt_splits(as_splits(self.data), context.model)
+        return run_in_rounds(context, groundwork, settings, splits)
 
     def context(self, run: RunDirectory, clock: Clock, begun: Mapping[str, Any]) -> SearchContext:
         """Return what the stages of the search are given.
@@ -264,7 +284,8 @@ def make_task(
 
 def load_run(network: nn.Module, run: RunDirectory) -> Run:
     """Return a finished search from its directory."""
-    pruned = load_network(network, run, run.searched_weights)
+    is_tuned = is_trained(run.load_result(), "finetune")
+    pruned = load_network(network, run, None if is_tuned else run.searched_weights)
     return Run(run.path, pruned, run.load_policy(), run.load_result())
 
 

@@ -154,6 +154,19 @@ class SearchConfig(Restrictions):
         "more of them pay on many cores.",
         rule=kinds.ABOVE_ZERO,
     )
+    rounds: int | None = _search(
+        None,
+        kinds.WHOLE,
+        "Reach the budget in N rounds of cutting and fine-tuning, with --finetune-epochs each; the "
+        "earlier ones are runs in RUN/rounds. --trials, --time and --recover are those of a round.",
+        rule=kinds.ABOVE_ZERO,
+    )
+    finetune_epochs: float | None = _search(
+        None,
+        kinds.NUMBER,
+        "Fine-tune the network for so many passes over the training samples, after every round.",
+        rule=kinds.ABOVE_ZERO,
+    )
     seed: int = _search(0, kinds.WHOLE, "Seed of all randomness.", is_basic=True, rule=kinds.SEED)
     importance: str | Importance = _repair(  # noqa: RUF009, it declares a field
         "obs",
@@ -242,6 +255,8 @@ class SearchConfig(Restrictions):
             )
         if self.from_training is not None:
             self._check_from_training()
+        if (self.rounds or 1) > 1:
+            self._check_rounds()
         if self.minimize is not None and self.max_drop is None:
             raise UsageError(
                 f"{spelt('minimize')} says what is small at a given {spelt('max_drop')}: give that "
@@ -251,6 +266,22 @@ class SearchConfig(Restrictions):
             raise UsageError(
                 f"{spelt('latency_backend')} says what a latency table was measured with: give "
                 f"{spelt('latency_table')} too."
+            )
+
+    def _check_rounds(self) -> None:
+        if self.finetune_epochs is None:
+            raise UsageError(
+                f"{spelt('rounds')} fine-tune what they cut: say for how long, with "
+                f"{spelt('finetune_epochs', 2)}."
+            )
+        if self.budget == UNBOUNDED or self.from_run is not None:
+            raise UsageError(
+                f"{spelt('rounds')} approach a budget step by step: give one, and neither "
+                f"{spelt('max_drop')} nor {spelt('from_run')}."
+            )
+        if self.decide != OPTIONS["decide"].default:
+            raise UsageError(
+                f"{spelt('rounds')} decide channels alone: leave out {spelt('decide')}."
             )
 
     def _check_from_training(self) -> None:
@@ -362,6 +393,8 @@ class SearchOptions(TypedDict, total=False):
     agent: str | os.PathLike[str] | None
     from_run: str | os.PathLike[str] | None
     from_training: str | os.PathLike[str] | None
+    rounds: int | None
+    finetune_epochs: float | None
     trials: int | None
     time: float | str | None
     trial_timeout: float | str | None

@@ -246,7 +246,8 @@ def test_a_search_begins_at_what_was_learnt(
         best = scores[name].argsort(descending=True, stable=True)[: len(group.kept)].tolist()
         assert list(group.kept) == sorted(best)
     first = read_trials(RunDirectory(done.path).storage)[0].candidate.widths
-    assert dict(zip(done.policy.groups, first, strict=True)) == trained.result["widths"]
+    learnt = {name: len(kept) for name, kept in trained.policy.kept.items()}
+    assert dict(zip(done.policy.groups, first, strict=True)) == learnt
     for options, message in (
         ({"from_training": done.path}, "is no run of autoprune train"),
         ({"from_training": trained.path, "importance": "l1"}, "leave out importance"),
