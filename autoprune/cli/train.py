@@ -135,7 +135,6 @@ def _begun(
     kept = {name: stored[name] for name in ORIGIN if name in stored and name != "weights"}
     if "weights" in begun:
         kept["weights"] = begun["weights"]
-    agreed(
-        run.path, {k: v for k, v in kept.items() if k not in origin}, command.trust, NAME_OR_TRUST
-    )
+    taken = {**kept, "logger": begun.get("logger")}
+    agreed(run.path, _free(taken, {**own, **origin}), command.trust, NAME_OR_TRUST)
     return options, {**kept, **origin}

@@ -16,21 +16,21 @@ from torch import nn
 from autoprune.core.notes import forwarded_notes
 from autoprune.core.policy import PruningPolicy
 from autoprune.core.progress import Progress
-from autoprune.data import Partition, Samples, SplitSizes, as_splits, partition
-from autoprune.data.forms import map_tensors, plain, sample_shapes
+from autoprune.data import as_splits
 from autoprune.engine.begin import begin_run, is_complete, resume_run
 from autoprune.engine.clock import Clock
 from autoprune.engine.context import Evaluate, SearchContext
 from autoprune.engine.pipeline import Groundwork, SearchResult, lay_groundwork, run_search
 from autoprune.engine.problem import check_config, check_patterns, under_budget
 from autoprune.engine.repeat import run_in_rounds
-from autoprune.errors import DataError, Interrupted, describe
+from autoprune.engine.search_images import check_example, draw_images
+from autoprune.errors import Interrupted, describe
 from autoprune.evaluation.reward import DEFAULT_REWARD, NamedReward, Reward, find_reward
 from autoprune.evaluation.scoring import find_distance, find_evaluate
 from autoprune.importance.learnt import LearntImportance
 from autoprune.options.search import SearchConfig
 from autoprune.reporting.report import report
-from autoprune.structure.inputs import Inputs, adapt_splits, device_of, input_adapter
+from autoprune.structure.inputs import Inputs, adapt_splits, device_of
 from autoprune.structure.output_distance import Distance
 from autoprune.structure.plain_weights import notes_on_weights, with_plain_weights
 from autoprune.structure.surgery import deep_copy, with_own_sizes
@@ -156,7 +156,8 @@ class SearchTask:
             if resume:
                 begun = resume_run(run, settings, self.config)
                 if self._is_done(run):
-                    return load_run(self.network, run)
+                    tuned = self.config.finetune_epochs is not None
+                    return load_run(self.network, run, None if tuned else run.searched_weights)
             else:
                 begin_run(run, {**settings, **self.named})
             context = (
@@ -210,7 +211,7 @@ class SearchTask:
         images = draw_images(model, self.data, self.config, self.progress)
         inputs = images.calibration.first(2).inputs
         if self.example_inputs is not None:
-            inputs = _check_example(model, self.example_inputs, inputs)
+            inputs = check_example(model, self.example_inputs, inputs)
         return SearchContext(
             model,
             inputs,
@@ -282,40 +283,10 @@ def make_task(
     return task
 
 
-def load_run(network: nn.Module, run: RunDirectory) -> Run:
-    """Return a finished search from its directory."""
-    is_tuned = is_trained(run.load_result(), "finetune")
-    pruned = load_network(network, run, None if is_tuned else run.searched_weights)
+def load_run(network: nn.Module, run: RunDirectory, weights: str | None) -> Run:
+    """Return a finished search from its directory, with some of its weights."""
+    pruned = load_network(network, run, weights)
     return Run(run.path, pruned, run.load_policy(), run.load_result())
-
-
-def draw_images(model: nn.Module, data: Any, config: SearchConfig, progress: Progress) -> Partition:
-    """Return the images of a search, on the model's device.
-
-    Raises:
-        DataError: too few, not finite, or of a form that is not understood.
-    """
-    sizes = SplitSizes(config.calibration_samples, config.search_samples, config.selection_samples)
-    images = partition(
-        adapt_splits(as_splits(data), model),
-        sizes,
-        config.seed,
-        note=log.info,
-        step=lambda d, t: progress.step("images", d, t),
-    )
-    return images.to(device_of(model))
-
-
-def _check_example(model: nn.Module, example: Inputs, like: Inputs) -> Inputs:
-    """Statistics are gathered where the trace saw layers: forms and shapes must agree."""
-    example = plain(example, "example_inputs")
-    example = input_adapter(model, example, "example_inputs")(example)
-    if sample_shapes(example) != sample_shapes(like):
-        seen, own = (Samples(one, None).shape for one in (example, like))
-        raise DataError(f"example_inputs have samples of {seen}, but the data's are {own}.")
-    device = device_of(model)
-    placed: Inputs = map_tensors(lambda one: one.to(device), example)
-    return placed
 
 
 @contextmanager

@@ -51,20 +51,11 @@ LEARNING = 150
 FINDING = replace(RECIPE, duration=Duration(steps=150), checks=1, rate=0.01)
 
 
-class _FailingObjective:
-    """An objective that is not finite in one step."""
-
-    def __init__(self, whole: Objective, step: int) -> None:
-        self._whole, self._left = whole, step
+class _Failing(Objective):
+    """An objective that is not finite from the eighth step on."""
 
     def __call__(self, network: nn.Module, batch: Batch) -> Tensor:
-        self._left -= 1
-        loss: Tensor = self._whole(network, batch)
-        return loss * math.nan if self._left < 0 else loss
-
-    def of_outputs(self, outputs: Any, batch: Batch) -> Tensor:
-        loss: Tensor = self._whole.of_outputs(outputs, batch)
-        return loss
+        return super().__call__(network, batch) * (math.nan if batch.step >= 7 else 1.0)
 
 
 class Killed(BaseException):
@@ -264,9 +255,7 @@ class MethodContract:
     def test_a_loss_that_is_not_finite_is_survived(self, setup: Setup) -> None:
         """The network of the last validation is handed over, with its scores."""
         method = self.make().prepared(setup.goal)
-        task = setup.task(method)
-        objective: Any = _FailingObjective(task.objective, step=7)
-        done = train(replace(task, objective=objective), RECIPE)
+        done = train(replace(setup.task(method), objective=_Failing(4, True)), RECIPE)
         assert done.diverged == 7 and done.best_step == 6
         assert all(bool(one.isfinite().all()) for one in done.network.state_dict().values())
         assert all(bool(one.isfinite().all()) for one in method.scores(done.network))

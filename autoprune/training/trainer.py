@@ -176,9 +176,8 @@ class _Trainer:
 
     def _validate(self) -> None:
         trained = self._network if self._average is None else self._average.module
-        # Hooks change what was trained, whatever is frozen in the network that was given.
-        finished = self._hooks.finish(_evaluated(trained))
-        network = _as_given(finished, self._task.network)
+        # Hooks change what was trained, whatever is frozen in the given network.
+        network = _as_given(self._hooks.finish(_evaluated(trained)), self._task.network)
         validation = self._task.validate(network)
         is_better = validation.is_better_than(self._best_validation)
         if math.isfinite(validation.value) if self._hooks.keeps_last else is_better:
