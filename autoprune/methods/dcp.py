@@ -126,13 +126,22 @@ class DiscriminationAwarePruning(TrainingMethod):
             and self._admitted[window.group].sum() < self.widths[window.group]
         ]
 
+    @property
+    def _settled(self) -> dict[int, Bool[Tensor, " _units"]]:
+        """The channels of the groups of which all that stay are chosen.
+
+        Evaluated, the others are whole: of a group that is just begun nothing would be left.
+        """
+        choosing = {window.group for window in self._choosing}
+        return {index: own for index, own in self._admitted.items() if index not in choosing}
+
     def called(self, network: nn.Module) -> nn.Module:
         """Return the network with masked weights, whose gradients reach all weights."""
         return Hooked(Reweighted(network, self._masked), lambda: self._attached(network))
 
     def _masked(self, network: nn.Module) -> Mapping[str, Tensor]:
         found: dict[str, Tensor] = {}
-        for index, units in self._admitted.items():
+        for index, units in (self._admitted if network.training else self._settled).items():
             for part, weight in readers(self.goal.structure.groups[index], network):
                 own = found.get(part.tensor, weight)
                 found[part.tensor] = own + (own * along(units, part, weight) - own).detach()
@@ -225,7 +234,7 @@ class DiscriminationAwarePruning(TrainingMethod):
     def finish(self, network: nn.Module) -> nn.Module:
         """Set masked weights to zero."""
         with torch.no_grad():
-            for index, units in self._admitted.items():
+            for index, units in self._settled.items():
                 for part, weight in readers(self.goal.structure.groups[index], network):
                     weight.mul_(along(units, part, weight))
         return network

@@ -230,11 +230,6 @@ def _code(
     return ValueKind(metavar, read, "a text", absolute=absolute, is_installed=is_installed)
 
 
-def _is_logger(spec: str) -> bool:
-    loggers: Kind = imported("autoprune.training.loggers:KIND")
-    return loggers.is_installed(spec)
-
-
 NAME = ValueKind("NAME", _text, "a text")
 SPEC = ValueKind("SPEC", _text, "a text")
 COST = ValueKind("COST", _text, "a text")
@@ -255,7 +250,11 @@ IMPORTANCE = _code(IMPORTANCES.is_installed, _component)
 STRATEGY = _code(STRATEGIES.is_installed, _named(STRATEGIES), metavar="NAME")
 METHOD = _code(METHODS.is_installed, _named(METHODS), metavar="NAME")
 LOGGERS = ValueKind(
-    "NAME", _patterns, "a name or a list of names", is_installed=_is_logger, repeats=True
+    "NAME",
+    _patterns,
+    "a name or a list of names",
+    is_installed=imported("autoprune.training.loggers:KIND.is_installed"),
+    repeats=True,
 )
 SWITCH = ValueKind(None, _switch, "true or false", is_switch=True)
 TWO_WAY_SWITCH = ValueKind(None, _switch, "true or false", is_switch=True, is_two_way=True)

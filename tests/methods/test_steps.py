@@ -289,6 +289,12 @@ def test_channels_are_admitted_by_gradients(setup: Setup) -> None:
     with torch.no_grad():
         method.after_backward(network, moment(completed=0.5))
     assert not weight.grad[:, ~admitted].any() and weight.grad[:, admitted].any()
+    before = weight.detach().clone()
+    assert torch.equal(method.finish(network).get_parameter("1.0.weight"), before)
+    with torch.no_grad():
+        method.after_backward(network, moment(completed=1.0))
+        method.finish(network)
+    assert int(weight.detach().transpose(0, 1).flatten(1).any(1).sum()) == 4
     loss = method.loss(network)
     dense, own = setup.network[1][0], method._features["1.0"]
     assert loss is not None and own.shape[1] == dense.out_channels
