@@ -27,7 +27,7 @@ from autoprune.engine.training_task import FinetuneContext
 from autoprune.errors import UsageError, spelt
 from autoprune.options.finetune import FinetuneConfig
 from autoprune.options.search import SearchConfig
-from autoprune.structure.embedding import embedded
+from autoprune.structure.dense_shape import embedded
 from autoprune.study.reload import load_network
 from autoprune.study.run_directory import RunDirectory
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from autoprune.structure.embedding import embedded
+from autoprune.structure.dense_shape import embedded
 from autoprune.structure.surgery import apply_policy
 from autoprune.structure.tracing.trace import trace
 from autoprune.testing.small_networks import IMAGES, NETWORKS, randomized
