@@ -62,7 +62,8 @@ def run_in_rounds(
             context = replace(context, begun={**settings, "versions": versions()})
             context.run.create(context.begun)
     shares = _shares(context.config, groundwork.problem)
-    source, done = None, []
+    source: nn.Module | None = None
+    done: list[Mapping[str, Any]] = []
     for number in range(1, count):
         budget = ",".join(f"{name}={one ** (number / count):.6g}" for name, one in shares.items())
         own = _of_round(context, number, budget)

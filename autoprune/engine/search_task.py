@@ -201,7 +201,8 @@ class SearchTask:
         # Optuna announces every trial of ours, and optional packages that it lacks.
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         model = with_own_sizes(deep_copy(self.network).eval())
-        config, starts = self.config, ()
+        config = self.config
+        starts: tuple[Mapping[str, int], ...] = ()
         if config.from_training is not None:
             trained = RunDirectory(config.from_training)
             load_trained(model, trained)
