@@ -38,6 +38,8 @@ class SearchProblem:
             keeps to the first one, so that it proposes what it proposed before.
         seed: of all randomness.
         workers: candidates that can be evaluated at once.
+        starts: widths that are known to be good, within the budget; strategies that have warm
+            starts begin with them.
     """
 
     space: SearchSpace
@@ -48,6 +50,7 @@ class SearchProblem:
     trials: int
     seed: int
     workers: int = 1
+    starts: tuple[Widths, ...] = ()
 
     def episode(self) -> Episode:
         """Return the rules of deciding group after group."""

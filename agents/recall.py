@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from autoprune.agents.config import Count
 from autoprune.agents.tools.scripted import ScriptedStrategy
 from autoprune.core.policy import Widths
 from autoprune.errors import RunError, spelt
+from autoprune.study.recorded_widths import widths_in
 from autoprune.study.result import frontier_of
 from autoprune.study.run_directory import RunDirectory
 from autoprune.study.trial import Candidate
@@ -59,7 +60,7 @@ class RecallStrategy(ScriptedStrategy):
         """
         super().start(problem)
         run, frontier = self._frontier()
-        recorded = [_widths(entry, problem, run) for entry in frontier]
+        recorded = [widths_in(problem.space, one, f"the run in {run!r}") for one in frontier]
         ways = {problem.projection.project(problem.space.ratios(w)): w for w in recorded}
         nearest = sorted(ways, key=lambda widths: self._distance(widths, ways[widths]))
         self._nearest = nearest[: self.config.nearest]
@@ -82,13 +83,3 @@ class RecallStrategy(ScriptedStrategy):
         if not frontier:
             raise RunError(f"the run in {run!r} left no frontier to recall.")
         return run, frontier
-
-
-def _widths(widths: Mapping[str, int], problem: SearchProblem, run: str) -> Widths:
-    names, sizes = problem.space.names, problem.space.sizes
-    fits = set(widths) == set(names) and all(
-        widths[name] <= size for name, size in zip(names, sizes, strict=True)
-    )
-    if not fits:
-        raise RunError(f"the run in {run!r} is of another network or pruned other groups.")
-    return tuple(widths[name] for name in names)

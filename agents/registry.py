@@ -36,6 +36,7 @@ KIND = Kind(
         "rl:sac": "autoprune.agents.reinforcement:SacStrategy",
         "rl:td3": "autoprune.agents.reinforcement:Td3Strategy",
         "recall": "autoprune.agents.recall:RecallStrategy",
+        "given": "autoprune.agents.given:GivenStrategy",
     },
     special=(AUTO,),
 )

@@ -32,7 +32,7 @@ FLOORS = (
     {"testing"},
 )
 ENGINE_FLOORS = (
-    {"clock", "latency_bound", "latency_table", "limits", "trust", "validation"},
+    {"clock", "latency_bound", "latency_table", "limits", "search_images", "trust", "validation"},
     {"context", "winner_kit", "export"},
     {"problem", "training_task"},
     {"builder"},
@@ -42,6 +42,7 @@ ENGINE_FLOORS = (
     {"max_drop"},
     {"summary", "begin"},
     {"pipeline", "finetune"},
+    {"repeat"},
     {"search_task", "push"},
     {"sweep", "train_context"},
     {"train"},

@@ -13,8 +13,9 @@ DIAGONAL = (1.0, 0.75, 0.5, 0.25)
 def warm_starts(problem: SearchProblem) -> list[Widths]:
     """Return the candidates that are known before any search, each once.
 
-    These are the uniform candidate and, where the criterion gives errors, the one of least expected
-    loss. Without a budget they are uniform ones from the dense network down.
+    These are those of the problem, then the uniform candidate and, where the criterion gives
+    errors, the one of least expected loss. Without a budget they are uniform ones from the dense
+    network down.
     """
     if not problem.projection.constraints:
         starts = [problem.projection.uniform(ratio) for ratio in DIAGONAL]
@@ -22,4 +23,4 @@ def warm_starts(problem: SearchProblem) -> list[Widths]:
         starts = [problem.projection.uniform()]
         if all(ranking.errors is not None for ranking in problem.rankings):
             starts.append(least_loss(problem.projection, problem.rankings))
-    return list(dict.fromkeys(starts))
+    return list(dict.fromkeys([*problem.starts, *starts]))

@@ -26,6 +26,7 @@ def finetune(given: Mapping[str, Any]) -> None:
     from autoprune import api
     from autoprune.cli.display import show_training
     from autoprune.cli.progress_bars import listen
+    from autoprune.cli.stored_options import NAME_OR_TRUST, agreed
     from autoprune.cli.subjects import load_dense
     from autoprune.engine.finetune import check_training
     from autoprune.study.run_directory import RunDirectory
@@ -36,7 +37,8 @@ def finetune(given: Mapping[str, Any]) -> None:
     run.check_finished()
     if command.resume:
         begun = run.training(config.from_scratch).load_config()
-        training = {**{key: begun[key] for key in begun.keys() & OPTIONS.keys()}, **training}
+        stored = {key: begun[key] for key in begun.keys() & OPTIONS.keys() - training.keys()}
+        training |= agreed(run.path, stored, command.trust, NAME_OR_TRUST)
     config = FinetuneConfig.from_mapping(training)
     check_training(run, config, command.resume, command.overwrite)
     find_loss(command.loss)

@@ -10,27 +10,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from autoprune.core.untrusted import read_toml
+from autoprune.cli.stored_options import (
+    KNOWN,
+    NAME_OR_TRUST,
+    agreed,
+    read_config,
+    read_values,
+    recalled,
+    stored_options,
+)
 from autoprune.cost.budget_sweep import Sweep
-from autoprune.errors import UsageError, did_you_mean, file_fault, in_python, shown, spelling, spelt
-from autoprune.options.commands import on_command_line
-from autoprune.options.option import Option
+from autoprune.errors import UsageError
 from autoprune.options.search import OPTIONS, RENEWABLE, SearchConfig, budgets_of
 from autoprune.options.stored import (
-    IN_FILES,
     ORIGIN,
     REMARKS,
     SETTINGS,
-    in_todays_words,
-    stored_settings,
-    with_own_weights,
 )
-from autoprune.options.strategies import unused_tables, with_strategy_config
 
-# How the code of a run or config file is agreed to.
-NAME_OR_TRUST = "name it yourself on the command line, or give --trust if you trust it"
-# What is known in a config file, and on the command line; a run's remarks are passed over.
-_KNOWN: Mapping[str, Option] = {name: one for name, one in IN_FILES.items() if name not in REMARKS}
 _FLAGS = ", ".join(OPTIONS[name].option_string for name in RENEWABLE[:-1])
 _MAY_BE_GIVEN = f"only {_FLAGS} and {OPTIONS[RENEWABLE[-1]].option_string} may be given again"
 
@@ -80,13 +77,14 @@ def gather(given: Mapping[str, Any]) -> Settings:
     said = dict(given)
     resume, config = said.pop("resume", False), said.pop("config", None)
     trusts = said.pop("trust", False)
-    merged = _read(said, "")
+    merged = read_values(said, "")
     if resume:
         merged = {**_of_run(merged, config, trusts), **merged}
     else:
         if config:
             merged = {**_of_config(Path(config), merged, trusts), **merged}
-        merged = {**_recalled(merged, trusts), **merged}
+        for option in ("from_run", "from_training"):
+            merged = {**recalled(option, merged, KNOWN, trusts), **merged}
     _check(merged)
     origin = {key: merged[key] for key in ORIGIN if key in merged}
     if not resume:
@@ -139,77 +137,12 @@ def _of_config(path: Path, given: Mapping[str, Any], trusts: bool) -> dict[str, 
     return agreed(place, found, trusts, NAME_OR_TRUST)
 
 
-def agreed(place: Path, options: Mapping[str, Any], trusts: bool, how: str) -> dict[str, Any]:
-    """Return what is taken from a run directory or config file, if its code may run.
-
-    Args:
-        place: the directory or file.
-        options: taken from it.
-        trusts: whether the user says that it may; that is remembered.
-        how: the user can say so.
-
-    Raises:
-        UsageError: it names code that the user did not agree to.
-    """
-    from autoprune.cli.display import warn
-    from autoprune.engine.trust import check_trusted, trust
-
-    if not trusts:
-        check_trusted(place, options, how)
-    elif (failure := trust(place, options)) is not None:
-        warn(failure)
-    return dict(options)
-
-
-def read_config(path: Path, strategy: str | None = None) -> dict[str, Any]:
-    """Return the options in a config file; the config.toml of a run is one.
-
-    Args:
-        path: of the file.
-        strategy: the one that the command line chooses, if it does.
-
-    Raises:
-        UsageError: it is missing, no TOML, or holds an unknown key or a wrong type.
-    """
-    try:
-        content = read_toml(path)
-    except (OSError, ValueError) as error:
-        reason = file_fault(error)
-        if "overwrite" in reason:  # as TOML calls it
-            reason += "; a table [strategy.NAME] names the strategy already: leave out strategy ="
-        raise UsageError(f"config file {str(path)!r} cannot be read: {reason}.") from error
-    if content.keys() & set(REMARKS):  # a run's own, perhaps of an older version
-        content = with_own_weights(in_todays_words(content), path.parent)
-    return _read(content, f"config file {str(path)!r}: ", strategy)
-
-
-def _read(values: Mapping[str, Any], where: str, strategy: str | None = None) -> dict[str, Any]:
-    """Return the values that plain ones stand for; messages begin with the place."""
-    plain = {name.replace("-", "_"): value for name, value in values.items()}
-    for name in values:
-        if name.replace("-", "_") not in {*_KNOWN, *REMARKS}:
-            known = [known.replace("_", "-") for known in _KNOWN]
-            raise UsageError(f"{where}unknown key {shown(name)}; {did_you_mean(name, known)}")
-    for table in unused_tables(plain, strategy):
-        from autoprune.cli.display import warn
-
-        warn(f"{where}{table} is not used, since --strategy {strategy} is given")
-    try:
-        with spelling(in_python if where else on_command_line):
-            if plain.get("quiet") and plain.get("verbose"):
-                raise UsageError(f"{spelt('quiet')} and {spelt('verbose')} exclude each other.")
-            plain = with_strategy_config(plain, strategy)
-            return {key: _KNOWN[key].read(plain[key]) for key in plain if key in _KNOWN}
-    except UsageError as error:
-        raise UsageError(f"{where}{error}") from error
-
-
 def _of_run(given: Mapping[str, Any], config: str | None, trusts: bool) -> dict[str, Any]:
     """Return the settings of the run in --output."""
     if "output" not in given:
         raise UsageError("--resume needs --output DIR: the run directory of the search.")
     fixed = ["--config"] if config else []
-    fixed += [_KNOWN[key].option_string for key in given if not _KNOWN[key].is_renewable]
+    fixed += [KNOWN[key].option_string for key in given if not KNOWN[key].is_renewable]
     if fixed:
         raise UsageError(
             f"--resume takes everything from the run in {given['output']!r}: leave out "
@@ -224,46 +157,16 @@ def _of_run(given: Mapping[str, Any], config: str | None, trusts: bool) -> dict[
     return agreed(Path(given["output"]), stored, trusts, "if you trust it, give --trust")
 
 
-def _recalled(merged: Mapping[str, Any], trusts: bool) -> dict[str, Any]:
-    """Return what the run searched whose policies are recalled, if any are.
-
-    What is given overrides it, group by group (`Option.recalled_with`).
-
-    Raises:
-        UsageError: the run does not say what its model was, and none is given.
-    """
-    if "from_run" not in merged:
-        return {}
-    stored = _stored(merged["from_run"])
-    taken_by_user = {_KNOWN[key].recalled_with for key in merged}
-    free = [key for key, one in _KNOWN.items() if one.recalled_with not in {*taken_by_user, None}]
-    if "model" in free and "model" not in stored:
-        raise UsageError(
-            f"the run in {merged['from_run']!r} was begun from Python: give --model and --data, or "
-            "recall it there, with autoprune.search(…, from_run=…)."
-        )
-    taken = {key: stored[key] for key in free if key in stored}
-    return agreed(Path(merged["from_run"]), taken, trusts, NAME_OR_TRUST)
-
-
 def _begun(path: str) -> dict[str, Any]:
     """Return the options that a run, or a sweep, goes on with."""
     from autoprune.study.sweep_directory import SweepDirectory
 
     sweep = SweepDirectory(path)
     if not sweep.is_begun:
-        return _stored(path)
+        return stored_options(path)
     record = sweep.load()
     stored = {key: value for key, value in record.settings.items() if key not in REMARKS}
-    return _read({**stored, "sweep": record.sweep}, f"{str(sweep.record_path)!r}: ")
-
-
-def _stored(path: str) -> dict[str, Any]:
-    """Return the options that a run was begun with."""
-    from autoprune.study.run_directory import RunDirectory
-
-    run = RunDirectory(path)
-    return _read(in_todays_words(stored_settings(run)), f"{str(run.config_path)!r}: ")
+    return read_values({**stored, "sweep": record.sweep}, f"{str(sweep.record_path)!r}: ")
 
 
 def model_and_data(origin: Mapping[str, str], command: str = "search") -> dict[str, str]:

@@ -12,7 +12,7 @@ from torch import nn
 
 from autoprune.api import load_pruned
 from autoprune.cli.display import warn
-from autoprune.cli.settings import NAME_OR_TRUST, agreed
+from autoprune.cli.stored_options import NAME_OR_TRUST, agreed
 from autoprune.core.plugins import names_object
 from autoprune.core.randomness import kept_random_states
 from autoprune.data import Split, Splits, has_photos, load_splits

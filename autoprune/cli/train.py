@@ -9,10 +9,11 @@ from typing import Any
 from autoprune.errors import UsageError
 from autoprune.methods.registry import KIND as METHODS
 from autoprune.options.commands import TrainCommand
-from autoprune.options.option import read_options
+from autoprune.options.option import options_of, read_options
 from autoprune.options.stored import ORIGIN
 from autoprune.options.train import OPTIONS, TrainConfig
 
+_KNOWN = options_of(TrainCommand, TrainConfig)
 # What is code of the user's, and named again when a training goes on.
 _FUNCTIONS = ("loss", "evaluate")
 
@@ -26,6 +27,9 @@ def train(given: Mapping[str, Any]) -> None:
     own = {name: value for name, value in given.items() if name in OPTIONS}
     rest = {name: value for name, value in given.items() if name not in OPTIONS}
     command = read_options(TrainCommand, rest)
+    if not command.resume:
+        own, rest = _completed(own, rest)
+        command = read_options(TrainCommand, rest)
     origin = {name: rest[name] for name in ORIGIN if name in rest}
     if command.resume:
         own, origin = _begun(command, own, origin)
@@ -63,6 +67,41 @@ def train(given: Mapping[str, Any]) -> None:
     show_trained(done, command.quiet)
 
 
+def _completed(
+    own: Mapping[str, Any], rest: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the options of a new training, under those that are given.
+
+    A config file says others, and of the run whose widths are taken the model, the data and what
+    it excluded are used.
+
+    Raises:
+        UsageError: a file cannot be read, an option is wrong, or code is not agreed to.
+    """
+    from autoprune.cli.stored_options import NAME_OR_TRUST, agreed, read_config, recalled
+
+    given, trusts = {**own, **rest}, bool(rest.get("trust"))
+    known = {name: one for name, one in _KNOWN.items() if one.is_in_files}
+    if (path := rest.get("config")) is not None:
+        content = read_config(Path(path), given.get("method"), "method", known)
+        given = {**agreed(Path(path), _free(content, given), trusts, NAME_OR_TRUST), **given}
+        given |= _method_config(content, given)
+    given = {**recalled("widths_from", given, known, trusts), **given}
+    merged = {name: value for name, value in given.items() if name in OPTIONS}
+    return merged, {name: value for name, value in given.items() if name not in OPTIONS}
+
+
+def _free(content: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in content.items() if name not in given}
+
+
+def _method_config(content: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the method's options, those of the command line over those of the file."""
+    read = OPTIONS["method_config"].read
+    tables = [read(one["method_config"]) for one in (content, given) if "method_config" in one]
+    return {"method_config": {key: value for one in tables for key, value in one.items()}}
+
+
 def _begun(
     command: TrainCommand, own: dict[str, Any], origin: dict[str, Any]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -71,7 +110,7 @@ def _begun(
     Raises:
         UsageError: there is none, or it names code of the user's that is not named again.
     """
-    from autoprune.cli.settings import NAME_OR_TRUST, agreed
+    from autoprune.cli.stored_options import NAME_OR_TRUST, agreed
     from autoprune.options.stored import stored_settings
     from autoprune.study.run_directory import RunDirectory
 
@@ -96,7 +135,6 @@ def _begun(
     kept = {name: stored[name] for name in ORIGIN if name in stored and name != "weights"}
     if "weights" in begun:
         kept["weights"] = begun["weights"]
-    agreed(
-        run.path, {k: v for k, v in kept.items() if k not in origin}, command.trust, NAME_OR_TRUST
-    )
+    taken = {**kept, "logger": begun.get("logger")}
+    agreed(run.path, _free(taken, {**own, **origin}), command.trust, NAME_OR_TRUST)
     return options, {**kept, **origin}

@@ -48,6 +48,7 @@ class SearchContext:
         begun: the settings that a resumed run was begun with; empty for a new run.
         clock: the time that stages take, and the deadlines.
         progress: told how far the stages are.
+        starts: widths by group, of another run, that the search begins at.
     """
 
     model: nn.Module
@@ -61,6 +62,7 @@ class SearchContext:
     begun: Mapping[str, Any] = field(default_factory=dict)
     clock: Clock = field(default_factory=_unlimited)
     progress: Progress = field(default_factory=Progress)
+    starts: tuple[Mapping[str, int], ...] = ()
 
     def step(self, stage: str) -> Callable[[int, int], None]:
         """Return what to tell how many parts of a stage are done, of how many."""

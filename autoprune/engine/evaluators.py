@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from functools import partial
+
+from torch import nn
 
 from autoprune.core.threads import within
 from autoprune.data import mixed_pairs
@@ -103,8 +105,16 @@ class Evaluators:
         return self.finalists[repair].dense.samples + repair.samples(self.builder)
 
 
-def make_evaluators(context: SearchContext, problem: PruningProblem) -> Evaluators:
+def make_evaluators(
+    context: SearchContext, problem: PruningProblem, source: nn.Module | None = None
+) -> Evaluators:
     """Gather what building candidates needs, and choose the search evaluator.
+
+    Args:
+        context: of the search.
+        problem: what is chosen.
+        source: the network that candidates are cut out of, of the dense one's shape; by default
+            the dense one, which they are compared with in any case.
 
     Raises:
         RunError: the run was begun with a search evaluator that is not known.
@@ -115,7 +125,7 @@ def make_evaluators(context: SearchContext, problem: PruningProblem) -> Evaluato
     check_needs(make_importance(context.config.importance), context.images.calibration)
     scorers = _scorers(context)
     check_labels(context.config.reward, scorers.search.dense)
-    builder = make_builder(context, problem)
+    builder = make_builder(context if source is None else replace(context, model=source), problem)
     choice = _Choice(context, problem, builder)
 
     def evaluators(repairs: Iterable[RepairKind], scorer: Scorer) -> dict[RepairKind, Evaluator]:

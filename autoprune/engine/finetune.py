@@ -34,6 +34,8 @@ log = logging.getLogger(__name__)
 
 # Functions of the user's that a training may have, by their fields of the context.
 FUNCTIONS = ("loss", "evaluate", "distance")
+# The key of a training's file that says what it is the end of, and the value for `autoprune train`.
+PART_OF, TRAIN = "part_of", "train"
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +52,11 @@ class Finetuned:
 
 
 def check_training(
-    run: RunDirectory, config: FinetuneConfig, resume: bool, overwrite: bool
+    run: RunDirectory,
+    config: FinetuneConfig,
+    resume: bool,
+    overwrite: bool,
+    part_of: str | None = None,
 ) -> None:
     """Refuse what cannot be begun or gone on with, before anything is loaded.
 
@@ -59,17 +65,27 @@ def check_training(
         config: the options of the training.
         resume: whether it goes on.
         overwrite: whether it may replace an earlier one.
+        part_of: what it is the end of, as the context has it.
 
     Raises:
         RunError: there is a training already, or none to go on with.
-        UsageError: it was begun with other options.
+        UsageError: it was begun with other options, or as the end of a training with a method,
+            whose teacher is not in the run.
     """
     record, own = run.training(config.from_scratch), config.to_mapping()
     name = config.title
     if resume:
         stored = record.load_config()
+        is_whole = stored.get(PART_OF) in (None, part_of) or is_trained(
+            run.load_result(), config.kind
+        )
+        if not is_whole:
+            raise UsageError(
+                f"this {name} is the end of a training with a method, whose teacher is the network "
+                f"that was given: continue it with: {run.method.resume_command}"
+            )
         begun = FinetuneConfig.from_mapping(
-            {key: value for key, value in stored.items() if key not in FUNCTIONS}
+            {key: value for key, value in stored.items() if key not in (*FUNCTIONS, PART_OF)}
         ).to_mapping()
         for key in sorted(begun.keys() | own.keys()):
             if begun.get(key) != own.get(key):
@@ -107,7 +123,8 @@ def _begin(context: FinetuneContext, resume: bool) -> None:
         return
     record.remove()
     run.save_result(without_training(run.load_result(), context.kind))
-    record.save_config({**context.config.to_mapping(), **functions})
+    part = {} if context.part_of is None else {PART_OF: context.part_of}
+    record.save_config({**context.config.to_mapping(), **functions, **part})
 
 
 def finetune_run(context: FinetuneContext, resume: bool = False) -> Finetuned:
@@ -129,7 +146,8 @@ def finetune_run(context: FinetuneContext, resume: bool = False) -> Finetuned:
     keep = kept_positions(context.dense, run.load_policy())
     task = make_task(context, images, small, keep)
     recipe = make_recipe(config, task.batches.steps_per_epoch)
-    trackers = [] if processes.rank else make_loggers(config.logger, run.path, vars(recipe))
+    options = {"training": context.kind, **vars(recipe)}
+    trackers = [] if processes.rank else make_loggers(config.logger, run.path, options)
     if processes.rank == 0:
         _begin(context, resume)
     processes.agree(None)  # the others wait for the files of an earlier training to go

@@ -37,6 +37,7 @@ from autoprune.structure.frozen import (
 from autoprune.structure.groups import Structure
 from autoprune.structure.inputs import Inputs
 from autoprune.structure.verify import analyze
+from autoprune.study.run_directory import RunDirectory
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +59,10 @@ def check_config(config: SearchConfig) -> None:
     make_importance(config.importance)
     StageLimits.from_mapping(config.engine)
     check_latency_table(config)
+    if config.from_training is not None:
+        trained = RunDirectory(config.from_training)
+        trained.method.load_scores()
+        trained.load_policy()
     if config.minimize is not None and config.minimize not in COSTS:
         hint = did_you_mean(config.minimize, COSTS)
         raise UsageError(f"unknown cost {config.minimize!r} to minimize; {hint}")

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from autoprune.agents.base import SearchProblem
+from autoprune.core.policy import Widths
 from autoprune.engine.context import SearchContext
 from autoprune.engine.evaluators import Evaluators, RepairKind
 from autoprune.engine.problem import PruningProblem
 from autoprune.search_spaces.group_features import describe
+from autoprune.study.recorded_widths import widths_in
 
 
 def default_trials(groups: int, repair: RepairKind) -> int:
@@ -33,4 +37,10 @@ def search_problem(
         trials=config.trials or default_trials(len(problem.space), evaluators.search_repair),
         seed=config.seed,
         workers=config.workers,
+        starts=tuple(_start(problem, named) for named in context.starts),
     )
+
+
+def _start(problem: PruningProblem, named: Mapping[str, int]) -> Widths:
+    widths = widths_in(problem.space, named, "the run that the search begins at")
+    return problem.projection.project(problem.space.ratios(widths))

@@ -16,24 +16,28 @@ from torch import nn
 from autoprune.core.notes import forwarded_notes
 from autoprune.core.policy import PruningPolicy
 from autoprune.core.progress import Progress
-from autoprune.data import Partition, Samples, SplitSizes, as_splits, partition
-from autoprune.data.forms import map_tensors, plain, sample_shapes
+from autoprune.data import as_splits
 from autoprune.engine.begin import begin_run, is_complete, resume_run
 from autoprune.engine.clock import Clock
 from autoprune.engine.context import Evaluate, SearchContext
-from autoprune.engine.pipeline import Groundwork, lay_groundwork, run_search
+from autoprune.engine.pipeline import Groundwork, SearchResult, lay_groundwork, run_search
 from autoprune.engine.problem import check_config, check_patterns, under_budget
-from autoprune.errors import DataError, Interrupted, describe
+from autoprune.engine.repeat import run_in_rounds
+from autoprune.engine.search_images import check_example, draw_images
+from autoprune.errors import Interrupted, describe
 from autoprune.evaluation.reward import DEFAULT_REWARD, NamedReward, Reward, find_reward
 from autoprune.evaluation.scoring import find_distance, find_evaluate
+from autoprune.importance.learnt import LearntImportance
 from autoprune.options.search import SearchConfig
 from autoprune.reporting.report import report
-from autoprune.structure.inputs import Inputs, adapt_splits, device_of, input_adapter
+from autoprune.structure.inputs import Inputs, adapt_splits, device_of
 from autoprune.structure.output_distance import Distance
 from autoprune.structure.plain_weights import notes_on_weights, with_plain_weights
 from autoprune.structure.surgery import deep_copy, with_own_sizes
 from autoprune.structure.wrappers import notes_on_wrappers, plain_network
-from autoprune.study.reload import load_network
+from autoprune.study.recorded_widths import recorded_widths
+from autoprune.study.reload import load_network, load_trained
+from autoprune.study.result import is_trained
 from autoprune.study.run_directory import RunDirectory
 from autoprune.version import __version__
 
@@ -151,8 +155,9 @@ class SearchTask:
             begun: dict[str, Any] = {}
             if resume:
                 begun = resume_run(run, settings, self.config)
-                if is_complete(run, self.config):
-                    return load_run(self.network, run)
+                if self._is_done(run):
+                    tuned = self.config.finetune_epochs is not None
+                    return load_run(self.network, run, None if tuned else run.searched_weights)
             else:
                 begin_run(run, {**settings, **self.named})
             context = (
@@ -162,10 +167,28 @@ class SearchTask:
             )
             with interruptible(lambda: run.how_to_resume):
                 groundwork = lay_groundwork(context) if given is None else given.under(self.config)
-                found = run_search(context, groundwork, settings)
+                found = self._search(context, groundwork, settings)
             if self.config.report:
                 write_report(run)
         return Run(run.path, found.network, found.policy, found.result)
+
+    def _is_done(self, run: RunDirectory) -> bool:
+        """Return, and say, whether nothing is left to do in a run that is to go on."""
+        if self.config.finetune_epochs is None:
+            return is_complete(run, self.config)
+        is_tuned = run.is_finished and is_trained(run.load_result(), "finetune")
+        if is_tuned and not run.training().goes_on:
+            log.warning("the search in %r is finished, and so is its fine-tuning", str(run.path))
+            return True
+        return False
+
+    def _search(
+        self, context: SearchContext, groundwork: Groundwork, settings: Mapping[str, Any]
+    ) -> SearchResult:
+        if self.config.finetune_epochs is None:
+            return run_search(context, groundwork, settings)
+        splits = adapt_splits(as_splits(self.data), context.model)
+        return run_in_rounds(context, groundwork, settings, splits)
 
     def context(self, run: RunDirectory, clock: Clock, begun: Mapping[str, Any]) -> SearchContext:
         """Return what the stages of the search are given.
@@ -178,15 +201,23 @@ class SearchTask:
         # Optuna announces every trial of ours, and optional packages that it lacks.
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         model = with_own_sizes(deep_copy(self.network).eval())
+        config = self.config
+        starts: tuple[Mapping[str, int], ...] = ()
+        if config.from_training is not None:
+            trained = RunDirectory(config.from_training)
+            load_trained(model, trained)
+            scores = LearntImportance(trained.method.load_scores())
+            config = replace(config, from_training=None, importance=scores)
+            starts = (recorded_widths(trained),)
         images = draw_images(model, self.data, self.config, self.progress)
         inputs = images.calibration.first(2).inputs
         if self.example_inputs is not None:
-            inputs = _check_example(model, self.example_inputs, inputs)
+            inputs = check_example(model, self.example_inputs, inputs)
         return SearchContext(
             model,
             inputs,
             images,
-            self.config,
+            config,
             run,
             reward=self.reward,
             evaluate=self.evaluate,
@@ -194,6 +225,7 @@ class SearchTask:
             begun=begun,
             clock=clock,
             progress=self.progress,
+            starts=starts,
         )
 
 
@@ -252,39 +284,10 @@ def make_task(
     return task
 
 
-def load_run(network: nn.Module, run: RunDirectory) -> Run:
-    """Return a finished search from its directory."""
-    pruned = load_network(network, run, run.searched_weights)
+def load_run(network: nn.Module, run: RunDirectory, weights: str | None) -> Run:
+    """Return a finished search from its directory, with some of its weights."""
+    pruned = load_network(network, run, weights)
     return Run(run.path, pruned, run.load_policy(), run.load_result())
-
-
-def draw_images(model: nn.Module, data: Any, config: SearchConfig, progress: Progress) -> Partition:
-    """Return the images of a search, on the model's device.
-
-    Raises:
-        DataError: too few, not finite, or of a form that is not understood.
-    """
-    sizes = SplitSizes(config.calibration_samples, config.search_samples, config.selection_samples)
-    images = partition(
-        adapt_splits(as_splits(data), model),
-        sizes,
-        config.seed,
-        note=log.info,
-        step=lambda d, t: progress.step("images", d, t),
-    )
-    return images.to(device_of(model))
-
-
-def _check_example(model: nn.Module, example: Inputs, like: Inputs) -> Inputs:
-    """Statistics are gathered where the trace saw layers: forms and shapes must agree."""
-    example = plain(example, "example_inputs")
-    example = input_adapter(model, example, "example_inputs")(example)
-    if sample_shapes(example) != sample_shapes(like):
-        seen, own = (Samples(one, None).shape for one in (example, like))
-        raise DataError(f"example_inputs have samples of {seen}, but the data's are {own}.")
-    device = device_of(model)
-    placed: Inputs = map_tensors(lambda one: one.to(device), example)
-    return placed
 
 
 @contextmanager

@@ -25,16 +25,18 @@ from autoprune.engine.finetune import check_training, finetune_run
 from autoprune.engine.pipeline import Groundwork, SearchResult, run_search
 from autoprune.engine.problem import PruningProblem, make_problem
 from autoprune.engine.train_context import TrainContext
-from autoprune.engine.training_task import make_recipe, make_task
-from autoprune.engine.validation import figures_of
+from autoprune.engine.training_task import ENTIRELY_FROZEN, make_recipe, make_task
+from autoprune.engine.validation import figures_of, number_of_classes
 from autoprune.errors import AutopruneError, DataError, first_line, user_code
 from autoprune.evaluation.outputs import score_on_split
 from autoprune.evaluation.scoring import CustomScorer
 from autoprune.importance.learnt import LearntImportance
 from autoprune.methods.base import Goal, Scores, TrainingMethod
+from autoprune.structure.frozen import freeze_only, is_entirely_frozen
 from autoprune.structure.inputs import run as outputs_with
 from autoprune.structure.output_distance import output_distance
 from autoprune.structure.surgery import deep_copy
+from autoprune.study.recorded_widths import widths_in
 from autoprune.study.reload import load_network
 from autoprune.training.loggers import Log, make_loggers
 from autoprune.training.trainer import train
@@ -111,9 +113,11 @@ def run_training(context: TrainContext, resume: bool = False) -> SearchResult:
     run = context.run
     begun = run.load_config() if resume else {**context.settings(), "versions": versions()}
     search = context.cut.context(run, Clock(time.monotonic(), recovery=0.0), begun)
+    if is_entirely_frozen(context.model) and not context.config.train_frozen:
+        log.info(ENTIRELY_FROZEN)
     if not (run.is_finished and KEY in run.load_result()):
         problem = make_problem(search)
-        method = context.method.prepared(_goal(problem))
+        method = context.method.prepared(_goal(context, search, problem))
         shaped = _shape(context, search, method)
         run.method.save_weights(shaped.merged)
         found = run_search(*_cutting(search, problem, shaped), begun)
@@ -128,11 +132,12 @@ def run_training(context: TrainContext, resume: bool = False) -> SearchResult:
 def _written_down(context: TrainContext, settings: Mapping[str, Any]) -> Iterator[None]:
     """Write down what a new training is; if it cannot begin inside, that is taken back."""
     run = context.run
-    is_new = not run.method.is_begun
+    is_new = not run.config_path.exists()
     if is_new:
         begin_run(run, settings)
-        run.create(settings)
+        # The directory counts as a run once config.toml is there.
         run.method.save_config(context.options())
+        run.save_config(settings)
     try:
         yield
     except Exception:
@@ -142,15 +147,20 @@ def _written_down(context: TrainContext, settings: Mapping[str, Any]) -> Iterato
         raise
 
 
-def _goal(problem: PruningProblem) -> Goal:
+def _goal(context: TrainContext, search: SearchContext, problem: PruningProblem) -> Goal:
     projection = problem.projection
+    classes = number_of_classes(search.model, search.images.selection)
+    if context.widths is not None:
+        whose = f"the run in {context.config.widths_from!r}"
+        widths = widths_in(problem.space, context.widths, whose)
+        return Goal(problem.structure, widths, lambda scores: widths, classes)
     if not projection.constraints:
-        return Goal(problem.structure)
+        return Goal(problem.structure, classes=classes)
 
     def below_threshold(scores: Scores) -> tuple[int, ...]:
         return threshold(projection, [one.numpy() for one in scores])
 
-    return Goal(problem.structure, projection.uniform(), below_threshold)
+    return Goal(problem.structure, projection.uniform(), below_threshold, classes)
 
 
 def _shape(context: TrainContext, search: SearchContext, method: TrainingMethod) -> Shaped:
@@ -162,7 +172,9 @@ def _shape(context: TrainContext, search: SearchContext, method: TrainingMethod)
         steps = task.batches.steps_per_epoch
         # A moving average of weights is no state of the method's: it is for fine-tuning alone.
         recipe = replace(make_recipe(own.config, steps), ema=0.0)
-        trackers = make_loggers(own.config.logger, context.run.path, vars(recipe))
+        trackers = make_loggers(
+            own.config.logger, context.run.path, {"training": KEY, **vars(recipe)}
+        )
     if not epochs:
         return Shaped(_untrained(task), method, None, steps)
     with closing(Log(record.history_path, trackers)) as figures:
@@ -173,11 +185,17 @@ def _shape(context: TrainContext, search: SearchContext, method: TrainingMethod)
             progress=lambda share: context.progress.step("training", round(1000 * share), 1000),
         )
     _tell(done, recipe)
-    return Shaped(done.network, method, done, steps)
+    return Shaped(_as_trained(done.network, task), method, done, steps)
+
+
+def _as_trained(network: nn.Module, task: TrainingTask) -> nn.Module:
+    """Return the network so that a method merges and scores whatever training could change."""
+    freeze_only(network, task.frozen or ())
+    return network
 
 
 def _untrained(task: TrainingTask) -> nn.Module:
-    network = deep_copy(task.network)
+    network = _as_trained(deep_copy(task.network), task)
     task.hooks.start(network)
     return task.hooks.finish(network)
 
@@ -199,6 +217,7 @@ def _cutting(
     """Return what the pipeline is given to cut the trained network by what was learnt."""
     names = problem.structure.index
     scores = dict(zip(names, shaped.method.scores(shaped.merged), strict=True))
+    search.run.method.save_scores(scores)
     config = replace(search.config, importance=LearntImportance(scores))
     own = replace(search, model=shaped.merged, config=config)
     return own, Groundwork(problem, make_evaluators(own, problem))
@@ -233,6 +252,6 @@ def _finetune(context: TrainContext, given: nn.Module) -> SearchResult:
         return SearchResult(load_network(given, run), policy, run.load_result())
     own = context.training(given, context.config.finetuning())
     goes_on = run.training().is_begun
-    check_training(run, own.config, goes_on, overwrite=False)
+    check_training(run, own.config, goes_on, overwrite=False, part_of=own.part_of)
     done = finetune_run(own, goes_on)
     return SearchResult(done.network, policy, done.result)

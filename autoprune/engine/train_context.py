@@ -9,11 +9,13 @@ from typing import Any
 
 from torch import nn
 
+from autoprune.agents.registry import find_strategy
 from autoprune.core.plugins import object_name
 from autoprune.core.progress import Progress
 from autoprune.cost.budget import Budget
 from autoprune.data import Splits
 from autoprune.engine.context import Evaluate
+from autoprune.engine.finetune import TRAIN
 from autoprune.engine.search_task import SearchTask
 from autoprune.engine.training_task import FinetuneContext
 from autoprune.errors import UsageError, shown, spelt
@@ -21,7 +23,10 @@ from autoprune.evaluation.reward import DEFAULT_REWARD, find_reward
 from autoprune.methods.base import TrainingMethod
 from autoprune.methods.registry import find_method
 from autoprune.options.finetune import FinetuneConfig
+from autoprune.options.stored import stored_settings
 from autoprune.options.train import TrainConfig
+from autoprune.structure.frozen import is_entirely_frozen
+from autoprune.study.recorded_widths import recorded_widths
 from autoprune.study.run_directory import RunDirectory
 from autoprune.training.objective import TaskLoss
 
@@ -56,12 +61,31 @@ class TrainContext:
         return check_method(self.config)
 
     @cached_property
+    def widths(self) -> Mapping[str, int] | None:
+        """Widths by group that the network gets whatever is learnt; None if there are none.
+
+        A training that was begun has them itself: the run that they are from may have changed.
+        """
+        if self.config.widths_from is None:
+            return None
+        if self.run.config_path.exists():
+            begun = stored_settings(self.run).get("strategy_config", {})
+            own: Mapping[str, int] = find_strategy("given", **begun).config.widths
+            return own
+        return recorded_widths(RunDirectory(self.config.widths_from))
+
+    @cached_property
     def cut(self) -> SearchTask:
         """The search that is asked one thing: which widths follow from what was learnt."""
         reward, config = find_reward(DEFAULT_REWARD), self.config.search()
         least = self.method.least_score
         if not is_bounded(config.budget) and least is not None:
             config = replace(config, strategy_config={"threshold": least})
+        if self.widths is not None:
+            given = {"widths": dict(self.widths)}
+            config = replace(config, strategy="given", strategy_config=given)
+        if is_entirely_frozen(self.model):
+            config = replace(config, train_frozen=True)
         return SearchTask(
             self.model, self.splits, config, reward, self.evaluate, None, {}, self.progress,
             origin=self.origin,
@@ -82,8 +106,9 @@ class TrainContext:
     def training(self, model: nn.Module, config: FinetuneConfig) -> FinetuneContext:
         """Return what one of the two parts of the training is given."""
         return FinetuneContext(
-            model, self.run, self.splits, config, self.loss, self.evaluate, progress=self.progress
-        )
+            model, self.run, self.splits, config, self.loss, self.evaluate,
+            progress=self.progress, part_of=TRAIN,
+        )  # fmt: skip
 
 
 def is_bounded(budget: str) -> bool:
@@ -98,10 +123,11 @@ def check_method(config: TrainConfig) -> TrainingMethod:
         UsageError: there is no such method, an option is wrong, or a budget is needed.
     """
     method = find_method(config.method, config.method_config)
-    if not is_bounded(config.budget) and method.least_score is None:
+    decides = is_bounded(config.budget) or config.widths_from is not None
+    if not decides and method.least_score is None:
         raise UsageError(
             f"the method {method.title!r} does not decide how much goes: give a budget, e.g. "
-            f"{spelt('budget', 'flops=0.5')}."
+            f"{spelt('budget', 'flops=0.5')}, or a run with the widths: {spelt('widths_from')}."
         )
     return method
 
@@ -117,6 +143,7 @@ def check_train(context: TrainContext, resume: bool) -> None:
     if not resume:
         run.check_free()
         return
+    run.load_config()  # without it there is no run, whatever else is there
     begun, own = run.method.load_config(), context.options()
     for key in sorted(begun.keys() | own.keys()):
         if begun.get(key) != own.get(key):

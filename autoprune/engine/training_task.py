@@ -20,7 +20,12 @@ from autoprune.evaluation.scoring import CustomScorer
 from autoprune.options.finetune import FinetuneConfig
 from autoprune.options.search import OPTIONS, SearchConfig
 from autoprune.options.stored import in_todays_words, stored_settings
-from autoprune.structure.frozen import excluded_tensors, frozen_tensors, running_statistics
+from autoprune.structure.frozen import (
+    excluded_tensors,
+    frozen_tensors,
+    is_entirely_frozen,
+    running_statistics,
+)
 from autoprune.structure.inputs import device_of
 from autoprune.structure.output_distance import Distance
 from autoprune.structure.surgery import Keep
@@ -39,6 +44,11 @@ from autoprune.training.training_values import Recipe, TrainingTask, Validation
 
 log = logging.getLogger(__name__)
 
+# What is said where the network to be trained was made for inference.
+ENTIRELY_FROZEN = (
+    "every parameter is frozen (requires_grad=False), as for inference: all of them are trained; "
+    "to keep some as they are, freeze only those, or exclude their layers"
+)
 # Validations of a short training, and of one that time limits.
 FEWEST_CHECKS, CHECKS_BY_TIME = 4, 10
 
@@ -57,6 +67,7 @@ class FinetuneContext:
         distance: the user's own distance of outputs from the dense network's, by which it teaches.
         processes: those that train together.
         progress: told how far the training is.
+        part_of: "train" if it is the end of a training with a method, which goes on as a whole.
     """
 
     dense: nn.Module
@@ -68,6 +79,7 @@ class FinetuneContext:
     distance: Distance | None = None
     processes: Processes = field(default_factory=Processes)
     progress: Progress = field(default_factory=Progress)
+    part_of: str | None = None
 
     @property
     def record(self) -> TrainingRecord:
@@ -77,7 +89,7 @@ class FinetuneContext:
     @property
     def kind(self) -> str:
         """The key of the training in `result.json`."""
-        return "from_scratch" if self.config.from_scratch else "finetune"
+        return self.config.kind
 
     @cached_property
     def search(self) -> SearchConfig:
@@ -110,7 +122,9 @@ def make_task(
     """
     config, dense, processes = context.config, context.dense, context.processes
     validation = Samples.join([images.search, images.selection])
-    classes = number_of_classes(dense, validation, context.loss)
+    classes = number_of_classes(dense, validation)
+    if classes is None and context.loss is None and validation.labelled:
+        log.info("the network is no classifier: it learns from the dense network alone")
     objective = _objective(context, validation, classes, len(images.recovery))
     if config.distill_features:
         if objective.teacher is None:
@@ -174,6 +188,9 @@ def _frozen(context: FinetuneContext, small: nn.Module) -> frozenset[str]:
     if config.from_scratch:
         return frozenset()
     kept = frozenset() if own.train_frozen else frozen_tensors(context.dense)
+    if kept and is_entirely_frozen(context.dense):
+        log.info(ENTIRELY_FROZEN)
+        kept = frozenset()
     statistics = running_statistics(small) if config.freeze_batchnorm else frozenset()
     return kept | statistics | excluded_tensors(context.dense, own.exclude)
 

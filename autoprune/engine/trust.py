@@ -21,7 +21,7 @@ from platformdirs import user_state_path
 
 from autoprune.core.plugins import absolute, absolute_object, files_of
 from autoprune.errors import UsageError, file_fault
-from autoprune.options.stored import IN_FILES
+from autoprune.options.commands import NAMING_CODE
 
 STATE_FOLDER = "AUTOPRUNE_STATE_DIR"
 """The environment variable that moves the folder of what is remembered."""
@@ -89,13 +89,12 @@ def code_in(place: Path, options: Mapping[str, Any]) -> Iterator[Code]:
         options: by the configuration's keys; others than those that name code by their declaration
             (`ValueKind.is_installed`) are ignored.
     """
-    for option, declared in IN_FILES.items():
-        spec, is_installed = options.get(option), declared.kind.is_installed
-        if is_installed is None or not isinstance(spec, str) or ":" not in spec:
-            continue
-        if not is_installed(spec):
-            files = files_of(spec)
-            if files is not None:
+    for option, declared in NAMING_CODE.items():
+        is_installed, value = declared.kind.is_installed, options.get(option)
+        for spec in value if isinstance(value, (list, tuple)) else [value]:
+            if is_installed is None or not isinstance(spec, str) or ":" not in spec:
+                continue
+            if not is_installed(spec) and (files := files_of(spec)) is not None:
                 yield Code(place, option, spec, tuple(files))
 
 

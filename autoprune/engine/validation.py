@@ -17,7 +17,7 @@ from autoprune.evaluation.measurement import Scores
 from autoprune.evaluation.scoring import Scorer
 from autoprune.structure.surgery import deep_copy
 from autoprune.structure.tracing.training_only import in_training_mode
-from autoprune.training.objective import Objective, TaskLoss, Teacher
+from autoprune.training.objective import Objective, Teacher
 from autoprune.training.random_batches import Batch
 from autoprune.training.training_values import Validation
 
@@ -79,7 +79,7 @@ def loss_on(samples: Samples, objective: Objective, dense: nn.Module) -> ByLoss:
     return ByLoss(replace(objective, teacher=teacher), samples)
 
 
-def number_of_classes(dense: nn.Module, samples: Samples, loss: TaskLoss | None) -> int | None:
+def number_of_classes(dense: nn.Module, samples: Samples) -> int | None:
     """Return the number of classes of a classifier; None for any other network.
 
     A network with targets that are no class labels is none.
@@ -89,8 +89,6 @@ def number_of_classes(dense: nn.Module, samples: Samples, loss: TaskLoss | None)
     try:
         return class_logits(dense, samples.first(2)).shape[1]
     except ModelError:
-        if loss is None and samples.targets is not None:
-            log.info("the network is no classifier: it learns from the dense network alone")
         return None
 
 

@@ -8,6 +8,7 @@ from typing import ClassVar
 from jaxtyping import Float64
 from torch import Tensor
 
+from autoprune.errors import RunError
 from autoprune.importance.base import Evidence, Importance, Need, Ranking
 from autoprune.structure.groups import ChannelGroup
 
@@ -23,6 +24,15 @@ class LearntImportance(Importance):
         self._scores = scores
 
     def rank(self, group: ChannelGroup, evidence: Evidence) -> Ranking:
-        """Return units by falling score."""
-        values = self._scores[group.name]
+        """Return units by falling score.
+
+        Raises:
+            RunError: the scores are of another network.
+        """
+        values = self._scores.get(group.name)
+        if values is None or values.shape != (group.size,):
+            raise RunError(
+                f"the learnt scores are of another network, or of other groups: there are none of "
+                f"the {group.size} units of {group.name!r}."
+            )
         return Ranking.by(values, scores=values)

@@ -34,11 +34,13 @@ class Goal:
             without a budget.
         below_threshold: returns the widths at the least threshold on scores with which the budget
             holds; None without a budget.
+        classes: number of classes that the network tells apart; None if it is no classifier.
     """
 
     structure: Structure
     widths: Widths | None = None
     below_threshold: Callable[[Scores], Widths] | None = None
+    classes: int | None = None
 
 
 class TrainingMethod(Hooks, ABC):

@@ -25,6 +25,8 @@ KIND = Kind(
         "greg": "autoprune.methods.greg:GrowingRegularization",
         "c_sgd": "autoprune.methods.c_sgd:CentripetalSgd",
         "resrep": "autoprune.methods.resrep:ResRep",
+        "autopruner": "autoprune.methods.autopruner:AutoPruner",
+        "dcp": "autoprune.methods.dcp:DiscriminationAwarePruning",
         "sss": "autoprune.methods.sss:SparseStructureSelection",
         "ista": "autoprune.methods.ista:Ista",
         "gdp": "autoprune.methods.gdp:GlobalDynamicPruning",

@@ -10,11 +10,18 @@ from typing import Any, ClassVar
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from autoprune.agents.config import Amount, Count, Share
 from autoprune.errors import UsageError
 from autoprune.methods.base import Goal, Scores, TrainingMethod
-from autoprune.methods.units import filter_norms, largest
+from autoprune.methods.units import (
+    Hooked,
+    channel_dim,
+    filter_norms,
+    largest,
+    output_module,
+)
 from autoprune.structure.groups import ChannelGroup, LayerSpec, Structure
 from autoprune.training.hooks import Moment
 
@@ -86,16 +93,15 @@ class ResRep(TrainingMethod):
 
     def called(self, network: nn.Module) -> nn.Module:
         """Return the network with compactors."""
-        return _Compacted(network, self._by_module)
+        return Hooked(network, lambda: self._attached(network))
 
-    @property
-    def _by_module(self) -> list[tuple[str, int, Tensor]]:
-        return [
-            (_place(layer), 1 if layer.kernel_size else -1, self._compactors[group.name])
-            for group in self.goal.structure.groups
-            if group.name in self._compactors
-            for layer in _layers(group, self.goal.structure)
-        ]
+    def _attached(self, network: nn.Module) -> Iterator[RemovableHandle]:
+        for group in self.goal.structure.groups:
+            for layer in _layers(group, self.goal.structure):
+                if group.name in self._compactors:
+                    hook = partial(_compact, channel_dim(layer), self._compactors[group.name])
+                    module = network.get_submodule(output_module(layer))
+                    yield module.register_forward_hook(hook)
 
     def after_step(self, network: nn.Module, now: Moment) -> None:
         """Choose rows if it is time, and take a step of the compactors."""
@@ -161,26 +167,6 @@ class ResRep(TrainingMethod):
                 one.copy_(state["compactors"][name])
                 self._velocity[name].copy_(state["velocity"][name])
         self._forgotten, self._picked = dict(state["forgotten"]), int(state["picked"])
-
-
-class _Compacted(nn.Module):
-    """A network in which compactors follow some modules, while it is called from here."""
-
-    def __init__(self, network: nn.Module, compactors: list[tuple[str, int, Tensor]]) -> None:
-        super().__init__()
-        self.network, self._compactors = network, compactors
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the network."""
-        handles = [
-            self.network.get_submodule(path).register_forward_hook(partial(_compact, dim, matrix))
-            for path, dim, matrix in self._compactors
-        ]
-        try:
-            return self.network(*args, **kwargs)
-        finally:
-            for handle in handles:
-                handle.remove()
 
 
 def _compact(dim: int, matrix: Tensor, module: nn.Module, given: Any, output: Tensor) -> Tensor:
@@ -260,7 +246,3 @@ def _layers(group: ChannelGroup, structure: Structure) -> Iterator[LayerSpec]:
     for name in group.producers:
         if name in structure.layer_of_weight:
             yield structure.layer_of_weight[name]
-
-
-def _place(layer: LayerSpec) -> str:
-    return layer.name if layer.batchnorm is None else layer.batchnorm

@@ -1,8 +1,8 @@
-"""Entries of a network's tensors by the units that they belong to."""
+"""Entries of a network's tensors by the units that they belong to, and calls that change them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -10,9 +10,10 @@ from jaxtyping import Bool, Float, Float64
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.hooks import RemovableHandle
 
 from autoprune.core.slices import Slice
-from autoprune.structure.groups import ChannelGroup
+from autoprune.structure.groups import ChannelGroup, LayerSpec
 
 
 def entries(tensor: Tensor, part: Slice) -> Float[Tensor, "units entries"]:
@@ -128,3 +129,32 @@ class Reweighted(nn.Module):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the network."""
         return functional_call(self.network, dict(self._weights(self.network)), args, kwargs)
+
+
+class Hooked(nn.Module):
+    """A network whose modules have hooks while it is called from here."""
+
+    def __init__(self, network: nn.Module, attach: Callable[[], Iterable[RemovableHandle]]) -> None:
+        """Take the network, and what attaches the hooks of one call."""
+        super().__init__()
+        self.network, self._attach = network, attach
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the network."""
+        handles: list[RemovableHandle] = []
+        try:
+            handles.extend(self._attach())
+            return self.network(*args, **kwargs)
+        finally:
+            for handle in handles:
+                handle.remove()
+
+
+def channel_dim(layer: LayerSpec) -> int:
+    """Return the dimension of a layer's inputs and outputs that holds their channels."""
+    return 1 if layer.kernel_size else -1
+
+
+def output_module(layer: LayerSpec) -> str:
+    """Return the path of the module that puts a layer's channels out: its BN, or itself."""
+    return layer.name if layer.batchnorm is None else layer.batchnorm

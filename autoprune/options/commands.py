@@ -11,7 +11,7 @@ from typing import Any
 from autoprune.exporters.registry import KIND as FORMATS
 from autoprune.options import kinds
 from autoprune.options.finetune import FinetuneConfig
-from autoprune.options.option import Panel, choices, declared_in, option, options_of
+from autoprune.options.option import Option, Panel, choices, declared_in, option, options_of
 from autoprune.options.origin import InputShape, Network, Origin, Photos, Restrictions
 from autoprune.options.search import SearchConfig
 from autoprune.options.train import TrainConfig
@@ -150,6 +150,7 @@ class TrainCommand(Trust, Origin):
 
     loss: str | None = declared_in(FinetuneCommand, "loss")
     evaluate: str | None = declared_in(SearchConfig, "evaluate")
+    config: str | None = declared_in(RunOptions, "config")
     output: str | None = declared_in(RunOptions, "output")
     resume: bool = _run(
         False,
@@ -294,6 +295,13 @@ OF_COMMANDS: Mapping[str, Sequence[type]] = {
     "push": (PushOptions,),
 }
 """The dataclasses that declare the options of each command."""
+NAMING_CODE: Mapping[str, Option] = {
+    name: one
+    for own in OF_COMMANDS.values()
+    for name, one in options_of(*own).items()
+    if one.kind.is_installed is not None
+}
+"""The options whose values may name code: it is imported from a file only by consent."""
 _FLAGS = {
     name: one.option_string
     for own in OF_COMMANDS.values()

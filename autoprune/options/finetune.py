@@ -38,6 +38,11 @@ class FinetuneConfig(TrainingConfig):
     )
 
     @property
+    def kind(self) -> str:
+        """The key of the training in `result.json`."""
+        return "from_scratch" if self.from_scratch else "finetune"
+
+    @property
     def title(self) -> str:
         """What the training is called in messages."""
         return "training from scratch" if self.from_scratch else "fine-tuning"

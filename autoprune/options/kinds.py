@@ -250,6 +250,13 @@ FORMAT = _code(FORMATS.is_installed, _named(FORMATS), metavar="NAME")
 IMPORTANCE = _code(IMPORTANCES.is_installed, _component)
 STRATEGY = _code(STRATEGIES.is_installed, _named(STRATEGIES), metavar="NAME")
 METHOD = _code(METHODS.is_installed, _named(METHODS), metavar="NAME")
+LOGGERS = ValueKind(
+    "NAME",
+    _patterns,
+    "a name or a list of names",
+    is_installed=imported("autoprune.training.loggers:KIND.is_installed"),
+    repeats=True,
+)
 SWITCH = ValueKind(None, _switch, "true or false", is_switch=True)
 TWO_WAY_SWITCH = ValueKind(None, _switch, "true or false", is_switch=True, is_two_way=True)
 WHOLE = ValueKind("N", _whole, "a whole number", int)
@@ -274,7 +281,6 @@ RECOVERY = ValueKind(
     "a number of seconds, a text such as '2m', '500steps' or '2epochs', or 'off'",
 )
 PATTERNS = ValueKind("PATTERN", _patterns, "a pattern or a list of patterns", repeats=True)
-NAMES = ValueKind("NAME", _patterns, "a name or a list of names", repeats=True)
 RATIOS = ValueKind("[PATTERN=]RATIO", _ratios, "a ratio or ratios by pattern", repeats=True)
 DECISION = ValueKind("WHAT[,…]", _decisions, "a text such as 'channels,depth' or a list")
 MEMORY = ValueKind("SIZE", _memory, "a text such as '8GB' or a whole number of bytes")

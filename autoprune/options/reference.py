@@ -28,19 +28,20 @@ dashes or underscores; where the key differs, it is given in brackets. The comma
 the file. Python takes them with underscores: `autoprune.search(model, data=…, budget="flops=0.5")`.
 What takes true or false is a switch on the command line: `--trust` alone is true, and where the
 default is yes, `--no-report` is false. A table `[strategy.NAME]` names the strategy and holds the
-options that it alone has ([all of them](#strategies-and-stages)). The `config.toml` of a run is
-such a file, and repeats the run.
+options that it alone has ([all of them](#strategies-stages-and-methods)). `autoprune train --config
+FILE` takes its own options in the same way, and `[method.NAME]`. The `config.toml` of a run is such
+a file, and repeats the run.
 """
 # Markdown's end of a cell, where it is none.
 _BAR = "\\|"
 OF_PYTHON = ("model", "data", "output", "resume", *OPTIONS)
 """Options of `autoprune search` that `autoprune.search` takes, too."""
 TABLES = """
-## Strategies and stages
+## Strategies, stages and methods
 
-Tables stand in a TOML file, but for those of methods, whose options are given by
-`--method-option OPTION=VALUE`. Python takes `strategy_config={"updates": 30}` and
-`engine={"rounds": {"most": 2}}`. A `Count` is a whole number from 1 on, a `Natural` from 0 on; an
+Tables stand in a TOML file; options of methods can also be given by `--method-option OPTION=VALUE`.
+Python takes `strategy_config={"updates": 30}`, `engine={"rounds": {"most": 2}}` and
+`method_config={"sparsity": 1e-4}`. A `Count` is a whole number from 1 on, `Natural` from 0 on; an
 `Amount` is a number from 0 on, `Positive` is above 0, and a `Share` is from 0 to 1.
 """
 

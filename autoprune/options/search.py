@@ -21,10 +21,10 @@ from autoprune.cost.registry import COSTS
 from autoprune.errors import UsageError, did_you_mean, spelt
 from autoprune.importance.registry import KIND as IMPORTANCE
 from autoprune.options import kinds
+from autoprune.options.component_tables import with_config
 from autoprune.options.kinds import AUTO
 from autoprune.options.option import Option, Panel, choices, option, options_of
 from autoprune.options.origin import Restrictions
-from autoprune.options.strategies import with_strategy_config
 
 if TYPE_CHECKING:
     from autoprune.agents.base import Strategy
@@ -114,6 +114,13 @@ class SearchConfig(Restrictions):
         "are used unless others are given.",
         flag="--from",
     )
+    from_training: str | None = _search(
+        None,
+        kinds.RUN,
+        "Search the network that autoprune train left in this run, with the learnt scores as the "
+        "importance, and begin at the learnt widths; its model, data and what it excluded are used "
+        "unless others are given.",
+    )
     trials: int | None = _search(
         None,
         kinds.WHOLE,
@@ -145,6 +152,19 @@ class SearchConfig(Restrictions):
         kinds.WHOLE,
         "Number of candidates that are evaluated at once, in threads that share the processor; "
         "more of them pay on many cores.",
+        rule=kinds.ABOVE_ZERO,
+    )
+    rounds: int | None = _search(
+        None,
+        kinds.WHOLE,
+        "Reach the budget in N rounds of cutting and fine-tuning, with --finetune-epochs each; the "
+        "earlier ones are runs in RUN/rounds. --trials, --time and --recover are those of a round.",
+        rule=kinds.ABOVE_ZERO,
+    )
+    finetune_epochs: float | None = _search(
+        None,
+        kinds.NUMBER,
+        "Fine-tune the network for so many passes over the training samples, after every round.",
         rule=kinds.ABOVE_ZERO,
     )
     seed: int = _search(0, kinds.WHOLE, "Seed of all randomness.", is_basic=True, rule=kinds.SEED)
@@ -233,6 +253,10 @@ class SearchConfig(Restrictions):
             raise UsageError(
                 f"{spelt('max_drop')} stands instead of {spelt('budget')}: give one of them."
             )
+        if self.from_training is not None:
+            self._check_from_training()
+        if (self.rounds or 1) > 1:
+            self._check_rounds()
         if self.minimize is not None and self.max_drop is None:
             raise UsageError(
                 f"{spelt('minimize')} says what is small at a given {spelt('max_drop')}: give that "
@@ -242,6 +266,33 @@ class SearchConfig(Restrictions):
             raise UsageError(
                 f"{spelt('latency_backend')} says what a latency table was measured with: give "
                 f"{spelt('latency_table')} too."
+            )
+
+    def _check_rounds(self) -> None:
+        if self.finetune_epochs is None:
+            raise UsageError(
+                f"{spelt('rounds')} fine-tune what they cut: say for how long, with "
+                f"{spelt('finetune_epochs', 2)}."
+            )
+        if self.budget == UNBOUNDED or self.from_run is not None:
+            raise UsageError(
+                f"{spelt('rounds')} approach a budget step by step: give one, and neither "
+                f"{spelt('max_drop')} nor {spelt('from_run')}."
+            )
+        if self.decide != OPTIONS["decide"].default:
+            raise UsageError(
+                f"{spelt('rounds')} decide channels alone: leave out {spelt('decide')}."
+            )
+
+    def _check_from_training(self) -> None:
+        if self.from_run is not None:
+            raise UsageError(
+                f"{spelt('from_training')} and {spelt('from_run')} exclude each other."
+            )
+        if self.importance != OPTIONS["importance"].default:
+            raise UsageError(
+                f"{spelt('from_training')} brings its own importance, the learnt scores: leave out "
+                f"{spelt('importance')}."
             )
 
     @classmethod
@@ -256,7 +307,7 @@ class SearchConfig(Restrictions):
                 raise UsageError(f"unknown option {key!r}; {did_you_mean(key, OPTIONS)}")
         plain: dict[str, Any] = {
             key: None if value is None and key in _OPTIONAL else OPTIONS[key].read(value)
-            for key, value in with_strategy_config(values).items()
+            for key, value in with_config(values, "strategy").items()
         }
         if "budget" not in plain:
             if needs_budget(plain):
@@ -341,6 +392,9 @@ class SearchOptions(TypedDict, total=False):
     sampler: str | None
     agent: str | os.PathLike[str] | None
     from_run: str | os.PathLike[str] | None
+    from_training: str | os.PathLike[str] | None
+    rounds: int | None
+    finetune_epochs: float | None
     trials: int | None
     time: float | str | None
     trial_timeout: float | str | None

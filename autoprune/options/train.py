@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from functools import partial
@@ -14,6 +15,7 @@ from autoprune.errors import UsageError, spelt
 from autoprune.methods.registry import KIND as METHODS
 from autoprune.methods.registry import Wanted
 from autoprune.options import kinds
+from autoprune.options.component_tables import with_config
 from autoprune.options.finetune import FinetuneConfig
 from autoprune.options.method_options import METHOD_OPTIONS
 from autoprune.options.option import Option, Panel, choices, declared_in, option, options_of
@@ -23,6 +25,8 @@ from autoprune.options.training_options import TrainingConfig, TrainingOptions
 from autoprune.training.choices import EPOCHS
 
 if TYPE_CHECKING:
+    from typing_extensions import Self
+
     from autoprune.methods.base import TrainingMethod
 
 _goal = partial(option, panel=Panel.GOAL, is_basic=True)
@@ -52,6 +56,13 @@ class TrainConfig(Restrictions, TrainingConfig):
         f"Upper bounds on {choices(COSTS)}, as autoprune search takes them; without any the method "
         "decides how much goes, if it can.",
     )
+    widths_from: str | None = _goal(
+        None,
+        kinds.RUN,
+        "Instead of a budget: the widths that this run, e.g. of a search, has found are what the "
+        "method aims at and the network is cut to; its model, data and what it excluded are used "
+        "unless others are given.",
+    )
     epochs: float = _training(
         EPOCHS,
         kinds.NUMBER,
@@ -71,8 +82,21 @@ class TrainConfig(Restrictions, TrainingConfig):
     selection_samples: int = _of_search("selection_samples")
     report: bool = _of_search("report")
 
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> Self:
+        """Build from plain values; `method` may be a table of one method's options by its name.
+
+        Raises:
+            UsageError: an unknown key, a wrong type or a value out of range.
+        """
+        return super().from_mapping(with_config(values, "method"))
+
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.widths_from is not None and self.budget != UNBOUNDED:
+            raise UsageError(
+                f"{spelt('widths_from')} stands instead of {spelt('budget')}: give one of them."
+            )
         if self.epochs_after > self.epochs:
             raise UsageError(
                 f"{spelt('finetune_epochs')} {self.epochs_after:g} are more than all "
@@ -109,7 +133,7 @@ class TrainConfig(Restrictions, TrainingConfig):
     def search(self) -> SearchConfig:
         """Return how the network is cut, but for what was learnt."""
         names = {one.name for one in fields(SearchConfig)} & {one.name for one in fields(self)}
-        shared = {name: getattr(self, name) for name in names - {"workers"}}
+        shared = {name: getattr(self, name) for name in names - {"workers", "finetune_epochs"}}
         return SearchConfig(**shared, strategy="global", trials=1, recover=0.0)
 
     def to_mapping(self) -> dict[str, Any]:
@@ -127,6 +151,7 @@ class TrainOptions(TrainingOptions, total=False):
     """What `autoprune.train` takes for the other fields of `TrainConfig`."""
 
     method_config: Mapping[str, Any]
+    widths_from: str | os.PathLike[str] | None
     finetune_epochs: float | None
     decide: str | Sequence[str]
     exclude: str | Sequence[str]

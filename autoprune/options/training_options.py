@@ -124,7 +124,7 @@ class TrainingConfig:
     seed: int = _training(0, kinds.WHOLE, "Seed of all randomness.", rule=kinds.SEED)
     logger: tuple[str, ...] = _training(
         (),
-        kinds.NAMES,
+        kinds.LOGGERS,
         "Where figures go besides history.jsonl: tensorboard, mlflow, wandb, trackio, "
         "path/to/file.py:Class or package.module:Class; repeatable.",
     )

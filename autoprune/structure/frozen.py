@@ -23,6 +23,22 @@ def frozen_tensors(model: nn.Module) -> frozenset[str]:
     return frozenset(name for name, p in model.named_parameters() if not p.requires_grad)
 
 
+def is_entirely_frozen(model: nn.Module) -> bool:
+    """Say whether no parameter requires gradients, as in a network that was made for inference."""
+    return not any(parameter.requires_grad for parameter in model.parameters())
+
+
+def freeze_only(model: nn.Module, frozen: Collection[str]) -> None:
+    """Let all parameters but some require gradients, in place.
+
+    Args:
+        model: the network.
+        frozen: names of the others.
+    """
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(parameter.is_floating_point() and name not in frozen)
+
+
 def running_statistics(model: nn.Module) -> frozenset[str]:
     """Return the names of the buffers of all BNs: running means, variances and counts."""
     return frozenset(

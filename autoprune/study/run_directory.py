@@ -139,7 +139,8 @@ class RunDirectory:
 
     def _holds_files(self) -> bool:
         """Whether there is anything but what a killed process leaves behind."""
-        return not all(is_draft(one) or one in self._locks for one in self.path.iterdir())
+        left = {*self._locks, self.method.config_path}
+        return not all(is_draft(one) or one in left for one in self.path.iterdir())
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -172,6 +173,7 @@ class RunDirectory:
         """Make the directory with its configuration."""
         self.check_free()
         self.path.mkdir(parents=True, exist_ok=True)
+        self.method.remove()
         self.save_config(config)
 
     def discard(self) -> None:
@@ -235,7 +237,7 @@ class RunDirectory:
                     f"{str(self.path)!r} holds a sweep: name one of the run directories in it."
                 ) from error
             left = self.path.is_dir() and not self._holds_files()
-            hint = f"; search again without {spelt('resume', True)}" if left else ""
+            hint = f"; begin again without {spelt('resume', True)}" if left else ""
             raise RunError(
                 f"{str(self.path)!r} holds no run: there is no config.toml in it{hint}."
             ) from error

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import tomli_w
-from torch import nn
+from jaxtyping import Float64
+from torch import Tensor, nn
 
-from autoprune.core.files import save_state, write_whole
+from autoprune.core.files import load_tensors, save_state, save_tensors, write_whole
 from autoprune.core.untrusted import read_toml
 from autoprune.errors import RunError, file_fault
 
@@ -42,6 +43,7 @@ class TrainingRecord:
         config_path: the options.
         history_path: the figures of every validation, one JSON object per line.
         checkpoint_path: where an interrupted training goes on.
+        scores_path: of training with a method, what it learnt of every unit.
     """
 
     def __init__(self, run: Path, kind: str = "finetune") -> None:
@@ -57,6 +59,7 @@ class TrainingRecord:
         self.config_path = run / f"{name}.toml"
         self.history_path = run / f"{history}.jsonl"
         self.checkpoint_path = run / "checkpoints" / f"{name}.pt"
+        self.scores_path = run / f"{weights}-scores.safetensors"
 
     @property
     def is_begun(self) -> bool:
@@ -85,7 +88,8 @@ class TrainingRecord:
 
     def remove(self) -> None:
         """Remove what is there."""
-        for path in (self.weights_path, self.config_path, self.history_path):
+        own = self.weights_path, self.config_path, self.history_path, self.scores_path
+        for path in own:
             path.unlink(missing_ok=True)
         self.remove_checkpoint()
 
@@ -114,6 +118,26 @@ class TrainingRecord:
             ) from error
         except (OSError, ValueError) as error:
             raise RunError(f"cannot read {str(self.config_path)!r}: {file_fault(error)}") from error
+
+    def save_scores(self, scores: Mapping[str, Float64[Tensor, " _units"]]) -> None:
+        """Write what training with a method learnt of every unit, by group."""
+        save_tensors(self.scores_path, scores)
+
+    def load_scores(self) -> dict[str, Tensor]:
+        """Return what training with a method learnt of every unit, by group.
+
+        Raises:
+            RunError: the run is no such training, is not finished, or the file is damaged.
+        """
+        try:
+            return load_tensors(self.scores_path)
+        except FileNotFoundError as error:
+            raise RunError(
+                f"{str(self._run)!r} is no run of autoprune train that has come to the cut: there "
+                f"is no {self.scores_path.name} in it."
+            ) from error
+        except (OSError, ValueError) as error:
+            raise RunError(f"cannot read {str(self.scores_path)!r}: {file_fault(error)}") from error
 
     def save_weights(self, model: nn.Module) -> None:
         """Write the tensors of the best network."""

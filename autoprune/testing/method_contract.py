@@ -27,7 +27,7 @@ from autoprune.testing.small_networks import IMAGES, LABELS, randomized
 from autoprune.training.duration import Duration
 from autoprune.training.hooks import Moment
 from autoprune.training.objective import Objective
-from autoprune.training.random_batches import RandomBatches
+from autoprune.training.random_batches import Batch, RandomBatches
 from autoprune.training.trainer import train
 from autoprune.training.training_values import (
     Recipe,
@@ -49,6 +49,13 @@ WEAK = 1e-3
 # Steps in which the other channels become useful, and those in which a method finds the weak ones.
 LEARNING = 150
 FINDING = replace(RECIPE, duration=Duration(steps=150), checks=1, rate=0.01)
+
+
+class _Failing(Objective):
+    """An objective that is not finite from the eighth step on."""
+
+    def __call__(self, network: nn.Module, batch: Batch) -> Tensor:
+        return super().__call__(network, batch) * (math.nan if batch.step >= 7 else 1.0)
 
 
 class Killed(BaseException):
@@ -79,6 +86,7 @@ class Setup:
             self.structure,
             self.projection.uniform(),
             lambda scores: threshold(self.projection, [one.numpy() for one in scores]),
+            classes=4,
         )
 
     def task(self, method: TrainingMethod, images: Tensor = IMAGES) -> TrainingTask:
@@ -247,14 +255,7 @@ class MethodContract:
     def test_a_loss_that_is_not_finite_is_survived(self, setup: Setup) -> None:
         """The network of the last validation is handed over, with its scores."""
         method = self.make().prepared(setup.goal)
-        task = setup.task(method)
-        calls = iter(range(100))
-
-        def objective(network: nn.Module, batch: object) -> Tensor:
-            loss = task.objective(network, batch)  # type: ignore[arg-type]
-            return loss * math.nan if next(calls) == 7 else loss
-
-        done = train(replace(task, objective=objective), RECIPE)  # type: ignore[arg-type]
+        done = train(replace(setup.task(method), objective=_Failing(4, True)), RECIPE)
         assert done.diverged == 7 and done.best_step == 6
         assert all(bool(one.isfinite().all()) for one in done.network.state_dict().values())
         assert all(bool(one.isfinite().all()) for one in method.scores(done.network))

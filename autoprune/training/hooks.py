@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,6 +53,10 @@ class Hooks:
     def called(self, network: nn.Module) -> nn.Module:
         """Return the network that is called in training, which shares the tensors of this one."""
         return network
+
+    def further_outputs(self) -> Sequence[Tensor]:
+        """Return outputs of the last call that learn what the network's own outputs learn."""
+        return ()
 
     def loss(self, network: nn.Module) -> Float[Tensor, ""] | None:
         """Return what is added to the loss of a step; None for nothing."""

@@ -28,23 +28,33 @@ class Logger(Protocol):
 
 
 class Tracker:
-    """What all trackers have in common: they are made with the folder and name of the run."""
+    """What all trackers have in common: they are made with the folder of the run and its options.
+
+    Attributes:
+        folder: the run directory.
+        config: plain options; "training" says which of the run's trainings it is.
+    """
 
     def __init__(self, folder: Path, config: Mapping[str, Any]) -> None:
         self.folder, self.config = folder, config
+
+    @property
+    def title(self) -> str:
+        """The name of the training: a run may have several, which share no curve."""
+        return f"{self.folder.name}-{self.config['training']}"
 
     def close(self) -> None:
         """Finish."""
 
 
 class TensorBoardLogger(Tracker):
-    """Event files in `RUN/tensorboard`."""
+    """Event files in `RUN/tensorboard`, in a folder for each training."""
 
     def __init__(self, folder: Path, config: Mapping[str, Any]) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
         super().__init__(folder, config)
-        self._writer = SummaryWriter(str(folder / "tensorboard"))
+        self._writer = SummaryWriter(str(folder / "tensorboard" / config["training"]))
 
     def log(self, step: int, figures: Mapping[str, float]) -> None:
         """Write every figure as a scalar."""
@@ -65,7 +75,7 @@ class MlflowLogger(Tracker):
 
         super().__init__(folder, config)
         self._mlflow = mlflow
-        mlflow.start_run(run_name=folder.name)
+        mlflow.start_run(run_name=self.title)
         mlflow.log_params(dict(config))
 
     def log(self, step: int, figures: Mapping[str, float]) -> None:
@@ -87,7 +97,7 @@ class _InitLogger(Tracker):
 
         super().__init__(folder, config)
         self._tracker = importlib.import_module(self.package)
-        self._tracker.init(project="autoprune", name=folder.name, config=dict(config))
+        self._tracker.init(project="autoprune", name=self.title, config=dict(config))
 
     def log(self, step: int, figures: Mapping[str, float]) -> None:
         """Log the figures."""
@@ -128,7 +138,7 @@ def make_loggers(names: Sequence[str], folder: Path, config: Mapping[str, Any]) 
     Args:
         names: as `KIND.load` takes them.
         folder: the run directory.
-        config: plain options of the run.
+        config: plain options of the training, "training" among them: its name.
 
     Raises:
         UsageError: there is none of that name, or its package is not installed.

@@ -18,6 +18,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from autoprune.errors import ModelError, RunError, first_line
+from autoprune.structure.frozen import freeze_only, frozen_tensors
 from autoprune.structure.inputs import device_of
 from autoprune.structure.surgery import deep_copy
 from autoprune.training.checkpoints import load_checkpoint, save_checkpoint
@@ -146,6 +147,8 @@ class _Trainer:
         with torch.enable_grad():
             with _autocast(device_of(self._network).type, self._dtype):
                 loss = self._task.objective(self._called, batch)
+                for outputs in self._hooks.further_outputs():
+                    loss = loss + self._task.objective.of_outputs(outputs, batch)
                 if (added := self._hooks.loss(self._network)) is not None:
                     loss = loss + added
             if not loss.requires_grad:
@@ -173,7 +176,8 @@ class _Trainer:
 
     def _validate(self) -> None:
         trained = self._network if self._average is None else self._average.module
-        network = self._hooks.finish(_as_given(trained, self._task.network))
+        # Hooks change what was trained, whatever is frozen in the given network.
+        network = _as_given(self._hooks.finish(_evaluated(trained)), self._task.network)
         validation = self._task.validate(network)
         is_better = validation.is_better_than(self._best_validation)
         if math.isfinite(validation.value) if self._hooks.keeps_last else is_better:
@@ -250,35 +254,43 @@ def _autocast(device: str, dtype: torch.dtype | None) -> torch.autocast:
     return torch.autocast(device, dtype, enabled=dtype is not None)
 
 
-def _trainable(network: nn.Module, frozen: frozenset[str]) -> nn.Module:
+def _trainable(network: nn.Module, frozen: frozenset[str] | None) -> nn.Module:
     """Return a copy in training mode, but for what is frozen.
+
+    Args:
+        network: to be trained.
+        frozen: as the task has it.
 
     Raises:
         ModelError: no parameter may change.
     """
     copy = deep_copy(network).train()
-    for name, parameter in copy.named_parameters():
-        if name in frozen or not parameter.is_floating_point():
-            parameter.requires_grad_(False)
+    stays = frozen_tensors(network) if frozen is None else frozen
+    freeze_only(copy, stays)
     if not any(parameter.requires_grad for parameter in copy.parameters()):
         raise ModelError(
             "every parameter is frozen, or was excluded from the search: nothing can be trained."
         )
     for path, module in copy.named_modules():
         own = {f"{path}.{name}".lstrip(".") for name, _ in module.named_buffers(recurse=False)}
-        if own & frozen:
+        if own & stays:
             module.eval()  # BN would update its statistics
     return copy
 
 
-def _as_given(trained: nn.Module, given: nn.Module) -> nn.Module:
-    """Return a copy in evaluation mode, whose parameters require gradients where those did."""
+def _evaluated(trained: nn.Module) -> nn.Module:
+    """Return a copy in evaluation mode, without gradients."""
     copy = deep_copy(trained).eval()
-    for own, first in zip(copy.parameters(), given.parameters(), strict=True):
-        own.requires_grad_(first.requires_grad)
     for parameter in copy.parameters():
         parameter.grad = None
     return copy
+
+
+def _as_given(network: nn.Module, given: nn.Module) -> nn.Module:
+    """Return the network, whose parameters require gradients where those of another do."""
+    for own, first in zip(network.parameters(), given.parameters(), strict=True):
+        own.requires_grad_(first.requires_grad)
+    return network
 
 
 def _moving_average(network: nn.Module, decay: float) -> AveragedModel | None:

@@ -77,7 +77,8 @@ class TrainingTask:
         batches: the training samples.
         objective: the loss.
         validate: judges a network in evaluation mode.
-        frozen: names of parameters and buffers that stay as they are.
+        frozen: names of parameters and buffers that stay as they are; None for the parameters that
+            do not require gradients.
         hooks: what shapes the network besides; of a run of their own.
     """
 
@@ -85,7 +86,7 @@ class TrainingTask:
     batches: RandomBatches
     objective: Objective
     validate: Callable[[nn.Module], Validation]
-    frozen: frozenset[str] = frozenset()
+    frozen: frozenset[str] | None = None
     hooks: Hooks = field(default_factory=Hooks)
 
 

@@ -14,6 +14,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "group_lasso": {"channels": 0.01},
     "c_sgd": {"strength": 1.0},
     "resrep": {"sparsity": 0.1, "momentum": 0.9, "picks": 4},
+    "autopruner": {"last": 2.0},
     "sss": {"sparsity": 0.1},
     "ista": {"sparsity": 0.1},
     "gdp": {"interval": 2},

@@ -11,7 +11,9 @@ from torch import nn
 
 from autoprune.errors import UsageError
 from autoprune.methods.agp import GradualPruning
+from autoprune.methods.autopruner import AutoPruner, pooled
 from autoprune.methods.c_sgd import CentripetalSgd, cluster_means, clusters
+from autoprune.methods.dcp import DiscriminationAwarePruning
 from autoprune.methods.gdp import GlobalDynamicPruning
 from autoprune.methods.greg import GrowingRegularization
 from autoprune.methods.group_lasso import GroupLasso
@@ -19,10 +21,11 @@ from autoprune.methods.ista import Ista, channel_cost
 from autoprune.methods.iterative import IterativePruning
 from autoprune.methods.lc import LearningCompression
 from autoprune.methods.resrep import ResRep, row_gradient
+from autoprune.methods.segments import segments
 from autoprune.methods.sfp import SoftFilterPruning
 from autoprune.methods.sss import SparseStructureSelectionConfig, accelerated_step
 from autoprune.testing.method_contract import Setup, moment
-from autoprune.testing.small_networks import plain, randomized
+from autoprune.testing.small_networks import IMAGES, LABELS, plain, randomized
 
 
 @pytest.fixture
@@ -219,3 +222,97 @@ def test_learning_compression_step(setup: Setup) -> None:
     assert torch.allclose(state["multipliers"]["0.0.weight"], expected)
     assert state["penalty"] == 1.0 and math.isfinite(float(loss.detach()))
     assert isinstance(setup.network, nn.Module)
+
+
+def test_gates_of_what_channels_answer(setup: Setup) -> None:
+    """v = sigmoid(α x) multiplies what is read, x from pooled means; λ (mean v − r)² is added."""
+    method = AutoPruner(strength=2.0, first=0.5, cells=1).prepared(
+        replace(setup.goal, widths=(4, 7))
+    )
+    method.start(setup.network)
+    layer = method._layers["0.0"]
+    with torch.no_grad():
+        layer.weight.copy_(torch.eye(8))
+        layer.bias.fill_(-0.3)
+    images = torch.randn(4, 3, 6, 6)
+    inside = method.called(setup.network).train()
+    features = setup.network[0](images)
+    gates = torch.sigmoid(0.5 * (features.mean(0).amax((1, 2)) - 0.3))
+    others = method.gates["1.0"]
+    inside(images)
+    assert torch.allclose(method._open["0.0"], gates, atol=1e-6)
+    second = method._open["1.0"]
+    penalty = method.loss(setup.network)
+    expected = 2 * ((gates.mean() - 4 / 8) ** 2 + (second.mean() - 1) ** 2)
+    assert penalty is not None and torch.allclose(penalty, expected)
+    assert torch.equal(others, torch.ones(7))
+    with torch.no_grad():
+        method.after_step(setup.network, moment(completed=0.4))
+    assert method.state()["sharpness"] == pytest.approx(0.5 + 0.5 * (100 - 0.5))
+    expected_scores = gates.detach().double().logit() / 0.5
+    kept = method.scores(setup.network)[0] >= 1
+    assert set(kept.nonzero()[:, 0].tolist()) == set(expected_scores.argsort()[4:].tolist())
+
+
+def test_pooled_activations() -> None:
+    """Means over samples, then the largest of every cell."""
+    channels = torch.arange(32.0).view(1, 1, 2, 4, 4)  # two samples of 4 x 4 pixels
+    assert pooled(channels, 2).tolist() == [[13.0, 15.0, 21.0, 23.0]]
+    assert pooled(torch.tensor([[[1.0, 3.0]], [[2.0, 2.0]]]), 1).tolist() == [[2.0], [2.0]]
+
+
+def test_channels_are_admitted_by_gradients(setup: Setup) -> None:
+    """From none: those with the largest ‖∂L/∂W_k‖ come first, and only what reads them trains."""
+    method = DiscriminationAwarePruning(heads=1, tuning=0.0, end=1.0).prepared(
+        replace(setup.goal, widths=(4, 7))
+    )
+    network = setup.network.train()
+    method.start(network)
+    called = method.called(network)
+    with torch.no_grad():
+        method.after_step(network, moment(completed=0.0))
+    assert not method.state()["admitted"][0].any()
+    nn.functional.cross_entropy(called(IMAGES), LABELS).backward()
+    weight = network.get_parameter("1.0.weight")
+    assert weight.grad is not None
+    norms = weight.grad.transpose(0, 1).flatten(1).norm(dim=1)
+    with torch.no_grad():
+        method.after_backward(network, moment(completed=0.5))
+    best = set(norms.argsort(descending=True)[:2].tolist())
+    admitted = method.state()["admitted"][0]
+    assert set(admitted.nonzero()[:, 0].tolist()) == best
+    assert network.get_parameter("0.0.weight").grad is None
+    assert not weight.grad.any()  # none of them took part in this step
+    weight.grad = None
+    nn.functional.cross_entropy(called(IMAGES), LABELS).backward()
+    assert weight.grad is not None
+    with torch.no_grad():
+        method.after_backward(network, moment(completed=0.5))
+    assert not weight.grad[:, ~admitted].any() and weight.grad[:, admitted].any()
+    before = weight.detach().clone()
+    assert torch.equal(method.finish(network).get_parameter("1.0.weight"), before)
+    with torch.no_grad():
+        method.after_backward(network, moment(completed=1.0))
+        method.finish(network)
+    assert int(weight.detach().transpose(0, 1).flatten(1).any(1).sum()) == 4
+    loss = method.loss(network)
+    dense, own = setup.network[1][0], method._features["1.0"]
+    assert loss is not None and own.shape[1] == dense.out_channels
+    assert torch.allclose(loss, (own - method._wanted["1.0"]).square().mean())
+
+
+def test_segments_share_the_run(setup: Setup) -> None:
+    """Half of a segment's time is for tuning, the other half for its groups one by one."""
+    first, second = segments(setup.structure, [0, 1], 1, 0.5, 0.8)
+    assert first.head is not None and first.head.name == "1.0" and second.head is None
+    (window,) = first.windows
+    assert (window.group, window.begin, window.end) == (0, pytest.approx(0.2), pytest.approx(0.4))
+    assert [window.count(one, 4) for one in (0.2, 0.25, 0.26, 0.9)] == [1, 1, 2, 4]
+    assert second.windows[0].begin == pytest.approx(0.6)
+    (whole,) = segments(setup.structure, [1, 0], 0, 0.0, 1.0)
+    assert whole.head is None and [one.group for one in whole.windows] == [0, 1]
+
+
+def test_networks_without_classes_are_refused(setup: Setup) -> None:
+    with pytest.raises(UsageError, match="the network is no classifier"):
+        DiscriminationAwarePruning().prepared(replace(setup.goal, classes=None))

@@ -46,6 +46,7 @@ def test_plain_values_come_back() -> None:
         "sampler": "gp",
         "agent": "runs/a",
         "from_run": "runs/b",
+        "finetune_epochs": 2.5,
         "importance": "l1",
         "exclude": ["stem", "layer1.*"],
         "exclude_outputs": ["layer2"],
@@ -64,7 +65,7 @@ def test_plain_values_come_back() -> None:
         "search_samples": 2,
         "selection_samples": 3,
     }
-    others = {"max_drop", "minimize"}
+    others = {"max_drop", "minimize", "rounds", "from_training"}  # they exclude some of these
     assert values.keys() == {field.name for field in fields(SearchConfig)} - others
     config = SearchConfig.from_mapping(values)
     assert config.to_mapping() == values

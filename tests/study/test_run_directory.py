@@ -304,7 +304,7 @@ def test_what_a_killed_process_leaves_is_no_content(draft: str, tmp_path: Path) 
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / draft).write_text("half")
     run = RunDirectory(tmp_path / "run")
-    with pytest.raises(RunError, match=r"holds no run: .*; search again without resume=True"):
+    with pytest.raises(RunError, match=r"holds no run: .*; begin again without resume=True"):
         run.load_config()
     run.create(CONFIG)
     assert run.load_config() == CONFIG

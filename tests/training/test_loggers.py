@@ -72,11 +72,15 @@ def test_trackers_with_the_interface_of_wandb(
         finish=lambda: calls.append("end"),
     )
     monkeypatch.setitem(sys.modules, name, package)
-    (tracker,) = make_loggers([name], tmp_path, {"seed": 3})
+    (tracker,) = make_loggers([name], tmp_path, {"training": "finetune", "seed": 3})
     tracker.log(2, {"top1": 0.5})
     tracker.close()
     assert calls == [
-        {"project": "autoprune", "name": tmp_path.name, "config": {"seed": 3}},
+        {
+            "project": "autoprune",
+            "name": f"{tmp_path.name}-finetune",
+            "config": {"training": "finetune", "seed": 3},
+        },
         (2, {"top1": 0.5}),
         "end",
     ]
@@ -91,18 +95,19 @@ def test_mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         end_run=lambda: calls.append("end"),
     )
     monkeypatch.setitem(sys.modules, "mlflow", package)
-    (tracker,) = make_loggers(["mlflow"], tmp_path, {"seed": 3})
+    (tracker,) = make_loggers(["mlflow"], tmp_path, {"training": "train", "seed": 3})
     tracker.log(2, {"top1": 0.5})
     tracker.close()
-    assert calls == [tmp_path.name, {"seed": 3}, (2, {"top1": 0.5}), "end"]
+    given = {"training": "train", "seed": 3}
+    assert calls == [f"{tmp_path.name}-train", given, (2, {"top1": 0.5}), "end"]
 
 
 def test_tensorboard_writes_event_files(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard", reason="tensorboard is not installed")
-    (tracker,) = make_loggers(["tensorboard"], tmp_path, {})
+    (tracker,) = make_loggers(["tensorboard"], tmp_path, {"training": "finetune"})
     tracker.log(2, {"top1": 0.5})
     tracker.close()
-    assert list((tmp_path / "tensorboard").glob("events.*"))
+    assert list((tmp_path / "tensorboard" / "finetune").glob("events.*"))
 
 
 def test_what_is_not_installed_or_unknown_is_one_line(

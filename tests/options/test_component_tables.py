@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from autoprune.errors import UsageError
+from autoprune.options.component_tables import unused_tables, with_config
 from autoprune.options.search import SearchConfig
-from autoprune.options.strategies import unused_tables, with_strategy_config
 
 DDPG = {"strategy": {"ddpg": {"updates": 60}}}
 BOTH = {"strategy": {"ddpg": {"updates": 60}, "local": {"steps": 2}}}
@@ -44,7 +44,7 @@ def test_the_config_of_a_strategy_comes_back() -> None:
     ],
 )
 def test_tables(values: dict[str, Any], chosen: str | None, expected: dict[str, Any]) -> None:
-    assert with_strategy_config(values, chosen) == expected
+    assert with_config(values, "strategy", chosen) == expected
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_tables(values: dict[str, Any], chosen: str | None, expected: dict[str, 
 )
 def test_tables_that_cannot_be_meant(values: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        with_strategy_config(values)
+        with_config(values, "strategy")
 
 
 @pytest.mark.parametrize(
@@ -74,4 +74,4 @@ def test_tables_that_cannot_be_meant(values: dict[str, Any], message: str) -> No
 def test_tables_that_do_not_count(
     values: dict[str, Any], chosen: str | None, unused: list[str]
 ) -> None:
-    assert unused_tables(values, chosen) == unused
+    assert unused_tables(values, "strategy", chosen) == unused

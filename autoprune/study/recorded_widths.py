@@ -1,0 +1,36 @@
+"""Widths by the names of groups, as runs leave them behind."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from autoprune.core.policy import Widths
+from autoprune.errors import RunError
+from autoprune.search_spaces.keep_ratio import SearchSpace
+from autoprune.study.run_directory import RunDirectory
+
+
+def recorded_widths(run: RunDirectory) -> dict[str, int]:
+    """Return how many units of every group the pruned network of a run has.
+
+    Raises:
+        RunError: the run is not finished, or damaged.
+    """
+    return {name: len(units) for name, units in run.load_policy().kept.items()}
+
+
+def widths_in(space: SearchSpace, named: Mapping[str, int], whose: str) -> Widths:
+    """Return widths in the order of a search space, whether or not it allows them.
+
+    Args:
+        space: of a network.
+        named: widths by group.
+        whose: they are, for messages.
+
+    Raises:
+        RunError: they are of other groups, or larger than these.
+    """
+    pairs = zip(space.names, space.sizes, strict=True)
+    if named.keys() != set(space.names) or any(named[name] > size for name, size in pairs):
+        raise RunError(f"{whose} is of another network or pruned other groups.")
+    return tuple(named[name] for name in space.names)

@@ -1,0 +1,72 @@
+"""A search that cuts and fine-tunes in rounds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import autoprune
+from autoprune.core.policy import PruningPolicy
+from autoprune.data import Splits
+from autoprune.engine import repeat as module
+from autoprune.models.demo import load_demo
+
+QUICK: dict[str, Any] = {
+    "budget": "flops=0.36", "rounds": 2, "finetune_epochs": 0.2, "trials": 1, "recover": "off",
+    "strategy": "uniform", "calibration_samples": 64, "search_samples": 64,
+    "selection_samples": 64, "report": False,
+}  # fmt: skip
+
+
+class Killed(Exception):
+    """Stands for the end of the process."""
+
+
+def test_rounds_end_in_one_run_and_go_on(
+    digits: Splits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second round cuts what the first one left, and the dense network teaches in both."""
+    output = tmp_path / "run"
+
+    def killed(*args: Any) -> Any:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "embedded", killed)
+        with pytest.raises(Killed):
+            autoprune.search(load_demo(), data=digits, output=output, **QUICK)
+    done = autoprune.search(load_demo(), data=digits, output=output, resume=True, **QUICK)
+    costs = done.result["costs"]
+    assert costs["pruned"]["flops"] <= 0.36 * costs["dense"]["flops"]
+    (first,) = done.result["rounds"]
+    assert first["budget"] == "flops=0.6" and first["score"]["finetuned"] is not None
+    assert done.result["finetune"]["steps"] > 0
+    assert done.result["score"]["dense"] == first["score"]["dense"]
+    earlier = autoprune.load_pruned(load_demo(), output / "rounds" / "1")
+    state, own = earlier.state_dict(), done.model.state_dict()
+    assert sum(v.numel() for v in own.values()) < sum(v.numel() for v in state.values())
+    before = PruningPolicy.load(output / "rounds" / "1" / "policy.json")
+    assert all(set(done.policy.kept[name]) <= set(kept) for name, kept in before.kept.items())
+    again = autoprune.search(load_demo(), data=digits, output=output, resume=True, **QUICK)
+    inputs = torch.rand(3, 1, 8, 8)
+    assert torch.equal(again.model(inputs), autoprune.load_pruned(load_demo(), output)(inputs))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"finetune_epochs": None}, "say for how long, with finetune_epochs=2"),
+        ({"rounds": 0}, "rounds must be above zero"),
+        ({"budget": None, "max_drop": 1}, "approach a budget step by step"),
+        ({"decide": "channels,depth"}, "decide channels alone"),
+    ],
+)
+def test_mistakes_are_one_line(
+    digits: Splits, tmp_path: Path, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(autoprune.AutopruneError, match=message):
+        autoprune.search(load_demo(), data=digits, output=tmp_path / "run", **{**QUICK, **options})
+    assert not (tmp_path / "run").exists()
