@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from autoprune.core.files import StateDict, check_finite, misfits
+from autoprune.core.pytorch_files import load_pytorch
 from autoprune.errors import ModelError, UsageError, did_you_mean, first_line, listed, type_of
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
@@ -73,7 +73,7 @@ def _read(path: Path) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about pickle protocols and TorchScript
-            return _READERS.get(path.suffix, _read_pytorch)(path)
+            return _READERS.get(path.suffix, load_pytorch)(path)
     except OSError:
         raise
     except Exception as error:  # torch.load and safetensors raise nearly anything
@@ -84,10 +84,6 @@ def _read_safetensors(path: Path) -> Any:
     from safetensors.torch import load_file
 
     return load_file(path)
-
-
-def _read_pytorch(path: Path) -> Any:
-    return torch.load(path, weights_only=True, map_location="cpu")
 
 
 _READERS: dict[str, Callable[[Path], Any]] = {".safetensors": _read_safetensors}

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from autoprune.core.files import write_whole
 from autoprune.core.plugins import Kind
+from autoprune.core.records import Table, read
 from autoprune.core.untrusted import parse_json, read_text
-from autoprune.errors import UsageError
+from autoprune.errors import UsageError, file_fault
+
+log = logging.getLogger(__name__)
 
 Row = Mapping[str, Any]
 """Figures of one validation: "step", "epoch", "train_loss", the validation's, "seconds"."""
@@ -156,9 +160,15 @@ class Log:
         """Keep the rows of the file up to a step; what was written after the checkpoint goes."""
         if self._path is None or not self._path.exists():
             return
-        lines = read_text(self._path).splitlines()
-        rows = [parse_json(line) for line in lines if line.endswith("}")]
-        self.rows = [row for row in rows if isinstance(row, dict) and row.get("step", 0) <= step]
+        try:
+            lines = read_text(self._path).splitlines()
+            rows = [read(parse_json(line), Table[float | None]) for line in lines if line.endswith("}")]
+        except (OSError, ValueError) as error:
+            log.warning(
+                "%r was damaged, and begins again: %s", str(self._path), file_fault(error)
+            )
+            rows = []
+        self.rows = [row for row in rows if (row.get("step") or 0) <= step]
         self._rewrite()
 
     def write(self, row: Row) -> None:
