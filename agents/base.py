@@ -38,6 +38,8 @@ class SearchProblem:
             keeps to the first one, so that it proposes what it proposed before.
         seed: of all randomness.
         workers: candidates that can be evaluated at once.
+        known: candidates that an earlier search of the same problem evaluated, best first; asked
+            for again, they are answered at no cost. `tools.warm_starts` begins with them.
     """
 
     space: SearchSpace
@@ -48,6 +50,7 @@ class SearchProblem:
     trials: int
     seed: int
     workers: int = 1
+    known: Sequence[Trial] = ()
 
     def episode(self) -> Episode:
         """Return the rules of deciding group after group."""

@@ -23,6 +23,7 @@ from autoprune.engine.clock import Clock
 from autoprune.engine.context import Evaluate, SearchContext
 from autoprune.engine.pipeline import Groundwork, lay_groundwork, run_search
 from autoprune.engine.problem import check_config, check_patterns, under_budget
+from autoprune.engine.warm_start import check_warm_start
 from autoprune.errors import DataError, Interrupted, describe
 from autoprune.evaluation.reward import DEFAULT_REWARD, NamedReward, Reward, find_reward
 from autoprune.evaluation.scoring import find_distance, find_evaluate
@@ -154,6 +155,8 @@ class SearchTask:
                 if is_complete(run, self.config):
                     return load_run(self.network, run)
             else:
+                if self.config.warm_from is not None:
+                    check_warm_start(self.config.warm_from, settings)
                 begin_run(run, {**settings, **self.named})
             context = (
                 self.context(run, clock, begun)

@@ -26,6 +26,7 @@ from autoprune.models import MODEL_FORMS
 from autoprune.models.specs import absolute_model
 from autoprune.options.durations import parse_duration
 from autoprune.options.option import Rule, ValueKind
+from autoprune.options.storage_url import absolute_storage, read_storage
 from autoprune.profiling.backends.registry import KIND as BACKENDS
 from autoprune.recovery.length import Length
 
@@ -237,6 +238,7 @@ SHAPE = ValueKind("CxHxW", _text, "a text")
 FILE = ValueKind("FILE", _path, "a path", absolute=absolute)
 FOLDER = ValueKind("DIR", _path, "a path", absolute=absolute)
 RUN = ValueKind("RUN", _path, "a path", absolute=absolute)
+STORAGE = ValueKind("URL", read_storage, "a text", absolute=absolute_storage)
 RUNS = ValueKind("RUN…", _paths, "paths", repeats=True)
 LAYER = ValueKind("LAYER", _text, "a text")
 OBJECT = _code(lambda spec: False)
@@ -282,6 +284,7 @@ VERSIONS = ValueKind(None, _versions, "a table of versions", parse=None)
 
 MULTIPLE_OR_AUTO = Rule(lambda value: value == AUTO or value > 0, "be above zero, or auto")
 ABOVE_ZERO = Rule(lambda value: 0 < value < math.inf, "be above zero")
+PORT = Rule(lambda value: 0 < value < 2**16, "be from 1 to 65535")
 ZERO_OR_MORE = Rule(lambda value: 0 <= value < math.inf, "be 0 or more")
 SHARE = Rule(lambda value: 0 <= value <= 1, "be from 0 to 1")
 SHARE_BELOW_ONE = Rule(lambda value: 0 <= value < 1, "be from 0 to below 1")

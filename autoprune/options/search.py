@@ -114,6 +114,20 @@ class SearchConfig(Restrictions):
         "are used unless others are given.",
         flag="--from",
     )
+    warm_from: str | None = _search(
+        None,
+        kinds.RUN,
+        "Begin with the trials of this run, of the same network, data and options (budget, "
+        "strategy and limits aside): they are known, and never evaluated again.",
+    )
+    storage: str | None = _search(
+        None,
+        kinds.STORAGE,
+        "An Optuna storage in which several processes search one study, each with a run directory "
+        "of its own: sqlite:///FILE, postgresql://USER@HOST/NAME, mysql+pymysql://…, "
+        "journal://FILE. Not taken from files, but from the command line alone.",
+        is_renewable=True,
+    )
     trials: int | None = _search(
         None,
         kinds.WHOLE,
@@ -233,6 +247,11 @@ class SearchConfig(Restrictions):
             raise UsageError(
                 f"{spelt('max_drop')} stands instead of {spelt('budget')}: give one of them."
             )
+        if self.max_drop is not None and self.storage is not None:
+            raise UsageError(
+                f"{spelt('storage')} and {spelt('max_drop')} exclude each other: processes that "
+                "search together need one budget."
+            )
         if self.minimize is not None and self.max_drop is None:
             raise UsageError(
                 f"{spelt('minimize')} says what is small at a given {spelt('max_drop')}: give that "
@@ -341,6 +360,8 @@ class SearchOptions(TypedDict, total=False):
     sampler: str | None
     agent: str | os.PathLike[str] | None
     from_run: str | os.PathLike[str] | None
+    warm_from: str | os.PathLike[str] | None
+    storage: str | None
     trials: int | None
     time: float | str | None
     trial_timeout: float | str | None

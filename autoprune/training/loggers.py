@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,7 +13,7 @@ from autoprune.core.files import write_whole
 from autoprune.core.plugins import Kind
 from autoprune.core.records import Table, read
 from autoprune.core.untrusted import parse_json, read_text
-from autoprune.errors import UsageError, file_fault
+from autoprune.errors import UsageError, counted, file_fault
 
 log = logging.getLogger(__name__)
 
@@ -160,16 +161,24 @@ class Log:
         """Keep the rows of the file up to a step; what was written after the checkpoint goes."""
         if self._path is None or not self._path.exists():
             return
+        self.rows = [row for row in self._kept() if (row.get("step") or 0) <= step]
+        self._rewrite()
+
+    def _kept(self) -> list[Row]:
+        """Return the rows of the file; those that are damaged are left out, and said to be."""
+        assert self._path is not None
         try:
             lines = read_text(self._path).splitlines()
-            rows = [read(parse_json(line), Table[float | None]) for line in lines if line.endswith("}")]
         except (OSError, ValueError) as error:
-            log.warning(
-                "%r was damaged, and begins again: %s", str(self._path), file_fault(error)
-            )
-            rows = []
-        self.rows = [row for row in rows if (row.get("step") or 0) <= step]
-        self._rewrite()
+            log.warning("%r is damaged, and begins again: %s", str(self._path), file_fault(error))
+            return []
+        rows: list[Row] = []
+        for line in filter(None, lines):
+            with suppress(ValueError):
+                rows.append(read(parse_json(line), Table[float | None]))
+        if lost := len(list(filter(None, lines))) - len(rows):
+            log.warning("%r is damaged: %s cannot be read", str(self._path), counted(lost, "line"))
+        return rows
 
     def write(self, row: Row) -> None:
         """Add a row; figures that are not known are left out of trackers."""

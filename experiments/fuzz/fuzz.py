@@ -135,9 +135,9 @@ def main() -> None:
             name = f"{kind.made}/{kind.name}"
             counts = {how: fuzzer.outcomes[name, how] for how in ("read", "refused", "finding")}
             print(f"{name}: {counts}, {time.process_time() - start:.0f} s", flush=True)
-    total, kinds_found = fuzzer.outcomes.total(), len(fuzzer.findings)
+    total, found = fuzzer.outcomes.total(), len(fuzzer.findings)
     seconds = time.process_time() - began
-    print(f"{len(KINDS)} files, {total} mutations, {kinds_found} kinds of findings, {seconds:.0f} s")
+    print(f"{len(KINDS)} files, {total} mutations, {found} kinds of findings, {seconds:.0f} s")
 
 
 if __name__ == "__main__":
