@@ -18,21 +18,26 @@ _ALLOCATES = b"\nbytearray\n"
 _LONGEST_PICKLE = 64 * 2**20
 
 
+class OversizedFile(ValueError):
+    """A file that asks for more memory than it holds."""
+
+
 def load_pytorch(path: Path) -> Any:
     """Return what a file of `torch.save` holds, on the CPU; it takes no more memory than the file.
 
     Raises:
         OSError: it cannot be read.
-        ValueError: it is no ordinary file, or claims to hold more than it does.
+        ValueError: it is no ordinary file.
+        OversizedFile: it claims to hold more than it does.
         Exception: whatever PyTorch raises at a damaged file.
     """
     check_regular(path)
     if _ALLOCATES in _pickled(path):
-        raise ValueError("it makes bytes that are not in it")
+        raise OversizedFile("it makes bytes that are not in it")
     found = torch.load(path, map_location="cpu", weights_only=True)
     largest = path.stat().st_size
     if any(_size(tensor) > largest for tensor in _tensors(found)):
-        raise ValueError("it claims to hold more numbers than it does")
+        raise OversizedFile("it claims to hold more numbers than it does")
     return found
 
 
@@ -40,7 +45,7 @@ def _pickled(path: Path) -> bytes:
     """Return the part of a file that says what its tensors are.
 
     Raises:
-        ValueError: it is an archive whose contents are larger than the file.
+        OversizedFile: it is an archive whose contents are larger than the file.
     """
     if not zipfile.is_zipfile(path):
         with path.open("rb") as file:
@@ -48,7 +53,7 @@ def _pickled(path: Path) -> bytes:
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()
         if sum(one.file_size for one in members) > path.stat().st_size:
-            raise ValueError("it is compressed, or claims to hold more than it does")
+            raise OversizedFile("it is compressed, or claims to hold more than it does")
         return b"".join(archive.read(one) for one in members if one.filename.endswith(".pkl"))
 
 

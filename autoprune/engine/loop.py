@@ -123,13 +123,17 @@ def run_loop(
         asking.tell(trial)
 
     with _evaluating(limits.workers) as start:
-        for candidate, is_new in asking.questions():
-            known = partial(_known, strategy, candidate, record.ledger)
-            asked.append((candidate, is_new, begin(candidate) if is_new else known))
-            while asked and (candidate.awaited or len(asked) >= limits.workers):
+        is_over = False
+        while not is_over:
+            for candidate, is_new in asking.questions():
+                known = partial(_known, strategy, candidate, record.ledger)
+                asked.append((candidate, is_new, begin(candidate) if is_new else known))
+                while asked and (candidate.awaited or len(asked) >= limits.workers):
+                    tell_next()
+            while asked:
                 tell_next()
-        while asked:
-            tell_next()
+            # What other processes are evaluating is left to this one if they die.
+            is_over = time.monotonic() >= limits.deadline or not record.ledger.waits()
     timed_out = asking.made < limits.trials and time.monotonic() >= limits.deadline
     return LoopReport(asking.seconds, timed_out)
 

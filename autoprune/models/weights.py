@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from autoprune.core.files import StateDict, check_finite, misfits
-from autoprune.core.pytorch_files import load_pytorch
+from autoprune.core.pytorch_files import OversizedFile, load_pytorch
 from autoprune.errors import ModelError, UsageError, did_you_mean, first_line, listed, type_of
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
@@ -76,6 +76,8 @@ def _read(path: Path) -> Any:
             return _READERS.get(path.suffix, load_pytorch)(path)
     except OSError:
         raise
+    except OversizedFile as error:
+        raise UsageError(f"weights {str(path)!r} cannot be read: {error}.") from error
     except Exception as error:  # torch.load and safetensors raise nearly anything
         raise UsageError(f"weights {str(path)!r}: {_why_unreadable(error)}") from error
 

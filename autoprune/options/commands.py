@@ -243,7 +243,6 @@ class DashboardOptions:
         8080,
         kinds.WHOLE,
         "The port of this machine that it listens to.",
-        rule=kinds.PORT,
     )
 
 

@@ -284,7 +284,6 @@ VERSIONS = ValueKind(None, _versions, "a table of versions", parse=None)
 
 MULTIPLE_OR_AUTO = Rule(lambda value: value == AUTO or value > 0, "be above zero, or auto")
 ABOVE_ZERO = Rule(lambda value: 0 < value < math.inf, "be above zero")
-PORT = Rule(lambda value: 0 < value < 2**16, "be from 1 to 65535")
 ZERO_OR_MORE = Rule(lambda value: 0 <= value < math.inf, "be 0 or more")
 SHARE = Rule(lambda value: 0 <= value <= 1, "be from 0 to 1")
 SHARE_BELOW_ONE = Rule(lambda value: 0 <= value < 1, "be from 0 to below 1")

@@ -43,7 +43,7 @@ def serve(run: RunDirectory, port: int, tell: Callable[[str], None]) -> None:
         from optuna_dashboard import run_server
     except ImportError as error:
         raise UsageError(
-            "the dashboard needs a package that is not installed: pip install 'autoprune[dashboard]'."
+            "the dashboard is not installed: pip install 'autoprune[dashboard]' brings it."
         ) from error
     storage = memory_copy(run)
     _check_port(port)
@@ -55,6 +55,8 @@ def serve(run: RunDirectory, port: int, tell: Callable[[str], None]) -> None:
 
 
 def _check_port(port: int) -> None:
+    if port < 1:
+        raise UsageError(f"{spelt('port')} must be from 1 to 65535, but got {port}.")
     try:
         with socket.create_server((HOST, port)):
             return

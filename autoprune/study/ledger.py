@@ -124,6 +124,10 @@ class Ledger:
         """Return the trial of these widths, made here or elsewhere; None if nobody makes it."""
         return self.find(widths)
 
+    def waits(self) -> bool:
+        """Wait a moment if other processes are evaluating candidates; return whether they are."""
+        return False
+
     def close(self) -> None:
         """Let other processes have what was begun here and will not be finished."""
 

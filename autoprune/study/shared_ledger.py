@@ -11,10 +11,11 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import cast
 
 import optuna
 from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
@@ -26,12 +27,14 @@ from optuna.storages import (
     get_storage,
 )
 from optuna.storages._heartbeat import (  # there is no other way to it but Study.optimize
+    BaseHeartbeat,
     BaseHeartbeatThread,
     get_heartbeat_thread,
     is_heartbeat_enabled,
 )
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import DBAPIError
 
 from autoprune.core.policy import Widths
 from autoprune.core.records import Natural, Table
@@ -43,8 +46,14 @@ from autoprune.study.trial import Candidate, Trial
 
 JOURNAL = "journal://"
 _INSTALL = {"psycopg2": "autoprune[postgres]", "MySQLdb": "mysqlclient"}
+# SQLAlchemy's own choice of a driver depends on its version.
+_DRIVER = ("postgresql://", "postgresql+psycopg2://")
 # Seconds between two looks at what another process is evaluating.
 _LOOK = 0.2
+# Says of a running trial that its process gave a first sign of life.
+_BEATS = "beats"
+# Times that a database is tried to be opened.
+_ATTEMPTS = 4
 
 
 @dataclass(frozen=True)
@@ -75,9 +84,7 @@ class SharedStudy:
         if self.url.startswith(JOURNAL):
             return JournalStorage(JournalFileBackend(self.url.removeprefix(JOURNAL)))
         try:
-            with _without_warnings():
-                grace = self.patience * self.heartbeat
-                made = RDBStorage(self.url, heartbeat_interval=self.heartbeat, grace_period=grace)
+            return get_storage(self._database())
         except ImportError as error:
             cause = error.__cause__ or error
             module = getattr(cause, "name", None) or "its driver"
@@ -85,7 +92,22 @@ class SharedStudy:
                 f"the storage {self.url!r} needs a package that is not installed: pip install "
                 f"{_INSTALL.get(module, module)!r}."
             ) from error
-        return get_storage(made)
+
+    def _database(self) -> RDBStorage:
+        """Open a database; its tables are made if nobody else makes them at the same moment."""
+        for attempt in range(_ATTEMPTS):
+            try:
+                with _without_warnings():
+                    return RDBStorage(
+                        self.url.replace(*_DRIVER, 1),
+                        heartbeat_interval=self.heartbeat,
+                        grace_period=self.patience * self.heartbeat,
+                    )
+            except DBAPIError:
+                if attempt + 1 == _ATTEMPTS:
+                    raise
+                time.sleep(_LOOK)
+        raise AssertionError
 
 
 class SharedLedger(Ledger):
@@ -132,11 +154,20 @@ class SharedLedger(Ledger):
 
     def find(self, widths: Widths) -> Trial | None:
         """Return the trial of these widths, whoever made it; None if there is none yet."""
+        self._look()
+        return super().find(widths)
+
+    def best(self, count: int, fits: Callable[[Widths], bool] = lambda widths: True) -> list[Trial]:
+        """Return the best candidates of all processes so far, as `Ledger.best` does."""
+        self._look()
+        return super().best(count, fits)
+
+    def _look(self) -> None:
+        """Learn what other processes recorded."""
         with self._told("read"):
             new = self._finished()
         for trial, attributes in map(self._restore, new):
             self._remember(trial, attributes)
-        return super().find(widths)
 
     @property
     def elsewhere(self) -> int:
@@ -153,9 +184,13 @@ class SharedLedger(Ledger):
         attributes = self._attributes(Trial(candidate, None))
         begun = self._frozen(TrialState.RUNNING, None, attributes)
         with self._told("write to"):
-            study = self._optuna.get_study_id_from_study_name(self._shared.name)
+            study = self._optuna.get_study_id_from_name(self._shared.name)
             trial = self._optuna.create_new_trial(study, template_trial=begun)
             beating = get_heartbeat_thread(trial, self._optuna)
+            if is_heartbeat_enabled(self._optuna):
+                # Before the thread does: a process that dies until then has given no sign of life.
+                cast(BaseHeartbeat, self._optuna).record_heartbeat(trial)
+                self._optuna.set_trial_user_attr(trial, _BEATS, True)
             beating.start()
             self._claims[widths] = trial, beating
             number = self._optuna.get_trial(trial).number
@@ -169,6 +204,13 @@ class SharedLedger(Ledger):
         while (trial := self.find(widths)) is None and self._is_begun(widths):
             time.sleep(_LOOK)
         return trial
+
+    def waits(self) -> bool:
+        """Wait a moment if other processes are evaluating candidates; return whether they are."""
+        others = any(one.widths not in self._claims for _, one in self._running())
+        if others:
+            time.sleep(_LOOK)
+        return others
 
     def close(self) -> None:
         """Let other processes have what was begun here and will not be finished."""
@@ -214,14 +256,14 @@ class SharedLedger(Ledger):
             yield trial, parsed(trial)[1]
 
     def _fail_old(self) -> None:
-        """Fail what is old, where the storage knows no heartbeats."""
-        if is_heartbeat_enabled(self._optuna):
-            return
+        """Fail what is old and never gave a sign of life."""
         own = {number for number, _ in self._claims.values()}
-        oldest = datetime.now() - timedelta(minutes=self._shared.patience)
+        unit = self._shared.heartbeat if is_heartbeat_enabled(self._optuna) else 60
+        oldest = datetime.now() - timedelta(seconds=unit * self._shared.patience)
         for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            began = trial.datetime_start
-            if trial._trial_id not in own and began is not None and began < oldest:
+            began, beats = trial.datetime_start, _BEATS in trial.user_attrs
+            is_own = trial._trial_id in own
+            if not (is_own or beats) and began is not None and began < oldest:
                 with suppress(UpdateFinishedTrialError):
                     self._optuna.set_trial_state_values(trial._trial_id, TrialState.FAIL)
 
