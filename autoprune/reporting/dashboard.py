@@ -36,7 +36,7 @@ def serve(run: RunDirectory, port: int, tell: Callable[[str], None]) -> None:
         tell: told where it is.
 
     Raises:
-        RunError: there is no study, or it is damaged.
+        RunError: there is no run, no study in it, or it is damaged.
         UsageError: the dashboard is not installed, or the port is in use.
     """
     try:
@@ -45,6 +45,7 @@ def serve(run: RunDirectory, port: int, tell: Callable[[str], None]) -> None:
         raise UsageError(
             "the dashboard is not installed: pip install 'autoprune[dashboard]' brings it."
         ) from error
+    run.load_config()
     storage = memory_copy(run)
     _check_port(port)
     tell(f"http://{HOST}:{port}/ shows the trials of {run.path} as they are now; Ctrl-C ends it")

@@ -104,8 +104,9 @@ def test_another_problem_is_refused_in_one_line(
         with torch.no_grad():
             given["model"][0].bias += 0.01
     if "data" in given:
-        images = [(x + 0.1, y) for x, y in dataset(60)]
-        given = {"data": {**data(), "val": images}}
+        images, labels = dataset(60).tensors
+        changed = torch.utils.data.TensorDataset(images + 0.1, labels)
+        given = {"data": {**data(), "val": changed}}
     with pytest.raises(UsageError, match=f"cannot begin with the trials of .*{words}"):
         search(tmp_path / "b", warm_from=first, **given)
     assert not (tmp_path / "b").exists() or not any((tmp_path / "b").iterdir())
