@@ -19,6 +19,7 @@ from autoprune.engine.evaluators import Evaluators
 from autoprune.engine.trust import trust
 from autoprune.errors import RunError, UsageError, counted, shown, spelt
 from autoprune.options.search import RENEWABLE, SearchConfig
+from autoprune.options.storage_url import absolute_storage
 from autoprune.options.stored import (
     ORIGIN,
     REMARKS,
@@ -71,7 +72,8 @@ def resume_run(
     defaults = {**SearchConfig(config.budget).to_mapping(), "device": settings["device"]}
     begun = {**defaults, **in_todays_words(stored)}
     older = f" ({OUTDATED})" if is_outdated(stored) else ""
-    if (url := begun.get("storage")) != settings.get("storage"):
+    url, named = begun.get("storage"), settings.get("storage")
+    if url != (named and absolute_storage(named)) and url != named:
         raise UsageError(
             f"cannot resume {str(run.path)!r} without the storage that it was begun with: a study "
             f"elsewhere is only opened where you name it, with {spelt('storage', url)}."

@@ -29,7 +29,7 @@ from autoprune.engine.rounds import RoundResult, Rounds
 from autoprune.engine.search_problem import search_problem
 from autoprune.engine.summary import Found, summarize
 from autoprune.engine.warm_start import take_over
-from autoprune.errors import counted, spelt
+from autoprune.errors import AutopruneError, counted, spelt
 from autoprune.evaluation.reward import on_the_scale_of
 from autoprune.profiling.verifier import Verifier
 from autoprune.study.group_records import GroupRecords
@@ -134,7 +134,11 @@ def _open_ledger(
     """Open the record; a resumed run stays as it is if that fails, a new one is made first."""
     if not context.begun:
         write()
-        return _ledger(context, problem)
+        try:
+            return _ledger(context, problem)
+        except AutopruneError:
+            context.run.discard()
+            raise
     ledger = _ledger(context, problem)
     write()
     return ledger
