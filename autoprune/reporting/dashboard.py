@@ -56,12 +56,12 @@ def serve(run: RunDirectory, port: int, tell: Callable[[str], None]) -> None:
 
 
 def _check_port(port: int) -> None:
-    if port < 1:
+    if not 0 < port < 2**16:
         raise UsageError(f"{spelt('port')} must be from 1 to 65535, but got {port}.")
     try:
         with socket.create_server((HOST, port)):
             return
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         reason = file_fault(error)
         raise UsageError(
             f"{spelt('port')} {port} cannot be listened to: {reason}; choose another."

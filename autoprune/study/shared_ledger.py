@@ -12,7 +12,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import cast
@@ -41,7 +41,7 @@ from autoprune.core.records import Natural, Table
 from autoprune.errors import UsageError
 from autoprune.search_spaces.keep_ratio import SearchSpace
 from autoprune.study.ledger import Ledger
-from autoprune.study.stored_trials import TrialAttributes, is_recorded, parsed
+from autoprune.study.stored_trials import TrialAttributes, is_recorded, parsed, told
 from autoprune.study.trial import Candidate, Trial
 
 JOURNAL = "journal://"
@@ -134,6 +134,9 @@ class SharedLedger(Ledger):
             direction="maximize",
             load_if_exists=True,
         )
+
+    def _told(self, what: str) -> AbstractContextManager[None]:
+        return told(what, self._storage, "; is the database there, and may you use it?")
 
     def _finished(self) -> Sequence[FrozenTrial]:
         found = [t for t in self._study.get_trials(deepcopy=False) if is_recorded(t)]

@@ -15,6 +15,7 @@ from autoprune.evaluation.measurement import Measurement
 from autoprune.study.trial import Candidate, Kind, Trial
 
 FIRST_ROUND = "1"
+_OTHERS = " (the other files of the run are read without it)"
 
 
 class TrialAttributes(msgspec.Struct, frozen=True):
@@ -37,17 +38,14 @@ class TrialAttributes(msgspec.Struct, frozen=True):
 
 
 @contextmanager
-def told(what: str, storage: str) -> Iterator[None]:
-    """Say in one line what cannot be done to a study."""
+def told(what: str, storage: str, hint: str = _OTHERS) -> Iterator[None]:
+    """Say in one line what cannot be done to a study, and what may help."""
     try:
         yield
     except AutopruneError:
         raise
     except Exception as error:  # any database driver's own error types
-        raise RunError(
-            f"cannot {what} study {storage!r}: {first_line(error)} (the other files of "
-            "the run are read without it)"
-        ) from error
+        raise RunError(f"cannot {what} study {storage!r}: {first_line(error)}{hint}") from error
 
 
 def parsed(frozen: FrozenTrial) -> tuple[Trial, TrialAttributes]:

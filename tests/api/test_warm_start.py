@@ -119,15 +119,15 @@ def test_no_run_to_begin_with(tmp_path: Path) -> None:
 
 def test_two_searches_share_a_study(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/shared.db"
-    _, first_progress = search(tmp_path / "one", storage=url, strategy="random", trials=3)
-    two, progress = search(tmp_path / "two", storage=url, strategy="random", trials=5)
-    assert len(first_progress.states) == 3 and len(progress.states) == 2
-    assert trials(tmp_path / "two")[:3] == trials(tmp_path / "one")
-    assert two.result["search"]["trials"] == 5
-    again, none = search(tmp_path / "two", storage=url, strategy="random", trials=6, resume=True)
-    assert len(none.states) == 1 and again.result["search"]["trials"] == 6
+    _, first_progress = search(tmp_path / "one", storage=url, strategy="random", trials=2)
+    two, progress = search(tmp_path / "two", storage=url, strategy="random", trials=3)
+    assert len(first_progress.states) == 2 and len(progress.states) == 1
+    assert trials(tmp_path / "two")[:2] == trials(tmp_path / "one")
+    assert two.result["search"]["trials"] == 3
+    again, none = search(tmp_path / "two", storage=url, strategy="random", trials=4, resume=True)
+    assert len(none.states) == 1 and again.result["search"]["trials"] == 4
     with pytest.raises(UsageError, match="without the storage that it was begun with"):
-        search(tmp_path / "one", strategy="random", trials=9, resume=True)
+        search(tmp_path / "one", strategy="random", trials=5, resume=True)
     with pytest.raises(UsageError, match="exclude each other"):
         search(tmp_path / "x", storage=url, budget=None, max_drop=1.0)
 
