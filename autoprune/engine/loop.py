@@ -188,7 +188,7 @@ class _Asking:
     @property
     def _all_made(self) -> int:
         """Trials of the round that are done or on their way, here or in other processes."""
-        return self.made + self._ledger.elsewhere
+        return self.made + self._ledger.of_others
 
     def _ask(self) -> Candidate | None:
         start = time.perf_counter()

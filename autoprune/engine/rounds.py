@@ -210,7 +210,7 @@ def explore(
         base = candidate.base if limits.workers == 1 else None
         return partial(evaluators.search.measure, candidate.widths, base, against)
 
-    pace = _Pace(limits, before)
+    speed = _Speed(limits, before)
 
     def tell(trial: Trial) -> None:
         best = ledger.best(1, problem.projection.fits)
@@ -222,8 +222,8 @@ def explore(
             _detail(trial, done),
             costs=_shares(best[0], problem) if best else {},
             failed=sum(one.value is None for one in ledger.of_round),
-            per_minute=pace.per_minute(done),
-            seconds_left=pace.seconds_left(done),
+            per_minute=speed.per_minute(done),
+            seconds_left=speed.seconds_left(done),
         )
         context.progress.searched(state)
 
@@ -238,7 +238,7 @@ def explore(
     return report
 
 
-class _Pace:
+class _Speed:
     """How quickly a round comes on, and how long it will take."""
 
     def __init__(self, limits: LoopLimits, before: int) -> None:
@@ -251,10 +251,10 @@ class _Pace:
 
     def seconds_left(self, done: int) -> float | None:
         """Return the seconds until the trials are made, or until the deadline if that is first."""
-        pace = self.per_minute(done)
-        if not pace or done >= self._limits.trials:
+        per_minute = self.per_minute(done)
+        if not per_minute or done >= self._limits.trials:
             return None
-        by_trials = 60 * (self._limits.trials - done) / pace
+        by_trials = 60 * (self._limits.trials - done) / per_minute
         return max(0.0, min(by_trials, self._limits.deadline - time.monotonic()))
 
 

@@ -112,7 +112,7 @@ class Ledger:
         return [t for t in self.of_round if self._of[t.candidate.widths].process == self.owner]
 
     @property
-    def elsewhere(self) -> int:
+    def of_others(self) -> int:
         """How many of the round's trials other processes made, or are making."""
         return 0
 

@@ -173,7 +173,7 @@ class SharedLedger(Ledger):
             self._remember(trial, attributes)
 
     @property
-    def elsewhere(self) -> int:
+    def of_others(self) -> int:
         """How many of the round's trials other processes made, or are making."""
         own = {trial.candidate.widths for trial in self.own_of_round} | self._claims.keys()
         running = {one.widths for _, one in self._running() if one.round == self._round}

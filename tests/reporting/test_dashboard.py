@@ -24,12 +24,12 @@ def run(tmp_path: Path) -> RunDirectory:
 
 def test_the_copy_has_the_trials_and_not_what_others_put_there(run: RunDirectory) -> None:
     theirs = optuna.load_study(study_name=STUDY_NAME, storage=run.storage)
-    theirs.set_system_attr("dashboard:note", "<script>")
+    theirs._storage.set_study_system_attr(theirs._study_id, "dashboard:note", "<script>")
     before = (run.path / "study.db").read_bytes()
     copy = memory_copy(run)
     study = optuna.load_study(study_name=STUDY_NAME, storage=copy)
     assert [trial.value for trial in study.trials] == [-kl for _, _, kl, _ in TRIALS]
-    assert not study.system_attrs
+    assert not copy.get_study_system_attrs(study._study_id)
     study.add_trial(optuna.create_trial(value=1.0))
     assert (run.path / "study.db").read_bytes() == before
 

@@ -52,7 +52,7 @@ def both(url: str) -> Any:
 def test_a_candidate_is_evaluated_by_one_of_them(both: Any) -> None:
     one, two = both
     assert one.claim(Candidate(A)) and not two.claim(Candidate(A)) and two.claim(Candidate(B))
-    assert (one.elsewhere, two.elsewhere) == (1, 1)
+    assert (one.of_others, two.of_others) == (1, 1)
     one.record(trial(A))
     assert two.answer(A) == trial(A) == one.find(A)
     assert not two.claim(Candidate(A)) and two.find(B) is None
