@@ -17,7 +17,7 @@ from autoprune.errors import RunError
 from autoprune.evaluation.measurement import Measurement
 from autoprune.search_spaces.keep_ratio import SearchSpace
 from autoprune.study.optuna_view import GroupView
-from autoprune.study.stored_trials import FIRST_ROUND, TrialAttributes, is_recorded, parsed, told
+from autoprune.study.stored_trials import FIRST_ROUND, TrialAttributes, copy_recorded, parsed, told
 from autoprune.study.trial import Candidate, Trial
 
 STUDY_NAME = "autoprune"
@@ -240,7 +240,7 @@ class Ledger:
             RunError: it cannot be written.
         """
         with told("write", storage):
-            _copy(self._study, storage)
+            copy_recorded(self._study, storage, STUDY_NAME)
 
     def _told(self, what: str) -> AbstractContextManager[None]:
         return told(what, self._storage)
@@ -261,16 +261,12 @@ class Ledger:
 
 
 def read_trials(storage: str) -> tuple[Trial, ...]:
-    """Return the trials of a study in the order of their evaluation, without writing to it.
-
-    Raises:
-        RunError: it cannot be opened, or is damaged.
-    """
+    """Return the trials of a study in the order of their evaluation, as `read_study` does."""
     return read_study(storage)[0]
 
 
 def read_study(storage: str) -> tuple[tuple[Trial, ...], Mapping[str, Any]]:
-    """Return the trials of a study, likewise, and what else it says, as JSON data.
+    """Return the trials of a study and what else it says, without writing to it.
 
     Raises:
         RunError: it cannot be opened, or is damaged.
@@ -289,27 +285,8 @@ def copy_study(source: str, storage: optuna.storages.BaseStorage) -> None:
     """
     read_trials(source)
     with told("read", source):
-        _copy(optuna.load_study(study_name=STUDY_NAME, storage=source), storage)
-
-
-def _copy(study: optuna.Study, storage: str | optuna.storages.BaseStorage) -> None:
-    """Copy what autoprune writes into a study, and nothing else."""
-    copy = optuna.create_study(storage=storage, study_name=STUDY_NAME, direction="maximize")
-    for key, value in study.user_attrs.items():
-        copy.set_user_attr(key, value)
-    recorded = [one for one in study.get_trials(deepcopy=False) if is_recorded(one)]
-    copy.add_trials(
-        [
-            optuna.create_trial(
-                state=one.state,
-                value=one.value if one.state == TrialState.COMPLETE else None,
-                params=one.params,
-                distributions=one.distributions,
-                user_attrs=one.user_attrs,
-            )
-            for one in recorded
-        ]
-    )
+        study = optuna.load_study(study_name=STUDY_NAME, storage=source)
+        copy_recorded(study, storage, STUDY_NAME)
 
 
 def _not_fatal(

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import msgspec
+import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from autoprune.core.policy import Widths
@@ -68,3 +69,25 @@ def is_recorded(frozen: FrozenTrial) -> bool:
     if frozen.state == TrialState.FAIL:
         return frozen.user_attrs.get("error") is not None
     return frozen.state == TrialState.COMPLETE
+
+
+def copy_recorded(
+    study: optuna.Study, storage: str | optuna.storages.BaseStorage, name: str
+) -> None:
+    """Copy what autoprune writes into a study, and nothing else, into one of another name."""
+    copy = optuna.create_study(storage=storage, study_name=name, direction="maximize")
+    for key, value in study.user_attrs.items():
+        copy.set_user_attr(key, value)
+    recorded = [one for one in study.get_trials(deepcopy=False) if is_recorded(one)]
+    copy.add_trials(
+        [
+            optuna.create_trial(
+                state=one.state,
+                value=one.value if one.state == TrialState.COMPLETE else None,
+                params=one.params,
+                distributions=one.distributions,
+                user_attrs=one.user_attrs,
+            )
+            for one in recorded
+        ]
+    )

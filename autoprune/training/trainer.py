@@ -18,7 +18,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from autoprune.core.records import Measured, Natural, Record, plain, read
+from autoprune.core.records import plain, read
 from autoprune.errors import AutopruneError, ModelError, RunError, describe, first_line
 from autoprune.structure.inputs import device_of
 from autoprune.structure.surgery import deep_copy
@@ -29,6 +29,7 @@ from autoprune.training.optimizers import make_optimizer, set_rate
 from autoprune.training.processes import Processes, autocast_dtype
 from autoprune.training.random_batches import Batch, seed_of
 from autoprune.training.training_values import (
+    Reached,
     Recipe,
     Trained,
     TrainingFiles,
@@ -67,19 +68,6 @@ def train(
     trainer = _Trainer(task, recipe, files or TrainingFiles(), processes or Processes())
     trainer.run(progress)
     return trainer.result()
-
-
-class _Reached(Record, frozen=True):
-    """Where a run stands, beside its tensors; `train` has what the fields mean."""
-
-    step: Natural
-    checks: Natural
-    seconds: Measured
-    losses: list[float]
-    diverged: Natural | None
-    best_step: Natural
-    first: Validation
-    best_validation: Validation
 
 
 class _Trainer:
@@ -227,17 +215,9 @@ class _Trainer:
             self._files.log.write({**row, **validation.figures, "seconds": round(self._seconds, 2)})
 
     @property
-    def _reached(self) -> _Reached:
-        return _Reached(
-            self._step,
-            self._checks,
-            self._seconds,
-            self._losses,
-            self._diverged,
-            self._best_step,
-            self._first,
-            self._best_validation,
-        )
+    def _reached(self) -> Reached:
+        counts = self._step, self._checks, self._seconds, self._losses, self._diverged
+        return Reached(*counts, self._best_step, self._first, self._best_validation)
 
     def _save(self) -> None:
         self._saved = time.monotonic()
@@ -257,7 +237,7 @@ class _Trainer:
 
     def _restore(self, state: Mapping[str, Any], optimizer: torch.optim.Optimizer) -> None:
         try:
-            reached = read({key: state.get(key) for key in _Reached.__struct_fields__}, _Reached)
+            reached = read({key: state.get(key) for key in Reached.__struct_fields__}, Reached)
             self._network.load_state_dict(state["network"])
             if self._average is not None:
                 self._average.load_state_dict(state["average"])
