@@ -40,6 +40,8 @@ class SearchProblem:
         workers: candidates that can be evaluated at once.
         starts: widths that are known to be good, within the budget; strategies that have warm
             starts begin with them.
+        known: candidates that an earlier search of the same problem evaluated, best first; asked
+            for again, they are answered at no cost. `tools.warm_starts` begins with them.
     """
 
     space: SearchSpace
@@ -51,6 +53,7 @@ class SearchProblem:
     seed: int
     workers: int = 1
     starts: tuple[Widths, ...] = ()
+    known: Sequence[Trial] = ()
 
     def episode(self) -> Episode:
         """Return the rules of deciding group after group."""

@@ -34,8 +34,8 @@ FLOORS = (
 ENGINE_FLOORS = (
     {"clock", "latency_bound", "latency_table", "limits", "search_images", "trust", "validation"},
     {"context", "winner_kit", "export"},
-    {"problem", "training_task"},
-    {"builder"},
+    {"problem", "training_task", "fingerprint"},
+    {"builder", "warm_start"},
     {"evaluators", "group_facts"},
     {"search_problem", "finalists", "loop"},
     {"rounds", "recover"},
@@ -59,7 +59,7 @@ TWICE = {
     "model",  # a cost model, and that of latency
     # a command, and its subject
     "evaluate", "export", "finetune", "inspect", "profile", "push", "report", "search",
-    "status", "train",
+    "status", "train", "dashboard",
     "executorch", "litert", "onnx", "openvino",  # a runtime: what runs in it, and its files
     "progress",  # the names of a kind of component
 }  # fmt: skip

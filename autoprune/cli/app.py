@@ -14,6 +14,7 @@ import click
 
 from autoprune.cli.command import Command, Commands
 from autoprune.cli.compare import compare
+from autoprune.cli.dashboard import dashboard
 from autoprune.cli.evaluate import evaluate
 from autoprune.cli.explain import explain
 from autoprune.cli.export import export
@@ -50,7 +51,7 @@ _COMMANDS = (
         Command(one, OF_COMMANDS[one.__name__])
         for one in (
             *(inspect, profile, evaluate, train, finetune, export),
-            *(report, compare, explain, status, push),
+            *(report, compare, explain, status, dashboard, push),
         )
     ),
 )

@@ -131,10 +131,15 @@ def _of_config(path: Path, given: Mapping[str, Any], trusts: bool) -> dict[str, 
     content = read_config(path, given.get("strategy"))
     from autoprune.study.run_directory import RunDirectory  # only now: it imports PyTorch
 
-    found = {key: value for key, value in content.items() if key not in given}
+    found = _without_storage({k: value for k, value in content.items() if k not in given})
     run = RunDirectory(path.parent)
     place = run.path if path == run.config_path else path  # a run's own repeats it
     return agreed(place, found, trusts, NAME_OR_TRUST)
+
+
+def _without_storage(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options without the storage: a file from anybody may name anybody's."""
+    return {key: value for key, value in options.items() if key != "storage"}
 
 
 def _of_run(given: Mapping[str, Any], config: str | None, trusts: bool) -> dict[str, Any]:
@@ -148,7 +153,7 @@ def _of_run(given: Mapping[str, Any], config: str | None, trusts: bool) -> dict[
             f"--resume takes everything from the run in {given['output']!r}: leave out "
             f"{', '.join(fixed)} ({_MAY_BE_GIVEN})."
         )
-    stored = _begun(given["output"])
+    stored = _without_storage(_begun(given["output"]))
     if not {"model", "data"} <= stored.keys():
         raise UsageError(
             f"the run in {given['output']!r} was begun from Python: resume it there, with "

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import IO
 
 # Seconds between two plain lines; the end of a stage is always told.
@@ -21,18 +21,30 @@ class SearchState:
         total: evaluations planned.
         best: best reward so far, None if there is none.
         detail: the last trial in words.
+        costs: of the best network so far, as shares of the dense one's, by cost name.
+        failed: evaluations that failed.
+        per_minute: evaluations a minute in this session, None as long as nobody knows.
+        seconds_left: until the search is over by its trials or its time, likewise.
     """
 
     done: int
     total: int
     best: float | None
     detail: str
+    costs: Mapping[str, float] = field(default_factory=dict)
+    failed: int = 0
+    per_minute: float | None = None
+    seconds_left: float | None = None
 
     @property
     def words(self) -> str:
-        """The same for people, without the counts."""
-        best = "" if self.best is None else f"best reward {self.best:.4g}; "
-        return f"{best}last {self.detail}"
+        """The same for people, without the counts and the time."""
+        costs = ", ".join(f"{name} {share:.1%}" for name, share in self.costs.items())
+        best = "" if self.best is None else f"best reward {self.best:.4g}"
+        parts = [f"{best} at {costs}" if best and costs else best, f"last {self.detail}"]
+        parts += [f"{self.failed} failed"] if self.failed else []
+        parts += [] if self.per_minute is None else [f"{self.per_minute:.3g} a minute"]
+        return "; ".join(filter(None, parts))
 
 
 class Progress:
@@ -64,8 +76,11 @@ class _Speed:
         """Return the time that is left in words; nothing as long as nobody knows."""
         if not self._first < self.done < total:
             return ""
-        seconds = (now - self._began) / (self.done - self._first) * (total - self.done)
-        return f", {seconds:.0f} s left" if seconds < 120 else f", {seconds / 60:.0f} min left"
+        return _left((now - self._began) / (self.done - self._first) * (total - self.done))
+
+
+def _left(seconds: float) -> str:
+    return f", {seconds:.0f} s left" if seconds < 120 else f", {seconds / 60:.0f} min left"
 
 
 class PlainProgress(Progress):
@@ -95,9 +110,9 @@ class PlainProgress(Progress):
 
     def searched(self, state: SearchState) -> None:
         """Tell the trial."""
-        self._tell(
-            f"search: {state.done} of {state.total}, {state.words}", state.done == state.total
-        )
+        left = "" if state.seconds_left is None else _left(state.seconds_left)
+        text = f"search: {state.done} of {state.total}, {state.words}{left}"
+        self._tell(text, state.done == state.total)
 
     def note(self, text: str) -> None:
         """Tell it."""

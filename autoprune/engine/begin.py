@@ -19,6 +19,7 @@ from autoprune.engine.evaluators import Evaluators
 from autoprune.engine.trust import trust
 from autoprune.errors import RunError, UsageError, counted, shown, spelt
 from autoprune.options.search import RENEWABLE, SearchConfig
+from autoprune.options.storage_url import absolute_storage
 from autoprune.options.stored import (
     ORIGIN,
     REMARKS,
@@ -71,6 +72,12 @@ def resume_run(
     defaults = {**SearchConfig(config.budget).to_mapping(), "device": settings["device"]}
     begun = {**defaults, **in_todays_words(stored)}
     older = f" ({OUTDATED})" if is_outdated(stored) else ""
+    url, named = begun.get("storage"), settings.get("storage")
+    if url != (named and absolute_storage(named)) and url != named:
+        raise UsageError(
+            f"cannot resume {str(run.path)!r} without the storage that it was begun with: a study "
+            f"elsewhere is only opened where you name it, with {spelt('storage', url)}."
+        )
     for key in sorted((settings.keys() | begun.keys()) - {*RENEWABLE, *REMARKS}):
         if begun.get(key) != settings.get(key):
             raise UsageError(
@@ -123,19 +130,26 @@ def is_complete(run: RunDirectory, config: SearchConfig) -> bool:
     return True
 
 
-def write_settings(
+def own_settings(
     context: SearchContext, settings: Mapping[str, Any], evaluators: Evaluators
-) -> None:
-    """Write `config.toml`: all settings of a new run, or those that a resumed one may renew."""
+) -> dict[str, Any]:
+    """Return the settings of a new run, or of a resumed one that may renew some of them."""
     chosen = {
         "judge": evaluators.search_repair.value,
         "repair_samples": len(evaluators.builder.repair.samples),
     }
     if context.begun:
         renewed = {key: settings[key] for key in RENEWABLE if key in settings}
-        context.run.save_config({**context.begun, **renewed, **chosen})
-    else:
-        context.run.create({**settings, "versions": versions(), **chosen})
+        return {**context.begun, **renewed, **chosen}
+    return {**settings, "versions": versions(), **chosen}
+
+
+def write_settings(
+    context: SearchContext, settings: Mapping[str, Any], evaluators: Evaluators
+) -> None:
+    """Write `config.toml`."""
+    own = own_settings(context, settings, evaluators)
+    (context.run.save_config if context.begun else context.run.create)(own)
 
 
 def versions() -> dict[str, str]:

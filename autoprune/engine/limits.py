@@ -66,12 +66,27 @@ class RoundLimits:
 
 
 @dataclass(frozen=True)
+class StorageLimits:
+    """When a process that searches a shared study (`--storage`) counts as dead.
+
+    Attributes:
+        heartbeat: seconds between two signs of life.
+        patience: signs that may be missing; where a storage knows no heartbeats (a journal), the
+            minutes after which a candidate that was begun elsewhere is evaluated again.
+    """
+
+    heartbeat: Count = 20
+    patience: Count = 3
+
+
+@dataclass(frozen=True)
 class StageLimits:
     """The limits of every stage."""
 
     repair: RepairLimits = field(default_factory=RepairLimits)
     finalists: FinalistLimits = field(default_factory=FinalistLimits)
     rounds: RoundLimits = field(default_factory=RoundLimits)
+    storage: StorageLimits = field(default_factory=StorageLimits)
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> StageLimits:
@@ -84,6 +99,7 @@ class StageLimits:
             "repair": RepairLimits,
             "finalists": FinalistLimits,
             "rounds": RoundLimits,
+            "storage": StorageLimits,
         }
         for stage in values:
             if stage not in kinds:

@@ -97,7 +97,8 @@ def run_loop(
         SearchFailed: `MOST_FAILURES` trials failed in a row.
     """
     asking = _Asking(strategy, record.ledger, limits)
-    asked: deque[tuple[bool, Callable[[], Trial]]] = deque()  # (new?, waits for the trial)
+    # (candidate, new?, waits for the trial)
+    asked: deque[tuple[Candidate, bool, Callable[[], Trial | None]]] = deque()
 
     def begin(candidate: Candidate) -> Callable[[], Trial]:
         if (refused := _over_budget(strategy, candidate)) is not None:
@@ -110,8 +111,11 @@ def run_loop(
         return partial(_valued, candidate, evaluation, record.reward)
 
     def tell_next() -> None:
-        is_new, answer = asked.popleft()
+        candidate, is_new, answer = asked.popleft()
         trial = answer()
+        while trial is None:  # another process began it, and died
+            is_new = record.ledger.claim(candidate)
+            trial = begin(candidate)() if is_new else _known(strategy, candidate, record.ledger)
         if is_new:
             record.ledger.record(trial)
             record.on_trial(trial)
@@ -119,13 +123,17 @@ def run_loop(
         asking.tell(trial)
 
     with _evaluating(limits.workers) as start:
-        for candidate, is_new in asking.questions():
-            known = partial(_known, strategy, candidate, record.ledger)
-            asked.append((is_new, begin(candidate) if is_new else known))
-            while asked and (candidate.awaited or len(asked) >= limits.workers):
+        is_over = False
+        while not is_over:
+            for candidate, is_new in asking.questions():
+                known = partial(_known, strategy, candidate, record.ledger)
+                asked.append((candidate, is_new, begin(candidate) if is_new else known))
+                while asked and (candidate.awaited or len(asked) >= limits.workers):
+                    tell_next()
+            while asked:
                 tell_next()
-        while asked:
-            tell_next()
+            # What other processes are evaluating is left to this one if they die.
+            is_over = time.monotonic() >= limits.deadline or not record.ledger.waits()
     timed_out = asking.made < limits.trials and time.monotonic() >= limits.deadline
     return LoopReport(asking.seconds, timed_out)
 
@@ -142,7 +150,7 @@ class _Asking:
 
     def __init__(self, strategy: Strategy, ledger: Ledger, limits: LoopLimits) -> None:
         self._strategy, self._ledger, self._limits = strategy, ledger, limits
-        self._replayed = {trial.candidate.widths for trial in ledger.of_round}
+        self._replayed = {trial.candidate.widths for trial in ledger.own_of_round}
         self._begun: set[Widths] = set()
         self._repeats = 0
         self.made = len(self._replayed)
@@ -157,7 +165,7 @@ class _Asking:
     def questions(self) -> Iterator[tuple[Candidate, bool]]:
         """Yield candidates, and whether they are new."""
         trials = self._limits.trials
-        while self.made < trials or self._replayed:
+        while self._all_made < trials or self._replayed:
             late = self.made > 0 and time.monotonic() >= self._limits.deadline
             if late and not self._replayed:
                 return
@@ -166,8 +174,9 @@ class _Asking:
                 return
             widths = candidate.widths
             is_new = widths not in self._begun and self._ledger.find(widths) is None
-            if is_new and (self.made >= trials or late):
+            if is_new and (self._all_made >= trials or late):
                 return
+            is_new = is_new and self._ledger.claim(candidate)
             if is_new:
                 self._begun.add(widths)
                 self.made, self._repeats = self.made + 1, 0
@@ -175,6 +184,11 @@ class _Asking:
                 self._repeats += widths not in self._replayed
                 self._replayed.discard(widths)
             yield candidate, is_new
+
+    @property
+    def _all_made(self) -> int:
+        """Trials of the round that are done or on their way, here or in other processes."""
+        return self.made + self._ledger.of_others
 
     def _ask(self) -> Candidate | None:
         start = time.perf_counter()
@@ -224,10 +238,14 @@ def _valued(candidate: Candidate, evaluation: Evaluation, reward: Reward) -> Tri
         return Trial(candidate, None, measurement, str(error))
 
 
-def _known(strategy: Strategy, candidate: Candidate, ledger: Ledger) -> Trial:
-    """Return what is known of a candidate; proposed in earnest, a probe's widths can win."""
-    known = ledger.find(candidate.widths)
-    assert known is not None  # whatever was asked before it is recorded by now
+def _known(strategy: Strategy, candidate: Candidate, ledger: Ledger) -> Trial | None:
+    """Return what is known of a candidate; proposed in earnest, a probe's widths can win.
+
+    None if it was begun by another process, which died.
+    """
+    known = ledger.answer(candidate.widths)
+    if known is None:
+        return None
     trial = replace(known, candidate=candidate)
     if candidate.kind == "candidate" and known.candidate.kind == "probe":
         trial = _over_budget(strategy, candidate) or trial

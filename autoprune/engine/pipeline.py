@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -13,10 +13,13 @@ from torch import nn
 
 from autoprune.agents.base import SearchProblem
 from autoprune.core.policy import PruningPolicy
+from autoprune.core.records import plain
 from autoprune.cost.latency.model import LatencyCost
-from autoprune.engine.begin import write_settings
+from autoprune.engine.begin import own_settings, write_settings
 from autoprune.engine.context import SearchContext
 from autoprune.engine.evaluators import Evaluators, make_evaluators
+from autoprune.engine.fingerprint import KEY as FINGERPRINT
+from autoprune.engine.fingerprint import Fingerprint, study_name
 from autoprune.engine.group_facts import describe_groups
 from autoprune.engine.latency_table import verifying_backend
 from autoprune.engine.max_drop import Smallest, check_metric, find_smallest
@@ -25,7 +28,8 @@ from autoprune.engine.recover import recover_winner
 from autoprune.engine.rounds import RoundResult, Rounds
 from autoprune.engine.search_problem import search_problem
 from autoprune.engine.summary import Found, summarize
-from autoprune.errors import spelt
+from autoprune.engine.warm_start import take_over
+from autoprune.errors import AutopruneError, counted, spelt
 from autoprune.evaluation.reward import on_the_scale_of
 from autoprune.profiling.verifier import Verifier
 from autoprune.study.group_records import GroupRecords
@@ -71,10 +75,22 @@ def run_search(
         groundwork: of this search, or of another one that differs by its budget alone.
         settings: what `config.toml` says of a new run.
     """
-    run, clock = context.run, context.clock
     problem, evaluators = groundwork.problem, groundwork.evaluators
     ledger = _open_ledger(context, problem, partial(write_settings, context, settings, evaluators))
+    with closing(ledger):
+        return _searched(context, groundwork, ledger, settings)
+
+
+def _searched(
+    context: SearchContext, groundwork: Groundwork, ledger: Ledger, settings: Mapping[str, Any]
+) -> SearchResult:
+    """Do the same with the record of the search, which is open."""
+    run, clock = context.run, context.clock
+    problem, evaluators = groundwork.problem, groundwork.evaluators
+    with _left_only_with_trials(context, ledger):
+        take_over(context, problem, ledger, own_settings(context, settings, evaluators))
     context = _valued_as_before(context, ledger)
+    ledger.remark(FINGERPRINT, plain(Fingerprint.of(context)))
     with (
         _left_only_with_trials(context, ledger),
         clock.recorded(ledger),
@@ -96,6 +112,8 @@ def run_search(
         trials = searched.trials if smallest is None else smallest.trials
         found = Found(result, winner, trials, smallest)
         summary = summarize(context, problem, evaluators, ledger, found)
+        if context.config.storage is not None:
+            run.save_study(ledger.copy_to)
         run.save_groups(_groups(problem, evaluators, ledger, found))
         run.save_result(summary)
         run.remove_state()
@@ -116,9 +134,28 @@ def _open_ledger(
     """Open the record; a resumed run stays as it is if that fails, a new one is made first."""
     if not context.begun:
         write()
-        return Ledger(problem.space, context.run.storage)
-    ledger = Ledger(problem.space, context.run.storage)
+        try:
+            return _ledger(context, problem)
+        except AutopruneError:
+            context.run.discard()
+            raise
+    ledger = _ledger(context, problem)
     write()
+    return ledger
+
+
+def _ledger(context: SearchContext, problem: PruningProblem) -> Ledger:
+    """Open the run's own record, or that of the processes that search together."""
+    url, run = context.config.storage, context.run
+    if url is None:
+        return Ledger(problem.space, run.storage)
+    from autoprune.study.shared_ledger import SharedLedger, SharedStudy
+
+    name = study_name(Fingerprint.of(context), context.config.to_mapping())
+    limits = context.limits.storage
+    shared = SharedStudy(url, name, run.identity, limits.heartbeat, limits.patience)
+    ledger = SharedLedger(problem.space, shared)
+    log.info("searches the study %s, which holds %s", name, counted(len(ledger), "trial"))
     return ledger
 
 

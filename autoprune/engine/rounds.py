@@ -7,6 +7,7 @@ on in another round: trials that meet the tighter bound stay in the running.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -34,7 +35,8 @@ from autoprune.engine.loop import (
 )
 from autoprune.errors import AutopruneError, RunError, counted, first_line
 from autoprune.profiling.verifier import Verifier
-from autoprune.study.ledger import FIRST_ROUND, Ledger
+from autoprune.study.ledger import Ledger
+from autoprune.study.stored_trials import FIRST_ROUND
 from autoprune.study.trial import Candidate, Trial
 
 # What the record calls the strategy that "auto" stands for.
@@ -119,7 +121,13 @@ class Rounds:
     def _once(self, problem: SearchProblem, name: str, rounds_left: int | None) -> RoundResult:
         context, ledger, clock = self.context, self.ledger, self.context.clock
         stop, deadline = clock.share(rounds_left)
-        plan = replace(problem, trials=ledger.begin_round(name, problem.trials))
+        plan = replace(
+            problem,
+            trials=ledger.begin_round(name, problem.trials),
+            known=ledger.taken_over,
+            # Processes that search together would propose the same.
+            seed=problem.seed + ledger.place,
+        )
         strategy = self._strategy(plan)
         timeout = context.config.trial_timeout
         limits = LoopLimits(problem.trials, stop, problem.workers, timeout)
@@ -141,7 +149,7 @@ class Rounds:
         chosen: Sequence[Any] = config.strategy, config.strategy_options
         if config.strategy == AUTO:
             # A run from before this was written down had the only one that there was.
-            first = [FALLBACK, {}] if len(ledger) else resolve(AUTO, problem, **chosen[1])
+            first = [FALLBACK, {}] if ledger.of_round else resolve(AUTO, problem, **chosen[1])
             chosen = ledger.remarked(CHOSEN, tuple[Text, Table[Name | None]]) or first
             ledger.remark(CHOSEN, chosen)
         name, options = chosen
@@ -202,11 +210,22 @@ def explore(
         base = candidate.base if limits.workers == 1 else None
         return partial(evaluators.search.measure, candidate.widths, base, against)
 
+    speed = _Speed(limits, before)
+
     def tell(trial: Trial) -> None:
         best = ledger.best(1, problem.projection.fits)
-        value = best[0].value if best else None
         done = len(ledger.of_round)
-        context.progress.searched(SearchState(done, limits.trials, value, _detail(trial, done)))
+        state = SearchState(
+            done,
+            limits.trials,
+            best[0].value if best else None,
+            _detail(trial, done),
+            costs=_shares(best[0], problem) if best else {},
+            failed=sum(one.value is None for one in ledger.of_round),
+            per_minute=speed.per_minute(done),
+            seconds_left=speed.seconds_left(done),
+        )
+        context.progress.searched(state)
 
     report = run_loop(strategy, evaluate, Record(ledger, context.reward, tell), limits)
     made = len(ledger.of_round)
@@ -219,8 +238,41 @@ def explore(
     return report
 
 
+class _Speed:
+    """How quickly a round comes on, and how long it will take."""
+
+    def __init__(self, limits: LoopLimits, before: int) -> None:
+        self._limits, self._before, self._began = limits, before, time.monotonic()
+
+    def per_minute(self, done: int) -> float | None:
+        """Return evaluations a minute."""
+        seconds = time.monotonic() - self._began
+        return 60 * (done - self._before) / seconds if seconds > 0 else None
+
+    def seconds_left(self, done: int) -> float | None:
+        """Return the seconds until the trials are made, or until the deadline if that is first."""
+        per_minute = self.per_minute(done)
+        if not per_minute or done >= self._limits.trials:
+            return None
+        by_trials = 60 * (self._limits.trials - done) / per_minute
+        return max(0.0, min(by_trials, self._limits.deadline - time.monotonic()))
+
+
+def _shares(trial: Trial, problem: SearchProblem) -> dict[str, float]:
+    """Return what is left of the costs that the budget bounds, or of the MACs without a budget."""
+    found = trial.measurement
+    if found is None:
+        return {}
+    bounded = [one.cost.name for one in problem.projection.constraints] or ["flops"]
+    return {
+        name: found.costs[name] / found.dense_costs[name]
+        for name in bounded
+        if found.costs.get(name) is not None and found.dense_costs.get(name)
+    }
+
+
 def _nothing_succeeded(strategy: Strategy, ledger: Ledger) -> str:
-    if not len(ledger):
+    if not ledger.made:
         return f"the strategy {strategy.name!r} proposed nothing: no trial was made."
     failed = [trial.error.rstrip(".") for trial in ledger if trial.error]
     if not failed:

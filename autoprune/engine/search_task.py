@@ -24,6 +24,7 @@ from autoprune.engine.pipeline import Groundwork, SearchResult, lay_groundwork, 
 from autoprune.engine.problem import check_config, check_patterns, under_budget
 from autoprune.engine.repeat import run_in_rounds
 from autoprune.engine.search_images import check_example, draw_images
+from autoprune.engine.warm_start import check_warm_start
 from autoprune.errors import Interrupted, describe
 from autoprune.evaluation.reward import DEFAULT_REWARD, NamedReward, Reward, find_reward
 from autoprune.evaluation.scoring import find_distance, find_evaluate
@@ -159,6 +160,8 @@ class SearchTask:
                     tuned = self.config.finetune_epochs is not None
                     return load_run(self.network, run, None if tuned else run.searched_weights)
             else:
+                if self.config.warm_from is not None:
+                    check_warm_start(self.config.warm_from, settings)
                 begin_run(run, {**settings, **self.named})
             context = (
                 self.context(run, clock, begun)

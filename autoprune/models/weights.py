@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from autoprune.core.files import StateDict, check_finite, misfits
+from autoprune.core.pytorch_files import OversizedFile, load_pytorch
 from autoprune.errors import ModelError, UsageError, did_you_mean, first_line, listed, type_of
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
@@ -74,9 +74,11 @@ def _read(path: Path) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about pickle protocols and TorchScript
-            return _READERS.get(path.suffix, _read_pytorch)(path)
+            return _READERS.get(path.suffix, load_pytorch)(path)
     except OSError:
         raise
+    except OversizedFile as error:
+        raise UsageError(f"weights {str(path)!r} cannot be read: {error}.") from error
     except Exception as error:  # torch.load and safetensors raise nearly anything
         raise UsageError(f"weights {str(path)!r}: {_why_unreadable(error)}") from error
 
@@ -85,10 +87,6 @@ def _read_safetensors(path: Path) -> Any:
     from safetensors.torch import load_file
 
     return load_file(path)
-
-
-def _read_pytorch(path: Path) -> Any:
-    return torch.load(path, weights_only=True, map_location="cpu")
 
 
 _READERS: dict[str, Callable[[Path], Any]] = {".safetensors": _read_safetensors}

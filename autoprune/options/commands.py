@@ -231,6 +231,23 @@ class StatusOptions(Json):
 
 
 @dataclass(frozen=True, kw_only=True)
+class DashboardOptions:
+    """Which run `autoprune dashboard` shows, and where."""
+
+    run: str = _compared(
+        MISSING,
+        kinds.RUN,
+        "A run directory, of a search that is going on, interrupted or finished.",
+        is_positional=True,
+    )
+    port: int = _compared(
+        8080,
+        kinds.WHOLE,
+        "The port of this machine that it listens to.",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class PushOptions:
     """What `autoprune push` uploads, and where to."""
 
@@ -292,6 +309,7 @@ OF_COMMANDS: Mapping[str, Sequence[type]] = {
     "compare": (CompareOptions,),
     "explain": (ExplainOptions,),
     "status": (StatusOptions,),
+    "dashboard": (DashboardOptions,),
     "push": (PushOptions,),
 }
 """The dataclasses that declare the options of each command."""

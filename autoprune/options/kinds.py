@@ -26,6 +26,7 @@ from autoprune.models import MODEL_FORMS
 from autoprune.models.specs import absolute_model
 from autoprune.options.durations import parse_duration
 from autoprune.options.option import Rule, ValueKind
+from autoprune.options.storage_url import absolute_storage, read_storage
 from autoprune.profiling.backends.registry import KIND as BACKENDS
 from autoprune.recovery.length import Length
 
@@ -238,6 +239,7 @@ SHAPE = ValueKind("CxHxW", _text, "a text")
 FILE = ValueKind("FILE", _path, "a path", absolute=absolute)
 FOLDER = ValueKind("DIR", _path, "a path", absolute=absolute)
 RUN = ValueKind("RUN", _path, "a path", absolute=absolute)
+STORAGE = ValueKind("URL", read_storage, "a text", absolute=absolute_storage)
 RUNS = ValueKind("RUN…", _paths, "paths", repeats=True)
 LAYER = ValueKind("LAYER", _text, "a text")
 OBJECT = _code(lambda spec: False)

@@ -121,6 +121,20 @@ class SearchConfig(Restrictions):
         "importance, and begin at the learnt widths; its model, data and what it excluded are used "
         "unless others are given.",
     )
+    warm_from: str | None = _search(
+        None,
+        kinds.RUN,
+        "Begin with the trials of this run, of the same network, data and options (budget, "
+        "strategy and limits aside): they are known, and never evaluated again.",
+    )
+    storage: str | None = _search(
+        None,
+        kinds.STORAGE,
+        "An Optuna storage in which several processes search one study, each with a run directory "
+        "of its own: sqlite:///FILE, postgresql://USER@HOST/NAME, mysql+pymysql://…, "
+        "journal://FILE. Not taken from files, but from the command line alone.",
+        is_renewable=True,
+    )
     trials: int | None = _search(
         None,
         kinds.WHOLE,
@@ -257,6 +271,11 @@ class SearchConfig(Restrictions):
             self._check_from_training()
         if (self.rounds or 1) > 1:
             self._check_rounds()
+        if self.max_drop is not None and self.storage is not None:
+            raise UsageError(
+                f"{spelt('storage')} and {spelt('max_drop')} exclude each other: processes that "
+                "search together need one budget."
+            )
         if self.minimize is not None and self.max_drop is None:
             raise UsageError(
                 f"{spelt('minimize')} says what is small at a given {spelt('max_drop')}: give that "
@@ -278,6 +297,11 @@ class SearchConfig(Restrictions):
             raise UsageError(
                 f"{spelt('rounds')} approach a budget step by step: give one, and neither "
                 f"{spelt('max_drop')} nor {spelt('from_run')}."
+            )
+        if self.storage is not None or self.warm_from is not None:
+            raise UsageError(
+                f"{spelt('rounds')} search another network each time: give neither "
+                f"{spelt('storage')} nor {spelt('warm_from')}."
             )
         if self.decide != OPTIONS["decide"].default:
             raise UsageError(
@@ -395,6 +419,8 @@ class SearchOptions(TypedDict, total=False):
     from_training: str | os.PathLike[str] | None
     rounds: int | None
     finetune_epochs: float | None
+    warm_from: str | os.PathLike[str] | None
+    storage: str | None
     trials: int | None
     time: float | str | None
     trial_timeout: float | str | None

@@ -9,6 +9,7 @@ steps.
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -18,10 +19,13 @@ from typing import Any
 
 from torch import nn
 
+from autoprune.errors import describe
 from autoprune.recovery.length import Length
 from autoprune.recovery.recovery_file import RecoveryFile
 from autoprune.recovery.schedule import Schedule, learning_rate
 from autoprune.recovery.student import CHECKS, DistillationTask, Student
+
+log = logging.getLogger(__name__)
 
 # Largest number of passes over the images in a recovery by the clock.
 EPOCHS = 10
@@ -79,11 +83,8 @@ def recover(
             gradients, or no parameter may be trained.
         DataError: an image cannot be read.
     """
-    began = time.monotonic()
     try:
-        student = Student(small, task)
-        state = None if file is None else file.load(small)
-        schedule = _scheduled(student, length, began) if state is None else student.restore(state)
+        student, schedule = _begun(small, task, length, file)
     except KeyboardInterrupt:
         return Recovery(small, math.nan, math.nan, 0, True)
     interrupted = False
@@ -99,13 +100,35 @@ def recover(
     )
 
 
+def _begun(
+    small: nn.Module, task: DistillationTask, length: Length, file: RecoveryFile | None
+) -> tuple[Student, Schedule]:
+    """Return a student, where its file says that it was if there is one, and its schedule."""
+    began = time.monotonic()
+    student = Student(small, task)
+    state = None if file is None else file.load(small)
+    if file is not None and state is not None:
+        try:
+            return student, student.restore(state, _longest(student, length))
+        except Exception as error:  # whatever a module or an optimizer raises
+            log.warning("%r is damaged: %s; recovery begins again", str(file.path), describe(error))
+            student = Student(small, task)
+    return student, _scheduled(student, length, began)
+
+
+def _longest(student: Student, length: Length) -> int:
+    """Return the steps that a run of some length has at most."""
+    if length.unit == "steps":
+        return int(length.amount)
+    return student.steps_of(length.amount if length.unit == "epochs" else EPOCHS)
+
+
 def _scheduled(student: Student, length: Length, began: float) -> Schedule:
     """Return the schedule of a run that begins."""
+    steps = _longest(student, length)
     if length.unit == "seconds":
         left = PLANNED * length.amount - (time.monotonic() - began)
-        steps = min(student.steps_within(left), student.steps_of(EPOCHS))
-    else:
-        steps = student.steps_of(length.amount) if length.unit == "epochs" else int(length.amount)
+        steps = min(student.steps_within(left), steps)
     return Schedule(steps, length.made or steps)
 
 

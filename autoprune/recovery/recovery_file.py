@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
+from autoprune.core.digest import digest_of
 from autoprune.errors import RunError
 from autoprune.training.checkpoints import load_checkpoint, save_checkpoint
 
@@ -49,10 +48,5 @@ class RecoveryFile:
         return state if state.get("of") == self._key(small) else None
 
     def _key(self, small: nn.Module) -> str:
-        digest = hashlib.sha256(self.asked.encode())
-        for name, value in small.state_dict().items():
-            if isinstance(value, Tensor):
-                digest.update(name.encode())
-                raw = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-                digest.update(raw.numpy().tobytes())
-        return digest.hexdigest()
+        state = small.state_dict().items()
+        return digest_of(((n, one) for n, one in state if isinstance(one, Tensor)), self.asked)

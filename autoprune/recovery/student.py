@@ -197,16 +197,28 @@ class Student:
             "optimizer": self._optimizer.state(),
         }
 
-    def restore(self, state: Mapping[str, Any]) -> Schedule:
-        """Go on where a run with the same task was; return its schedule."""
+    def restore(self, state: Mapping[str, Any], longest: int) -> Schedule:
+        """Go on where a run with the same task was; return its schedule.
+
+        Args:
+            state: as `state` returned it.
+            longest: steps that such a run may take.
+
+        Raises:
+            ValueError: the state is no such run's.
+            Exception: whatever a module or an optimizer raises at a state that does not fit.
+        """
+        schedule = Schedule(*map(int, state["schedule"]))
         self.steps, self.checked = int(state["steps"]), int(state["checked"])
+        if not 0 <= self.checked <= self.steps <= schedule.made <= schedule.steps <= longest:
+            raise ValueError(f"it says that {self.steps} steps were made of {schedule.steps}")
         self._peak, self.least = float(state["peak"]), float(state["least"])
         if state["best"] is not None:
             self._best = deep_copy(self._given)
             self._best.load_state_dict(state["best"])
         self._student.load_state_dict(state["student"])
         self._optimizer.restore(state["optimizer"])
-        return Schedule(*map(int, state["schedule"]))
+        return schedule
 
     def _distance(self) -> float:
         check = self._check.first(CHECK_SAMPLES)

@@ -3,49 +3,30 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
-import msgspec
 import optuna
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from autoprune.core.policy import Widths
-from autoprune.core.records import (
-    Choice,
-    Finite,
-    Message,
-    Natural,
-    Quantity,
-    Table,
-    Text,
-    plain,
-    read,
-)
-from autoprune.errors import RunError, first_line
+from autoprune.core.records import Natural, Quantity, Table, plain, read
+from autoprune.errors import RunError
 from autoprune.evaluation.measurement import Measurement
 from autoprune.search_spaces.keep_ratio import SearchSpace
 from autoprune.study.optuna_view import GroupView
-from autoprune.study.trial import Candidate, Kind, Trial
+from autoprune.study.stored_trials import FIRST_ROUND, TrialAttributes, copy_recorded, parsed, told
+from autoprune.study.trial import Candidate, Trial
 
 STUDY_NAME = "autoprune"
 # Failed trials in a row that end a search: by then it is not the candidate that is wrong.
 MOST_FAILURES = 5
-FIRST_ROUND = "1"
+# Of trials that another search made.
+TAKEN_OVER = "taken over"
 
 Value = TypeVar("Value")
-
-
-class _Attributes(msgspec.Struct, frozen=True):
-    """User attributes of a trial in the study; later versions may add some."""
-
-    widths: Widths
-    kind: Choice[Kind]
-    error: Message | None = None
-    round: Text = FIRST_ROUND
-    measurement: Measurement | None = None
 
 
 class Ledger:
@@ -59,7 +40,12 @@ class Ledger:
 
     Attributes:
         failures: trials in a row that failed last.
+        owner: who records trials here; None where only one process searches.
+        place: of this process among those that search together, from 0.
     """
+
+    owner: str | None = None
+    place = 0
 
     def __init__(self, space: SearchSpace, storage: str) -> None:
         """Open the study, or make it.
@@ -71,19 +57,31 @@ class Ledger:
         self._view = GroupView(space)
         self._storage = storage
         with self._told("open"):
-            self._study = optuna.create_study(
-                storage=storage, study_name=STUDY_NAME, direction="maximize", load_if_exists=True
-            )
+            self._study = self._opened()
             if self._study.directions != [StudyDirection.MAXIMIZE]:
                 raise ValueError("it does not maximise one value")
-            restored = self._study.get_trials(deepcopy=False)
-        self._sessions = self.remarked("sessions", tuple[Table[Quantity], ...]) or ()
+            restored = self._finished()
+        self._sessions = self.remarked(self._session_key, tuple[Table[Quantity], ...]) or ()
         self._trials: dict[Widths, Trial] = {}
-        self._rounds: dict[Widths, str] = {}
+        self._of: dict[Widths, TrialAttributes] = {}
         self.failures = 0
-        for trial, round_ in _not_fatal(map(self._restore, restored)):
-            self._remember(trial, round_)
+        for trial, attributes in _not_fatal(map(self._restore, restored)):
+            self._remember(trial, attributes)
         self._round = FIRST_ROUND
+
+    def _opened(self) -> optuna.Study:
+        """Open or make the study."""
+        return optuna.create_study(
+            storage=self._storage, study_name=STUDY_NAME, direction="maximize", load_if_exists=True
+        )
+
+    def _finished(self) -> Sequence[FrozenTrial]:
+        """Return the trials that are recorded and were not seen yet."""
+        return self._study.get_trials(deepcopy=False)
+
+    @property
+    def _session_key(self) -> str:
+        return "sessions"
 
     def __len__(self) -> int:
         return len(self._trials)
@@ -105,8 +103,53 @@ class Ledger:
     def of_round(self) -> list[Trial]:
         """The trials of the round that was begun last."""
         return [
-            trial for widths, trial in self._trials.items() if self._rounds[widths] == self._round
+            trial for widths, trial in self._trials.items() if self._of[widths].round == self._round
         ]
+
+    @property
+    def own_of_round(self) -> list[Trial]:
+        """Those of them that were evaluated here: what a search replays."""
+        return [t for t in self.of_round if self._of[t.candidate.widths].process == self.owner]
+
+    @property
+    def of_others(self) -> int:
+        """How many of the round's trials other processes made, or are making."""
+        return 0
+
+    def claim(self, candidate: Candidate) -> bool:
+        """Return whether a candidate is to be evaluated here: it is not known, nor begun."""
+        return self.find(candidate.widths) is None
+
+    def answer(self, widths: Widths) -> Trial | None:
+        """Return the trial of these widths, made here or elsewhere; None if nobody makes it."""
+        return self.find(widths)
+
+    def waits(self) -> bool:
+        """Wait a moment if other processes are evaluating candidates; return whether they are."""
+        return False
+
+    def close(self) -> None:
+        """Let other processes have what was begun here and will not be finished."""
+
+    @property
+    def made(self) -> list[Trial]:
+        """The trials that this search evaluated, in all its rounds."""
+        return [t for widths, t in self._trials.items() if self._of[widths].round != TAKEN_OVER]
+
+    @property
+    def taken_over(self) -> list[Trial]:
+        """The candidates that another search evaluated, best first."""
+        known = [t for widths, t in self._trials.items() if self._of[widths].round == TAKEN_OVER]
+        able = [t for t in known if t.value is not None and t.candidate.kind == "candidate"]
+        return sorted(able, key=lambda trial: -(trial.value or 0.0))
+
+    def take_over(self, trials: Iterable[Trial]) -> None:
+        """Record the trials of another search as those of an earlier round."""
+        own, self._round = self._round, TAKEN_OVER
+        for trial in trials:
+            if self.claim(trial.candidate):
+                self.record(trial)
+        self._round = own
 
     def find(self, widths: Widths) -> Trial | None:
         """Return the trial of these widths, None if there is none yet."""
@@ -114,24 +157,36 @@ class Ledger:
 
     def record(self, trial: Trial) -> None:
         """Write a trial; it is on disk when this returns."""
-        widths, kind = trial.candidate.widths, trial.candidate.kind
-        attributes = plain(_Attributes(widths, kind, trial.error, self._round, trial.measurement))
-        if trial.measurement is None:
-            del attributes["measurement"]
-        frozen = optuna.create_trial(
-            state=TrialState.FAIL if trial.value is None else TrialState.COMPLETE,
-            value=trial.value,
-            params=self._view.parameters(widths),
-            distributions=dict(self._view.distributions),
-            user_attrs=attributes,
-        )
+        attributes = self._attributes(trial)
         with self._told("write to"):
-            self._study.add_trial(frozen)
-        self._remember(trial, self._round)
+            self._write(trial, attributes)
+        self._remember(trial, attributes)
 
-    def _remember(self, trial: Trial, round_: str) -> None:
+    def _write(self, trial: Trial, attributes: TrialAttributes) -> None:
+        state = TrialState.FAIL if trial.value is None else TrialState.COMPLETE
+        self._study.add_trial(self._frozen(state, trial.value, attributes))
+
+    def _attributes(self, trial: Trial) -> TrialAttributes:
+        own, measured = trial.candidate, trial.measurement
+        return TrialAttributes(own.widths, own.kind, trial.error, self._round, measured, self.owner)
+
+    def _frozen(
+        self, state: TrialState, value: float | None, attributes: TrialAttributes
+    ) -> FrozenTrial:
+        """Return a trial as Optuna has it."""
+        said = plain(attributes)
+        unsaid = {key for key in ("measurement", "process") if said[key] is None}
+        return optuna.create_trial(
+            state=state,
+            value=value,
+            params=self._view.parameters(attributes.widths),
+            distributions=dict(self._view.distributions),
+            user_attrs={key: one for key, one in said.items() if key not in unsaid},
+        )
+
+    def _remember(self, trial: Trial, attributes: TrialAttributes) -> None:
         self._trials[trial.candidate.widths] = trial
-        self._rounds.setdefault(trial.candidate.widths, round_)
+        self._of.setdefault(trial.candidate.widths, attributes)
         self.failures = self.failures + 1 if trial.value is None else 0
 
     def best(self, count: int, fits: Callable[[Widths], bool] = lambda widths: True) -> list[Trial]:
@@ -146,11 +201,9 @@ class Ledger:
         return list(itertools.islice((t for t in ranked if fits(t.candidate.widths)), count))
 
     def _so_far(self) -> Iterator[Trial]:
-        rounds = list(dict.fromkeys([*self._rounds.values(), self._round]))
+        rounds = list(dict.fromkeys([*(one.round for one in self._of.values()), self._round]))
         later = set(rounds[rounds.index(self._round) + 1 :])
-        return (
-            trial for widths, trial in self._trials.items() if self._rounds[widths] not in later
-        )
+        return (t for widths, t in self._trials.items() if self._of[widths].round not in later)
 
     @property
     def spent(self) -> dict[str, float]:
@@ -160,7 +213,7 @@ class Ledger:
 
     def keep_session(self, took: Mapping[str, float]) -> None:
         """Write down what this session took so far."""
-        self.remark("sessions", [*self._sessions, dict(took)])
+        self.remark(self._session_key, [*self._sessions, dict(took)])
 
     def remark(self, key: str, value: Any) -> None:
         """Write down something about the search, as JSON; it replaces what was there."""
@@ -180,11 +233,20 @@ class Ledger:
         except ValueError as error:
             raise RunError(f"what the study says of {key!r} is damaged: {error}.") from error
 
-    def _told(self, what: str) -> AbstractContextManager[None]:
-        return _told(what, self._storage)
+    def copy_to(self, storage: str) -> None:
+        """Write all that is recorded into a storage that is empty.
 
-    def _restore(self, frozen: FrozenTrial) -> tuple[Trial, str]:
-        trial, round_ = _parsed(frozen)
+        Raises:
+            RunError: it cannot be written.
+        """
+        with told("write", storage):
+            copy_recorded(self._study, storage, STUDY_NAME)
+
+    def _told(self, what: str) -> AbstractContextManager[None]:
+        return told(what, self._storage)
+
+    def _restore(self, frozen: FrozenTrial) -> tuple[Trial, TrialAttributes]:
+        trial, attributes = parsed(frozen)
         widths, measurement = trial.candidate.widths, trial.measurement
         fits = self._space.contains(widths) and frozen.distributions == self._view.distributions
         if not fits or (measurement and not self._is_of(measurement, widths)):
@@ -192,52 +254,44 @@ class Ledger:
                 "the study holds trials of another network or other options; "
                 "resume with the run's own, or choose another output directory."
             )
-        return trial, round_
+        return trial, attributes
 
     def _is_of(self, measurement: Measurement, widths: Widths) -> bool:
         return (measurement.widths, measurement.names) == (widths, self._space.names)
 
 
 def read_trials(storage: str) -> tuple[Trial, ...]:
-    """Return the trials of a study in the order of their evaluation, without writing to it.
+    """Return the trials of a study in the order of their evaluation, as `read_study` does."""
+    return read_study(storage)[0]
+
+
+def read_study(storage: str) -> tuple[tuple[Trial, ...], Mapping[str, Any]]:
+    """Return the trials of a study and what else it says, without writing to it.
 
     Raises:
         RunError: it cannot be opened, or is damaged.
     """
-    with _told("read", storage):
+    with told("read", storage):
         study = optuna.load_study(study_name=STUDY_NAME, storage=storage)
-        found = study.get_trials(deepcopy=False)
-    return tuple(_parsed(frozen)[0] for frozen in found)
+        found, attributes = study.get_trials(deepcopy=False), study.user_attrs
+    return tuple(parsed(frozen)[0] for frozen in found), attributes
 
 
-@contextmanager
-def _told(what: str, storage: str) -> Iterator[None]:
-    """Say in one line what cannot be done to a study."""
-    try:
-        yield
-    except Exception as error:  # any database driver's own error types
-        raise RunError(
-            f"cannot {what} study {storage!r}: {first_line(error)} (the other files of "
-            "the run are read without it)"
-        ) from error
-
-
-def _parsed(frozen: FrozenTrial) -> tuple[Trial, str]:
-    """Return the trial that Optuna recorded, and its round.
+def copy_study(source: str, storage: optuna.storages.BaseStorage) -> None:
+    """Copy a study, whose trials are checked, into a storage that is empty.
 
     Raises:
-        RunError: it is damaged.
+        RunError: it cannot be opened, or is damaged.
     """
-    try:
-        found = read(frozen.user_attrs, _Attributes)
-        value = read(frozen.value, Finite) if frozen.state == TrialState.COMPLETE else None
-    except ValueError as error:
-        raise RunError(f"trial {frozen.number} of the study is damaged: {error}.") from error
-    candidate = Candidate(found.widths, found.kind)
-    return Trial(candidate, value, found.measurement, found.error), found.round
+    read_trials(source)
+    with told("read", source):
+        study = optuna.load_study(study_name=STUDY_NAME, storage=source)
+        copy_recorded(study, storage, STUDY_NAME)
 
 
-def _not_fatal(trials: Iterable[tuple[Trial, str]]) -> Iterator[tuple[Trial, str]]:
+def _not_fatal(
+    trials: Iterable[tuple[Trial, TrialAttributes]],
+) -> Iterator[tuple[Trial, TrialAttributes]]:
     """Leave out failures that ended a search: it is resumed with their cause mended."""
     for has_failed, row in itertools.groupby(trials, lambda pair: pair[0].value is None):
         together = list(row)

@@ -5,11 +5,13 @@ The file is long since every file of a run is written and read in it.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shlex
 import shutil
-from collections.abc import Iterator, Mapping
+import socket
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -243,6 +245,20 @@ class RunDirectory:
             ) from error
         except (OSError, ValueError) as error:
             raise RunError(f"cannot read {str(self.config_path)!r}: {file_fault(error)}") from error
+
+    @property
+    def identity(self) -> str:
+        """A name that no other run has among those that search one study."""
+        place = f"{socket.gethostname()}:{self.path.resolve()}"
+        return hashlib.sha256(place.encode()).hexdigest()[:12]
+
+    def save_study(self, write: Callable[[str], None]) -> None:
+        """Write the study, which was elsewhere until now.
+
+        Args:
+            write: writes it into the storage of a URL, which is empty.
+        """
+        write_whole(self._study_file(), lambda draft: write(_sqlite_url(draft)))
 
     def save_policy(self, policy: PruningPolicy) -> None:
         """Write the policy; what an earlier session ended with is no longer true then."""

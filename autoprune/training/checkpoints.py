@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from autoprune.core.files import write_whole
-from autoprune.core.untrusted import check_regular
+from autoprune.core.pytorch_files import load_pytorch
 from autoprune.errors import RunError, first_line
 
 FORMAT = "autoprune training state"
@@ -29,8 +29,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         RunError: it is missing, damaged, or holds anything but tensors and plain values.
     """
     try:
-        check_regular(path)
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        found = load_pytorch(path)
     except Exception as error:  # any error of zipfile, pickle or torch
         raise RunError(f"cannot read checkpoint {str(path)!r}: {first_line(error)}") from error
     if not isinstance(found, dict) or found.get("format") != FORMAT:

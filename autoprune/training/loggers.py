@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
 from autoprune.core.files import write_whole
 from autoprune.core.plugins import Kind
 from autoprune.core.untrusted import parse_json, read_text
-from autoprune.errors import RunError, UsageError, file_fault
+from autoprune.errors import UsageError, counted, file_fault
+
+log = logging.getLogger(__name__)
 
 Row = Mapping[str, Any]
 """Figures of one validation: "step", "epoch", "train_loss", the validation's, "seconds"."""
@@ -164,23 +168,27 @@ class Log:
         self.rows: list[Row] = []
 
     def resume(self, step: int) -> None:
-        """Keep the rows of the file up to a step; what was written after the checkpoint goes.
-
-        Raises:
-            RunError: the file is damaged.
-        """
+        """Keep the rows of the file up to a step; what was written after the checkpoint goes."""
         if self._path is None or not os.path.lexists(self._path):
             return
+        self.rows = [row for row in self._kept() if row["step"] <= step]
+        self._rewrite()
+
+    def _kept(self) -> list[Row]:
+        """Return the rows of the file; those that are damaged are left out, and said to be."""
+        assert self._path is not None
         try:
             lines = read_text(self._path).splitlines()
-            rows = [_row(parse_json(line)) for line in lines if line.endswith("}")]
         except (OSError, ValueError) as error:
-            raise RunError(
-                f"cannot read {str(self._path)!r}: {file_fault(error)}; remove it to go on without "
-                "the figures so far."
-            ) from error
-        self.rows = [row for row in rows if row["step"] <= step]
-        self._rewrite()
+            log.warning("%r is damaged, and begins again: %s", str(self._path), file_fault(error))
+            return []
+        rows: list[Row] = []
+        for line in filter(None, lines):
+            with suppress(ValueError):
+                rows.append(_row(parse_json(line)))
+        if lost := len(list(filter(None, lines))) - len(rows):
+            log.warning("%r is damaged: %s cannot be read", str(self._path), counted(lost, "line"))
+        return rows
 
     def write(self, row: Row) -> None:
         """Add a row; figures that are not known are left out of trackers."""

@@ -10,14 +10,16 @@ import copy
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from autoprune.errors import ModelError, RunError, first_line
+from autoprune.core.records import plain, read
+from autoprune.errors import AutopruneError, ModelError, RunError, describe, first_line
 from autoprune.structure.frozen import freeze_only, frozen_tensors
 from autoprune.structure.inputs import device_of
 from autoprune.structure.surgery import deep_copy
@@ -28,6 +30,7 @@ from autoprune.training.optimizers import make_optimizer, set_rate
 from autoprune.training.processes import Processes, autocast_dtype
 from autoprune.training.random_batches import Batch, seed_of
 from autoprune.training.training_values import (
+    Reached,
     Recipe,
     Trained,
     TrainingFiles,
@@ -88,6 +91,7 @@ class _Trainer:
         self._began = self._saved = time.monotonic()
         path = files.checkpoint
         state = load_checkpoint(path) if path is not None and path.exists() else None
+        self._is_resumed = state is not None
         if state is None:
             self._first = self._best_validation = task.validate(self._best)
             self._tell(self._first)
@@ -108,13 +112,30 @@ class _Trainer:
                 self._save()
             if completed >= 1 or self._diverged is not None:
                 return
-            loss = self._learn(batch, completed)
+            with self._named_checkpoint():
+                loss = self._learn(batch, completed)
             if not loss < float("inf"):  # NaN, too
                 self._diverged = self._step
                 self._save()
                 return
             self._losses.append(loss)
             self._step += 1
+
+    @contextmanager
+    def _named_checkpoint(self) -> Iterator[None]:
+        """Around a step: the first one after a checkpoint fails if its state is no such run's."""
+        try:
+            yield
+        except AutopruneError:
+            raise
+        except Exception as error:
+            if not self._is_resumed:
+                raise
+            path = str(self._files.checkpoint)
+            raise RunError(
+                f"training cannot go on from checkpoint {path!r}: {describe(error)}"
+            ) from error
+        self._is_resumed = False
 
     def result(self) -> Trained:
         """Return what the run has so far; hooks are as they were for its network."""
@@ -197,31 +218,30 @@ class _Trainer:
             row = {"step": self._step, "epoch": round(epoch, 4), "train_loss": loss}
             self._files.log.write({**row, **validation.figures, "seconds": round(self._seconds, 2)})
 
+    @property
+    def _reached(self) -> Reached:
+        counts = self._step, self._checks, self._seconds, self._losses, self._diverged
+        return Reached(*counts, self._best_step, self._first, self._best_validation)
+
     def _save(self) -> None:
         self._saved = time.monotonic()
         if self._files.checkpoint is None or self._processes.rank:
             return
         average = self._average
         state = {
-            "step": self._step,
-            "checks": self._checks,
-            "seconds": self._seconds,
-            "losses": self._losses,
-            "diverged": self._diverged,
+            **plain(self._reached),
             "network": self._network.state_dict(),
             "average": None if average is None else average.state_dict(),
             "optimizer": self._optimizer.state_dict(),
             "best": self._best.state_dict(),
-            "best_step": self._best_step,
             "hooks": self._hooks.state(),
             "best_hooks": self._best_hooks,
-            "first": _plain(self._first),
-            "best_validation": _plain(self._best_validation),
         }
         save_checkpoint(self._files.checkpoint, state)
 
     def _restore(self, state: Mapping[str, Any], optimizer: torch.optim.Optimizer) -> None:
         try:
+            reached = read({key: state.get(key) for key in Reached.__struct_fields__}, Reached)
             self._network.load_state_dict(state["network"])
             if self._average is not None:
                 self._average.load_state_dict(state["average"])
@@ -229,25 +249,16 @@ class _Trainer:
             self._best.load_state_dict(state["best"])
             self._hooks.load_state(state.get("hooks", {}))
             self._best_hooks = state.get("best_hooks", {})
-            self._step, self._checks = int(state["step"]), int(state["checks"])
-            self._spent, self._best_step = float(state["seconds"]), int(state["best_step"])
-            self._losses, self._diverged = list(state["losses"]), state["diverged"]
-            self._first, self._best_validation = (
-                Validation(
-                    float(one["value"]), {str(k): float(v) for k, v in one["figures"].items()}
-                )
-                for one in (state["first"], state["best_validation"])
-            )
         except Exception as error:  # whatever a module's own way to load raises
             raise RunError(
                 f"checkpoint {str(self._files.checkpoint)!r} is of another run, or damaged: "
                 f"{first_line(error)}"
             ) from error
+        self._step, self._checks, self._spent = reached.step, reached.checks, reached.seconds
+        self._losses, self._diverged = list(reached.losses), reached.diverged
+        self._first, self._best_validation = reached.first, reached.best_validation
+        self._best_step = reached.best_step
         self._files.log.resume(self._step)
-
-
-def _plain(validation: Validation) -> dict[str, Any]:
-    return {"value": validation.value, "figures": dict(validation.figures)}
 
 
 def _autocast(device: str, dtype: torch.dtype | None) -> torch.autocast:

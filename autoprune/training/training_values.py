@@ -8,6 +8,7 @@ from pathlib import Path
 
 from torch import nn
 
+from autoprune.core.records import Measured, Natural, Record
 from autoprune.training.duration import Duration
 from autoprune.training.hooks import Hooks
 from autoprune.training.loggers import Log
@@ -34,6 +35,19 @@ class Validation:
     @property
     def _order(self) -> tuple[float, float]:
         return self.value, -self.figures.get("loss", 0.0)
+
+
+class Reached(Record, frozen=True):
+    """Where a run stands, beside its tensors; `train` has what the fields mean."""
+
+    step: Natural
+    checks: Natural
+    seconds: Measured
+    losses: list[float]
+    diverged: Natural | None
+    best_step: Natural
+    first: Validation
+    best_validation: Validation
 
 
 @dataclass(frozen=True)

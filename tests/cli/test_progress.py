@@ -69,3 +69,16 @@ def test_bars_on_a_terminal() -> None:
         progress.searched(SearchState(1, 2, None, "failed: [why]"))
     assert "structure" in terminal.getvalue() and "bayes: [2] trials" in terminal.getvalue()
     assert "failed: [why]" in terminal.getvalue()
+
+
+def test_a_search_says_what_it_costs_fails_and_takes() -> None:
+    stream = io.StringIO()
+    progress = PlainProgress(stream, interval=0.0)
+    state = SearchState(
+        3, 9, -0.5, "kl 0.5", costs={"flops": 0.498}, failed=1, per_minute=12.0, seconds_left=30.0
+    )
+    progress.searched(state)
+    assert stream.getvalue().splitlines() == [
+        "search: 3 of 9, best reward -0.5 at flops 49.8%; last kl 0.5; 1 failed; 12 a minute, "
+        "30 s left"
+    ]

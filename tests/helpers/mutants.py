@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import io
 import json
 import sqlite3
 import struct
@@ -15,6 +16,7 @@ from random import Random
 from typing import Any
 
 import tomli_w
+import torch
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -31,6 +33,7 @@ NUMBERS = [
 OTHERS = [
     None, True, False, "", "x", "0", "a\x00b", "\x1b[2J", "ü" * 300, "y" * 100_000,
     [], {}, [[]], [1, 2], {"a": 1}, [None] * 50,
+    "canary:touch", "canary.py:touch", "../outside", "/outside/of/all", "../../outside.pt",
 ]  # fmt: skip
 
 
@@ -43,7 +46,7 @@ def nested(depth: int, kind: str) -> Any:
 
 def places(value: Any) -> Iterator[Place]:
     """Yield every place of a value, outermost first."""
-    keys = value if isinstance(value, dict) else range(len(value))
+    keys = list(value) if isinstance(value, dict) else range(len(value))
     for key in keys:
         yield value, key
         if isinstance(value[key], (dict, list)):
@@ -85,6 +88,8 @@ def _twisted(old: Any, random: Random) -> Any:
         return random.choice([old + "x", old[:-1], old.upper(), old * 500, [old], {old: old}])
     if isinstance(old, list):
         return random.choice([old[::-1], old[1:], old * 2, dict(enumerate(map(str, old)))])
+    if not isinstance(old, dict):
+        return [old]
     return random.choice([list(old.items()), list(old), dict(list(old.items())[1:])])
 
 
@@ -174,6 +179,43 @@ def damaged_tensors(content: bytes, random: Random) -> bytes:
     return struct.pack("<Q", len(head)) + head + bytes(data)
 
 
+def damaged_checkpoint(content: bytes, random: Random) -> bytes:
+    """Damage a file of torch.save: a value in it, or anything."""
+    if random.random() < 0.3:
+        return random.choice((flipped, damaged_text))(content, random)
+    value = torch.load(io.BytesIO(content), weights_only=True)
+    changed = io.BytesIO()
+    torch.save(_with_tensors(value, random), changed)
+    return changed.getvalue()
+
+
+def _with_tensors(value: Any, random: Random) -> Any:
+    """Return a copy with one place of it changed, where tensors may stand."""
+    if random.random() < 0.5:
+        return mutate(value, random)
+    value = copy.deepcopy(value)
+    tensors = [one for one in places(value) if isinstance(one[0][one[1]], torch.Tensor)]
+    if tensors:
+        inside, key = random.choice(tensors)
+        old = inside[key]
+        inside[key] = random.choice([
+            old[None], old.reshape(-1)[:0], old.to(torch.int32), old.to(torch.complex64),
+            old * float("nan"), old + 1e30, torch.zeros(1).expand(10**6, 10**6), old.to("meta"),
+            old.to_sparse() if old.dim() else old, torch.empty(3, 0, 2), old.double(),
+        ])  # fmt: skip
+    return value
+
+
+def damaged_lines(content: bytes, random: Random) -> bytes:
+    """Damage a file of JSON lines: one of them, or anything."""
+    lines = content.splitlines()
+    if random.random() < 0.3:
+        return damaged_text(content, random)
+    place = random.randrange(len(lines))
+    lines[place] = damaged_json(lines[place], random)
+    return b"\n".join(lines) + b"\n"
+
+
 CELLS = (
     ("trial_user_attributes", "value_json"),
     ("study_user_attributes", "value_json"),
@@ -237,6 +279,9 @@ def kinds(folder: Path) -> dict[str, Callable[[bytes, Random], bytes]]:
         ".toml": damaged_toml,
         ".safetensors": damaged_tensors,
         ".db": lambda content, random: damaged_study(content, random, folder / "scratch.db"),
-        ".pt": lambda content, random: random.choice((flipped, damaged_text))(content, random),
+        ".pt": damaged_checkpoint,
         ".npz": damaged_text,
+        ".txt": damaged_text,
+        ".log": damaged_text,
+        ".jsonl": damaged_lines,
     }

@@ -5,12 +5,10 @@ The file is long since one finished run, which takes a moment to make, serves al
 
 from __future__ import annotations
 
-import io
 import os
 import shutil
 import tracemalloc
 from collections.abc import Callable, Iterator
-from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -18,121 +16,29 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from loops import problem
+from made_runs import command, make_finished, make_killed, make_tuning
 from mutants import forged_policy, kinds
+from run_readers import KINDS, Reader, apply, evaluate, go_on, load, resume, status
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 import autoprune
-from autoprune.agents.ddpg.agent import DdpgStrategy
-from autoprune.agents.ddpg.config import DdpgConfig
-from autoprune.agents.ddpg.storage import load_agent
-from autoprune.agents.registry import check_strategy
-from autoprune.cli.app import main
-from autoprune.core.policy import PruningPolicy
 from autoprune.data import load_splits
 from autoprune.errors import AutopruneError, ModelError, RunError
 from autoprune.models.demo import load_demo
 from autoprune.models.weights import load_weights
-from autoprune.search_spaces.keep_ratio import SearchSpace
-from autoprune.study.ledger import Ledger
-from autoprune.study.result import costs_of, limits_of, predictions_of
 from autoprune.study.run_directory import RunDirectory
+from autoprune.training.checkpoints import load_checkpoint, save_checkpoint
 
-SMALL = """
-calibration-samples = 64
-search-samples = 64
-selection-samples = 64
-recover = "off"
-"""
-Probe = Callable[[Path], None]
+Probe = Reader
 
+FILES = {one.name: one.readers for one in KINDS if one.made == "a" and one.readers}
+"""What reads each file of a finished search."""
+TIMES = {"config.toml": 15, "study.db": 8, "result.json": 20}
+"""How often a file is damaged here, where it is not so often as others."""
 
-def check_finite(model: nn.Module) -> None:
-    tensors = model.state_dict().values()
-    assert all(bool(t.isfinite().all()) for t in tensors if t.is_floating_point())
-
-
-def load(run: Path) -> None:
-    check_finite(autoprune.load_pruned(load_demo(), run))
-
-
-def apply(run: Path) -> None:
-    check_finite(autoprune.apply_policy(load_demo(), run / "policy.json"))
-
-
-def command(*arguments: str) -> None:
-    out, err = io.StringIO(), io.StringIO()
-    with redirect_stdout(out), redirect_stderr(err):
-        status = main(arguments)
-    assert status in (0, 2)
-    if status:
-        raise AutopruneError(err.getvalue().rstrip("\n"))
-
-
-def evaluate(run: Path) -> None:
-    command("evaluate", str(run), "--json")
-
-
-def resume(run: Path) -> None:
-    """Ask for no more than there is: the files are read, and the search is finished."""
-    command("search", "--resume", "--output", str(run), "--quiet")
-
-
-def go_on(run: Path) -> None:
-    command("search", "--resume", "--output", str(run), "--quiet", "--trials", "3")
-
-
-def recall(run: Path) -> None:
-    check_strategy("recall", from_run=str(run))
-
-
-def report(run: Path) -> None:
-    directory = RunDirectory(run)
-    costs, (limits, _) = costs_of(directory), limits_of(directory)
-    predictions_of(directory)
-    assert all(row["flops"] >= 0 for row in costs.values()) and limits.trials >= 0
-
-
-def study(run: Path) -> None:
-    policy = PruningPolicy.load(run / "policy.json")
-    sizes = tuple(group.size for group in policy.groups.values())
-    space = SearchSpace(tuple(policy.groups), sizes, tuple(-(-size // 10) for size in sizes))
-    ledger = Ledger(space, RunDirectory(run).storage)
-    ledger.begin_round("1", 2)
-    assert all(np.isfinite(trial.value or 0.0) for trial in ledger.best(9))
-    assert ledger.spent.keys() >= set()
-
-
-def agent(run: Path) -> None:
-    _, tensors = load_agent(run, DdpgConfig().hidden)
-    assert all(bool(tensor.isfinite().all()) for tensor in tensors.values())
-
-
-def weights(run: Path) -> None:
-    for path in (run / "own").glob("weights.*"):
-        model = load_demo()
-        load_weights(model, str(path))
-        check_finite(model)
-
-
-def images(run: Path) -> None:
-    assert load_splits(f"npz:{run}/own/images.npz").train.take([0]).inputs.shape[0] == 1
-
-
-FILES: dict[str, tuple[int, tuple[Probe, ...]]] = {
-    "policy.json": (50, (load, apply)),
-    "pruned.safetensors": (40, (load,)),
-    "result.json": (60, (recall, report)),
-    "config.toml": (30, (resume,)),
-    "study.db": (25, (study,)),
-    "agent/agent.json": (30, (agent,)),
-    "agent/agent.safetensors": (20, (agent,)),
-    "own/weights.pt": (20, (weights,)),
-    "own/weights.safetensors": (20, (weights,)),
-    "own/images.npz": (40, (images,)),
-}
-"""How often each file is damaged, and what then reads it."""
+UNREAD = ("run.log", "history.jsonl")
+"""Files that are never refused: nobody reads the one, and what is left of the other is kept."""
 
 # Whole commands: a few of each here, many where there is time.
 COMMANDS: dict[str, tuple[int, tuple[Probe, ...]]] = {
@@ -146,18 +52,16 @@ COMMANDS: dict[str, tuple[int, tuple[Probe, ...]]] = {
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One finished search with an agent, and files of weights and images; not to be changed."""
-    folder = tmp_path_factory.mktemp("finished")
-    (folder / "small.toml").write_text(SMALL)
-    words = "--budget flops=0.5 --trials 1 --strategy uniform --quiet"
-    command("search", "--config", f"{folder}/small.toml", *words.split(), "--output", f"{folder}/a")
-    DdpgStrategy().started(problem()).save(folder / "a" / "agent")
-    own = folder / "a" / "own"
-    own.mkdir()
-    torch.save(load_demo().state_dict(), own / "weights.pt")
-    save_file(load_demo().state_dict(), own / "weights.safetensors")
-    np.savez(own / "images.npz", x=np.zeros((9, 4, 4, 1), np.uint8), y=np.arange(9))
-    return folder / "a"
+    """One finished search, with an unfinished fine-tuning; not to be changed."""
+    run = make_finished(tmp_path_factory.mktemp("finished"))
+    make_tuning(run)
+    return run
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A search that was killed in its recovery; not to be changed."""
+    return make_killed(tmp_path_factory.mktemp("killed"))
 
 
 @pytest.fixture
@@ -208,8 +112,8 @@ def damage(
 
 @pytest.mark.parametrize("name", FILES)
 def test_damaged_files_are_read_or_refused(name: str, finished: Path, tmp_path: Path) -> None:
-    count, probes = FILES[name]
-    assert "refused" in damage(finished, tmp_path, name, probes, count)
+    found = damage(finished, tmp_path, name, FILES[name], TIMES.get(name, 25))
+    assert name in UNREAD or "refused" in found
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -230,8 +134,7 @@ def test_forged_policies(finished: Path, tmp_path: Path) -> None:
 def test_files_damaged_in_thousands_of_ways(
     name: str, seed: int, finished: Path, tmp_path: Path
 ) -> None:
-    count, probes = FILES[name]
-    damage(finished, tmp_path, name, probes, 6 * count, str(seed))
+    damage(finished, tmp_path, name, FILES[name], 240, str(seed))
 
 
 @pytest.mark.slow
@@ -269,7 +172,11 @@ def as_nothing(path: Path) -> None:
 
 
 STRANGE = (as_directory, as_zeros, as_pipe, as_loop, as_nothing)
-READERS: dict[str, tuple[Probe, ...]] = {name: probes for name, (_, probes) in FILES.items()}
+READERS = {
+    name: tuple(one for one in readers if one is not status)
+    for name, readers in FILES.items()
+    if name not in {*UNREAD, "groups.json", "finetune.toml", "checkpoints/finetune.pt"}
+}
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes and devices as files")
@@ -438,3 +345,71 @@ def test_names_that_no_file_can_have(name: str) -> None:
         with pytest.raises(AutopruneError) as refused:
             read()
         assert len(str(refused.value)) < 500
+
+
+def altered(path: Path, **values: Any) -> None:
+    """Change what a state of unfinished work says."""
+    state = load_checkpoint(path)
+    del state["format"]
+    save_checkpoint(path, {**state, **values})
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"steps": 10**15, "checked": 10**15, "schedule": [10**15, 10**15]},
+        {"steps": "many"},
+        {"student": {}},
+        {"optimizer": {"adam": {}, "layers": []}},
+    ],
+    ids=["endless", "a text", "no network", "no optimizer"],
+)
+def test_a_recovery_whose_state_is_damaged_begins_again(
+    values: dict[str, Any], killed: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(killed, run)
+    altered(run / "checkpoints/recovery.pt", **values)
+    resume(run)
+    assert any("recovery.pt' is damaged" in one.getMessage() for one in caplog.records)
+    assert RunDirectory(run).load_result()["recovery"]["steps"] == 24
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"step": "many"}, "of another run, or damaged: step: 'many' is not a whole number"),
+        ({"losses": None}, "of another run, or damaged"),
+        ({"best_validation": {"value": 1.0}}, "of another run, or damaged"),
+        ({"network": {}}, "of another run, or damaged"),
+    ],
+)
+def test_a_training_says_that_its_checkpoint_is_damaged(
+    values: dict[str, Any], words: str, run: Path
+) -> None:
+    altered(run / "checkpoints/finetune.pt", **values)
+    with pytest.raises(AutopruneError, match=words):
+        command("finetune", str(run), "--resume", "--quiet", "--epochs", "1")
+
+
+def test_a_training_cannot_go_on_with_strange_states_of_its_optimizer(run: Path) -> None:
+    path = run / "checkpoints/finetune.pt"
+    optimizer = load_checkpoint(path)["optimizer"]
+    for own in optimizer["state"].values():
+        for name in own:
+            own[name] = torch.zeros(3, 7, 5)
+    altered(path, optimizer=optimizer)
+    with pytest.raises(AutopruneError, match="cannot go on from checkpoint"):
+        command("finetune", str(run), "--resume", "--quiet", "--epochs", "1")
+
+
+def test_what_is_left_of_a_history_is_kept(run: Path, caplog: pytest.LogCaptureFixture) -> None:
+    from autoprune.training.loggers import Log
+
+    path = run / "history.jsonl"
+    good = path.read_text()
+    path.write_text(good + "{not JSON}\n" + '{"step": "x"}\n')
+    log = Log(path)
+    log.resume(10**6)
+    assert path.read_text() == good
+    assert "2 lines cannot be read" in caplog.text

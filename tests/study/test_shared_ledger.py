@@ -1,0 +1,165 @@
+"""Several processes search one study: no trial is lost or made twice, and the dead are heard."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from loops import SPACE, measurement, problem, reward
+from optuna.trial import TrialState
+
+from autoprune.agents.registry import make_strategy
+from autoprune.core.policy import Widths
+from autoprune.engine.loop import LoopLimits, Record, run_loop
+from autoprune.errors import AutopruneError, RunError, UsageError
+from autoprune.search_spaces.keep_ratio import SearchSpace
+from autoprune.study.ledger import Ledger, read_trials
+from autoprune.study.shared_ledger import SharedLedger, SharedStudy
+from autoprune.study.trial import Candidate, Trial
+
+A, B = (9, 4, 2), (8, 5, 2)
+
+
+def trial(widths: Widths) -> Trial:
+    found = measurement(widths)
+    return Trial(Candidate(widths), reward(found), found)
+
+
+@pytest.fixture(params=["sqlite:///", "journal://"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return f"{request.param}{tmp_path}/shared"
+
+
+def shared(url: str, owner: str, **given: Any) -> SharedLedger:
+    return SharedLedger(SPACE, SharedStudy(url, "study", owner, **given))
+
+
+@pytest.fixture
+def both(url: str) -> Any:
+    ledgers = shared(url, "one"), shared(url, "two")
+    yield ledgers
+    for ledger in ledgers:
+        ledger.close()
+
+
+def test_a_candidate_is_evaluated_by_one_of_them(both: Any) -> None:
+    one, two = both
+    assert one.claim(Candidate(A)) and not two.claim(Candidate(A)) and two.claim(Candidate(B))
+    assert (one.of_others, two.of_others) == (1, 1)
+    one.record(trial(A))
+    assert two.answer(A) == trial(A) == one.find(A)
+    assert not two.claim(Candidate(A)) and two.find(B) is None
+    two.record(trial(B))
+    assert list(one.best(2)) and {t.candidate.widths for t in one.best(2)} == {A, B}
+    assert [t.candidate.widths for t in one.own_of_round] == [A] and len(one.of_round) == 2
+
+
+def test_places_are_kept(both: Any, url: str) -> None:
+    assert [ledger.place for ledger in both] == [0, 1]
+    assert shared(url, "one").place == 0 and shared(url, "three").place == 2
+
+
+def test_failures_are_known_to_all(both: Any) -> None:
+    one, two = both
+    failed = Trial(Candidate(A), None, error="the evaluation failed: MemoryError")
+    assert one.claim(failed.candidate)
+    one.record(failed)
+    assert two.answer(A) == failed
+
+
+def test_what_is_let_go_is_taken_by_another(both: Any) -> None:
+    one, two = both
+    assert one.claim(Candidate(A))
+    one.close()
+    assert two.answer(A) is None and two.claim(Candidate(A))
+
+
+def test_a_copy_has_what_is_recorded_and_nothing_else(both: Any, tmp_path: Path) -> None:
+    one, two = both
+    for ledger, widths in ((one, A), (two, B)):
+        ledger.claim(Candidate(widths))
+        ledger.record(trial(widths))
+    one.claim(Candidate((7, 5, 3)))
+    two.remark("something", 3)
+    copy = f"sqlite:///{tmp_path}/copy.db"
+    two.copy_to(copy)
+    assert read_trials(copy) == (trial(A), trial(B))
+    assert Ledger(SPACE, copy).remarked("something", int) == 3
+
+
+def test_a_study_of_another_search_is_refused(url: str) -> None:
+    ledger = shared(url, "one")
+    ledger.claim(Candidate(A))
+    ledger.record(trial(A))
+    with pytest.raises(RunError, match="another network or other options"):
+        SharedLedger(SearchSpace(("x",), (9,), (1,)), SharedStudy(url, "study", "two"))
+
+
+def test_storages_that_cannot_be_opened(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"cannot open study .*missing"):
+        shared(f"sqlite:///{tmp_path}/missing/study.db", "one")
+    with pytest.raises(AutopruneError, match=r"pip install|cannot open study"):
+        shared("mysql+pymysql://nobody@localhost:1/none", "one")
+    with pytest.raises(UsageError, match=r"cannot open study|is not installed"):
+        shared("strange+driver://x/y", "one")
+
+
+def search(url: str, owner: str, log: Path, trials: int, until: int | None = None) -> None:
+    """Search, writing down every evaluation; be killed within one of them."""
+    ledger = shared(url, owner, heartbeat=1, patience=2)
+    made = 0
+
+    def evaluate(candidate: Candidate, incumbent: Widths | None) -> Callable[[], Any]:
+        def measured() -> Any:
+            nonlocal made
+            made += 1
+            if made == until:
+                os.kill(os.getpid(), signal.SIGKILL)
+            with log.open("a") as file:
+                file.write(f"{owner} {candidate.widths}\n")
+            return measurement(candidate.widths)
+
+        return measured
+
+    planned = problem(ledger.begin_round("1", trials), seed=ledger.place)
+    strategy = make_strategy("random", planned)
+    run_loop(strategy, evaluate, Record(ledger, reward), LoopLimits(trials))
+    ledger.close()
+
+
+def check_together(url: str, folder: Path) -> None:
+    """Search with two processes, of which one is killed, and a third that is begun then."""
+    log, context = folder / "evaluated", multiprocessing.get_context("fork")
+    log.touch()
+    given = [("one", 6), ("two", None)]
+    processes = [
+        context.Process(target=search, args=(url, owner, log, 24, until)) for owner, until in given
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(120)
+    assert [process.exitcode for process in processes] == [-signal.SIGKILL, 0]
+    evaluated = [line.partition(" ")[2] for line in log.read_text().splitlines()]
+    ledger = shared(url, "reader")
+    recorded = [str(one.candidate.widths) for one in ledger]
+    assert len(recorded) == 24
+    assert Counter(recorded).most_common(1)[0][1] == 1
+    assert sorted(evaluated) == sorted(recorded)  # none was lost, none was made twice
+    study = optuna.load_study(study_name="study", storage=ledger._optuna)
+    assert not study.get_trials(states=(TrialState.RUNNING,))
+
+
+def test_two_processes_one_of_them_killed(tmp_path: Path) -> None:
+    check_together(f"sqlite:///{tmp_path}/shared.db", tmp_path)
+
+
+def test_two_processes_on_postgresql(tmp_path: Path, postgresql: str) -> None:
+    check_together(postgresql, tmp_path)
