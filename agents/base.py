@@ -37,7 +37,7 @@ class SearchProblem:
         trials: how many evaluations there will be. A search that is resumed with another number
             keeps to the first one, so that it proposes what it proposed before.
         seed: of all randomness.
-        workers: candidates that can be evaluated at once.
+        batch: candidates that are on their way at once, if the strategy need not await them.
     """
 
     space: SearchSpace
@@ -47,7 +47,7 @@ class SearchProblem:
     group_features: Sequence[GroupFeatures]
     trials: int
     seed: int
-    workers: int = 1
+    batch: int = 1
 
     def episode(self) -> Episode:
         """Return the rules of deciding group after group."""

@@ -32,8 +32,9 @@ FLOORS = (
     {"testing"},
 )
 ENGINE_FLOORS = (
+    {"executors", "ray_cluster"},
     {"clock", "latency_bound", "latency_table", "limits", "trust", "validation"},
-    {"context", "winner_kit", "export"},
+    {"context", "ray_executor", "winner_kit", "export"},
     {"problem", "training_task"},
     {"builder"},
     {"evaluators", "group_facts"},

@@ -21,18 +21,21 @@ class SearchState:
         total: evaluations planned.
         best: best reward so far, None if there is none.
         detail: the last trial in words.
+        busy: workers elsewhere that have something to do; None where there are none.
     """
 
     done: int
     total: int
     best: float | None
     detail: str
+    busy: int | None = None
 
     @property
     def words(self) -> str:
         """The same for people, without the counts."""
         best = "" if self.best is None else f"best reward {self.best:.4g}; "
-        return f"{best}last {self.detail}"
+        busy = "" if self.busy is None else f"; workers busy {self.busy}"
+        return f"{best}last {self.detail}{busy}"
 
 
 class Progress:

@@ -19,6 +19,25 @@ Result = TypeVar("Result")
 _NOTICE_SECONDS = 1.0
 
 
+class OwnLock:
+    """A lock; a copy of it in another process is a lock of that process."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> None:
+        """Wait for the lock."""
+        self._lock.acquire()
+
+    def __exit__(self, *error: object) -> None:
+        """Release it."""
+        self._lock.release()
+
+    def __reduce__(self) -> tuple[type[OwnLock], tuple[()]]:
+        """Return what makes another one."""
+        return OwnLock, ()
+
+
 def use_threads(number: int) -> None:
     """Set the number of PyTorch threads for computations in the current thread."""
     # PyTorch initialises its number from the last setting of any thread when first asked.

@@ -14,6 +14,7 @@ from autoprune.data import Partition
 from autoprune.data.forms import Inputs
 from autoprune.engine.clock import Clock
 from autoprune.engine.limits import StageLimits
+from autoprune.engine.ray_cluster import Cluster
 from autoprune.evaluation.reward import DEFAULT_REWARD, NamedReward, find_reward
 from autoprune.options.search import SearchConfig
 from autoprune.structure.output_distance import Distance
@@ -48,6 +49,7 @@ class SearchContext:
         begun: the settings that a resumed run was begun with; empty for a new run.
         clock: the time that stages take, and the deadlines.
         progress: told how far the stages are.
+        cluster: that candidates are evaluated on; None in this process.
     """
 
     model: nn.Module
@@ -61,6 +63,22 @@ class SearchContext:
     begun: Mapping[str, Any] = field(default_factory=dict)
     clock: Clock = field(default_factory=_unlimited)
     progress: Progress = field(default_factory=Progress)
+    cluster: Cluster | None = None
+
+    @property
+    def workers(self) -> int:
+        """Candidates that are evaluated at once."""
+        return self.config.workers or 1
+
+    @property
+    def batch(self) -> int:
+        """Candidates that are on their way at once; what is found depends on it."""
+        return self.config.batch or self.workers
+
+    @property
+    def sharing(self) -> int:
+        """Finalists that may be repaired at once in the memory of one device."""
+        return 1 if self.cluster is None else min(self.batch, self.cluster.sharing)
 
     def step(self, stage: str) -> Callable[[int, int], None]:
         """Return what to tell how many parts of a stage are done, of how many."""

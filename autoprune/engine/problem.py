@@ -18,6 +18,7 @@ from autoprune.cost.model import CostModel
 from autoprune.engine.context import SearchContext
 from autoprune.engine.latency_table import check_latency_table, latency_cost, width_multiple
 from autoprune.engine.limits import StageLimits
+from autoprune.engine.ray_cluster import check_ray
 from autoprune.errors import BudgetError, ModelError, UsageError, did_you_mean, listed, spelt
 from autoprune.evaluation.reward import BUILT_IN, needs_no_budget
 from autoprune.importance import make_importance
@@ -58,6 +59,7 @@ def check_config(config: SearchConfig) -> None:
     make_importance(config.importance)
     StageLimits.from_mapping(config.engine)
     check_latency_table(config)
+    check_ray(config)
     if config.minimize is not None and config.minimize not in COSTS:
         hint = did_you_mean(config.minimize, COSTS)
         raise UsageError(f"unknown cost {config.minimize!r} to minimize; {hint}")

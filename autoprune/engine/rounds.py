@@ -21,11 +21,11 @@ from autoprune.core.records import Name, Table, Text
 from autoprune.cost.budget import Budget
 from autoprune.cost.latency.figures import LatencyFigures
 from autoprune.engine.context import SearchContext
-from autoprune.engine.evaluators import Evaluators
+from autoprune.engine.evaluators import Evaluators, measure_candidate
+from autoprune.engine.executors import Executor, Work
 from autoprune.engine.finalists import Finalist, make_shortlist, select_winner
 from autoprune.engine.latency_bound import is_miss, overshoot, tightened
 from autoprune.engine.loop import (
-    Evaluation,
     LoopLimits,
     LoopReport,
     Record,
@@ -33,6 +33,7 @@ from autoprune.engine.loop import (
     run_loop,
 )
 from autoprune.errors import AutopruneError, RunError, counted, first_line
+from autoprune.evaluation.measurement import Measurement
 from autoprune.profiling.verifier import Verifier
 from autoprune.study.ledger import FIRST_ROUND, Ledger
 from autoprune.study.trial import Candidate, Trial
@@ -68,13 +69,13 @@ class Rounds:
 
     Attributes:
         context: of the search.
-        evaluators: what builds and measures candidates.
+        executor: where candidates and finalists are evaluated, by the evaluators of the search.
         ledger: every trial.
         verifier: measures latencies; None without a latency table.
     """
 
     context: SearchContext
-    evaluators: Evaluators
+    executor: Executor[Evaluators]
     ledger: Ledger
     verifier: Verifier | None
 
@@ -121,16 +122,15 @@ class Rounds:
         stop, deadline = clock.share(rounds_left)
         plan = replace(problem, trials=ledger.begin_round(name, problem.trials))
         strategy = self._strategy(plan)
-        timeout = context.config.trial_timeout
-        limits = LoopLimits(problem.trials, stop, problem.workers, timeout)
-        report = explore(context, self.evaluators, ledger, strategy, limits)
+        limits = LoopLimits(problem.trials, stop, problem.batch)
+        report = explore(context, self.executor, ledger, strategy, limits)
         clock.add("strategy", report.strategy_seconds)
         with clock.stage("finalists"):
             best = ledger.best(len(ledger), problem.projection.fits)
             uniform = problem.projection.uniform()
-            shortlist = make_shortlist(context, self.evaluators, best, {uniform})
+            shortlist = make_shortlist(context, self.executor.subject, best, {uniform})
             shortlist = shortlist[: strategy.finalists]
-            finalist = select_winner(context, self.evaluators, shortlist, deadline)
+            finalist = select_winner(context, self.executor, shortlist, deadline)
         clock.count(*finalist.forwards)
         ledger.keep_session(clock.took)
         return RoundResult(strategy, report, finalist, self._figures(finalist))
@@ -165,7 +165,7 @@ class Rounds:
 
 def explore(
     context: SearchContext,
-    evaluators: Evaluators,
+    executor: Executor[Evaluators],
     ledger: Ledger,
     strategy: Strategy,
     limits: LoopLimits,
@@ -174,7 +174,7 @@ def explore(
 
     Args:
         context: of the search.
-        evaluators: of the search.
+        executor: where candidates are evaluated.
         ledger: holds the trials.
         strategy: who asks; it may have planned for another number of trials.
         limits: of the round.
@@ -184,6 +184,7 @@ def explore(
         SearchFailed: trial after trial failed.
     """
     problem, before = strategy.problem, len(ledger.of_round)
+    stops_early = executor.subject.stops_early
     log.info(
         "%s: up to %s over %s%s%s",
         strategy.name,
@@ -195,20 +196,27 @@ def explore(
         else "",
     )
 
-    def evaluate(candidate: Candidate, incumbent: Widths | None) -> Evaluation:
+    def work(candidate: Candidate, incumbent: Widths | None) -> Work[Measurement]:
         can_win = candidate.kind == "candidate"
-        against = incumbent if evaluators.stops_early and can_win else None
+        against = incumbent if stops_early and can_win else None
         # A base is held for candidates that come one after the other.
-        base = candidate.base if limits.workers == 1 else None
-        return partial(evaluators.search.measure, candidate.widths, base, against)
+        base = candidate.base if limits.batch == 1 else None
+        return partial(measure_candidate, candidate.widths, base, against)
 
     def tell(trial: Trial) -> None:
         best = ledger.best(1, problem.projection.fits)
         value = best[0].value if best else None
         done = len(ledger.of_round)
-        context.progress.searched(SearchState(done, limits.trials, value, _detail(trial, done)))
+        detail = _detail(trial, done)
+        context.progress.searched(SearchState(done, limits.trials, value, detail, executor.busy))
 
-    report = run_loop(strategy, evaluate, Record(ledger, context.reward, tell), limits)
+    with executor.opened(context.config.trial_timeout) as submit:
+        report = run_loop(
+            strategy,
+            lambda candidate, incumbent, alone: submit(work(candidate, incumbent), alone=alone),
+            Record(ledger, context.reward, tell),
+            limits,
+        )
     made = len(ledger.of_round)
     if made < limits.trials and not report.timed_out:
         log.info(
