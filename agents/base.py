@@ -37,7 +37,7 @@ class SearchProblem:
         trials: how many evaluations there will be. A search that is resumed with another number
             keeps to the first one, so that it proposes what it proposed before.
         seed: of all randomness.
-        batch: candidates that are on their way at once, if the strategy need not await them.
+        at_once: candidates that are on their way at once, if the strategy need not await them.
     """
 
     space: SearchSpace
@@ -47,7 +47,7 @@ class SearchProblem:
     group_features: Sequence[GroupFeatures]
     trials: int
     seed: int
-    batch: int = 1
+    at_once: int = 1
 
     def episode(self) -> Episode:
         """Return the rules of deciding group after group."""

@@ -79,7 +79,7 @@ class DdpgStrategy(Strategy):
             return None
         self._untold.add(widths)
         is_last_warm_start = not (self._warm_starts or self._is_cloned)
-        awaited = is_last_warm_start or len(self._untold) == self.problem.batch
+        awaited = is_last_warm_start or len(self._untold) == self.problem.at_once
         return Candidate(widths, awaited=awaited)
 
     def _next(self) -> Widths | None:

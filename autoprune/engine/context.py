@@ -71,14 +71,14 @@ class SearchContext:
         return self.config.workers or 1
 
     @property
-    def batch(self) -> int:
+    def at_once(self) -> int:
         """Candidates that are on their way at once; what is found depends on it."""
-        return self.config.batch or self.workers
+        return self.config.at_once or self.workers
 
     @property
     def sharing(self) -> int:
         """Finalists that may be repaired at once in the memory of one device."""
-        return 1 if self.cluster is None else min(self.batch, self.cluster.sharing)
+        return 1 if self.cluster is None else min(self.at_once, self.cluster.sharing)
 
     def step(self, stage: str) -> Callable[[int, int], None]:
         """Return what to tell how many parts of a stage are done, of how many."""

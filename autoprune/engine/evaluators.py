@@ -234,10 +234,10 @@ class _Choice:
 
         That is little work beside scoring it, and as many as are on their way fit into memory.
         """
-        quick, batch = self.builder.quick_repair, self.context.batch
+        quick, at_once = self.builder.quick_repair, self.context.at_once
         macs = self.problem.costs["flops"].total(self.problem.space.sizes)
         scoring = len(self.context.images.search) * macs
-        fits = batch == 1 or batch * len(quick.samples) <= len(self.builder.repair.samples)
+        fits = at_once == 1 or at_once * len(quick.samples) <= len(self.builder.repair.samples)
         return fits and quick.work() <= self.context.limits.repair.affordable * scoring
 
     def best(self, tried: Mapping[RepairKind, Evaluator]) -> RepairKind:

@@ -178,7 +178,8 @@ class _Selection:
             As many as were built before.
         """
         keys = [(trial.candidate.widths, repair) for trial, repair in wanted]
-        work = [(key, partial(build_finalist, *key)) for key in keys if key not in self._values]
+        unknown = (key for key in dict.fromkeys(keys) if key not in self._values)
+        work = [(key, partial(build_finalist, *key)) for key in unknown]
         for (widths, repair), built in in_order(self._submit, work, self._ahead, is_over):
             self._forwards.append(self.evaluators.finalist_forwards(repair))
             self._values[widths, repair] = self._measured(repair, built)

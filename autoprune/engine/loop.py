@@ -51,14 +51,14 @@ class LoopLimits:
     Attributes:
         trials: of the ledger's round at the end, replayed ones included.
         deadline: in `time.monotonic` seconds.
-        batch: candidates that are on their way at once, where the strategy need not await them.
+        at_once: candidates that are on their way at once, where the strategy need not await them.
             Each is told in its turn, however long others take: what is asked does not depend on
             how long anything took. A candidate that is awaited has the whole processor.
     """
 
     trials: int
     deadline: float = math.inf
-    batch: int = 1
+    at_once: int = 1
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def run_loop(
     for candidate, is_new in asking.questions():
         known = partial(_known, strategy, candidate, record.ledger)
         asked.append((is_new, begin(candidate) if is_new else known))
-        while asked and (candidate.awaited or len(asked) >= limits.batch):
+        while asked and (candidate.awaited or len(asked) >= limits.at_once):
             tell_next()
     while asked:
         tell_next()

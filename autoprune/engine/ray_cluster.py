@@ -133,7 +133,7 @@ def with_workers(config: SearchConfig, cluster: Cluster | None) -> SearchConfig:
     if cluster is not None:
         missing = f" of {workers}; the others begin when nodes join" if workers > room else ""
         log.info("Ray: room for %s%s", counted(min(room, workers), "worker"), missing)
-    return replace(config, workers=workers, batch=config.batch or workers)
+    return replace(config, workers=workers, at_once=config.at_once or workers)
 
 
 def _join(ray: Any, address: str) -> None:
@@ -145,7 +145,7 @@ def _join(ray: Any, address: str) -> None:
             ray.init(address=LOCAL, include_dashboard=False, **quiet)
         else:
             ray.init(address=address, **quiet)
-    except (OSError, RuntimeError, ValueError, ImportError) as error:
+    except Exception as error:  # a bare one where a node starts too slowly
         raise _not_joined(address, error) from error
 
 

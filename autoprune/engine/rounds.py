@@ -122,7 +122,7 @@ class Rounds:
         stop, deadline = clock.share(rounds_left)
         plan = replace(problem, trials=ledger.begin_round(name, problem.trials))
         strategy = self._strategy(plan)
-        limits = LoopLimits(problem.trials, stop, problem.batch)
+        limits = LoopLimits(problem.trials, stop, problem.at_once)
         report = explore(context, self.executor, ledger, strategy, limits)
         clock.add("strategy", report.strategy_seconds)
         with clock.stage("finalists"):
@@ -200,7 +200,7 @@ def explore(
         can_win = candidate.kind == "candidate"
         against = incumbent if stops_early and can_win else None
         # A base is held for candidates that come one after the other.
-        base = candidate.base if limits.batch == 1 else None
+        base = candidate.base if limits.at_once == 1 else None
         return partial(measure_candidate, candidate.widths, base, against)
 
     def tell(trial: Trial) -> None:

@@ -32,5 +32,5 @@ def search_problem(
         group_features=describe(problem.structure),
         trials=config.trials or default_trials(len(problem.space), evaluators.search_repair),
         seed=config.seed,
-        batch=context.batch,
+        at_once=context.at_once,
     )

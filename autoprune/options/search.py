@@ -149,7 +149,7 @@ class SearchConfig(Restrictions):
         is_renewable=True,
         rule=kinds.ABOVE_ZERO,
     )
-    batch: int | None = _search(
+    at_once: int | None = _search(
         None,
         kinds.WHOLE,
         "Number of candidates that the strategy proposes before it is told of the first of them, "
@@ -371,7 +371,7 @@ class SearchOptions(TypedDict, total=False):
     time: float | str | None
     trial_timeout: float | str | None
     workers: int | None
-    batch: int | None
+    at_once: int | None
     ray: str | bool | None
     gpus_per_worker: float | None
     seed: int

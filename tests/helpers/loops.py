@@ -28,7 +28,7 @@ class SumCost(CostModel):
         return dict(zip("abc", map(float, widths), strict=True))
 
 
-def problem(trials: int = 10, seed: int = 0, batch: int = 1) -> SearchProblem:
+def problem(trials: int = 10, seed: int = 0, at_once: int = 1) -> SearchProblem:
     projection = Projection(SPACE, [Constraint(SumCost(), 15.0)])
     errors = tuple((1 - w / 9) ** 2 for w in range(10))
     rankings = [Ranking(tuple(range(9)), errors)] * 3
@@ -40,7 +40,7 @@ def problem(trials: int = 10, seed: int = 0, batch: int = 1) -> SearchProblem:
         group_features=[GroupFeatures()] * 3,
         trials=trials,
         seed=seed,
-        batch=batch,
+        at_once=at_once,
     )
 
 
@@ -71,7 +71,7 @@ def run_in_threads(
     timeout: float | None = None,
 ) -> LoopReport:
     """Run the loop with a thread for each candidate that is on its way."""
-    with LocalExecutor(None, limits.batch).opened(timeout) as submit:
+    with LocalExecutor(None, limits.at_once).opened(timeout) as submit:
 
         def evaluate(
             candidate: Candidate, incumbent: Widths | None, alone: bool
