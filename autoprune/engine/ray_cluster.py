@@ -107,13 +107,14 @@ def joined(config: SearchConfig, device: str) -> Iterator[Cluster | None]:
         yield None
         return
     check_ray(config)
+    share = _gpus(config.gpus_per_worker, device)
     import ray
 
     is_ours = not ray.is_initialized()
     if is_ours:
         _join(ray, config.ray)
     try:
-        cluster = Cluster(ray, _gpus(config.gpus_per_worker, device))
+        cluster = Cluster(ray, share)
         if not cluster.room:
             need = f" and {cluster.gpus_per_worker:g} of a GPU" * bool(cluster.gpus_per_worker)
             raise UsageError(
@@ -150,6 +151,10 @@ def _join(ray: Any, address: str) -> None:
 
 
 def _not_joined(address: str, error: Exception) -> UsageError:
+    if address == LOCAL:
+        return UsageError(
+            f"{spelt('ray')}: no cluster can be started on this machine ({first_line(error)})."
+        )
     return UsageError(
         f"{spelt('ray', address)}: the cluster cannot be joined ({first_line(error)}); start one "
         f"with `ray start --head`, join this machine with `ray start --address HOST:PORT`, or use "

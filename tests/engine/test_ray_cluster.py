@@ -67,6 +67,18 @@ def test_true_and_false_are_a_cluster_here_and_none() -> None:
     assert config(ray=True).ray == "local" and config(ray=False).ray is None
 
 
+@pytest.mark.usefixtures("installed")
+@pytest.mark.parametrize(
+    ("share", "device", "what"), [(0.5, "cpu", "need no GPU"), (0.0, "cuda:0", "need a share")]
+)
+def test_workers_are_where_the_network_is(share: float, device: str, what: str) -> None:
+    with (
+        pytest.raises(UsageError, match=what),
+        joined(config(ray=True, gpus_per_worker=share), device),
+    ):
+        pass
+
+
 def cluster(gpus_per_worker: float = 0.0, **resources: float) -> Cluster:
     node = {"Alive": True, "Resources": resources}
     ray = SimpleNamespace(cluster_resources=lambda: resources, nodes=lambda: [node])

@@ -173,7 +173,7 @@ def test_numpy_numbers_are_numbers() -> None:
     ("wrong", "message"),
     [
         ({"trails": 3}, "unknown option 'trails'; did you mean 'trials'?"),
-        ({"verbosity": 3}, "unknown option 'verbosity'; choose one of: agent, budget, "),
+        ({"verbosity": 3}, "unknown option 'verbosity'; choose one of: agent, at_once, budget, "),
         ({"trials": 0}, "trials must be above zero, but got 0"),
         ({"trials": -1}, "trials must be above zero, but got -1"),
         ({"time": 0.0}, "time must be above zero, but got 0.0"),
