@@ -9,7 +9,7 @@ AutopruneError
 ├── StrategyError      a custom strategy that raises, or proposes what is not allowed
 ├── EvaluateError      the user's own score of a network that raises, or is not a number
 ├── MeasuringError     a device or a clock that fails while latency is measured
-├── WorkerError        a process elsewhere that cannot begin, or dies again and again
+├── WorkerError        processes elsewhere that died at some work, one after the other
 ├── ModelError         a network that cannot be loaded, run, traced or pruned
 └── DataError          images or labels that do not fit the network
 
@@ -61,7 +61,7 @@ class MeasuringError(AutopruneError):
 
 
 class WorkerError(AutopruneError):
-    """A process elsewhere that cannot begin, or dies again and again."""
+    """Processes elsewhere that died at some work, one after the other."""
 
 
 class RewardError(AutopruneError):

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pickle import PicklingError
 from typing import Any
 
 from autoprune.core.lazy import require
@@ -64,10 +65,20 @@ class Cluster:
         """Put something into the object store, once for all workers.
 
         Classes and functions of Python files that the user named go with it.
+
+        Raises:
+            UsageError: something in it cannot be pickled.
         """
         for module in modules_of_files():
             self.ray.cloudpickle.register_pickle_by_value(module)
-        return self.ray.put(subject)
+        try:
+            return self.ray.put(subject)
+        except (TypeError, AttributeError, PicklingError) as error:
+            raise UsageError(
+                f"the network or a function of yours cannot be sent to Ray workers "
+                f"({first_line(error)}): make what cannot be pickled (locks, open files, "
+                "generators) where it is used."
+            ) from error
 
 
 def check_ray(config: SearchConfig) -> None:

@@ -18,7 +18,7 @@ from autoprune.core.precision import fresh_casts
 from autoprune.core.threads import use_threads
 from autoprune.engine.executors import Executor, Pending, Result, Subject, Submit, Work
 from autoprune.engine.ray_cluster import Cluster
-from autoprune.errors import WorkerError, describe, first_line
+from autoprune.errors import UsageError, WorkerError, describe, first_line
 
 # Workers in a row that may die at one piece of work, or before they can begin any.
 MOST_DEATHS = 3
@@ -176,11 +176,11 @@ class RayExecutor(Executor[Subject]):
         try:
             self._ray.get(reference)
         except self._ray.exceptions.RayTaskError as error:
-            raise WorkerError(_CANNOT_BEGIN.format(describe(error.cause))) from error
+            raise UsageError(_CANNOT_BEGIN.format(describe(error.cause))) from error
         except self._ray.exceptions.RayError as error:
             self._failed_starts += 1
             if self._failed_starts >= MOST_DEATHS * self.workers:
-                raise WorkerError(_CANNOT_BEGIN.format(first_line(error))) from error
+                raise UsageError(_CANNOT_BEGIN.format(first_line(error))) from error
             self._start()
         else:
             self._failed_starts = 0

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from autoprune.engine.executors import Executor, LocalExecutor, in_order
-from autoprune.errors import EvaluateError, WorkerError
+from autoprune.errors import EvaluateError, UsageError, WorkerError
 
 needs_ray = [
     pytest.mark.slow,
@@ -179,8 +179,12 @@ class TestRay:
 
     def test_a_subject_that_no_worker_can_take_is_named(self, ray_executor: Make) -> None:
         with closing(ray_executor(Stubborn())) as executor:  # type: ignore[type-var]
-            with executor.opened() as submit, pytest.raises(WorkerError, match=r"no_such_module"):
+            with executor.opened() as submit, pytest.raises(UsageError, match=r"no_such_module"):
                 submit(lambda subject: subject)()
+
+    def test_a_subject_that_cannot_be_sent_is_said_to_be_so(self, ray_executor: Make) -> None:
+        with pytest.raises(UsageError, match=r"cannot be sent to Ray workers .*lock"):
+            ray_executor(threading.Lock())
 
 
 class Stubborn:
