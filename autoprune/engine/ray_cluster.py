@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import socket
@@ -11,6 +12,9 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pickle import PicklingError
 from typing import Any
+
+import numpy as np
+import torch
 
 from autoprune.core.lazy import require
 from autoprune.core.plugins import modules_of_files
@@ -64,21 +68,33 @@ class Cluster:
     def place(self, subject: Any) -> Any:
         """Put something into the object store, once for all workers.
 
-        Classes and functions of Python files that the user named go with it.
+        Classes and functions of Python files that the user named go with it. PyTorch writes it,
+        which keeps tensors of one storage together: pickled by themselves, every batch would take
+        all images with it.
+
+        Returns:
+            The reference of bytes that `placed` reads.
 
         Raises:
             UsageError: something in it cannot be pickled.
         """
         for module in modules_of_files():
             self.ray.cloudpickle.register_pickle_by_value(module)
+        buffer = io.BytesIO()
         try:
-            return self.ray.put(subject)
+            torch.save(subject, buffer, pickle_module=self.ray.cloudpickle)
         except (TypeError, AttributeError, PicklingError) as error:
             raise UsageError(
                 f"the network or a function of yours cannot be sent to Ray workers "
                 f"({first_line(error)}): make what cannot be pickled (locks, open files, "
                 "generators) where it is used."
             ) from error
+        return self.ray.put(np.frombuffer(buffer.getbuffer(), dtype=np.uint8))
+
+
+def placed(content: np.ndarray[Any, np.dtype[np.uint8]]) -> Any:
+    """Return what was placed: nothing but what this cluster's own driver has sent is read."""
+    return torch.load(io.BytesIO(content.data), weights_only=False)
 
 
 def check_ray(config: SearchConfig) -> None:

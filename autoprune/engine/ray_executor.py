@@ -17,7 +17,7 @@ from autoprune.core.allocator import kept_memory
 from autoprune.core.precision import fresh_casts
 from autoprune.core.threads import use_threads
 from autoprune.engine.executors import Executor, Pending, Result, Subject, Submit, Work
-from autoprune.engine.ray_cluster import Cluster
+from autoprune.engine.ray_cluster import Cluster, placed
 from autoprune.errors import UsageError, WorkerError, describe, first_line
 
 # Workers in a row that may die at one piece of work, or before they can begin any.
@@ -34,14 +34,14 @@ class RayWorker:
     One thread, however many workers there are: the number of threads decides how sums are rounded.
     """
 
-    def begin(self, subject: Any, settings: Settings) -> None:
-        """Take what the work is on."""
+    def begin(self, content: Any, settings: Settings) -> None:
+        """Take what the work is on, as the cluster placed it."""
         self._open = ExitStack()
         self._open.enter_context(kept_memory())
         self._open.enter_context(fresh_casts())
         use_threads(1)
         settings.use()
-        self._subject = subject
+        self._subject = placed(content)
 
     def do(self, work: Work[Result]) -> Result:
         """Do a piece of work."""
