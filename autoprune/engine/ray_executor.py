@@ -126,13 +126,11 @@ class RayExecutor(Executor[Subject]):
 
     def close(self) -> None:
         """Give up all actors, whatever they do."""
-        for actor in (*self._starting.values(), *(one for one, _ in self._working.values())):
+        working = (actor for actor, _ in self._working.values())
+        for actor in (*self._starting.values(), *working, *self._idle):
             self._ray.kill(actor)
-        for actor in self._idle:
-            self._ray.kill(actor)
-        self._idle.clear()
-        self._starting.clear()
-        self._working.clear()
+        for known in (self._starting, self._working, self._idle):
+            known.clear()
 
     def _result(self, piece: _Piece) -> Any:
         try:
