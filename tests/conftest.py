@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import logging
 import math
 import os
 import warnings
@@ -36,16 +35,6 @@ from autoprune.structure.tracing.trace import trace
 from autoprune.testing.small_networks import Net
 
 ROOT = Path(__file__).resolve().parents[1]
-
-
-@pytest.fixture(autouse=True)
-def _records_are_heard() -> None:
-    """Undo what libraries leave behind that switch off loggers, of all or of some levels."""
-    logging.disable(logging.NOTSET)
-    for name, logger in logging.root.manager.loggerDict.items():
-        if name.split(".")[0] == "autoprune" and isinstance(logger, logging.Logger):
-            logger.disabled, logger.propagate = False, True
-            logger.setLevel(logging.NOTSET)
 
 
 # How long an example takes says nothing on a busy machine, nor with the first call's imports.

@@ -52,10 +52,18 @@ def forwarded_notes(progress: Progress) -> Iterator[None]:
 
     A display that shows them already is not told twice.
     """
-    logger, handler = logging.getLogger(LOGGER), _Forward(progress)
-    if any(isinstance(one, _Forward) and one.progress is progress for one in logger.handlers):
+    handlers = logging.getLogger(LOGGER).handlers
+    if any(isinstance(one, _Forward) and one.progress is progress for one in handlers):
         yield
         return
+    with listening(_Forward(progress)):
+        yield
+
+
+@contextmanager
+def listening(handler: logging.Handler) -> Iterator[None]:
+    """Give a handler the package's log records, from INFO on whatever the root logger's level."""
+    logger = logging.getLogger(LOGGER)
     level = logger.level
     logger.addHandler(handler)
     if not logger.isEnabledFor(logging.INFO):

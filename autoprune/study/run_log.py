@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from autoprune.core.files import write_whole
+from autoprune.core.notes import LOGGER, listening
 from autoprune.core.progress import Progress, SearchState
 from autoprune.core.records import Measured, Natural, Record, Text, plain, read
 from autoprune.core.untrusted import read_json
 from autoprune.errors import RunError, describe, file_fault
 from autoprune.study.run_directory import RunDirectory
 
-LOGGER = "autoprune"
 # Seconds between two records of where a stage stands; trials and new stages are recorded at once.
 INTERVAL = 5.0
 
@@ -79,15 +79,13 @@ def logged(run: RunDirectory, progress: Progress) -> Iterator[Progress]:
     handler = _LogFile(run.log_path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     handler.setLevel(logging.INFO)
-    logger = logging.getLogger(LOGGER)
-    logger.addHandler(handler)
     try:
-        yield _Logged(run, progress, handler)
+        with listening(handler):
+            yield _Logged(run, progress, handler)
     except BaseException as error:
         handler.handle(_record(f"ended by {describe(error)}"))
         raise
     finally:
-        logger.removeHandler(handler)
         handler.close()
 
 

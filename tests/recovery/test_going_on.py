@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -141,7 +142,8 @@ def test_a_damaged_state_is_named_and_costs_nothing_else(
 ) -> None:
     file = RecoveryFile(tmp_path / "recovery.pt", "")
     file.path.write_bytes(b"hello")
-    found = recover(small, task, STEPS, file=file)
+    with caplog.at_level(logging.WARNING, "autoprune"):
+        found = recover(small, task, STEPS, file=file)
     assert found.steps == 16
     assert "recovery.pt" in caplog.text and "begins again" in caplog.text
 

@@ -68,7 +68,10 @@ def test_a_stage_is_written_when_it_begins_and_ends(
     assert seen[0] is not None and seen[0].per_minute is seen[0].seconds_left is None
 
 
-def test_the_log_goes_on_and_has_notes_trials_and_the_end(run: RunDirectory) -> None:
+def test_the_log_goes_on_and_has_notes_trials_and_the_end(
+    run: RunDirectory, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.ERROR)  # of the root logger: a library may raise it
     with logged(run, Progress()) as progress:
         progress.step("paths", 1, 2)
         log.warning("the test split is damaged")

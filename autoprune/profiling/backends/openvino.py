@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -68,7 +70,7 @@ def converted(program: Program) -> Any:
     """
     import openvino
 
-    with conversion(program, "OpenVINO"):
+    with conversion(program, "OpenVINO"), _kept_root_logger():
         model = openvino.convert_model(program.exported)
         shapes = [[n if isinstance(n, int) else -1 for n in shape] for shape in program.shapes]
         model.reshape(dict(enumerate(map(openvino.PartialShape, shapes))))
@@ -77,6 +79,18 @@ def converted(program: Program) -> Any:
         for port, name in zip(model.outputs, program.outputs, strict=True):
             port.get_tensor().set_names({name})
     return model
+
+
+@contextmanager
+def _kept_root_logger() -> Iterator[None]:
+    """Put the root logger back, which OpenVINO sets to ERROR and leaves so when it fails."""
+    root = logging.getLogger()
+    level, filters, handlers = root.level, list(root.filters), list(root.handlers)
+    try:
+        yield
+    finally:
+        root.setLevel(level)
+        root.filters[:], root.handlers[:] = filters, handlers
 
 
 def opened(model: Path | Any, threads: int | None, dtype: str = "float32") -> Predict:
