@@ -146,10 +146,13 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=64)
     parser.add_argument("--at-once", nargs="+", type=int, default=[64, 96])
     parser.add_argument("--trials", type=int, default=400)
+    parser.add_argument("--mean", type=float, help="seconds that the durations are scaled to")
     parser.add_argument("--strategies", nargs="+", default=STRATEGIES)
     args = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     durations = durations_of(args.run)
+    if args.mean is not None:
+        durations = [args.mean * one / float(np.mean(durations)) for one in durations]
     spread = np.std(durations) / np.mean(durations)
     print(f"{len(durations)} durations, mean {np.mean(durations):.2f} s, spread {spread:.0%}")
     print("| strategy | at once | trials | efficiency | speed-up | incumbents | strategy |")
