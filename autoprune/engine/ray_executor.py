@@ -36,12 +36,12 @@ class RayWorker:
 
     def begin(self, content: Any, settings: Settings) -> None:
         """Take what the work is on, as the cluster placed it."""
+        self._subject = placed(content)
         self._open = ExitStack()
         self._open.enter_context(kept_memory())
         self._open.enter_context(fresh_casts())
         use_threads(1)
         settings.use()
-        self._subject = placed(content)
 
     def do(self, work: Work[Result]) -> Result:
         """Do a piece of work."""
