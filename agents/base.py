@@ -37,7 +37,7 @@ class SearchProblem:
         trials: how many evaluations there will be. A search that is resumed with another number
             keeps to the first one, so that it proposes what it proposed before.
         seed: of all randomness.
-        workers: candidates that can be evaluated at once.
+        at_once: candidates that are on their way at once, if the strategy need not await them.
         starts: widths that are known to be good, within the budget; strategies that have warm
             starts begin with them.
         known: candidates that an earlier search of the same problem evaluated, best first; asked
@@ -51,7 +51,7 @@ class SearchProblem:
     group_features: Sequence[GroupFeatures]
     trials: int
     seed: int
-    workers: int = 1
+    at_once: int = 1
     starts: tuple[Widths, ...] = ()
     known: Sequence[Trial] = ()
 

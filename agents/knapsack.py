@@ -79,7 +79,7 @@ class KnapsackStrategy(ScriptedStrategy):
     def _draw(self, curves: Curves, asked: Sequence[Widths]) -> list[Widths]:
         """Return as many new widths as can be evaluated at once; fewer if draws lead to no more."""
         new: list[Widths] = []
-        for _ in range(self.problem.workers):
+        for _ in range(self.problem.at_once):
             if (widths := self._next(curves, [*asked, *new])) is None:
                 break
             new.append(widths)

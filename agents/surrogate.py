@@ -84,7 +84,7 @@ class SurrogateStrategy(ScriptedStrategy):
         best = max(good, key=lambda widths: self._values[widths], default=self._drawn[-1])
         pool = {self._walked(best) for _ in range(own.walks)} | set(self._drawn)
         new = sorted(widths for widths in pool if Candidate(widths) not in self._asked)
-        return fitted.rank(new, own.optimism)[: self.problem.workers] if new else []
+        return fitted.rank(new, own.optimism)[: self.problem.at_once] if new else []
 
     def _draw(self, fitted: FittedLossModel) -> Widths:
         return least_sum(self.problem.projection, fitted.draw(self._random))

@@ -109,7 +109,8 @@ def search(
             remembers. It scores candidates, finalists and the winner alike: keep images of your own
             to check the winner. Each time it is given a copy of the network as it would be handed
             out, in evaluation mode and with gradients enabled, and may do anything to it, such as
-            train it for a moment. With several `workers` it is called from as many threads at once.
+            train it for a moment. With several `workers` it is called from as many threads at once,
+            with `ray` in as many processes (docs/ray.md).
         distance: (a network's outputs, the dense network's) → scalar tensor, 0 where they are equal
             and about 1 where they have nothing in common: how the outputs of a network that gives
             no class scores are compared and weighed, for the score without an `evaluate` and in

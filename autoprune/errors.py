@@ -9,6 +9,7 @@ AutopruneError
 ├── StrategyError      a custom strategy that raises, or proposes what is not allowed
 ├── EvaluateError      the user's own score of a network that raises, or is not a number
 ├── MeasuringError     a device or a clock that fails while latency is measured
+├── WorkerError        processes elsewhere that died at some work, one after the other
 ├── ModelError         a network that cannot be loaded, run, traced or pruned
 └── DataError          images or labels that do not fit the network
 
@@ -57,6 +58,10 @@ class TableError(UsageError):
 
 class MeasuringError(AutopruneError):
     """A device or a clock that fails while latency is measured."""
+
+
+class WorkerError(AutopruneError):
+    """Processes elsewhere that died at some work, one after the other."""
 
 
 class RewardError(AutopruneError):

@@ -32,8 +32,9 @@ FLOORS = (
     {"testing"},
 )
 ENGINE_FLOORS = (
+    {"executors", "ray_cluster"},
     {"clock", "latency_bound", "latency_table", "limits", "search_images", "trust", "validation"},
-    {"context", "winner_kit", "export"},
+    {"context", "ray_executor", "winner_kit", "export"},
     {"problem", "training_task", "fingerprint"},
     {"builder", "warm_start"},
     {"evaluators", "group_facts"},

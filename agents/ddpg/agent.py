@@ -34,6 +34,9 @@ class DdpgStrategy(Strategy):
     away it has only learnt its own network. What is saved for other networks is an actor that was
     taught the best episodes (self-imitation, Oh et al. 2018): the one that searched has followed
     its critic.
+
+    Of several candidates at once, as many episodes are played by the actor as it is, and learnt
+    from once all of them are told; the warm starts come before the first of these.
     """
 
     name = "ddpg"
@@ -67,27 +70,36 @@ class DdpgStrategy(Strategy):
             advice = self._play(0.0, own.trust)
             self._warm_starts = list(dict.fromkeys([advice, *self._warm_starts]))
         self._values: dict[Widths, float | None] = {}
+        self._untold: set[Widths] = set()
         self._is_cloned = False
 
     def ask(self) -> Candidate | None:
         """Return a warm start, or an episode that ends at new widths."""
+        if (widths := self._next()) is None:
+            return None
+        self._untold.add(widths)
+        is_last_warm_start = not (self._warm_starts or self._is_cloned)
+        awaited = is_last_warm_start or len(self._untold) == self.problem.at_once
+        return Candidate(widths, awaited=awaited)
+
+    def _next(self) -> Widths | None:
         if self._warm_starts:
-            return Candidate(self._warm_starts.pop(0))
+            return self._warm_starts.pop(0)
         self._clone_the_best()
-        greedy = self._play(0.0)
-        number = len(self._values)
-        if greedy not in self._values and number % self.config.greedy_every == 0:
-            return Candidate(greedy)
-        spread = self._noise.spread(number)
+        greedy, known = self._play(0.0), {*self._values, *self._untold}
+        if greedy not in known and len(known) % self.config.greedy_every == 0:
+            return greedy
+        spread = self._noise.spread(len(known))
         for attempt in range(self.config.most_repeats):
             widths = self._play(spread * self.config.widening**attempt)
-            if widths not in self._values:
-                return Candidate(widths)
+            if widths not in known:
+                return widths
         return None
 
     def tell(self, trial: Trial) -> None:
         """Store the executed episode and learn."""
         widths, value = trial.candidate.widths, trial.value
+        self._untold.discard(widths)
         self._values[widths] = value
         if value is None:
             return

@@ -74,7 +74,7 @@ class SwappingStrategy(ScriptedStrategy):
             filled = projection.fill(widths)
             if Candidate(filled) not in self._asked and filled not in new:
                 new.append(filled)
-            if len(new) == self.problem.workers:
+            if len(new) == self.problem.at_once:
                 break
         return new
 

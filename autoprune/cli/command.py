@@ -111,9 +111,11 @@ def _parameter(declared: Option) -> click.Parameter:
     words = declared.option_string
     if declared.kind.is_two_way:
         words = f"{words}/--no-{words[2:]}"
+    bare: dict[str, Any] = {} if declared.kind.bare is None else {"flag_value": declared.kind.bare}
     return click.Option(
         [words, declared.name],
         is_flag=declared.kind.is_switch,
+        **bare,
         multiple=declared.kind.repeats,
         default=None,
     )

@@ -213,6 +213,14 @@ def files_of(spec: str) -> list[Path] | None:
     return [Path(one.origin) for one in chain if one.has_location and one.origin is not None]
 
 
+def modules_of_files() -> list[ModuleType]:
+    """Return the modules of the Python files that were named: others cannot import these."""
+    modules = ((name, getattr(one, "__file__", None)) for name, one in [*sys.modules.items()])
+    return [
+        sys.modules[name] for name, file in modules if file and name == _name_of_file(Path(file))
+    ]
+
+
 def make_object(spec: str, what: str) -> Any:
     """Return what the factory that a spec names makes.
 
@@ -261,7 +269,7 @@ def _import_file(place: str) -> ModuleType:
     if not path.is_file():
         raise _MissingPlaceError(f"no such file: {place!r}.")
     # Two specs into one file (a model and its data) must share their classes: one module per path.
-    module_name = f"{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    module_name = _name_of_file(path)
     if module_name in sys.modules:
         return sys.modules[module_name]
     spec = importlib.util.spec_from_file_location(module_name, path)
@@ -275,6 +283,11 @@ def _import_file(place: str) -> ModuleType:
         del sys.modules[module_name]
         raise
     return module
+
+
+def _name_of_file(path: Path) -> str:
+    """Return what the module of a file is called."""
+    return f"{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
 
 
 def _import_module(place: str) -> ModuleType:

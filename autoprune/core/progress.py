@@ -25,6 +25,7 @@ class SearchState:
         failed: evaluations that failed.
         per_minute: evaluations a minute in this session, None as long as nobody knows.
         seconds_left: until the search is over by its trials or its time, likewise.
+        busy: workers elsewhere that have something to do; None where there are none.
     """
 
     done: int
@@ -35,6 +36,7 @@ class SearchState:
     failed: int = 0
     per_minute: float | None = None
     seconds_left: float | None = None
+    busy: int | None = None
 
     @property
     def words(self) -> str:
@@ -44,6 +46,7 @@ class SearchState:
         parts = [f"{best} at {costs}" if best and costs else best, f"last {self.detail}"]
         parts += [f"{self.failed} failed"] if self.failed else []
         parts += [] if self.per_minute is None else [f"{self.per_minute:.3g} a minute"]
+        parts += [] if self.busy is None else [f"workers busy {self.busy}"]
         return "; ".join(filter(None, parts))
 
 

@@ -19,6 +19,25 @@ Result = TypeVar("Result")
 _NOTICE_SECONDS = 1.0
 
 
+class OwnLock:
+    """A lock; a copy of it in another process is a lock of that process."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> None:
+        """Wait for the lock."""
+        self._lock.acquire()
+
+    def __exit__(self, *error: object) -> None:
+        """Release it."""
+        self._lock.release()
+
+    def __reduce__(self) -> tuple[type[OwnLock], tuple[()]]:
+        """Return what makes another one."""
+        return OwnLock, ()
+
+
 @contextmanager
 def shared_threads(number: int, each: int | None = None) -> Iterator[ThreadPoolExecutor]:
     """Provide a pool of threads, which compute with the caller's settings of PyTorch.

@@ -16,6 +16,7 @@ import torch
 
 from autoprune.engine.context import SearchContext
 from autoprune.engine.evaluators import Evaluators
+from autoprune.engine.ray_cluster import with_workers
 from autoprune.engine.trust import trust
 from autoprune.errors import RunError, UsageError, counted, shown, spelt
 from autoprune.options.search import RENEWABLE, SearchConfig
@@ -69,7 +70,8 @@ def resume_run(
     """
     stored = stored_settings(run)
     _check_known(run, stored, settings)
-    defaults = {**SearchConfig(config.budget).to_mapping(), "device": settings["device"]}
+    usual = with_workers(SearchConfig(config.budget), None)
+    defaults = {**usual.to_mapping(), "device": settings["device"]}
     begun = {**defaults, **in_todays_words(stored)}
     older = f" ({OUTDATED})" if is_outdated(stored) else ""
     url, named = begun.get("storage"), settings.get("storage")

@@ -80,7 +80,7 @@ def _rank(
 def _repair_samples(context: SearchContext, structure: Structure) -> int:
     """Return how many calibration samples sequential repair can run on, and tell if not on all."""
     calibration = context.images.calibration
-    memory = context.config.repair_memory or memory_share(calibration.device)
+    memory = context.config.repair_memory or memory_share(calibration.device) // context.sharing
     count = min(len(calibration), samples_within(structure, memory))
     if count < len(calibration):
         log.info(

@@ -14,6 +14,7 @@ from autoprune.data import Partition
 from autoprune.data.forms import Inputs
 from autoprune.engine.clock import Clock
 from autoprune.engine.limits import StageLimits
+from autoprune.engine.ray_cluster import Cluster
 from autoprune.evaluation.reward import DEFAULT_REWARD, NamedReward, find_reward
 from autoprune.options.search import SearchConfig
 from autoprune.structure.output_distance import Distance
@@ -49,6 +50,7 @@ class SearchContext:
         clock: the time that stages take, and the deadlines.
         progress: told how far the stages are.
         starts: widths by group, of another run, that the search begins at.
+        cluster: that candidates are evaluated on; None in this process.
     """
 
     model: nn.Module
@@ -63,6 +65,22 @@ class SearchContext:
     clock: Clock = field(default_factory=_unlimited)
     progress: Progress = field(default_factory=Progress)
     starts: tuple[Mapping[str, int], ...] = ()
+    cluster: Cluster | None = None
+
+    @property
+    def workers(self) -> int:
+        """Candidates that are evaluated at once."""
+        return self.config.workers or 1
+
+    @property
+    def at_once(self) -> int:
+        """Candidates that are on their way at once; what is found depends on it."""
+        return self.config.at_once or self.workers
+
+    @property
+    def sharing(self) -> int:
+        """Finalists that may be repaired at once in the memory of one device."""
+        return 1 if self.cluster is None else min(self.at_once, self.cluster.sharing)
 
     def step(self, stage: str) -> Callable[[int, int], None]:
         """Return what to tell how many parts of a stage are done, of how many."""

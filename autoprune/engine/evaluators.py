@@ -10,6 +10,7 @@ from functools import partial
 
 from torch import nn
 
+from autoprune.core.policy import Widths
 from autoprune.core.threads import within
 from autoprune.data import mixed_pairs
 from autoprune.engine.builder import BATCHNORM_SAMPLES, make_builder
@@ -153,6 +154,20 @@ def make_evaluators(
     return made
 
 
+def measure_candidate(
+    widths: Widths, base: Widths | None, incumbent: Widths | None, evaluators: Evaluators
+) -> Measurement:
+    """Measure a candidate with the search evaluator (`Evaluator.measure`); work of an executor."""
+    return evaluators.search.measure(widths, base, incumbent)
+
+
+def build_finalist(
+    widths: Widths, repair: RepairKind, evaluators: Evaluators
+) -> tuple[nn.Module, Measurement]:
+    """Build a finalist and measure it on fresh images; work of an executor."""
+    return evaluators.finalists[repair].build(widths)
+
+
 @dataclass(frozen=True, eq=False)
 class _Scorers:
     """What scores candidates, finalists beside each other, and the winner.
@@ -225,12 +240,12 @@ class _Choice:
     def _quick_is_affordable(self) -> bool:
         """Whether every candidate can be repaired quickly.
 
-        That is little work beside scoring it, and as many as are evaluated at once fit into memory.
+        That is little work beside scoring it, and as many as are on their way fit into memory.
         """
-        quick, workers = self.builder.quick_repair, self.context.config.workers
+        quick, at_once = self.builder.quick_repair, self.context.at_once
         macs = self.problem.costs["flops"].total(self.problem.space.sizes)
         scoring = len(self.context.images.search) * macs
-        fits = workers == 1 or workers * len(quick.samples) <= len(self.builder.repair.samples)
+        fits = at_once == 1 or at_once * len(quick.samples) <= len(self.builder.repair.samples)
         return fits and quick.work() <= self.context.limits.repair.affordable * scoring
 
     def best(self, tried: Mapping[RepairKind, Evaluator]) -> RepairKind:

@@ -8,18 +8,21 @@ best are repaired thoroughly (the finalists), and the best of these wins.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from statistics import fmean
 
 from torch import nn
 
 from autoprune.core.policy import Widths
 from autoprune.engine.context import SearchContext
-from autoprune.engine.evaluators import Evaluators, RepairKind
+from autoprune.engine.evaluators import Evaluators, RepairKind, build_finalist
+from autoprune.engine.executors import Executor, Pending, Submit, in_order
 from autoprune.engine.limits import FinalistLimits
 from autoprune.errors import AutopruneError, ModelError, first_line, user_code
 from autoprune.evaluation.measurement import Measurement
@@ -79,7 +82,7 @@ def _distance(trial: Trial, other: Trial) -> float:
 
 def select_winner(
     context: SearchContext,
-    evaluators: Evaluators,
+    executor: Executor[Evaluators],
     trials: Sequence[Trial],
     deadline: float = math.inf,
 ) -> Finalist:
@@ -91,7 +94,7 @@ def select_winner(
 
     Args:
         context: of the search.
-        evaluators: of the search.
+        executor: where finalists are built and measured.
         trials: the shortlist, best first.
         deadline: when no finalist is begun any more once there is one, in `time.monotonic`
             seconds.
@@ -99,29 +102,42 @@ def select_winner(
     Raises:
         ModelError: all of them fail.
     """
-    selection = _Selection(context, evaluators, deadline)
-    finalists, repairs = _prescreen(trials, selection, context.limits.finalists)
-    selection.planned = selection.done + len(finalists)
-    for number, trial in enumerate(finalists):
-        values = {kind: selection.value(trial, kind) for kind in repairs if not selection.late}
-        known = {kind: value for kind, value in values.items() if value is not None}
-        if selection.late:
-            done = number + bool(known)
+    with executor.opened() as submit:
+        selection = _Selection(context, executor, submit, deadline)
+        finalists, repairs = _prescreen(trials, selection, context.limits.finalists)
+        selection.planned = selection.done + len(finalists)
+        done = 0
+        known: dict[RepairKind, float] = {}
+        while done < len(finalists) and not (known or selection.late):
+            wanted = [(finalists[done], kind) for kind in repairs]
+            values = selection.values(wanted, lambda: selection.late)
+            known = {k: v for k, v in zip(repairs, values, strict=False) if v is not None}
+            done += not selection.late or bool(known)
+        best = max(known, key=known.__getitem__, default=repairs[-1])
+        wanted = [(trial, best) for trial in finalists[done:]]
+        done += len(selection.values(wanted, lambda: selection.late))
+        if done < len(finalists):
             log.info("the time is over: %d of %d finalists judged", done, len(finalists))
-            break
-        repairs = (max(known, key=known.__getitem__),) if known else repairs
     return selection.winner()
 
 
 class _Selection:
-    """Builds and measures candidates one after the other; each kind of repair of one only once.
+    """Builds and measures candidates; each kind of repair of one only once.
 
     Attributes:
+        evaluators: of the search.
         planned: measurements there will be if all goes well.
     """
 
-    def __init__(self, context: SearchContext, evaluators: Evaluators, deadline: float) -> None:
-        self.evaluators = evaluators
+    def __init__(
+        self,
+        context: SearchContext,
+        executor: Executor[Evaluators],
+        submit: Submit,
+        deadline: float,
+    ) -> None:
+        self.evaluators, self._submit = executor.subject, submit
+        self._ahead = executor.places
         self._reward = context.reward
         self._step = context.step("finalists")
         self._deadline = deadline
@@ -147,19 +163,36 @@ class _Selection:
         """Whether half of the time that there was at the beginning is over."""
         return time.monotonic() >= self._halfway
 
-    def value(self, trial: Trial, repair: RepairKind) -> float | None:
-        """Return the reward of a candidate after one kind of repair; None if it fails."""
-        key = trial.candidate.widths, repair
-        if key not in self._values:
-            self._forwards.append(self.evaluators.finalist_forwards(repair))
-            self._values[key] = self._measured(*key)
-            self._step(self.done, max(self.planned, self.done))
-        return self._values[key]
+    def values(
+        self,
+        wanted: Sequence[tuple[Trial, RepairKind]],
+        is_over: Callable[[], bool] = lambda: False,
+    ) -> list[float | None]:
+        """Return the rewards of candidates, each after one kind of repair; None of what fails.
 
-    def _measured(self, widths: Widths, repair: RepairKind) -> float | None:
+        Args:
+            wanted: candidates and repairs.
+            is_over: whether no more are to be built; what was begun is waited for.
+
+        Returns:
+            As many as were built before.
+        """
+        keys = [(trial.candidate.widths, repair) for trial, repair in wanted]
+        unknown = (key for key in dict.fromkeys(keys) if key not in self._values)
+        work = [(key, partial(build_finalist, *key)) for key in unknown]
+        for (widths, repair), built in in_order(self._submit, work, self._ahead, is_over):
+            self._forwards.append(self.evaluators.finalist_forwards(repair))
+            self._values[widths, repair] = self._measured(repair, built)
+            self._step(self.done, max(self.planned, self.done))
+        known = itertools.takewhile(self._values.__contains__, keys)
+        return [self._values[key] for key in known]
+
+    def _measured(
+        self, repair: RepairKind, built: Pending[tuple[nn.Module, Measurement]]
+    ) -> float | None:
         try:
             with user_code(ModelError, passes=(AutopruneError,)):  # out of memory, for instance
-                network, measurement = self.evaluators.finalists[repair].build(widths)
+                network, measurement = built()
                 value = self._reward(measurement)
         except AutopruneError as error:
             self._failure = first_line(error)
@@ -212,17 +245,14 @@ def _prescreen(
     if not has_quick or len(trials) <= limits.prescreened or selection.half_over:
         return unscreened
     selection.planned = (own is not quick) + len(trials) + limits.prescreened
-    before, after = selection.value(trials[0], own), selection.value(trials[0], quick)
+    before, after = selection.values([(trials[0], own), (trials[0], quick)])
     if after is None or (own is not quick and before is not None and after <= before):
         return unscreened
-    values = {0: after}
-    for number, trial in enumerate(trials[1:], start=1):
-        if selection.half_over:
-            log.info("half of the time is over: %d of %d prescreened", number, len(trials))
-            break
-        value = selection.value(trial, quick)
-        if value is not None:
-            values[number] = value
+    wanted = [(trial, quick) for trial in trials[1:]]
+    found = [after, *selection.values(wanted, lambda: selection.half_over)]
+    if len(found) < len(trials):
+        log.info("half of the time is over: %d of %d prescreened", len(found), len(trials))
+    values = {number: value for number, value in enumerate(found) if value is not None}
     ranked = sorted(values, key=lambda number: -values[number])
     finalists = [trials[number] for number in ranked[: limits.prescreened]]
     return finalists, (quick, RepairKind.SEQUENTIAL)

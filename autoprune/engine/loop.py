@@ -6,15 +6,14 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeAlias
 
 from autoprune.agents.base import Strategy
 from autoprune.core.policy import Widths
-from autoprune.core.threads import shared_threads, within
-from autoprune.errors import AutopruneError, EvaluateError, RewardError, describe
+from autoprune.engine.executors import Pending
+from autoprune.errors import AutopruneError, EvaluateError, RewardError, WorkerError, describe
 from autoprune.evaluation.measurement import Measurement
 from autoprune.evaluation.reward import Reward
 from autoprune.study.ledger import MOST_FAILURES, Ledger
@@ -23,11 +22,8 @@ from autoprune.study.trial import Candidate, Trial
 # Repetitions in a row of what was asked before that end a search.
 MOST_REPEATS = 1000
 
-Evaluation: TypeAlias = Callable[[], Measurement]
-"""Evaluates one candidate, in whichever thread it is called."""
-
-Evaluate: TypeAlias = Callable[[Candidate, Widths | None], Evaluation]
-"""(candidate, the incumbent's widths) → how the candidate is evaluated.
+Evaluate: TypeAlias = Callable[[Candidate, Widths | None, bool], Pending[Measurement]]
+"""(candidate, the incumbent's widths, whether it is evaluated alone) → its measurement, once there.
 
 The incumbent is the best candidate that the strategy was told of, or that earlier rounds found.
 """
@@ -55,17 +51,14 @@ class LoopLimits:
     Attributes:
         trials: of the ledger's round at the end, replayed ones included.
         deadline: in `time.monotonic` seconds.
-        workers: candidates that are evaluated at once, where the strategy need not await them. As
-            many are always on their way, and each is told in its turn, however long others take:
-            what is asked does not depend on how long anything took. A candidate that is awaited
-            has the whole processor.
-        timeout: seconds that an evaluation may take; None for any time.
+        at_once: candidates that are on their way at once, where the strategy need not await them.
+            Each is told in its turn, however long others take: what is asked does not depend on
+            how long anything took. A candidate that is awaited has the whole processor.
     """
 
     trials: int
     deadline: float = math.inf
-    workers: int = 1
-    timeout: float | None = None
+    at_once: int = 1
 
 
 @dataclass(frozen=True)
@@ -103,12 +96,9 @@ def run_loop(
     def begin(candidate: Candidate) -> Callable[[], Trial]:
         if (refused := _over_budget(strategy, candidate)) is not None:
             return lambda: refused
-        evaluation = evaluate(candidate, asking.incumbent)
-        if limits.timeout is not None:
-            evaluation = partial(within, limits.timeout, evaluation)
-        if asked or not candidate.awaited:
-            evaluation = start(evaluation)
-        return partial(_valued, candidate, evaluation, record.reward)
+        alone = candidate.awaited and not asked
+        measured = evaluate(candidate, asking.incumbent, alone)
+        return partial(_valued, candidate, measured, record.reward)
 
     def tell_next() -> None:
         candidate, is_new, answer = asked.popleft()
@@ -122,18 +112,17 @@ def run_loop(
         _check_failures(record.ledger, trial)
         asking.tell(trial)
 
-    with _evaluating(limits.workers) as start:
-        is_over = False
-        while not is_over:
-            for candidate, is_new in asking.questions():
-                known = partial(_known, strategy, candidate, record.ledger)
-                asked.append((candidate, is_new, begin(candidate) if is_new else known))
-                while asked and (candidate.awaited or len(asked) >= limits.workers):
-                    tell_next()
-            while asked:
+    is_over = False
+    while not is_over:
+        for candidate, is_new in asking.questions():
+            known = partial(_known, strategy, candidate, record.ledger)
+            asked.append((candidate, is_new, begin(candidate) if is_new else known))
+            while asked and (candidate.awaited or len(asked) >= limits.at_once):
                 tell_next()
-            # What other processes are evaluating is left to this one if they die.
-            is_over = time.monotonic() >= limits.deadline or not record.ledger.waits()
+        while asked:
+            tell_next()
+        # What other processes are evaluating is left to this one if they die.
+        is_over = time.monotonic() >= limits.deadline or not record.ledger.waits()
     timed_out = asking.made < limits.trials and time.monotonic() >= limits.deadline
     return LoopReport(asking.seconds, timed_out)
 
@@ -209,24 +198,11 @@ class _Asking:
             self._best, self.incumbent = trial.value, trial.candidate.widths
 
 
-@contextmanager
-def _evaluating(workers: int) -> Iterator[Callable[[Evaluation], Evaluation]]:
-    """Give what starts evaluations, and returns where their results can be had.
-
-    One worker is this thread: it evaluates when the result is wanted.
-    """
-    if workers == 1:
-        yield lambda evaluation: evaluation
-        return
-    with shared_threads(workers) as pool:
-        yield lambda evaluation: pool.submit(evaluation).result
-
-
-def _valued(candidate: Candidate, evaluation: Evaluation, reward: Reward) -> Trial:
-    """Evaluate a candidate and value its measurement; a failure of either is the trial's."""
+def _valued(candidate: Candidate, measured: Pending[Measurement], reward: Reward) -> Trial:
+    """Value a candidate by its measurement; a failure of either is the trial's."""
     try:
-        measurement = evaluation()
-    except EvaluateError as error:
+        measurement = measured()
+    except (EvaluateError, WorkerError) as error:
         return Trial(candidate, None, error=str(error))
     except TimeoutError as error:
         return Trial(candidate, None, error=f"the evaluation {error}")

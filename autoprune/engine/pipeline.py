@@ -18,12 +18,14 @@ from autoprune.cost.latency.model import LatencyCost
 from autoprune.engine.begin import own_settings, write_settings
 from autoprune.engine.context import SearchContext
 from autoprune.engine.evaluators import Evaluators, make_evaluators
+from autoprune.engine.executors import Executor, LocalExecutor
 from autoprune.engine.fingerprint import KEY as FINGERPRINT
 from autoprune.engine.fingerprint import Fingerprint, study_name
 from autoprune.engine.group_facts import describe_groups
 from autoprune.engine.latency_table import verifying_backend
 from autoprune.engine.max_drop import Smallest, check_metric, find_smallest
 from autoprune.engine.problem import PruningProblem, make_problem
+from autoprune.engine.ray_executor import RayExecutor
 from autoprune.engine.recover import recover_winner
 from autoprune.engine.rounds import RoundResult, Rounds
 from autoprune.engine.search_problem import search_problem
@@ -95,10 +97,11 @@ def _searched(
         _left_only_with_trials(context, ledger),
         clock.recorded(ledger),
         logged(run, context.progress) as progress,
+        executor_of(context, evaluators) as executor,
     ):
         context = replace(context, progress=progress)
         searched = search_problem(context, problem, evaluators)
-        rounds = Rounds(context, evaluators, ledger, _verifier(context, problem))
+        rounds = Rounds(context, executor, ledger, _verifier(context, problem))
         result, smallest = _run_rounds(rounds, searched)
         if result.strategy.save(run.agent_path):
             how = spelt("agent", str(run.path))
@@ -118,6 +121,16 @@ def _searched(
         run.save_result(summary)
         run.remove_state()
     return SearchResult(winner.network, policy, summary)
+
+
+@contextmanager
+def executor_of(context: SearchContext, evaluators: Evaluators) -> Iterator[Executor[Evaluators]]:
+    """Give where candidates are evaluated: on the cluster if there is one, else in this process."""
+    if context.cluster is None:
+        yield LocalExecutor(evaluators, context.workers)
+        return
+    with closing(RayExecutor(context.cluster, evaluators, context.workers)) as executor:
+        yield executor
 
 
 def _groups(

@@ -18,6 +18,7 @@ from autoprune.cost.model import CostModel
 from autoprune.engine.context import SearchContext
 from autoprune.engine.latency_table import check_latency_table, latency_cost, width_multiple
 from autoprune.engine.limits import StageLimits
+from autoprune.engine.ray_cluster import check_ray
 from autoprune.errors import BudgetError, ModelError, UsageError, did_you_mean, listed, spelt
 from autoprune.evaluation.reward import BUILT_IN, needs_no_budget
 from autoprune.importance import make_importance
@@ -63,6 +64,7 @@ def check_config(config: SearchConfig) -> None:
         trained = RunDirectory(config.from_training)
         trained.method.load_scores()
         trained.load_policy()
+    check_ray(config)
     if config.minimize is not None and config.minimize not in COSTS:
         hint = did_you_mean(config.minimize, COSTS)
         raise UsageError(f"unknown cost {config.minimize!r} to minimize; {hint}")

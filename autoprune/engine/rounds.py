@@ -22,11 +22,11 @@ from autoprune.core.records import Name, Table, Text
 from autoprune.cost.budget import Budget
 from autoprune.cost.latency.figures import LatencyFigures
 from autoprune.engine.context import SearchContext
-from autoprune.engine.evaluators import Evaluators
+from autoprune.engine.evaluators import Evaluators, measure_candidate
+from autoprune.engine.executors import Executor, Work
 from autoprune.engine.finalists import Finalist, make_shortlist, select_winner
 from autoprune.engine.latency_bound import is_miss, overshoot, tightened
 from autoprune.engine.loop import (
-    Evaluation,
     LoopLimits,
     LoopReport,
     Record,
@@ -34,6 +34,7 @@ from autoprune.engine.loop import (
     run_loop,
 )
 from autoprune.errors import AutopruneError, RunError, counted, first_line
+from autoprune.evaluation.measurement import Measurement
 from autoprune.profiling.verifier import Verifier
 from autoprune.study.ledger import Ledger
 from autoprune.study.stored_trials import FIRST_ROUND
@@ -70,13 +71,13 @@ class Rounds:
 
     Attributes:
         context: of the search.
-        evaluators: what builds and measures candidates.
+        executor: where candidates and finalists are evaluated, by the evaluators of the search.
         ledger: every trial.
         verifier: measures latencies; None without a latency table.
     """
 
     context: SearchContext
-    evaluators: Evaluators
+    executor: Executor[Evaluators]
     ledger: Ledger
     verifier: Verifier | None
 
@@ -129,16 +130,15 @@ class Rounds:
             seed=problem.seed + ledger.place,
         )
         strategy = self._strategy(plan)
-        timeout = context.config.trial_timeout
-        limits = LoopLimits(problem.trials, stop, problem.workers, timeout)
-        report = explore(context, self.evaluators, ledger, strategy, limits)
+        limits = LoopLimits(problem.trials, stop, problem.at_once)
+        report = explore(context, self.executor, ledger, strategy, limits)
         clock.add("strategy", report.strategy_seconds)
         with clock.stage("finalists"):
             best = ledger.best(len(ledger), problem.projection.fits)
             uniform = problem.projection.uniform()
-            shortlist = make_shortlist(context, self.evaluators, best, {uniform})
+            shortlist = make_shortlist(context, self.executor.subject, best, {uniform})
             shortlist = shortlist[: strategy.finalists]
-            finalist = select_winner(context, self.evaluators, shortlist, deadline)
+            finalist = select_winner(context, self.executor, shortlist, deadline)
         clock.count(*finalist.forwards)
         ledger.keep_session(clock.took)
         return RoundResult(strategy, report, finalist, self._figures(finalist))
@@ -173,7 +173,7 @@ class Rounds:
 
 def explore(
     context: SearchContext,
-    evaluators: Evaluators,
+    executor: Executor[Evaluators],
     ledger: Ledger,
     strategy: Strategy,
     limits: LoopLimits,
@@ -182,7 +182,7 @@ def explore(
 
     Args:
         context: of the search.
-        evaluators: of the search.
+        executor: where candidates are evaluated.
         ledger: holds the trials.
         strategy: who asks; it may have planned for another number of trials.
         limits: of the round.
@@ -192,6 +192,7 @@ def explore(
         SearchFailed: trial after trial failed.
     """
     problem, before = strategy.problem, len(ledger.of_round)
+    stops_early = executor.subject.stops_early
     log.info(
         "%s: up to %s over %s%s%s",
         strategy.name,
@@ -203,12 +204,12 @@ def explore(
         else "",
     )
 
-    def evaluate(candidate: Candidate, incumbent: Widths | None) -> Evaluation:
+    def work(candidate: Candidate, incumbent: Widths | None) -> Work[Measurement]:
         can_win = candidate.kind == "candidate"
-        against = incumbent if evaluators.stops_early and can_win else None
+        against = incumbent if stops_early and can_win else None
         # A base is held for candidates that come one after the other.
-        base = candidate.base if limits.workers == 1 else None
-        return partial(evaluators.search.measure, candidate.widths, base, against)
+        base = candidate.base if limits.at_once == 1 else None
+        return partial(measure_candidate, candidate.widths, base, against)
 
     speed = _Speed(limits, before)
 
@@ -224,10 +225,17 @@ def explore(
             failed=sum(one.value is None for one in ledger.of_round),
             per_minute=speed.per_minute(done),
             seconds_left=speed.seconds_left(done),
+            busy=executor.busy,
         )
         context.progress.searched(state)
 
-    report = run_loop(strategy, evaluate, Record(ledger, context.reward, tell), limits)
+    with executor.opened(context.config.trial_timeout) as submit:
+        report = run_loop(
+            strategy,
+            lambda candidate, incumbent, alone: submit(work(candidate, incumbent), alone=alone),
+            Record(ledger, context.reward, tell),
+            limits,
+        )
     made = len(ledger.of_round)
     if made < limits.trials and not report.timed_out:
         log.info(

@@ -36,7 +36,7 @@ def search_problem(
         group_features=describe(problem.structure),
         trials=config.trials or default_trials(len(problem.space), evaluators.search_repair),
         seed=config.seed,
-        workers=config.workers,
+        at_once=context.at_once,
         starts=tuple(_start(problem, named) for named in context.starts),
     )
 

@@ -22,6 +22,7 @@ from autoprune.engine.clock import Clock
 from autoprune.engine.context import Evaluate, SearchContext
 from autoprune.engine.pipeline import Groundwork, SearchResult, lay_groundwork, run_search
 from autoprune.engine.problem import check_config, check_patterns, under_budget
+from autoprune.engine.ray_cluster import Cluster, joined, with_workers
 from autoprune.engine.repeat import run_in_rounds
 from autoprune.engine.search_images import check_example, draw_images
 from autoprune.engine.warm_start import check_warm_start
@@ -91,6 +92,7 @@ class SearchTask:
         progress: told what happens.
         example_inputs: a batch as the network takes it; None for one of the data's.
         origin: where model and data came from.
+        cluster: that it runs on; None in this process, or as long as it does not run.
     """
 
     model: nn.Module
@@ -103,6 +105,7 @@ class SearchTask:
     progress: Progress
     example_inputs: Inputs | None = None
     origin: Mapping[str, Any] = field(default_factory=dict)
+    cluster: Cluster | None = None
 
     @cached_property
     def network(self) -> nn.Module:
@@ -148,9 +151,20 @@ class SearchTask:
             AutopruneError: anything that the user can mend.
             Interrupted: by Ctrl-C.
         """
-        settings = self.settings()
         (run.load_config if resume else run.check_free)()  # before anything is written
-        with forwarded_notes(self.progress), run.held():
+        with forwarded_notes(self.progress), self.placed() as task:
+            return task._run(run, clock, resume, given)
+
+    @contextmanager
+    def placed(self) -> Iterator[SearchTask]:
+        """Give the same task where it runs: in the cluster that the options name, if they do."""
+        with joined(self.config, str(device_of(self.network))) as cluster:
+            config = with_workers(self.config, cluster)
+            yield replace(self, config=config, cluster=cluster)
+
+    def _run(self, run: RunDirectory, clock: Clock, resume: bool, given: Prepared | None) -> Run:
+        settings = self.settings()
+        with run.held():
             for text in (*notes_on_wrappers(self.model), *notes_on_weights(self.model)):
                 log.info("%s", text)
             begun: dict[str, Any] = {}
@@ -229,6 +243,7 @@ class SearchTask:
             clock=clock,
             progress=self.progress,
             starts=starts,
+            cluster=self.cluster,
         )
 
 

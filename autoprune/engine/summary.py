@@ -149,7 +149,7 @@ class _Summary:
         # A session that was killed has left the seconds of its trials alone, each its worker's.
         stages = {stage: spent or 0.0 for stage, spent in self._seconds().items()}
         of_trials = sum(stages.pop(stage, 0.0) for stage in TRIAL_STAGES)
-        seconds = max(total["total"], sum(stages.values()) + of_trials / config.workers)
+        seconds = max(total["total"], sum(stages.values()) + of_trials / self.context.workers)
         return {
             "trials": trials,
             # What a race scores again is a trial already. A search that was killed does so once

@@ -63,23 +63,11 @@ def run_sweep(
         UsageError: the sweep was begun with other options.
         Interrupted: by Ctrl-C.
     """
-    tasks = {name: task.under(one) for name, one in budgets.items()}
     with forwarded_notes(task.progress), folder.held(), interruptible(lambda: folder.how_to_resume):
         _check_same(folder, asked) if resume else folder.check_free()
-        prepared = _prepare(tasks, folder)
-        refused: dict[str, str] = {}
-        for place, (name, own) in enumerate(tasks.items(), 1):
-            folder.save(_content(asked, folder, tasks, refused))
-            log.info("budget %d of %d: %s", place, len(tasks), own.config.budget)
-            run = folder.run(name)
-            if run.is_finished:
-                log.info("%s is finished", run.path)
-                continue
-            try:
-                own.run(run, _clock(own), run.config_path.exists(), prepared)
-            except BudgetError as error:
-                refused[name] = first_line(error)
-                log.info("it is left out: %s", refused[name])
+        with task.placed() as placed:
+            tasks = {name: placed.under(one) for name, one in budgets.items()}
+            refused = _search_all(tasks, asked, folder)
         content = _content(asked, folder, tasks, refused)
         folder.save(content)
         done = _finished(folder, tasks)
@@ -87,6 +75,27 @@ def run_sweep(
             raise BudgetError(f"none of the budgets can be met: {list(refused.values())[-1]}")
         _write_page(folder, done)
     return SweepRuns(folder.path, tuple(run.path for run in done), content)
+
+
+def _search_all(
+    tasks: Mapping[str, SearchTask], asked: SweepRecord, folder: SweepDirectory
+) -> dict[str, str]:
+    """Search under every budget; return, by name, why budgets cannot be met."""
+    prepared = _prepare(tasks, folder)
+    refused: dict[str, str] = {}
+    for place, (name, own) in enumerate(tasks.items(), 1):
+        folder.save(_content(asked, folder, tasks, refused))
+        log.info("budget %d of %d: %s", place, len(tasks), own.config.budget)
+        run = folder.run(name)
+        if run.is_finished:
+            log.info("%s is finished", run.path)
+            continue
+        try:
+            own.run(run, _clock(own), run.config_path.exists(), prepared)
+        except BudgetError as error:
+            refused[name] = first_line(error)
+            log.info("it is left out: %s", refused[name])
+    return refused
 
 
 def _check_same(folder: SweepDirectory, asked: SweepRecord) -> None:

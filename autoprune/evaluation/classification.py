@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Hashable, Iterable, Sequence
 from contextlib import closing
-from threading import Lock
 
 import torch
 from torch import Tensor, nn
 
+from autoprune.core.threads import OwnLock
 from autoprune.data import (
     MAX_BYTES,
     Samples,
@@ -76,7 +76,7 @@ class ClassificationScorer(Scorer):
         self._forward.check(dense, self._dense_logits)
         self.prefix = PrefixCache([batch.inputs for batch in in_turn(samples)])
         self._by_key: OrderedDict[Hashable, SampleScores] = OrderedDict()
-        self._lock = Lock()  # candidates may be scored in several threads
+        self._lock = OwnLock()  # candidates may be scored in several threads
 
     def prepare(self, model: nn.Module, structure: Structure) -> nn.Module:
         """Return a copy with BN folded into the layers, which is faster."""

@@ -35,6 +35,8 @@ LARGEST_SEED = 2**32 - 1
 LARGEST_WHOLE = 2**63 - 1
 # What a search may decide.
 DECISIONS = (CHANNELS, DEPTH, HEADS) = ("channels", "depth", "heads")
+# The Ray cluster that is started on this machine.
+LOCAL = "local"
 # A multiple of widths that the device chooses.
 AUTO = "auto"
 
@@ -85,6 +87,20 @@ def _named(kind: Kind) -> Callable[[Any], Any]:
 
 def _bound(limit: Any) -> str:
     return limit if isinstance(limit, str) else str(_number(limit))
+
+
+def _cluster(value: Any) -> str | None:
+    """Return the address of a Ray cluster; True is one on this machine."""
+    if isinstance(value, bool):
+        return LOCAL if value else None
+    address = _text(value)
+    known = address in (LOCAL, "auto")
+    if not known and re.fullmatch(r"(ray://)?[^\s/]+:\d{1,5}", address) is None:
+        raise UsageError(
+            f"{spelt('ray', address)} is no address of a Ray cluster: write HOST:PORT, auto (the "
+            f"cluster that this machine belongs to) or {LOCAL}."
+        )
+    return address
 
 
 def _switch(value: Any) -> bool:
@@ -259,6 +275,12 @@ LOGGERS = ValueKind(
     is_installed=imported("autoprune.training.loggers:KIND.is_installed"),
     repeats=True,
 )
+CLUSTER = replace(
+    _code(lambda address: address == LOCAL, _cluster, metavar="[ADDRESS]"),
+    wanted="an address, true or false",
+    bare=LOCAL,
+)
+"""A Ray cluster sends and runs pickled Python: an address in a file is taken as code is."""
 SWITCH = ValueKind(None, _switch, "true or false", is_switch=True)
 TWO_WAY_SWITCH = ValueKind(None, _switch, "true or false", is_switch=True, is_two_way=True)
 WHOLE = ValueKind("N", _whole, "a whole number", int)
@@ -292,6 +314,10 @@ VERSIONS = ValueKind(None, _versions, "a table of versions", parse=None)
 
 MULTIPLE_OR_AUTO = Rule(lambda value: value == AUTO or value > 0, "be above zero, or auto")
 ABOVE_ZERO = Rule(lambda value: 0 < value < math.inf, "be above zero")
+GPUS = Rule(
+    lambda value: 0 <= value <= 1 or (value < math.inf and value == int(value)),
+    "be from 0 to 1, or whole: Ray shares out a GPU, or gives several",
+)
 ZERO_OR_MORE = Rule(lambda value: 0 <= value < math.inf, "be 0 or more")
 SHARE = Rule(lambda value: 0 <= value <= 1, "be from 0 to 1")
 SHARE_BELOW_ONE = Rule(lambda value: 0 <= value < 1, "be from 0 to below 1")

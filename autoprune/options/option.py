@@ -52,6 +52,7 @@ class ValueKind:
         repeats: whether the command line takes the option several times.
         is_switch: whether the command line takes it without a value.
         is_two_way: whether `--no-…` turns the switch off.
+        bare: the text that the command line's option stands for without one; None if it needs one.
     """
 
     metavar: str | None
@@ -63,6 +64,7 @@ class ValueKind:
     repeats: bool = False
     is_switch: bool = False
     is_two_way: bool = False
+    bare: str | None = None
 
 
 @dataclass(frozen=True)

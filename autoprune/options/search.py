@@ -161,12 +161,38 @@ class SearchConfig(Restrictions):
         is_renewable=True,
         rule=kinds.ABOVE_ZERO,
     )
-    workers: int = _search(
-        1,
+    workers: int | None = _search(
+        None,
         kinds.WHOLE,
-        "Number of candidates that are evaluated at once, in threads that share the processor; "
-        "more of them pay on many cores.",
+        "Number of candidates that are evaluated at once, in threads that share the processor, or "
+        "(--ray) on as many workers of a cluster (default: 1; with --ray as many as it has room "
+        "for).",
+        is_renewable=True,
         rule=kinds.ABOVE_ZERO,
+    )
+    at_once: int | None = _search(
+        None,
+        kinds.WHOLE,
+        "Number of candidates that the strategy proposes before it is told of the first of them, "
+        "where it need not wait (default: as many as there are workers). What is found depends on "
+        "this number, and not on the workers of a cluster.",
+        rule=kinds.ABOVE_ZERO,
+    )
+    ray: str | None = _search(
+        None,
+        kinds.CLUSTER,
+        "Evaluate candidates and finalists on Ray workers, each with one processor core (needs "
+        "autoprune[ray]): without an address on this machine, else in the cluster at HOST:PORT, "
+        "or (auto) the one that this machine belongs to.",
+        is_renewable=True,
+    )
+    gpus_per_worker: float | None = _search(
+        None,
+        kinds.NUMBER,
+        "Part of a GPU that each Ray worker gets, e.g. 0.5 (default: 1 if the network is on a GPU, "
+        "else none).",
+        is_renewable=True,
+        rule=kinds.GPUS,
     )
     rounds: int | None = _search(
         None,
@@ -424,7 +450,10 @@ class SearchOptions(TypedDict, total=False):
     trials: int | None
     time: float | str | None
     trial_timeout: float | str | None
-    workers: int
+    workers: int | None
+    at_once: int | None
+    ray: str | bool | None
+    gpus_per_worker: float | None
     seed: int
     importance: str | Importance | type[Importance]
     recover: float | str | None

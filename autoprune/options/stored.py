@@ -71,6 +71,8 @@ def is_outdated(options: Mapping[str, Any]) -> bool:
 
 def in_todays_words(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options of a run so that they say what they did when it was begun."""
+    if "workers" in options and "at_once" not in options:
+        options = {**options, "at_once": options["workers"]}
     if not is_outdated(options):
         return dict(options)
     outputs = options.get("exclude", [])

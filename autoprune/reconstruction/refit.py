@@ -14,7 +14,6 @@ import math
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from threading import Lock
 from typing import Any
 
 import torch
@@ -22,6 +21,7 @@ from jaxtyping import Float, Float64, Int
 from torch import Tensor, nn
 
 from autoprune.core.precision import at_least_single
+from autoprune.core.threads import OwnLock
 from autoprune.statistics.moments import Moments, matrix_of
 from autoprune.structure.groups import LayerSpec, Structure
 from autoprune.structure.surgery import Keep
@@ -195,7 +195,7 @@ class Refitter:
         self._problems = {weight: self._problem(weight, own) for weight, own in moments.items()}
         self._solved: OrderedDict[tuple[str, tuple[int, ...]], Refit] = OrderedDict()
         self._bytes = 0
-        self._lock = Lock()  # candidates are built in several threads
+        self._lock = OwnLock()  # candidates are built in several threads
 
     def _problem(self, weight: str, moments: Moments) -> LeastSquares:
         layer, value = self._structure.layer_of_weight[weight], self._model.get_parameter(weight)

@@ -19,7 +19,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from threading import Lock
 
 import torch
 from jaxtyping import Float
@@ -27,6 +26,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from autoprune.core.precision import at_least_single
+from autoprune.core.threads import OwnLock
 from autoprune.data import Samples
 from autoprune.reconstruction.layerwise import LayerCall, LayerwisePass, can_refit
 from autoprune.reconstruction.ridge import Affine, RidgeToPrior, targets_behind_clamp
@@ -94,7 +94,7 @@ class SequentialRepair:
         self._seed = seed
         self._effort = effort
         self._targets: Mapping[str, Target] | None = None
-        self._lock = Lock()  # candidates are built in several threads
+        self._lock = OwnLock()  # candidates are built in several threads
 
     def with_effort(self, effort: Effort) -> SequentialRepair:
         """Return a repair at another effort, on these samples or fewer."""

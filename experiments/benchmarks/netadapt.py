@@ -22,6 +22,7 @@ from autoprune.core.policy import Widths
 from autoprune.data import SplitSizes, load_splits, partition
 from autoprune.engine.context import SearchContext
 from autoprune.engine.evaluators import make_evaluators
+from autoprune.engine.executors import LocalExecutor
 from autoprune.engine.loop import LoopLimits
 from autoprune.engine.problem import make_problem
 from autoprune.engine.rounds import explore
@@ -71,7 +72,7 @@ def search(shared: Path, network: str, trials: int, seed: int, with_bases: bool)
     start = time.process_time()
     with tempfile.TemporaryDirectory() as folder:
         ledger = Ledger(task.space, f"sqlite:///{folder}/study.db")
-        explore(context, evaluators, ledger, strategy, LoopLimits(trials))
+        explore(context, LocalExecutor(evaluators), ledger, strategy, LoopLimits(trials))
         spent = time.process_time() - start
         based = sum(trial.candidate.base is not None for trial in ledger)
         best = ledger.best(1)[0].value

@@ -9,6 +9,8 @@ same images, statistics and search evaluator of a seed. Its winner, chosen from 
 every search (with `--contenders 1` its best candidate), is then scored on the test images, which
 nothing before has read: with the search's repair, and as handed over.
 
+`--ray` gives every seed a Ray worker (seconds are then those of one thread).
+
 With `--seconds` every search gets so many, the choice of the winner included, but not the
 statistics, which all share. Strategies that plan ahead are told how many trials of the uniform cut
 would fit.
@@ -24,8 +26,10 @@ import math
 import statistics
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -39,9 +43,12 @@ from autoprune.data import Split, SplitSizes, load_splits, partition
 from autoprune.engine.clock import SEARCH_SHARE
 from autoprune.engine.context import SearchContext
 from autoprune.engine.evaluators import Evaluators, make_evaluators
+from autoprune.engine.executors import LocalExecutor
 from autoprune.engine.finalists import make_shortlist, select_winner
 from autoprune.engine.loop import LoopLimits
 from autoprune.engine.problem import PruningProblem, make_problem
+from autoprune.engine.ray_cluster import joined
+from autoprune.engine.ray_executor import RayExecutor
 from autoprune.engine.rounds import explore
 from autoprune.engine.search_problem import search_problem
 from autoprune.evaluation.classification import score_split
@@ -132,7 +139,7 @@ def play(
         correlated: of the last 50 candidates that the searched value is compared with thoroughly.
     """
     start, evaluators, problem = time.perf_counter(), setting.evaluators, setting.problem
-    context = setting.context
+    context, executor = setting.context, LocalExecutor(evaluators, setting.context.workers)
     stop = deadline = math.inf
     if seconds is not None:
         deadline = time.monotonic() + seconds
@@ -142,13 +149,13 @@ def play(
         ledger = Ledger(setting.task.space, f"sqlite:///{folder}/study.db")
         strategy = make_strategy(name, problem)
         most = problem.trials if seconds is None else 10 * problem.trials
-        explore(context, evaluators, ledger, strategy, LoopLimits(most, stop, problem.workers))
+        explore(context, executor, ledger, strategy, LoopLimits(most, stop, problem.at_once))
     searched = time.perf_counter()
     best = ledger.best(len(ledger), problem.projection.fits)
     uniform = problem.projection.uniform()
     shortlist = make_shortlist(context, evaluators, best, {uniform})
     chosen = best[:contenders] if contenders else shortlist
-    winner = select_winner(context, evaluators, chosen, deadline)
+    winner = select_winner(context, executor, chosen, deadline)
     ended = time.perf_counter()
     widths = winner.measurement.widths
     quick, _ = evaluators.selection[evaluators.search_repair].build(widths)
@@ -225,6 +232,37 @@ def _spread(values: Sequence[float]) -> str:
     return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.{digits}f}"
 
 
+def of_seed(seed: int, args: argparse.Namespace) -> Iterator[Row]:
+    """Yield the searches of all strategies with one seed."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    config = SearchConfig(budget=args.budget, trials=args.trials, seed=seed, workers=args.workers)
+    shared = setting(args.shared, args.network, config, args.judge)
+    for name in args.strategies:
+        yield play(name, shared, args.contenders, args.seconds, args.correlated)
+
+
+def here(args: argparse.Namespace) -> Iterator[Row]:
+    """Yield the searches of all seeds, one after the other."""
+    for seed in args.seeds:
+        yield from of_seed(seed, args)
+
+
+def everywhere(args: argparse.Namespace) -> Iterator[Row]:
+    """Yield the same; every seed has a Ray worker, with one thread, for itself."""
+    args.shared = args.shared.resolve()
+    with joined(SearchConfig(budget=args.budget, ray=args.ray), "cpu") as cluster:
+        assert cluster is not None
+        executor = RayExecutor(cluster, args, min(len(args.seeds), cluster.room))
+        with closing(executor), executor.opened() as submit:
+            pending = [submit(partial(_rows_of, seed)) for seed in args.seeds]
+            for rows in pending:
+                yield from rows()
+
+
+def _rows_of(seed: int, args: argparse.Namespace) -> list[Row]:
+    return list(of_seed(seed, args))
+
+
 @kept_memory()
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
@@ -243,20 +281,15 @@ def main() -> None:
     parser.add_argument("--judge", help="how candidates are repaired, by name")
     parser.add_argument("--correlated", type=int, default=0, help="candidates compared by rank")
     parser.add_argument("--workers", type=int, default=1, help="candidates evaluated at once")
+    parser.add_argument("--ray", help="local, or the address of a cluster: seeds side by side")
     parser.add_argument("--output", type=Path, help="JSON; strategies-NETWORK.json by default")
     args = parser.parse_args()
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
     output = args.output or Path(f"strategies-{Path(args.network).stem}.json")
     rows: list[Row] = []
-    for seed in args.seeds:
-        config = SearchConfig(
-            budget=args.budget, trials=args.trials, seed=seed, workers=args.workers
-        )
-        shared = setting(args.shared, args.network, config, args.judge)
-        for name in args.strategies:
-            rows.append(play(name, shared, args.contenders, args.seconds, args.correlated))
-            print(rows[-1], flush=True)
-            output.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
+    for row in everywhere(args) if args.ray else here(args):
+        rows.append(row)
+        print(row, flush=True)
+        output.write_text(json.dumps([asdict(one) for one in rows], indent=1) + "\n")
     print(f"{args.network}, {args.budget}, seeds {args.seeds}")
     print(f"{summary(rows)}\n{output}")
 

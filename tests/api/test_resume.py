@@ -285,7 +285,7 @@ def test_an_option_left_out_on_resuming_is_a_change(tmp_path: Path) -> None:
 def test_options_that_an_older_version_did_not_know_take_their_defaults(tmp_path: Path) -> None:
     options = {**TINY, "strategy": "random", "output": tmp_path / "run"}
     config = autoprune.search(classifier(), data=dataset(), **options).path / "config.toml"
-    newer = ("verify_latency", "recover", "device", "judge", "round_to", "workers")
+    newer = ("verify_latency", "recover", "device", "judge", "round_to", "workers", "at_once")
     lines = config.read_text().splitlines(keepends=True)
     config.write_text("".join(line for line in lines if not line.startswith(newer)))
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from autoprune.core.plugins import absolute_object, load_object, names_object
+from autoprune.core.plugins import absolute_object, load_object, modules_of_files, names_object
 from autoprune.data import absolute_data
 from autoprune.errors import UsageError
 
@@ -32,6 +32,14 @@ def test_module_in_the_current_directory(folder: Path) -> None:
 
 def test_file_with_its_neighbours(folder: Path) -> None:
     assert load_object("sub/net.py:value", "reward") == 5
+
+
+def test_modules_of_files_are_those_that_were_named(folder: Path) -> None:
+    before = modules_of_files()
+    load_object("plug_pack.nets:resnet", "model")
+    load_object("sub/net.py:value", "reward")
+    (net,) = [one for one in modules_of_files() if one not in before]
+    assert net.__file__ == str(folder / "sub" / "net.py")
 
 
 def test_paths_that_mean_the_same_in_any_folder(folder: Path) -> None:

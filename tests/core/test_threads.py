@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import pickle
 import threading
 from contextvars import ContextVar
 
 import pytest
 import torch
 
-from autoprune.core.threads import shared_threads, within
+from autoprune.core.threads import OwnLock, shared_threads, within
 
 NAME: ContextVar[str] = ContextVar("name", default="")
+
+
+def test_a_copy_of_a_lock_is_free() -> None:
+    lock = OwnLock()
+    with lock:
+        copy = pickle.loads(pickle.dumps(lock))
+        with copy:
+            pass
+        assert not lock._lock.acquire(blocking=False)
+    with lock:
+        pass
 
 
 def test_results_and_errors_are_the_function_s() -> None:

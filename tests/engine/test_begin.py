@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from autoprune.engine.begin import begin_run, is_complete, resume_run
+from autoprune.engine.ray_cluster import with_workers
 from autoprune.errors import RunError, UsageError
 from autoprune.options.search import SearchConfig
 from autoprune.study.run_directory import RunDirectory
@@ -17,7 +18,7 @@ from autoprune.version import __version__
 
 
 def settings(**options: Any) -> tuple[dict[str, Any], SearchConfig]:
-    config = SearchConfig.from_mapping({"budget": "flops=0.5", **options})
+    config = with_workers(SearchConfig.from_mapping({"budget": "flops=0.5", **options}), None)
     return {"autoprune": __version__, "device": "cpu", **config.to_mapping()}, config
 
 
@@ -40,6 +41,7 @@ def test_limits_may_be_raised_and_the_choices_of_the_run_are_known(run: RunDirec
         ({"budget": "flops=0.4"}, "with budget='flops=0.4': it was begun with 'flops=0.5'"),
         ({"strategy": "bayes"}, "with strategy='bayes': it was begun with 'auto'"),
         ({"engine": {"rounds": {"most": 1}}}, "with engine="),
+        ({"at_once": 2}, "with at_once=2: it was begun with 1"),
     ],
 )
 def test_everything_else_stays(options: dict[str, Any], said: str, run: RunDirectory) -> None:

@@ -15,6 +15,7 @@ from torch import nn
 
 from autoprune.core.policy import Widths
 from autoprune.engine.evaluators import RepairKind
+from autoprune.engine.executors import LocalExecutor
 from autoprune.engine.finalists import make_shortlist, select_winner
 from autoprune.engine.limits import FinalistLimits, StageLimits
 from autoprune.errors import ModelError
@@ -66,7 +67,9 @@ def play(
         finalist_forwards=forwards.__getitem__,
     )
     context: Any = SimpleNamespace(reward=value, step=ignored, limits=StageLimits())
-    return lambda deadline=math.inf: select_winner(context, evaluators, asked, deadline)  # type: ignore[arg-type]
+    return lambda deadline=math.inf: select_winner(
+        context, LocalExecutor(evaluators), asked, deadline
+    )
 
 
 def ignored(stage: str) -> Any:

@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 import torch
-from loops import SPACE, measurement, problem, reward
+from loops import SPACE, measurement, problem, reward, run_in_threads
 
 from autoprune.agents.base import Strategy
 from autoprune.agents.registry import make_strategy
 from autoprune.core.policy import Widths
-from autoprune.engine.loop import Evaluation, LoopLimits, LoopReport, Record, SearchFailed, run_loop
+from autoprune.engine.loop import LoopLimits, LoopReport, Record, SearchFailed
 from autoprune.errors import EvaluateError
 from autoprune.evaluation.measurement import Measurement
 from autoprune.evaluation.reward import NamedReward
@@ -59,11 +59,12 @@ def loop(ledger: Ledger) -> Loop:
         measure: Callable[[Widths], Measurement] = measurement,
         reward: Callable[[Measurement], Any] = reward,
         on_trial: Callable[[Trial], None] = lambda trial: None,
+        timeout: float | None = None,
         **limits: Any,
     ) -> LoopReport:
         record = Record(ledger, NamedReward("mine", reward), on_trial)
         evaluate = lambda c, incumbent: partial(measure, c.widths)  # noqa: E731
-        return run_loop(strategy, evaluate, record, LoopLimits(trials, **limits))
+        return run_in_threads(strategy, evaluate, record, LoopLimits(trials, **limits), timeout)
 
     return run
 
@@ -205,13 +206,13 @@ def test_failures_that_ended_a_search_are_tried_again(tmp_path: Path) -> None:
     def search(reward: Callable[[Measurement], float], trials: int = 12) -> list[Widths]:
         measured: list[Widths] = []
 
-        def measure(candidate: Candidate, incumbent: Widths | None) -> Evaluation:
+        def measure(candidate: Candidate, incumbent: Widths | None) -> Callable[[], Measurement]:
             measured.append(candidate.widths)
             return partial(measurement, candidate.widths)
 
         strategy, ledger = make_strategy("bayes", problem(12)), Ledger(SPACE, storage)
         try:
-            run_loop(
+            run_in_threads(
                 strategy, measure, Record(ledger, NamedReward("mine", reward)), LoopLimits(trials)
             )
         except SearchFailed:
@@ -337,7 +338,7 @@ def test_an_interrupted_search_goes_on_as_if_nothing_had_happened(
         ledger = Ledger(SPACE, f"sqlite:///{tmp_path}/{storage}.db")
         try:
             evaluate = lambda c, incumbent: partial(measure, c.widths)  # noqa: E731
-            run_loop(strategy, evaluate, Record(ledger, reward), LoopLimits(12))
+            run_in_threads(strategy, evaluate, Record(ledger, reward), LoopLimits(12))
         except KeyboardInterrupt:
             assert stop_at is not None
         return measured

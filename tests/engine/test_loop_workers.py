@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 import torch
-from loops import SPACE, measurement, problem, reward
+from loops import SPACE, measurement, problem, reward, run_in_threads
 
 from autoprune.agents.base import Strategy
 from autoprune.agents.registry import make_strategy
 from autoprune.core.policy import Widths
-from autoprune.engine.loop import LoopLimits, Record, SearchFailed, run_loop
+from autoprune.engine.loop import LoopLimits, Record, SearchFailed
 from autoprune.evaluation.measurement import Measurement
 from autoprune.evaluation.reward import NamedReward
 from autoprune.study.ledger import MOST_FAILURES, Ledger
@@ -71,8 +71,8 @@ def test_as_many_are_on_their_way_as_there_are_workers(ledger: Ledger) -> None:
         return evaluate
 
     before = threading.active_count()
-    run_loop(
-        Scripted(free(*range(1, 7))), measure, Record(ledger, REWARD), LoopLimits(6, workers=3)
+    run_in_threads(
+        Scripted(free(*range(1, 7))), measure, Record(ledger, REWARD), LoopLimits(6, at_once=3)
     )
     assert len(ledger) == 6 and most["threads"] <= before + 3
     assert not any(trial.error for trial in ledger)
@@ -89,7 +89,7 @@ def test_trials_are_told_in_the_order_of_the_questions(ledger: Ledger) -> None:
         return evaluate
 
     strategy = Scripted(free(1, 2, 3, 4))
-    run_loop(strategy, measure, Record(ledger, REWARD), LoopLimits(4, workers=2))
+    run_in_threads(strategy, measure, Record(ledger, REWARD), LoopLimits(4, at_once=2))
     asked = [("ask", 1), ("ask", 2), ("tell", 1), ("ask", 3), ("tell", 2), ("ask", 4)]
     assert strategy.events == [*asked, ("tell", 3), ("tell", 4)]
     assert [trial.candidate.widths[0] for trial in ledger] == [1, 2, 3, 4]
@@ -98,7 +98,7 @@ def test_trials_are_told_in_the_order_of_the_questions(ledger: Ledger) -> None:
 def test_what_a_strategy_awaits_is_told_before_it_asks_again(ledger: Ledger) -> None:
     strategy = Scripted([*free(1, 2), ((3, 1, 1), True), *free(4)])
     measure = lambda c, incumbent: partial(measurement, c.widths)  # noqa: E731
-    run_loop(strategy, measure, Record(ledger, REWARD), LoopLimits(10, workers=4))
+    run_in_threads(strategy, measure, Record(ledger, REWARD), LoopLimits(10, at_once=4))
     order = [*[("ask", n) for n in (1, 2, 3)], *[("tell", n) for n in (1, 2, 3)]]
     assert strategy.events == [*order, ("ask", 4), ("tell", 4)]
 
@@ -111,7 +111,7 @@ def test_what_is_on_its_way_is_not_evaluated_again(ledger: Ledger) -> None:
         return partial(measurement, candidate.widths)
 
     strategy = Scripted(free(1, 1, 2, 1, 3, 4))
-    run_loop(strategy, measure, Record(ledger, REWARD), LoopLimits(3, workers=3))
+    run_in_threads(strategy, measure, Record(ledger, REWARD), LoopLimits(3, at_once=3))
     assert measured == Counter([(1, 1, 1), (2, 1, 1), (3, 1, 1)])
     assert [n for what, n in strategy.events if what == "tell"] == [1, 1, 2, 1, 3]
 
@@ -124,8 +124,8 @@ def test_failures_in_a_row_end_the_search(ledger: Ledger) -> None:
         return fail
 
     with pytest.raises(SearchFailed, match=r"5 trials in a row failed.*MemoryError: too large"):
-        run_loop(
-            Scripted(free(*range(1, 10))), measure, Record(ledger, REWARD), LoopLimits(9, workers=3)
+        run_in_threads(
+            Scripted(free(*range(1, 10))), measure, Record(ledger, REWARD), LoopLimits(9, at_once=3)
         )
     assert ledger.failures == MOST_FAILURES
 
@@ -143,7 +143,9 @@ def test_threads_share_what_pytorch_may_use(ledger: Ledger) -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(4)
     try:
-        run_loop(Scripted(free(1, 2, 3)), measure, Record(ledger, REWARD), LoopLimits(3, workers=2))
+        run_in_threads(
+            Scripted(free(1, 2, 3)), measure, Record(ledger, REWARD), LoopLimits(3, at_once=2)
+        )
         assert torch.get_num_threads() == 4
     finally:
         torch.set_num_threads(before)
@@ -161,11 +163,11 @@ def test_an_end_in_the_middle_leaves_threads_as_they_were(
 
     before = threading.active_count(), torch.get_num_threads()
     with pytest.raises(end):
-        run_loop(
+        run_in_threads(
             Scripted(free(*range(1, 9))),
             lambda c, incumbent: partial(evaluate, c.widths),
             Record(ledger, REWARD),
-            LoopLimits(8, workers=2),
+            LoopLimits(8, at_once=2),
         )
     assert (threading.active_count(), torch.get_num_threads()) == before
     assert [trial.candidate.widths[0] for trial in ledger] == [1, 2]
@@ -174,8 +176,8 @@ def test_an_end_in_the_middle_leaves_threads_as_they_were(
 def test_what_is_on_its_way_when_time_ends_is_told(ledger: Ledger) -> None:
     strategy = Scripted(free(*range(1, 9)))
     slow = Slow(0.3)
-    report = run_loop(
-        strategy, slow, Record(ledger, REWARD), LoopLimits(8, time.monotonic() + 0.1, workers=2)
+    report = run_in_threads(
+        strategy, slow, Record(ledger, REWARD), LoopLimits(8, time.monotonic() + 0.1, at_once=2)
     )
     assert report.timed_out and len(ledger) == 2
     assert [n for what, n in strategy.events if what == "tell"] == [1, 2]
@@ -207,14 +209,14 @@ def test_what_is_awaited_alone_has_the_whole_processor(ledger: Ledger) -> None:
         return evaluate
 
     questions = [((1, 1, 1), True), *free(2), ((3, 1, 1), True), ((4, 1, 1), True)]
-    run_loop(Scripted(questions), measure, Record(ledger, REWARD), LoopLimits(4, workers=2))
+    run_in_threads(Scripted(questions), measure, Record(ledger, REWARD), LoopLimits(4, at_once=2))
     assert sorted(seen) == [(1, True), (2, False), (3, False), (4, True)]
 
 
 def test_more_workers_than_trials(ledger: Ledger) -> None:
     measure = lambda c, incumbent: partial(measurement, c.widths)  # noqa: E731
-    run_loop(
-        Scripted(free(*range(1, 9))), measure, Record(ledger, REWARD), LoopLimits(2, workers=5)
+    run_in_threads(
+        Scripted(free(*range(1, 9))), measure, Record(ledger, REWARD), LoopLimits(2, at_once=5)
     )
     assert len(ledger) == 2
 
@@ -228,7 +230,7 @@ def test_over_the_budget_is_never_begun(ledger: Ledger) -> None:
         return evaluate
 
     strategy = Scripted([*free(1), ((9, 9, 9), False), *free(2)])
-    run_loop(strategy, measure, Record(ledger, REWARD), LoopLimits(3, workers=3))
+    run_in_threads(strategy, measure, Record(ledger, REWARD), LoopLimits(3, at_once=3))
     assert [trial.value is None for trial in ledger] == [False, True, False]
 
 
@@ -264,10 +266,10 @@ def test_a_search_does_not_depend_on_how_long_anything_takes(
             incumbents[candidate.widths] = incumbent
             return partial(evaluate, candidate.widths, begun["trials"])
 
-        strategy: Strategy = make_strategy(name, problem(trials, workers=3), sampler=sampler)
+        strategy: Strategy = make_strategy(name, problem(trials, at_once=3), sampler=sampler)
         ledger = Ledger(SPACE, f"sqlite:///{tmp_path}/{storage}.db")
         try:
-            run_loop(strategy, measure, Record(ledger, REWARD), LoopLimits(trials, workers=3))
+            run_in_threads(strategy, measure, Record(ledger, REWARD), LoopLimits(trials, at_once=3))
         except KeyboardInterrupt:
             assert stop_at is not None
         return [replace(trial, measurement=None) for trial in ledger]
@@ -295,12 +297,12 @@ def test_strategies_that_search_have_several_on_their_way(name: str, tmp_path: P
             most["now"] -= 1
         return measurement(widths)
 
-    strategy: Any = make_strategy(name, problem(24, workers=2))
+    strategy: Any = make_strategy(name, problem(24, at_once=2))
     ledger = Ledger(SPACE, f"sqlite:///{tmp_path}/study.db")
-    run_loop(
+    run_in_threads(
         strategy,
         lambda c, incumbent: partial(evaluate, c.widths),
         Record(ledger, REWARD),
-        LoopLimits(24, workers=2),
+        LoopLimits(24, at_once=2),
     )
     assert most["most"] == 2

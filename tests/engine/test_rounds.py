@@ -19,6 +19,7 @@ from autoprune.core.progress import Progress
 from autoprune.cost.latency.figures import LatencyFigures
 from autoprune.engine.clock import Clock
 from autoprune.engine.evaluators import RepairKind
+from autoprune.engine.executors import LocalExecutor
 from autoprune.engine.limits import StageLimits
 from autoprune.engine.rounds import Rounds
 from autoprune.errors import RunError
@@ -93,7 +94,7 @@ def rounds(tmp_path: Path, factors: Sequence[float], strategy: Any = "random", *
         step=lambda stage: lambda done, total: None,
     )
     ledger = Ledger(SPACE, f"sqlite:///{tmp_path}/study.db")
-    made: Any = Rounds(context, evaluators, ledger, Device(factors))  # type: ignore[arg-type]
+    made: Any = Rounds(context, LocalExecutor(evaluators), ledger, Device(factors))  # type: ignore[arg-type]
     return made
 
 

@@ -41,8 +41,7 @@ def result(tmp_path: Path, test: object = None, recovered: bool = False) -> dict
     clock = Clock(time.monotonic())
     clock.count(7)
     config = SimpleNamespace(
-        strategy_name="auto", reward="kl", seed=3, budget="flops=15", workers=1, time=60.0,
-        recover=0.0,
+        strategy_name="auto", reward="kl", seed=3, budget="flops=15", time=60.0, recover=0.0,
     )  # fmt: skip
     images = SimpleNamespace(
         test=test, signal_split="val",
@@ -51,6 +50,7 @@ def result(tmp_path: Path, test: object = None, recovered: bool = False) -> dict
     context: Any = SimpleNamespace(
         model=nn.Identity(),
         config=config,
+        workers=1,
         images=images,
         clock=clock,
         evaluate=None,

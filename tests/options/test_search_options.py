@@ -30,6 +30,12 @@ def test_options_of_an_older_version_say_what_they_did() -> None:
     assert (today["exclude"], today["train_frozen"]) == (["head"], False)
 
 
+def test_a_run_of_threads_goes_on_with_as_many_candidates_at_once() -> None:
+    old = {"budget": "flops=0.5", "train_frozen": False, "workers": 3}
+    assert in_todays_words(old) == {**old, "at_once": 3}
+    assert in_todays_words({**old, "at_once": 5})["at_once"] == 5
+
+
 def test_plain_values_come_back() -> None:
     values: dict[str, Any] = {
         "budget": "flops=0.5,params=1M",
@@ -59,6 +65,9 @@ def test_plain_values_come_back() -> None:
         "verify_latency": False,
         "report": False,
         "workers": 2,
+        "at_once": 3,
+        "ray": "10.0.0.1:6379",
+        "gpus_per_worker": 0.5,
         "seed": 3,
         "repair_memory": 2_000_000_000,
         "calibration_samples": 1,
@@ -165,7 +174,7 @@ def test_numpy_numbers_are_numbers() -> None:
     ("wrong", "message"),
     [
         ({"trails": 3}, "unknown option 'trails'; did you mean 'trials'?"),
-        ({"verbosity": 3}, "unknown option 'verbosity'; choose one of: agent, budget, "),
+        ({"verbosity": 3}, "unknown option 'verbosity'; choose one of: agent, at_once, budget, "),
         ({"trials": 0}, "trials must be above zero, but got 0"),
         ({"trials": -1}, "trials must be above zero, but got -1"),
         ({"time": 0.0}, "time must be above zero, but got 0.0"),

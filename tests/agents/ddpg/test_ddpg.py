@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,12 @@ from autoprune.agents.ddpg.config import DdpgConfig
 from autoprune.agents.ddpg.exploration import TruncatedNormal
 from autoprune.agents.ddpg.networks import HIGH, LOW, PLANNED
 from autoprune.agents.registry import check_strategy
+from autoprune.agents.tools.warm_starts import warm_starts
 from autoprune.core.policy import Widths
 from autoprune.errors import RunError, UsageError
 from autoprune.search_spaces.episode import FEATURES, Step
 from autoprune.search_spaces.greedy import least_loss
+from autoprune.study.trial import Candidate, Trial
 
 TRUST = DdpgConfig().trust
 # For what holds however much is learnt of an episode.
@@ -265,3 +268,35 @@ def test_finds_a_known_optimum(seed: int, make_toy: Any, play: Any) -> None:
     uniform = toy.value(toy.problem.projection.project(np.ones(4)))
     optimum = toy.optimum()
     assert (optimum - best) / (optimum - uniform) <= 0.05
+
+
+def test_episodes_at_once_are_asked_of_one_actor_and_learnt_from_together(make_toy: Any) -> None:
+    """The warm starts come first; then the actor stays as it is until all episodes are told."""
+    toy = make_toy([16, 12, 10, 14])
+    problem = replace(toy.problem, trials=20, at_once=3)
+    strategy = DdpgStrategy(FEW, warm_up=0.0).started(problem)
+    asked: list[list[Widths]] = []
+    for _ in range(4):
+        asked.append([])
+        actors = []
+        awaited = False
+        while not awaited:
+            candidate = strategy.ask()
+            assert candidate is not None
+            asked[-1].append(candidate.widths)
+            actors.append(_copy(strategy._model.actor))
+            awaited = candidate.awaited
+        assert all(torch.equal(one[key], actors[0][key]) for one in actors for key in one)
+        for widths in asked[-1]:
+            strategy.tell(Trial(Candidate(widths), toy.value(widths)))
+        after = _copy(strategy._model.actor)
+        learnt = any(not torch.equal(after[key], actors[-1][key]) for key in after)
+        assert learnt
+    assert [len(one) for one in asked[1:]] == [3, 3, 3] and 1 <= len(asked[0]) <= 3
+    flat = [widths for one in asked for widths in one]
+    assert len(set(flat)) == len(flat)
+    assert set(asked[0]) == set(warm_starts(problem))
+
+
+def _copy(actor: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in actor.state_dict().items()}
