@@ -175,7 +175,9 @@ class Log:
         rows: list[Row] = []
         for line in filter(None, lines):
             with suppress(ValueError):
-                rows.append(read(parse_json(line), Table[float | None]))
+                row = parse_json(line)
+                read(row, Table[float | None])  # whole numbers stay as they were written
+                rows.append(row)
         if lost := len(list(filter(None, lines))) - len(rows):
             log.warning("%r is damaged: %s cannot be read", str(self._path), counted(lost, "line"))
         return rows

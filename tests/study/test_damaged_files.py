@@ -316,6 +316,10 @@ def test_members_that_are_no_arrays(tmp_path: Path) -> None:
         ("seed = '7'", "seed must be a whole number, but got '7'"),
         (f"seed = {'9' * 3000}", "seed must be a whole number"),
         ("trials = 1e400", "trials must be a whole number, but got inf"),
+        (
+            "decide = [1]",
+            r"decide must be a text such as 'channels,depth' or a list, but got \[1\]",
+        ),
         ("time = 'soon'", "time 'soon' is not a duration"),
         (f"exclude = {'[' * 60}{']' * 60}", "nested too deeply"),
         (f"exclude = {'[' * 5000}{']' * 5000}", "nested too deeply"),
