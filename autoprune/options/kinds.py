@@ -161,7 +161,7 @@ def _patterns(value: Any) -> tuple[str, ...]:
 
 
 def _decisions(value: Any) -> tuple[str, ...]:
-    wanted = {one.strip() for one in (value.split(",") if isinstance(value, str) else value)}
+    wanted = {_text(one).strip() for one in (value.split(",") if isinstance(value, str) else value)}
     if unknown := sorted(wanted - {*DECISIONS}):
         raise UsageError(
             f"{spelt('decide')} {unknown[0]!r} is nothing that can be decided: choose from "

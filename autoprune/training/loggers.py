@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from autoprune.core.files import write_whole
 from autoprune.core.plugins import Kind
+from autoprune.core.records import Table, read
 from autoprune.core.untrusted import parse_json, read_text
 from autoprune.errors import UsageError, counted, file_fault
 
@@ -215,6 +216,7 @@ def _row(value: Any) -> Row:
     Raises:
         ValueError: it is none.
     """
-    if not isinstance(value, dict) or not isinstance(value.get("step"), int):
+    read(value, Table[float | None])  # whole numbers stay as they were written
+    if not isinstance(value.get("step"), int):
         raise ValueError("a line of it is no row of figures")
     return value

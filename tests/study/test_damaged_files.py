@@ -27,6 +27,7 @@ from autoprune.data import load_splits
 from autoprune.errors import AutopruneError, ModelError, RunError
 from autoprune.models.demo import load_demo
 from autoprune.models.weights import load_weights
+from autoprune.options.search import SearchConfig
 from autoprune.study.run_directory import RunDirectory
 from autoprune.training.checkpoints import load_checkpoint, save_checkpoint
 
@@ -413,3 +414,8 @@ def test_what_is_left_of_a_history_is_kept(run: Path, caplog: pytest.LogCaptureF
     log.resume(10**6)
     assert path.read_text() == good
     assert "2 lines cannot be read" in caplog.text
+
+
+def test_decisions_that_are_no_texts_are_refused() -> None:
+    with pytest.raises(AutopruneError, match=r"decide must be a text .*, but got \[1\]"):
+        SearchConfig.from_mapping({"budget": "flops=0.5", "decide": [1]})
