@@ -71,7 +71,7 @@ def test_python_types_are_given_for_every_option() -> None:
 def test_defaults_that_others_know_too() -> None:
     assert SearchConfig("flops=0.5").reward == DEFAULT_REWARD
     assert RENEWABLE == (
-        *("trials", "time", "trial_timeout", "workers", "ray", "gpus_per_worker"),
+        *("storage", "trials", "time", "trial_timeout", "workers", "ray", "gpus_per_worker"),
         *("recover", "report"),
     )
 

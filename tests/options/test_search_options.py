@@ -52,6 +52,7 @@ def test_plain_values_come_back() -> None:
         "sampler": "gp",
         "agent": "runs/a",
         "from_run": "runs/b",
+        "warm_from": "runs/c",
         "finetune_epochs": 2.5,
         "importance": "l1",
         "exclude": ["stem", "layer1.*"],
@@ -74,7 +75,8 @@ def test_plain_values_come_back() -> None:
         "search_samples": 2,
         "selection_samples": 3,
     }
-    others = {"max_drop", "minimize", "rounds", "from_training"}  # they exclude some of these
+    # They exclude some of these.
+    others = {"max_drop", "minimize", "rounds", "from_training", "storage"}
     assert values.keys() == {field.name for field in fields(SearchConfig)} - others
     config = SearchConfig.from_mapping(values)
     assert config.to_mapping() == values
