@@ -216,7 +216,8 @@ def _row(value: Any) -> Row:
     Raises:
         ValueError: it is none.
     """
-    read(value, Table[float | None])  # whole numbers stay as they were written
+    read(value, Table[float | None])
     if not isinstance(value.get("step"), int):
         raise ValueError("a line of it is no row of figures")
-    return value
+    row: Row = value  # whole numbers stay as they were written
+    return row
