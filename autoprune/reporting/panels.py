@@ -264,6 +264,10 @@ def repeat(run: RunRecord, most: int) -> Iterator[Block]:
     yield Code(tomli_w.dumps(run.config)[:longest], "config.toml: all options and versions")
 
 
+ALONE = (("workers", 1), ("at_once", 1))
+"""What runs write down of themselves where candidates are evaluated one after the other."""
+
+
 def repeat_command(run: RunRecord) -> str:
     """Return what repeats a run: on the command line, or in Python if it was begun there."""
     if "model" in run.config:
@@ -273,7 +277,9 @@ def repeat_command(run: RunRecord) -> str:
     given = {
         name: value
         for name, value in run.config.items()
-        if name in OPTIONS and value not in (OPTIONS[name].default, [], {})
+        if name in OPTIONS
+        and value not in (OPTIONS[name].default, [], {})
+        and (name, value) not in ALONE
     }
     words = ", ".join(f"{name}={value!r}" for name, value in given.items())
     return f"autoprune.search(model, data=data, {words})"

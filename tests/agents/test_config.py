@@ -31,7 +31,7 @@ def test_every_option_is_frozen_documented_and_checked(name: str) -> None:
     for field in fields(config):
         assert f"        {field.name}: " in documented
         with pytest.raises(UsageError, match=f"the strategy '{name}' cannot have {field.name}="):
-            find_strategy(name, **{field.name: {}})
+            find_strategy(name, **{field.name: {1: None}})  # of no option's type
     assert strategy_class(name).name == name
     assert options_of(find_strategy(name)) == {}
 

@@ -60,7 +60,7 @@ def test_fewer_macs_that_save_no_time_are_told(
     for budget in ("flops=0.5", None, "params=0.5", "flops=0.5,latency=0.9"):
         found = {**result(run), "costs": costs, "budget": budget}
         show_search(SimpleNamespace(path=run, result=found))
-        told = "MACs fell by 50.00 %, latency by 20.00 %: if" in capsys.readouterr().out
+        told = "MACs fell by 50.00 %, latency by 20.00 %: for" in capsys.readouterr().out
         assert told == (is_told and budget == "flops=0.5")
 
 

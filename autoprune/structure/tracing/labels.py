@@ -102,6 +102,11 @@ class Atoms:
         if (found := found[found > 0]).numel():
             self.blocked.append((found.numpy(), reason))
 
+    def blocks(self, labels: Tensor) -> bool:
+        """Say whether a channel among `labels` is marked already as one that cannot be cut."""
+        found = shrink(labels).unique().numpy()
+        return any(bool(np.isin(found, blocked).any()) for blocked, _ in self.blocked)
+
     def is_tensor(self, labels: Tensor) -> bool:
         """Say whether all channels among `labels` are elements of one parameter or buffer."""
         found = shrink(labels)

@@ -88,7 +88,8 @@ def _mixes_positions(trace: Recorder, call: Call, positions: int) -> bool:
     """Let channels through a linear layer that makes of all positions as many others.
 
     Its own inputs and outputs are positions, not channels, and stay whole. False if channels lie
-    along its inputs, or it makes something else of them.
+    along its inputs, if it makes something else of them, or if they are those of the network's
+    input, which may be positions themselves: they stay whole in any case.
     """
     source, weight = call.args[:2]
     labels, dim = trace.labels(source), LAYER_KINDS[call.name].channel_dim % source.dim()
@@ -100,7 +101,7 @@ def _mixes_positions(trace: Recorder, call: Call, positions: int) -> bool:
     if trace.parameter(weight) is None or (bias is not None and trace.parameter(bias) is None):
         return False
     table = shrink(labels).reshape(-1, 1)
-    if (table <= 0).any():
+    if (table <= 0).any() or trace.atoms.blocks(table):
         return False
     rows, _ = trace.mixer(call, [table], {}, macs=positions * weight.numel())
     trace.atoms.link_rows(table, rows, None)
