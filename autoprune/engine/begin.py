@@ -19,7 +19,7 @@ from autoprune.engine.evaluators import Evaluators
 from autoprune.engine.ray_cluster import with_workers
 from autoprune.engine.trust import trust
 from autoprune.errors import RunError, UsageError, counted, shown, spelt
-from autoprune.options.search import RENEWABLE, SearchConfig
+from autoprune.options.search import OPTIONS, RENEWABLE, SearchConfig
 from autoprune.options.storage_url import absolute_storage
 from autoprune.options.stored import (
     ORIGIN,
@@ -89,6 +89,16 @@ def resume_run(
     if older:
         log.info("%s goes on as it was begun%s", run.path, older)
     return begun
+
+
+def at_once_of(stored: Mapping[str, Any]) -> int:
+    """Return how many candidates were on their way at once in a run, by its settings.
+
+    Raises:
+        UsageError: it is no number.
+    """
+    at_once: int = OPTIONS["at_once"].read(in_todays_words(stored).get("at_once", 1))
+    return at_once
 
 
 def _check_known(run: RunDirectory, stored: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
