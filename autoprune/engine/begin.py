@@ -53,8 +53,7 @@ def begin_run(run: RunDirectory, named: Mapping[str, Any]) -> None:
         RunError: another process has finished a run there since it was asked first.
     """
     run.check_free()
-    if (failure := trust(run.path, named)) is not None:
-        log.info("%s", failure)
+    _remember(run, named)
 
 
 def resume_run(
@@ -62,7 +61,7 @@ def resume_run(
 ) -> dict[str, Any]:
     """Return the settings that a run was begun with.
 
-    An older version wrote fewer options down: those do what they do by default.
+    It may name again what the caller names anew, such as a Ray cluster. An older version wrote fewer options down: those do what they do by default.
 
     Raises:
         RunError: there is no run.
@@ -88,7 +87,19 @@ def resume_run(
             )
     if older:
         log.info("%s goes on as it was begun%s", run.path, older)
+    _remember(run, _renewed(settings))
     return begun
+
+
+def _remember(run: RunDirectory, named: Mapping[str, Any]) -> None:
+    """Let a run name again what the caller names."""
+    if (failure := trust(run.path, named)) is not None:
+        log.info("%s", failure)
+
+
+def _renewed(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that a resumed run takes from its caller."""
+    return {key: settings[key] for key in RENEWABLE if key in settings}
 
 
 def at_once_of(stored: Mapping[str, Any]) -> int:
@@ -151,8 +162,7 @@ def own_settings(
         "repair_samples": len(evaluators.builder.repair.samples),
     }
     if context.begun:
-        renewed = {key: settings[key] for key in RENEWABLE if key in settings}
-        return {**context.begun, **renewed, **chosen}
+        return {**context.begun, **_renewed(settings), **chosen}
     return {**settings, "versions": versions(), **chosen}
 
 
