@@ -39,6 +39,9 @@ OUTDATED = (
     "exclude_outputs today"
 )
 
+LIMITS = ("trials", "time", "recover")
+"""Options that a finished search goes on with if they are raised."""
+
 log = logging.getLogger(__name__)
 
 
@@ -61,7 +64,8 @@ def resume_run(
 ) -> dict[str, Any]:
     """Return the settings that a run was begun with.
 
-    It may name again what the caller names anew, such as a Ray cluster. An older version wrote fewer options down: those do what they do by default.
+    It may name again what the caller names anew, such as a Ray cluster. An older version wrote
+    fewer options down: those do what they do by default.
 
     Raises:
         RunError: there is no run.
@@ -130,9 +134,25 @@ def is_complete(run: RunDirectory, config: SearchConfig) -> bool:
     Raises:
         RunError: its result is damaged.
     """
-    if not run.is_finished:
+    if not run.is_finished or asks_for_more(run, config):
         return False
     limits, done = limits_of(run)
+    log.warning(
+        "the search in %r is finished (%s): raise %s, %s or %s to go on",
+        str(run.path),
+        counted(done or limits.trials, "trial"),
+        *map(spelt, LIMITS),
+    )
+    return True
+
+
+def asks_for_more(run: RunDirectory, config: SearchConfig) -> bool:
+    """Return whether options raise the limits that a finished search had.
+
+    Raises:
+        RunError: its result is damaged.
+    """
+    limits, _ = limits_of(run)
     longest = limits.time or math.inf
     try:
         had = Length.read(limits.recover or 0.0)
@@ -142,15 +162,7 @@ def is_complete(run: RunDirectory, config: SearchConfig) -> bool:
         ) from None
     wanted = Length.read(config.recover or 0.0)
     is_longer = (config.time or math.inf) > longest or wanted.exceeds(had)
-    if (config.trials or 0) > limits.trials or is_longer:
-        return False
-    log.warning(
-        "the search in %r is finished (%s): raise %s, %s or %s to go on",
-        str(run.path),
-        counted(done or limits.trials, "trial"),
-        *map(spelt, ("trials", "time", "recover")),
-    )
-    return True
+    return (config.trials or 0) > limits.trials or is_longer
 
 
 def own_settings(

@@ -204,12 +204,17 @@ class SearchTask:
                 write_report(run)
         return Run(run.path, found.network, found.policy, found.result)
 
+    def is_finished(self, run: RunDirectory) -> bool:
+        """Return whether a run has its result, and that of fine-tuning if there is to be any."""
+        if self.config.finetune_epochs is None or not run.is_finished:
+            return run.is_finished
+        return is_trained(run.load_result(), "finetune") and not run.training().goes_on
+
     def _is_done(self, run: RunDirectory) -> bool:
         """Return, and say, whether nothing is left to do in a run that is to go on."""
         if self.config.finetune_epochs is None:
             return is_complete(run, self.config)
-        is_tuned = run.is_finished and is_trained(run.load_result(), "finetune")
-        if is_tuned and not run.training().goes_on:
+        if self.is_finished(run):
             log.warning("the search in %r is finished, and so is its fine-tuning", str(run.path))
             return True
         return False

@@ -92,7 +92,7 @@ def _search_all(
         folder.save(_content(asked, folder, tasks, refused))
         log.info("budget %d of %d: %s", place, len(tasks), own.config.budget)
         run = folder.run(name)
-        if run.is_finished:
+        if own.is_finished(run):
             log.info("%s is finished", run.path)
             continue
         try:
@@ -138,8 +138,9 @@ def _clock(task: SearchTask) -> Clock:
     return Clock(time.monotonic(), task.config.time, task.config.recover)
 
 
-def _finished(folder: SweepDirectory, names: Mapping[str, Any]) -> list[RunDirectory]:
-    return [run for name in names if (run := folder.run(name)).is_finished]
+def _finished(folder: SweepDirectory, tasks: Mapping[str, SearchTask]) -> list[RunDirectory]:
+    runs = ((own, folder.run(name)) for name, own in tasks.items())
+    return [run for own, run in runs if own.is_finished(run)]
 
 
 def _content(
