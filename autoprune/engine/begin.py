@@ -181,9 +181,11 @@ def own_settings(
 def write_settings(
     context: SearchContext, settings: Mapping[str, Any], evaluators: Evaluators
 ) -> None:
-    """Write `config.toml`."""
+    """Write `config.toml`, and beside it the dense network if it was trained by another run."""
     own = own_settings(context, settings, evaluators)
     (context.run.save_config if context.begun else context.run.create)(own)
+    if own.get("from_training") is not None:
+        context.run.method.save_weights(context.model)
 
 
 def versions() -> dict[str, str]:

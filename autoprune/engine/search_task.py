@@ -242,7 +242,7 @@ class SearchTask:
         starts: tuple[Mapping[str, int], ...] = ()
         if config.from_training is not None:
             trained = RunDirectory(config.from_training)
-            load_trained(model, trained)
+            load_trained(model, run if run.method.weights_path.exists() else trained)
             scores = LearntImportance(trained.method.load_scores())
             config = replace(config, from_training=None, importance=scores)
             starts = (recorded_widths(trained),)
