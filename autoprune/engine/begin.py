@@ -64,7 +64,7 @@ def resume_run(
 ) -> dict[str, Any]:
     """Return the settings that a run was begun with.
 
-    It may name again what the caller names anew, such as a Ray cluster. An older version wrote
+    It may name again what the caller gives again, such as a Ray cluster. An older version wrote
     fewer options down: those do what they do by default.
 
     Raises:
@@ -110,7 +110,7 @@ def at_once_of(stored: Mapping[str, Any]) -> int:
     """Return how many candidates were on their way at once in a run, by its settings.
 
     Raises:
-        UsageError: it is no number.
+        UsageError: the number is of the wrong type.
     """
     at_once: int = OPTIONS["at_once"].read(in_todays_words(stored).get("at_once", 1))
     return at_once
