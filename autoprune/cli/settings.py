@@ -153,7 +153,8 @@ def _of_run(given: Mapping[str, Any], config: str | None, trusts: bool) -> dict[
             f"--resume takes everything from the run in {given['output']!r}: leave out "
             f"{', '.join(fixed)} ({_MAY_BE_GIVEN})."
         )
-    stored = _without_storage(_begun(given["output"]))
+    begun = _without_storage(_begun(given["output"]))
+    stored = {key: value for key, value in begun.items() if key not in given}
     if not {"model", "data"} <= stored.keys():
         raise UsageError(
             f"the run in {given['output']!r} was begun from Python: resume it there, with "

@@ -30,6 +30,9 @@ from autoprune.options.stored import stored_settings
 from autoprune.profiling.host import host_figures
 from autoprune.structure.inputs import adapt_splits
 from autoprune.structure.output_distance import Distance
+from autoprune.structure.plain_weights import with_plain_weights
+from autoprune.structure.wrappers import plain_network
+from autoprune.study.reload import load_trained
 from autoprune.study.result import costs_of
 from autoprune.study.run_directory import RunDirectory
 
@@ -138,6 +141,9 @@ def load_subjects(
     device = find_device(origin.get("device"))
     dense, splits = load_origin(origin)
     dense = dense.to(device).eval()
+    if "weights" not in given:
+        dense = with_plain_weights(plain_network(dense))
+        load_trained(dense, directory)
     for note in splits.notes:
         warn(note)
     name, split = _choose(adapt_splits(splits, dense), split_name, origin["data"])

@@ -19,7 +19,7 @@ from autoprune.engine.evaluators import Evaluators
 from autoprune.engine.ray_cluster import with_workers
 from autoprune.engine.trust import trust
 from autoprune.errors import RunError, UsageError, counted, shown, spelt
-from autoprune.options.search import RENEWABLE, SearchConfig
+from autoprune.options.search import OPTIONS, RENEWABLE, SearchConfig
 from autoprune.options.storage_url import absolute_storage
 from autoprune.options.stored import (
     ORIGIN,
@@ -39,6 +39,9 @@ OUTDATED = (
     "exclude_outputs today"
 )
 
+LIMITS = ("trials", "time", "recover")
+"""Options that a finished search goes on with if they are raised."""
+
 log = logging.getLogger(__name__)
 
 
@@ -53,8 +56,7 @@ def begin_run(run: RunDirectory, named: Mapping[str, Any]) -> None:
         RunError: another process has finished a run there since it was asked first.
     """
     run.check_free()
-    if (failure := trust(run.path, named)) is not None:
-        log.info("%s", failure)
+    _remember(run, named)
 
 
 def resume_run(
@@ -62,7 +64,8 @@ def resume_run(
 ) -> dict[str, Any]:
     """Return the settings that a run was begun with.
 
-    An older version wrote fewer options down: those do what they do by default.
+    It may name again what the caller gives again, such as a Ray cluster. An older version wrote
+    fewer options down: those do what they do by default.
 
     Raises:
         RunError: there is no run.
@@ -88,7 +91,29 @@ def resume_run(
             )
     if older:
         log.info("%s goes on as it was begun%s", run.path, older)
+    _remember(run, _renewed(settings))
     return begun
+
+
+def _remember(run: RunDirectory, named: Mapping[str, Any]) -> None:
+    """Let a run name again what the caller names."""
+    if (failure := trust(run.path, named)) is not None:
+        log.info("%s", failure)
+
+
+def _renewed(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that a resumed run takes from its caller."""
+    return {key: settings[key] for key in RENEWABLE if key in settings}
+
+
+def at_once_of(stored: Mapping[str, Any]) -> int:
+    """Return how many candidates were on their way at once in a run, by its settings.
+
+    Raises:
+        UsageError: the number is of the wrong type.
+    """
+    at_once: int = OPTIONS["at_once"].read(in_todays_words(stored).get("at_once", 1))
+    return at_once
 
 
 def _check_known(run: RunDirectory, stored: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
@@ -109,9 +134,25 @@ def is_complete(run: RunDirectory, config: SearchConfig) -> bool:
     Raises:
         RunError: its result is damaged.
     """
-    if not run.is_finished:
+    if not run.is_finished or asks_for_more(run, config):
         return False
     limits, done = limits_of(run)
+    log.warning(
+        "the search in %r is finished (%s): raise %s, %s or %s to go on",
+        str(run.path),
+        counted(done or limits.trials, "trial"),
+        *map(spelt, LIMITS),
+    )
+    return True
+
+
+def asks_for_more(run: RunDirectory, config: SearchConfig) -> bool:
+    """Return whether options raise the limits that a finished search had.
+
+    Raises:
+        RunError: its result is damaged.
+    """
+    limits, _ = limits_of(run)
     longest = limits.time or math.inf
     try:
         had = Length.read(limits.recover or 0.0)
@@ -121,15 +162,7 @@ def is_complete(run: RunDirectory, config: SearchConfig) -> bool:
         ) from None
     wanted = Length.read(config.recover or 0.0)
     is_longer = (config.time or math.inf) > longest or wanted.exceeds(had)
-    if (config.trials or 0) > limits.trials or is_longer:
-        return False
-    log.warning(
-        "the search in %r is finished (%s): raise %s, %s or %s to go on",
-        str(run.path),
-        counted(done or limits.trials, "trial"),
-        *map(spelt, ("trials", "time", "recover")),
-    )
-    return True
+    return (config.trials or 0) > limits.trials or is_longer
 
 
 def own_settings(
@@ -141,17 +174,18 @@ def own_settings(
         "repair_samples": len(evaluators.builder.repair.samples),
     }
     if context.begun:
-        renewed = {key: settings[key] for key in RENEWABLE if key in settings}
-        return {**context.begun, **renewed, **chosen}
+        return {**context.begun, **_renewed(settings), **chosen}
     return {**settings, "versions": versions(), **chosen}
 
 
 def write_settings(
     context: SearchContext, settings: Mapping[str, Any], evaluators: Evaluators
 ) -> None:
-    """Write `config.toml`."""
+    """Write `config.toml`, and beside it the dense network if it was trained by another run."""
     own = own_settings(context, settings, evaluators)
     (context.run.save_config if context.begun else context.run.create)(own)
+    if own.get("from_training") is not None:
+        context.run.method.save_weights(context.model)
 
 
 def versions() -> dict[str, str]:

@@ -26,7 +26,7 @@ KEY = "fingerprint"
 _ELSEWHERE = {"latency"}
 _MEASURED = (
     "reward", "seed", "calibration_samples", "search_samples", "train_frozen",
-    "judge", "repair_samples",
+    "judge", "repair_samples", "from_training",
 )  # fmt: skip
 
 

@@ -97,12 +97,12 @@ def _searched(
         _left_only_with_trials(context, ledger),
         clock.recorded(ledger),
         logged(run, context.progress) as progress,
-        executor_of(context, evaluators) as executor,
     ):
         context = replace(context, progress=progress)
         searched = search_problem(context, problem, evaluators)
-        rounds = Rounds(context, executor, ledger, _verifier(context, problem))
-        result, smallest = _run_rounds(rounds, searched)
+        with executor_of(context, evaluators) as executor:  # workers are given up before recovery
+            rounds = Rounds(context, executor, ledger, _verifier(context, problem))
+            result, smallest = _run_rounds(rounds, searched)
         if result.strategy.save(run.agent_path):
             how = spelt("agent", str(run.path))
             log.info("what it learnt is in %s: use it with %s", run.agent_path, how)

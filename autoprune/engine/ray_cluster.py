@@ -6,7 +6,7 @@ import io
 import logging
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -42,8 +42,15 @@ class Cluster:
 
     @cached_property
     def room(self) -> int:
-        """Workers that there is room for at the moment, each with a processor core."""
-        has = self.ray.cluster_resources()
+        """Workers that the cluster has room for, each with a processor core."""
+        return self._room_in(self.ray.cluster_resources())
+
+    @property
+    def free(self) -> int:
+        """Those of them that nobody else's work takes the room of at the moment."""
+        return self._room_in(self.ray.available_resources())
+
+    def _room_in(self, has: Mapping[str, float]) -> int:
         return int(min(has.get("CPU", 0.0), self._by_gpu(has.get("GPU", 0.0))))
 
     @cached_property
@@ -159,8 +166,9 @@ def with_workers(config: SearchConfig, cluster: Cluster | None) -> SearchConfig:
     room = 1 if cluster is None else cluster.room
     workers = config.workers or room
     if cluster is not None:
-        missing = f" of {workers}; the others begin when nodes join" if workers > room else ""
-        log.info("Ray: room for %s%s", counted(min(room, workers), "worker"), missing)
+        free = min(cluster.free, workers)
+        missing = f" of {workers} now; the others begin when there is" if workers > free else ""
+        log.info("Ray: room for %s%s", counted(free, "worker"), missing)
     return replace(config, workers=workers, at_once=config.at_once or workers)
 
 
@@ -193,8 +201,14 @@ def _gpus(wanted: float | None, device: str) -> float:
     """Return the share of a GPU that a worker gets.
 
     Raises:
-        UsageError: the network is on a GPU and workers are to have none, or the reverse.
+        UsageError: the network is on a GPU and workers are to have none, or the reverse; or it is
+            on another than the first.
     """
+    if device.partition(":")[2] not in ("", "0"):
+        raise UsageError(
+            f"the network is on {device!r}, but with {spelt('ray')} Ray gives every worker a GPU "
+            "of its own, the first that it sees: put it on 'cuda:0'."
+        )
     on_gpu = not device.startswith("cpu")
     share = float(on_gpu) if wanted is None else wanted
     if bool(share) != on_gpu:

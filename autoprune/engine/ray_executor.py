@@ -147,9 +147,10 @@ class RayExecutor(Executor[Subject]):
         """
         self._hand_out()
         references = [*self._starting, *self._working]
-        seconds = self._until_late() if wait else 0.0
-        count = 1 if wait else len(references)
-        done, _ = self._ray.wait(references, num_returns=count, timeout=seconds)
+        if wait:
+            self._ray.wait(references, num_returns=1, timeout=self._until_late())
+        # All that is done is taken before what is late is ended: its time may be over, too.
+        done, _ = self._ray.wait(references, num_returns=len(references), timeout=0.0)
         for reference in done:
             if reference in self._starting:
                 self._started(reference)

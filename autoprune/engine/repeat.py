@@ -16,7 +16,7 @@ from torch import nn
 
 from autoprune.cost.budget import Budget
 from autoprune.data import Splits
-from autoprune.engine.begin import versions
+from autoprune.engine.begin import LIMITS, asks_for_more, versions
 from autoprune.engine.clock import Clock
 from autoprune.engine.context import SearchContext
 from autoprune.engine.evaluators import make_evaluators
@@ -75,12 +75,9 @@ def run_in_rounds(
         done.append({"budget": budget, "score": tuned.result["score"]})
     last = replace(context, clock=_clock(context.config)) if done else context
     _cut(last, _laid(last, groundwork, source), settings)
-    tuned = _tune(last, context.config, splits)
-    if not done:
-        return tuned
-    result = {**tuned.result, ROUNDS: done}
-    context.run.save_result(result)
-    return replace(tuned, result=result)
+    if done:  # before fine-tuning, which may be killed
+        context.run.save_result({**context.run.load_result(), ROUNDS: done})
+    return _tune(last, context.config, splits)
 
 
 def _check(problem: PruningProblem) -> None:
@@ -122,8 +119,16 @@ def _laid(context: SearchContext, groundwork: Groundwork, source: nn.Module | No
 
 
 def _cut(context: SearchContext, groundwork: Groundwork, settings: Mapping[str, Any]) -> None:
-    if not context.run.is_finished:
+    run = context.run
+    if not run.is_finished:
         run_search(context, groundwork, settings)
+    elif asks_for_more(run, context.config):
+        log.warning(
+            "the search in %r is finished, and its network is being fine-tuned: %s, %s and %s stay "
+            "as they were",
+            str(run.path),
+            *map(spelt, LIMITS),
+        )
 
 
 def _tune(context: SearchContext, config: SearchConfig, splits: Splits) -> SearchResult:

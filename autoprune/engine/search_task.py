@@ -17,7 +17,7 @@ from autoprune.core.notes import forwarded_notes
 from autoprune.core.policy import PruningPolicy
 from autoprune.core.progress import Progress
 from autoprune.data import as_splits
-from autoprune.engine.begin import begin_run, is_complete, resume_run
+from autoprune.engine.begin import at_once_of, begin_run, is_complete, resume_run
 from autoprune.engine.clock import Clock
 from autoprune.engine.context import Evaluate, SearchContext
 from autoprune.engine.pipeline import Groundwork, SearchResult, lay_groundwork, run_search
@@ -31,6 +31,7 @@ from autoprune.evaluation.reward import DEFAULT_REWARD, NamedReward, Reward, fin
 from autoprune.evaluation.scoring import find_distance, find_evaluate
 from autoprune.importance.learnt import LearntImportance
 from autoprune.options.search import SearchConfig
+from autoprune.options.stored import stored_settings
 from autoprune.reporting.report import report
 from autoprune.structure.inputs import Inputs, adapt_splits, device_of
 from autoprune.structure.output_distance import Distance
@@ -120,6 +121,19 @@ class SearchTask:
             named={**self.named, "budget": budget},
         )
 
+    def going_on(self, stored: Mapping[str, Any]) -> SearchTask:
+        """Return the same task with as many candidates at once as it was begun with.
+
+        What is found depends on that number; other workers do not change it. One that was given
+        stays, to be compared.
+
+        Args:
+            stored: the settings that it was begun with.
+        """
+        if self.config.at_once is not None:
+            return self
+        return replace(self, config=replace(self.config, at_once=at_once_of(stored)))
+
     def settings(self) -> dict[str, Any]:
         """Return what `config.toml` says of it."""
         device = str(device_of(self.network))
@@ -152,7 +166,8 @@ class SearchTask:
             Interrupted: by Ctrl-C.
         """
         (run.load_config if resume else run.check_free)()  # before anything is written
-        with forwarded_notes(self.progress), self.placed() as task:
+        own = self.going_on(stored_settings(run)) if resume else self
+        with forwarded_notes(self.progress), own.placed() as task:
             return task._run(run, clock, resume, given)
 
     @contextmanager
@@ -189,12 +204,17 @@ class SearchTask:
                 write_report(run)
         return Run(run.path, found.network, found.policy, found.result)
 
+    def is_finished(self, run: RunDirectory) -> bool:
+        """Return whether a run has its result, and that of fine-tuning if there is to be any."""
+        if self.config.finetune_epochs is None or not run.is_finished:
+            return run.is_finished
+        return is_trained(run.load_result(), "finetune") and not run.training().goes_on
+
     def _is_done(self, run: RunDirectory) -> bool:
         """Return, and say, whether nothing is left to do in a run that is to go on."""
         if self.config.finetune_epochs is None:
             return is_complete(run, self.config)
-        is_tuned = run.is_finished and is_trained(run.load_result(), "finetune")
-        if is_tuned and not run.training().goes_on:
+        if self.is_finished(run):
             log.warning("the search in %r is finished, and so is its fine-tuning", str(run.path))
             return True
         return False
@@ -222,7 +242,7 @@ class SearchTask:
         starts: tuple[Mapping[str, int], ...] = ()
         if config.from_training is not None:
             trained = RunDirectory(config.from_training)
-            load_trained(model, trained)
+            load_trained(model, run if run.method.weights_path.exists() else trained)
             scores = LearntImportance(trained.method.load_scores())
             config = replace(config, from_training=None, importance=scores)
             starts = (recorded_widths(trained),)

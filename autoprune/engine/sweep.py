@@ -11,6 +11,7 @@ from typing import Any
 
 from autoprune.core.notes import forwarded_notes
 from autoprune.core.records import plain
+from autoprune.engine.begin import at_once_of
 from autoprune.engine.clock import Clock
 from autoprune.engine.search_task import Prepared, SearchTask, interruptible
 from autoprune.errors import BudgetError, UsageError, describe, first_line, shown
@@ -64,8 +65,12 @@ def run_sweep(
         Interrupted: by Ctrl-C.
     """
     with forwarded_notes(task.progress), folder.held(), interruptible(lambda: folder.how_to_resume):
-        _check_same(folder, asked) if resume else folder.check_free()
+        if resume:
+            task = task.going_on(_check_same(folder, asked).settings)
+        else:
+            folder.check_free()
         with task.placed() as placed:
+            asked = SweepRecord(asked.sweep, {**asked.settings, "at_once": placed.config.at_once})
             tasks = {name: placed.under(one) for name, one in budgets.items()}
             refused = _search_all(tasks, asked, folder)
         content = _content(asked, folder, tasks, refused)
@@ -87,7 +92,7 @@ def _search_all(
         folder.save(_content(asked, folder, tasks, refused))
         log.info("budget %d of %d: %s", place, len(tasks), own.config.budget)
         run = folder.run(name)
-        if run.is_finished:
+        if own.is_finished(run):
             log.info("%s is finished", run.path)
             continue
         try:
@@ -98,16 +103,19 @@ def _search_all(
     return refused
 
 
-def _check_same(folder: SweepDirectory, asked: SweepRecord) -> None:
-    """Refuse to go on with a sweep that was begun with other options."""
+def _check_same(folder: SweepDirectory, asked: SweepRecord) -> SweepRecord:
+    """Return what a sweep was begun with; refuse to go on with other options."""
     record = folder.load()
-    begun, given = ({**one.settings, "sweep": one.sweep} for one in (record, asked))
+    at_once = {"at_once": at_once_of(record.settings)}
+    begun = {**record.settings, **at_once, "sweep": record.sweep}
+    given = {**at_once, **asked.settings, "sweep": asked.sweep}
     for key in sorted((begun.keys() | given.keys()) - {*RENEWABLE, "autoprune"}):
         if begun.get(key) != given.get(key):
             raise UsageError(
                 f"cannot resume {str(folder.path)!r} with {key}={shown(given.get(key))}: it was "
                 f"begun with {shown(begun.get(key))}."
             )
+    return record
 
 
 def _prepare(tasks: Mapping[str, SearchTask], folder: SweepDirectory) -> Prepared | None:
@@ -130,8 +138,9 @@ def _clock(task: SearchTask) -> Clock:
     return Clock(time.monotonic(), task.config.time, task.config.recover)
 
 
-def _finished(folder: SweepDirectory, names: Mapping[str, Any]) -> list[RunDirectory]:
-    return [run for name in names if (run := folder.run(name)).is_finished]
+def _finished(folder: SweepDirectory, tasks: Mapping[str, SearchTask]) -> list[RunDirectory]:
+    runs = ((own, folder.run(name)) for name, own in tasks.items())
+    return [run for own, run in runs if own.is_finished(run)]
 
 
 def _content(

@@ -79,7 +79,10 @@ class RunDirectory:
 
     @property
     def method(self) -> TrainingRecord:
-        """What training with a method leaves behind, by which the network was cut."""
+        """What training with a method leaves behind, by which the network was cut.
+
+        In a run of a search that began at such a training, its weights alone.
+        """
         return TrainingRecord(self.path, "train")
 
     @property
@@ -180,7 +183,7 @@ class RunDirectory:
 
     def discard(self) -> None:
         """Remove what a search wrote that made no trial."""
-        own = (self.config_path, self.log_path, self.standing_path)
+        own = (self.config_path, self.log_path, self.standing_path, self.method.weights_path)
         for path in (*own, *self.path.glob("study.db*")):
             with suppress(OSError):
                 path.unlink()

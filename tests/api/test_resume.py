@@ -51,6 +51,20 @@ def test_interrupted_search_is_resumed(tmp_path: Path) -> None:
     assert resumed.result["search"]["trials"] == 5
 
 
+def test_other_workers_go_on_with_as_many_candidates_at_once(tmp_path: Path) -> None:
+    def search(folder: str, **how: Any) -> autoprune.Run:
+        options = {**TINY, "strategy": "random", "output": tmp_path / folder, **how}
+        return autoprune.search(classifier(), data=dataset(), **options)
+
+    search("run", trials=4, workers=2)
+    resumed = search("run", trials=8, workers=3, resume=True)
+    assert resumed.result["widths"] == search("whole", trials=8, workers=2).result["widths"]
+    stored = RunDirectory(tmp_path / "run").load_config()
+    assert (stored["workers"], stored["at_once"]) == (3, 2)
+    with pytest.raises(UsageError, match="with at_once=3: it was begun with 2"):
+        search("run", trials=9, at_once=3, resume=True)
+
+
 class _Killer(Progress):
     """Ends its process as by SIGKILL, after so many trials or at a share of a stage."""
 

@@ -13,6 +13,7 @@ from autoprune.core.policy import PruningPolicy
 from autoprune.data import Splits
 from autoprune.engine import repeat as module
 from autoprune.models.demo import load_demo
+from autoprune.study.run_directory import RunDirectory
 
 QUICK: dict[str, Any] = {
     "budget": "flops=0.36", "rounds": 2, "finetune_epochs": 0.2, "trials": 1, "recover": "off",
@@ -53,6 +54,32 @@ def test_rounds_end_in_one_run_and_go_on(
     again = autoprune.search(load_demo(), data=digits, output=output, resume=True, **QUICK)
     inputs = torch.rand(3, 1, 8, 8)
     assert torch.equal(again.model(inputs), autoprune.load_pruned(load_demo(), output)(inputs))
+
+
+def test_what_rounds_found_is_known_before_the_last_fine_tuning(
+    digits: Splits,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    tune, calls = module.finetune_run, []
+
+    def killed_at_last(*args: Any) -> Any:
+        calls.append(args)
+        if len(calls) == 2:
+            raise Killed
+        return tune(*args)
+
+    given: dict[str, Any] = {"data": digits, "output": tmp_path / "run", **QUICK}
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(module, "finetune_run", killed_at_last)
+        autoprune.search(load_demo(), **given)
+    (first,) = RunDirectory(tmp_path / "run").load_result()["rounds"]
+    assert first["budget"] == "flops=0.6"
+    with caplog.at_level("WARNING", "autoprune"):
+        done = autoprune.search(load_demo(), resume=True, **{**given, "trials": 5})
+    assert "run' is finished, and its network is being fine-tuned: trials, time" in caplog.text
+    assert done.result["rounds"] == [first] and done.result["finetune"]["steps"] > 0
 
 
 @pytest.mark.parametrize(

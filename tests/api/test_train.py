@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 import autoprune
+from autoprune.cli.subjects import load_subjects
 from autoprune.data import Splits
 from autoprune.engine import train as module
 from autoprune.methods.slimming import Slimming
@@ -248,6 +249,11 @@ def test_a_search_begins_at_what_was_learnt(
     first = read_trials(RunDirectory(done.path).storage)[0].candidate.widths
     learnt = {name: len(kept) for name, kept in trained.policy.kept.items()}
     assert dict(zip(done.policy.groups, first, strict=True)) == learnt
+    expected = load_file(trained.path / "trained.safetensors")
+    dense = load_subjects(str(done.path), {"model": "demo", "data": "digits"}, "test").dense
+    for own in (load_file(done.path / "trained.safetensors"), dense.state_dict()):
+        assert own.keys() == expected.keys()
+        assert all(torch.equal(own[name], one) for name, one in expected.items())
     for options, message in (
         ({"from_training": done.path}, "is no run of autoprune train"),
         ({"from_training": trained.path, "importance": "l1"}, "leave out importance"),

@@ -77,6 +77,20 @@ def test_a_sweep_goes_on_where_it_was(sweep, cli) -> None:
     assert refused.status == 2 and "leave out --sweep" in refused.err
 
 
+def test_fine_tuning_that_was_killed_goes_on(sweep, cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(*args: Any) -> Any:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("autoprune.engine.repeat.finetune_run", killed)
+        assert sweep(*SWEEP[:1], "flops=0.5:0.5:0.1", *SWEEP[2:], "--finetune-epochs", "0.2").status
+    assert Path("all/flops-0.5/result.json").exists() and not rows()[0]["finished"]
+    resumed = cli("search", "--resume", "--output", "all", "--quiet")
+    assert resumed.status == 0 and rows()[0]["finished"], resumed.err
+    result = json.loads(Path("all/flops-0.5/result.json").read_text())
+    assert result["finetune"]["steps"] > 0
+
+
 def test_a_budget_out_of_reach_is_left_out(sweep) -> None:
     done = sweep("--sweep", "flops=0.001:0.501:0.5", "--recover", "off", "--no-report")
     assert done.status == 0, done.err
@@ -119,7 +133,8 @@ def test_a_sweep_from_python(demo_run, tmp_path: Path, monkeypatch: pytest.Monke
     done = autoprune.sweep(load_demo(), "flops=0.4:0.6:0.2", **given)
     assert [run.name for run in done.runs] == ["flops-0.4", "flops-0.6"]
     assert autoprune.load_pruned(load_demo(), done.runs[0]) is not None
-    again = autoprune.sweep(load_demo(), "flops=0.4:0.6:0.2", resume=True, **given)
-    assert again.result == done.result
+    assert done.result["settings"]["at_once"] == 1
+    again = autoprune.sweep(load_demo(), "flops=0.4:0.6:0.2", resume=True, workers=2, **given)
+    assert again.result["runs"] == done.result["runs"]
     with pytest.raises(UsageError, match=r"cannot resume .* with seed=3: it was begun with 0"):
         autoprune.sweep(load_demo(), "flops=0.4:0.6:0.2", resume=True, **given, seed=3)

@@ -12,13 +12,16 @@ from typing import Any
 import pytest
 
 from autoprune.cli.settings import gather
+from autoprune.engine.begin import resume_run
 from autoprune.engine.trust import STATE_FOLDER, code_in
 from autoprune.errors import UsageError
 from autoprune.models.demo import load_demo
 from autoprune.options.commands import NAMING_CODE, OF_COMMANDS
 from autoprune.options.kinds import OBJECT
 from autoprune.options.option import options_of
-from autoprune.options.stored import IN_FILES
+from autoprune.options.search import SearchConfig
+from autoprune.options.stored import IN_FILES, stored_settings
+from autoprune.study.run_directory import RunDirectory
 
 # Whoever imports it leaves a trace.
 CODE = """
@@ -205,6 +208,20 @@ def test_ones_own_run_asks_nothing(cli, monkeypatch: pytest.MonkeyPatch, tmp_pat
     Path("sub").mkdir()
     monkeypatch.chdir("sub")
     assert cli("evaluate", str(tmp_path / "out"), "--data", "digits").status == 0
+
+
+def test_a_cluster_that_is_named_anew_is_known(cli, demo_run) -> None:
+    run = RunDirectory(shutil.copytree(demo_run[0], "out"))
+    run.save_config({**run.load_config(), "ray": "10.0.0.1:6379"})
+    again = {"resume": True, "output": "out"}
+    with pytest.raises(UsageError, match=r"code of its own.*ray '10.0.0.1:6379'"):
+        gather(again)
+    other = {"ray": "10.0.0.2:6379"}
+    assert gather({**again, **other}).search["ray"] == other["ray"]
+    stored = stored_settings(run)
+    resume_run(run, {**stored, **other}, SearchConfig(stored["budget"]))
+    run.save_config({**stored, **other})  # what the search does next
+    assert gather(again).search["ray"] == other["ray"]
 
 
 def test_a_run_from_python_that_says_its_origin_asks_nothing(cli) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from autoprune.engine.begin import begin_run, is_complete, resume_run
+from autoprune.engine.begin import at_once_of, begin_run, is_complete, resume_run
 from autoprune.engine.ray_cluster import with_workers
 from autoprune.errors import RunError, UsageError
 from autoprune.options.search import SearchConfig
@@ -47,6 +47,13 @@ def test_limits_may_be_raised_and_the_choices_of_the_run_are_known(run: RunDirec
 def test_everything_else_stays(options: dict[str, Any], said: str, run: RunDirectory) -> None:
     with pytest.raises(UsageError, match=said):
         resume_run(run, *settings(**options))
+
+
+@pytest.mark.parametrize(
+    ("stored", "at_once"), [({}, 1), ({"workers": 3}, 3), ({"workers": 3, "at_once": 8}, 8)]
+)
+def test_candidates_at_once_are_as_many_as_before(stored: dict[str, int], at_once: int) -> None:
+    assert at_once_of(stored) == at_once
 
 
 def test_options_of_a_later_version_are_named(run: RunDirectory) -> None:

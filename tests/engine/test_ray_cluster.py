@@ -79,9 +79,24 @@ def test_workers_are_where_the_network_is(share: float, device: str, what: str) 
         pass
 
 
+@pytest.mark.usefixtures("installed")
+@pytest.mark.parametrize("device", ["cuda:1", "xpu:3"])
+def test_a_gpu_that_workers_do_not_see_is_refused(device: str) -> None:
+    with (
+        pytest.raises(UsageError, match=rf"is on '{device}', .* put it on 'cuda:0'") as refused,
+        joined(config(ray=True), device),
+    ):
+        pass
+    assert len(str(refused.value).splitlines()) == 1
+
+
 def cluster(gpus_per_worker: float = 0.0, **resources: float) -> Cluster:
     node = {"Alive": True, "Resources": resources}
-    ray = SimpleNamespace(cluster_resources=lambda: resources, nodes=lambda: [node])
+    ray = SimpleNamespace(
+        cluster_resources=lambda: resources,
+        available_resources=lambda: {"CPU": 1.0},  # others work there, too; no GPU is free
+        nodes=lambda: [node],
+    )
     return Cluster(ray, gpus_per_worker)
 
 
@@ -117,6 +132,22 @@ def test_numbers_of_workers_and_candidates(
 ) -> None:
     found = with_workers(config(**options), on)
     assert (found.workers, found.at_once) == (workers, at_once)
+
+
+@pytest.mark.parametrize(
+    ("options", "on", "said"),
+    [
+        ({}, cluster(CPU=8.0), "room for 1 worker of 8 now; the others begin when there is"),
+        ({"workers": 1}, cluster(CPU=8.0), "room for 1 worker"),
+        ({}, cluster(1.0, CPU=8.0, GPU=2.0), "room for 0 workers of 2 now"),
+    ],
+)
+def test_the_room_that_is_free_now_is_told(
+    options: dict[str, int], on: Cluster, said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO", "autoprune"):
+        with_workers(config(**options), on)
+    assert said in caplog.text and (" of " in caplog.text) is (" of " in said)
 
 
 def test_without_the_option_nothing_is_joined() -> None:
