@@ -202,7 +202,7 @@ class Ledger:
 
     def _so_far(self) -> Iterator[Trial]:
         rounds = list(dict.fromkeys([*(one.round for one in self._of.values()), self._round]))
-        later = set(rounds[rounds.index(self._round) + 1 :])
+        later = set(rounds[rounds.index(self._round) + 1 :]) - {TAKEN_OVER}
         return (t for widths, t in self._trials.items() if self._of[widths].round not in later)
 
     @property

@@ -74,6 +74,26 @@ def test_failures_are_known_to_all(both: Any) -> None:
     assert two.answer(A) == failed
 
 
+def test_failures_are_counted_once_and_for_their_own_process(both: Any, url: str) -> None:
+    one, two = both
+    for count, widths in enumerate((A, B), 1):
+        one.claim(Candidate(widths))
+        one.record(Trial(Candidate(widths), None, error="the evaluation failed: MemoryError"))
+        assert one.find(widths) is not None and two.find(widths) is not None
+        assert (one.failures, two.failures) == (count, 0)
+    assert shared(url, "three").failures == 0
+
+
+def test_trials_taken_over_late_are_known_to_all(both: Any) -> None:
+    one, two = both
+    one.begin_round("1", 3)
+    one.claim(Candidate(B))
+    one.record(trial(B))
+    two.take_over([trial(A)])
+    assert {t.candidate.widths for t in one.best(2)} == {A, B}
+    assert [t.candidate.widths for t in one.taken_over] == [A]
+
+
 def test_what_is_let_go_is_taken_by_another(both: Any) -> None:
     one, two = both
     assert one.claim(Candidate(A))
