@@ -61,8 +61,8 @@ def take_over(
     Raises:
         RunError: they are of another network, other data or other options.
     """
-    place = context.config.warm_from
-    if place is None or ledger.remarked(_TAKEN, str) is not None:
+    place, taken = context.config.warm_from, ledger.own_key(_TAKEN)
+    if place is None or ledger.remarked(taken, str) is not None:
         return
     check_warm_start(place, settings)
     trials, attributes = read_study(RunDirectory(place).stored_study)
@@ -72,7 +72,7 @@ def take_over(
     for trial in new:
         _check_trial(place, trial, problem, context)
     ledger.take_over(new)
-    ledger.remark(_TAKEN, place)
+    ledger.remark(taken, place)
     log.info("begins with %s of %s", counted(len(new), "trial"), place)
 
 

@@ -61,9 +61,20 @@ def test_a_candidate_is_evaluated_by_one_of_them(both: Any) -> None:
     assert [t.candidate.widths for t in one.own_of_round] == [A] and len(one.of_round) == 2
 
 
-def test_places_are_kept(both: Any, url: str) -> None:
-    assert [ledger.place for ledger in both] == [0, 1]
-    assert shared(url, "one").place == 0 and shared(url, "three").place == 2
+def test_every_process_has_a_seed_of_its_own(both: Any, url: str) -> None:
+    one, two = (ledger.seed_offset for ledger in both)
+    assert one != two and shared(url, "one").seed_offset == one
+
+
+def test_what_is_said_of_one_process_is_not_said_of_others(both: Any) -> None:
+    one, two = both
+    assert (one.begin_round("1", 3), two.begin_round("1", 5)) == (3, 5)
+    one.remark(one.own_key("strategy"), "random")
+    assert two.remarked(two.own_key("strategy"), str) is None
+    one.claim(Candidate(A))
+    one.record(trial(A))
+    assert two.answer(A) == trial(A)
+    assert (one.made_here, two.made_here, two.made) == ([trial(A)], [], [trial(A)])
 
 
 def test_failures_are_known_to_all(both: Any) -> None:
@@ -148,7 +159,7 @@ def search(url: str, owner: str, log: Path, trials: int, until: int | None = Non
 
         return measured
 
-    planned = problem(ledger.begin_round("1", trials), seed=ledger.place)
+    planned = problem(ledger.begin_round("1", trials), seed=ledger.seed_offset)
     strategy = make_strategy("random", planned)
     run_loop(strategy, evaluate, Record(ledger, reward), LoopLimits(trials))
     ledger.close()
