@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from autoprune.core.records import read
 from autoprune.engine.context import SearchContext
 from autoprune.engine.fingerprint import KEY, Fingerprint, other_option
 from autoprune.engine.problem import PruningProblem
@@ -82,10 +83,11 @@ def _check_same(place: str, own: Fingerprint, theirs: Any) -> None:
             f"cannot begin with the trials of {place!r}: an older version made them, which did not "
             "write down of which network and data they are; search there again."
         )
-    known = [theirs.get(field) for field in ("network", "data")]
-    if not all(isinstance(one, str) for one in known):
-        raise RunError(f"the fingerprint in the study of {place!r} is damaged.")
-    if (what := own.differs_in(Fingerprint(*map(str, known)))) is not None:
+    try:
+        known = read(theirs, Fingerprint)
+    except ValueError as error:
+        raise RunError(f"the fingerprint in the study of {place!r} is damaged: {error}.") from error
+    if (what := own.differs_in(known)) is not None:
         raise RunError(f"cannot begin with the trials of {place!r}: they are of another {what}.")
 
 

@@ -147,7 +147,7 @@ def search(url: str, owner: str, log: Path, trials: int, until: int | None = Non
     ledger = shared(url, owner, heartbeat=1, patience=2)
     made = 0
 
-    def evaluate(candidate: Candidate, incumbent: Widths | None) -> Callable[[], Any]:
+    def evaluate(candidate: Candidate, incumbent: Widths | None, alone: bool) -> Callable[[], Any]:
         def measured() -> Any:
             nonlocal made
             made += 1
