@@ -145,7 +145,9 @@ class _Summary:
         trials, took, spent = len(self.ledger.made), self.context.clock.took, self.ledger.spent
         best = self.ledger.best(1, result.strategy.problem.projection.fits)
         total = {key: spent.get(key, 0) + value for key, value in took.items()}
-        forwards = sum(self.evaluators.forwards(trial.measurement) for trial in self.ledger.made_here)
+        forwards = sum(
+            self.evaluators.forwards(trial.measurement) for trial in self.ledger.made_here
+        )
         # A session that was killed has left the seconds of its trials alone, each its worker's.
         stages = {stage: spent or 0.0 for stage, spent in self._seconds().items()}
         of_trials = sum(stages.pop(stage, 0.0) for stage in TRIAL_STAGES)
