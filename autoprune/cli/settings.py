@@ -137,8 +137,6 @@ def _of_config(path: Path, given: Mapping[str, Any], trusts: bool) -> dict[str, 
     found = _without_storage({k: value for k, value in content.items() if k not in given})
     if content.get("storage") is not None and "storage" not in given:
         log.warning("%s names a storage: it is only taken from the command line, --storage", path)
-            "%s names a storage, which is only taken from the command line: --storage", path
-        )
     run = RunDirectory(path.parent)
     place = run.path if path == run.config_path else path  # a run's own repeats it
     return agreed(place, found, trusts, NAME_OR_TRUST)
