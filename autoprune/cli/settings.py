@@ -5,6 +5,7 @@ What is wrong with a value is said before PyTorch is imported, which takes secon
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,8 @@ from autoprune.options.stored import (
     REMARKS,
     SETTINGS,
 )
+
+log = logging.getLogger(__name__)
 
 _FLAGS = ", ".join(OPTIONS[name].option_string for name in RENEWABLE[:-1])
 _MAY_BE_GIVEN = f"only {_FLAGS} and {OPTIONS[RENEWABLE[-1]].option_string} may be given again"
@@ -132,6 +135,8 @@ def _of_config(path: Path, given: Mapping[str, Any], trusts: bool) -> dict[str, 
     from autoprune.study.run_directory import RunDirectory  # only now: it imports PyTorch
 
     found = _without_storage({k: value for k, value in content.items() if k not in given})
+    if content.get("storage") is not None and "storage" not in given:
+        log.warning("%s names a storage: it is only taken from the command line, --storage", path)
     run = RunDirectory(path.parent)
     place = run.path if path == run.config_path else path  # a run's own repeats it
     return agreed(place, found, trusts, NAME_OR_TRUST)

@@ -78,7 +78,12 @@ def resume_run(
     begun = {**defaults, **in_todays_words(stored)}
     older = f" ({OUTDATED})" if is_outdated(stored) else ""
     url, named = begun.get("storage"), settings.get("storage")
-    if url != (named and absolute_storage(named)) and url != named:
+    if named is not None and url is None:
+        raise UsageError(
+            f"cannot resume {str(run.path)!r} with a storage: its trials are in the run directory; "
+            f"begin another run there, with {spelt('warm_from', str(run.path))}."
+        )
+    if (url and absolute_storage(url)) != named:
         raise UsageError(
             f"cannot resume {str(run.path)!r} without the storage that it was begun with: a study "
             f"elsewhere is only opened where you name it, with {spelt('storage', url)}."

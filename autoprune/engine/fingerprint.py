@@ -12,13 +12,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from autoprune.core.digest import digest_of
-from autoprune.core.records import Record, Text
+from autoprune.core.records import Record, Text, plain
 from autoprune.data.forms import tensors
 from autoprune.data.samples import Samples
 from autoprune.engine.context import SearchContext
+from autoprune.engine.evaluators import Evaluators, RepairKind
+from autoprune.engine.own_code import digest_of_code
 from autoprune.errors import shown
 from autoprune.options.origin import ORIGIN
 from autoprune.options.search import OPTIONS
+from autoprune.reconstruction.sequential import QUICK_EFFORT
 
 KEY = "fingerprint"
 """Under which a study has it."""
@@ -26,15 +29,19 @@ KEY = "fingerprint"
 _ELSEWHERE = {"latency"}
 _MEASURED = (
     "reward", "seed", "calibration_samples", "search_samples", "train_frozen",
-    "judge", "repair_samples", "from_training",
+    "judge", "from_training",
 )  # fmt: skip
 
 
 class Fingerprint(Record, frozen=True):
-    """Digests of a network, and of the samples that candidates are repaired and scored with."""
+    """Digests of a network, and of the samples that candidates are repaired and scored with.
+
+    The last one is of the user's own code; None where some of it comes from no file.
+    """
 
     network: Text
     data: Text
+    code: Text | None
 
     @classmethod
     def of(cls, context: SearchContext) -> Fingerprint:
@@ -44,13 +51,15 @@ class Fingerprint(Record, frozen=True):
         images = context.images
         samples = {"calibration": images.calibration, "search": images.search}
         data = [pair for name, own in samples.items() for pair in _named(name, own)]
-        return cls(digest_of(named), digest_of(data))
+        return cls(digest_of(named), digest_of(data), digest_of_code(context))
 
     def differs_in(self, other: Fingerprint) -> str | None:
         """Return what is not the same, in words; None if all is."""
         if self.network != other.network:
             return "network"
-        return "data" if self.data != other.data else None
+        if self.data != other.data:
+            return "data"
+        return None if self.code == other.code else "evaluate, distance, reward or importance"
 
 
 def _named(name: str, samples: Samples) -> list[tuple[str, Any]]:
@@ -79,20 +88,38 @@ def other_option(own: Mapping[str, Any], theirs: Mapping[str, Any]) -> str | Non
     """Return the first option that measurements depend on and that differs, with both values.
 
     Args:
-        own: the settings of a search, those among `_MEASURED` that are chosen on its way left out
-            as long as they are not known.
+        own: the settings of a search, the judge left out as long as it is not chosen.
         theirs: those of another run.
     """
     mine, others = measured_options(own), measured_options(theirs)
+    if mine["judge"] is None:
+        others["judge"] = None
+    elif mine["judge"] == RepairKind.QUICK.value:
+        # Whatever memory was free: no other repair of a search runs on these samples.
+        mine["repair_samples"], others["repair_samples"] = map(_quick_samples, (own, theirs))
     for name, value in mine.items():
-        is_open = name in ("judge", "repair_samples") and value is None
-        if value != others[name] and not is_open:
+        if value != others[name]:
             return f"{name}={shown(others[name])} there, and {name}={shown(value)} here"
     return None
 
 
-def study_name(fingerprint: Fingerprint, settings: Mapping[str, Any]) -> str:
-    """Return the name of the study that all searches of one problem under one budget share."""
+def _quick_samples(settings: Mapping[str, Any]) -> int | None:
+    """Return how many samples the quick sequential repair runs on; None if it is not known."""
+    found = settings.get("repair_samples")
+    return found if found is None else min(QUICK_EFFORT.samples or found, found)
+
+
+def study_name(
+    fingerprint: Fingerprint, settings: Mapping[str, Any], evaluators: Evaluators
+) -> str:
+    """Return the name of the study that all searches of one problem under one budget share.
+
+    Args:
+        fingerprint: of the search.
+        settings: its options.
+        evaluators: its own; what another search evaluator measures is on another scale.
+    """
     goal = {key: settings.get(key) for key in ("budget", "latency_table")}
-    text = json.dumps([fingerprint.network, fingerprint.data, measured_options(settings), goal])
+    judge = [evaluators.search_repair.value, len(evaluators.builder.quick_repair.samples)]
+    text = json.dumps([plain(fingerprint), measured_options(settings), goal, judge])
     return f"autoprune-{hashlib.sha256(text.encode()).hexdigest()[:12]}"

@@ -105,6 +105,8 @@ def run_loop(
         trial = answer()
         while trial is None:  # another process began it, and died
             is_new = record.ledger.claim(candidate)
+            if is_new:
+                asking.began(candidate)
             trial = begin(candidate)() if is_new else _known(strategy, candidate, record.ledger)
         if is_new:
             record.ledger.record(trial)
@@ -167,12 +169,17 @@ class _Asking:
                 return
             is_new = is_new and self._ledger.claim(candidate)
             if is_new:
-                self._begun.add(widths)
-                self.made, self._repeats = self.made + 1, 0
+                self.began(candidate)
+                self._repeats = 0
             else:
                 self._repeats += widths not in self._replayed
                 self._replayed.discard(widths)
             yield candidate, is_new
+
+    def began(self, candidate: Candidate) -> None:
+        """Count a candidate that is evaluated here from now on."""
+        self._begun.add(candidate.widths)
+        self.made += 1
 
     @property
     def _all_made(self) -> int:

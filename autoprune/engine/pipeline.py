@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -77,8 +79,9 @@ def run_search(
         groundwork: of this search, or of another one that differs by its budget alone.
         settings: what `config.toml` says of a new run.
     """
-    problem, evaluators = groundwork.problem, groundwork.evaluators
-    ledger = _open_ledger(context, problem, partial(write_settings, context, settings, evaluators))
+    evaluators = groundwork.evaluators
+    write = partial(write_settings, context, settings, evaluators)
+    ledger = _open_ledger(context, groundwork, write)
     with closing(ledger):
         return _searched(context, groundwork, ledger, settings)
 
@@ -142,32 +145,33 @@ def _groups(
 
 
 def _open_ledger(
-    context: SearchContext, problem: PruningProblem, write: Callable[[], None]
+    context: SearchContext, groundwork: Groundwork, write: Callable[[], None]
 ) -> Ledger:
     """Open the record; a resumed run stays as it is if that fails, a new one is made first."""
     if not context.begun:
         write()
         try:
-            return _ledger(context, problem)
+            return _ledger(context, groundwork)
         except AutopruneError:
             context.run.discard()
             raise
-    ledger = _ledger(context, problem)
+    ledger = _ledger(context, groundwork)
     write()
     return ledger
 
 
-def _ledger(context: SearchContext, problem: PruningProblem) -> Ledger:
+def _ledger(context: SearchContext, groundwork: Groundwork) -> Ledger:
     """Open the run's own record, or that of the processes that search together."""
-    url, run = context.config.storage, context.run
+    url, run, space = context.config.storage, context.run, groundwork.problem.space
     if url is None:
-        return Ledger(problem.space, run.storage)
+        return Ledger(space, run.storage)
     from autoprune.study.shared_ledger import SharedLedger, SharedStudy
 
-    name = study_name(Fingerprint.of(context), context.config.to_mapping())
+    settings = {**context.config.to_mapping(), "latency_table": _table_digest(groundwork.problem)}
+    name = study_name(Fingerprint.of(context), settings, groundwork.evaluators)
     limits = context.limits.storage
     shared = SharedStudy(url, name, run.identity, limits.heartbeat, limits.patience)
-    ledger = SharedLedger(problem.space, shared)
+    ledger = SharedLedger(space, shared)
     log.info("searches the study %s, which holds %s", name, counted(len(ledger), "trial"))
     return ledger
 
@@ -203,6 +207,14 @@ def _run_rounds(rounds: Rounds, problem: SearchProblem) -> tuple[RoundResult, Sm
         return rounds.run(problem), None
     smallest = find_smallest(rounds, problem, config.max_drop, config.minimize or "flops")
     return smallest.result, smallest
+
+
+def _table_digest(problem: PruningProblem) -> str | None:
+    """Return a digest of the latency table, wherever it lies; None without one."""
+    latency = problem.costs.get(LatencyCost.name)
+    if not isinstance(latency, LatencyCost):
+        return None
+    return hashlib.sha256(json.dumps(plain(latency.table)).encode()).hexdigest()
 
 
 def _verifier(context: SearchContext, problem: PruningProblem) -> Verifier | None:

@@ -35,6 +35,7 @@ from autoprune.engine.loop import (
 )
 from autoprune.errors import AutopruneError, RunError, counted, first_line
 from autoprune.evaluation.measurement import Measurement
+from autoprune.options.kinds import LARGEST_SEED
 from autoprune.profiling.verifier import Verifier
 from autoprune.study.ledger import Ledger
 from autoprune.study.stored_trials import FIRST_ROUND
@@ -126,8 +127,7 @@ class Rounds:
             problem,
             trials=ledger.begin_round(name, problem.trials),
             known=ledger.taken_over,
-            # Processes that search together would propose the same.
-            seed=problem.seed + ledger.place,
+            seed=(problem.seed + ledger.seed_offset) % (LARGEST_SEED + 1),
         )
         strategy = self._strategy(plan)
         limits = LoopLimits(problem.trials, stop, problem.at_once)
@@ -149,14 +149,16 @@ class Rounds:
         chosen: Sequence[Any] = config.strategy, config.strategy_options
         if config.strategy == AUTO:
             # A run from before this was written down had the only one that there was.
-            first = [FALLBACK, {}] if ledger.of_round else resolve(AUTO, problem, **chosen[1])
-            chosen = ledger.remarked(CHOSEN, tuple[Text, Table[Name | None]]) or first
-            ledger.remark(CHOSEN, chosen)
+            first = [FALLBACK, {}] if ledger.own_of_round else resolve(AUTO, problem, **chosen[1])
+            key = ledger.own_key(CHOSEN)
+            chosen = ledger.remarked(key, tuple[Text, Table[Name | None]]) or first
+            ledger.remark(key, chosen)
         name, options = chosen
-        known, title = ledger.remarked(CONFIG, Table[Table[Any]]) or {}, KIND.name_of(name)
+        key, title = ledger.own_key(CONFIG), KIND.name_of(name)
+        known = ledger.remarked(key, Table[Table[Any]]) or {}
         strategy = make_strategy(name, problem, known.get(title), **options)
         if title not in known:
-            ledger.remark(CONFIG, {title: stored(strategy.config)})
+            ledger.remark(key, {title: stored(strategy.config)})
         return strategy
 
     def _figures(self, finalist: Finalist) -> LatencyFigures | None:

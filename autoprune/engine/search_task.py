@@ -20,6 +20,7 @@ from autoprune.data import as_splits
 from autoprune.engine.begin import at_once_of, begin_run, is_complete, resume_run
 from autoprune.engine.clock import Clock
 from autoprune.engine.context import Evaluate, SearchContext
+from autoprune.engine.own_code import check_code
 from autoprune.engine.pipeline import Groundwork, SearchResult, lay_groundwork, run_search
 from autoprune.engine.problem import check_config, check_patterns, under_budget
 from autoprune.engine.ray_cluster import Cluster, joined, with_workers
@@ -189,6 +190,8 @@ class SearchTask:
                     tuned = self.config.finetune_epochs is not None
                     return load_run(self.network, run, None if tuned else run.searched_weights)
             else:
+                if self.config.storage is not None or self.config.warm_from is not None:
+                    check_code(self)
                 if self.config.warm_from is not None:
                     check_warm_start(self.config.warm_from, settings)
                 begin_run(run, {**settings, **self.named})

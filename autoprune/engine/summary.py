@@ -140,12 +140,14 @@ class _Summary:
         )
 
     def _search(self) -> dict[str, Any]:
-        """Return what all sessions took, choosing the evaluator and the winner included."""
+        """Return what all sessions here took, choosing the evaluator and the winner included."""
         config, result = self.context.config, self.found.result
         trials, took, spent = len(self.ledger.made), self.context.clock.took, self.ledger.spent
         best = self.ledger.best(1, result.strategy.problem.projection.fits)
         total = {key: spent.get(key, 0) + value for key, value in took.items()}
-        forwards = sum(self.evaluators.forwards(trial.measurement) for trial in self.ledger.made)
+        forwards = sum(
+            self.evaluators.forwards(trial.measurement) for trial in self.ledger.made_here
+        )
         # A session that was killed has left the seconds of its trials alone, each its worker's.
         stages = {stage: spent or 0.0 for stage, spent in self._seconds().items()}
         of_trials = sum(stages.pop(stage, 0.0) for stage in TRIAL_STAGES)
@@ -176,5 +178,5 @@ class _Summary:
                 for stage, own in self.context.clock.seconds.items()
             },
             **dict.fromkeys(TRIAL_STAGES, 0.0),
-            **stage_seconds(self.ledger.made),
+            **stage_seconds(self.ledger.made_here),
         }

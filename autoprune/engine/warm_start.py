@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from autoprune.core.records import read
 from autoprune.engine.context import SearchContext
 from autoprune.engine.fingerprint import KEY, Fingerprint, other_option
 from autoprune.engine.problem import PruningProblem
@@ -61,8 +62,8 @@ def take_over(
     Raises:
         RunError: they are of another network, other data or other options.
     """
-    place = context.config.warm_from
-    if place is None or ledger.remarked(_TAKEN, str) is not None:
+    place, taken = context.config.warm_from, ledger.own_key(_TAKEN)
+    if place is None or ledger.remarked(taken, str) is not None:
         return
     check_warm_start(place, settings)
     trials, attributes = read_study(RunDirectory(place).stored_study)
@@ -72,7 +73,7 @@ def take_over(
     for trial in new:
         _check_trial(place, trial, problem, context)
     ledger.take_over(new)
-    ledger.remark(_TAKEN, place)
+    ledger.remark(taken, place)
     log.info("begins with %s of %s", counted(len(new), "trial"), place)
 
 
@@ -82,10 +83,11 @@ def _check_same(place: str, own: Fingerprint, theirs: Any) -> None:
             f"cannot begin with the trials of {place!r}: an older version made them, which did not "
             "write down of which network and data they are; search there again."
         )
-    known = [theirs.get(field) for field in ("network", "data")]
-    if not all(isinstance(one, str) for one in known):
-        raise RunError(f"the fingerprint in the study of {place!r} is damaged.")
-    if (what := own.differs_in(Fingerprint(*map(str, known)))) is not None:
+    try:
+        known = read(theirs, Fingerprint)
+    except ValueError as error:
+        raise RunError(f"the fingerprint in the study of {place!r} is damaged: {error}.") from error
+    if (what := own.differs_in(known)) is not None:
         raise RunError(f"cannot begin with the trials of {place!r}: they are of another {what}.")
 
 

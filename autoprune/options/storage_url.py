@@ -12,7 +12,7 @@ _FILES = ("sqlite:///", "journal://")
 
 
 def read_storage(value: Any) -> str:
-    """Return the URL of a storage.
+    """Return the URL of a storage, with the whole path of a file.
 
     Raises:
         TypeError: it is no text.
@@ -32,7 +32,7 @@ def read_storage(value: Any) -> str:
             f"{spelt('storage')} says a password, which config.toml would keep: leave it out, and "
             f"let the driver of {scheme} find it (PGPASSWORD or ~/.pgpass for PostgreSQL)."
         )
-    return value
+    return absolute_storage(value)
 
 
 def absolute_storage(url: str) -> str:

@@ -41,11 +41,9 @@ class Ledger:
     Attributes:
         failures: trials in a row that failed last.
         owner: who records trials here; None where only one process searches.
-        place: of this process among those that search together, from 0.
     """
 
     owner: str | None = None
-    place = 0
 
     def __init__(self, space: SearchSpace, storage: str) -> None:
         """Open the study, or make it.
@@ -61,7 +59,7 @@ class Ledger:
             if self._study.directions != [StudyDirection.MAXIMIZE]:
                 raise ValueError("it does not maximise one value")
             restored = self._finished()
-        self._sessions = self.remarked(self._session_key, tuple[Table[Quantity], ...]) or ()
+        self._sessions = self.remarked(self.own_key("sessions"), tuple[Table[Quantity], ...]) or ()
         self._trials: dict[Widths, Trial] = {}
         self._of: dict[Widths, TrialAttributes] = {}
         self.failures = 0
@@ -79,9 +77,14 @@ class Ledger:
         """Return the trials that are recorded and were not seen yet."""
         return self._study.get_trials(deepcopy=False)
 
+    def own_key(self, key: str) -> str:
+        """Return the key under which the study says something of this search alone."""
+        return key
+
     @property
-    def _session_key(self) -> str:
-        return "sessions"
+    def seed_offset(self) -> int:
+        """Added to the seed: processes that search together would propose the same."""
+        return 0
 
     def __len__(self) -> int:
         return len(self._trials)
@@ -95,8 +98,9 @@ class Ledger:
         A strategy plans with this number, so that a resumed search proposes what it did before.
         """
         self._round = name
-        plans = {name: trials, **(self.remarked("plans", Table[Natural]) or {})}
-        self.remark("plans", plans)
+        key = self.own_key("plans")
+        plans = {name: trials, **(self.remarked(key, Table[Natural]) or {})}
+        self.remark(key, plans)
         return plans[name]
 
     @property
@@ -135,6 +139,11 @@ class Ledger:
     def made(self) -> list[Trial]:
         """The trials that this search evaluated, in all its rounds."""
         return [t for widths, t in self._trials.items() if self._of[widths].round != TAKEN_OVER]
+
+    @property
+    def made_here(self) -> list[Trial]:
+        """Those of them that this process evaluated, or the search that it resumes."""
+        return [t for t in self.made if self._of[t.candidate.widths].process == self.owner]
 
     @property
     def taken_over(self) -> list[Trial]:
@@ -202,7 +211,7 @@ class Ledger:
 
     def _so_far(self) -> Iterator[Trial]:
         rounds = list(dict.fromkeys([*(one.round for one in self._of.values()), self._round]))
-        later = set(rounds[rounds.index(self._round) + 1 :])
+        later = set(rounds[rounds.index(self._round) + 1 :]) - {TAKEN_OVER}
         return (t for widths, t in self._trials.items() if self._of[widths].round not in later)
 
     @property
@@ -213,7 +222,7 @@ class Ledger:
 
     def keep_session(self, took: Mapping[str, float]) -> None:
         """Write down what this session took so far."""
-        self.remark(self._session_key, [*self._sessions, dict(took)])
+        self.remark(self.own_key("sessions"), [*self._sessions, dict(took)])
 
     def remark(self, key: str, value: Any) -> None:
         """Write down something about the search, as JSON; it replaces what was there."""

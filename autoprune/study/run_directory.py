@@ -200,14 +200,26 @@ class RunDirectory:
     @property
     def resume_command(self) -> str:
         """The command line that goes on with the run."""
-        return f"autoprune search --resume --output {self.quoted}"
+        url = self._storage_url
+        storage = "" if url is None else f" --storage {shlex.quote(url)}"
+        return f"autoprune search --resume --output {self.quoted}{storage}"
+
+    @property
+    def _storage_url(self) -> str | None:
+        """The storage that the run shares with others; None where it has its own study."""
+        with suppress(RunError):
+            url = self.load_config().get("storage")
+            return url if isinstance(url, str) else None
+        return None
 
     @property
     def how_to_resume(self) -> str:
         """What is said of a search that was interrupted."""
         if not self.config_path.exists():
             return "Interrupted before the first trial: nothing was written."
-        python = f"autoprune.search(…, output={str(self.path)!r}, resume=True)"
+        url = self._storage_url
+        storage = "" if url is None else f"storage={url!r}, "
+        python = f"autoprune.search(…, output={str(self.path)!r}, {storage}resume=True)"
         return f"Interrupted: continue with: {self.resume_command} (from Python: {python})"
 
     @property

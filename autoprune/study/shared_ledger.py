@@ -8,6 +8,7 @@ one that died are failed, and whoever asks for the candidate next evaluates it.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import time
 import warnings
@@ -37,7 +38,6 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import DBAPIError
 
 from autoprune.core.policy import Widths
-from autoprune.core.records import Natural, Table
 from autoprune.errors import UsageError
 from autoprune.search_spaces.keep_ratio import SearchSpace
 from autoprune.study.ledger import Ledger
@@ -124,7 +124,7 @@ class SharedLedger(Ledger):
         self._seen: set[int] = set()
         self._claims: dict[Widths, tuple[int, BaseHeartbeatThread]] = {}
         super().__init__(space, shared.url)
-        self.place = self._joined()
+        self.failures = 0
 
     def _opened(self) -> optuna.Study:
         self._optuna = self._shared.storage()
@@ -144,16 +144,15 @@ class SharedLedger(Ledger):
         self._seen |= {trial.number for trial in new}
         return new
 
-    @property
-    def _session_key(self) -> str:
-        return f"sessions of {self.owner}"
+    def own_key(self, key: str) -> str:
+        """Return the key with the owner: others never write what is kept there."""
+        return f"{key} of {self.owner}"
 
-    def _joined(self) -> int:
-        """Return how many processes had joined before this one."""
-        places = self.remarked("places", Table[Natural]) or {}
-        place = places.get(self._shared.owner, len(places))
-        self.remark("places", {**places, self._shared.owner: place})
-        return place
+    @property
+    def seed_offset(self) -> int:
+        """A number of the owner; processes that join at once need not agree on theirs."""
+        digest = hashlib.sha256(self._shared.owner.encode()).digest()
+        return int.from_bytes(digest[:3], "big")
 
     def find(self, widths: Widths) -> Trial | None:
         """Return the trial of these widths, whoever made it; None if there is none yet."""
@@ -166,11 +165,13 @@ class SharedLedger(Ledger):
         return super().best(count, fits)
 
     def _look(self) -> None:
-        """Learn what other processes recorded."""
+        """Learn what other processes recorded; their failures are not those of this one."""
         with self._told("read"):
             new = self._finished()
+        failures = self.failures
         for trial, attributes in map(self._restore, new):
             self._remember(trial, attributes)
+        self.failures = failures
 
     @property
     def of_others(self) -> int:

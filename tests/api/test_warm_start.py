@@ -148,7 +148,8 @@ def test_storages_that_cannot_be_meant(url: str, words: str, tmp_path: Path) -> 
 
 
 def test_fingerprints_say_what_differs() -> None:
-    one = Fingerprint("a", "b")
-    assert one.differs_in(Fingerprint("a", "b")) is None
-    assert one.differs_in(Fingerprint("x", "b")) == "network"
-    assert one.differs_in(Fingerprint("a", "x")) == "data"
+    one = Fingerprint("a", "b", "c")
+    assert one.differs_in(Fingerprint("a", "b", "c")) is None
+    assert one.differs_in(Fingerprint("x", "b", "c")) == "network"
+    assert one.differs_in(Fingerprint("a", "x", "c")) == "data"
+    assert one.differs_in(Fingerprint("a", "b", "x")) == "evaluate, distance, reward or importance"

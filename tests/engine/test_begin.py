@@ -108,3 +108,15 @@ def test_a_length_that_nobody_wrote_is_named(run: RunDirectory) -> None:
 def test_a_new_run_needs_a_place_of_its_own(run: RunDirectory) -> None:
     with pytest.raises(RunError, match="holds another run"):
         begin_run(run, {})
+
+
+def test_a_storage_stays_as_it_was_begun(
+    run: RunDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(UsageError, match="with a storage: its trials are in the run directory"):
+        resume_run(run, *settings(storage="sqlite:///shared.db"))
+    monkeypatch.chdir(tmp_path)
+    run.save_config({**run.load_config(), "storage": f"sqlite:///{tmp_path}/shared.db"})
+    resume_run(run, *settings(storage="sqlite:///shared.db"))
+    with pytest.raises(UsageError, match="without the storage that it was begun with"):
+        resume_run(run, *settings())

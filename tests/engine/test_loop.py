@@ -17,7 +17,7 @@ from loops import SPACE, measurement, problem, reward, run_in_threads
 from autoprune.agents.base import Strategy
 from autoprune.agents.registry import make_strategy
 from autoprune.core.policy import Widths
-from autoprune.engine.loop import LoopLimits, LoopReport, Record, SearchFailed
+from autoprune.engine.loop import LoopLimits, LoopReport, Record, SearchFailed, run_loop
 from autoprune.errors import EvaluateError
 from autoprune.evaluation.measurement import Measurement
 from autoprune.evaluation.reward import NamedReward
@@ -100,6 +100,26 @@ def test_known_widths_are_answered_from_the_record_and_not_counted(
     assert len(ledger) == 3
     assert strategy.answers[0] == strategy.answers[2] == strategy.answers[3]
     assert len(strategy.answers) == 5
+
+
+def test_what_a_dead_process_leaves_counts_as_any_other_trial(loop: Loop, tmp_path: Path) -> None:
+    class Inherits(Ledger):
+        """The first candidate is begun elsewhere, by a process that dies."""
+
+        asked = 0
+
+        def claim(self, candidate: Candidate) -> bool:
+            self.asked += 1
+            return self.asked > 1 and super().claim(candidate)
+
+    ledger = Inherits(SPACE, f"sqlite:///{tmp_path}/inherits.db")
+    run_loop(
+        Scripted(all_widths()),
+        lambda candidate, incumbent, alone: lambda: measurement(candidate.widths),
+        Record(ledger, reward),
+        LoopLimits(3),
+    )
+    assert len(ledger) == 3
 
 
 def test_a_strategy_that_only_repeats_itself_ends(loop: Loop, ledger: Ledger) -> None:

@@ -238,3 +238,11 @@ def test_no_budget(given: dict[str, Any]) -> None:
     config = SearchConfig.from_mapping(given)
     assert config.budget == "none"
     assert SearchConfig.from_mapping(config.to_mapping()) == config
+
+
+def test_files_of_storages_have_whole_paths(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    read = SearchConfig.from_mapping({"budget": "flops=0.5", "storage": "sqlite:///a.db"})
+    assert read.storage == f"sqlite:///{tmp_path}/a.db"

@@ -328,3 +328,10 @@ def test_a_place_that_cannot_be_written_is_refused(
     with pytest.raises(RunError, match=r"no permission to write '.*', or its file system"):
         check_writable(tmp_path / "new", "--plot")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_how_to_resume_names_the_storage(run: RunDirectory) -> None:
+    assert "storage" not in run.how_to_resume
+    run.save_config({**CONFIG, "storage": "journal:///a b/log"})
+    assert run.resume_command.endswith(" --storage 'journal:///a b/log'")
+    assert "storage='journal:///a b/log', resume=True" in run.how_to_resume

@@ -61,9 +61,20 @@ def test_a_candidate_is_evaluated_by_one_of_them(both: Any) -> None:
     assert [t.candidate.widths for t in one.own_of_round] == [A] and len(one.of_round) == 2
 
 
-def test_places_are_kept(both: Any, url: str) -> None:
-    assert [ledger.place for ledger in both] == [0, 1]
-    assert shared(url, "one").place == 0 and shared(url, "three").place == 2
+def test_every_process_has_a_seed_of_its_own(both: Any, url: str) -> None:
+    one, two = (ledger.seed_offset for ledger in both)
+    assert one != two and shared(url, "one").seed_offset == one
+
+
+def test_what_is_said_of_one_process_is_not_said_of_others(both: Any) -> None:
+    one, two = both
+    assert (one.begin_round("1", 3), two.begin_round("1", 5)) == (3, 5)
+    one.remark(one.own_key("strategy"), "random")
+    assert two.remarked(two.own_key("strategy"), str) is None
+    one.claim(Candidate(A))
+    one.record(trial(A))
+    assert two.answer(A) == trial(A)
+    assert (one.made_here, two.made_here, two.made) == ([trial(A)], [], [trial(A)])
 
 
 def test_failures_are_known_to_all(both: Any) -> None:
@@ -72,6 +83,26 @@ def test_failures_are_known_to_all(both: Any) -> None:
     assert one.claim(failed.candidate)
     one.record(failed)
     assert two.answer(A) == failed
+
+
+def test_failures_are_counted_once_and_for_their_own_process(both: Any, url: str) -> None:
+    one, two = both
+    for count, widths in enumerate((A, B), 1):
+        one.claim(Candidate(widths))
+        one.record(Trial(Candidate(widths), None, error="the evaluation failed: MemoryError"))
+        assert one.find(widths) is not None and two.find(widths) is not None
+        assert (one.failures, two.failures) == (count, 0)
+    assert shared(url, "three").failures == 0
+
+
+def test_trials_taken_over_late_are_known_to_all(both: Any) -> None:
+    one, two = both
+    one.begin_round("1", 3)
+    one.claim(Candidate(B))
+    one.record(trial(B))
+    two.take_over([trial(A)])
+    assert {t.candidate.widths for t in one.best(2)} == {A, B}
+    assert [t.candidate.widths for t in one.taken_over] == [A]
 
 
 def test_what_is_let_go_is_taken_by_another(both: Any) -> None:
@@ -116,7 +147,7 @@ def search(url: str, owner: str, log: Path, trials: int, until: int | None = Non
     ledger = shared(url, owner, heartbeat=1, patience=2)
     made = 0
 
-    def evaluate(candidate: Candidate, incumbent: Widths | None) -> Callable[[], Any]:
+    def evaluate(candidate: Candidate, incumbent: Widths | None, alone: bool) -> Callable[[], Any]:
         def measured() -> Any:
             nonlocal made
             made += 1
@@ -128,7 +159,7 @@ def search(url: str, owner: str, log: Path, trials: int, until: int | None = Non
 
         return measured
 
-    planned = problem(ledger.begin_round("1", trials), seed=ledger.place)
+    planned = problem(ledger.begin_round("1", trials), seed=ledger.seed_offset)
     strategy = make_strategy("random", planned)
     run_loop(strategy, evaluate, Record(ledger, reward), LoopLimits(trials))
     ledger.close()
