@@ -172,7 +172,7 @@ class DiscriminationAwarePruning(TrainingMethod):
         for window in self._choosing:
             for part in structure.groups[window.group].consumers:
                 layer = structure.layer_of_weight.get(part.tensor)
-                if layer is not None and layer.takes_bias:
+                if layer is not None and layer.is_module and layer.takes_bias:
                     module = network.get_submodule(layer.name)
                     yield module.register_forward_hook(partial(_keep, found, layer.name))
 
