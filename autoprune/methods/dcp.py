@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
+import msgspec
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Float64
@@ -42,13 +43,13 @@ class DiscriminationAwareConfig:
         reconstruction: weight of the squared distance from the dense network's features.
         tuning: fraction of the time of each segment in which the network trains with the segment's
             head, before channels are chosen.
-        end: fraction of the run at which all channels are chosen.
+        end: fraction of the run at which all channels are chosen; the last step begins before 1.
     """
 
     heads: Count = 3
     reconstruction: Amount = 1.0
     tuning: Share = 0.5
-    end: Share = 0.9
+    end: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.9
 
 
 class DiscriminationAwarePruning(TrainingMethod):
