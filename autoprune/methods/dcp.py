@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Any, ClassVar
+from typing import Any, ClassVar
 
-import msgspec
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Float64
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from autoprune.agents.config import Amount, Count, Share
+from autoprune.agents.config import Amount, BelowOne, Count, Share
 from autoprune.errors import UsageError
 from autoprune.methods.base import Goal, Scores, TrainingMethod
 from autoprune.methods.own_layers import OwnLayers
@@ -49,7 +48,7 @@ class DiscriminationAwareConfig:
     heads: Count = 3
     reconstruction: Amount = 1.0
     tuning: Share = 0.5
-    end: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.9
+    end: BelowOne = 0.9
 
 
 class DiscriminationAwarePruning(TrainingMethod):

@@ -87,6 +87,6 @@ def test_norms_over_channels_that_are_cut_are_refused(
 ) -> None:
     """In the dense network's shape they would see the channels that are gone, as zeros."""
     model = nn.Sequential(*layers)
-    with pytest.raises(autoprune.AutopruneError, match="those of '0' pass (group|layer)_norm"):
+    with pytest.raises(autoprune.AutopruneError, match=r"those of '0' pass (group|layer)_norm"):
         autoprune.search(model, data=dataset(), output=tmp_path / "run", **QUICK)
     assert not (tmp_path / "run").exists()

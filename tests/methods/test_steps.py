@@ -320,5 +320,5 @@ def test_networks_without_classes_are_refused(setup: Setup) -> None:
 
 def test_channels_are_chosen_before_the_run_ends() -> None:
     """No step begins at its end, so that some would never be."""
-    with pytest.raises(UsageError, match="the method 'dcp' cannot have end=1.0"):
+    with pytest.raises(UsageError, match=r"the method 'dcp' cannot have end=1\.0"):
         DiscriminationAwarePruning(end=1.0)
