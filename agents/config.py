@@ -14,6 +14,7 @@ from autoprune.errors import AutopruneError, UsageError, did_you_mean, shown
 Count: TypeAlias = Annotated[int, msgspec.Meta(ge=1)]
 Amount: TypeAlias = Annotated[float, msgspec.Meta(ge=0)]
 Share: TypeAlias = Annotated[float, msgspec.Meta(ge=0, le=1)]
+BelowOne: TypeAlias = Annotated[float, msgspec.Meta(ge=0, lt=1)]
 Positive: TypeAlias = Annotated[float, msgspec.Meta(gt=0)]
 
 Config = TypeVar("Config")

@@ -9,8 +9,8 @@ from typing import Any
 from autoprune.agents.base import SearchProblem
 from autoprune.agents.config import Count
 from autoprune.agents.tools.scripted import ScriptedStrategy
-from autoprune.errors import BudgetError, UsageError, listed, spelt
-from autoprune.study.recorded_widths import widths_in
+from autoprune.errors import BudgetError, UsageError
+from autoprune.study.recorded_widths import allowed_widths_in
 from autoprune.study.trial import Candidate
 
 
@@ -58,15 +58,8 @@ class GivenStrategy(ScriptedStrategy):
             BudgetError: they exceed the budget.
         """
         super().start(problem)
-        space = problem.space
-        self._widths = widths_in(space, self.config.widths, "the network of the given widths")
-        for name, width, levels in zip(space.names, self._widths, space.levels, strict=True):
-            if width not in levels:
-                raise UsageError(
-                    f"the given width {width} of {name!r} is not allowed: its channels may be "
-                    f"{listed([str(one) for one in levels])} (see {spelt('min_keep')}, "
-                    f"{spelt('round_to')}, {spelt('decide')})."
-                )
+        whose = "the network of the given widths"
+        self._widths = allowed_widths_in(problem.space, self.config.widths, whose)
         if not problem.projection.fits(self._widths):
             raise BudgetError("the given widths exceed the budget: raise it, or leave it out.")
 

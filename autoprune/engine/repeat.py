@@ -53,7 +53,8 @@ def run_in_rounds(
         splits: the data, as the network takes them.
 
     Raises:
-        UsageError: layers get a bias where they are cut, which the dense network has no place for.
+        UsageError: the dense network's shape cannot hold what a cut network computes: layers get a
+            bias, or are rescaled.
     """
     count = context.config.rounds or 1
     if count > 1:
@@ -81,6 +82,12 @@ def run_in_rounds(
 
 
 def _check(problem: PruningProblem) -> None:
+    for group in problem.structure.groups:
+        if operators := problem.structure.rescaled_by(group):
+            raise UsageError(
+                f"{spelt(ROUNDS)} need channels that nothing rescales once some are cut; those of "
+                f"{group.name!r} pass {', '.join(operators)}: exclude them, or search in one round."
+            )
     read = {part.tensor for group in problem.structure.groups for part in group.consumers}
     for layer in problem.structure.layers:
         if layer.weight in read and layer.refittable and not layer.absorbs_mean:

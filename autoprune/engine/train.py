@@ -36,7 +36,7 @@ from autoprune.structure.frozen import freeze_only, is_entirely_frozen
 from autoprune.structure.inputs import run as outputs_with
 from autoprune.structure.output_distance import output_distance
 from autoprune.structure.surgery import deep_copy
-from autoprune.study.recorded_widths import widths_in
+from autoprune.study.recorded_widths import allowed_widths_in
 from autoprune.study.reload import load_network
 from autoprune.training.loggers import Log, make_loggers
 from autoprune.training.trainer import train
@@ -152,7 +152,7 @@ def _goal(context: TrainContext, search: SearchContext, problem: PruningProblem)
     classes = number_of_classes(search.model, search.images.selection)
     if context.widths is not None:
         whose = f"the run in {context.config.widths_from!r}"
-        widths = widths_in(problem.space, context.widths, whose)
+        widths = allowed_widths_in(problem.space, context.widths, whose)
         return Goal(problem.structure, widths, lambda scores: widths, classes)
     if not projection.constraints:
         return Goal(problem.structure, classes=classes)

@@ -72,7 +72,13 @@ class TrainContext:
             begun = stored_settings(self.run).get("strategy_config", {})
             own: Mapping[str, int] = find_strategy("given", **begun).config.widths
             return own
-        return recorded_widths(RunDirectory(self.config.widths_from))
+        widths = recorded_widths(RunDirectory(self.config.widths_from))
+        if gone := [name for name, width in widths.items() if not width]:
+            raise UsageError(
+                f"the run in {self.config.widths_from!r} removed branches ({', '.join(gone)}), "
+                "which training with a method cannot aim at: take one that decides channels alone."
+            )
+        return widths
 
     @cached_property
     def cut(self) -> SearchTask:

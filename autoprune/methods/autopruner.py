@@ -190,7 +190,11 @@ def _readers(group: ChannelGroup, structure: Structure) -> list[tuple[LayerSpec,
     layers = structure.layer_of_weight
     found = [(layers.get(part.tensor), part) for part in group.consumers]
     fits = all(
-        layer is not None and layer.takes_bias and layer.groups == 1 and part.dim == layer.in_dim
+        layer is not None
+        and layer.is_module
+        and layer.takes_bias
+        and layer.groups == 1
+        and part.dim == layer.in_dim
         for layer, part in found
     )
     return [(layer, part) for layer, part in found if layer is not None] if fits else None

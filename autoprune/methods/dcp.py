@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Float64
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from autoprune.agents.config import Amount, Count, Share
+from autoprune.agents.config import Amount, BelowOne, Count, Share
 from autoprune.errors import UsageError
 from autoprune.methods.base import Goal, Scores, TrainingMethod
 from autoprune.methods.own_layers import OwnLayers
@@ -42,13 +42,13 @@ class DiscriminationAwareConfig:
         reconstruction: weight of the squared distance from the dense network's features.
         tuning: fraction of the time of each segment in which the network trains with the segment's
             head, before channels are chosen.
-        end: fraction of the run at which all channels are chosen.
+        end: fraction of the run at which all channels are chosen; the last step begins before 1.
     """
 
     heads: Count = 3
     reconstruction: Amount = 1.0
     tuning: Share = 0.5
-    end: Share = 0.9
+    end: BelowOne = 0.9
 
 
 class DiscriminationAwarePruning(TrainingMethod):
@@ -172,7 +172,7 @@ class DiscriminationAwarePruning(TrainingMethod):
         for window in self._choosing:
             for part in structure.groups[window.group].consumers:
                 layer = structure.layer_of_weight.get(part.tensor)
-                if layer is not None and layer.takes_bias:
+                if layer is not None and layer.is_module and layer.takes_bias:
                     module = network.get_submodule(layer.name)
                     yield module.register_forward_hook(partial(_keep, found, layer.name))
 

@@ -237,9 +237,8 @@ def _is_free(layer: LayerSpec, network: nn.Module) -> bool:
         if norm.weight is None or norm.running_var is None or not norm.training:
             return False
         names += [f"{layer.batchnorm}.weight", f"{layer.batchnorm}.bias"]
-    is_own = layer.weight == f"{layer.name}.weight"
-    is_module = is_own and layer.takes_bias and layer.groups == 1
-    return is_module and all(network.get_parameter(name).requires_grad for name in names)
+    is_dense = layer.is_module and layer.takes_bias and layer.groups == 1
+    return is_dense and all(network.get_parameter(name).requires_grad for name in names)
 
 
 def _layers(group: ChannelGroup, structure: Structure) -> Iterator[LayerSpec]:

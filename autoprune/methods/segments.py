@@ -89,7 +89,7 @@ def _maker(structure: Structure, index: int) -> LayerSpec | None:
     """Return the first layer that makes a group's channels, if it is a module."""
     layers = structure.layer_of_weight
     own = [layers[p] for p in structure.groups[index].producers if p in layers]
-    made = [layer for layer in own if layer.takes_bias]
+    made = [layer for layer in own if layer.is_module and layer.takes_bias]
     return min(made, key=lambda layer: layer.number, default=None)
 
 

@@ -234,13 +234,13 @@ class StatusOptions(Json):
 class DashboardOptions:
     """Which run `autoprune dashboard` shows, and where."""
 
-    run: str = _compared(
+    run: str = _run(
         MISSING,
         kinds.RUN,
         "A run directory, of a search that is going on, interrupted or finished.",
         is_positional=True,
     )
-    port: int = _compared(
+    port: int = _run(
         8080,
         kinds.WHOLE,
         "The port of this machine that it listens to.",

@@ -42,7 +42,8 @@ TABLES = """
 Tables stand in a TOML file; options of methods can also be given by `--method-option OPTION=VALUE`.
 Python takes `strategy_config={"updates": 30}`, `engine={"rounds": {"most": 2}}` and
 `method_config={"sparsity": 1e-4}`. A `Count` is a whole number from 1 on, `Natural` from 0 on; an
-`Amount` is a number from 0 on, `Positive` is above 0, and a `Share` is from 0 to 1.
+`Amount` is a number from 0 on, `Positive` is above 0, a `Share` is from 0 to 1, and `BelowOne` a
+share below 1.
 """
 
 

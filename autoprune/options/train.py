@@ -60,8 +60,8 @@ class TrainConfig(Restrictions, TrainingConfig):
         None,
         kinds.RUN,
         "Instead of a budget: the widths that this run, e.g. of a search, has found are what the "
-        "method aims at and the network is cut to; its model, data and what it excluded are used "
-        "unless others are given.",
+        "method aims at and the network is cut to; on the command line, its model, data and what "
+        "it excluded are used unless others are given.",
     )
     epochs: float = _training(
         EPOCHS,

@@ -162,7 +162,7 @@ def _foldable(model: nn.Module, layers: Sequence[LayerSpec]) -> Iterator[tuple[s
             continue  # its branch is gone
         if layer.batchnorm is None or layer.is_transposed or layer.calls > 1:
             continue
-        if layer.weight != f"{layer.name}.weight":
+        if not layer.is_module:
             continue  # the weight does not belong to a module of PyTorch
         module, bn = model.get_submodule(layer.name), model.get_submodule(layer.batchnorm)
         if not isinstance(module, LAYER_MODULES):

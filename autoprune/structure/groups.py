@@ -1,9 +1,8 @@
 """The prunable structure of a network, as plain immutable values.
 
 A `ChannelGroup` has `size` units; unit `u` owns the entries `positions[u]` of one dimension of
-every tensor in its `slices`. Removing a unit removes all of them at once. One unit is usually one
-channel; a whole convolution group of a grouped convolution, or a channel with its 49 inputs of a
-flattened linear layer, is also one unit.
+every tensor in its `slices`. Removing a unit removes all of them at once. A unit is a channel, a
+whole group of a grouped convolution, or a channel with its 49 inputs of a flattened linear layer.
 """
 
 from __future__ import annotations
@@ -66,7 +65,7 @@ class LayerSpec:
     """One layer with a weight, as it runs on one sample.
 
     Attributes:
-        name: module path, e.g. "layer1.0.conv1".
+        name: module path, e.g. "layer1.0.conv1"; the weight's name where that is no `weight`.
         kind: ATen operator, e.g. "conv2d" or "linear".
         weight: name of the weight tensor.
         bias: name of the bias tensor, or None.
@@ -108,6 +107,11 @@ class LayerSpec:
     number: int
     shortcut: int | None
     clamp: tuple[float, float] | None
+
+    @property
+    def is_module(self) -> bool:
+        """Whether `name` is a module with this weight, not the parameter of a product."""
+        return self.weight == f"{self.name}.weight"
 
     @property
     def out_dim(self) -> int:
@@ -202,8 +206,7 @@ class Structure:
         edits: attributes of modules that follow the widths of groups.
         inferred: sizes of views that networks cut from this one infer.
         untouched: names of tensors that keep their values: they are neither refitted nor trained.
-        branches: residual branches that can go, in network order; none unless they were asked for
-            (`depth.with_branches`).
+        branches: residual branches that can go, in network order, if asked for (`with_branches`).
     """
 
     groups: tuple[ChannelGroup, ...]

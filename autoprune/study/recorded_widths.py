@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from autoprune.core.policy import Widths
-from autoprune.errors import RunError
+from autoprune.errors import RunError, UsageError, listed, spelt
 from autoprune.search_spaces.keep_ratio import SearchSpace
 from autoprune.study.run_directory import RunDirectory
 
@@ -34,3 +34,26 @@ def widths_in(space: SearchSpace, named: Mapping[str, int], whose: str) -> Width
     if named.keys() != set(space.names) or any(named[name] > size for name, size in pairs):
         raise RunError(f"{whose} is of another network or pruned other groups.")
     return tuple(named[name] for name in space.names)
+
+
+def allowed_widths_in(space: SearchSpace, named: Mapping[str, int], whose: str) -> Widths:
+    """Return widths in the order of a search space, which must allow them.
+
+    Args:
+        space: of a network.
+        named: widths by group.
+        whose: they are, for messages.
+
+    Raises:
+        RunError: they are of other groups, or larger than these.
+        UsageError: one is not allowed.
+    """
+    widths = widths_in(space, named, whose)
+    for name, width, levels in zip(space.names, widths, space.levels, strict=True):
+        if width not in levels:
+            raise UsageError(
+                f"{whose}: the width {width} of {name!r} is not allowed, its channels may be "
+                f"{listed([str(one) for one in levels])}; give the {spelt('min_keep')}, "
+                f"{spelt('round_to')} and {spelt('decide')} that allow it."
+            )
+    return widths

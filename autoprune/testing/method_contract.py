@@ -37,7 +37,7 @@ from autoprune.training.training_values import (
     Validation,
 )
 
-NETWORKS = ("plain", "residual", "depthwise", "concatenated")
+NETWORKS = ("plain", "residual", "depthwise", "concatenated", "product")
 RECIPE = Recipe(Duration(steps=12), checks=4, rate=0.02, decay=0.0)
 BATCH = 20
 # Share of the MACs that a budget leaves.
@@ -181,7 +181,7 @@ class MethodContract:
 
     @pytest.fixture(params=NETWORKS)
     def setup(self, request: pytest.FixtureRequest) -> Setup:
-        """A plain, a residual, a depthwise and a concatenating network."""
+        """Networks of several kinds."""
         return Setup.of(randomized(getattr(small_networks, request.param)()))
 
     def test_it_trains_and_the_cut_meets_the_budget(self, setup: Setup) -> None:

@@ -101,6 +101,18 @@ def functional() -> nn.Module:
     )
 
 
+def product() -> nn.Module:
+    """Return a layer that is no module: a product with parameters of the network itself."""
+    matrix = torch.randn(7, 8, generator=torch.Generator().manual_seed(0))
+    return Net(
+        lambda m, x: m.head(F.relu(F.linear(m.a(x).mean((2, 3)), m.matrix, m.shift))),
+        a=block(3, 8),
+        matrix=nn.Parameter(matrix),
+        shift=nn.Parameter(torch.zeros(7)),
+        head=nn.Linear(7, 4),
+    )
+
+
 NETWORKS: Mapping[str, Callable[[], nn.Module]] = {
     make.__name__: make
     for make in (

@@ -126,7 +126,7 @@ class _Trainer:
         """Around a step: the first one after a checkpoint fails if its state is no such run's."""
         try:
             yield
-        except AutopruneError:
+        except (AutopruneError, torch.OutOfMemoryError):
             raise
         except Exception as error:
             if not self._is_resumed:

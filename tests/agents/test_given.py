@@ -31,7 +31,7 @@ def test_widths_that_cannot_be_are_one_line(make_toy: Any) -> None:
         with pytest.raises(AutopruneError, match=message):
             make_strategy("given", problem, widths=widths)
     coarse = replace(problem, space=replace(problem.space, step=4, lowest=(4, 4)))
-    with pytest.raises(UsageError, match=f"the given width 5 of {first!r} is not allowed"):
+    with pytest.raises(UsageError, match=f"the width 5 of {first!r} is not allowed"):
         make_strategy("given", coarse, widths={first: 5, second: 4})
     with pytest.raises(UsageError, match="cannot have widths"):
         check_strategy("given", widths={first: 0})

@@ -91,6 +91,14 @@ def test_pages_and_explanations_say_that_it_is_gone(run: autoprune.Run) -> None:
     assert text.startswith("blocks.0.conv1 is gone with all of its branch (7 units); ")
 
 
+def test_no_method_aims_at_widths_without_a_branch(run: autoprune.Run, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"removed branches \(blocks.0.* channels alone"):
+        autoprune.train(
+            basic(), data=dataset(), method="c_sgd", widths_from=run.path, output=tmp_path / "run"
+        )
+    assert not (tmp_path / "run").exists()
+
+
 def test_other_decisions_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"decide 'layers' is nothing .* channels, depth, heads"):
         autoprune.search(basic(), data=dataset(), output=tmp_path, decide="channels,layers", **TINY)

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 import torch
+from searches import dataset
+from torch import nn
 
 import autoprune
 from autoprune.core.policy import PruningPolicy
@@ -14,6 +16,7 @@ from autoprune.data import Splits
 from autoprune.engine import repeat as module
 from autoprune.models.demo import load_demo
 from autoprune.study.run_directory import RunDirectory
+from autoprune.testing.small_networks import head
 
 QUICK: dict[str, Any] = {
     "budget": "flops=0.36", "rounds": 2, "finetune_epochs": 0.2, "trials": 1, "recover": "off",
@@ -96,4 +99,21 @@ def test_mistakes_are_one_line(
 ) -> None:
     with pytest.raises(autoprune.AutopruneError, match=message):
         autoprune.search(load_demo(), data=digits, output=tmp_path / "run", **{**QUICK, **options})
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        (nn.Conv2d(3, 8, 3), nn.GroupNorm(1, 8), head(8)),
+        (nn.Conv2d(3, 8, 3), head(8)[:2], nn.LayerNorm(8), nn.Linear(8, 4)),
+    ],
+)
+def test_norms_over_channels_that_are_cut_are_refused(
+    layers: tuple[nn.Module, ...], tmp_path: Path
+) -> None:
+    """In the dense network's shape they would see the channels that are gone, as zeros."""
+    model = nn.Sequential(*layers)
+    with pytest.raises(autoprune.AutopruneError, match=r"those of '0' pass (group|layer)_norm"):
+        autoprune.search(model, data=dataset(), output=tmp_path / "run", **QUICK)
     assert not (tmp_path / "run").exists()

@@ -230,6 +230,18 @@ def test_widths_of_a_run_are_the_target(
         autoprune.train(load_demo(), **{**given, "budget": "flops=0.5"}, resume=True)
 
 
+def test_widths_that_the_space_does_not_allow_are_refused_before_training(
+    trained: autoprune.Run, digits: Splits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "train", None)
+    with pytest.raises(autoprune.AutopruneError, match=r"is not allowed, .* give the min_keep"):
+        autoprune.train(
+            load_demo(), data=digits, method="c_sgd", widths_from=trained.path, epochs=1,
+            min_keep=1.0, output=tmp_path / "run", **QUICK,
+        )  # fmt: skip
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_search_begins_at_what_was_learnt(
     trained: autoprune.Run, digits: Splits, tmp_path: Path
 ) -> None:

@@ -263,7 +263,7 @@ def test_pooled_activations() -> None:
 
 def test_channels_are_admitted_by_gradients(setup: Setup) -> None:
     """From none: those with the largest ‖∂L/∂W_k‖ come first, and only what reads them trains."""
-    method = DiscriminationAwarePruning(heads=1, tuning=0.0, end=1.0).prepared(
+    method = DiscriminationAwarePruning(heads=1, tuning=0.0, end=0.8).prepared(
         replace(setup.goal, widths=(4, 7))
     )
     network = setup.network.train()
@@ -277,7 +277,7 @@ def test_channels_are_admitted_by_gradients(setup: Setup) -> None:
     assert weight.grad is not None
     norms = weight.grad.transpose(0, 1).flatten(1).norm(dim=1)
     with torch.no_grad():
-        method.after_backward(network, moment(completed=0.5))
+        method.after_backward(network, moment(completed=0.4))
     best = set(norms.argsort(descending=True)[:2].tolist())
     admitted = method.state()["admitted"][0]
     assert set(admitted.nonzero()[:, 0].tolist()) == best
@@ -287,12 +287,12 @@ def test_channels_are_admitted_by_gradients(setup: Setup) -> None:
     nn.functional.cross_entropy(called(IMAGES), LABELS).backward()
     assert weight.grad is not None
     with torch.no_grad():
-        method.after_backward(network, moment(completed=0.5))
+        method.after_backward(network, moment(completed=0.4))
     assert not weight.grad[:, ~admitted].any() and weight.grad[:, admitted].any()
     before = weight.detach().clone()
     assert torch.equal(method.finish(network).get_parameter("1.0.weight"), before)
     with torch.no_grad():
-        method.after_backward(network, moment(completed=1.0))
+        method.after_backward(network, moment(completed=0.8))
         method.finish(network)
     assert int(weight.detach().transpose(0, 1).flatten(1).any(1).sum()) == 4
     loss = method.loss(network)
@@ -316,3 +316,9 @@ def test_segments_share_the_run(setup: Setup) -> None:
 def test_networks_without_classes_are_refused(setup: Setup) -> None:
     with pytest.raises(UsageError, match="the network is no classifier"):
         DiscriminationAwarePruning().prepared(replace(setup.goal, classes=None))
+
+
+def test_channels_are_chosen_before_the_run_ends() -> None:
+    """No step begins at its end, so that some would never be."""
+    with pytest.raises(UsageError, match=r"the method 'dcp' cannot have end=1\.0"):
+        DiscriminationAwarePruning(end=1.0)

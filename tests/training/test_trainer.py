@@ -18,7 +18,7 @@ from autoprune.training import trainer as module
 from autoprune.training.duration import Duration
 from autoprune.training.loggers import Log
 from autoprune.training.objective import Objective
-from autoprune.training.random_batches import RandomBatches
+from autoprune.training.random_batches import Batch, RandomBatches
 from autoprune.training.trainer import train
 from autoprune.training.training_values import Recipe, TrainingFiles, TrainingTask, Validation
 
@@ -161,6 +161,26 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
     train(task(), RECIPE, TrainingFiles(state))
     with pytest.raises(RunError, match="is of another run, or damaged"):
         train(task(network=nn.Linear(4, 3)), RECIPE, TrainingFiles(state))
+
+
+@pytest.mark.parametrize(
+    ("raised", "expected"),
+    [(ValueError, RunError), (torch.OutOfMemoryError, torch.OutOfMemoryError)],
+)
+def test_a_checkpoint_is_blamed_for_what_it_can_cause(
+    tmp_path: Path, raised: type[Exception], expected: type[Exception]
+) -> None:
+    """The first step after it fails; memory runs out whatever was restored."""
+
+    class Failing(Objective):
+        def __call__(self, network: nn.Module, batch: Batch) -> Tensor:
+            raise raised("no")
+
+    files = TrainingFiles(tmp_path / "state.pt")
+    with pytest.raises(Killed):
+        train(task(validate=killed_at(3)), RECIPE, files)
+    with pytest.raises(expected, match="no"):
+        train(task(objective=Failing(3, True)), RECIPE, files)
 
 
 def test_frozen_tensors_stay_bit_identical() -> None:

@@ -262,6 +262,5 @@ class LabelTrace(OperatorMode):
 
     def _adds_parameter(self, layer: LayerSpec) -> bool:
         """Say whether a layer that is no module adds a parameter that nothing else reads."""
-        is_module = layer.weight == f"{layer.name}.weight"
-        own = not is_module and layer.bias in self._parameters
+        own = not layer.is_module and layer.bias in self._parameters
         return own and multiplies_alone(layer, self.read)
