@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping
-from functools import cache
+from functools import cache, wraps
 from itertools import count
 from typing import Any
 
@@ -80,7 +80,7 @@ def infer_sizes(model: nn.Module, inferred: Iterable[InferredSize]) -> None:
     for path, dims in by_module.items():
         module: Any = model.get_submodule(path)
         kind: Any = type(module)
-        vars(module)[DIMS] = dims
+        vars(module)[DIMS] = {**vars(module).get(DIMS, {}), **dims}
         module.__class__ = _inferring(kind)
 
 
@@ -118,4 +118,8 @@ def _empty(kind: Any) -> nn.Module:
 
 @cache
 def _inferring(kind: Any) -> type[nn.Module]:
-    return kind if issubclass(kind, _Inferring) else type(kind.__name__, (_Inferring, kind), {})
+    if issubclass(kind, _Inferring):
+        return kind
+    # The arguments' names are read by torch.export, and by trainers that fill them.
+    forward = wraps(kind.forward)(_Inferring.forward)
+    return type(kind.__name__, (_Inferring, kind), {"forward": forward})
