@@ -122,4 +122,5 @@ def _inferring(kind: Any) -> type[nn.Module]:
         return kind
     # The arguments' names are read by torch.export, and by trainers that fill them.
     forward = wraps(kind.forward)(_Inferring.forward)
-    return type(kind.__name__, (_Inferring, kind), {"forward": forward})
+    made: type[nn.Module] = type(kind.__name__, (_Inferring, kind), {"forward": forward})
+    return made

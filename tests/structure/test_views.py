@@ -203,6 +203,31 @@ def test_a_size_that_is_inferred_changes_nothing_in_the_dense_network() -> None:
     assert type(model.block) is FromOneToken and type(same.block) is not FromOneToken
 
 
+class Noting(FromOneToken):
+    """Calls one more view in training mode, before or after the others, or none."""
+
+    def __init__(self, when: str) -> None:
+        super().__init__()
+        self.when = when
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, n, c = x.shape
+        if self.training and self.when == "before":
+            x = x.reshape(b * n, c).reshape(b, n, c)
+        out = super().forward(x)
+        return out.mul(2).view(b, 1, c) if self.training and self.when == "after" else out
+
+
+@pytest.mark.parametrize("when", ["before", "after", "never"])
+def test_sizes_are_inferred_where_training_calls_the_same_views(when: str) -> None:
+    torch.manual_seed(0)
+    model = Net(Noting(when)).eval()
+    structure = analyze(model, TOKENS)
+    assert set(structure.inferred) == (CASES[FromOneToken][1] if when == "never" else set())
+    small = apply_policy(model, halved(structure)).train()
+    assert small(TOKENS).shape == (3, 5)
+
+
 def test_the_names_of_arguments_stay() -> None:
     torch.manual_seed(0)
     model = FromOneToken().eval()
