@@ -117,10 +117,9 @@ def _empty(kind: Any) -> nn.Module:
 
 
 @cache
-def _inferring(kind: Any) -> type[nn.Module]:
+def _inferring(kind: type[nn.Module]) -> type[nn.Module]:
     if issubclass(kind, _Inferring):
         return kind
     # The arguments' names are read by torch.export, and by trainers that fill them.
     forward = wraps(kind.forward)(_Inferring.forward)
-    made: type[nn.Module] = type(kind.__name__, (_Inferring, kind), {"forward": forward})
-    return made
+    return type(kind.__name__, (_Inferring, kind), {"forward": forward})
