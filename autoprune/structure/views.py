@@ -100,11 +100,6 @@ class _InferringMode(ViewMode):
 class _Inferring(nn.Module):
     """What a module's class derives from, before its own, once sizes of its views are inferred."""
 
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the module's own forward pass."""
-        with _InferringMode(vars(self)[DIMS]):
-            return super().forward(*args, **kwargs)
-
     def __reduce_ex__(self, protocol: Any) -> Any:
         """Copy and pickle by the module's own class: the one that is made here has no name."""
         found: Any = super().__reduce_ex__(protocol)
@@ -120,6 +115,10 @@ def _empty(kind: Any) -> nn.Module:
 def _inferring(kind: type[nn.Module]) -> type[nn.Module]:
     if issubclass(kind, _Inferring):
         return kind
-    # The arguments' names are read by torch.export, and by trainers that fill them.
-    forward = wraps(kind.forward)(_Inferring.forward)
+
+    @wraps(kind.forward)  # torch.export and trainers read the names of its arguments
+    def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        with _InferringMode(vars(self)[DIMS]):
+            return kind.forward(self, *args, **kwargs)
+
     return type(kind.__name__, (_Inferring, kind), {"forward": forward})

@@ -228,11 +228,21 @@ def test_sizes_are_inferred_where_training_calls_the_same_views(when: str) -> No
     assert small(TOKENS).shape == (3, 5)
 
 
+class Renamed(FromOneToken):
+    """Calls its input by another name."""
+
+    def forward(self, queries: Tensor) -> Tensor:
+        return super().forward(queries)
+
+
 def test_the_names_of_arguments_stay() -> None:
     torch.manual_seed(0)
     model = FromOneToken().eval()
     same: Any = copy.deepcopy(model)
     infer_sizes(same, [InferredSize("", view, 3) for view in range(3)])
+    other: Any = Renamed()
+    infer_sizes(other, [InferredSize("", 0, 3)])
+    assert list(inspect.signature(other.forward).parameters) == ["queries"]
     for other in (same, pickle.loads(pickle.dumps(same))):
         assert inspect.signature(other.forward) == inspect.signature(model.forward)
     tokens = torch.randn(3, 4, WIDTH)
