@@ -98,7 +98,7 @@ class PruningPolicy:
 
     @property
     def fingerprint(self) -> str:
-        """Hash of tensor names, shapes, groups and edits; never of weight values."""
+        """Hash of names, shapes, groups, edits and inferred sizes; never of weight values."""
         fingerprint: str = self.to_json()["fingerprint"]
         return fingerprint
 

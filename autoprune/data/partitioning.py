@@ -54,7 +54,7 @@ class Partition:
     """The samples of one search; calibration, search and selection are disjoint.
 
     Attributes:
-        calibration: training samples for statistics and reconstruction.
+        calibration: training samples for statistics and reconstruction, without annotations.
         recovery: all training samples except those in search and selection; labels are not read.
         search: samples on which candidates are scored.
         selection: samples on which finalists are scored.
@@ -117,7 +117,7 @@ def partition(
     counts = [len(part.indices) for part in chosen]
     _note_sizes(counts, asked, each, max_bytes, note)
     calibration, search, selection = (
-        _gather(part.split, part.indices, _offset(step, sum(counts[:i]), sum(counts)))
+        _gather(part.split, part.indices, _offset(step, sum(counts[:i]), sum(counts)), i > 0)
         for i, part in enumerate(chosen)
     )
     for samples, name in zip((calibration, search, selection), PURPOSES, strict=True):
@@ -258,8 +258,16 @@ def _gather(
     split: Split,
     chosen: npt.NDArray[np.int64],
     step: Callable[[int], None] = lambda done: None,
+    annotated: bool = False,
 ) -> Samples:
-    """Fetch the chosen samples; `step` receives their number so far."""
+    """Fetch the chosen samples.
+
+    Args:
+        split: where they are.
+        chosen: their indices.
+        step: receives the number of samples so far.
+        annotated: whether annotations are kept, if all samples have them.
+    """
     indices = chosen.tolist()
     whole: Samples | None = None
     targets: list[torch.Tensor] = []
@@ -276,11 +284,12 @@ def _gather(
         place = whole[start : start + len(chunk)]
         map_tensors(lambda into, own: into.copy_(own), place.inputs, chunk.inputs)
         targets.extend([] if chunk.targets is None else [chunk.targets])
-        annotations.extend(chunk.annotations or ())
+        annotations.extend((chunk.annotations or ()) if annotated else ())
         step(start + len(chunk))
     assert whole is not None  # there is at least one index
     labels = torch.cat(targets) if targets else None
-    return with_class_labels(Samples(whole.inputs, labels, tuple(annotations) or None))
+    found = tuple(annotations) if len(annotations) == len(whole) else None
+    return with_class_labels(Samples(whole.inputs, labels, found))
 
 
 def _room_for(count: int, like: Samples) -> Samples:

@@ -176,9 +176,9 @@ class SamplesSplit(Split):
 
 
 class ChangedSplit(Split):
-    """A split whose inputs are changed when they are taken."""
+    """A split whose samples are changed when they are taken."""
 
-    def __init__(self, split: Split, change: Callable[[Inputs], Inputs]) -> None:
+    def __init__(self, split: Split, change: Callable[[Samples], Samples]) -> None:
         self.split = split
         self.change = change
         self.classes = split.classes
@@ -189,16 +189,15 @@ class ChangedSplit(Split):
         return self.split.pictures
 
     def augmented(self, augment: Augment) -> ChangedSplit:
-        """Return the same samples, augmented before their inputs are changed."""
+        """Return the same samples, augmented before they are changed."""
         return ChangedSplit(self.split.augmented(augment), self.change)
 
     def __len__(self) -> int:
         return len(self.split)
 
     def take(self, indices: Sequence[int]) -> Samples:
-        """Fetch samples and change their inputs."""
-        samples = self.split.take(indices)
-        return replace(samples, inputs=self.change(samples.inputs))
+        """Fetch samples and change them."""
+        return self.change(self.split.take(indices))
 
 
 class PartOfSplit(Split):
@@ -259,6 +258,13 @@ class Splits:
 
     def changed(self, change: Callable[[Inputs], Inputs]) -> Splits:
         """Return splits in which a function changes the inputs of every sample."""
+        return self._changed(lambda samples: replace(samples, inputs=change(samples.inputs)))
+
+    def without_annotations(self) -> Splits:
+        """Return splits for those who do not read annotations, which may take much memory."""
+        return self._changed(lambda samples: replace(samples, annotations=None))
+
+    def _changed(self, change: Callable[[Samples], Samples]) -> Splits:
         parts = ((name, getattr(self, name)) for name in SPLIT_NAMES)
         changed = {name: ChangedSplit(own, change) for name, own in parts if own is not None}
         return Splits.of(changed, self.notes)

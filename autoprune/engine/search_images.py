@@ -17,15 +17,25 @@ from autoprune.structure.inputs import Inputs, adapt_splits, device_of, input_ad
 log = logging.getLogger(__name__)
 
 
-def draw_images(model: nn.Module, data: Any, config: SearchConfig, progress: Progress) -> Partition:
+def draw_images(
+    model: nn.Module, data: Any, config: SearchConfig, progress: Progress, annotated: bool = False
+) -> Partition:
     """Return the images of a search, on the model's device.
+
+    Args:
+        model: the network.
+        data: as the user gave it.
+        config: options of the search.
+        progress: told how many images are read.
+        annotated: whether their annotations are kept, which training reads.
 
     Raises:
         DataError: too few, not finite, or of a form that is not understood.
     """
     sizes = SplitSizes(config.calibration_samples, config.search_samples, config.selection_samples)
+    splits = adapt_splits(as_splits(data), model)
     images = partition(
-        adapt_splits(as_splits(data), model),
+        splits if annotated else splits.without_annotations(),
         sizes,
         config.seed,
         note=log.info,

@@ -230,13 +230,16 @@ class SearchTask:
         splits = adapt_splits(as_splits(self.data), context.model)
         return run_in_rounds(context, groundwork, settings, splits)
 
-    def context(self, run: RunDirectory, clock: Clock, begun: Mapping[str, Any]) -> SearchContext:
+    def context(
+        self, run: RunDirectory, clock: Clock, begun: Mapping[str, Any], annotated: bool = False
+    ) -> SearchContext:
         """Return what the stages of the search are given.
 
         Args:
             run: the directory.
             clock: told what the stages take.
             begun: settings of a run that goes on; empty for a new one.
+            annotated: whether annotations of images are kept, which training reads.
         """
         # Optuna announces every trial of ours, and optional packages that it lacks.
         optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -249,7 +252,7 @@ class SearchTask:
             scores = LearntImportance(trained.method.load_scores())
             config = replace(config, from_training=None, importance=scores)
             starts = (recorded_widths(trained),)
-        images = draw_images(model, self.data, self.config, self.progress)
+        images = draw_images(model, self.data, self.config, self.progress, annotated)
         inputs = images.calibration.first(2).inputs
         if self.example_inputs is not None:
             inputs = check_example(model, self.example_inputs, inputs)

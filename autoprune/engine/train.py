@@ -112,7 +112,8 @@ def run_training(context: TrainContext, resume: bool = False) -> SearchResult:
     """
     run = context.run
     begun = run.load_config() if resume else {**context.settings(), "versions": versions()}
-    search = context.cut.context(run, Clock(time.monotonic(), recovery=0.0), begun)
+    clock = Clock(time.monotonic(), recovery=0.0)
+    search = context.cut.context(run, clock, begun, annotated=True)
     if is_entirely_frozen(context.model) and not context.config.train_frozen:
         log.info(ENTIRELY_FROZEN)
     if not (run.is_finished and KEY in run.load_result()):

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Iterator
-from types import FunctionType, MethodType, ModuleType
+from contextlib import suppress
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -21,28 +22,38 @@ from autoprune.errors import ModelError, shown
 _SEVERAL = (tuple, list, torch.Size)
 
 
-# Objects with attributes that are no settings.
-_NO_SETTINGS = (type, nn.Module, torch.Tensor, FunctionType, MethodType, ModuleType)
-
-
 def settings_of(module: nn.Module) -> Iterator[str]:
     """Yield the names of integers in objects that a module holds: "config.num_heads"."""
     for name, value in vars(module).items():
-        if hasattr(value, "__dict__") and not isinstance(value, _NO_SETTINGS):
-            yield from (f"{name}.{own}" for own in vars(value))
+        yield from (f"{name}.{own}" for own in vars(_copied(value)))
 
 
-def _holder(module: nn.Module, attribute: str) -> tuple[dict[str, Any], str]:
-    """Return the attributes among which one lies, which are empty if they are not there."""
+def _copied(value: Any) -> Any:
+    """Return a copy of an object whose attributes are settings, or an object without any.
+
+    They are none where a copy is the object itself, or shares its attributes: setting them would
+    change all who use the object (members of enumerations, loggers, classes, functions).
+    """
+    if not hasattr(value, "__dict__") or isinstance(value, (nn.Module, torch.Tensor)):
+        return SimpleNamespace()
+    with suppress(Exception):  # modules of Python and open files cannot be copied
+        copied = copy.copy(value)
+        is_own = copied is not value and vars(copied) is not vars(value)
+        if is_own and type(copied) is type(value):
+            return copied
+    return SimpleNamespace()
+
+
+def _holder(module: nn.Module, attribute: str) -> tuple[Any, str]:
+    """Return the module, or a copy of what it holds, that has an attribute, and its name there."""
     holder, _, name = attribute.rpartition(".")
-    found = vars(module)
-    return (getattr(found.get(holder), "__dict__", {}) if holder else found), name
+    return (_copied(vars(module).get(holder)) if holder else module), name
 
 
 def number_of(module: nn.Module, attribute: str) -> Number | None:
     """Return the integers in an instance attribute; None if it holds anything else, or nothing."""
-    own, name = _holder(module, attribute)
-    value = own.get(name)
+    holder, name = _holder(module, attribute)
+    value = vars(holder).get(name)
     if type(value) is int:
         return value
     if type(value) in _SEVERAL and value and all(type(one) is int for one in value):
@@ -54,11 +65,11 @@ def set_numbers(model: nn.Module, numbers: Numbers) -> None:
     """Set attributes of a network's modules, in place; lists and sizes stay what they are."""
     for (path, attribute), value in numbers.items():
         module = model.get_submodule(path)
-        if holder := attribute.rpartition(".")[0]:
-            vars(module)[holder] = copy.copy(vars(module)[holder])
-        own, name = _holder(module, attribute)
-        kind: Any = type(own[name])
-        own[name] = kind(value)
+        holder, name = _holder(module, attribute)
+        kind: Any = type(vars(holder)[name])
+        vars(holder)[name] = kind(value)
+        if holder is not module:
+            vars(module)[attribute.rpartition(".")[0]] = holder
 
 
 def check_edits(model: nn.Module, edits: Iterable[AttributeEdit]) -> None:
@@ -70,11 +81,11 @@ def check_edits(model: nn.Module, edits: Iterable[AttributeEdit]) -> None:
     modules = dict(model.named_modules(remove_duplicate=False))
     for edit in edits:
         module = modules.get(edit.module, nn.Module())
-        own, name = _holder(module, edit.attribute)
-        if name not in own:
+        holder, name = _holder(module, edit.attribute)
+        if name not in vars(holder):
             held = "which is not there"
         elif number_of(module, edit.attribute) != edit.value:
-            held = f"which is {shown(own[name])} here"
+            held = f"which is {shown(vars(holder)[name])} here"
         else:
             continue
         raise ModelError(

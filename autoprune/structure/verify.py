@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from itertools import islice
 from typing import Any
 
@@ -28,7 +28,7 @@ from autoprune.structure.surgery import check_ready, with_own_sizes
 from autoprune.structure.tracing.determinism import fixed_seeds
 from autoprune.structure.tracing.operators import plain_arithmetic
 from autoprune.structure.tracing.trace import traced
-from autoprune.structure.tracing.training_only import in_training_mode
+from autoprune.structure.tracing.training_only import in_training_mode, modules_with_same_views
 
 # Networks with at least this many MACs per sample are tested in float32 before float64; in smaller
 # ones little of the time goes into arithmetic.
@@ -61,7 +61,12 @@ def analyze(
         tracing = traced(model, example_inputs)
         _check_finite(model, sample(example_inputs, 2))
         test = CutTest(model, example_inputs)
-        revise = partial(adapted, tracing, test.agrees)
+        views = _ViewsInTraining(model, sample(example_inputs, 1))
+
+        def agrees(structure: Structure, groups: Sequence[ChannelGroup]) -> bool:
+            return views.are_same(structure) and test.agrees(structure, groups)
+
+        revise = partial(adapted, tracing, agrees)
         structure = test.verified(tracing.structure(), progress, revise)
         return _tested_in_training(model, example_inputs, structure)
 
@@ -76,6 +81,22 @@ def _tested_in_training(model: nn.Module, inputs: Inputs, structure: Structure) 
     )
     wrong = {f.name: f.reason for f in tested.frozen[len(structure.frozen) :]}
     return replace(structure, training=replace(training, wrong=wrong))
+
+
+@dataclass(frozen=True, eq=False)
+class _ViewsInTraining:
+    """Knows whether inferred sizes are those of the same views in training mode."""
+
+    model: nn.Module
+    inputs: Any
+
+    def are_same(self, structure: Structure) -> bool:
+        """Say whether a structure infers sizes only in modules with the same views."""
+        return all(one.module in self._modules for one in structure.inferred)
+
+    @cached_property
+    def _modules(self) -> frozenset[str]:
+        return modules_with_same_views(self.model, self.inputs)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping
-from functools import cache
+from functools import cache, wraps
 from itertools import count
 from typing import Any
 
@@ -80,7 +80,7 @@ def infer_sizes(model: nn.Module, inferred: Iterable[InferredSize]) -> None:
     for path, dims in by_module.items():
         module: Any = model.get_submodule(path)
         kind: Any = type(module)
-        vars(module)[DIMS] = dims
+        vars(module)[DIMS] = {**vars(module).get(DIMS, {}), **dims}
         module.__class__ = _inferring(kind)
 
 
@@ -100,11 +100,6 @@ class _InferringMode(ViewMode):
 class _Inferring(nn.Module):
     """What a module's class derives from, before its own, once sizes of its views are inferred."""
 
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the module's own forward pass."""
-        with _InferringMode(vars(self)[DIMS]):
-            return super().forward(*args, **kwargs)
-
     def __reduce_ex__(self, protocol: Any) -> Any:
         """Copy and pickle by the module's own class: the one that is made here has no name."""
         found: Any = super().__reduce_ex__(protocol)
@@ -117,5 +112,13 @@ def _empty(kind: Any) -> nn.Module:
 
 
 @cache
-def _inferring(kind: Any) -> type[nn.Module]:
-    return kind if issubclass(kind, _Inferring) else type(kind.__name__, (_Inferring, kind), {})
+def _inferring(kind: type[nn.Module]) -> type[nn.Module]:
+    if issubclass(kind, _Inferring):
+        return kind
+
+    @wraps(kind.forward)  # torch.export and trainers read the names of its arguments
+    def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        with _InferringMode(vars(self)[DIMS]):
+            return kind.forward(self, *args, **kwargs)
+
+    return type(kind.__name__, (_Inferring, kind), {"forward": forward})

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -67,6 +68,41 @@ def test_sizes_where_there_is_enough_and_halves_where_not() -> None:
     assert [len(part) for part in drawn(enough)] == [20, 10, 10]
     short = partition(Splits(numbered(0, 5), numbered(100, 8)), sizes, seed=0)
     assert [len(part) for part in drawn(short)] == [5, 4, 4]
+
+
+class Detections(Split):
+    """Images with boxes that say which image they are of; some have none."""
+
+    def __init__(self, start: int, count: int, bare: int = -1) -> None:
+        self.start, self.count, self.bare = start, count, bare
+
+    def __len__(self) -> int:
+        return self.count
+
+    def take(self, indices: Sequence[int]) -> Samples:
+        inputs = self.start + torch.tensor(list(indices))[:, None].float()
+        notes = tuple({"boxes": one} for one in inputs)
+        return Samples(inputs, None, None if self.bare in indices else notes)
+
+
+def test_annotations_are_of_their_images_and_not_kept_for_calibration() -> None:
+    splits, sizes = Splits(Detections(0, 90), Detections(100, 200)), SplitSizes(80, 100, 100)
+    parts = partition(splits, sizes, seed=0)
+    assert parts.calibration.annotations is None
+    for part in (parts.search, parts.selection):
+        assert part.annotations is not None and len(part.annotations) == len(part) == 100
+        boxes = torch.stack([one["boxes"] for one in part.annotations])
+        assert torch.equal(boxes, part.inputs)  # type: ignore[arg-type]
+    bare = partition(splits.without_annotations(), sizes, seed=0)
+    assert bare.search.annotations is None and bare.selection.annotations is None
+    assert torch.equal(bare.search.inputs, parts.search.inputs)  # type: ignore[arg-type]
+
+
+def test_annotations_that_some_images_lack_are_kept_for_none() -> None:
+    splits = Splits(Detections(0, 5), Detections(100, 200, bare=7))
+    parts = partition(splits, SplitSizes(2, 100, 100), seed=0)
+    found = [part.annotations for part in (parts.search, parts.selection)]
+    assert sorted(0 if one is None else len(one) for one in found) == [0, 100]
 
 
 def test_seeds_draw_different_images() -> None:

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import logging
+import sys
 from dataclasses import replace
+from enum import Enum
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -14,6 +17,7 @@ from autoprune.errors import ModelError
 from autoprune.structure.attributes import check_edits, number_of, set_numbers, settings_of
 from autoprune.structure.surgery import apply_policy
 from autoprune.structure.tracing.trace import trace
+from autoprune.structure.verify import analyze
 
 
 class Reshaping(nn.Module):
@@ -60,6 +64,86 @@ def test_a_setting_changes_for_the_module_that_needs_it_alone() -> None:
     for edit, words in zip(edits, ("which is 6 here", "which is not there"), strict=True):
         with pytest.raises(ModelError, match=words):
             check_edits(model, [edit])
+
+
+class Pool(Enum):
+    MEAN = 2
+
+
+class Single:
+    """Is shared by all who copy it."""
+
+    def __init__(self) -> None:
+        self.width = 2
+
+    def __copy__(self) -> Single:
+        return self
+
+    def __deepcopy__(self, memo: Any) -> Single:
+        return self
+
+
+class Borg:
+    """Shares its attributes with its copies."""
+
+    shared: ClassVar[dict[str, Any]] = {"width": 2}
+
+    def __init__(self) -> None:
+        self.__dict__ = self.shared
+
+    def __copy__(self) -> Borg:
+        return Borg()
+
+
+def of_itself(x: Tensor) -> Tensor:
+    return x
+
+
+vars(of_itself)["width"] = WIDTH = 2
+
+SHARED = {
+    "a member of an enumeration": (Pool.MEAN, "_value_"),
+    "a logger": (logging.getLogger("autoprune.tests.shared"), "level"),
+    "one that is its own copy": (Single(), "width"),
+    "one that shares its attributes": (Borg(), "width"),
+    "a class": (type("Sized", (), {"width": 2}), "width"),
+    "a function": (of_itself, "width"),
+    "a module": (sys.modules[__name__], "WIDTH"),
+}
+
+
+@pytest.mark.parametrize("case", SHARED)
+def test_what_all_share_is_never_set(case: str) -> None:
+    holder, name = SHARED[case]
+    before = dict(vars(holder))
+    model: Any = Reshaping()
+    model.held = holder
+    assert not list(settings_of(model)) and number_of(model, f"held.{name}") is None
+    edit = AttributeEdit("", f"held.{name}", 2, {"first": (1,)})
+    with pytest.raises(ModelError, match=f"'held.{name}' from 2, which is not there") as refused:
+        apply_policy(model, with_edits(edit))
+    assert "\n" not in str(refused.value)
+    with pytest.raises(KeyError):
+        set_numbers(model, {("", edit.attribute): 1})
+    assert dict(vars(holder)) == before and model.held is holder
+
+
+class Halves(nn.Module):
+    """Splits its channels in two, as many as a number of what all share."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pool = Pool.MEAN
+        self.first, self.last = nn.Linear(4, 4), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.last(torch.cat(self.first(x).split((2, 2), 1), 1))
+        return out
+
+
+def test_an_analysis_leaves_what_all_share_alone() -> None:
+    assert not analyze(Halves().eval(), torch.randn(2, 4)).edits
+    assert Pool.MEAN.value == 2
 
 
 @pytest.mark.parametrize(

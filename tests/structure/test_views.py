@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import json
 import pickle
 from itertools import product
@@ -196,8 +197,59 @@ def test_a_size_that_is_inferred_changes_nothing_in_the_dense_network() -> None:
     same = copy.deepcopy(model)
     infer_sizes(same, [InferredSize("block", 0, 2), InferredSize("block", 3, 1)])
     infer_sizes(same, [InferredSize("block", 9, 0), InferredSize("block", 1, 7)])  # no such size
+    block: Any = same.block
+    assert block._inferred_dims == {0: 2, 3: 1, 9: 0, 1: 7}
     assert torch.equal(model(TOKENS), same(TOKENS))
     assert type(model.block) is FromOneToken and type(same.block) is not FromOneToken
+
+
+class Noting(FromOneToken):
+    """Calls one more view in training mode, before or after the others, or none."""
+
+    def __init__(self, when: str) -> None:
+        super().__init__()
+        self.when = when
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, n, c = x.shape
+        if self.training and self.when == "before":
+            x = x.reshape(b * n, c).reshape(b, n, c)
+        out = super().forward(x)
+        return out.mul(2).view(b, 1, c) if self.training and self.when == "after" else out
+
+
+@pytest.mark.parametrize("when", ["before", "after", "never"])
+def test_sizes_are_inferred_where_training_calls_the_same_views(when: str) -> None:
+    torch.manual_seed(0)
+    model = Net(Noting(when)).eval()
+    structure = analyze(model, TOKENS)
+    assert set(structure.inferred) == (CASES[FromOneToken][1] if when == "never" else set())
+    small = apply_policy(model, halved(structure)).train()
+    assert small(TOKENS).shape == (3, 5)
+
+
+class Renamed(FromOneToken):
+    """Calls its input by another name."""
+
+    def forward(self, queries: Tensor) -> Tensor:
+        return super().forward(queries)
+
+
+def test_the_names_of_arguments_stay() -> None:
+    torch.manual_seed(0)
+    model = FromOneToken().eval()
+    same: Any = copy.deepcopy(model)
+    infer_sizes(same, [InferredSize("", view, 3) for view in range(3)])
+    other: Any = Renamed()
+    infer_sizes(other, [InferredSize("", 0, 3)])
+    assert list(inspect.signature(other.forward).parameters) == ["queries"]
+    for other in (same, pickle.loads(pickle.dumps(same))):
+        assert inspect.signature(other.forward) == inspect.signature(model.forward)
+    tokens = torch.randn(3, 4, WIDTH)
+    dynamic = {"x": {0: torch.export.Dim("batch", min=2, max=8)}}
+    exported = torch.export.export(same, (tokens,), dynamic_shapes=dynamic).module()
+    more = torch.randn(5, 4, WIDTH)
+    assert torch.allclose(exported(more), model(more), atol=1e-6)
 
 
 def test_only_modules_that_are_there_infer_sizes() -> None:

@@ -33,10 +33,12 @@ class ModuleStack:
 
     Attributes:
         view: the view that is running; None if there is none, or none of its sizes can be inferred.
+        views: the sizes that the views named so far, in each module, also by modules inside it.
     """
 
     def __init__(self) -> None:
         self.view: NamedView | None = None
+        self.views: dict[str, list[list[Any]]] = {}
         self._running: list[str] = []
         # Views that were called so far in each of them.
         self._views: list[int] = []
@@ -65,6 +67,8 @@ class ModuleStack:
         if self._running and is_inferable(sizes):
             self.view = NamedView(self._running[-1], self._views[-1])
         self._views = [count + 1 for count in self._views]
+        for path in self._running:
+            self.views.setdefault(path, []).append(sizes)
         yield
         self.view = None
 

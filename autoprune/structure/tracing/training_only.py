@@ -7,12 +7,17 @@ so that the pruned network can be trained further.
 from __future__ import annotations
 
 from collections.abc import Container
+from contextlib import suppress
+from typing import Any
 
+import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.dropout import _DropoutNd
 
+from autoprune.structure.inputs import run
 from autoprune.structure.surgery import cut
+from autoprune.structure.tracing.module_stack import ModuleStack
 
 
 def in_training_mode(model: nn.Module) -> nn.Module:
@@ -25,6 +30,23 @@ def in_training_mode(model: nn.Module) -> nn.Module:
         if isinstance(module, (_NormBase, _DropoutNd)):
             module.eval()
     return copied
+
+
+def modules_with_same_views(model: nn.Module, inputs: Any) -> frozenset[str]:
+    """Return the paths of modules that call the same views in training mode as in evaluation mode.
+
+    Views are known by their numbers, which one more would shift. What a module does in training
+    mode is not known if the forward pass fails there before.
+    """
+    evaluated, trained = _views(model, inputs), _views(in_training_mode(model), inputs)
+    return frozenset(path for path, views in evaluated.items() if trained.get(path) == views)
+
+
+def _views(model: nn.Module, inputs: Any) -> dict[str, list[list[Any]]]:
+    modules = ModuleStack()
+    with suppress(Exception), torch.no_grad(), modules.watching(model):
+        run(model, inputs)
+    return modules.views
 
 
 def unread_weights(model: nn.Module, read: Container[str]) -> list[str]:
