@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 import math
 import os
 import warnings
@@ -35,6 +36,12 @@ from autoprune.structure.tracing.trace import trace
 from autoprune.testing.small_networks import Net
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(autouse=True)
+def _usual_root_level() -> None:
+    """Listen to warnings as a fresh process does: libraries raise the root logger's level."""
+    logging.getLogger().setLevel(logging.WARNING)
 
 
 # How long an example takes says nothing on a busy machine, nor with the first call's imports.

@@ -407,6 +407,7 @@ def test_a_training_cannot_go_on_with_strange_states_of_its_optimizer(run: Path)
 def test_what_is_left_of_a_history_is_kept(run: Path, caplog: pytest.LogCaptureFixture) -> None:
     from autoprune.training.loggers import Log
 
+    caplog.set_level(logging.WARNING, "autoprune")
     path = run / "history.jsonl"
     good = path.read_text()
     path.write_text(good + "{not JSON}\n" + '{"step": "x"}\n')
