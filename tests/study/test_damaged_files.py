@@ -5,6 +5,7 @@ The file is long since one finished run, which takes a moment to make, serves al
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import tracemalloc
