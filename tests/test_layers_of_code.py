@@ -39,6 +39,7 @@ ENGINE_FLOORS = (
     {"builder"},
     {"evaluators", "group_facts"},
     {"search_problem", "finalists", "loop", "fingerprint"},
+    {"round_progress"},
     {"rounds", "recover", "warm_start"},
     {"max_drop"},
     {"summary", "begin"},

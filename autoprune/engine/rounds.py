@@ -7,7 +7,6 @@ on in another round: trials that meet the tighter bound stay in the running.
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,7 +16,6 @@ from autoprune.agents.base import SearchProblem, Strategy
 from autoprune.agents.config import stored
 from autoprune.agents.registry import AUTO, FALLBACK, KIND, make_strategy, resolve
 from autoprune.core.policy import Widths
-from autoprune.core.progress import SearchState
 from autoprune.core.records import Name, Table, Text
 from autoprune.cost.budget import Budget
 from autoprune.cost.latency.figures import LatencyFigures
@@ -33,6 +31,7 @@ from autoprune.engine.loop import (
     SearchFailed,
     run_loop,
 )
+from autoprune.engine.round_progress import RoundProgress
 from autoprune.errors import AutopruneError, RunError, counted, first_line
 from autoprune.evaluation.measurement import Measurement
 from autoprune.options.kinds import LARGEST_SEED
@@ -213,23 +212,10 @@ def explore(
         base = candidate.base if limits.at_once == 1 else None
         return partial(measure_candidate, candidate.widths, base, against)
 
-    speed = _Speed(limits, before)
+    progress = RoundProgress(ledger, problem, limits)
 
     def tell(trial: Trial) -> None:
-        best = ledger.best(1, problem.projection.fits)
-        done = len(ledger.of_round)
-        state = SearchState(
-            done,
-            limits.trials,
-            best[0].value if best else None,
-            _detail(trial, done),
-            costs=_shares(best[0], problem) if best else {},
-            failed=sum(one.value is None for one in ledger.of_round),
-            per_minute=speed.per_minute(done),
-            seconds_left=speed.seconds_left(done),
-            busy=executor.busy,
-        )
-        context.progress.searched(state)
+        context.progress.searched(progress.after(trial, executor.busy))
 
     with executor.opened(context.config.trial_timeout) as submit:
         report = run_loop(
@@ -248,39 +234,6 @@ def explore(
     return report
 
 
-class _Speed:
-    """How quickly a round comes on, and how long it will take."""
-
-    def __init__(self, limits: LoopLimits, before: int) -> None:
-        self._limits, self._before, self._began = limits, before, time.monotonic()
-
-    def per_minute(self, done: int) -> float | None:
-        """Return evaluations a minute."""
-        seconds = time.monotonic() - self._began
-        return 60 * (done - self._before) / seconds if seconds > 0 else None
-
-    def seconds_left(self, done: int) -> float | None:
-        """Return the seconds until the trials are made, or until the deadline if that is first."""
-        per_minute = self.per_minute(done)
-        if not per_minute or done >= self._limits.trials:
-            return None
-        by_trials = 60 * (self._limits.trials - done) / per_minute
-        return max(0.0, min(by_trials, self._limits.deadline - time.monotonic()))
-
-
-def _shares(trial: Trial, problem: SearchProblem) -> dict[str, float]:
-    """Return what is left of the costs that the budget bounds, or of the MACs without a budget."""
-    found = trial.measurement
-    if found is None:
-        return {}
-    bounded = [one.cost.name for one in problem.projection.constraints] or ["flops"]
-    return {
-        name: found.costs[name] / found.dense_costs[name]
-        for name in bounded
-        if found.costs.get(name) is not None and found.dense_costs.get(name)
-    }
-
-
 def _nothing_succeeded(strategy: Strategy, ledger: Ledger) -> str:
     if not ledger.made:
         return f"the strategy {strategy.name!r} proposed nothing: no trial was made."
@@ -291,13 +244,3 @@ def _nothing_succeeded(strategy: Strategy, ledger: Ledger) -> str:
         f"no trial succeeded before the search ended, the last one because {failed[-1]}; every "
         "trial is kept: resume the run with more trials when the cause is mended."
     )
-
-
-def _detail(trial: Trial, number: int) -> str:
-    """Return a trial's scores in words; a failure is logged."""
-    if trial.measurement is None or trial.value is None:
-        log.info("trial %d failed: %s", number, trial.error)
-        return "failed"
-    scores = trial.measurement.scores
-    shown = {"kl": scores.kl, "top1": scores.top1, "score": scores.custom}
-    return ", ".join(f"{name} {value:.4f}" for name, value in shown.items() if value is not None)

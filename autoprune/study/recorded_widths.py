@@ -37,15 +37,10 @@ def widths_in(space: SearchSpace, named: Mapping[str, int], whose: str) -> Width
 
 
 def allowed_widths_in(space: SearchSpace, named: Mapping[str, int], whose: str) -> Widths:
-    """Return widths in the order of a search space, which must allow them.
-
-    Args:
-        space: of a network.
-        named: widths by group.
-        whose: they are, for messages.
+    """Return the same where the search space allows them.
 
     Raises:
-        RunError: they are of other groups, or larger than these.
+        RunError: as `widths_in` does.
         UsageError: one is not allowed.
     """
     widths = widths_in(space, named, whose)

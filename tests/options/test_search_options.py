@@ -246,3 +246,8 @@ def test_files_of_storages_have_whole_paths(
     monkeypatch.chdir(tmp_path)
     read = SearchConfig.from_mapping({"budget": "flops=0.5", "storage": "sqlite:///a.db"})
     assert read.storage == f"sqlite:///{tmp_path}/a.db"
+
+
+def test_decisions_that_are_no_texts_are_refused() -> None:
+    with pytest.raises(UsageError, match=r"decide must be a text .*, but got \[1\]"):
+        SearchConfig.from_mapping({"budget": "flops=0.5", "decide": [1]})

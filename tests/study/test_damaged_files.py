@@ -5,7 +5,6 @@ The file is long since one finished run, which takes a moment to make, serves al
 
 from __future__ import annotations
 
-import logging
 import os
 import shutil
 import tracemalloc
@@ -17,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from made_runs import command, make_finished, make_killed, make_tuning
+from made_runs import make_finished, make_tuning
 from mutants import forged_policy, kinds
 from run_readers import KINDS, Reader, apply, evaluate, go_on, load, resume, status
 from safetensors.torch import load_file, save_file
@@ -28,9 +27,6 @@ from autoprune.data import load_splits
 from autoprune.errors import AutopruneError, ModelError, RunError
 from autoprune.models.demo import load_demo
 from autoprune.models.weights import load_weights
-from autoprune.options.search import SearchConfig
-from autoprune.study.run_directory import RunDirectory
-from autoprune.training.checkpoints import load_checkpoint, save_checkpoint
 
 Probe = Reader
 
@@ -58,12 +54,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = make_finished(tmp_path_factory.mktemp("finished"))
     make_tuning(run)
     return run
-
-
-@pytest.fixture(scope="module")
-def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A search that was killed in its recovery; not to be changed."""
-    return make_killed(tmp_path_factory.mktemp("killed"))
 
 
 @pytest.fixture
@@ -347,77 +337,3 @@ def test_names_that_no_file_can_have(name: str) -> None:
         with pytest.raises(AutopruneError) as refused:
             read()
         assert len(str(refused.value)) < 500
-
-
-def altered(path: Path, **values: Any) -> None:
-    """Change what a state of unfinished work says."""
-    state = load_checkpoint(path)
-    del state["format"]
-    save_checkpoint(path, {**state, **values})
-
-
-@pytest.mark.parametrize(
-    "values",
-    [
-        {"steps": 10**15, "checked": 10**15, "schedule": [10**15, 10**15]},
-        {"steps": "many"},
-        {"student": {}},
-        {"optimizer": {"adam": {}, "layers": []}},
-    ],
-    ids=["endless", "a text", "no network", "no optimizer"],
-)
-def test_a_recovery_whose_state_is_damaged_begins_again(
-    values: dict[str, Any], killed: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    run = tmp_path / "run"
-    shutil.copytree(killed, run)
-    altered(run / "checkpoints/recovery.pt", **values)
-    resume(run)
-    assert any("recovery.pt' is damaged" in one.getMessage() for one in caplog.records)
-    assert RunDirectory(run).load_result()["recovery"]["steps"] == 24
-
-
-@pytest.mark.parametrize(
-    ("values", "words"),
-    [
-        ({"step": "many"}, "of another run, or damaged: step: 'many' is not a whole number"),
-        ({"losses": None}, "of another run, or damaged"),
-        ({"best_validation": {"value": 1.0}}, "of another run, or damaged"),
-        ({"network": {}}, "of another run, or damaged"),
-    ],
-)
-def test_a_training_says_that_its_checkpoint_is_damaged(
-    values: dict[str, Any], words: str, run: Path
-) -> None:
-    altered(run / "checkpoints/finetune.pt", **values)
-    with pytest.raises(AutopruneError, match=words):
-        command("finetune", str(run), "--resume", "--quiet", "--epochs", "1")
-
-
-def test_a_training_cannot_go_on_with_strange_states_of_its_optimizer(run: Path) -> None:
-    path = run / "checkpoints/finetune.pt"
-    optimizer = load_checkpoint(path)["optimizer"]
-    for own in optimizer["state"].values():
-        for name in own:
-            own[name] = torch.zeros(3, 7, 5)
-    altered(path, optimizer=optimizer)
-    with pytest.raises(AutopruneError, match="cannot go on from checkpoint"):
-        command("finetune", str(run), "--resume", "--quiet", "--epochs", "1")
-
-
-def test_what_is_left_of_a_history_is_kept(run: Path, caplog: pytest.LogCaptureFixture) -> None:
-    from autoprune.training.loggers import Log
-
-    caplog.set_level(logging.WARNING, "autoprune")
-    path = run / "history.jsonl"
-    good = path.read_text()
-    path.write_text(good + "{not JSON}\n" + '{"step": "x"}\n')
-    log = Log(path)
-    log.resume(10**6)
-    assert path.read_text() == good
-    assert "2 lines cannot be read" in caplog.text
-
-
-def test_decisions_that_are_no_texts_are_refused() -> None:
-    with pytest.raises(AutopruneError, match=r"decide must be a text .*, but got \[1\]"):
-        SearchConfig.from_mapping({"budget": "flops=0.5", "decide": [1]})

@@ -122,21 +122,23 @@ def test_what_is_not_installed_or_unknown_is_one_line(
 
 
 @pytest.mark.parametrize(
-    ("content", "kept"),
+    ("content", "kept", "told"),
     [
-        (b'{"step": 1\n{"step": }\n{"step": 2}\n', [{"step": 2}]),
-        (b"\xff\xfe{}", []),
-        (b'{"step": "one"}\n{"epoch": 1.0}\n{"step": 9}\n', []),
+        (b'{"step": 1\n{"step": }\n{"step": 2}\n', [2], "2 lines cannot be read"),
+        (b"\xff\xfe{}", [], "begins again"),
+        (b'{"step": "one"}\n{"epoch": 1.0}\n{"step": 9}\n', [], "2 lines cannot be read"),
     ],
 )
 def test_a_damaged_history_is_named_and_its_sound_rows_stay(
-    content: bytes, kept: list[object], tmp_path: Path, caplog: pytest.LogCaptureFixture
+    content: bytes, kept: list[int], told: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path, rows = tmp_path / "history.jsonl", Log(tmp_path / "history.jsonl")
     path.write_bytes(content)
     with caplog.at_level(logging.WARNING, "autoprune"):
-        rows.resume(4)
-    assert rows.rows == kept and "history.jsonl" in caplog.text and "is damaged" in caplog.text
+        rows.resume(4)  # the checkpoint is of step 4
+    assert rows.rows == [{"step": step} for step in kept]
+    assert path.read_text() == "".join(f'{{"step": {step}}}\n' for step in kept)
+    assert "history.jsonl" in caplog.text and "is damaged" in caplog.text and told in caplog.text
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes as files")
