@@ -6,12 +6,12 @@ import copy
 import inspect
 import json
 import pickle
-from itertools import product
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
+from random_cuts import random_cuts
 from torch import Tensor, nn
 
 from autoprune.core.policy import PruningPolicy
@@ -151,14 +151,7 @@ def test_groups_and_inferred_sizes(case: Any) -> None:
 def test_random_cuts_are_what_the_dense_network_does_without_the_channels(case: Any) -> None:
     _, model, structure = case
     test = CutTest(model, TOKENS)
-    generator = torch.Generator().manual_seed(1)
-    for batch, keep in product((1, 3), (0.3, 0.7)):
-        kept = {
-            g.name: torch.randperm(g.size, generator=generator)[: max(1, round(g.size * keep))]
-            .sort()
-            .values.tolist()
-            for g in structure.groups
-        }
+    for batch, kept in random_cuts(structure):
         assert test.difference(structure, kept, batch) is None
 
 
