@@ -124,7 +124,8 @@ def run_training(context: TrainContext, resume: bool = False) -> SearchResult:
         found = run_search(*_cutting(search, problem, shaped), begun)
         scores = _scores(search, {**shaped.networks(), "cut": found.network})
         remaining = {"remaining": shaped.remaining(search.images.selection.first(COMPARED))}
-        run.save_result({**found.result, KEY: {**shaped.report(), **remaining, **scores}})
+        done = {KEY: {**shaped.report(), **remaining, **scores}}
+        run.save_result({**_beside_given(found.result, scores["scores"]), **done})
         run.method.remove_checkpoint()
     return _finetune(context, search.model)
 
@@ -243,6 +244,15 @@ def _scores(search: SearchContext, networks: Mapping[str, nn.Module]) -> dict[st
     names = ("given", *networks)
     figures = {name: figures_of(one) for name, one in zip(names, found, strict=True)}
     return {"scores": figures, "split": split}
+
+
+def _beside_given(
+    result: Mapping[str, Any], scores: Mapping[str, Mapping[str, float]]
+) -> dict[str, Any]:
+    """Return a result that compares with the given network, where the cut did with the trained."""
+    figure = "top1" if result["score"]["metric"] == "top1" else "score"
+    dense, kl = scores["given"].get(figure), scores["cut"].get("kl")
+    return {**result, "score": {**result["score"], "dense": dense, "kl": kl}}
 
 
 def _finetune(context: TrainContext, given: nn.Module) -> SearchResult:

@@ -51,7 +51,9 @@ def test_a_run_like_any_other(trained: autoprune.Run) -> None:
     done = result["train"]
     assert (done["method"], done["options"], done["epochs"]) == ("slimming", {"sparsity": 1e-3}, 1)
     assert done["scores"].keys() == {"given", "trained", "cut"} and done["split"] == "test"
-    assert done["scores"]["trained"]["top1"] == result["score"]["dense"]
+    score, scores = result["score"], done["scores"]
+    assert (score["dense"], score["kl"]) == (scores["given"]["top1"], scores["cut"]["kl"])
+    assert score["pruned"] == scores["cut"]["top1"]
     assert result["finetune"]["epochs"] == 1
     inputs = torch.rand(3, 1, 8, 8)
     again = autoprune.load_pruned(load_demo(), trained.path)
