@@ -174,8 +174,20 @@ def file_fault(error: BaseException) -> str:
 
 
 def describe(error: BaseException) -> str:
-    """Return an error's type and the first line of its text: "KeyError: 'top5'"."""
-    return f"{type(error).__name__}: {first_line(error)}"
+    """Return an error's type and the first line of its text: "KeyError: 'top5'".
+
+    Where memory ran out, that comes first: PyTorch's text is about its allocator.
+    """
+    told = f"{type(error).__name__}: {first_line(error)}"
+    return f"out of memory ({told})" if ran_out_of_memory(error) else told
+
+
+def ran_out_of_memory(error: BaseException) -> bool:
+    """Say whether more memory was asked for than there is, on whatever device."""
+    if not isinstance(error, RuntimeError):
+        return isinstance(error, MemoryError)
+    # PyTorch has a type of error for the memory of devices, and only a text for a CPU's.
+    return all(word in text_of(error) for word in ("allocate", "memory"))
 
 
 def chain(error: BaseException | None) -> Iterator[BaseException]:

@@ -69,6 +69,11 @@ def raises(error: BaseException) -> Callable[[], Any]:
         (raises(Leaves()), "Leaves: Leaves"),
         (raises(Beyond("late")), "Beyond: late"),
         (raises(GeneratorExit()), "GeneratorExit: GeneratorExit"),
+        (raises(MemoryError()), "out of memory (MemoryError: MemoryError)"),
+        (
+            raises(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")),
+            "out of memory (OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB.)",
+        ),
         (lambda: sys.exit(0), "SystemExit: 0"),
         (lambda: sys.exit("done"), "SystemExit: done"),
     ],
@@ -89,6 +94,12 @@ def test_what_passes() -> None:
         raise DataError("ours")
     with user_code(EvaluateError):
         pass
+
+
+def test_memory_that_a_cpu_lacks_comes_first() -> None:
+    with pytest.raises(EvaluateError, match=r"^out of memory \(RuntimeError: .*allocate"):
+        with user_code(EvaluateError):
+            torch.empty(2**50)
 
 
 def test_what_is_shown_of_values() -> None:
