@@ -19,7 +19,7 @@ OptionsT = TypeVar("OptionsT")
 class Panel(Enum):
     """The headings of the help, in their order."""
 
-    COMPARED = "What is compared"
+    COMPARED = "Which run, and what is compared"
     WRITTEN = "What is written"
     NETWORK = "Network and data"
     GOAL = "What is wanted"
