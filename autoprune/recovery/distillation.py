@@ -125,6 +125,7 @@ def _longest(student: Student, length: Length) -> int:
 
 def _scheduled(student: Student, length: Length, began: float) -> Schedule:
     """Return the schedule of a run that begins."""
+    student.find_peak()
     steps = _longest(student, length)
     if length.unit == "seconds":
         left = PLANNED * length.amount - (time.monotonic() - began)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -121,16 +121,18 @@ class Imitation:
         Raises:
             EvaluateError: the user's distance raises, or returns no scalar.
         """
-        pairs = {
-            name: (small.inputs.get(name), self._kept(name, dense.inputs[name]))
-            for name in self._input_powers
-        }
+        kept = {name: self._kept(name, dense.inputs[name]) for name in self._input_powers}
+        return self.between(small, replace(dense, inputs=kept))
+
+    def between(self, one: Recorded, other: Recorded) -> Float[Tensor, ""]:
+        """Return the same distance of two networks that have the same channels."""
+        pairs = {name: (one.inputs.get(name), other.inputs[name]) for name in self._input_powers}
         parts = [
             _difference(own, wanted) / self._input_powers[name]
             for name, (own, wanted) in pairs.items()
             if own is not None and own.shape == wanted.shape  # regions that are found may differ
         ]
-        return torch.stack([*parts, *self._between_outputs(small, dense)]).mean()
+        return torch.stack([*parts, *self._between_outputs(one, other)]).mean()
 
     def _between_outputs(self, small: Recorded, dense: Recorded) -> list[Float[Tensor, ""]]:
         """Return the distance of all outputs together, if they can be compared."""

@@ -34,6 +34,9 @@ CPU_BATCH, GPU_BATCH = 32, 128
 ACTIVATION_BYTES = 1_000_000_000
 # A run that diverges continues from the best network so far, with the rate times this factor.
 BACK_OFF = 0.25
+# The rate's peak: a first step at it moves the activations by at most this share of their distance
+# from the dense network's. So many steps are tried at most to find it.
+MOVED, TRIED = 0.35, 6
 # Number of images to check a run on, and of checks; the last one is at the end.
 CHECK_SAMPLES = 250
 CHECKS = 8
@@ -113,12 +116,33 @@ class Student:
         """Return the number of steps of some passes over the images."""
         return math.ceil(epochs * len(self._task.images) / self._step_size)
 
+    def find_peak(self) -> None:
+        """Lower the peak of the learning rate until one step moves the network little enough.
+
+        What a step of the same relative size in all layers does to a network depends on how errors
+        add up along its layers, and on the size of the batch. The steps are undone.
+        """
+        inputs = self._check.first(self._size).inputs
+        with torch.no_grad():
+            given = self._imitation.record(self._given, inputs)
+            dense = self._imitation.record(self._teacher, inputs)
+            most = MOVED * float(self._imitation.distance(given, dense))
+            for _ in range(TRIED):
+                self._learn(inputs, 1.0)
+                stepped = self._imitation.record(self._student, inputs)
+                moved = float(self._imitation.between(stepped, given))
+                self._start_from(self._given)
+                if moved <= most:
+                    break
+                self._peak *= math.sqrt(most / moved) if moved < math.inf else BACK_OFF
+
     def steps_within(self, seconds: float) -> int:
         """Return how many steps, and the checks between them, should take so many seconds.
 
         The first steps are timed and then undone.
         """
         took: list[float] = []
+        peak = self._peak
         with kept_random_states():
             for inputs in islice(self.batches(), 1 + TIMED):
                 began = time.monotonic()
@@ -126,7 +150,7 @@ class Student:
                 took.append(time.monotonic() - began)
                 if sum(took) > TIMED_SHARE * seconds:
                     break
-        self._peak = 1.0
+        self._peak = peak
         self._start_from(self._given)
         timed = took[1:] or took
         left = seconds - sum(took) - CHECKS * self._check_seconds

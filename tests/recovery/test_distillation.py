@@ -171,6 +171,15 @@ def test_a_smaller_rate_saves_a_run_that_went_astray(
     assert found.network is not small
 
 
+def test_steps_that_would_move_the_network_too_far_are_smaller_from_the_first(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(whitening, "RATE", 0.3)  # ten times the usual one
+    bounded = train(setting.task(0.9), 40)[1].after
+    monkeypatch.setattr(student, "MOVED", float("inf"))
+    assert bounded < 0.9 * train(setting.task(0.9), 40)[1].after
+
+
 def test_broken_images_teach_nothing(setting: Setting) -> None:
     setting.images.inputs = torch.full((64, 1, 8, 8), torch.nan)
     small, found = train(setting.task(0.5), 8)
