@@ -154,8 +154,9 @@ def _axes(
             grid = own.reshape(shape)
             moving = [d for d in range(len(shape)) if (grid != grid.take([0], d)).any()]
             if len(moving) != 1:
+                tie = f"tied along several dimensions of {tensor}"
                 for c in np.unique(own):
-                    reasons.setdefault(int(c), f"tied along several dimensions of {tensor}")
+                    reasons.setdefault(int(c), tie if moving else f"{tensor} is one unit with it")
                 continue
             dim = moving[0]
             own = np.moveaxis(grid, dim, 0).reshape(shape[dim], -1)[:, 0]

@@ -47,7 +47,8 @@ def candidates(
 ) -> list[Follower]:
     """Return the integers on modules around a call that equal one of its sizes, or all of them.
 
-    Sizes that occur several times are given to the integers of an attribute in turn.
+    Sizes that occur several times are given to the integers of an attribute in turn, each first
+    to another one.
 
     Args:
         model: the network.
@@ -72,8 +73,9 @@ def _of_attribute(
     for place, integer in enumerate(integers):
         alike = [rows for rows in (*call.sizes, call.whole) if len(rows) == integer]
         if alike:
-            turn = integers[:place].count(integer)
-            yield Follower(path, attribute, place, alike[turn % len(alike)])
+            turn = integers[:place].count(integer) % len(alike)
+            for rows in alike[turn:] + alike[:turn]:
+                yield Follower(path, attribute, place, rows)
 
 
 def _around(model: nn.Module, call: SizedCall) -> Iterator[str]:

@@ -34,10 +34,11 @@ from autoprune.structure.tracing.operators import plain_arithmetic, whole_operat
 from autoprune.structure.tracing.sizes import SizedCall, tied
 from autoprune.structure.tracing.training_only import in_training_mode, unread_weights
 
-Ties: TypeAlias = tuple[tuple[int, tuple[SizedCall, ...]], ...]
-"""Calls whose sizes stay consistent, with the place of a view's dimension that shrinks."""
+Ties: TypeAlias = tuple[tuple[int | None, tuple[SizedCall, ...]], ...]
+"""Calls whose sizes stay consistent, with the place of a view's dimension that shrinks; None where
+its size is the width of what the module reads."""
 
-Kind: TypeAlias = tuple[list[int], set[str], set[int]]
+Kind: TypeAlias = tuple[list[int | None], set[str], set[int]]
 """Dimensions along which views shrink, names of attributes that follow, places of inferred sizes.
 """
 
