@@ -67,7 +67,7 @@ CASES = {
         {"a": "the network's input"},
     ),
     "one channel": Case(
-        lambda net: nn.Sequential(conv(3, 1), nn.ReLU(), conv(1, 4)), {"0": "single unit"}
+        lambda net: nn.Sequential(conv(3, 1), nn.ReLU(), conv(1, 4)), {"0": "single channel"}
     ),
     "nothing to prune": Case(
         lambda net: nn.Sequential(nn.Flatten(), nn.Linear(192, 3)), {"1": "the network's output"}
