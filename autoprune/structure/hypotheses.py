@@ -15,14 +15,20 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from autoprune.core.edits import AttributeEdit
 from autoprune.core.view_sizes import InferredSize
 from autoprune.structure.attributes import settings_of
 from autoprune.structure.groups import ChannelGroup, Structure
 from autoprune.structure.tracing.followers import Follower, candidates
 from autoprune.structure.tracing.labels import Atoms
 from autoprune.structure.tracing.sizes import SizedCall
-from autoprune.structure.tracing.trace import Assembly, Hypothesis, Kind, Ties, Tracing
+from autoprune.structure.tracing.trace import (
+    Assembly,
+    Chance,
+    Hypothesis,
+    Kind,
+    Ties,
+    Tracing,
+)
 
 # Attributes that are tried alone, those of the innermost modules first.
 MOST_ALONE = 4
@@ -99,22 +105,29 @@ def _tried(
 def _without_chance(tracing: Tracing, agrees: Agrees) -> Tracing:
     """Return a tracing without numbers that equal a size by chance: a shift by 3, and 3 heads.
 
-    Where several attributes of a module follow one group, one of them alone may be right.
+    Where several attributes of a module follow one group, one of them alone may be right. Modules
+    repeat, so an attribute is left out in all of them at once, and if that is wrong in each alone.
     """
     plain = tracing.structure()
-    followed: dict[tuple[str, str], list[AttributeEdit]] = {}
+    followed: dict[tuple[str, str], list[str]] = {}
     for edit in plain.edits:
         for group in edit.per_unit:
-            followed.setdefault((edit.module, group), []).append(edit)
-    several = [one for edits in followed.values() if len(edits) > 1 for one in edits]
-    for attribute in dict.fromkeys(edit.attribute for edit in several):
-        own = [edit for edit in several if edit.attribute == attribute]
-        names = {group for edit in own for group in edit.per_unit}
-        groups = [group for group in plain.groups if group.name in names]
-        left_out = {(edit.module, attribute) for edit in own}
-        fewer = replace(tracing, chance=tracing.chance | left_out)
-        if not agrees(tracing.structure(), groups) and agrees(fewer.structure(), groups):
-            tracing = fewer
+            followed.setdefault((edit.module, group), []).append(edit.attribute)
+    by_attribute: dict[str, list[Chance]] = {}
+    for (module, group), attributes in followed.items():
+        for attribute in attributes if len(attributes) > 1 else ():
+            by_attribute.setdefault(attribute, []).append((module, attribute, group))
+    for every in by_attribute.values():
+        modules = list(dict.fromkeys(module for module, *_ in every))
+        for own in (modules, *([module] for module in modules if len(modules) > 1)):
+            left_out = frozenset(one for one in every if one[0] in own)
+            names = {group for *_, group in left_out}
+            groups = [group for group in plain.groups if group.name in names]
+            if agrees(tracing.structure(), groups):
+                continue
+            fewer = replace(tracing, chance=tracing.chance | left_out)
+            if agrees(fewer.structure(), groups):
+                tracing = fewer
     return tracing
 
 

@@ -129,6 +129,24 @@ class TalkingHeads(nn.Module):
         return out
 
 
+class Square(nn.Module):
+    """As many heads as channels in each, as a downsampling attention of LeViT may have."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.num_heads, self.key_dim, self.val_dim = 4, 4, 6
+        self.q, self.kv, self.proj = nn.Linear(24, 16), nn.Linear(24, 40), nn.Linear(24, WIDTH)
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, n, _ = x.shape
+        q = self.q(x[:, :1]).view(b, 1, self.num_heads, self.key_dim).transpose(1, 2)
+        kv = self.kv(x).view(b, n, self.num_heads, -1)
+        k, v = kv.split([self.key_dim, self.val_dim], 3)
+        weights = (q @ k.permute(0, 2, 3, 1)).softmax(-1)
+        out: Tensor = self.proj((weights @ v.transpose(1, 2)).transpose(1, 2).flatten(2))
+        return out
+
+
 class Gated(nn.Module):
     """A gate made of all positions of each channel, as in gMLP."""
 
@@ -184,6 +202,10 @@ CASES: dict[type[nn.Module], tuple[dict[str, int], set[InferredSize]]] = {
     TalkingHeads: (
         {**STREAM, "block.qkv#heads": 3, "block.before": 3, "block.qkv#widths": 8},
         {InferredSize("block", 0, 4), InferredSize("block", 1, 2)},
+    ),
+    Square: (
+        {**STREAM, "block.q#heads": 4, "block.q#widths": 4, "block.kv#widths": 6},
+        set(),
     ),
     Gated: ({**STREAM, "block.up": 20}, set()),
 }  # fmt: skip
