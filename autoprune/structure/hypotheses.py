@@ -18,17 +18,10 @@ from torch import nn
 from autoprune.core.view_sizes import InferredSize
 from autoprune.structure.attributes import settings_of
 from autoprune.structure.groups import ChannelGroup, Structure
-from autoprune.structure.tracing.followers import Follower, candidates
+from autoprune.structure.tracing.followers import Chance, Follower, candidates
 from autoprune.structure.tracing.labels import Atoms
 from autoprune.structure.tracing.sizes import SizedCall
-from autoprune.structure.tracing.trace import (
-    Assembly,
-    Chance,
-    Hypothesis,
-    Kind,
-    Ties,
-    Tracing,
-)
+from autoprune.structure.tracing.trace import Assembly, Hypothesis, Kind, Ties, Tracing
 
 # Attributes that are tried alone, those of the innermost modules first.
 MOST_ALONE = 4
