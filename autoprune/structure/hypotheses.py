@@ -12,14 +12,16 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 from torch import nn
 
-from autoprune.core.edits import AttributeEdit
+from autoprune.core.view_sizes import InferredSize
 from autoprune.structure.attributes import settings_of
 from autoprune.structure.groups import ChannelGroup, Structure
-from autoprune.structure.tracing.followers import Follower, candidates
+from autoprune.structure.tracing.followers import Chance, Follower, candidates
+from autoprune.structure.tracing.labels import Atoms
 from autoprune.structure.tracing.sizes import SizedCall
-from autoprune.structure.tracing.trace import Assembly, Hypothesis, Kind, Tracing
+from autoprune.structure.tracing.trace import Assembly, Hypothesis, Kind, Ties, Tracing
 
 # Attributes that are tried alone, those of the innermost modules first.
 MOST_ALONE = 4
@@ -41,22 +43,48 @@ def adapted(tracing: Tracing, agrees: Agrees) -> Structure | None:
     """
     tracing = _without_chance(tracing, agrees)
     search = _Search(tracing, agrees, tracing.assembled())
-    accepted = Hypothesis()
-    # Networks repeat their blocks: what held in one is tried first in the next, and where nothing
-    # did, nothing is tried again.
-    held: list[Kind] = []
+    accepted, held = Hypothesis(), list[Kind]()
+    left, learnt = _clusters(search.plain, tracing.tracer.sized), True
+    while left and learnt:
+        # What some calls ask for may also depend on the numbers of others.
+        found, left = _tried(search, accepted, held, left)
+        accepted, learnt = found, found is not accepted
+    return tracing.structure(accepted) if held or tracing.chance else None
+
+
+def _tried(
+    search: _Search,
+    accepted: Hypothesis,
+    held: list[Kind],
+    clusters: Sequence[tuple[SizedCall, ...]],
+) -> tuple[Hypothesis, list[tuple[SizedCall, ...]]]:
+    """Try hypotheses for some clusters of calls, one after the other.
+
+    Args:
+        search: what they are tested with.
+        accepted: what holds already.
+        held: kinds of hypotheses that held; added to. Networks repeat their blocks: what held in
+            one is tried first in the next, and where nothing did, nothing is tried again.
+        clusters: calls, those together that share a group.
+
+    Returns:
+        What holds now, and the clusters for which nothing does.
+    """
     hopeless: set[tuple[Any, ...]] = set()
-    clusters = _clusters(search.plain, tracing.tracer.sized)
+    failed = []
     for place, calls in enumerate(clusters, start=1):
         shape = tuple(call.shape for call in calls)
-        if shape in hopeless or search.is_cuttable(calls):
+        if shape in hopeless:
+            failed.append(calls)
             continue
-        if accepted.inferred and search.holds(accepted, calls):
+        if search.is_cuttable(calls) or (accepted.inferred and search.holds(accepted, calls)):
             continue
-        choices = sorted(_hypotheses(tracing.model, calls), key=lambda one: one.kind not in held)
+        every = _hypotheses(search.tracing.model, calls, search.plain.atoms)
+        choices = sorted(every, key=lambda one: one.kind not in held)
         found = next((one for one in choices if search.holds(accepted + one, calls)), None)
         if found is None:
             hopeless.add(shape)
+            failed.append(calls)
         else:
             found = search.smallest(accepted, found, calls)
             accepted += found
@@ -64,28 +92,35 @@ def adapted(tracing: Tracing, agrees: Agrees) -> Structure | None:
         # Often one call alone was wrong, and one test of all others takes as long as of any.
         if search.is_cuttable([call for later in clusters[place:] for call in later]):
             break
-    return tracing.structure(accepted) if held or tracing.chance else None
+    return accepted, failed
 
 
 def _without_chance(tracing: Tracing, agrees: Agrees) -> Tracing:
     """Return a tracing without numbers that equal a size by chance: a shift by 3, and 3 heads.
 
-    Where several attributes of a module follow one group, one of them alone may be right.
+    Where several attributes of a module follow one group, one of them alone may be right. Modules
+    repeat, so an attribute is left out in all of them at once, and if that is wrong in each alone.
     """
     plain = tracing.structure()
-    followed: dict[tuple[str, str], list[AttributeEdit]] = {}
+    followed: dict[tuple[str, str], list[str]] = {}
     for edit in plain.edits:
         for group in edit.per_unit:
-            followed.setdefault((edit.module, group), []).append(edit)
-    several = [one for edits in followed.values() if len(edits) > 1 for one in edits]
-    for attribute in dict.fromkeys(edit.attribute for edit in several):
-        own = [edit for edit in several if edit.attribute == attribute]
-        names = {group for edit in own for group in edit.per_unit}
-        groups = [group for group in plain.groups if group.name in names]
-        left_out = {(edit.module, attribute) for edit in own}
-        fewer = replace(tracing, chance=tracing.chance | left_out)
-        if not agrees(tracing.structure(), groups) and agrees(fewer.structure(), groups):
-            tracing = fewer
+            followed.setdefault((edit.module, group), []).append(edit.attribute)
+    by_attribute: dict[str, list[Chance]] = {}
+    for (module, group), attributes in followed.items():
+        for attribute in attributes if len(attributes) > 1 else ():
+            by_attribute.setdefault(attribute, []).append((module, attribute, group))
+    for every in by_attribute.values():
+        modules = list(dict.fromkeys(module for module, *_ in every))
+        for own in (modules, *([module] for module in modules if len(modules) > 1)):
+            left_out = frozenset(one for one in every if one[0] in own)
+            names = {group for *_, group in left_out}
+            groups = [group for group in plain.groups if group.name in names]
+            if agrees(tracing.structure(), groups):
+                continue
+            fewer = replace(tracing, chance=tracing.chance | left_out)
+            if agrees(fewer.structure(), groups):
+                tracing = fewer
     return tracing
 
 
@@ -118,8 +153,9 @@ class _Search:
         self, accepted: Hypothesis, hypothesis: Hypothesis, calls: Sequence[SizedCall]
     ) -> Hypothesis:
         """Return a hypothesis that holds without the numbers that need not follow."""
-        for one in hypothesis.followers if len(hypothesis.followers) > 1 else ():
-            others = tuple(other for other in hypothesis.followers if other is not one)
+        keys = dict.fromkeys(one.key for one in hypothesis.followers)
+        for key in keys if len(keys) > 1 else ():
+            others = tuple(other for other in hypothesis.followers if other.key != key)
             fewer = replace(hypothesis, followers=others)
             if self.holds(accepted + fewer, calls):
                 hypothesis = fewer
@@ -145,20 +181,45 @@ def _clusters(plain: Assembly, calls: Sequence[SizedCall]) -> list[tuple[SizedCa
     return [tuple(own) for _, own in clusters]
 
 
-def _hypotheses(model: nn.Module, calls: tuple[SizedCall, ...]) -> Iterator[Hypothesis]:
+def _hypotheses(
+    model: nn.Module, calls: tuple[SizedCall, ...], atoms: Atoms
+) -> Iterator[Hypothesis]:
     """Yield hypotheses about some calls, the simplest first."""
     numbers = _choices(model, calls)
     yield from (Hypothesis(followers=followers) for followers in numbers[1:])
     for place in range(max(1 if call.is_split else len(call.sizes) for call in calls)):
-        ties = ((place, calls),)
-        yield from (Hypothesis(ties, followers) for followers in numbers)
-    for place in range(max(len(call.inferable) for call in calls)):
-        inferred = tuple(
-            call.inferable[max(len(call.inferable) - 1 - place, 0)]
-            for call in calls
-            if call.inferable
-        )
-        yield from (Hypothesis((), followers, inferred) for followers in numbers)
+        along: Ties = ((place, calls),)
+        yield from (Hypothesis(along, followers) for followers in numbers)
+    most = max(len(call.inferable) for call in calls)
+    for ties in _ties_beside(calls, atoms):
+        chosen = [_inferred(calls, place) for place in range(most)]
+        for inferred in chosen if not ties else [(), *chosen]:
+            yield from (Hypothesis(ties, followers, inferred) for followers in numbers)
+
+
+def _inferred(calls: Sequence[SizedCall], place: int) -> tuple[InferredSize, ...]:
+    """Return one size of every view that can infer one, by its place from the end."""
+    return tuple(
+        call.inferable[max(len(call.inferable) - 1 - place, 0)] for call in calls if call.inferable
+    )
+
+
+def _ties_beside(calls: Sequence[SizedCall], atoms: Atoms) -> list[Ties]:
+    """Return what may hold beside inferred sizes, the simplest first.
+
+    Sizes that are the width of what the module reads, and columns of views whose rows are no heads:
+    of keys and values where there is a single head.
+    """
+    heads = np.concatenate([[0], *atoms.tables])
+    widths = tuple(call for call in calls if call.width is not None)
+    pairs = tuple(
+        call
+        for call in calls
+        if not call.is_split and len(call.sizes) == 2 and not np.isin(call.atoms, heads).any()
+    )
+    own: list[Ties] = [((None, widths),)] if widths else []
+    columns: list[Ties] = [((0, pairs),)] if pairs else []
+    return [(), *own, *columns, *(a + b for a in own for b in columns)]
 
 
 def _choices(model: nn.Module, calls: Sequence[SizedCall]) -> list[tuple[Follower, ...]]:
@@ -171,12 +232,8 @@ def _choices(model: nn.Module, calls: Sequence[SizedCall]) -> list[tuple[Followe
 def _found(
     calls: Sequence[SizedCall], among: Callable[[SizedCall], Sequence[Follower]]
 ) -> list[Follower]:
-    """Return the numbers found for some calls, each once."""
-    found: dict[tuple[str, str, int], Follower] = {}
-    for call in calls:
-        for one in among(call):
-            found.setdefault(one.key, one)
-    return list(found.values())
+    """Return the numbers found for some calls; of several dimensions for one, groups decide."""
+    return [one for call in calls for one in among(call)]
 
 
 def _sets(found: Sequence[Follower]) -> list[tuple[Follower, ...]]:

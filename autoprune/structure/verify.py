@@ -2,8 +2,8 @@
 
 Zeroing the weights with which consumers read some units must change the dense network exactly as
 cutting those units does, in the inputs and outputs of every layer. A constant in the forward pass
-(`view(-1, 2048)`, a split at channel 24) breaks this, sometimes silently. Such a group is frozen,
-whatever tracing concluded.
+(padding up to 64 channels, a split at channel 24) breaks this, sometimes silently. Such a group is
+frozen, whatever tracing concluded.
 """
 
 from __future__ import annotations

@@ -8,9 +8,10 @@ trained as before.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache, wraps
 from itertools import count
+from math import prod
 from typing import Any
 
 import torch
@@ -36,12 +37,13 @@ class ViewMode(TorchFunctionMode):
     """Hands every view that Python code calls to `view`, with the sizes that it names."""
 
     @abstractmethod
-    def view(self, call: Call, sizes: list[Any]) -> Any:
+    def view(self, call: Call, sizes: list[Any], shape: torch.Size) -> Any:
         """Run a view and return its result.
 
         Args:
             call: runs it with other sizes, or the same.
             sizes: those that it names; none where it is told a type or keyword arguments instead.
+            shape: of the tensor that is viewed.
         """
 
     def __torch_function__(
@@ -56,7 +58,7 @@ class ViewMode(TorchFunctionMode):
             given = args if sizes is named else (args[0], tuple(sizes))
             return func(*given, **(kwargs or {}))
 
-        return self.view(call, named)
+        return self.view(call, named, args[0].shape)
 
 
 def _sizes(arguments: tuple[Any, ...]) -> list[Any]:
@@ -67,9 +69,19 @@ def _sizes(arguments: tuple[Any, ...]) -> list[Any]:
     return [] if any(isinstance(one, torch.dtype) for one in sizes) else list(sizes)
 
 
-def is_inferable(sizes: list[Any]) -> bool:
-    """Say whether one of the sizes may be left out: none is yet, and none may be zero."""
-    return len(sizes) > 1 and all(int(one) > 0 for one in sizes)
+def first_inferable(sizes: Sequence[int], shape: Sequence[int]) -> int:
+    """Return the place from which on any one size of a view can be inferred; their number if none.
+
+    A size that is inferred already can be named instead where it is that of the viewed tensor at
+    the same place, as the tokens are in `kv(x).view(b, -1, heads, width)`.
+    """
+    if len(sizes) < 2 or any(one == 0 for one in sizes):
+        return len(sizes)
+    if -1 not in sizes:
+        return 0
+    place, named = sizes.index(-1), -prod(sizes)
+    is_own = tuple(sizes[:place]) == tuple(shape[:place]) and place < len(shape)
+    return place + 1 if is_own and shape[place] * named == prod(shape) else len(sizes)
 
 
 def infer_sizes(model: nn.Module, inferred: Iterable[InferredSize]) -> None:
@@ -85,16 +97,19 @@ def infer_sizes(model: nn.Module, inferred: Iterable[InferredSize]) -> None:
 
 
 class _InferringMode(ViewMode):
-    """Infers a size of some views, by their numbers."""
+    """Infers a size of some views, by their numbers; one that was inferred is the tensor's own."""
 
     def __init__(self, dims: Dims) -> None:
         super().__init__()
         self._dims, self._numbers = dims, count()
 
-    def view(self, call: Call, sizes: list[Any]) -> Any:
+    def view(self, call: Call, sizes: list[Any], shape: torch.Size) -> Any:
         """Run a view."""
         dim = self._dims.get(next(self._numbers), len(sizes))
-        return call(sizes if dim >= len(sizes) else [*sizes[:dim], -1, *sizes[dim + 1 :]])
+        if dim >= len(sizes):
+            return call(sizes)
+        named = [shape[d] if isinstance(n, int) and n < 0 else n for d, n in enumerate(sizes)]
+        return call([*named[:dim], -1, *named[dim + 1 :]])
 
 
 class _Inferring(nn.Module):

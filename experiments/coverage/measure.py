@@ -35,7 +35,7 @@ from autoprune.search_spaces.projection import Constraint, Projection
 from autoprune.structure.groups import Structure
 from autoprune.structure.inputs import outputs_of, run
 from autoprune.structure.plain_weights import with_plain_weights
-from autoprune.structure.surgery import apply_policy
+from autoprune.structure.surgery import apply_policy, with_own_sizes
 from autoprune.structure.verify import CutTest, analyze
 from autoprune.study.run_directory import RunDirectory
 
@@ -98,7 +98,8 @@ def measure(network: Network, row: Row, onnx: bool) -> None:
         _run_at_two_sizes(network, small)
     with row.stage("comparison"):
         kept = {name: list(one.kept) for name, one in policy.groups.items()}
-        row.tell(difference=CutTest(model, inputs).difference(structure, kept))
+        test = CutTest(with_own_sizes(model), inputs)
+        row.tell(difference=test.difference(structure, kept))
     with row.stage("reload"):
         row.tell(reloaded=_reloads(network, small, policy))
     if not onnx:

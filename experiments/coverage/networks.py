@@ -18,6 +18,9 @@ import torch
 from torch import nn
 
 LIST = Path(__file__).parent / "networks.txt"
+# Standard deviation of what is added to all parameters: many networks begin with a head of zeros or
+# with branches that are scaled by 1e-6, and what is always zero is always equal.
+NOISE = 0.02
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,11 @@ class Network:
     def build(self, seed: int = 0) -> nn.Module:
         """Return it in evaluation mode, with random weights."""
         torch.manual_seed(seed)
-        return BUILDERS[self.library](self.name, dict(self.arguments)).eval()
+        model = BUILDERS[self.library](self.name, dict(self.arguments)).eval()
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(torch.randn_like(parameter), alpha=NOISE)
+        return model
 
     def inputs(self, batch: int) -> Any:
         """Return random inputs as the network takes them; the same samples at any batch size."""

@@ -92,7 +92,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=900, help="of CPU time for each network")
     parser.add_argument("--gigabytes", type=float, default=12.0, help="of memory for each network")
     parser.add_argument(WITHOUT_ONNX, action="store_true", help="leave it to a later run")
-    given = parser.parse_args()
+    given = parser.parse_intermixed_args()  # options may stand between the names
     listed = [one.title for one in read_list()]
     if unknown := set(given.networks) - set(listed):
         parser.error(f"not in the list: {', '.join(sorted(unknown))}")

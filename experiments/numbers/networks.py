@@ -177,6 +177,12 @@ NETWORKS: Mapping[str, Callable[[], Network]] = {
     "autoencoder": lambda: (autoencoder(), images(32)),
     "mobilenet_v3_small": lambda: (torchvision.models.mobilenet_v3_small(), images(64)),
     "efficientnet_b0": lambda: (torchvision.models.efficientnet_b0(), images(64)),
+    "vit_b_16, 224x224": lambda: (torchvision.models.vit_b_16(), images(224)),
+    "swin_t, 224x224": lambda: (torchvision.models.swin_t(), images(224)),
+    "deit_tiny, 224x224": lambda: (timm.create_model("deit_tiny_patch16_224"), images(224)),
+    "convnext_tiny, 224x224": lambda: (torchvision.models.convnext_tiny(), images(224)),
+    "shufflenet_v2_x1_0, 224x224": lambda: (torchvision.models.shufflenet_v2_x1_0(), images(224)),
+    "detector, 320x320": lambda: (Detector(), images(320)),
 }
 
 

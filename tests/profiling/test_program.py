@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from autoprune.errors import ModelError
@@ -32,6 +34,20 @@ class Eigenvalues(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         found: Tensor = self.inner(self.first(images))
         return found
+
+
+class LearntMask(nn.Module):
+    """Fused attention with a mask made of a parameter, and a view of its result."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv, self.mask = nn.Linear(8, 24), nn.Parameter(torch.randn(1, 2, 5, 5))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        batch, count, width = tokens.shape
+        heads = self.qkv(tokens).reshape(batch, count, 3, 2, 4).permute(2, 0, 3, 1, 4)
+        out = F.scaled_dot_product_attention(*heads, attn_mask=self.mask.tanh())
+        return out.transpose(1, 2).reshape(batch, count, width)
 
 
 def test_the_batch_size_is_free() -> None:
@@ -82,6 +98,19 @@ def test_what_a_runtime_lacks_is_named(runtime: str, packages: tuple[str, ...]) 
     with pytest.raises(ModelError, match=lacks):
         converted(program)
     assert logging.root.level == level  # OpenVINO changes it
+
+
+def test_attention_with_a_learnt_mask_is_converted(tmp_path: Path) -> None:
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(package)
+    from autoprune.profiling.backends.onnx import converted, opened
+
+    torch.manual_seed(0)
+    model, tokens = LearntMask().eval(), torch.randn(3, 5, 8)
+    file = tmp_path / "network.onnx"
+    file.write_bytes(converted(program_of(model, tokens[:2])))
+    [found] = opened(str(file), 1)([tokens])
+    assert torch.allclose(found, model(tokens), atol=1e-5)
 
 
 def test_other_failures_are_told_in_one_line() -> None:

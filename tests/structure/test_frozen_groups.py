@@ -67,7 +67,7 @@ CASES = {
         {"a": "the network's input"},
     ),
     "one channel": Case(
-        lambda net: nn.Sequential(conv(3, 1), nn.ReLU(), conv(1, 4)), {"0": "single unit"}
+        lambda net: nn.Sequential(conv(3, 1), nn.ReLU(), conv(1, 4)), {"0": "single channel"}
     ),
     "nothing to prune": Case(
         lambda net: nn.Sequential(nn.Flatten(), nn.Linear(192, 3)), {"1": "the network's output"}
@@ -78,10 +78,18 @@ CASES = {
     ),
     "view with a constant": Case(
         lambda net: net(
+            lambda m, x: m.fc(F.max_pool2d(m.c(x), 2).view(x.shape[0], 8, -1).mean(2)),
+            c=conv(3, 8), fc=nn.Linear(8, 3),
+        ),
+        {"c": "once it is cut"},
+    ),
+    "view with a constant behind the batch, which can be inferred": Case(
+        lambda net: net(
             lambda m, x: m.fc(F.max_pool2d(m.c(x), 2).view(-1, 8 * 4 * 4)),
             c=conv(3, 8), fc=nn.Linear(128, 3),
         ),
-        {"c": "once it is cut"},
+        {},
+        ["c"],
     ),
     "view that folds the batch silently": Case(
         lambda net: net(
@@ -93,7 +101,7 @@ CASES = {
     ),
     "fold then read by a convolution": Case(
         lambda net: net(
-            lambda m, x: m.b(m.a(x).view(-1, 4, 8, 8)), a=conv(3, 4), b=conv(4, 2)
+            lambda m, x: m.b(m.a(x).view(-1, 2, 8, 8)), a=conv(3, 4), b=conv(2, 2)
         ),
         {"a": "once it is cut"},
     ),

@@ -140,7 +140,9 @@ def conversion(program: Program, runtime: str) -> Iterator[None]:
             it, if the converter says so.
     """
     try:
-        with warnings.catch_warnings():
+        # Without gradients, as the program was exported: fused attention lays its result out
+        # differently where its mask needs one, and views of it would fail.
+        with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about the converter itself
             yield
     except AutopruneError:

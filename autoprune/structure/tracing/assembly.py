@@ -20,6 +20,9 @@ from autoprune.structure.groups import ChannelGroup, FrozenGroup, LayerSpec
 from autoprune.structure.mixers import Mixer, Way
 from autoprune.structure.tracing.labels import Atoms
 
+# Why a group of one unit is frozen.
+TOGETHER = "its channels only go together"
+
 
 def assemble(
     atoms: Atoms,
@@ -154,8 +157,9 @@ def _axes(
             grid = own.reshape(shape)
             moving = [d for d in range(len(shape)) if (grid != grid.take([0], d)).any()]
             if len(moving) != 1:
+                tie = f"tied along several dimensions of {tensor}"
                 for c in np.unique(own):
-                    reasons.setdefault(int(c), f"tied along several dimensions of {tensor}")
+                    reasons.setdefault(int(c), tie if moving else TOGETHER)
                 continue
             dim = moving[0]
             own = np.moveaxis(grid, dim, 0).reshape(shape[dim], -1)[:, 0]
@@ -189,10 +193,12 @@ def _group(
         alike.setdefault((unit.signature, reasons.get(c), ways.get(c)), []).append(unit)
     groups, frozen = [], []
     for (signature, reason, way), members in alike.items():
-        first = next(axes[a].tensor for a, _ in signature if axes[a].role == "producer")
+        first, channels = next(
+            (axes[a].tensor, count) for a, count in signature if axes[a].role == "producer"
+        )
         name = names.of(first, way)
         if reason is None and len(members) == 1:
-            reason = "it has a single unit"
+            reason = TOGETHER if channels > 1 else "it has a single channel"
         if reason is not None:
             frozen.append(FrozenGroup(name, len(members), reason))
             continue

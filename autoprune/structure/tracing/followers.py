@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,9 @@ from autoprune.structure.layers import has_sizes
 from autoprune.structure.tracing.assembly import components
 from autoprune.structure.tracing.labels import Atoms
 from autoprune.structure.tracing.sizes import SizedCall, shares
+
+Chance: TypeAlias = tuple[str, str, str]
+"""A module, its attribute, and a group whose width this attribute equals by chance."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +51,8 @@ def candidates(
 ) -> list[Follower]:
     """Return the integers on modules around a call that equal one of its sizes, or all of them.
 
-    Sizes that occur several times are given to the integers of an attribute in turn.
+    Sizes that occur several times are given to the integers of an attribute in turn, each first
+    to another one.
 
     Args:
         model: the network.
@@ -72,8 +77,9 @@ def _of_attribute(
     for place, integer in enumerate(integers):
         alike = [rows for rows in (*call.sizes, call.whole) if len(rows) == integer]
         if alike:
-            turn = integers[:place].count(integer)
-            yield Follower(path, attribute, place, alike[turn % len(alike)])
+            turn = integers[:place].count(integer) % len(alike)
+            for rows in alike[turn:] + alike[:turn]:
+                yield Follower(path, attribute, place, rows)
 
 
 def _around(model: nn.Module, call: SizedCall) -> Iterator[str]:
@@ -96,6 +102,7 @@ def edits_of(
     atoms: Atoms,
     owners: npt.NDArray[np.int64],
     groups: Sequence[ChannelGroup],
+    chance: Container[Chance] = (),
 ) -> tuple[AttributeEdit, ...]:
     """Return the edits by which numbers follow the groups.
 
@@ -106,6 +113,7 @@ def edits_of(
         atoms: numbered channels with their links.
         owners: index of the group of every atom in each way of cutting, -1 for none.
         groups: the channel groups.
+        chance: numbers that do not follow a group.
     """
     if not followers:
         return ()
@@ -118,7 +126,8 @@ def edits_of(
                 group: share
                 for unit, own_groups in zip(units, owners, strict=True)
                 for group, share in shares(one.rows, unit, own_groups, sizes).items()
-                if groups[group].way or not one.of_tables
+                if (groups[group].way or not one.of_tables)
+                and (*one.key[:2], groups[group].name) not in chance
             }
     edits = []
     for (module, attribute), by_place in found.items():

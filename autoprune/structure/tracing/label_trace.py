@@ -66,6 +66,8 @@ class LabelTrace(OperatorMode):
         self._number = GIVEN
         # Widths that a number was found for first, by that number.
         self._columns: dict[tuple[str, str, int], Tensor] = {}
+        # Rows of views with several tables, which have as many heads (queries, keys and values).
+        self._heads: list[Tensor] = []
         # Tensors are kept alive, or Python would reuse their ids.
         self._alive: list[Any] = []
 
@@ -89,7 +91,9 @@ class LabelTrace(OperatorMode):
     def _record_sizes(self, call: Call) -> None:
         if call.name in SIZED:
             before, after = self.labels(call.args[0]), self.labels(next(call.outputs()))
-            found = sized_call(call, before, after, self.modules.paths, self.modules.view)
+            modules = self.modules
+            read = [self._labels[id(one)] for one in modules.read if id(one) in self._labels]
+            found = sized_call(call, before, after, modules.paths, modules.view, read)
             self.sized += [found] if found else []
             if found and call.name in VIEWS and max(len(found.sizes), len(varying(before))) > 1:
                 self._lay_out(found)
@@ -102,6 +106,8 @@ class LabelTrace(OperatorMode):
         """
         for rows in view.sizes:
             self.followers += [replace(one, of_tables=True) for one in self._numbers_of(rows)]
+        if len(view.sizes) > 2:
+            self._heads.append(view.sizes[-2])
         if len(view.sizes) > 1:
             columns = view.sizes[-1]
             self.atoms.link(columns, columns[:, :1], "widths")
@@ -243,7 +249,9 @@ class LabelTrace(OperatorMode):
         return tuple(self._computed.values())
 
     def returned(self, outputs: Sequence[Tensor]) -> None:
-        """Note the network's outputs."""
+        """Note the network's outputs; what lies in tables is known by now."""
+        for rows in self._heads:
+            self.atoms.link_heads(rows)
         self.activations.returned(outputs)
         self._flow.returned(outputs)
 

@@ -96,6 +96,15 @@ class Atoms:
             own = table[:1] if columns is None else columns[None]
             self.link(table, own, "widths" if several else None)
 
+    def link_heads(self, rows: Tensor) -> None:
+        """Let several tables have the same heads, if these are tables that can be cut both ways.
+
+        Args:
+            rows: labels of every head in all of them, (heads, entries).
+        """
+        if self.tables and np.isin(rows.numpy(), np.concatenate(self.tables)).all():
+            self.link(rows, rows[:, :1], "heads")
+
     def block(self, labels: Tensor, reason: str) -> None:
         """Mark the channels among `labels` as channels that cannot be cut."""
         found = shrink(labels).unique()

@@ -37,13 +37,16 @@ class SizedCall:
         modules: paths of the modules that run it, outermost first.
         sizes: labels of every such dimension, (its length, labels of each of its entries).
         is_split: whether these are the pieces of one dimension, not dimensions of one tensor.
-        inferable: for each dimension the size that may be inferred instead; none if none may.
+        inferable: the size of each dimension that may be inferred instead.
+        width: labels of the channels that the running module reads, if the call names their number
+            as its one size and none may be inferred, (that number, 1).
     """
 
     modules: tuple[str, ...]
     sizes: tuple[Tensor, ...]
     is_split: bool = False
     inferable: tuple[InferredSize, ...] = ()
+    width: Tensor | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -58,7 +61,8 @@ class SizedCall:
     @property
     def atoms(self) -> Tensor:
         """The channels among the labels, each once."""
-        found: Tensor = torch.cat([rows.reshape(-1) for rows in self.sizes]).unique()
+        rows = self.sizes if self.width is None else (*self.sizes, self.width)
+        found: Tensor = torch.cat([one.reshape(-1) for one in rows]).unique()
         return found[found > 0]
 
 
@@ -68,6 +72,7 @@ def sized_call(
     after: Tensor,
     modules: tuple[str, ...],
     view: NamedView | None = None,
+    read: Sequence[Tensor] = (),
 ) -> SizedCall | None:
     """Return what an operator says about sizes; None if it says nothing about channels.
 
@@ -77,13 +82,19 @@ def sized_call(
         after: labels of its first result.
         modules: paths of the modules that run it.
         view: the view in the code of these modules that it is; None if it is no such view.
+        read: labels of the tensors that the innermost module was called with.
     """
     if call.name in VIEWS:
         labels = shrink(after)
         dims = varying(after) if labels.numel() <= LARGEST_VIEW else ()
         entries = tuple(_entries(labels, d) for d in dims)
-        inferable = [InferredSize(view.module, view.number, d) for d in dims] if view else []
-        return SizedCall(modules, entries, inferable=tuple(inferable)) if dims else None
+        if view is None or not dims:
+            return SizedCall(modules, entries) if dims else None
+        own = [d for d in dims if d >= view.inferable]
+        inferable = tuple(InferredSize(view.module, view.number, d) for d in own)
+        is_width = len(dims) == 1 and not own and view.sizes[dims[0]] > 0
+        width = _width(entries[0], read) if is_width else None
+        return SizedCall(modules, entries, inferable=inferable, width=width)
     if call.name == "channel_shuffle" and set(varying(before)) == {1}:
         rows = shrink(before).reshape(call.argument("groups"), -1)
         return SizedCall(modules, (rows, rows.T))
@@ -93,6 +104,16 @@ def sized_call(
         if dim in varying(before) and len(lengths) > 1:
             pieces = _entries(shrink(before), dim).split(lengths)
             return SizedCall(modules, tuple(pieces), is_split=True)
+    return None
+
+
+def _width(rows: Tensor, read: Sequence[Tensor]) -> Tensor | None:
+    """Return the labels of other channels that a module reads, as many as there are rows."""
+    for labels in read:
+        dims = varying(labels)
+        if len(dims) == 1 and labels.shape[dims[0]] == len(rows):
+            found = shrink(labels).reshape(-1, 1)
+            return None if torch.equal(found, rows[:, :1]) else found
     return None
 
 
@@ -110,18 +131,23 @@ def _lengths(call: Call, dim: int, whole: int) -> list[int]:
     return [length for length in parts if length]
 
 
-def tied(atoms: Atoms, calls: Sequence[SizedCall], place: int) -> Atoms:
+def tied(atoms: Atoms, calls: Sequence[SizedCall], place: int | None) -> Atoms:
     """Return the atoms with the links by which the sizes of some calls stay consistent.
 
     Args:
         atoms: numbered channels; they are not changed.
         calls: calls in the order in which they run.
         place: which dimension of a view shrinks, from its end: all channels at one of its entries
-            become one unit. Pieces of a split that are equally long stay so.
+            become one unit. Pieces of a split that are equally long stay so. None where the
+            one size of each call is the width of what its module reads: channels at equal places
+            become one unit.
     """
     found = atoms.copy()
     for call in calls:
-        if not call.is_split:
+        if place is None:
+            assert call.width is not None
+            found.link(call.sizes[0][:, :1], call.width)
+        elif not call.is_split:
             rows = call.sizes[max(len(call.sizes) - 1 - place, 0)]
             found.link(rows, rows[:, :1])
     unit = components(found)

@@ -27,17 +27,18 @@ from autoprune.structure.layers import LAYER_MODULES, channels
 from autoprune.structure.surgery import named_tensors
 from autoprune.structure.tracing.assembly import assemble
 from autoprune.structure.tracing.determinism import DeterministicMode
-from autoprune.structure.tracing.followers import Follower, edits_of
+from autoprune.structure.tracing.followers import Chance, Follower, edits_of
 from autoprune.structure.tracing.label_trace import LabelTrace
 from autoprune.structure.tracing.labels import Atoms, along
 from autoprune.structure.tracing.operators import plain_arithmetic, whole_operators
 from autoprune.structure.tracing.sizes import SizedCall, tied
 from autoprune.structure.tracing.training_only import in_training_mode, unread_weights
 
-Ties: TypeAlias = tuple[tuple[int, tuple[SizedCall, ...]], ...]
-"""Calls whose sizes stay consistent, with the place of a view's dimension that shrinks."""
+Ties: TypeAlias = tuple[tuple[int | None, tuple[SizedCall, ...]], ...]
+"""Calls whose sizes stay consistent, with the place of a view's dimension that shrinks; None where
+its size is the width of what the module reads."""
 
-Kind: TypeAlias = tuple[list[int], set[str], set[int]]
+Kind: TypeAlias = tuple[list[int | None], set[str], set[int]]
 """Dimensions along which views shrink, names of attributes that follow, places of inferred sizes.
 """
 
@@ -103,7 +104,7 @@ class Tracing:
         tracer: the labels and layers.
         layers: its layers, completed.
         training: layers that run in training mode only.
-        chance: attributes, by module, that do not follow although their numbers equal a size.
+        chance: attributes of modules that do not follow a group although they equal its size.
         assemblies: those made so far, without numbers that follow.
     """
 
@@ -112,7 +113,7 @@ class Tracing:
     tracer: LabelTrace
     layers: tuple[LayerSpec, ...]
     training: TrainingOnly
-    chance: frozenset[tuple[str, str]] = frozenset()
+    chance: frozenset[Chance] = frozenset()
     assemblies: dict[Ties, Assembly] = field(default_factory=dict)
 
     def structure(self, hypothesis: Hypothesis = Hypothesis()) -> Structure:
@@ -121,13 +122,12 @@ class Tracing:
 
     def assembled(self, hypothesis: Hypothesis = Hypothesis()) -> Assembly:
         """Return the structure, and where its channels are."""
-        seen = [one for one in self.tracer.followers if one.key[:2] not in self.chance]
-        ties, followers = hypothesis.ties, (*seen, *hypothesis.followers)
+        ties, followers = hypothesis.ties, (*self.tracer.followers, *hypothesis.followers)
         if ties not in self.assemblies:
             self.assemblies[ties] = self._assembled(ties)
         found = self.assemblies[ties]
         groups = found.structure.groups
-        edits = edits_of(self.model, followers, found.atoms, found.owners, groups)
+        edits = edits_of(self.model, followers, found.atoms, found.owners, groups, self.chance)
         structure = replace(found.structure, edits=edits, inferred=hypothesis.inferred)
         return replace(found, structure=structure)
 
