@@ -35,7 +35,7 @@ ENGINE_FLOORS = (
     {"executors", "ray_cluster"},
     {"clock", "latency_bound", "latency_table", "limits", "search_images", "trust", "validation"},
     {"context", "ray_executor", "winner_kit", "export"},
-    {"problem", "training_task", "own_code"},
+    {"problem", "training_task", "own_code", "tracked"},
     {"builder"},
     {"evaluators", "group_facts"},
     {"search_problem", "finalists", "loop", "fingerprint"},

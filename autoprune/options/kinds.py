@@ -272,6 +272,7 @@ LOGGERS = ValueKind(
     "NAME",
     _patterns,
     "a name or a list of names",
+    absolute=lambda names: tuple(map(absolute_object, names)),
     is_installed=imported("autoprune.training.loggers:KIND.is_installed"),
     repeats=True,
 )

@@ -72,7 +72,7 @@ def test_defaults_that_others_know_too() -> None:
     assert SearchConfig("flops=0.5").reward == DEFAULT_REWARD
     assert RENEWABLE == (
         *("storage", "trials", "time", "trial_timeout", "workers", "ray", "gpus_per_worker"),
-        *("recover", "report"),
+        *("recover", "logger", "report"),
     )
 
 
