@@ -38,7 +38,7 @@ ENGINE_FLOORS = (
     {"problem", "training_task", "own_code", "tracked"},
     {"builder"},
     {"evaluators", "group_facts"},
-    {"search_problem", "finalists", "loop", "fingerprint"},
+    {"search_problem", "finalists", "loop", "fingerprint", "known_scores"},
     {"round_progress"},
     {"rounds", "recover", "warm_start"},
     {"max_drop"},
