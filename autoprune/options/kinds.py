@@ -176,7 +176,7 @@ def _ratios(value: Any) -> dict[str, float]:
     if isinstance(value, Mapping):
         return {_text(pattern): _number(ratio) for pattern, ratio in value.items()}
     if value is None or isinstance(value, (str, list, tuple)):
-        return parse_min_keep([value] if isinstance(value, str) else value or ())
+        return parse_min_keep(_patterns(value or ()))
     return {"*": _number(value)}
 
 
