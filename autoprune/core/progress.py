@@ -26,6 +26,8 @@ class SearchState:
         per_minute: evaluations a minute in this session, None as long as nobody knows.
         seconds_left: until the search is over by its trials or its time, likewise.
         busy: workers elsewhere that have something to do; None where there are none.
+        number: of the last trial among all that the search made, in all its rounds, from 1.
+        value: its reward, None if it failed.
     """
 
     done: int
@@ -37,6 +39,8 @@ class SearchState:
     per_minute: float | None = None
     seconds_left: float | None = None
     busy: int | None = None
+    number: int = 0
+    value: float | None = None
 
     @property
     def words(self) -> str:

@@ -29,16 +29,25 @@ def load_pytorch(path: Path) -> Any:
         OSError: it cannot be read.
         ValueError: it is no ordinary file.
         OversizedFile: it claims to hold more than it does.
-        Exception: whatever PyTorch raises at a damaged file.
+        Exception: whatever PyTorch raises at a damaged file, but no `OSError`.
     """
     check_regular(path)
-    if _ALLOCATES in _pickled(path):
-        raise OversizedFile("it makes bytes that are not in it")
-    found = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        found = _loaded(path)
+    except OSError as error:
+        if error.filename is None:  # not of opening it: of a seek in an archive that was cut off
+            raise ValueError("it is damaged, or not whole") from error
+        raise
     largest = path.stat().st_size
     if any(_size(tensor) > largest for tensor in _tensors(found)):
         raise OversizedFile("it claims to hold more numbers than it does")
     return found
+
+
+def _loaded(path: Path) -> Any:
+    if _ALLOCATES in _pickled(path):
+        raise OversizedFile("it makes bytes that are not in it")
+    return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def _pickled(path: Path) -> bytes:

@@ -7,6 +7,7 @@ import math
 import platform
 from collections.abc import Mapping
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -77,17 +78,7 @@ def resume_run(
     defaults = {**usual.to_mapping(), "device": settings["device"]}
     begun = {**defaults, **in_todays_words(stored)}
     older = f" ({OUTDATED})" if is_outdated(stored) else ""
-    url, named = begun.get("storage"), settings.get("storage")
-    if named is not None and url is None:
-        raise UsageError(
-            f"cannot resume {str(run.path)!r} with a storage: its trials are in the run directory; "
-            f"begin another run there, with {spelt('warm_from', str(run.path))}."
-        )
-    if (url and absolute_storage(url)) != named:
-        raise UsageError(
-            f"cannot resume {str(run.path)!r} without the storage that it was begun with: a study "
-            f"elsewhere is only opened where you name it, with {spelt('storage', url)}."
-        )
+    check_storage(run.path, begun, settings)
     for key in sorted((settings.keys() | begun.keys()) - {*RENEWABLE, *REMARKS}):
         if begun.get(key) != settings.get(key):
             raise UsageError(
@@ -98,6 +89,30 @@ def resume_run(
         log.info("%s goes on as it was begun%s", run.path, older)
     _remember(run, _renewed(settings))
     return begun
+
+
+def check_storage(place: Path, begun: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+    """Refuse to go on with another storage than the one that a run or a sweep was begun with.
+
+    Args:
+        place: its directory.
+        begun: the settings that it was begun with.
+        settings: those that it is to go on with.
+
+    Raises:
+        UsageError: there is another one, or none.
+    """
+    url, named = begun.get("storage"), settings.get("storage")
+    if named is not None and url is None:
+        raise UsageError(
+            f"cannot resume {str(place)!r} with a storage: its trials are in the run directory; "
+            f"begin another run there, with {spelt('warm_from', str(place))}."
+        )
+    if (url and absolute_storage(url)) != named:
+        raise UsageError(
+            f"cannot resume {str(place)!r} without the storage that it was begun with: a study "
+            f"elsewhere is only opened where you name it, with {spelt('storage', url)}."
+        )
 
 
 def _remember(run: RunDirectory, named: Mapping[str, Any]) -> None:

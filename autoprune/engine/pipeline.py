@@ -32,6 +32,7 @@ from autoprune.engine.recover import recover_winner
 from autoprune.engine.rounds import RoundResult, Rounds
 from autoprune.engine.search_problem import search_problem
 from autoprune.engine.summary import Found, summarize
+from autoprune.engine.tracked import tracked
 from autoprune.engine.warm_start import take_over
 from autoprune.errors import AutopruneError, counted, spelt
 from autoprune.evaluation.reward import on_the_scale_of
@@ -99,7 +100,8 @@ def _searched(
     with (
         _left_only_with_trials(context, ledger),
         clock.recorded(ledger),
-        logged(run, context.progress) as progress,
+        tracked(context) as watched,
+        logged(run, watched) as progress,
     ):
         context = replace(context, progress=progress)
         searched = search_problem(context, problem, evaluators)

@@ -39,6 +39,7 @@ from autoprune.structure.groups import Structure
 from autoprune.structure.inputs import Inputs
 from autoprune.structure.verify import analyze
 from autoprune.study.run_directory import RunDirectory
+from autoprune.training.loggers import find_loggers
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +66,7 @@ def check_config(config: SearchConfig) -> None:
         trained.method.load_scores()
         trained.load_policy()
     check_ray(config)
+    find_loggers(config.logger)
     if config.minimize is not None and config.minimize not in COSTS:
         hint = did_you_mean(config.minimize, COSTS)
         raise UsageError(f"unknown cost {config.minimize!r} to minimize; {hint}")

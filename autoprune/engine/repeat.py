@@ -143,7 +143,7 @@ def _tune(context: SearchContext, config: SearchConfig, splits: Splits) -> Searc
     run = context.run
     if not config.finetune_epochs:
         return SearchResult(load_network(context.model, run), run.load_policy(), run.load_result())
-    training = FinetuneConfig(epochs=config.finetune_epochs, seed=config.seed)
+    training = FinetuneConfig(epochs=config.finetune_epochs, seed=config.seed, logger=config.logger)
     goes_on = run.training().is_begun
     check_training(run, training, goes_on, overwrite=False)
     own = FinetuneContext(

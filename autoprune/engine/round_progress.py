@@ -41,6 +41,8 @@ class RoundProgress:
             per_minute=per_minute,
             seconds_left=self._seconds_left(done, per_minute),
             busy=busy,
+            number=len(self._ledger.made),
+            value=trial.value,
         )
 
     def _per_minute(self, done: int) -> float | None:

@@ -20,9 +20,10 @@ from autoprune.core.records import Name, Table, Text
 from autoprune.cost.budget import Budget
 from autoprune.cost.latency.figures import LatencyFigures
 from autoprune.engine.context import SearchContext
-from autoprune.engine.evaluators import Evaluators, measure_candidate
-from autoprune.engine.executors import Executor, Work
+from autoprune.engine.evaluators import Evaluators
+from autoprune.engine.executors import Executor, Pending, Submit
 from autoprune.engine.finalists import Finalist, make_shortlist, select_winner
+from autoprune.engine.known_scores import KnownScores
 from autoprune.engine.latency_bound import is_miss, overshoot, tightened
 from autoprune.engine.loop import (
     LoopLimits,
@@ -204,13 +205,17 @@ def explore(
         if problem.trials != limits.trials
         else "",
     )
+    known = KnownScores()
 
-    def work(candidate: Candidate, incumbent: Widths | None) -> Work[Measurement]:
+    def begin(
+        submit: Submit, candidate: Candidate, incumbent: Widths | None, alone: bool
+    ) -> Pending[Measurement]:
         can_win = candidate.kind == "candidate"
         against = incumbent if stops_early and can_win else None
         # A base is held for candidates that come one after the other.
         base = candidate.base if limits.at_once == 1 else None
-        return partial(measure_candidate, candidate.widths, base, against)
+        work = known.work(candidate.widths, base, against)
+        return known.learning(submit(work, alone=alone))
 
     progress = RoundProgress(ledger, problem, limits)
 
@@ -220,7 +225,7 @@ def explore(
     with executor.opened(context.config.trial_timeout) as submit:
         report = run_loop(
             strategy,
-            lambda candidate, incumbent, alone: submit(work(candidate, incumbent), alone=alone),
+            partial(begin, submit),
             Record(ledger, context.reward, tell),
             limits,
         )

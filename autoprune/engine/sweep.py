@@ -11,7 +11,7 @@ from typing import Any
 
 from autoprune.core.notes import forwarded_notes
 from autoprune.core.records import plain
-from autoprune.engine.begin import at_once_of
+from autoprune.engine.begin import at_once_of, check_storage
 from autoprune.engine.clock import Clock
 from autoprune.engine.search_task import Prepared, SearchTask, interruptible
 from autoprune.errors import BudgetError, UsageError, describe, first_line, shown
@@ -115,6 +115,7 @@ def _check_same(folder: SweepDirectory, asked: SweepRecord) -> SweepRecord:
                 f"cannot resume {str(folder.path)!r} with {key}={shown(given.get(key))}: it was "
                 f"begun with {shown(begun.get(key))}."
             )
+    check_storage(folder.path, begun, given)
     return record
 
 

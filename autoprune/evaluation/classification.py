@@ -86,6 +86,22 @@ class ClassificationScorer(Scorer):
         """Return KL, loss and top-1."""
         return self._compare(torch.cat(list(self._forward.outputs(model))))
 
+    def score_as(self, model: nn.Module, key: Hashable) -> Scores:
+        """Return the same scores; they are cached by sample."""
+        own = SampleScores.join(list(self._by_sample(model)))
+        self.remember(key, own)
+        return own.mean()
+
+    def by_sample(self, key: Hashable) -> SampleScores | None:
+        """Return the cached scores of a network; None if there are none."""
+        with self._lock:
+            return self._by_key.get(key)
+
+    def remember(self, key: Hashable, scores: SampleScores) -> None:
+        """Cache the scores of a network."""
+        with self._lock:
+            self._cache(key, scores)
+
     def score_against(self, model: nn.Module, key: Hashable, incumbent: Incumbent) -> Scores:
         """Return the same scores, estimated from the first samples if the KL is surely worse."""
         reference = self._incumbent_scores(*incumbent)
@@ -93,8 +109,7 @@ class ClassificationScorer(Scorer):
             own = score_until_worse(batches, reference)
         if len(own) < len(reference):
             return own.with_control(reference)
-        with self._lock:
-            self._cache(key, own)
+        self.remember(key, own)
         return own.mean()
 
     def _incumbent_scores(self, key: Hashable, build: Callable[[], nn.Module]) -> SampleScores:

@@ -14,6 +14,7 @@ from autoprune.core.stages import StageTimes
 from autoprune.cost.model import CostModel
 from autoprune.data import Samples
 from autoprune.evaluation.measurement import Measurement, Scores
+from autoprune.evaluation.sample_scores import SampleScores
 from autoprune.evaluation.scoring import Scorer
 from autoprune.importance.base import Ranking
 from autoprune.reconstruction.batchnorm import reestimate_batchnorm
@@ -132,7 +133,7 @@ class Evaluator:
         times = StageTimes()
         others: list[Widths] = []
         small = self._build(widths, times)
-        score = self._scorer.score
+        score = partial(self._scorer.score_as, key=widths)
         if base is not None:
             score = partial(self._scorer.score_near, base=partial(self._base_network, base))
         elif incumbent is not None:
@@ -140,6 +141,14 @@ class Evaluator:
             score = partial(self._scorer.score_against, key=widths, incumbent=(incumbent, build))
         measured = self._measure(small, widths, times, score)
         return replace(measured, others_scored=len(others))
+
+    def by_sample(self, widths: Widths) -> SampleScores | None:
+        """Return the scores by sample of a network that was measured lately, if they are known."""
+        return self._scorer.by_sample(widths)
+
+    def remember(self, widths: Widths, scores: SampleScores) -> None:
+        """Take the scores by sample of a network that was measured elsewhere."""
+        self._scorer.remember(widths, scores)
 
     def build(self, widths: Widths) -> tuple[nn.Module, Measurement]:
         """Build the network of some widths and return it with its measurement."""

@@ -14,6 +14,7 @@ from autoprune.core.plugins import load_object
 from autoprune.errors import EvaluateError, UsageError, type_of, user_code
 from autoprune.evaluation.early_stopping import Incumbent
 from autoprune.evaluation.measurement import Scores, number_in
+from autoprune.evaluation.sample_scores import SampleScores
 from autoprune.structure.groups import Structure
 from autoprune.structure.output_distance import Distance
 from autoprune.structure.surgery import deep_copy
@@ -51,6 +52,17 @@ class Scorer(ABC):
             base: returns that other network, the same object as long as the network is the same.
         """
         return self.score(model)
+
+    def score_as(self, model: nn.Module, key: Hashable) -> Scores:
+        """Score a network that may become the incumbent; its scores are cached under a key."""
+        return self.score(model)
+
+    def by_sample(self, key: Hashable) -> SampleScores | None:
+        """Return the cached scores of a network; None if there are none."""
+        return None
+
+    def remember(self, key: Hashable, scores: SampleScores) -> None:  # noqa: B027 - nothing to do
+        """Cache the scores of a network that was scored elsewhere, on the same samples."""
 
     def score_against(self, model: nn.Module, key: Hashable, incumbent: Incumbent) -> Scores:
         """Score a network, stopping early if it is surely worse than another; here, never.

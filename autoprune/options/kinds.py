@@ -176,7 +176,7 @@ def _ratios(value: Any) -> dict[str, float]:
     if isinstance(value, Mapping):
         return {_text(pattern): _number(ratio) for pattern, ratio in value.items()}
     if value is None or isinstance(value, (str, list, tuple)):
-        return parse_min_keep([value] if isinstance(value, str) else value or ())
+        return parse_min_keep(_patterns(value or ()))
     return {"*": _number(value)}
 
 
@@ -272,6 +272,7 @@ LOGGERS = ValueKind(
     "NAME",
     _patterns,
     "a name or a list of names",
+    absolute=lambda names: tuple(map(absolute_object, names)),
     is_installed=imported("autoprune.training.loggers:KIND.is_installed"),
     repeats=True,
 )

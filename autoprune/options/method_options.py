@@ -15,7 +15,9 @@ def _read(value: Any) -> dict[str, Any]:
     return dict(map(_setting, [value] if isinstance(value, str) else value))
 
 
-def _setting(text: str) -> tuple[str, Any]:
+def _setting(text: Any) -> tuple[str, Any]:
+    if not isinstance(text, str):
+        raise TypeError
     name, sign, value = text.partition("=")
     if not sign:
         raise ValueError

@@ -275,6 +275,14 @@ class SearchConfig(Restrictions):
     selection_samples: int = _samples(
         1000, kinds.WHOLE, "Samples that the winner is chosen on.", rule=kinds.ABOVE_ZERO
     )
+    logger: tuple[str, ...] = option(
+        (),
+        kinds.LOGGERS,
+        "Where figures of every trial go (reward, best so far, failures, …): tensorboard, mlflow, "
+        f"wandb, trackio, {_CLASS}; repeatable.",
+        panel=Panel.RUN,
+        is_renewable=True,
+    )
     report: bool = option(
         True,
         kinds.TWO_WAY_SWITCH,
@@ -391,7 +399,7 @@ class SearchConfig(Restrictions):
         values["strategy"] = self.strategy_name
         values["importance"] = IMPORTANCE.name_of(self.importance)
         values |= {key: list(value) for key, value in values.items() if isinstance(value, tuple)}
-        silent = {one for one in ("strategy_config", "engine") if not values[one]}
+        silent = {one for one in ("strategy_config", "engine", "logger") if not values[one]}
         return {k: value for k, value in values.items() if value is not None and k not in silent}
 
 
@@ -470,6 +478,7 @@ class SearchOptions(TypedDict, total=False):
     calibration_samples: int
     search_samples: int
     selection_samples: int
+    logger: str | Sequence[str]
     report: bool
     engine: Mapping[str, Mapping[str, Any]]
 

@@ -133,7 +133,8 @@ class TrainConfig(Restrictions, TrainingConfig):
     def search(self) -> SearchConfig:
         """Return how the network is cut, but for what was learnt."""
         names = {one.name for one in fields(SearchConfig)} & {one.name for one in fields(self)}
-        shared = {name: getattr(self, name) for name in names - {"workers", "finetune_epochs"}}
+        own = {"workers", "finetune_epochs", "logger"}  # those of training
+        shared = {name: getattr(self, name) for name in names - own}
         return SearchConfig(**shared, strategy="global", trials=1, recover=0.0)
 
     def to_mapping(self) -> dict[str, Any]:

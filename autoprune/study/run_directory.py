@@ -51,6 +51,31 @@ _OPENED = ("run.log", *_STUDY)
 _FOLDERS = ("agent", "checkpoints", "export", "tensorboard")
 
 
+def storage_of(settings: Mapping[str, Any]) -> str | None:
+    """Return the URL of the storage that settings name; None if they name none."""
+    url = settings.get("storage")
+    return url if isinstance(url, str) else None
+
+
+def resume_command(path: Path, storage: str | None) -> str:
+    """Return the command line that goes on with a run or a sweep; it names the storage again."""
+    more = "" if storage is None else f" --storage {shlex.quote(storage)}"
+    return f"autoprune search --resume --output {shlex.quote(str(path))}{more}"
+
+
+def how_to_resume(function: str, path: Path, storage: str | None) -> str:
+    """Return what is said of a run or a sweep that was interrupted.
+
+    Args:
+        function: of `autoprune` that made it.
+        path: its directory.
+        storage: that it shares with others.
+    """
+    more = "" if storage is None else f"storage={storage!r}, "
+    python = f"autoprune.{function}(…, output={str(path)!r}, {more}resume=True)"
+    return f"Interrupted: continue with: {resume_command(path, storage)} (from Python: {python})"
+
+
 class RunDirectory:
     """Paths and files of a run (the README lists them)."""
 
@@ -200,16 +225,13 @@ class RunDirectory:
     @property
     def resume_command(self) -> str:
         """The command line that goes on with the run."""
-        url = self._storage_url
-        storage = "" if url is None else f" --storage {shlex.quote(url)}"
-        return f"autoprune search --resume --output {self.quoted}{storage}"
+        return resume_command(self.path, self._storage_url)
 
     @property
     def _storage_url(self) -> str | None:
         """The storage that the run shares with others; None where it has its own study."""
         with suppress(RunError):
-            url = self.load_config().get("storage")
-            return url if isinstance(url, str) else None
+            return storage_of(self.load_config())
         return None
 
     @property
@@ -217,10 +239,7 @@ class RunDirectory:
         """What is said of a search that was interrupted."""
         if not self.config_path.exists():
             return "Interrupted before the first trial: nothing was written."
-        url = self._storage_url
-        storage = "" if url is None else f"storage={url!r}, "
-        python = f"autoprune.search(…, output={str(self.path)!r}, {storage}resume=True)"
-        return f"Interrupted: continue with: {self.resume_command} (from Python: {python})"
+        return how_to_resume("search", self.path, self._storage_url)
 
     @property
     def quoted(self) -> str:

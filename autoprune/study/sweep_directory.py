@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -16,7 +15,12 @@ from autoprune.core.files import write_whole
 from autoprune.core.records import Table, Text, read
 from autoprune.core.untrusted import read_json
 from autoprune.errors import RunError, file_fault, spelt
-from autoprune.study.run_directory import SWEEP_RECORD, RunDirectory
+from autoprune.study.run_directory import (
+    SWEEP_RECORD,
+    RunDirectory,
+    how_to_resume,
+    storage_of,
+)
 
 
 class SweepRecord(msgspec.Struct, frozen=True):
@@ -57,9 +61,7 @@ class SweepDirectory:
         """What is said of a sweep that was interrupted."""
         if not self.is_begun:
             return "Interrupted before the first budget: nothing was written."
-        command = f"autoprune search --resume --output {shlex.quote(str(self.path))}"
-        python = f"autoprune.sweep(…, output={str(self.path)!r}, resume=True)"
-        return f"Interrupted: continue with: {command} (from Python: {python})"
+        return how_to_resume("sweep", self.path, storage_of(self.load().settings))
 
     def check_free(self) -> None:
         """Refuse a directory that is in use.

@@ -1,20 +1,21 @@
-"""Where the figures of a training run go: a JSON Lines file, and trackers by name."""
+"""Where figures of a training or a search go: a JSON Lines file, and trackers by name."""
 
 from __future__ import annotations
 
+import importlib
 import json
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from autoprune.core.files import write_whole
 from autoprune.core.plugins import Kind
 from autoprune.core.records import Table, read
 from autoprune.core.untrusted import parse_json, read_text
-from autoprune.errors import UsageError, counted, file_fault
+from autoprune.errors import AutopruneError, UsageError, counted, describe, file_fault
 
 log = logging.getLogger(__name__)
 
@@ -23,10 +24,10 @@ Row = Mapping[str, Any]
 
 
 class Logger(Protocol):
-    """Receives the figures of a training run."""
+    """Receives the figures of a training or a search."""
 
     def log(self, step: int, figures: Mapping[str, float]) -> None:
-        """Take the figures after a number of steps."""
+        """Take the figures after a number of steps, or of trials."""
 
     def close(self) -> None:
         """Finish."""
@@ -37,15 +38,19 @@ class Tracker:
 
     Attributes:
         folder: the run directory.
-        config: plain options; "training" says which of the run's trainings it is.
+        config: plain options; "training" says which of the run's trainings it is, or that it is
+            the search.
+        package: that it needs.
     """
+
+    package: ClassVar[str]
 
     def __init__(self, folder: Path, config: Mapping[str, Any]) -> None:
         self.folder, self.config = folder, config
 
     @property
     def title(self) -> str:
-        """The name of the training: a run may have several, which share no curve."""
+        """The name of the training or search: those of a run share no curve."""
         return f"{self.folder.name}-{self.config['training']}"
 
     def close(self) -> None:
@@ -53,7 +58,9 @@ class Tracker:
 
 
 class TensorBoardLogger(Tracker):
-    """Event files in `RUN/tensorboard`, in a folder for each training."""
+    """Event files in `RUN/tensorboard`, in a folder for each training, and for the search."""
+
+    package = "tensorboard"
 
     def __init__(self, folder: Path, config: Mapping[str, Any]) -> None:
         from torch.utils.tensorboard import SummaryWriter
@@ -75,6 +82,8 @@ class TensorBoardLogger(Tracker):
 class MlflowLogger(Tracker):
     """A run of MLflow, wherever its settings say."""
 
+    package = "mlflow"
+
     def __init__(self, folder: Path, config: Mapping[str, Any]) -> None:
         import mlflow
 
@@ -95,11 +104,7 @@ class MlflowLogger(Tracker):
 class _InitLogger(Tracker):
     """A run of a tracker with the interface of Weights & Biases."""
 
-    package = ""
-
     def __init__(self, folder: Path, config: Mapping[str, Any]) -> None:
-        import importlib
-
         super().__init__(folder, config)
         self._tracker = importlib.import_module(self.package)
         self._tracker.init(project="autoprune", name=self.title, config=dict(config))
@@ -137,27 +142,75 @@ KIND = Kind(
 )
 
 
-def make_loggers(names: Sequence[str], folder: Path, config: Mapping[str, Any]) -> list[Logger]:
-    """Return the trackers of these names.
-
-    Args:
-        names: as `KIND.load` takes them.
-        folder: the run directory.
-        config: plain options of the training, "training" among them: its name.
+def find_loggers(names: Sequence[str]) -> list[Callable[[Path, Mapping[str, Any]], Logger]]:
+    """Return what makes the trackers of these names, as `KIND.load` takes them.
 
     Raises:
         UsageError: there is none of that name, or its package is not installed.
     """
-    made = []
+    found = []
     for name in names:
         factory = KIND.load(name)
+        if (package := getattr(factory, "package", None)) is not None:
+            _check_installed(name, package)
+        found.append(factory)
+    return found
+
+
+def _check_installed(name: str, package: str) -> None:
+    try:
+        importlib.import_module(package)
+    except ImportError as error:
+        raise UsageError(
+            f"logger {name!r} needs a package that is not installed: pip install {package}."
+        ) from error
+
+
+def make_loggers(names: Sequence[str], folder: Path, config: Mapping[str, Any]) -> list[Logger]:
+    """Return the trackers of these names; one that fails later is left out from then on.
+
+    Args:
+        names: as `KIND.load` takes them.
+        folder: the run directory.
+        config: plain options of the training or the search, "training" among them: its name.
+
+    Raises:
+        UsageError: there is none of that name, its package is not installed, or it cannot begin.
+    """
+    made: list[Logger] = []
+    for name, factory in zip(names, find_loggers(names), strict=True):
         try:
-            made.append(factory(folder, config))
-        except ImportError as error:
-            raise UsageError(
-                f"logger {name!r} needs a package that is not installed: pip install {name}."
-            ) from error
+            made.append(_Dispensable(name, factory(folder, config)))
+        except AutopruneError:
+            raise
+        except Exception as error:  # a server that does not answer, a key that is missing
+            raise UsageError(f"logger {name!r} cannot begin: {describe(error)}") from error
     return made
+
+
+class _Dispensable:
+    """A tracker whose failure costs a warning, and not what it watches."""
+
+    def __init__(self, name: str, tracker: Logger) -> None:
+        self._name, self._tracker = name, tracker
+        self._works = True
+
+    def log(self, step: int, figures: Mapping[str, float]) -> None:
+        """Pass the figures on, as long as that works."""
+        self._try(lambda: self._tracker.log(step, figures))
+
+    def close(self) -> None:
+        """Finish."""
+        self._try(self._tracker.close)
+
+    def _try(self, act: Callable[[], None]) -> None:
+        if not self._works:
+            return
+        try:
+            act()
+        except Exception as error:
+            self._works = False
+            log.warning("logger %r fails, and is told no more: %s", self._name, describe(error))
 
 
 class Log:

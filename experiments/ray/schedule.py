@@ -7,9 +7,8 @@ evaluations take what trials of the run RUN took, drawn at random, on workers of
 What a strategy itself takes is its processor time here, during which no work is handed out.
 
 `efficiency` is the part of the workers' time in which candidates are evaluated, `speed-up` the
-time of one worker divided by that of all; `incumbents` is the efficiency if every worker also
-scores the incumbent whenever that has changed, as it does where scoring stops early; `strategy` the
-part of the time that the strategy takes.
+time of one worker divided by that of all; `strategy` is the part of the time that the strategy
+takes.
 """
 
 from __future__ import annotations
@@ -52,7 +51,6 @@ class Simulation:
     Attributes:
         workers: how many there are.
         durations: of evaluations, drawn from at random.
-        shares_incumbents: whether the incumbent's scores need not be computed by every worker.
         now: seconds since the beginning.
         worked: seconds in which candidates were evaluated, of all workers.
         own: seconds of the strategy.
@@ -60,26 +58,21 @@ class Simulation:
 
     workers: int
     durations: Sequence[float]
-    shares_incumbents: bool
     now: float = 0.0
     worked: float = 0.0
     own: float = 0.0
     free: list[tuple[float, int]] = field(default_factory=list)
-    known: dict[int, Widths | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.free = [(0.0, number) for number in range(self.workers)]
         self._random = np.random.default_rng(0)
 
-    def begin(self, incumbent: Widths | None) -> float:
+    def begin(self) -> float:
         """Return when a candidate that is handed out now is evaluated."""
         free, worker = heapq.heappop(self.free)
         seconds = float(self._random.choice(self.durations))
         end = max(free, self.now) + seconds
         self.worked += seconds
-        if not self.shares_incumbents and incumbent not in (None, self.known.get(worker)):
-            self.known[worker] = incumbent
-            end += float(self._random.choice(self.durations))
         heapq.heappush(self.free, (end, worker))
         return end
 
@@ -114,7 +107,7 @@ def simulate(name: str, toy: Toy, clock: Simulation) -> int:
     def evaluate(
         candidate: Candidate, incumbent: Widths | None, alone: bool
     ) -> Pending[Measurement]:
-        end = clock.begin(incumbent if candidate.kind == "candidate" else None)
+        end = clock.begin()
 
         def wait() -> Measurement:
             clock.now = max(clock.now, end)
@@ -155,20 +148,18 @@ def main() -> None:
         durations = [args.mean * one / float(np.mean(durations)) for one in durations]
     spread = np.std(durations) / np.mean(durations)
     print(f"{len(durations)} durations, mean {np.mean(durations):.2f} s, spread {spread:.0%}")
-    print("| strategy | at once | trials | efficiency | speed-up | incumbents | strategy |")
-    print("|---|---|---|---|---|---|---|")
+    print("| strategy | at once | trials | efficiency | speed-up | strategy |")
+    print("|---|---|---|---|---|---|")
     for name in args.strategies:
         for at_once in args.at_once:
             toy = make_toy(GROUPS)
             toy = replace(toy, problem=replace(toy.problem, trials=args.trials, at_once=at_once))
-            shared, own = (Simulation(args.workers, durations, one) for one in (True, False))
-            trials = simulate(name, toy, shared)
-            simulate(name, toy, own)
-            speed_up = shared.worked / shared.now
+            clock = Simulation(args.workers, durations)
+            trials = simulate(name, toy, clock)
+            speed_up = clock.worked / clock.now
             print(
                 f"| {name} | {at_once} | {trials} | {speed_up / args.workers:.0%} | "
-                f"{speed_up:.1f} | {own.worked / own.now / args.workers:.0%} | "
-                f"{shared.own / shared.now:.0%} |",
+                f"{speed_up:.1f} | {clock.own / clock.now:.0%} |",
                 flush=True,
             )
 

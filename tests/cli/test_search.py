@@ -262,3 +262,26 @@ def test_random_weights_are_announced_and_repeat(cli) -> None:
     report = json.loads(cli("evaluate", "out", "--json").out)
     dense, pruned = (report[name]["flops"] for name in ("dense", "pruned"))
     assert pruned <= 0.7 * dense
+
+
+def test_a_resumed_search_keeps_its_logger_wherever_it_is_resumed(
+    cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("mine.py").write_text(
+        "class Mine:\n"
+        "    def __init__(self, folder, config):\n"
+        "        self.path = folder / 'points'\n"
+        "    def log(self, step, figures):\n"
+        "        with self.path.open('a') as file:\n"
+        "            file.write(f'{step} ')\n"
+        "    def close(self):\n"
+        "        pass\n"
+    )
+    search = ("search", "--config", "small.toml", "--budget", "flops=0.5", "--strategy", "random")
+    begun = cli(*search, "--trials", "2", "--output", "a", "--logger", "mine.py:Mine")
+    assert begun.status == 0, begun.err
+    Path("elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+    resumed = cli("search", "--resume", "--output", "../a", "--trials", "4")
+    assert resumed.status == 0, resumed.err
+    assert (tmp_path / "a" / "points").read_text() == "1 2 3 4 "

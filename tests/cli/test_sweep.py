@@ -91,6 +91,22 @@ def test_fine_tuning_that_was_killed_goes_on(sweep, cli, monkeypatch: pytest.Mon
     assert result["finetune"]["steps"] > 0
 
 
+def test_a_sweep_on_a_storage_goes_on_with_it(sweep, cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(*args: Any) -> Any:
+        raise KeyboardInterrupt
+
+    url = f"sqlite:///{Path.cwd()}/a b.db"
+    with monkeypatch.context() as patch:
+        patch.setattr("autoprune.engine.pipeline.recover_winner", killed)
+        stopped = sweep(*SWEEP[:1], "flops=0.4:0.5:0.1", *SWEEP[2:], "--storage", url)
+    assert f"--resume --output all --storage '{url}'" in stopped.err
+    assert f"sweep(…, output='all', storage='{url}', resume=True)" in stopped.err
+    refused = cli("search", "--resume", "--output", "all")
+    assert refused.status == 2 and "without the storage that it was begun with" in refused.err
+    resumed = cli("search", "--resume", "--output", "all", "--storage", url)
+    assert resumed.status == 0 and all(one["finished"] for one in rows()), resumed.err
+
+
 def test_a_budget_out_of_reach_is_left_out(sweep) -> None:
     done = sweep("--sweep", "flops=0.001:0.501:0.5", "--recover", "off", "--no-report")
     assert done.status == 0, done.err

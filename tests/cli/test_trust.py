@@ -56,6 +56,7 @@ SPECS = {
     "latency_backend": "Measure",
     "evaluate": "negative_kl",
     "distance": "negative_kl",
+    "logger": "Chooser",
 }
 
 
@@ -91,6 +92,7 @@ def runs_nothing(done: Any, option: str, name: str) -> None:
         *(("reward", command) for command in ("resume", "config")),
         *(("importance", command) for command in ("from", "resume", "config")),
         *(("strategy", command) for command in ("resume", "config")),
+        *(("logger", command) for command in ("resume", "config")),
         *(("latency_backend", command) for command in ("from", "resume", "config")),
         *(("evaluate", command) for command in ("evaluate", "from", "resume", "config")),
         *(("distance", command) for command in ("evaluate", "from", "resume", "config")),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import struct
 import tracemalloc
 import zipfile
@@ -54,6 +55,16 @@ def test_tensors_larger_than_the_file_are_refused(tmp_path: Path) -> None:
     for read in (lambda p: load_weights(load_demo(), str(p)), load_checkpoint):
         with pytest.raises(AutopruneError, match="more numbers than it does"):
             read(tmp_path / "w.pt")
+
+
+@pytest.mark.parametrize("share", [0.05, 0.5, 0.99])
+def test_files_that_were_cut_off_are_named(share: float, tmp_path: Path) -> None:
+    path = tmp_path / "w.pt"
+    torch.save({"a": torch.zeros(9000)}, path)
+    os.truncate(path, round(share * path.stat().st_size))
+    for read in (lambda p: load_weights(load_demo(), str(p)), load_checkpoint):
+        with pytest.raises(AutopruneError, match=r"w\.pt"):
+            read(path)
 
 
 @pytest.mark.parametrize("is_new", [True, False])

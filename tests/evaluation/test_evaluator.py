@@ -200,6 +200,20 @@ def test_an_incumbent_that_is_not_cached_is_counted(case: Case) -> None:
     assert read(plain(found[0]), Measurement) == found[0]
 
 
+def test_what_was_measured_elsewhere_is_not_scored_again(case: Case) -> None:
+    def place() -> Evaluator:
+        labelled = Samples(IMAGES[:100], torch.arange(100) % 6)
+        return case._replace(scorer=ClassificationScorer(case.model, labelled)).evaluator()
+
+    here, told, untold, least = place(), place(), place(), (1,) * len(case.half)
+    measured, known = here.measure(case.half), here.by_sample(case.half)
+    assert known is not None and known.mean() == measured.scores
+    told.remember(case.half, known)
+    found = [one.measure(least, incumbent=case.half) for one in (here, told, untold)]
+    assert [one.others_scored for one in found] == [0, 0, 1]
+    assert found[0].scores == found[1].scores == found[2].scores
+
+
 def test_a_base_is_built_once(case: Case) -> None:
     built: list[Widths] = []
 

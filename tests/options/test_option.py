@@ -13,7 +13,7 @@ import autoprune
 from autoprune.agents.registry import KIND, STRATEGIES
 from autoprune.cost.registry import COSTS
 from autoprune.data.sources import FORMS
-from autoprune.errors import UsageError
+from autoprune.errors import AutopruneError, UsageError
 from autoprune.evaluation.reward import BUILT_IN, DEFAULT_REWARD
 from autoprune.importance.registry import IMPORTANCES
 from autoprune.models import MODEL_FORMS
@@ -72,7 +72,7 @@ def test_defaults_that_others_know_too() -> None:
     assert SearchConfig("flops=0.5").reward == DEFAULT_REWARD
     assert RENEWABLE == (
         *("storage", "trials", "time", "trial_timeout", "workers", "ray", "gpus_per_worker"),
-        *("recover", "report"),
+        *("recover", "logger", "report"),
     )
 
 
@@ -82,6 +82,19 @@ def test_declared_values_can_be_read_back(command: str) -> None:
     for one in options_of(*OF_COMMANDS[command]).values():
         if one.default is not None:
             assert one.read(one.default) == one.default
+
+
+@pytest.mark.parametrize("command", OF_COMMANDS)
+def test_values_of_any_type_are_read_or_refused_in_one_line(command: str) -> None:
+    """A file from anybody may say anything: of the wrong type, or a list of such."""
+    single = (1, -1.5, None, True, "", "=", b"x", [], {})
+    nested = (*([one] for one in single), *({"a": one} for one in single), {1: 2}, ["x", 1])
+    for one in options_of(*OF_COMMANDS[command]).values():
+        for value in (*single, *nested):
+            try:
+                one.read(value)
+            except AutopruneError as error:
+                assert len(str(error).splitlines()) == 1
 
 
 @pytest.mark.parametrize(

@@ -64,6 +64,7 @@ def test_plain_values_come_back() -> None:
         "latency_table": "table.json",
         "latency_backend": "device.py:Device",
         "verify_latency": False,
+        "logger": ["tensorboard"],
         "report": False,
         "workers": 2,
         "at_once": 3,
