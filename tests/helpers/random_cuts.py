@@ -11,7 +11,7 @@ from autoprune.structure.groups import Structure
 
 
 def random_cuts(structure: Structure) -> Iterator[tuple[int, dict[str, list[int]]]]:
-    """Yield batch sizes, each with the units that every group keeps: few and many, each draw its own."""
+    """Yield batch sizes, each with the units that every group keeps, few and many of them."""
     generator = torch.Generator().manual_seed(1)
     for batch, keep in product((1, 3), (0.3, 0.7)):
         yield (
