@@ -186,8 +186,10 @@ def ran_out_of_memory(error: BaseException) -> bool:
     """Say whether more memory was asked for than there is, on whatever device."""
     if not isinstance(error, RuntimeError):
         return isinstance(error, MemoryError)
-    # PyTorch has a type of error for the memory of devices, and only a text for a CPU's.
-    return all(word in text_of(error) for word in ("allocate", "memory"))
+    # PyTorch has a type of error for the memory of devices, but not all of them raise it.
+    text = text_of(error)
+    is_cpus = "allocate" in text and "memory" in text
+    return is_cpus or "out of memory" in text or "ALLOC_FAILED" in text
 
 
 def chain(error: BaseException | None) -> Iterator[BaseException]:

@@ -82,7 +82,8 @@ def gather(given: Mapping[str, Any]) -> Settings:
     trusts = said.pop("trust", False)
     merged = read_values(said, "")
     if resume:
-        merged = {**_of_run(merged, config, trusts), **merged}
+        renewed = lasting({key: merged[key] for key in OPTIONS if key in merged})
+        merged = {**_of_run(merged, config, trusts), **merged, **renewed}
     else:
         if config:
             merged = {**_of_config(Path(config), merged, trusts), **merged}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -29,13 +30,13 @@ def load_pytorch(path: Path) -> Any:
         OSError: it cannot be read.
         ValueError: it is no ordinary file.
         OversizedFile: it claims to hold more than it does.
-        Exception: whatever PyTorch raises at a damaged file, but no `OSError`.
+        Exception: whatever PyTorch raises at a damaged file.
     """
     check_regular(path)
     try:
         found = _loaded(path)
     except OSError as error:
-        if error.filename is None:  # not of opening it: of a seek in an archive that was cut off
+        if error.errno == errno.EINVAL:  # a seek in an archive that was cut off
             raise ValueError("it is damaged, or not whole") from error
         raise
     largest = path.stat().st_size

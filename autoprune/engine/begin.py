@@ -78,7 +78,8 @@ def resume_run(
     defaults = {**usual.to_mapping(), "device": settings["device"]}
     begun = {**defaults, **in_todays_words(stored)}
     older = f" ({OUTDATED})" if is_outdated(stored) else ""
-    check_storage(run.path, begun, settings)
+    again = f"begin another run there, with {spelt('warm_from', str(run.path))}."
+    check_storage(run.path, begun, settings, again)
     for key in sorted((settings.keys() | begun.keys()) - {*RENEWABLE, *REMARKS}):
         if begun.get(key) != settings.get(key):
             raise UsageError(
@@ -91,13 +92,16 @@ def resume_run(
     return begun
 
 
-def check_storage(place: Path, begun: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+def check_storage(
+    place: Path, begun: Mapping[str, Any], settings: Mapping[str, Any], again: str
+) -> None:
     """Refuse to go on with another storage than the one that a run or a sweep was begun with.
 
     Args:
         place: its directory.
         begun: the settings that it was begun with.
         settings: those that it is to go on with.
+        again: what to do where its trials are not in a storage.
 
     Raises:
         UsageError: there is another one, or none.
@@ -105,8 +109,7 @@ def check_storage(place: Path, begun: Mapping[str, Any], settings: Mapping[str, 
     url, named = begun.get("storage"), settings.get("storage")
     if named is not None and url is None:
         raise UsageError(
-            f"cannot resume {str(place)!r} with a storage: its trials are in the run directory; "
-            f"begin another run there, with {spelt('warm_from', str(place))}."
+            f"cannot resume {str(place)!r} with a storage: it was begun without one; {again}"
         )
     if (url and absolute_storage(url)) != named:
         raise UsageError(

@@ -258,9 +258,10 @@ class _Choice:
         if not others:
             return best
         uniform = self.problem.projection.uniform(0.5)
-        scores = tried[best].measure(uniform).scores
+        # `measure` would cache scores by widths alone, for all repairs that share a scorer.
+        scores = tried[best].build(uniform)[1].scores
         for kind in others:
-            theirs = tried[kind].measure(uniform).scores
+            theirs = tried[kind].build(uniform)[1].scores
             if self._clearly_better(theirs, scores):
                 best, scores = kind, theirs
         return best

@@ -87,7 +87,7 @@ def check_training(
         begun = FinetuneConfig.from_mapping(
             {key: value for key, value in stored.items() if key not in (*FUNCTIONS, PART_OF)}
         ).to_mapping()
-        for key in sorted(begun.keys() | own.keys()):
+        for key in sorted((begun.keys() | own.keys()) - {"logger"}):  # which changes no weight
             if begun.get(key) != own.get(key):
                 raise UsageError(
                     f"cannot resume with {key}={shown(own.get(key))}: this {name} was begun with "

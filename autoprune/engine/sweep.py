@@ -115,7 +115,7 @@ def _check_same(folder: SweepDirectory, asked: SweepRecord) -> SweepRecord:
                 f"cannot resume {str(folder.path)!r} with {key}={shown(given.get(key))}: it was "
                 f"begun with {shown(begun.get(key))}."
             )
-    check_storage(folder.path, begun, given)
+    check_storage(folder.path, begun, given, "begin another sweep there.")
     return record
 
 

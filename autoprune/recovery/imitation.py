@@ -125,12 +125,18 @@ class Imitation:
         return self.between(small, replace(dense, inputs=kept))
 
     def between(self, one: Recorded, other: Recorded) -> Float[Tensor, ""]:
-        """Return the same distance of two networks that have the same channels."""
-        pairs = {name: (one.inputs.get(name), other.inputs[name]) for name in self._input_powers}
+        """Return the same distance of two networks that have the same channels.
+
+        Layers that are in neither any more, with the branch that they were in, do not count.
+        """
+        pairs = [
+            (name, one.inputs.get(name), other.inputs.get(name)) for name in self._input_powers
+        ]
         parts = [
             _difference(own, wanted) / self._input_powers[name]
-            for name, (own, wanted) in pairs.items()
-            if own is not None and own.shape == wanted.shape  # regions that are found may differ
+            for name, own, wanted in pairs
+            if own is not None and wanted is not None
+            if own.shape == wanted.shape  # regions that are found may differ
         ]
         return torch.stack([*parts, *self._between_outputs(one, other)]).mean()
 

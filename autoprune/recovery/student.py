@@ -120,7 +120,8 @@ class Student:
         """Lower the peak of the learning rate until one step moves the network little enough.
 
         What a step of the same relative size in all layers does to a network depends on how errors
-        add up along its layers, and on the size of the batch. The steps are undone.
+        add up along its layers, and on the size of the batch. The steps are undone. After `TRIED`
+        of them the peak is what the last one asks for.
         """
         inputs = self._check.first(self._size).inputs
         with torch.no_grad():
@@ -132,7 +133,7 @@ class Student:
                 stepped = self._imitation.record(self._student, inputs)
                 moved = float(self._imitation.between(stepped, given))
                 self._start_from(self._given)
-                if moved <= most:
+                if moved <= most or not math.isfinite(most):
                     break
                 self._peak *= math.sqrt(most / moved) if moved < math.inf else BACK_OFF
 

@@ -58,7 +58,8 @@ class ViewMode(TorchFunctionMode):
             given = args if sizes is named else (args[0], tuple(sizes))
             return func(*given, **(kwargs or {}))
 
-        return self.view(call, named, args[0].shape)
+        tensor = args[0] if args else (kwargs or {})["input"]
+        return self.view(call, named, tensor.shape)
 
 
 def _sizes(arguments: tuple[Any, ...]) -> list[Any]:

@@ -7,7 +7,7 @@ import json
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -142,7 +142,11 @@ KIND = Kind(
 )
 
 
-def find_loggers(names: Sequence[str]) -> list[Callable[[Path, Mapping[str, Any]], Logger]]:
+Factory = Callable[[Path, Mapping[str, Any]], Logger]
+"""(run directory, plain options) → a tracker."""
+
+
+def find_loggers(names: Sequence[str]) -> list[Factory]:
     """Return what makes the trackers of these names, as `KIND.load` takes them.
 
     Raises:
@@ -177,14 +181,26 @@ def make_loggers(names: Sequence[str], folder: Path, config: Mapping[str, Any]) 
     Raises:
         UsageError: there is none of that name, its package is not installed, or it cannot begin.
     """
-    made: list[Logger] = []
-    for name, factory in zip(names, find_loggers(names), strict=True):
-        try:
-            made.append(_Dispensable(name, factory(folder, config)))
-        except AutopruneError:
-            raise
-        except Exception as error:  # a server that does not answer, a key that is missing
-            raise UsageError(f"logger {name!r} cannot begin: {describe(error)}") from error
+    with ExitStack() as begun:
+        made = [
+            _begin(name, factory, folder, config, begun)
+            for name, factory in zip(names, find_loggers(names), strict=True)
+        ]
+        begun.pop_all()  # all did: closing them is the caller's
+    return made
+
+
+def _begin(
+    name: str, factory: Factory, folder: Path, config: Mapping[str, Any], begun: ExitStack
+) -> Logger:
+    """Make one tracker, which is closed with those that have begun."""
+    try:
+        made = _Dispensable(name, factory(folder, config))
+    except AutopruneError:
+        raise
+    except Exception as error:  # a server that does not answer, a key that is missing
+        raise UsageError(f"logger {name!r} cannot begin: {describe(error)}") from error
+    begun.callback(made.close)
     return made
 
 
@@ -201,7 +217,7 @@ class _Dispensable:
 
     def close(self) -> None:
         """Finish."""
-        self._try(self._tracker.close)
+        self._try(lambda: self._tracker.close())
 
     def _try(self, act: Callable[[], None]) -> None:
         if not self._works:

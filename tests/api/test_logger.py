@@ -38,6 +38,13 @@ class Fails(Mine):
         super().log(step, figures)
         raise OSError("the server is away")
 
+class Endless:
+    def __init__(self, folder, config):
+        pass
+
+    def log(self, step, figures):
+        pass
+
 class Refuses:
     def __init__(self, folder, config):
         raise OSError("no key")
@@ -117,6 +124,14 @@ def test_a_search_is_not_lost_for_its_trackers(
         run = search(tmp_path / "run", logger=[f"{mine}:Fails", f"{mine}:Mine"])
     assert run.result["search"]["trials"] == 5 and len(points(run.path)) == 1 + 5
     assert caplog.text.count("is told no more: ") == 1 and "the server is away" in caplog.text
+
+
+def test_a_tracker_without_an_end_costs_a_warning(
+    mine: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING, "autoprune"):
+        search(tmp_path / "run", logger=f"{mine}:Endless", trials=2)
+    assert "has no attribute 'close'" in caplog.text
 
 
 def test_trackers_that_cannot_begin_leave_nothing(

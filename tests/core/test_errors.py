@@ -71,6 +71,10 @@ def raises(error: BaseException) -> Callable[[], Any]:
         (raises(GeneratorExit()), "GeneratorExit: GeneratorExit"),
         (raises(MemoryError()), "out of memory (MemoryError: MemoryError)"),
         (
+            raises(RuntimeError("CUDA error: out of memory")),
+            "out of memory (RuntimeError: CUDA error: out of memory)",
+        ),
+        (
             raises(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")),
             "out of memory (OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB.)",
         ),

@@ -113,7 +113,7 @@ def test_a_new_run_needs_a_place_of_its_own(run: RunDirectory) -> None:
 def test_a_storage_stays_as_it_was_begun(
     run: RunDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(UsageError, match="with a storage: its trials are in the run directory"):
+    with pytest.raises(UsageError, match=r"with a storage: it was begun without one; .*warm_from"):
         resume_run(run, *settings(storage="sqlite:///shared.db"))
     monkeypatch.chdir(tmp_path)
     run.save_config({**run.load_config(), "storage": f"sqlite:///{tmp_path}/shared.db"})

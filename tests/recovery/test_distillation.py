@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from residuals import IMAGES, basic
 from torch import Tensor, nn
 
 from autoprune.data import Samples, Split, load_splits
@@ -17,8 +18,9 @@ from autoprune.models.demo import load_demo
 from autoprune.recovery import student, whitening
 from autoprune.recovery.distillation import DistillationTask, Recovery, recover
 from autoprune.recovery.length import Length
+from autoprune.structure.depth import with_branches
 from autoprune.structure.groups import Structure
-from autoprune.structure.surgery import cut, kept_positions
+from autoprune.structure.surgery import apply_policy, cut, kept_positions
 from autoprune.structure.verify import analyze
 
 
@@ -178,6 +180,17 @@ def test_steps_that_would_move_the_network_too_far_are_smaller_from_the_first(
     bounded = train(setting.task(0.9), 40)[1].after
     monkeypatch.setattr(student, "MOVED", float("inf"))
     assert bounded < 0.9 * train(setting.task(0.9), 40)[1].after
+
+
+def test_branches_that_are_gone_teach_nothing() -> None:
+    dense = basic()
+    structure = with_branches(dense, IMAGES, analyze(dense, IMAGES))
+    sizes = zip(structure.index, structure.dense_widths, strict=True)
+    policy = structure.policy([range(0 if name == "blocks.0.conv1" else n) for name, n in sizes])
+    keep, check = kept_positions(dense, policy), Samples(IMAGES, None)
+    task = DistillationTask(dense, structure, keep, Images(IMAGES), check, 0)
+    found = recover(apply_policy(copy.deepcopy(dense), policy), task, Length(40, "steps"))
+    assert found.after < 0.8 * found.before
 
 
 def test_broken_images_teach_nothing(setting: Setting) -> None:

@@ -280,6 +280,23 @@ def test_a_size_that_is_inferred_changes_nothing_in_the_dense_network() -> None:
     assert type(model.block) is FromOneToken and type(same.block) is not FromOneToken
 
 
+class Named(nn.Module):
+    """Views by keywords alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(6, 8), nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        inner = torch.relu(self.first(x))
+        out: Tensor = self.last(torch.reshape(input=inner, shape=inner.shape))
+        return out
+
+
+def test_views_by_keywords_are_views() -> None:
+    assert analyze(Named().eval(), torch.randn(4, 6)).dense_widths == (8,)
+
+
 class Noting(FromOneToken):
     """Calls one more view in training mode, before or after the others, or none."""
 

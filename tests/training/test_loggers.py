@@ -111,6 +111,19 @@ def test_tensorboard_writes_event_files(tmp_path: Path) -> None:
     assert list((tmp_path / "tensorboard" / "finetune").glob("events.*"))
 
 
+def test_trackers_that_have_begun_are_closed_where_another_cannot_begin(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "class First:\n"
+        "    def __init__(self, folder, config): self.folder = folder\n"
+        "    def close(self): (self.folder / 'closed').touch()\n"
+        "def second(folder, config): raise OSError('no key')\n"
+    )
+    names = [f"{tmp_path}/mine.py:First", f"{tmp_path}/mine.py:second"]
+    with pytest.raises(UsageError, match="second' cannot begin: OSError: no key"):
+        make_loggers(names, tmp_path, {})
+    assert (tmp_path / "closed").exists()
+
+
 def test_what_is_not_installed_or_unknown_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
