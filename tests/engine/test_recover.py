@@ -80,7 +80,10 @@ def test_whatever_fails_leaves_the_network_of_the_cut(
 ) -> None:
     with caplog.at_level(logging.INFO, "autoprune"):
         winner, _, _ = outcome(float("nan"), monkeypatch)
-    assert winner.network is CUT and "no recovery: MemoryError: too large" in caplog.text
+    assert (
+        winner.network is CUT
+        and "no recovery: out of memory (MemoryError: too large)" in caplog.text
+    )
 
 
 def test_it_says_how_many_steps_repeat_it(

@@ -136,7 +136,7 @@ def test_a_miss_that_stays_is_handed_over_and_said(
 def test_a_search_in_which_nothing_succeeds_is_an_error(tmp_path: Path) -> None:
     search = rounds(tmp_path, [1.0], fails=True)
     with pytest.raises(
-        RunError, match=r"no trial succeeded .*too large; every trial is kept: resume"
+        RunError, match=r"no trial succeeded .*too large\); every trial is kept: resume"
     ):
         search.run(bounded(trials=3))
 
