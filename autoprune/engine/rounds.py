@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from autoprune.agents.base import SearchProblem, Strategy
@@ -194,7 +193,6 @@ def explore(
         SearchFailed: trial after trial failed.
     """
     problem, before = strategy.problem, len(ledger.of_round)
-    stops_early = executor.subject.stops_early
     log.info(
         "%s: up to %s over %s%s%s",
         strategy.name,
@@ -205,18 +203,6 @@ def explore(
         if problem.trials != limits.trials
         else "",
     )
-    known = KnownScores()
-
-    def begin(
-        submit: Submit, candidate: Candidate, incumbent: Widths | None, alone: bool
-    ) -> Pending[Measurement]:
-        can_win = candidate.kind == "candidate"
-        against = incumbent if stops_early and can_win else None
-        # A base is held for candidates that come one after the other.
-        base = candidate.base if limits.at_once == 1 else None
-        work = known.work(candidate.widths, base, against)
-        return known.learning(submit(work, alone=alone))
-
     progress = RoundProgress(ledger, problem, limits)
 
     def tell(trial: Trial) -> None:
@@ -225,7 +211,7 @@ def explore(
     with executor.opened(context.config.trial_timeout) as submit:
         report = run_loop(
             strategy,
-            partial(begin, submit),
+            _Evaluations(submit, executor.subject.stops_early, limits.at_once).begin,
             Record(ledger, context.reward, tell),
             limits,
         )
@@ -237,6 +223,33 @@ def explore(
     if not ledger.best(1, problem.projection.fits):
         raise RunError(_nothing_succeeded(strategy, ledger))
     return report
+
+
+@dataclass(frozen=True, eq=False)
+class _Evaluations:
+    """Evaluations of candidates, wherever they take place.
+
+    Attributes:
+        submit: begins a piece of work.
+        stops_early: whether a candidate that is surely worse than the incumbent is given up.
+        at_once: how many are on their way together.
+        known: scores of those that were measured lately.
+    """
+
+    submit: Submit
+    stops_early: bool
+    at_once: int
+    known: KnownScores = field(default_factory=KnownScores)
+
+    def begin(
+        self, candidate: Candidate, incumbent: Widths | None, alone: bool
+    ) -> Pending[Measurement]:
+        """Begin to measure a candidate; only one that can win is compared with the incumbent."""
+        is_compared = self.stops_early and candidate.kind == "candidate"
+        # A base is held for candidates that come one after the other.
+        base = candidate.base if self.at_once == 1 else None
+        work = self.known.work(candidate.widths, base, incumbent if is_compared else None)
+        return self.known.learning(self.submit(work, alone=alone))
 
 
 def _nothing_succeeded(strategy: Strategy, ledger: Ledger) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from itertools import accumulate
+from collections.abc import Callable
+from itertools import accumulate, count
 from pathlib import Path
 from typing import Any
 
@@ -67,9 +68,17 @@ def points(run: Path, training: str = "search") -> list[tuple[int, dict[str, flo
     return [tuple(json.loads(line)) for line in lines]
 
 
-def kl(found: Measurement) -> float:
-    assert found.scores.kl is not None
-    return -found.scores.kl
+def raising(error: BaseException, call: int) -> Callable[[Measurement], float]:
+    """Return a reward that raises at one of its calls, counted from 1."""
+    calls = count(1)
+
+    def reward(found: Measurement) -> float:
+        if next(calls) == call:
+            raise error
+        assert found.scores.kl is not None
+        return -found.scores.kl
+
+    return reward
 
 
 def test_every_trial_is_a_point(mine: str, tmp_path: Path) -> None:
@@ -84,16 +93,7 @@ def test_every_trial_is_a_point(mine: str, tmp_path: Path) -> None:
 
 
 def test_a_resumed_search_goes_on_with_its_points(mine: str, tmp_path: Path) -> None:
-    calls = 0
-
-    def reward(found: Measurement) -> float:
-        nonlocal calls
-        calls += 1
-        if calls == 3:
-            raise KeyboardInterrupt
-        return kl(found)
-
-    given: dict[str, Any] = {"reward": reward, "logger": (f"{mine}:Mine",)}
+    given: dict[str, Any] = {"reward": raising(KeyboardInterrupt(), 3), "logger": (f"{mine}:Mine",)}
     with pytest.raises(KeyboardInterrupt):
         search(tmp_path / "run", **given)
     assert [step for step, _ in points(tmp_path / "run")] == [1, 2]
@@ -102,15 +102,7 @@ def test_a_resumed_search_goes_on_with_its_points(mine: str, tmp_path: Path) -> 
 
 
 def test_a_failed_trial_is_a_point_without_a_reward(mine: str, tmp_path: Path) -> None:
-    calls = 0
-
-    def reward(found: Measurement) -> float:
-        nonlocal calls
-        calls += 1
-        if calls == 2:
-            raise ValueError("a sensor is missing")
-        return kl(found)
-
+    reward = raising(ValueError("a sensor is missing"), 2)
     search(tmp_path / "run", logger=f"{mine}:Mine", reward=reward, trials=3)
     figures = [one for _, one in points(tmp_path / "run")]
     assert ["reward" in one for one in figures] == [True, False, True]
