@@ -34,7 +34,7 @@ FLOORS = (
 ENGINE_FLOORS = (
     {"executors", "ray_cluster"},
     {"clock", "latency_bound", "latency_table", "limits", "search_images", "trust", "validation"},
-    {"context", "ray_executor", "winner_kit", "export"},
+    {"context", "ray_executor", "ray_profiling", "winner_kit", "export"},
     {"problem", "training_task", "own_code", "tracked"},
     {"builder"},
     {"evaluators", "group_facts"},

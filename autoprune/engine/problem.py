@@ -65,7 +65,7 @@ def check_config(config: SearchConfig) -> None:
         trained = RunDirectory(config.from_training)
         trained.method.load_scores()
         trained.load_policy()
-    check_ray(config)
+    check_ray(config.ray, config.gpus_per_worker)
     find_loggers(config.logger)
     if config.minimize is not None and config.minimize not in COSTS:
         hint = did_you_mean(config.minimize, COSTS)

@@ -50,6 +50,10 @@ class Cluster:
         """Those of them that nobody else's work takes the room of at the moment."""
         return self._room_in(self.ray.available_resources())
 
+    def has_room(self, has: Mapping[str, float]) -> bool:
+        """Whether a worker finds what it needs among some resources."""
+        return self._room_in(has) > 0
+
     def _room_in(self, has: Mapping[str, float]) -> int:
         return int(min(has.get("CPU", 0.0), self._by_gpu(has.get("GPU", 0.0))))
 
@@ -71,6 +75,15 @@ class Cluster:
         without room on another node would wait for it.
         """
         return self.ray.remote(plain).options(num_cpus=1, num_gpus=self.gpus_per_worker)
+
+    def actor_on(self, plain: type, node: str, cores: float) -> Any:
+        """Return the class of actors that have so many cores of one node to themselves."""
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        there = NodeAffinitySchedulingStrategy(node, soft=False)
+        return self.ray.remote(plain).options(
+            num_cpus=cores, num_gpus=self.gpus_per_worker, scheduling_strategy=there
+        )
 
     def place(self, subject: Any) -> Any:
         """Put something into the object store, once for all workers.
@@ -104,15 +117,14 @@ def placed(content: np.ndarray[Any, np.dtype[np.uint8]]) -> Any:
     return torch.load(io.BytesIO(content.data), weights_only=False)
 
 
-def check_ray(config: SearchConfig) -> None:
+def check_ray(address: str | None, gpus_per_worker: float | None = None) -> None:
     """Refuse a cluster that cannot be joined, without joining it.
 
     Raises:
         UsageError: Ray is not installed, or nobody answers at the address.
     """
-    address = config.ray
     if address is None:
-        if config.gpus_per_worker is not None:
+        if gpus_per_worker is not None:
             raise UsageError(f"{spelt('gpus_per_worker')} needs {spelt('ray')}.")
         return
     require(spelt("ray"), "ray", "ray")
@@ -124,36 +136,46 @@ def check_ray(config: SearchConfig) -> None:
             raise _not_joined(address, error) from error
 
 
+def why_dead(error: BaseException) -> str:
+    """Return why a worker died: Ray's texts are long, and their reason is not in the first line."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    told = [line for line in lines if line.startswith("The actor died") or "exit detail" in line]
+    return first_line(RuntimeError(told[-1])) if told else first_line(error)
+
+
 @contextmanager
-def joined(config: SearchConfig, device: str) -> Iterator[Cluster | None]:
-    """Join the cluster that the options name, and leave it; None if they name none.
+def joined(
+    address: str | None, device: str, gpus_per_worker: float | None = None
+) -> Iterator[Cluster | None]:
+    """Join a cluster, and leave it; None without an address.
 
     A process that has joined one already stays in that.
 
     Args:
-        config: the options.
+        address: as the option `ray` has it.
         device: of the network.
+        gpus_per_worker: a whole one by default, if the network is on a GPU.
 
     Raises:
         UsageError: it cannot be joined, or has no room for a worker.
     """
-    if config.ray is None:
+    if address is None:
         yield None
         return
-    check_ray(config)
-    share = _gpus(config.gpus_per_worker, device)
+    check_ray(address)
+    share = _gpus(gpus_per_worker, device)
     import ray
 
     is_ours = not ray.is_initialized()
     if is_ours:
-        _join(ray, config.ray)
+        _join(ray, address)
     try:
         cluster = Cluster(ray, share)
         if not cluster.room:
             need = f" and {cluster.gpus_per_worker:g} of a GPU" * bool(cluster.gpus_per_worker)
             raise UsageError(
-                f"no node of the Ray cluster has room for a worker: it needs a processor core{need}"
-                f" ({spelt('gpus_per_worker')})."
+                "no node of the Ray cluster has room for a worker: it needs a processor "
+                f"core{need}."
             )
         yield cluster
     finally:

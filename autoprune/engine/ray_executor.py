@@ -16,7 +16,7 @@ import torch
 from autoprune.core.allocator import kept_memory
 from autoprune.core.precision import fresh_casts
 from autoprune.engine.executors import Executor, Pending, Result, Subject, Submit, Work
-from autoprune.engine.ray_cluster import Cluster, placed
+from autoprune.engine.ray_cluster import Cluster, placed, why_dead
 from autoprune.errors import UsageError, WorkerError, describe, first_line
 
 # Workers in a row that may die at one piece of work, or before they can begin any.
@@ -196,7 +196,7 @@ class RayExecutor(Executor[Subject]):
             if piece.deaths < MOST_DEATHS:
                 self._waiting.appendleft(piece)
                 return
-            reason = f"{piece.deaths} workers in a row died at it: {_why(error)}"
+            reason = f"{piece.deaths} workers in a row died at it: {why_dead(error)}"
             piece.outcome = partial(_raise, WorkerError(reason))
             return
         self._idle.append(actor)
@@ -222,10 +222,3 @@ def _same(result: Result) -> Result:
 
 def _raise(error: BaseException) -> Any:
     raise error
-
-
-def _why(error: BaseException) -> str:
-    """Return why a worker died: Ray's texts are long, and their reason is not in the first line."""
-    lines = [line.strip() for line in str(error).splitlines()]
-    told = [line for line in lines if line.startswith("The actor died") or "exit detail" in line]
-    return first_line(RuntimeError(told[-1])) if told else first_line(error)

@@ -174,8 +174,10 @@ class SearchTask:
     @contextmanager
     def placed(self) -> Iterator[SearchTask]:
         """Give the same task where it runs: in the cluster that the options name, if they do."""
-        with joined(self.config, str(device_of(self.network))) as cluster:
-            config = with_workers(self.config, cluster)
+        config = self.config
+        device = str(device_of(self.network))
+        with joined(config.ray, device, config.gpus_per_worker) as cluster:
+            config = with_workers(config, cluster)
             yield replace(self, config=config, cluster=cluster)
 
     def _run(self, run: RunDirectory, clock: Clock, resume: bool, given: Prepared | None) -> Run:

@@ -288,6 +288,13 @@ class ProfileOptions(InputShape, Network):
         "Measure on another device: write a folder for one with Python and ONNX Runtime.",
     )
     from_kit: str | None = _measuring(None, kinds.FILE, "Make the table of a kit's results.")
+    ray: str | None = _measuring(
+        None,
+        kinds.CLUSTER,
+        "Measure every node of a Ray cluster, each into a table of its own, FILE-NODE.json (needs "
+        "autoprune[ray]): the cluster at HOST:PORT, or (auto) the one that this machine belongs "
+        "to; a node has nothing else to do meanwhile.",
+    )
     plot: str | None = _measuring(
         None, kinds.FILE, "Draw the table: an HTML page with latency against width."
     )

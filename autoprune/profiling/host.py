@@ -23,6 +23,7 @@ from autoprune.cost.latency.figures import LatencyFigures
 from autoprune.cost.latency.table import LatencyTable
 from autoprune.data.forms import Inputs
 from autoprune.errors import UsageError, counted, first_line
+from autoprune.profiling.backends.base import Backend
 from autoprune.profiling.backends.registry import make_backend
 from autoprune.profiling.backends.torch import paired_latency_ms
 from autoprune.profiling.journal import Journal
@@ -75,32 +76,32 @@ def host_table(
         TableError: The file is damaged.
         RunError: Another process is measuring into the same file.
     """
-    today = host_conditions(subject.model)
+    backend = make_backend(host_conditions(subject.model))
     if path.exists():
         table = LatencyTable.load(path)
-        device = make_backend(today).device_name()
-        if (table.conditions, table.origin.device) == (today, device):
+        today = backend.conditions, backend.device_name()
+        if (table.conditions, table.origin.device) == today:
             return table
     log.info("no latency table is given: this host is measured, into %s", path)
-    return measure_table(subject, today, path, progress, deadline, drops_others=True)
+    return measure_table(subject, backend, path, progress, deadline, drops_others=True)
 
 
 def measure_table(
     subject: Subject,
-    conditions: Conditions,
+    backend: Backend,
     path: Path,
     progress: Progress,
     deadline: float = math.inf,
     drops_others: bool = False,
 ) -> LatencyTable:
-    """Measure the latency table of a network on this host, and write it to a file.
+    """Measure the latency table of a network, and write it to a file.
 
     Measurements are kept in a journal, `path` with ".part" appended, until the table is complete;
     an interrupted profile continues there.
 
     Args:
         subject: The network.
-        conditions: The conditions to measure under.
+        backend: What runs it, on this host or elsewhere.
         path: The file of the table.
         progress: Told how far measuring is.
         deadline: When the search that waits for the table must stop, in `time.monotonic` seconds;
@@ -109,14 +110,12 @@ def measure_table(
             replaced.
 
     Raises:
-        UsageError: The backend or its device cannot be used.
         MeasuringError: The device fails, or the time is too short for any table.
         RunError: Another process is measuring into the same file.
     """
-    backend = make_backend(conditions)
     began = time.monotonic()
     limits = TimeLimits(began + MEASURING_SHARE * (deadline - began), deadline)
-    common = {**plain(conditions), **subject.identity}
+    common = {**plain(backend.conditions), **subject.identity}
     path.parent.mkdir(parents=True, exist_ok=True)
     with held(path.with_name(f".{path.name}.lock"), f"the latency table {str(path)!r}"):
         journal = _journal(path.with_name(f"{path.name}.part"), common, drops_others)

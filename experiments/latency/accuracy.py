@@ -47,7 +47,7 @@ def main(name: str, backend_name: str, path: Path, count: int = 30) -> None:
     subject = Subject(model, structure, image)
     conditions = Conditions(backend=backend_name)
     if not path.exists():
-        measure_table(subject, conditions, path, PlainProgress())
+        measure_table(subject, make_backend(conditions), path, PlainProgress())
     table = LatencyTable.load(path)
     cost, backend = LatencyCost(structure, table), make_backend(conditions)
     space = search_space(structure, 0.1)

@@ -138,7 +138,7 @@ def on_ray(
     own: Setting, config: SearchConfig, workers: int, asked: Sequence[Widths]
 ) -> tuple[list[Scores], Row]:
     """Measure all widths on Ray workers."""
-    with joined(config, "cpu") as cluster:
+    with joined(config.ray, "cpu") as cluster:
         assert cluster is not None
         start, began = time.perf_counter(), time.process_time()
         with closing(RayExecutor(cluster, own.evaluators, workers)) as executor:

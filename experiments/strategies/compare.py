@@ -250,7 +250,7 @@ def here(args: argparse.Namespace) -> Iterator[Row]:
 def everywhere(args: argparse.Namespace) -> Iterator[Row]:
     """Yield the same; every seed has a Ray worker, with one thread, for itself."""
     args.shared = args.shared.resolve()
-    with joined(SearchConfig(budget=args.budget, ray=args.ray), "cpu") as cluster:
+    with joined(args.ray, "cpu") as cluster:
         assert cluster is not None
         executor = RayExecutor(cluster, args, min(len(args.seeds), cluster.room))
         with closing(executor), executor.opened() as submit:

@@ -42,7 +42,7 @@ def subject(model: nn.Module) -> Subject:
 
 def measured(path: Path, model: nn.Module, **options: Any) -> LatencyTable:
     given = {"progress": Progress(), **options}
-    return measure_table(subject(model), CONDITIONS, path, **given)
+    return measure_table(subject(model), host.make_backend(CONDITIONS), path, **given)
 
 
 @pytest.mark.parametrize("left", ["another network's", '{"format": "damaged"}\n', "no JSON"])

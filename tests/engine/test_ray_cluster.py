@@ -36,14 +36,14 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_address_that_nobody_answers_at_is_refused_at_once() -> None:
     address = f"127.0.0.1:{free_port()}"
     with pytest.raises(UsageError, match=rf"{address}.*cannot be joined .*refused") as refused:
-        check_ray(config(ray=address))
+        check_ray(address)
     assert len(str(refused.value).splitlines()) == 1
 
 
 def test_a_missing_package_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UsageError, match=r"ray.*pip install .*autoprune\[ray\]"):
-        check_ray(config(ray=True))
+        check_ray("local")
 
 
 @pytest.mark.parametrize("address", ["nonsense", "host:port", "http://a:1", "", "a b:1"])
@@ -60,7 +60,7 @@ def test_a_share_that_ray_does_not_know_is_refused(share: float) -> None:
 
 def test_shares_of_gpus_need_a_cluster() -> None:
     with pytest.raises(UsageError, match="gpus_per_worker needs ray"):
-        check_ray(config(gpus_per_worker=0.5))
+        check_ray(None, 0.5)
 
 
 def test_true_and_false_are_a_cluster_here_and_none() -> None:
@@ -74,7 +74,7 @@ def test_true_and_false_are_a_cluster_here_and_none() -> None:
 def test_workers_are_where_the_network_is(share: float, device: str, what: str) -> None:
     with (
         pytest.raises(UsageError, match=what),
-        joined(config(ray=True, gpus_per_worker=share), device),
+        joined("local", device, share),
     ):
         pass
 
@@ -84,7 +84,7 @@ def test_workers_are_where_the_network_is(share: float, device: str, what: str) 
 def test_a_gpu_that_workers_do_not_see_is_refused(device: str) -> None:
     with (
         pytest.raises(UsageError, match=rf"is on '{device}', .* put it on 'cuda:0'") as refused,
-        joined(config(ray=True), device),
+        joined("local", device),
     ):
         pass
     assert len(str(refused.value).splitlines()) == 1
@@ -151,5 +151,5 @@ def test_the_room_that_is_free_now_is_told(
 
 
 def test_without_the_option_nothing_is_joined() -> None:
-    with joined(config(), "cpu") as none:
+    with joined(None, "cpu") as none:
         assert none is None
