@@ -108,10 +108,14 @@ def _kind(device: str) -> str:
     return device if device.startswith("cuda:") else "cuda" if "cuda" in device.lower() else "cpu"
 
 
+Begun: TypeAlias = tuple[Conditions, str, dict[str, str]]
+"""The conditions with the node's own threads, its device, and the versions there."""
+
+
 class NodeWorker:
     """Runs a backend in a process on a node, which has the node's cores."""
 
-    def begin(self, content: Any, conditions: Conditions) -> tuple[Conditions, str, dict[str, str]]:
+    def begin(self, content: Any, conditions: Conditions) -> Begun:
         """Make the backend, of a class that was placed; say what it measures with, and on what."""
         kind = placed(content)
         if conditions.threads is None:
@@ -153,7 +157,7 @@ class NodeBackend(Backend):
         self._cluster, self._actor = cluster, actor
         kind = cluster.place(backend_class(conditions.backend))
         try:
-            begun = self._answer(actor.begin.remote(kind, conditions))
+            begun: Begun = self._answer(actor.begin.remote(kind, conditions))
         except AutopruneError:
             raise
         except Exception as error:  # whatever a backend or what it imports raises
