@@ -174,6 +174,14 @@ def test_proximal_step_of_scales(setup: Setup) -> None:
     assert torch.allclose(gamma[:3], torch.tensor([0.8 - shrink, -0.5 + shrink, 0.0]))
 
 
+def test_a_channel_costs_its_own_positions() -> None:
+    """Behind a stride of 2: (27 + 63) weights and 3x3 positions, of an image of 6x6."""
+    network = plain()
+    network[0][0] = nn.Conv2d(3, 8, 3, stride=2, padding=1)
+    structure = Setup.of(randomized(network)).structure
+    assert channel_cost(structure.groups[0], structure) == pytest.approx((27 + 63 + 9) / 36)
+
+
 def test_rows_of_a_compactor() -> None:
     """m ∂L/∂Q + λ Q/‖Q‖: the second row is forgotten, so the task's gradient does not count."""
     compactor = torch.tensor([[3.0, 4.0], [0.0, 2.0]], requires_grad=True)
