@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Float64
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
@@ -19,8 +19,9 @@ from autoprune.core.slices import Slice
 from autoprune.methods.base import Scores
 from autoprune.methods.gates import GatedMethod
 from autoprune.methods.own_layers import OwnLayers
-from autoprune.methods.units import Hooked, channel_dim, favoured, filter_norms, largest
+from autoprune.methods.units import Hooked, all_largest, channel_dim, favoured, ranked
 from autoprune.structure.groups import ChannelGroup, LayerSpec, Structure
+from autoprune.training.features import apart
 from autoprune.training.hooks import Moment
 
 
@@ -76,7 +77,7 @@ class AutoPruner(GatedMethod):
         }
         self.gates = {name: self.gates[name] for name in self._readers}
         like = next(network.parameters())
-        generator = torch.Generator().manual_seed(0)
+        generator = torch.Generator().manual_seed(self.goal.seed)
         cells = self.config.cells**2
         self._layers = OwnLayers(
             {
@@ -117,6 +118,7 @@ class AutoPruner(GatedMethod):
         gated = (lines * spread.view(-1, *[1] * (lines.dim() - 1))).movedim(0, dim)
         return ((gated, *args[1:]), kwargs) if args else (args, {**kwargs, "input": gated})
 
+    @apart()
     def _made(self, group: str, channels: Float[Tensor, "units entries *rest"]) -> Tensor:
         values = self._layers[group](pooled(channels, self.config.cells).reshape(1, -1))[0]
         self._values[group] = values.detach().double().cpu()
@@ -140,15 +142,9 @@ class AutoPruner(GatedMethod):
 
     def scores(self, network: nn.Module) -> Scores:
         """Return what gates are made of, the largest of every group first; else norms."""
-        found = []
-        for group, width in zip(self.goal.structure.groups, self.widths, strict=True):
-            own: Float64[Tensor, " _units"] = (
-                self._values[group.name].sigmoid()
-                if group.name in self.gates
-                else filter_norms(group, network)
-            )
-            found.append(favoured(largest(own, width), own))
-        return found
+        learnt = {name: value.sigmoid() for name, value in self._values.items()}
+        scores = ranked(learnt, self.goal.structure, network)
+        return favoured(all_largest(scores, self.widths), scores)
 
     def state(self) -> dict[str, Any]:
         """Return gates and layers."""

@@ -35,12 +35,14 @@ class Goal:
         below_threshold: returns the widths at the least threshold on scores with which the budget
             holds; None without a budget.
         classes: number of classes that the network tells apart; None if it is no classifier.
+        seed: of whatever the method draws at random.
     """
 
     structure: Structure
     widths: Widths | None = None
     below_threshold: Callable[[Scores], Widths] | None = None
     classes: int | None = None
+    seed: int = 0
 
 
 class TrainingMethod(Hooks, ABC):

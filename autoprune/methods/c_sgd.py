@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from autoprune.agents.config import Amount
 from autoprune.core.slices import Slice
 from autoprune.methods.base import Scores, TrainingMethod
-from autoprune.methods.units import entries, favoured, filter_norms, largest
+from autoprune.methods.units import all_largest, all_norms, entries, favoured
 from autoprune.structure.groups import ChannelGroup
 from autoprune.training.hooks import Moment
 
@@ -52,7 +52,9 @@ class CentripetalSgd(TrainingMethod):
     def start(self, network: nn.Module) -> None:
         """Cluster the filters of every group."""
         self._clusters: list[Int64[Tensor, " _units"]] = [
-            torch.arange(group.size) if group.mixed else clusters(_filters(group, network), width)
+            torch.arange(group.size)
+            if group.mixed
+            else clusters(_filters(group, network), width, self.goal.seed)
             for group, width in zip(self.goal.structure.groups, self.widths, strict=True)
         ]
 
@@ -78,16 +80,14 @@ class CentripetalSgd(TrainingMethod):
 
     def scores(self, network: nn.Module) -> Scores:
         """Return norms of filters; those that another one stands for rank below all others."""
-        found = []
-        groups = zip(self.goal.structure.groups, self._clusters, self.widths, strict=True)
-        for group, own, width in groups:
-            norms = filter_norms(group, network)
-            stays = largest(norms, width)
+        norms = all_norms(self.goal.structure, network)
+        stays = all_largest(norms, self.widths)
+        for group, own, units in zip(
+            self.goal.structure.groups, self._clusters, stays, strict=True
+        ):
             if not group.mixed:
-                stays = torch.zeros(group.size, dtype=torch.bool)
-                stays[representatives(own)] = True
-            found.append(favoured(stays, norms))
-        return found
+                units.zero_()[representatives(own)] = True
+        return favoured(stays, norms)
 
     def state(self) -> dict[str, Any]:
         """Return the clusters."""
@@ -98,7 +98,9 @@ class CentripetalSgd(TrainingMethod):
         self._clusters = list(state["clusters"])
 
 
-def clusters(filters: Float[Tensor, "units entries"], count: int) -> Int64[Tensor, " units"]:
+def clusters(
+    filters: Float[Tensor, "units entries"], count: int, seed: int = 0
+) -> Int64[Tensor, " units"]:
     """Return the cluster of every unit by k-means; of equal units there may be fewer."""
     from sklearn.cluster import KMeans
 
@@ -106,7 +108,7 @@ def clusters(filters: Float[Tensor, "units entries"], count: int) -> Int64[Tenso
         return torch.arange(len(filters))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about filters that are equal already
-        found = KMeans(count, n_init=4, random_state=0).fit_predict(filters.double().numpy())
+        found = KMeans(count, n_init=4, random_state=seed).fit_predict(filters.double().numpy())
     return torch.from_numpy(np.asarray(found, dtype=np.int64))
 
 

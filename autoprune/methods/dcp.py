@@ -21,15 +21,16 @@ from autoprune.methods.segments import Head, Segment, Window, segments
 from autoprune.methods.units import (
     Hooked,
     Reweighted,
+    all_norms,
     along,
     entries,
     favoured,
-    filter_norms,
     largest,
     output_module,
     readers,
 )
 from autoprune.structure.surgery import deep_copy
+from autoprune.training.features import apart
 from autoprune.training.hooks import Moment
 
 
@@ -91,7 +92,8 @@ class DiscriminationAwarePruning(TrainingMethod):
             if width < group.size and any(True for _ in readers(group, network))
         ]
         self._segments = segments(structure, chosen, own.heads, own.tuning, own.end)
-        like, generator = next(network.parameters()), torch.Generator().manual_seed(0)
+        like = next(network.parameters())
+        generator = torch.Generator().manual_seed(self.goal.seed)
         classes = self.goal.classes
         assert classes is not None  # `check` refuses that
         layers = [one.head for one in self._segments if one.head is not None]
@@ -158,9 +160,11 @@ class DiscriminationAwarePruning(TrainingMethod):
             yield network.register_forward_pre_hook(self._run_dense, with_kwargs=True)
             yield from self._watched(network, self._features)
 
+    @apart()
     def _answer(self, head: str, module: nn.Module, given: Any, output: Tensor) -> None:
         self._answers.append(self._heads[head](output))
 
+    @apart()
     def _run_dense(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         dense = Hooked(self._dense, lambda: self._watched(self._dense, self._wanted))
         with torch.no_grad():
@@ -241,11 +245,9 @@ class DiscriminationAwarePruning(TrainingMethod):
 
     def scores(self, network: nn.Module) -> Scores:
         """Return norms of filters, those of admitted channels first."""
-        found = []
-        for index, group in enumerate(self.goal.structure.groups):
-            whole = torch.ones(group.size, dtype=torch.bool)
-            found.append(favoured(self._admitted.get(index, whole), filter_norms(group, network)))
-        return found
+        norms = all_norms(self.goal.structure, network)
+        whole = [torch.ones(len(own), dtype=torch.bool) for own in norms]
+        return favoured([self._admitted.get(i, own) for i, own in enumerate(whole)], norms)
 
     def state(self) -> dict[str, Any]:
         """Return the channels, gradients so far, and heads."""

@@ -15,20 +15,12 @@ from torch.utils.hooks import RemovableHandle
 from autoprune.agents.config import Amount, Count, Share
 from autoprune.errors import UsageError
 from autoprune.methods.base import Goal, Scores, TrainingMethod
-from autoprune.methods.units import (
-    Hooked,
-    channel_dim,
-    filter_norms,
-    largest,
-    output_module,
-)
+from autoprune.methods.units import Hooked, all_largest, channel_dim, output_module, ranked
 from autoprune.structure.groups import ChannelGroup, LayerSpec, Structure
 from autoprune.training.hooks import Moment
 
 # Smallest norm of a row that is divided by.
 SMALLEST_NORM = 1e-12
-# Score of units in groups that have no compactor: they are cut last.
-LAST = 2.0
 
 
 @dataclass(frozen=True)
@@ -80,12 +72,12 @@ class ResRep(TrainingMethod):
 
     def start(self, network: nn.Module) -> None:
         """Set all compactors to the identity."""
-        device = next(network.parameters()).device
+        like = next(network.parameters())
         self._compactors: dict[str, Float[Tensor, "_units _units"]] = {}
         self._forgotten: dict[str, Bool[Tensor, " _units"]] = {}
         for group in self.goal.structure.groups:
             if compactable(group, self.goal.structure, network):
-                eye = torch.eye(group.size, device=device)
+                eye = torch.eye(group.size, device=like.device, dtype=like.dtype)
                 self._compactors[group.name] = eye.requires_grad_()
                 self._forgotten[group.name] = torch.zeros(group.size, dtype=torch.bool)
         self._velocity = {name: torch.zeros_like(one) for name, one in self._compactors.items()}
@@ -105,8 +97,8 @@ class ResRep(TrainingMethod):
 
     def after_step(self, network: nn.Module, now: Moment) -> None:
         """Choose rows if it is time, and take a step of the compactors."""
-        span = self.config.full - self.config.begin
-        share = min((now.completed - self.config.begin) / span, 1.0) if span else 1.0
+        begin, span = self.config.begin, self.config.full - self.config.begin
+        share = min((now.completed - begin) / span, 1.0) if span else float(now.completed >= begin)
         if (pick := int(share * self.config.picks)) > self._picked:
             self._picked = pick
             self._choose(network, pick / self.config.picks)
@@ -123,7 +115,7 @@ class ResRep(TrainingMethod):
         assert self.goal.below_threshold is not None  # the method needs a budget
         norms = self.scores(network)
         widths = self.goal.below_threshold(norms)
-        gone = [~largest(own, width) for own, width in zip(norms, widths, strict=True)]
+        gone = [~kept for kept in all_largest(norms, widths)]
         chosen = torch.cat([own[out] for own, out in zip(norms, gone, strict=True)])
         if not len(chosen):
             return
@@ -143,12 +135,10 @@ class ResRep(TrainingMethod):
 
     def scores(self, network: nn.Module) -> Scores:
         """Return the norms of rows; groups without a compactor go last, by norms of filters."""
-        return [
-            self._compactors[group.name].detach().double().norm(dim=1).cpu()
-            if group.name in self._compactors
-            else LAST + filter_norms(group, network)
-            for group in self.goal.structure.groups
-        ]
+        learnt = {
+            name: one.detach().double().norm(dim=1).cpu() for name, one in self._compactors.items()
+        }
+        return ranked(learnt, self.goal.structure, network)
 
     def state(self) -> dict[str, Any]:
         """Return compactors, their velocities, and which rows are forgotten."""

@@ -11,11 +11,8 @@ from torch import nn
 from autoprune.agents.config import Amount
 from autoprune.errors import UsageError
 from autoprune.methods.base import Goal, Scores, TrainingMethod
-from autoprune.methods.units import entries, filter_norms, scales
+from autoprune.methods.units import entries, ranked, scales
 from autoprune.training.hooks import Moment
-
-# Scores of groups without BN begin here, above every scale.
-LAST = 1e6
 
 
 @dataclass(frozen=True)
@@ -61,16 +58,16 @@ class Slimming(TrainingMethod):
                 scale.grad.add_(scale.sign(), alpha=self.config.sparsity)
 
     def scores(self, network: nn.Module) -> Scores:
-        """Return mean |γ|, in groups without BN the norms of filters above all of these."""
-        found = []
+        """Return mean |γ|; groups without BN are cut last, by the norms of filters."""
+        learnt = {}
         for group in self.goal.structure.groups:
             parts = [
                 entries(scale.detach().double().abs(), s).mean(1).cpu()
                 for s, scale in scales(group, network)
             ]
-            norms = LAST + filter_norms(group, network)
-            found.append(torch.stack(parts).mean(0) if parts else norms)
-        return found
+            if parts:
+                learnt[group.name] = torch.stack(parts).mean(0)
+        return ranked(learnt, self.goal.structure, network)
 
 
 def _scales(goal: Goal, network: nn.Module) -> list[nn.Parameter]:

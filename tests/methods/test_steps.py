@@ -25,7 +25,13 @@ from autoprune.methods.segments import segments
 from autoprune.methods.sfp import SoftFilterPruning
 from autoprune.methods.sss import SparseStructureSelectionConfig, accelerated_step
 from autoprune.testing.method_contract import Setup, moment
-from autoprune.testing.small_networks import IMAGES, LABELS, plain, randomized
+from autoprune.testing.small_networks import (
+    IMAGES,
+    LABELS,
+    plain,
+    randomized,
+    without_batchnorm,
+)
 
 
 @pytest.fixture
@@ -63,10 +69,12 @@ def test_group_lasso_scores_the_smaller_of_both(setup: Setup) -> None:
 def test_soft_pruning_clears_the_smallest_filters(setup: Setup) -> None:
     goal = replace(setup.goal, widths=(6, 7))
     weight = setup.network.get_parameter("0.0.weight")
+    method = SoftFilterPruning().prepared(goal)
+    method.start(setup.network)
     with torch.no_grad():
         weight[2], weight[5] = weight[2] * 0.1, weight[5] * 0.2
         before = weight.clone()
-        SoftFilterPruning().prepared(goal).after_epoch(setup.network, moment(2))
+        method.after_epoch(setup.network, moment(2))
     gone = [unit for unit in range(8) if not weight[unit].any()]
     assert gone == [2, 5] and torch.equal(weight[0], before[0])
 
@@ -118,6 +126,30 @@ def test_greg_2_picks_after_a_while(setup: Setup) -> None:
             weight.grad = torch.zeros_like(weight)
             method.after_backward(setup.network, moment(completed=completed))
             assert int(weight.grad.flatten(1).any(1).sum()) == penalised
+
+
+def test_the_penalty_of_greg_2() -> None:
+    """It rises to a hundredth for all filters, then to the ceiling; in GReg-1 straight to that."""
+    second = GrowingRegularization(ceiling=1.0, ramp=0.9, pick_at=0.1)
+    found = [second._strength(one) for one in (0.0, 0.05, 0.1, 0.5, 0.9, 1.0)]
+    assert found == pytest.approx([0.0, 0.005, 0.01, 0.505, 1.0, 1.0])
+    first = GrowingRegularization(ceiling=1.0, ramp=0.8)
+    assert [first._strength(one) for one in (0.0, 0.2, 0.9)] == pytest.approx([0.0, 0.25, 1.0])
+
+
+def test_seeds_reach_what_is_drawn(setup: Setup) -> None:
+    """Equal seeds draw equal layers, other ones others."""
+    for make in (AutoPruner, DiscriminationAwarePruning):
+        drawn = []
+        for seed in (0, 0, 1):
+            method = make().prepared(replace(setup.goal, widths=(4, 6), seed=seed))
+            method.start(setup.network)
+            own = method._layers["0.0"] if make is AutoPruner else method._heads["1.0"].linear
+            drawn.append(own.weight.detach())
+        assert torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[0], drawn[2])
+    points = torch.rand(40, 2, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(clusters(points, 9), clusters(points, 9, 0))
+    assert not torch.equal(clusters(points, 9), clusters(points, 9, 1))
 
 
 def test_centripetal_update(setup: Setup) -> None:
@@ -191,6 +223,27 @@ def test_rows_of_a_compactor() -> None:
     assert torch.allclose(step, torch.tensor([[1.3, 1.4], [0.0, 0.5]]))
     with pytest.raises(UsageError, match="full must not be smaller"):
         ResRep(begin=0.5, full=0.1).check(None)  # type: ignore[arg-type]
+
+
+def test_rows_are_not_chosen_before_the_beginning(setup: Setup) -> None:
+    """Even where all of them are chosen at once."""
+    method = ResRep(begin=0.5, full=0.5).prepared(setup.goal)
+    method.start(setup.network.train())
+    chosen = []
+    with torch.no_grad():
+        for completed in (0.0, 0.4, 0.5):
+            method.after_step(setup.network, moment(completed=completed))
+            chosen.append(sum(int(one.sum()) for one in method._forgotten.values()))
+    assert chosen[:2] == [0, 0] and chosen[2] > 0
+
+
+def test_compactors_of_double_precision() -> None:
+    setup = Setup.of(randomized(without_batchnorm()))
+    method, network = ResRep().prepared(setup.goal), setup.network.double().train()
+    method.start(network)
+    inside = method.called(network)(IMAGES.double())
+    assert method._compactors and inside.dtype == torch.float64
+    assert torch.allclose(method.finish(network)(IMAGES.double()), inside)
 
 
 def test_saliency_and_the_mask(setup: Setup) -> None:
