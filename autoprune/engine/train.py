@@ -78,7 +78,8 @@ class Shaped:
     def remaining(self, samples: Samples) -> float | None:
         """Return how far outputs are from where the cut would lose nothing; None if unpromised.
 
-        0: it loses nothing but what the budget cuts besides; about 1: nothing in common is left.
+        0: units that go do nothing already, but for the constants that BNs make of filters of zero,
+        which the repair moves into biases; about 1: nothing in common is left.
         """
         if not self.method.merges:
             return None
@@ -152,7 +153,7 @@ def _written_down(context: TrainContext, settings: Mapping[str, Any]) -> Iterato
 def _goal(context: TrainContext, search: SearchContext, problem: PruningProblem) -> Goal:
     projection = problem.projection
     classes = number_of_classes(search.model, search.images.selection)
-    goal = Goal(problem.structure, classes=classes, seed=context.config.seed)
+    goal = Goal(problem.structure, search.model, classes=classes, seed=context.config.seed)
     if context.widths is not None:
         whose = f"the run in {context.config.widths_from!r}"
         widths = allowed_widths_in(problem.space, context.widths, whose)
@@ -175,11 +176,11 @@ def _shape(context: TrainContext, search: SearchContext, method: TrainingMethod)
         steps = task.batches.steps_per_epoch
         # A moving average of weights is no state of the method's: it is for fine-tuning alone.
         recipe = replace(make_recipe(own.config, steps), ema=0.0)
+        if not epochs:
+            return Shaped(_untrained(task), method, None, steps)
         trackers = make_loggers(
             own.config.logger, context.run.path, {"training": KEY, **vars(recipe)}
         )
-    if not epochs:
-        return Shaped(_untrained(task), method, None, steps)
     with closing(Log(record.history_path, trackers)) as figures:
         done = train(
             task,

@@ -58,9 +58,14 @@ class AutoPruner(GatedMethod):
     smaller last α, or the first weights decide. For ResNet-50 they begin with α = 1 and weigh by
     100 |r_b − r|, r_b being the share that is open now. Their 2×2 pooling of maps of 14×14 is one
     onto 7×7 here, whatever the maps' size. They take one layer or block after the other, here all
-    are shaped at once. Costs one small product of matrices for each group in a step, and the memory
-    of these layers. Groups that are read by anything but convolutions and linear layers are only
-    ranked by norm.
+    are shaped at once. Where fewer than nine tenths of the gates are outside (.1, .9) in the end,
+    they let α rise on; here the ramp alone says how large it gets.
+
+    A group of C channels has a layer of C² cells² weights, of which training holds five copies (the
+    gradient, the momentum, and weights and momentum of the last validation) and a checkpoint four:
+    257 and 206 MB for 512 channels, 4.1 and 3.3 GB for a stream of 2,048. Fewer cells take that
+    down: cells=2 to a twelfth. Beside that, costs one product with these weights in a step. Groups
+    that are read by anything but convolutions and linear layers are only ranked by norm.
     """
 
     name: ClassVar[str] = "autopruner"
@@ -85,7 +90,7 @@ class AutoPruner(GatedMethod):
                 for name, gate in self.gates.items()
             }
         )
-        self._values = {name: gate.detach().double().cpu() for name, gate in self.gates.items()}
+        self._values = {name: gate.detach() for name, gate in self.gates.items()}
         self._sharpness = self.config.first
         self._open: dict[str, Tensor] = {}
 
@@ -121,7 +126,7 @@ class AutoPruner(GatedMethod):
     @apart()
     def _made(self, group: str, channels: Float[Tensor, "units entries *rest"]) -> Tensor:
         values = self._layers[group](pooled(channels, self.config.cells).reshape(1, -1))[0]
-        self._values[group] = values.detach().double().cpu()
+        self._values[group] = values.detach()
         return torch.sigmoid(self._sharpness * values)
 
     def loss(self, network: nn.Module) -> Float[Tensor, ""] | None:
@@ -142,7 +147,7 @@ class AutoPruner(GatedMethod):
 
     def scores(self, network: nn.Module) -> Scores:
         """Return what gates are made of, the largest of every group first; else norms."""
-        learnt = {name: value.sigmoid() for name, value in self._values.items()}
+        learnt = {name: value.double().cpu().sigmoid() for name, value in self._values.items()}
         scores = ranked(learnt, self.goal.structure, network)
         return favoured(all_largest(scores, self.widths), scores)
 

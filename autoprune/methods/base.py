@@ -30,6 +30,7 @@ class Goal:
 
     Attributes:
         structure: its channel groups, verified.
+        network: the given network, which must not be changed.
         widths: units per group that it will be cut to if every group keeps the same share; None
             without a budget.
         below_threshold: returns the widths at the least threshold on scores with which the budget
@@ -39,6 +40,7 @@ class Goal:
     """
 
     structure: Structure
+    network: nn.Module
     widths: Widths | None = None
     below_threshold: Callable[[Scores], Widths] | None = None
     classes: int | None = None

@@ -63,13 +63,15 @@ class DiscriminationAwarePruning(TrainingMethod):
     In the end the rest trains on.
 
     Three heads and λ_M = 1 are the authors' for ResNet-56. They tune every segment for 100 epochs,
-    and take a layer's channels one by one; here both follow the fraction of the run, and the
-    fractions are ours. L_S has the loss of the network's own output besides, heads learn what that
-    learns, distillation included, and the squared distance is a mean where theirs is half of it.
-    The end by a tolerance on the loss (DCP-Adapt) is left out: the budget says how many stay.
-    Costs a pass of the dense network while channels are chosen, and another one for heads that are
-    distilled. For classifiers only; channels that nothing with free weights reads are ranked by
-    norm.
+    and take a layer's channels one by one, with an optimizer of the admitted weights alone; here
+    both follow the fraction of the run, so that several may be admitted in a step, and the
+    fractions are ours. The optimizer is that of the run: weights that are not admitted take no
+    gradients, but what is left of their momentum, and weight decay. L_S has the loss of the
+    network's own output besides, heads learn what that learns, distillation included, and the
+    squared distance is a mean where theirs is half of it. The end by a tolerance on the loss (DCP-
+    Adapt) is left out: the budget says how many stay. Costs a pass of the dense network while
+    channels are chosen, and another one for heads that are distilled. For classifiers only;
+    channels that nothing with free weights reads are ranked by norm.
     """
 
     name: ClassVar[str] = "dcp"

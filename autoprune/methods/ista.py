@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from autoprune.agents.config import Amount
-from autoprune.methods.base import Scores
 from autoprune.methods.slimming import Slimming
 from autoprune.methods.units import along, scales
 from autoprune.structure.groups import ChannelGroup, LayerSpec, Structure
@@ -79,21 +77,6 @@ class Ista(Slimming):
             for part, scale in scales(group, network):
                 amount = along(torch.full((group.size,), shrink), part, scale, rest=0.0)
                 scale.copy_(scale.sign() * (scale.abs() - amount).clamp_min(0))
-
-    def _scales(self, network: nn.Module) -> Mapping[str, nn.Parameter]:
-        return {
-            part.tensor: scale
-            for group in self.goal.structure.groups
-            for part, scale in scales(group, network)
-        }
-
-    def scores(self, network: nn.Module) -> Scores:
-        """Return mean |γ|."""
-        return super().scores(network)
-
-    def state(self) -> dict[str, Any]:
-        """Return nothing: gradients do not outlast a step."""
-        return {}
 
 
 def channel_cost(group: ChannelGroup, structure: Structure) -> float:

@@ -50,13 +50,15 @@ class ResRep(TrainingMethod):
     the gradients of the task alone. Rows of Q take m ∂L/∂Q + λ Q/‖Q‖ (equation 8), where m is 0 for
     the rows that are chosen to be forgotten: those of least norm of all groups, more and more of
     them up to what the budget asks for. In the end Q is merged into the layers. Rows of zero go
-    without loss.
+    without loss, but in front of a depthwise layer with a BN, whose shift of these channels stays:
+    the cut moves what it adds into the next biases.
 
     λ = 1e-4, momentum .99 and the first choice after 5 of 480 epochs are the authors' on CIFAR-10;
     there 4 more rows are chosen every 200 steps, where here the choice follows the fraction of the
     run. A row takes about 10,000 steps at a learning rate of .01 to vanish: short runs need a
     larger λ. Costs a 1×1 convolution behind every layer. Groups whose layers cannot have one
-    (grouped convolutions, weights that are frozen) are cut last.
+    (grouped convolutions, weights that are frozen), or whose channels are combined otherwise than
+    by layers (LayerNorm, attention), are cut last.
     """
 
     name: ClassVar[str] = "resrep"
@@ -206,17 +208,22 @@ def compactable(group: ChannelGroup, structure: Structure, network: nn.Module) -
     """Say whether every layer that makes a group's channels can be followed by a compactor.
 
     It must be a module that makes these channels and no others, one for each unit, from all of its
-    inputs, and whatever the merged matrix changes must be free to change.
+    inputs, and whatever the merged matrix changes must be free to change. No operator without
+    weights may combine the channels: it would not see a row of zero as a channel that is not there.
     """
     layers = structure.layer_of_weight
     parts = [part for part in group.slices if part.role == "producer"]
-    return bool(parts) and all(
-        part.tensor in layers
-        and _is_free(layers[part.tensor], network)
-        and part.dim == layers[part.tensor].out_dim
-        and part.positions.shape == (structure.shapes[part.tensor][part.dim], 1)
-        and (part.positions[:, 0] == range(group.size)).all()
-        for part in parts
+    return (
+        bool(parts)
+        and not group.mixed
+        and all(
+            part.tensor in layers
+            and _is_free(layers[part.tensor], network)
+            and part.dim == layers[part.tensor].out_dim
+            and part.positions.shape == (structure.shapes[part.tensor][part.dim], 1)
+            and (part.positions[:, 0] == range(group.size)).all()
+            for part in parts
+        )
     )
 
 

@@ -68,12 +68,18 @@ def readers(group: ChannelGroup, network: nn.Module) -> Iterator[tuple[Slice, nn
 
 def scales(group: ChannelGroup, network: nn.Module) -> Iterator[tuple[Slice, nn.Parameter]]:
     """Yield the scales of the BNs that a group's channels pass and that may change."""
+    for part in batchnorm_scales(group, network):
+        scale = network.get_parameter(part.tensor)
+        if scale.requires_grad:
+            yield part, scale
+
+
+def batchnorm_scales(group: ChannelGroup, network: nn.Module) -> Iterator[Slice]:
+    """Yield the slices of the scales of the BNs that a group's channels pass."""
     for part in group.slices:
         path, _, leaf = part.tensor.rpartition(".")
         if leaf == "weight" and isinstance(network.get_submodule(path), _BatchNorm):
-            scale = network.get_parameter(part.tensor)
-            if scale.requires_grad:
-                yield part, scale
+            yield part
 
 
 def filter_norms(

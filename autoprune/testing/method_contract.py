@@ -84,6 +84,7 @@ class Setup:
         """What a method is told."""
         return Goal(
             self.structure,
+            self.network,
             self.projection.uniform(),
             lambda scores: threshold(self.projection, [one.numpy() for one in scores]),
             classes=4,
@@ -269,8 +270,7 @@ class MethodContract:
         method = self.make().prepared(setup.goal)
         done = train(replace(setup.task(method), frozen=frozen), RECIPE)
         own, given = done.network.state_dict(), setup.network.state_dict()
-        kept = {name for name in frozen if not self._may_repair(name)}
-        assert all(torch.equal(own[name], given[name]) for name in kept)
+        assert all(torch.equal(own[name], given[name]) for name in frozen)
 
     def test_planted_redundancy_is_found(self) -> None:
         """Channels without use, or that others can stand for, have the least scores."""
@@ -279,10 +279,6 @@ class MethodContract:
         done = train(setup.task(method), FINDING)
         scores = method.scores(done.network)[0]
         assert {*PLANTED} <= set(scores.argsort()[: len(PLANTED) + self.others].tolist())
-
-    def _may_repair(self, name: str) -> bool:
-        """Whether `finish` may write what it folds into a frozen tensor, as a repair would."""
-        return False
 
     def _train(self, setup: Setup) -> tuple[Trained, TrainingMethod]:
         method = self.make().prepared(setup.goal)

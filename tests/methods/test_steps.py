@@ -24,7 +24,8 @@ from autoprune.methods.resrep import ResRep, row_gradient
 from autoprune.methods.segments import segments
 from autoprune.methods.sfp import SoftFilterPruning
 from autoprune.methods.sss import SparseStructureSelectionConfig, accelerated_step
-from autoprune.testing.method_contract import Setup, moment
+from autoprune.structure.surgery import deep_copy
+from autoprune.testing.method_contract import Setup, difference, moment
 from autoprune.testing.small_networks import (
     IMAGES,
     LABELS,
@@ -153,7 +154,7 @@ def test_seeds_reach_what_is_drawn(setup: Setup) -> None:
 
 
 def test_centripetal_update(setup: Setup) -> None:
-    """F ← F − τ (mean gradient + ε (F − mean F)) within a cluster; BN and bias alike."""
+    """F ← F − τ (mean gradient + ε (F − mean F)) within a cluster; BN and bias by ε/10."""
     method = CentripetalSgd(strength=0.5).prepared(replace(setup.goal, widths=(7, 7)))
     weight, gamma = (setup.network.get_parameter(name) for name in ("0.0.weight", "0.1.weight"))
     with torch.no_grad():
@@ -165,7 +166,7 @@ def test_centripetal_update(setup: Setup) -> None:
     mean, pull = (gradient[1] + gradient[4]) / 2, 0.5 * (weight[4] - (weight[1] + weight[4]) / 2)
     assert torch.allclose(weight.grad[4], mean + pull, atol=1e-6)
     assert torch.allclose(weight.grad[0], gradient[0])
-    expected = (slope[1] + slope[4]) / 2 + 0.5 * (gamma[1] - gamma[4]) / 2
+    expected = (slope[1] + slope[4]) / 2 + 0.05 * (gamma[1] - gamma[4]) / 2
     assert torch.allclose(gamma.grad[1], expected)
 
 
@@ -176,6 +177,19 @@ def test_clusters_and_their_means(setup: Setup) -> None:
     part = next(s for s in setup.structure.groups[0].slices if s.tensor == "0.1.weight")
     means = cluster_means(torch.arange(8.0), part, torch.tensor([0, 1, 0, 1, 2, 3, 4, 5]))
     assert means.tolist() == [1, 2, 1, 2, 4, 5, 6, 7]
+
+
+@pytest.mark.parametrize("frozen", ["0.0.weight", "0.1.bias", "1.0.weight"])
+def test_what_is_frozen_is_not_clustered(setup: Setup, frozen: str) -> None:
+    """Its units would not become equal, or nothing would take over what is read of the others."""
+    method = CentripetalSgd().prepared(replace(setup.goal, widths=(4, 7)))
+    setup.network.get_parameter(frozen).requires_grad_(False)
+    before = deep_copy(setup.network)
+    method.start(setup.network)
+    assert difference(method.merge(setup.network), before) == 0
+    norms = setup.network.get_parameter("0.0.weight").detach().flatten(1).norm(dim=1)
+    kept = (method.scores(setup.network)[0] >= 1).nonzero()[:, 0]
+    assert set(kept.tolist()) == set(norms.argsort()[4:].tolist())
 
 
 def test_accelerated_proximal_step() -> None:
