@@ -18,6 +18,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from autoprune.cost import COSTS, cost_class
+from autoprune.cost.budget import UNBOUNDED, Budget
 from autoprune.errors import counted, listed
 from autoprune.reporting.wording import percent, stage_title
 
@@ -215,7 +216,7 @@ def show_trained(run: Run, quiet: bool = False) -> None:
         print(run.path)
         return
     out, result = console(), run.result
-    done, costs = result["train"], result["costs"]
+    done = result["train"]
     known = {name: own for name, own in done["scores"].items()}
     if (tuned := result["score"].get("finetuned")) is not None:
         known["fine-tuned"] = {"top1": tuned, "score": tuned}
@@ -225,14 +226,25 @@ def show_trained(run: Run, quiet: bool = False) -> None:
     figures = [own.get(figure) for own in known.values()]
     rows.add_row(title, *("–" if one is None else show(one) for one in figures))
     out.print(rows)
-    share = percent(costs["pruned"]["flops"] / max(costs["dense"]["flops"], 1))
-    out.print(f"\n{done['split']} split; {share} of the given network's MACs")
+    out.print(f"\n{done['split']} split; {_shares(result)} of the given network")
     spent = f"{_epochs(done['epochs'])} in {done['seconds']:.1f} s with {done['method']}"
     if (tuning := result.get("finetune")) is not None:
         spent += f", {tuning['epochs']:g} in {tuning['seconds']:.1f} s after the cut"
     out.print(escape(spent))
     _point_to_files(run.path, "policy.json, pruned.safetensors, result.json, …")
     point_to(f"next:  autoprune evaluate {shlex.quote(str(run.path))}")
+
+
+def _shares(result: Mapping[str, Any]) -> str:
+    """Return which shares are left of what the budget bounds; of MACs where that is not known."""
+    dense, pruned = (result["costs"][kind] for kind in ("dense", "pruned"))
+    bounded = map(cost_class, Budget.parse(result["budget"] or UNBOUNDED).limits)
+    known = [one for one in bounded if dense.get(one.result_key) and pruned.get(one.result_key)]
+    shares = [
+        f"{percent(pruned[one.result_key] / (dense[one.result_key] or 1))} of the {one.title}"
+        for one in known or [cost_class("flops")]
+    ]
+    return ", ".join(shares)
 
 
 def _point_to_files(folder: Path, names: str) -> None:

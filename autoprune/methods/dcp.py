@@ -68,8 +68,8 @@ class DiscriminationAwarePruning(TrainingMethod):
     fractions are ours. The optimizer is that of the run: weights that are not admitted take no
     gradients, but what is left of their momentum, and weight decay. L_S has the loss of the
     network's own output besides, heads learn what that learns, distillation included, and the
-    squared distance is a mean where theirs is half of it. The end by a tolerance on the loss (DCP-
-    Adapt) is left out: the budget says how many stay. Costs a pass of the dense network while
+    squared distance is a mean where theirs is half of it. The end by a tolerance on the loss
+    (DCP-Adapt) is left out: the budget says how many stay. Costs a pass of the dense network while
     channels are chosen, and another one for heads that are distilled. For classifiers only;
     channels that nothing with free weights reads are ranked by norm.
     """
