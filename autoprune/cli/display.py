@@ -189,7 +189,7 @@ def show_training(run: Run, from_scratch: bool, quiet: bool = False) -> None:
     from autoprune.study.run_directory import RunDirectory
 
     out, result = console(), run.result
-    score, costs = result["score"], result["costs"]
+    score = result["score"]
     done = result["from_scratch" if from_scratch else "finetune"]
     name = "from scratch" if from_scratch else "fine-tuned"
     show = _SCORES["top1" if score["metric"] == "top1" else "score"][1]
@@ -198,8 +198,7 @@ def show_training(run: Run, from_scratch: bool, quiet: bool = False) -> None:
     figures = ["–" if (one := score.get(kind)) is None else show(one) for kind in kinds]
     rows.add_row(_SCORES["top1"][0] if score["metric"] == "top1" else "score", *figures)
     out.print(rows)
-    share = costs["pruned"]["flops"] / max(costs["dense"]["flops"], 1)
-    out.print(f"\n{score['split']} split; {percent(share)} of the dense network's MACs")
+    out.print(f"\n{score['split']} split; {_shares(result)} of the dense network")
     out.print(
         f"{_epochs(done['epochs'])} in {done['seconds']:.1f} s, the best after "
         f"{done['best_epoch']:g}"

@@ -53,8 +53,8 @@ class TrainingMethod(Hooks, ABC):
     The training loop calls the hooks. A method knows the network by its `ChannelGroup`s: which
     entries of which tensors belong to each unit says all about residual streams, depthwise layers
     and concatenations. What it computes inside the network's forward pass, such as in hooks, runs
-    `autoprune.training.features.apart` from it. Weights that keep their values (`requires_grad` is False) are left alone.
-    What the network is cut to afterwards follows from `scores`.
+    `autoprune.training.features.apart` from it. Weights that keep their values (`requires_grad` is
+    False) are left alone. What the network is cut to afterwards follows from `scores`.
 
     A method with options has a frozen dataclass of them, with its defaults as the class attribute
     `config`; `Slimming(sparsity=1e-4)` sets a field of `self.config`.

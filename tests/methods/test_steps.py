@@ -278,6 +278,20 @@ def test_saliency_and_the_mask(setup: Setup) -> None:
     assert bool(weight.grad[:, ~stays].any())  # masked filters can return
 
 
+def test_saliency_is_measured_when_the_mask_is_drawn(setup: Setup) -> None:
+    """Every second step, until the mask is fixed."""
+    method = GlobalDynamicPruning(interval=2, fixed_at=0.5).prepared(setup.goal)
+    method.start(setup.network)
+    nn.functional.cross_entropy(setup.network(IMAGES), LABELS).backward()
+    seen = []
+    with torch.no_grad():
+        for step, completed in ((1, 0.1), (2, 0.2), (3, 0.3), (4, 0.6)):
+            before = method.state()["saliency"][0]
+            method.after_backward(setup.network, moment(step, completed))
+            seen.append(method.state()["saliency"][0] is not before)
+    assert seen == [False, True, False, False]
+
+
 def test_learning_compression_step(setup: Setup) -> None:
     """Penalty μ/2 ‖w − θ − λ/μ‖², then θ = Π(w − λ/μ) and λ ← λ − μ (w − θ)."""
     method = LearningCompression(rounds=2, penalty=0.5, growth=2.0).prepared(
