@@ -15,12 +15,16 @@ from torch.utils.hooks import RemovableHandle
 from autoprune.agents.config import Amount, Count, Share
 from autoprune.errors import UsageError
 from autoprune.methods.base import Goal, Scores, TrainingMethod
-from autoprune.methods.units import Hooked, all_largest, channel_dim, output_module, ranked
+from autoprune.methods.units import (
+    SMALLEST_NORM,
+    Hooked,
+    all_largest,
+    channel_dim,
+    output_module,
+    ranked,
+)
 from autoprune.structure.groups import ChannelGroup, LayerSpec, Structure
 from autoprune.training.hooks import Moment
-
-# Smallest norm of a row that is divided by.
-SMALLEST_NORM = 1e-12
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,8 @@ from autoprune.structure.groups import ChannelGroup, LayerSpec, Structure
 LAST = 1e6
 # By how much a score is larger, relative to itself, for norms of filters: among equal ones alone.
 TIE = 1e-9
+# Smallest norm that is divided by.
+SMALLEST_NORM = 1e-12
 
 
 def entries(tensor: Tensor, part: Slice) -> Float[Tensor, "units entries"]:
@@ -112,7 +114,8 @@ def ranked(
 ) -> list[Float64[Tensor, " _units"]]:
     """Return what was learnt of every unit; among equals the norms of filters decide.
 
-    Where nothing was learnt all are equal. Zeros stay zeros.
+    Where nothing was learnt all are equal. Norms count relative to the largest of a group, so that
+    no layer dominates. Zeros stay zeros.
 
     Args:
         learnt: by group, 0 or more; groups that are not there are cut last, by norms of filters.
@@ -120,7 +123,7 @@ def ranked(
         network: with the filters.
     """
     return [
-        learnt[group.name] * (1 + TIE * norms / (1 + norms.max()))
+        learnt[group.name] * (1 + TIE * norms / norms.max().clamp_min(SMALLEST_NORM))
         if group.name in learnt
         else LAST + norms
         for group, norms in zip(structure.groups, all_norms(structure, network), strict=True)

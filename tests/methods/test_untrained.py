@@ -56,6 +56,15 @@ def test_norms_decide_among_equals_alone(setup: Setup) -> None:
     assert second.min() > first.max() and len(second.unique()) == 7
 
 
+def test_no_layer_dominates_where_nothing_was_learnt(setup: Setup) -> None:
+    """The largest filters of every group have the same score, however small a layer's are."""
+    with torch.no_grad():
+        setup.network.get_parameter("0.0.weight").mul_(1e-3)
+    equal = {group.name: torch.ones(group.size).double() for group in setup.structure.groups}
+    first, second = ranked(equal, setup.structure, setup.network)
+    assert float(first.max()) == float(second.max()) == 1 + 1e-9
+
+
 def test_soft_pruning_ends_with_a_cut(setup: Setup, caplog: pytest.LogCaptureFixture) -> None:
     """Filters that grew again since the last pass are set to zero; without any, it is told."""
     method = SoftFilterPruning().prepared(replace(setup.goal, widths=(6, 7)))
