@@ -18,6 +18,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from autoprune.cost import COSTS, cost_class
+from autoprune.cost.budget import UNBOUNDED, Budget
 from autoprune.errors import counted, listed
 from autoprune.reporting.wording import percent, stage_title
 
@@ -188,7 +189,7 @@ def show_training(run: Run, from_scratch: bool, quiet: bool = False) -> None:
     from autoprune.study.run_directory import RunDirectory
 
     out, result = console(), run.result
-    score, costs = result["score"], result["costs"]
+    score = result["score"]
     done = result["from_scratch" if from_scratch else "finetune"]
     name = "from scratch" if from_scratch else "fine-tuned"
     show = _SCORES["top1" if score["metric"] == "top1" else "score"][1]
@@ -197,8 +198,7 @@ def show_training(run: Run, from_scratch: bool, quiet: bool = False) -> None:
     figures = ["–" if (one := score.get(kind)) is None else show(one) for kind in kinds]
     rows.add_row(_SCORES["top1"][0] if score["metric"] == "top1" else "score", *figures)
     out.print(rows)
-    share = costs["pruned"]["flops"] / max(costs["dense"]["flops"], 1)
-    out.print(f"\n{score['split']} split; {percent(share)} of the dense network's MACs")
+    out.print(f"\n{score['split']} split; {_shares(result)} of the dense network")
     out.print(
         f"{_epochs(done['epochs'])} in {done['seconds']:.1f} s, the best after "
         f"{done['best_epoch']:g}"
@@ -215,7 +215,7 @@ def show_trained(run: Run, quiet: bool = False) -> None:
         print(run.path)
         return
     out, result = console(), run.result
-    done, costs = result["train"], result["costs"]
+    done = result["train"]
     known = {name: own for name, own in done["scores"].items()}
     if (tuned := result["score"].get("finetuned")) is not None:
         known["fine-tuned"] = {"top1": tuned, "score": tuned}
@@ -225,14 +225,25 @@ def show_trained(run: Run, quiet: bool = False) -> None:
     figures = [own.get(figure) for own in known.values()]
     rows.add_row(title, *("–" if one is None else show(one) for one in figures))
     out.print(rows)
-    share = percent(costs["pruned"]["flops"] / max(costs["dense"]["flops"], 1))
-    out.print(f"\n{done['split']} split; {share} of the given network's MACs")
+    out.print(f"\n{done['split']} split; {_shares(result)} of the given network")
     spent = f"{_epochs(done['epochs'])} in {done['seconds']:.1f} s with {done['method']}"
     if (tuning := result.get("finetune")) is not None:
         spent += f", {tuning['epochs']:g} in {tuning['seconds']:.1f} s after the cut"
     out.print(escape(spent))
     _point_to_files(run.path, "policy.json, pruned.safetensors, result.json, …")
     point_to(f"next:  autoprune evaluate {shlex.quote(str(run.path))}")
+
+
+def _shares(result: Mapping[str, Any]) -> str:
+    """Return which shares are left of what the budget bounds; of MACs where that is not known."""
+    dense, pruned = (result["costs"][kind] for kind in ("dense", "pruned"))
+    bounded = map(cost_class, Budget.parse(result["budget"] or UNBOUNDED).limits)
+    known = [one for one in bounded if dense.get(one.result_key) and pruned.get(one.result_key)]
+    shares = [
+        f"{percent(pruned[one.result_key] / (dense[one.result_key] or 1))} of the {one.title}"
+        for one in known or [cost_class("flops")]
+    ]
+    return ", ".join(shares)
 
 
 def _point_to_files(folder: Path, names: str) -> None:

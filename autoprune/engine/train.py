@@ -39,7 +39,7 @@ from autoprune.structure.surgery import deep_copy
 from autoprune.study.recorded_widths import allowed_widths_in
 from autoprune.study.reload import load_network
 from autoprune.training.loggers import Log, make_loggers
-from autoprune.training.trainer import train
+from autoprune.training.trainer import train, trainable
 from autoprune.training.training_values import Recipe, Trained, TrainingFiles, TrainingTask
 
 log = logging.getLogger(__name__)
@@ -78,7 +78,8 @@ class Shaped:
     def remaining(self, samples: Samples) -> float | None:
         """Return how far outputs are from where the cut would lose nothing; None if unpromised.
 
-        0: it loses nothing but what the budget cuts besides; about 1: nothing in common is left.
+        0: units that go do nothing already, but for the constants that BNs make of filters of zero,
+        which the repair moves into biases; about 1: nothing in common is left.
         """
         if not self.method.merges:
             return None
@@ -152,17 +153,18 @@ def _written_down(context: TrainContext, settings: Mapping[str, Any]) -> Iterato
 def _goal(context: TrainContext, search: SearchContext, problem: PruningProblem) -> Goal:
     projection = problem.projection
     classes = number_of_classes(search.model, search.images.selection)
+    goal = Goal(problem.structure, search.model, classes=classes, seed=context.config.seed)
     if context.widths is not None:
         whose = f"the run in {context.config.widths_from!r}"
         widths = allowed_widths_in(problem.space, context.widths, whose)
-        return Goal(problem.structure, widths, lambda scores: widths, classes)
+        return replace(goal, widths=widths, below_threshold=lambda scores: widths)
     if not projection.constraints:
-        return Goal(problem.structure, classes=classes)
+        return goal
 
     def below_threshold(scores: Scores) -> tuple[int, ...]:
         return threshold(projection, [one.numpy() for one in scores])
 
-    return Goal(problem.structure, projection.uniform(), below_threshold, classes)
+    return replace(goal, widths=projection.uniform(), below_threshold=below_threshold)
 
 
 def _shape(context: TrainContext, search: SearchContext, method: TrainingMethod) -> Shaped:
@@ -174,11 +176,11 @@ def _shape(context: TrainContext, search: SearchContext, method: TrainingMethod)
         steps = task.batches.steps_per_epoch
         # A moving average of weights is no state of the method's: it is for fine-tuning alone.
         recipe = replace(make_recipe(own.config, steps), ema=0.0)
+        if not epochs:
+            return Shaped(_untrained(task), method, None, steps)
         trackers = make_loggers(
             own.config.logger, context.run.path, {"training": KEY, **vars(recipe)}
         )
-    if not epochs:
-        return Shaped(_untrained(task), method, None, steps)
     with closing(Log(record.history_path, trackers)) as figures:
         done = train(
             task,
@@ -197,9 +199,9 @@ def _as_trained(network: nn.Module, task: TrainingTask) -> nn.Module:
 
 
 def _untrained(task: TrainingTask) -> nn.Module:
-    network = _as_trained(deep_copy(task.network), task)
+    network = trainable(task.network, task.frozen)
     task.hooks.start(network)
-    return task.hooks.finish(network)
+    return task.hooks.finish(network.eval())
 
 
 def _tell(done: Trained, recipe: Recipe) -> None:

@@ -30,17 +30,21 @@ class Goal:
 
     Attributes:
         structure: its channel groups, verified.
+        network: the given network, which must not be changed.
         widths: units per group that it will be cut to if every group keeps the same share; None
             without a budget.
         below_threshold: returns the widths at the least threshold on scores with which the budget
             holds; None without a budget.
         classes: number of classes that the network tells apart; None if it is no classifier.
+        seed: of whatever the method draws at random.
     """
 
     structure: Structure
+    network: nn.Module
     widths: Widths | None = None
     below_threshold: Callable[[Scores], Widths] | None = None
     classes: int | None = None
+    seed: int = 0
 
 
 class TrainingMethod(Hooks, ABC):
@@ -48,8 +52,9 @@ class TrainingMethod(Hooks, ABC):
 
     The training loop calls the hooks. A method knows the network by its `ChannelGroup`s: which
     entries of which tensors belong to each unit says all about residual streams, depthwise layers
-    and concatenations. Weights that keep their values (`requires_grad` is False) are left alone.
-    What the network is cut to afterwards follows from `scores`.
+    and concatenations. What it computes inside the network's forward pass, such as in hooks, runs
+    `autoprune.training.features.apart` from it. Weights that keep their values (`requires_grad` is
+    False) are left alone. What the network is cut to afterwards follows from `scores`.
 
     A method with options has a frozen dataclass of them, with its defaults as the class attribute
     `config`; `Slimming(sparsity=1e-4)` sets a field of `self.config`.

@@ -21,15 +21,16 @@ from autoprune.methods.segments import Head, Segment, Window, segments
 from autoprune.methods.units import (
     Hooked,
     Reweighted,
+    all_norms,
     along,
     entries,
     favoured,
-    filter_norms,
     largest,
     output_module,
     readers,
 )
 from autoprune.structure.surgery import deep_copy
+from autoprune.training.features import apart
 from autoprune.training.hooks import Moment
 
 
@@ -62,13 +63,15 @@ class DiscriminationAwarePruning(TrainingMethod):
     In the end the rest trains on.
 
     Three heads and λ_M = 1 are the authors' for ResNet-56. They tune every segment for 100 epochs,
-    and take a layer's channels one by one; here both follow the fraction of the run, and the
-    fractions are ours. L_S has the loss of the network's own output besides, heads learn what that
-    learns, distillation included, and the squared distance is a mean where theirs is half of it.
-    The end by a tolerance on the loss (DCP-Adapt) is left out: the budget says how many stay.
-    Costs a pass of the dense network while channels are chosen, and another one for heads that are
-    distilled. For classifiers only; channels that nothing with free weights reads are ranked by
-    norm.
+    and take a layer's channels one by one, with an optimizer of the admitted weights alone; here
+    both follow the fraction of the run, so that several may be admitted in a step, and the
+    fractions are ours. The optimizer is that of the run: weights that are not admitted take no
+    gradients, but what is left of their momentum, and weight decay. L_S has the loss of the
+    network's own output besides, heads learn what that learns, distillation included, and the
+    squared distance is a mean where theirs is half of it. The end by a tolerance on the loss
+    (DCP-Adapt) is left out: the budget says how many stay. Costs a pass of the dense network while
+    channels are chosen, and another one for heads that are distilled. For classifiers only;
+    channels that nothing with free weights reads are ranked by norm.
     """
 
     name: ClassVar[str] = "dcp"
@@ -91,7 +94,8 @@ class DiscriminationAwarePruning(TrainingMethod):
             if width < group.size and any(True for _ in readers(group, network))
         ]
         self._segments = segments(structure, chosen, own.heads, own.tuning, own.end)
-        like, generator = next(network.parameters()), torch.Generator().manual_seed(0)
+        like = next(network.parameters())
+        generator = torch.Generator().manual_seed(self.goal.seed)
         classes = self.goal.classes
         assert classes is not None  # `check` refuses that
         layers = [one.head for one in self._segments if one.head is not None]
@@ -158,9 +162,11 @@ class DiscriminationAwarePruning(TrainingMethod):
             yield network.register_forward_pre_hook(self._run_dense, with_kwargs=True)
             yield from self._watched(network, self._features)
 
+    @apart()
     def _answer(self, head: str, module: nn.Module, given: Any, output: Tensor) -> None:
         self._answers.append(self._heads[head](output))
 
+    @apart()
     def _run_dense(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         dense = Hooked(self._dense, lambda: self._watched(self._dense, self._wanted))
         with torch.no_grad():
@@ -241,11 +247,9 @@ class DiscriminationAwarePruning(TrainingMethod):
 
     def scores(self, network: nn.Module) -> Scores:
         """Return norms of filters, those of admitted channels first."""
-        found = []
-        for index, group in enumerate(self.goal.structure.groups):
-            whole = torch.ones(group.size, dtype=torch.bool)
-            found.append(favoured(self._admitted.get(index, whole), filter_norms(group, network)))
-        return found
+        norms = all_norms(self.goal.structure, network)
+        whole = [torch.ones(len(own), dtype=torch.bool) for own in norms]
+        return favoured([self._admitted.get(i, own) for i, own in enumerate(whole)], norms)
 
     def state(self) -> dict[str, Any]:
         """Return the channels, gradients so far, and heads."""

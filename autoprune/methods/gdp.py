@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Bool, Float64
+from jaxtyping import Bool
 from torch import Tensor, nn
 
 from autoprune.agents.config import Count, Share
@@ -15,11 +15,12 @@ from autoprune.importance.base import shares
 from autoprune.methods.base import Scores, TrainingMethod
 from autoprune.methods.units import (
     Reweighted,
+    all_largest,
+    all_norms,
     along,
     entries,
     favoured,
     filter_norms,
-    largest,
     readers,
 )
 from autoprune.training.hooks import Moment
@@ -56,14 +57,12 @@ class GlobalDynamicPruning(TrainingMethod):
     config = GlobalDynamicPruningConfig()
 
     def start(self, network: nn.Module) -> None:
-        """Keep all units."""
+        """Keep all units; until saliency is measured, norms of filters stand in for it."""
         groups = self.goal.structure.groups
         self._kept: list[Bool[Tensor, " _units"]] = [
             torch.ones(group.size, dtype=torch.bool) for group in groups
         ]
-        self._saliency: list[Float64[Tensor, " _units"]] = [
-            torch.zeros(group.size, dtype=torch.float64) for group in groups
-        ]
+        self._saliency = all_norms(self.goal.structure, network)
         self._drawn = False
 
     def called(self, network: nn.Module) -> nn.Module:
@@ -79,8 +78,9 @@ class GlobalDynamicPruning(TrainingMethod):
         return found
 
     def after_backward(self, network: nn.Module, now: Moment) -> None:
-        """Measure saliency while the mask is open."""
-        if now.completed >= self.config.fixed_at and self._drawn:
+        """Measure saliency and draw the mask, if it is time and while it is open."""
+        is_open = now.completed < self.config.fixed_at
+        if not (now.step % self.config.interval == 0 if is_open else not self._drawn):
             return
         for index, group in enumerate(self.goal.structure.groups):
             total = torch.zeros(group.size, dtype=torch.float64)
@@ -90,14 +90,13 @@ class GlobalDynamicPruning(TrainingMethod):
                     total += change.sum(1).double().cpu()
             is_read = any(True for _ in readers(group, network))
             self._saliency[index] = total.abs() if is_read else filter_norms(group, network)
-        if now.step % self.config.interval == 0 or now.completed >= self.config.fixed_at:
-            self._draw()
+        self._draw()
 
     def _draw(self) -> None:
         assert self.goal.below_threshold is not None  # the method needs a budget
         saliency = [shares(own) for own in self._saliency]
         widths = self.goal.below_threshold(saliency)
-        self._kept = [largest(own, width) for own, width in zip(saliency, widths, strict=True)]
+        self._kept = all_largest(saliency, widths)
         self._drawn = True
 
     def after_step(self, network: nn.Module, now: Moment) -> None:
@@ -118,8 +117,7 @@ class GlobalDynamicPruning(TrainingMethod):
 
     def scores(self, network: nn.Module) -> Scores:
         """Return saliency, that of units within the mask first."""
-        pairs = zip(self._kept, self._saliency, strict=True)
-        return [favoured(kept, shares(own)) for kept, own in pairs]
+        return favoured(self._kept, [shares(own) for own in self._saliency])
 
     def state(self) -> dict[str, Any]:
         """Return mask and saliency."""

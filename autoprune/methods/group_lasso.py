@@ -42,7 +42,8 @@ class GroupLasso(TrainingMethod):
     absolute value of what is penalised of it; the smaller one where filters and channels are.
 
     λ_c = 8e-4 is that of Intel's Distiller for channels of ResNet-20, as is the measure "mean_abs";
-    there λ_n is 2e-4 to 1.2e-3 and λ_d 4e-3. The threshold without a budget is ours. Costs one pass
+    there λ_n is 2e-4 to 1.2e-3 and λ_d 4e-3. The threshold without a budget is ours. The paper's
+    λ_s, on columns of the shapes of filters, is left out: it removes no channels. Costs one pass
     over the weights in a step.
     """
 

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from autoprune.agents.config import Amount
-from autoprune.methods.base import Scores
 from autoprune.methods.slimming import Slimming
 from autoprune.methods.units import along, scales
-from autoprune.structure.groups import ChannelGroup, Structure
+from autoprune.structure.groups import ChannelGroup, LayerSpec, Structure
 from autoprune.training.hooks import Moment
 
 
@@ -34,9 +32,11 @@ class Ista(Slimming):
 
     BN scales γ are trained by plain gradient steps, each followed by the proximal operator
     γ ← γ max(0, 1 − η ρ λ / |γ|) with the learning rate η (section 4.1). λ is a channel's cost
-    relative to the positions of the image: (weights that make it + weights that read it +
-    positions) / positions. Channels with γ = 0 are constants, which the cut moves into the biases
-    of what reads them; exact but for the borders of padded layers.
+    relative to the positions of the image: (weights that make it + weights that read it + its own
+    positions) / positions of the image. Where the first layer is linear, these are tokens, or one
+    for plain vectors, whose λ is that much larger than a convolution's: take a smaller ρ. Channels
+    with γ = 0 are constants, which the cut moves into the biases of what reads them; exact but for
+    the borders of padded layers.
 
     ρ is .001 and then .005 in the authors' ResNet-20 on CIFAR-10, over 80,000 steps in all. They
     also begin with smaller scales and larger following weights; that is not done here. Costs
@@ -78,28 +78,13 @@ class Ista(Slimming):
                 amount = along(torch.full((group.size,), shrink), part, scale, rest=0.0)
                 scale.copy_(scale.sign() * (scale.abs() - amount).clamp_min(0))
 
-    def _scales(self, network: nn.Module) -> Mapping[str, nn.Parameter]:
-        return {
-            part.tensor: scale
-            for group in self.goal.structure.groups
-            for part, scale in scales(group, network)
-        }
-
-    def scores(self, network: nn.Module) -> Scores:
-        """Return mean |γ|."""
-        return super().scores(network)
-
-    def state(self) -> dict[str, Any]:
-        """Return nothing: gradients do not outlast a step."""
-        return {}
-
 
 def channel_cost(group: ChannelGroup, structure: Structure) -> float:
-    """Return λ of a group's channels (section 4.2): weights and positions over positions.
+    """Return λ of a group's channels (section 4.2): weights and positions over the image's.
 
     Args:
-        group: the group.
-        structure: of the network; the positions are those of its first layer's inputs.
+        group: the group; its positions are those at which its first layer makes it.
+        structure: of the network; the image's positions are those of its first layer's inputs.
     """
     layers = structure.layer_of_weight
     weights = sum(
@@ -109,6 +94,12 @@ def channel_cost(group: ChannelGroup, structure: Structure) -> float:
         for part in group.slices
         if part.tensor in layers
     )
+    makers = [(part, layers[part.tensor]) for part in group.slices if part.role == "producer"]
+    part, maker = min(makers, key=lambda one: one[1].number)
+    own = part.positions.shape[1] * _positions(maker, maker.output_shape)
     first = structure.layers[0]
-    positions = math.prod(first.input_shape[1:]) if first.kernel_size else 1
-    return float(weights + positions) / positions
+    return float(weights + own) / _positions(first, first.input_shape)
+
+
+def _positions(layer: LayerSpec, shape: tuple[int, ...]) -> int:
+    return math.prod(shape[1:] if layer.kernel_size else shape[:-1])

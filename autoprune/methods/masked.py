@@ -11,7 +11,7 @@ from jaxtyping import Bool
 from torch import Tensor, nn
 
 from autoprune.methods.base import Scores, TrainingMethod
-from autoprune.methods.units import favoured, filter_norms, keep_units, largest
+from autoprune.methods.units import all_norms, favoured, filter_norms, keep_units, largest
 from autoprune.training.hooks import Moment
 
 
@@ -57,8 +57,7 @@ class MaskedMethod(TrainingMethod):
 
     def scores(self, network: nn.Module) -> Scores:
         """Return the norms, those of units that are kept first."""
-        pairs = zip(self.goal.structure.groups, self._kept, strict=True)
-        return [favoured(kept, filter_norms(group, network, 1)) for group, kept in pairs]
+        return favoured(self._kept, all_norms(self.goal.structure, network, 1))
 
     def state(self) -> dict[str, Any]:
         """Return which units are kept."""

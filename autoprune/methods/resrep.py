@@ -16,19 +16,15 @@ from autoprune.agents.config import Amount, Count, Share
 from autoprune.errors import UsageError
 from autoprune.methods.base import Goal, Scores, TrainingMethod
 from autoprune.methods.units import (
+    SMALLEST_NORM,
     Hooked,
+    all_largest,
     channel_dim,
-    filter_norms,
-    largest,
     output_module,
+    ranked,
 )
 from autoprune.structure.groups import ChannelGroup, LayerSpec, Structure
 from autoprune.training.hooks import Moment
-
-# Smallest norm of a row that is divided by.
-SMALLEST_NORM = 1e-12
-# Score of units in groups that have no compactor: they are cut last.
-LAST = 2.0
 
 
 @dataclass(frozen=True)
@@ -58,13 +54,15 @@ class ResRep(TrainingMethod):
     the gradients of the task alone. Rows of Q take m ∂L/∂Q + λ Q/‖Q‖ (equation 8), where m is 0 for
     the rows that are chosen to be forgotten: those of least norm of all groups, more and more of
     them up to what the budget asks for. In the end Q is merged into the layers. Rows of zero go
-    without loss.
+    without loss, but in front of a depthwise layer with a BN, whose shift of these channels stays:
+    the cut moves what it adds into the next biases.
 
     λ = 1e-4, momentum .99 and the first choice after 5 of 480 epochs are the authors' on CIFAR-10;
     there 4 more rows are chosen every 200 steps, where here the choice follows the fraction of the
     run. A row takes about 10,000 steps at a learning rate of .01 to vanish: short runs need a
     larger λ. Costs a 1×1 convolution behind every layer. Groups whose layers cannot have one
-    (grouped convolutions, weights that are frozen) are cut last.
+    (grouped convolutions, weights that are frozen), or whose channels are combined otherwise than
+    by layers (LayerNorm, attention), are cut last.
     """
 
     name: ClassVar[str] = "resrep"
@@ -80,12 +78,12 @@ class ResRep(TrainingMethod):
 
     def start(self, network: nn.Module) -> None:
         """Set all compactors to the identity."""
-        device = next(network.parameters()).device
+        like = next(network.parameters())
         self._compactors: dict[str, Float[Tensor, "_units _units"]] = {}
         self._forgotten: dict[str, Bool[Tensor, " _units"]] = {}
         for group in self.goal.structure.groups:
             if compactable(group, self.goal.structure, network):
-                eye = torch.eye(group.size, device=device)
+                eye = torch.eye(group.size, device=like.device, dtype=like.dtype)
                 self._compactors[group.name] = eye.requires_grad_()
                 self._forgotten[group.name] = torch.zeros(group.size, dtype=torch.bool)
         self._velocity = {name: torch.zeros_like(one) for name, one in self._compactors.items()}
@@ -105,8 +103,8 @@ class ResRep(TrainingMethod):
 
     def after_step(self, network: nn.Module, now: Moment) -> None:
         """Choose rows if it is time, and take a step of the compactors."""
-        span = self.config.full - self.config.begin
-        share = min((now.completed - self.config.begin) / span, 1.0) if span else 1.0
+        begin, span = self.config.begin, self.config.full - self.config.begin
+        share = min((now.completed - begin) / span, 1.0) if span else float(now.completed >= begin)
         if (pick := int(share * self.config.picks)) > self._picked:
             self._picked = pick
             self._choose(network, pick / self.config.picks)
@@ -123,7 +121,7 @@ class ResRep(TrainingMethod):
         assert self.goal.below_threshold is not None  # the method needs a budget
         norms = self.scores(network)
         widths = self.goal.below_threshold(norms)
-        gone = [~largest(own, width) for own, width in zip(norms, widths, strict=True)]
+        gone = [~kept for kept in all_largest(norms, widths)]
         chosen = torch.cat([own[out] for own, out in zip(norms, gone, strict=True)])
         if not len(chosen):
             return
@@ -143,12 +141,10 @@ class ResRep(TrainingMethod):
 
     def scores(self, network: nn.Module) -> Scores:
         """Return the norms of rows; groups without a compactor go last, by norms of filters."""
-        return [
-            self._compactors[group.name].detach().double().norm(dim=1).cpu()
-            if group.name in self._compactors
-            else LAST + filter_norms(group, network)
-            for group in self.goal.structure.groups
-        ]
+        learnt = {
+            name: one.detach().double().norm(dim=1).cpu() for name, one in self._compactors.items()
+        }
+        return ranked(learnt, self.goal.structure, network)
 
     def state(self) -> dict[str, Any]:
         """Return compactors, their velocities, and which rows are forgotten."""
@@ -216,17 +212,22 @@ def compactable(group: ChannelGroup, structure: Structure, network: nn.Module) -
     """Say whether every layer that makes a group's channels can be followed by a compactor.
 
     It must be a module that makes these channels and no others, one for each unit, from all of its
-    inputs, and whatever the merged matrix changes must be free to change.
+    inputs, and whatever the merged matrix changes must be free to change. No operator without
+    weights may combine the channels: it would not see a row of zero as a channel that is not there.
     """
     layers = structure.layer_of_weight
     parts = [part for part in group.slices if part.role == "producer"]
-    return bool(parts) and all(
-        part.tensor in layers
-        and _is_free(layers[part.tensor], network)
-        and part.dim == layers[part.tensor].out_dim
-        and part.positions.shape == (structure.shapes[part.tensor][part.dim], 1)
-        and (part.positions[:, 0] == range(group.size)).all()
-        for part in parts
+    return (
+        bool(parts)
+        and not group.mixed
+        and all(
+            part.tensor in layers
+            and _is_free(layers[part.tensor], network)
+            and part.dim == layers[part.tensor].out_dim
+            and part.positions.shape == (structure.shapes[part.tensor][part.dim], 1)
+            and (part.positions[:, 0] == range(group.size)).all()
+            for part in parts
+        )
     )
 
 

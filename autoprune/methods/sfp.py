@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+import logging
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
+import torch
 from torch import nn
 
 from autoprune.methods.base import Scores, TrainingMethod
-from autoprune.methods.units import favoured, filter_norms, keep_units, largest
+from autoprune.methods.units import all_largest, all_norms, favoured, keep_largest
 from autoprune.training.hooks import Moment
+
+log = logging.getLogger(__name__)
 
 
 class SoftFilterPruning(TrainingMethod):
@@ -16,7 +21,7 @@ class SoftFilterPruning(TrainingMethod):
 
     Algorithm 1: after every epoch the filters of least Euclidean norm in each group are set to
     zero, as many as the budget removes at equal shares; all go on training. The norm of a unit is
-    that of all filters that make it.
+    that of all filters that make it. In the end they are set to zero once more, and go.
 
     The paper trains 200 epochs, from a trained network with a tenth of the learning rate. Costs
     nothing beside training.
@@ -24,15 +29,35 @@ class SoftFilterPruning(TrainingMethod):
 
     name: ClassVar[str] = "sfp"
 
+    def start(self, network: nn.Module) -> None:
+        """Nothing was set to zero yet."""
+        self._times = 0
+
     def after_epoch(self, network: nn.Module, now: Moment) -> None:
         """Set the smallest filters to zero."""
-        for group, width in zip(self.goal.structure.groups, self.widths, strict=True):
-            keep_units(group, network, largest(filter_norms(group, network), width))
+        keep_largest(self.goal.structure, network, self.widths)
+        self._times += 1
+
+    def merge(self, network: nn.Module) -> nn.Module:
+        """Set the smallest filters to zero for the last time."""
+        if not self._times:
+            log.warning(
+                "the method 'sfp' sets filters to zero after every pass over the samples, and this "
+                "training made none: it did what training alone does; give more epochs"
+            )
+        with torch.no_grad():
+            keep_largest(self.goal.structure, network, self.widths)
+        return network
 
     def scores(self, network: nn.Module) -> Scores:
         """Return the norms, those of the largest filters of every group first."""
-        found = []
-        for group, width in zip(self.goal.structure.groups, self.widths, strict=True):
-            norms = filter_norms(group, network)
-            found.append(favoured(largest(norms, width), norms))
-        return found
+        norms = all_norms(self.goal.structure, network)
+        return favoured(all_largest(norms, self.widths), norms)
+
+    def state(self) -> dict[str, Any]:
+        """Return how often filters were set to zero."""
+        return {"times": self._times}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Go on with these."""
+        self._times = int(state["times"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -11,11 +12,8 @@ from torch import nn
 from autoprune.agents.config import Amount
 from autoprune.errors import UsageError
 from autoprune.methods.base import Goal, Scores, TrainingMethod
-from autoprune.methods.units import entries, filter_norms, scales
+from autoprune.methods.units import batchnorm_scales, entries, ranked, scales
 from autoprune.training.hooks import Moment
-
-# Scores of groups without BN begin here, above every scale.
-LAST = 1e6
 
 
 @dataclass(frozen=True)
@@ -46,38 +44,41 @@ class Slimming(TrainingMethod):
     config: Any = SlimmingConfig()
 
     def check(self, goal: Goal) -> None:
-        """Refuse a network without BN."""
-        names = {part.tensor for group in goal.structure.groups for part in group.slices}
-        if not any(f"{name.rpartition('.')[0]}.running_mean" in names for name in names):
+        """Refuse a network without BN scales that may change."""
+        structure = goal.structure
+        names = {
+            part.tensor
+            for group in structure.groups
+            for part in batchnorm_scales(group, goal.network)
+        }
+        if names <= structure.untouched:
             raise UsageError(
                 f"the method {self.title!r} learns from BN scales, but no channels that may go "
-                "pass a BN: choose another method, such as 'group_lasso'."
+                "pass a BN whose scales may change: choose another method, such as 'group_lasso'."
             )
 
     def after_backward(self, network: nn.Module, now: Moment) -> None:
         """Add the sub-gradient."""
-        for scale in _scales(self.goal, network):
+        for scale in self._scales(network).values():
             if scale.grad is not None:
                 scale.grad.add_(scale.sign(), alpha=self.config.sparsity)
 
     def scores(self, network: nn.Module) -> Scores:
-        """Return mean |γ|, in groups without BN the norms of filters above all of these."""
-        found = []
+        """Return mean |γ|; groups without BN are cut last, by the norms of filters."""
+        learnt = {}
         for group in self.goal.structure.groups:
             parts = [
                 entries(scale.detach().double().abs(), s).mean(1).cpu()
                 for s, scale in scales(group, network)
             ]
-            norms = LAST + filter_norms(group, network)
-            found.append(torch.stack(parts).mean(0) if parts else norms)
-        return found
+            if parts:
+                learnt[group.name] = torch.stack(parts).mean(0)
+        return ranked(learnt, self.goal.structure, network)
 
-
-def _scales(goal: Goal, network: nn.Module) -> list[nn.Parameter]:
-    """Return every scale once: a BN behind a concatenation belongs to several groups."""
-    seen = {
-        part.tensor: scale
-        for group in goal.structure.groups
-        for part, scale in scales(group, network)
-    }
-    return list(seen.values())
+    def _scales(self, network: nn.Module) -> Mapping[str, nn.Parameter]:
+        """Return every scale by its name: a BN behind a concatenation belongs to several groups."""
+        return {
+            part.tensor: scale
+            for group in self.goal.structure.groups
+            for part, scale in scales(group, network)
+        }

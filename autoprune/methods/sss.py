@@ -12,11 +12,8 @@ from torch import Tensor, nn
 from autoprune.agents.config import Amount, Share
 from autoprune.methods.base import Scores
 from autoprune.methods.gates import GatedMethod
-from autoprune.methods.units import filter_norms
+from autoprune.methods.units import ranked
 from autoprune.training.hooks import Moment
-
-# Scores of groups without factors begin here, above every factor.
-LAST = 1e6
 
 
 @dataclass(frozen=True)
@@ -69,12 +66,8 @@ class SparseStructureSelection(GatedMethod):
 
     def scores(self, network: nn.Module) -> Scores:
         """Return the factors; groups without any are cut last, by the norms of filters."""
-        return [
-            self.gates[group.name].detach().double().cpu()
-            if group.name in self.gates
-            else LAST + filter_norms(group, network)
-            for group in self.goal.structure.groups
-        ]
+        learnt = {name: gate.detach().double().cpu() for name, gate in self.gates.items()}
+        return ranked(learnt, self.goal.structure, network)
 
     def state(self) -> dict[str, Any]:
         """Return the factors and their velocities."""

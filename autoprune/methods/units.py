@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,7 +13,14 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.hooks import RemovableHandle
 
 from autoprune.core.slices import Slice
-from autoprune.structure.groups import ChannelGroup, LayerSpec
+from autoprune.structure.groups import ChannelGroup, LayerSpec, Structure
+
+# Scores of groups of which nothing is learnt begin here, above all that is learnt.
+LAST = 1e6
+# By how much a score is larger, relative to itself, for norms of filters: among equal ones alone.
+TIE = 1e-9
+# Smallest norm that is divided by.
+SMALLEST_NORM = 1e-12
 
 
 def entries(tensor: Tensor, part: Slice) -> Float[Tensor, "units entries"]:
@@ -63,12 +70,18 @@ def readers(group: ChannelGroup, network: nn.Module) -> Iterator[tuple[Slice, nn
 
 def scales(group: ChannelGroup, network: nn.Module) -> Iterator[tuple[Slice, nn.Parameter]]:
     """Yield the scales of the BNs that a group's channels pass and that may change."""
+    for part in batchnorm_scales(group, network):
+        scale = network.get_parameter(part.tensor)
+        if scale.requires_grad:
+            yield part, scale
+
+
+def batchnorm_scales(group: ChannelGroup, network: nn.Module) -> Iterator[Slice]:
+    """Yield the slices of the scales of the BNs that a group's channels pass."""
     for part in group.slices:
         path, _, leaf = part.tensor.rpartition(".")
         if leaf == "weight" and isinstance(network.get_submodule(path), _BatchNorm):
-            scale = network.get_parameter(part.tensor)
-            if scale.requires_grad:
-                yield part, scale
+            yield part
 
 
 def filter_norms(
@@ -89,10 +102,45 @@ def filter_norms(
     return total.pow(1 / order)
 
 
+def all_norms(
+    structure: Structure, network: nn.Module, order: int = 2
+) -> list[Float64[Tensor, " _units"]]:
+    """Return the norms of all groups (`filter_norms`)."""
+    return [filter_norms(group, network, order) for group in structure.groups]
+
+
+def ranked(
+    learnt: Mapping[str, Float64[Tensor, " _units"]], structure: Structure, network: nn.Module
+) -> list[Float64[Tensor, " _units"]]:
+    """Return what was learnt of every unit; among equals the norms of filters decide.
+
+    Where nothing was learnt all are equal. Norms count relative to the largest of a group, so that
+    no layer dominates. Zeros stay zeros.
+
+    Args:
+        learnt: by group, 0 or more; groups that are not there are cut last, by norms of filters.
+        structure: with the groups.
+        network: with the filters.
+    """
+    return [
+        learnt[group.name] * (1 + TIE * norms / norms.max().clamp_min(SMALLEST_NORM))
+        if group.name in learnt
+        else LAST + norms
+        for group, norms in zip(structure.groups, all_norms(structure, network), strict=True)
+    ]
+
+
 def keep_units(group: ChannelGroup, network: nn.Module, kept: Bool[Tensor, " units"]) -> None:
     """Set the filters of the other units to zero, in place."""
     for part, weight in producers(group, network):
         weight.mul_(along(kept, part, weight))
+
+
+def keep_largest(structure: Structure, network: nn.Module, widths: Sequence[int]) -> None:
+    """Set the filters of least Euclidean norm of every group to zero, in place."""
+    kept = all_largest(all_norms(structure, network), widths)
+    for group, own in zip(structure.groups, kept, strict=True):
+        keep_units(group, network, own)
 
 
 def largest(values: Float[Tensor, " units"], count: int) -> Bool[Tensor, " units"]:
@@ -102,18 +150,26 @@ def largest(values: Float[Tensor, " units"], count: int) -> Bool[Tensor, " units
     return chosen
 
 
+def all_largest(
+    values: Sequence[Float[Tensor, " _units"]], widths: Sequence[int]
+) -> list[Bool[Tensor, " _units"]]:
+    """Return which units of every group have the largest values, as many as its width."""
+    return [largest(own, width) for own, width in zip(values, widths, strict=True)]
+
+
 def favoured(
-    kept: Bool[Tensor, " units"], values: Float64[Tensor, " units"]
-) -> Float64[Tensor, " units"]:
+    kept: Sequence[Bool[Tensor, " _units"]], values: Sequence[Float64[Tensor, " _units"]]
+) -> list[Float64[Tensor, " _units"]]:
     """Return scores from 0 to 2 by which the kept units stay first, and larger values among equals.
 
     Every kept unit of any group ranks before every other one.
 
     Args:
-        kept: the units that a method has chosen.
+        kept: the units of every group that a method has chosen.
         values: 0 or more.
     """
-    return values / (1 + values.max()) + kept.double()
+    pairs = zip(kept, values, strict=True)
+    return [own / (1 + own.max()) + units.double() for units, own in pairs]
 
 
 class Reweighted(nn.Module):

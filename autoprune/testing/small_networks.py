@@ -113,6 +113,20 @@ def product() -> nn.Module:
     )
 
 
+def normalized() -> nn.Module:
+    """Return a stream of tokens that LayerNorm normalises."""
+    return Net(
+        lambda m, x: m.head(
+            m.last((lambda h: h + m.mlp(m.first(h)))(m.patches(x).flatten(2).mT)).mean(1)
+        ),
+        patches=nn.Conv2d(3, 8, 3, stride=3),
+        first=nn.LayerNorm(8),
+        mlp=nn.Sequential(nn.Linear(8, 12), nn.GELU(), nn.Linear(12, 8)),
+        last=nn.LayerNorm(8),
+        head=nn.Linear(8, 4),
+    )
+
+
 NETWORKS: Mapping[str, Callable[[], nn.Module]] = {
     make.__name__: make
     for make in (

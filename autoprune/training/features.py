@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +29,22 @@ POOLINGS = frozenset(
 SMALLEST_POWER = 1e-6
 
 
+_is_own: ContextVar[bool] = ContextVar("_is_own", default=True)
+
+
+@contextmanager
+def apart() -> Iterator[None]:
+    """Around, or decorating, what runs inside a forward pass but is no part of the network.
+
+    Its poolings are not the network's.
+    """
+    before = _is_own.set(False)
+    try:
+        yield
+    finally:
+        _is_own.reset(before)
+
+
 class LastPooling(TorchFunctionMode):
     """Records the input of the last pooling of a forward pass.
 
@@ -43,7 +62,8 @@ class LastPooling(TorchFunctionMode):
         """Record the input of one call."""
         given = [*args, *(kwargs or {}).values()]
         source = given[0] if given else None
-        if getattr(func, "__name__", "") in POOLINGS and isinstance(source, Tensor):
+        pools = _is_own.get() and getattr(func, "__name__", "") in POOLINGS
+        if pools and isinstance(source, Tensor):
             if source.dim() > 2 and source.is_floating_point():
                 self.source = source
         return func(*args, **(kwargs or {}))

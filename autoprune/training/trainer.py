@@ -78,7 +78,7 @@ class _Trainer:
         self, task: TrainingTask, recipe: Recipe, files: TrainingFiles, processes: Processes
     ) -> None:
         self._task, self._recipe, self._files, self._processes = task, recipe, files, processes
-        self._network, self._hooks = _trainable(task.network, task.frozen), task.hooks
+        self._network, self._hooks = trainable(task.network, task.frozen), task.hooks
         self._hooks.start(self._network)
         optimizer = make_optimizer(self._network, recipe.optimizer, recipe.decay)
         self._average = _moving_average(self._network, recipe.ema)
@@ -265,7 +265,7 @@ def _autocast(device: str, dtype: torch.dtype | None) -> torch.autocast:
     return torch.autocast(device, dtype, enabled=dtype is not None)
 
 
-def _trainable(network: nn.Module, frozen: frozenset[str] | None) -> nn.Module:
+def trainable(network: nn.Module, frozen: frozenset[str] | None) -> nn.Module:
     """Return a copy in training mode, but for what is frozen.
 
     Args:

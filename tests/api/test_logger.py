@@ -26,6 +26,7 @@ import json
 class Mine:
     def __init__(self, folder, config):
         self.path = folder / f"{config['training']}.points"
+        self.path.with_suffix(".begun").touch()
 
     def log(self, step, figures):
         with self.path.open("a") as file:
@@ -155,6 +156,17 @@ def test_the_trainings_of_rounds_have_curves_of_their_own(mine: str, tmp_path: P
 def test_the_cut_after_a_training_is_no_search_to_be_watched() -> None:
     config = TrainConfig(method="slimming", budget="flops=0.5", logger=("tensorboard",))
     assert config.shaping().logger == ("tensorboard",) and config.search().logger == ()
+
+
+def test_a_training_without_epochs_before_the_cut_is_no_curve(mine: str, tmp_path: Path) -> None:
+    run = autoprune.train(
+        classifier(), data=dataset(), method="sfp", budget="flops=0.7", epochs=0.5,
+        finetune_epochs=0.5, output=tmp_path / "run", logger=f"{mine}:Mine", report=False,
+        **{k: FEW[k] for k in ("calibration_samples", "search_samples")},
+    )  # fmt: skip
+    assert run.result["train"]["steps"] == 0 and run.result["train"]["remaining"] > 0
+    begun, closed = ({one.stem for one in run.path.glob(f"*.{end}")} for end in ("begun", "closed"))
+    assert begun == closed == {"finetune"}
 
 
 def test_tensorboard_has_a_point_for_every_trial(tmp_path: Path) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from autoprune.cli.display import console, parts, point_to, print_table, say
+from autoprune.cli.display import console, parts, point_to, print_table, say, show_trained
 from autoprune.reporting.blocks import Table
 
 WIDE = Table("Two runs", ["run", "asked", "MACs", "KL"], [["a", "flops=0.5", "49.9 %", "0.01"]], 2)
@@ -65,3 +67,27 @@ def test_sentences_are_broken_between_words_and_paths_are_not(
         "32 units [84 %].",
         "files: runs/[a]/a name with spaces",
     ]
+
+
+@pytest.mark.parametrize(
+    ("budget", "shown"),
+    [
+        ("flops=0.5", "50.00 % of the MACs of the given network"),
+        ("params=0.3,flops=0.5", "25.00 % of the params, 50.00 % of the MACs of the given network"),
+        ("latency=0.5", "50.00 % of the MACs of the given network"),
+        (None, "50.00 % of the MACs of the given network"),
+    ],
+)
+def test_a_training_tells_what_is_left_of_what_is_bounded(
+    budget: str | None, shown: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of MACs where nothing is bounded, or what is was not measured."""
+    costs = {
+        "dense": {"flops": 40, "params": 8, "latency_ms": None},
+        "pruned": {"flops": 20, "params": 2, "latency_ms": None},
+    }
+    scores = {"given": {"top1": 0.9}, "cut": {"top1": 0.8}}
+    train = {"scores": scores, "split": "test", "epochs": 1.0, "seconds": 2.0, "method": "sfp"}
+    result = {"train": train, "costs": costs, "score": {}, "budget": budget}
+    show_trained(SimpleNamespace(path=Path("run"), result=result))
+    assert f"test split; {shown}\n" in capsys.readouterr().out

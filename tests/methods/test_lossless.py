@@ -63,6 +63,15 @@ def test_factors_of_zero(setup: Setup) -> None:
     assert difference(plain, cut(setup, plain, stays)) < 1e-5
 
 
+def test_streams_that_are_normalised_have_no_compactor() -> None:
+    """LayerNorm would not see a row of zero as a channel that is not there."""
+    setup = Setup.of(randomized(small_networks.normalized()))
+    method = ResRep().prepared(setup.goal)
+    method.start(deep_copy(setup.network).train())
+    mixed = {group.name for group in setup.structure.groups if group.mixed}
+    assert mixed == {"patches"} and method._compactors.keys() == {"mlp.0"}
+
+
 @pytest.mark.parametrize("name", ["plain", "residual", "concatenated"])
 def test_rows_of_zero(name: str) -> None:
     """Rows of zero silence their channels behind the BN; with a depthwise layer its BN does not."""

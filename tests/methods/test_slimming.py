@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 
 from autoprune.errors import UsageError
+from autoprune.methods.ista import Ista
 from autoprune.methods.slimming import Slimming
 from autoprune.testing.method_contract import Setup, moment
-from autoprune.testing.small_networks import concatenated, randomized, without_batchnorm
+from autoprune.testing.small_networks import concatenated, plain, randomized, without_batchnorm
 
 
 def test_one_step_by_hand() -> None:
@@ -33,10 +36,20 @@ def test_scores_are_the_mean_scales() -> None:
     setup = Setup.of(randomized(concatenated()))
     method = Slimming().prepared(setup.goal)
     scores = dict(zip(setup.structure.index, method.scores(setup.network), strict=True))
-    assert torch.equal(scores["a.0"], setup.network.a[1].weight.detach().abs().double())
+    assert torch.allclose(scores["a.0"], setup.network.a[1].weight.detach().abs().double())
 
 
-def test_networks_without_batchnorm_are_refused() -> None:
-    setup = Setup.of(randomized(without_batchnorm()))
+@pytest.mark.parametrize("method", [Slimming, Ista])
+def test_networks_without_scales_that_may_change_are_refused(method: type[Slimming]) -> None:
+    """Whether a BN remembers statistics does not matter."""
+    without = Setup.of(randomized(without_batchnorm()))
     with pytest.raises(UsageError, match="pass a BN"):
-        Slimming().prepared(setup.goal)
+        method().prepared(without.goal)
+    network = plain()
+    network[0][1] = nn.BatchNorm2d(8, track_running_stats=False)
+    goal = Setup.of(randomized(network)).goal
+    frozen = replace(goal, structure=goal.structure.leaving({"1.1.weight"}))
+    method().prepared(frozen)
+    frozen = replace(goal, structure=goal.structure.leaving({"0.1.weight", "1.1.weight"}))
+    with pytest.raises(UsageError, match="whose scales may change"):
+        method().prepared(frozen)

@@ -24,8 +24,15 @@ from autoprune.methods.resrep import ResRep, row_gradient
 from autoprune.methods.segments import segments
 from autoprune.methods.sfp import SoftFilterPruning
 from autoprune.methods.sss import SparseStructureSelectionConfig, accelerated_step
-from autoprune.testing.method_contract import Setup, moment
-from autoprune.testing.small_networks import IMAGES, LABELS, plain, randomized
+from autoprune.structure.surgery import deep_copy
+from autoprune.testing.method_contract import Setup, difference, moment
+from autoprune.testing.small_networks import (
+    IMAGES,
+    LABELS,
+    plain,
+    randomized,
+    without_batchnorm,
+)
 
 
 @pytest.fixture
@@ -63,10 +70,12 @@ def test_group_lasso_scores_the_smaller_of_both(setup: Setup) -> None:
 def test_soft_pruning_clears_the_smallest_filters(setup: Setup) -> None:
     goal = replace(setup.goal, widths=(6, 7))
     weight = setup.network.get_parameter("0.0.weight")
+    method = SoftFilterPruning().prepared(goal)
+    method.start(setup.network)
     with torch.no_grad():
         weight[2], weight[5] = weight[2] * 0.1, weight[5] * 0.2
         before = weight.clone()
-        SoftFilterPruning().prepared(goal).after_epoch(setup.network, moment(2))
+        method.after_epoch(setup.network, moment(2))
     gone = [unit for unit in range(8) if not weight[unit].any()]
     assert gone == [2, 5] and torch.equal(weight[0], before[0])
 
@@ -120,8 +129,32 @@ def test_greg_2_picks_after_a_while(setup: Setup) -> None:
             assert int(weight.grad.flatten(1).any(1).sum()) == penalised
 
 
+def test_the_penalty_of_greg_2() -> None:
+    """It rises to a hundredth for all filters, then to the ceiling; in GReg-1 straight to that."""
+    second = GrowingRegularization(ceiling=1.0, ramp=0.9, pick_at=0.1)
+    found = [second._strength(one) for one in (0.0, 0.05, 0.1, 0.5, 0.9, 1.0)]
+    assert found == pytest.approx([0.0, 0.005, 0.01, 0.505, 1.0, 1.0])
+    first = GrowingRegularization(ceiling=1.0, ramp=0.8)
+    assert [first._strength(one) for one in (0.0, 0.2, 0.9)] == pytest.approx([0.0, 0.25, 1.0])
+
+
+def test_seeds_reach_what_is_drawn(setup: Setup) -> None:
+    """Equal seeds draw equal layers, other ones others."""
+    for make in (AutoPruner, DiscriminationAwarePruning):
+        drawn = []
+        for seed in (0, 0, 1):
+            method = make().prepared(replace(setup.goal, widths=(4, 6), seed=seed))
+            method.start(setup.network)
+            own = method._layers["0.0"] if make is AutoPruner else method._heads["1.0"].linear
+            drawn.append(own.weight.detach())
+        assert torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[0], drawn[2])
+    points = torch.rand(40, 2, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(clusters(points, 9), clusters(points, 9, 0))
+    assert not torch.equal(clusters(points, 9), clusters(points, 9, 1))
+
+
 def test_centripetal_update(setup: Setup) -> None:
-    """F ← F − τ (mean gradient + ε (F − mean F)) within a cluster; BN and bias alike."""
+    """F ← F − τ (mean gradient + ε (F − mean F)) within a cluster; BN and bias by ε/10."""
     method = CentripetalSgd(strength=0.5).prepared(replace(setup.goal, widths=(7, 7)))
     weight, gamma = (setup.network.get_parameter(name) for name in ("0.0.weight", "0.1.weight"))
     with torch.no_grad():
@@ -133,7 +166,7 @@ def test_centripetal_update(setup: Setup) -> None:
     mean, pull = (gradient[1] + gradient[4]) / 2, 0.5 * (weight[4] - (weight[1] + weight[4]) / 2)
     assert torch.allclose(weight.grad[4], mean + pull, atol=1e-6)
     assert torch.allclose(weight.grad[0], gradient[0])
-    expected = (slope[1] + slope[4]) / 2 + 0.5 * (gamma[1] - gamma[4]) / 2
+    expected = (slope[1] + slope[4]) / 2 + 0.05 * (gamma[1] - gamma[4]) / 2
     assert torch.allclose(gamma.grad[1], expected)
 
 
@@ -144,6 +177,19 @@ def test_clusters_and_their_means(setup: Setup) -> None:
     part = next(s for s in setup.structure.groups[0].slices if s.tensor == "0.1.weight")
     means = cluster_means(torch.arange(8.0), part, torch.tensor([0, 1, 0, 1, 2, 3, 4, 5]))
     assert means.tolist() == [1, 2, 1, 2, 4, 5, 6, 7]
+
+
+@pytest.mark.parametrize("frozen", ["0.0.weight", "0.1.bias", "1.0.weight"])
+def test_what_is_frozen_is_not_clustered(setup: Setup, frozen: str) -> None:
+    """Its units would not become equal, or nothing would take over what is read of the others."""
+    method = CentripetalSgd().prepared(replace(setup.goal, widths=(4, 7)))
+    setup.network.get_parameter(frozen).requires_grad_(False)
+    before = deep_copy(setup.network)
+    method.start(setup.network)
+    assert difference(method.merge(setup.network), before) == 0
+    norms = setup.network.get_parameter("0.0.weight").detach().flatten(1).norm(dim=1)
+    kept = (method.scores(setup.network)[0] >= 1).nonzero()[:, 0]
+    assert set(kept.tolist()) == set(norms.argsort()[4:].tolist())
 
 
 def test_accelerated_proximal_step() -> None:
@@ -174,6 +220,14 @@ def test_proximal_step_of_scales(setup: Setup) -> None:
     assert torch.allclose(gamma[:3], torch.tensor([0.8 - shrink, -0.5 + shrink, 0.0]))
 
 
+def test_a_channel_costs_its_own_positions() -> None:
+    """Behind a stride of 2: (27 + 63) weights and 3x3 positions, of an image of 6x6."""
+    network = plain()
+    network[0][0] = nn.Conv2d(3, 8, 3, stride=2, padding=1)
+    structure = Setup.of(randomized(network)).structure
+    assert channel_cost(structure.groups[0], structure) == pytest.approx((27 + 63 + 9) / 36)
+
+
 def test_rows_of_a_compactor() -> None:
     """m ∂L/∂Q + λ Q/‖Q‖: the second row is forgotten, so the task's gradient does not count."""
     compactor = torch.tensor([[3.0, 4.0], [0.0, 2.0]], requires_grad=True)
@@ -183,6 +237,27 @@ def test_rows_of_a_compactor() -> None:
     assert torch.allclose(step, torch.tensor([[1.3, 1.4], [0.0, 0.5]]))
     with pytest.raises(UsageError, match="full must not be smaller"):
         ResRep(begin=0.5, full=0.1).check(None)  # type: ignore[arg-type]
+
+
+def test_rows_are_not_chosen_before_the_beginning(setup: Setup) -> None:
+    """Even where all of them are chosen at once."""
+    method = ResRep(begin=0.5, full=0.5).prepared(setup.goal)
+    method.start(setup.network.train())
+    chosen = []
+    with torch.no_grad():
+        for completed in (0.0, 0.4, 0.5):
+            method.after_step(setup.network, moment(completed=completed))
+            chosen.append(sum(int(one.sum()) for one in method._forgotten.values()))
+    assert chosen[:2] == [0, 0] and chosen[2] > 0
+
+
+def test_compactors_of_double_precision() -> None:
+    setup = Setup.of(randomized(without_batchnorm()))
+    method, network = ResRep().prepared(setup.goal), setup.network.double().train()
+    method.start(network)
+    inside = method.called(network)(IMAGES.double())
+    assert method._compactors and inside.dtype == torch.float64
+    assert torch.allclose(method.finish(network)(IMAGES.double()), inside)
 
 
 def test_saliency_and_the_mask(setup: Setup) -> None:
@@ -201,6 +276,20 @@ def test_saliency_and_the_mask(setup: Setup) -> None:
     assert not len(others) or saliency[stays].min() >= others.max()
     method.called(setup.network).train()(torch.randn(4, 3, 6, 6)).sum().backward()
     assert bool(weight.grad[:, ~stays].any())  # masked filters can return
+
+
+def test_saliency_is_measured_when_the_mask_is_drawn(setup: Setup) -> None:
+    """Every second step, until the mask is fixed."""
+    method = GlobalDynamicPruning(interval=2, fixed_at=0.5).prepared(setup.goal)
+    method.start(setup.network)
+    nn.functional.cross_entropy(setup.network(IMAGES), LABELS).backward()
+    seen = []
+    with torch.no_grad():
+        for step, completed in ((1, 0.1), (2, 0.2), (3, 0.3), (4, 0.6)):
+            before = method.state()["saliency"][0]
+            method.after_backward(setup.network, moment(step, completed))
+            seen.append(method.state()["saliency"][0] is not before)
+    assert seen == [False, True, False, False]
 
 
 def test_learning_compression_step(setup: Setup) -> None:
