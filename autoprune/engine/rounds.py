@@ -134,8 +134,9 @@ class Rounds:
         clock.add("strategy", report.strategy_seconds)
         with clock.stage("finalists"):
             best = ledger.best(len(ledger), problem.projection.fits)
-            uniform = problem.projection.uniform()
-            shortlist = make_shortlist(context, self.executor.subject, best, {uniform})
+            always = {problem.projection.uniform()}
+            evaluators, space = self.executor.subject, problem.space
+            shortlist = make_shortlist(context, evaluators, space, best, always)
             shortlist = shortlist[: strategy.finalists]
             finalist = select_winner(context, self.executor, shortlist, deadline)
         clock.count(*finalist.forwards)
