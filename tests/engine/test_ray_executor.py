@@ -13,7 +13,6 @@ from autoprune.engine import ray_executor
 from autoprune.engine.ray_executor import RayExecutor
 from autoprune.errors import WorkerError
 
-
 WAITS = object()
 """The outcome of what waits for room."""
 
