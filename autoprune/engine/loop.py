@@ -13,7 +13,14 @@ from typing import TypeAlias
 from autoprune.agents.base import Strategy
 from autoprune.core.policy import Widths
 from autoprune.engine.executors import Pending
-from autoprune.errors import AutopruneError, EvaluateError, RewardError, WorkerError, describe
+from autoprune.errors import (
+    AutopruneError,
+    EvaluateError,
+    ModelError,
+    RewardError,
+    WorkerError,
+    describe,
+)
 from autoprune.evaluation.measurement import Measurement
 from autoprune.evaluation.reward import Reward
 from autoprune.study.ledger import MOST_FAILURES, Ledger
@@ -209,7 +216,7 @@ def _valued(candidate: Candidate, measured: Pending[Measurement], reward: Reward
     """Value a candidate by its measurement; a failure of either is the trial's."""
     try:
         measurement = measured()
-    except (EvaluateError, WorkerError) as error:
+    except (EvaluateError, ModelError, WorkerError) as error:
         return Trial(candidate, None, error=str(error))
     except TimeoutError as error:
         return Trial(candidate, None, error=f"the evaluation {error}")
