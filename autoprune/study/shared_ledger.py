@@ -9,6 +9,7 @@ one that died are failed, and whoever asks for the candidate next evaluates it.
 from __future__ import annotations
 
 import hashlib
+import logging
 import math
 import time
 import warnings
@@ -38,7 +39,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import DBAPIError
 
 from autoprune.core.policy import Widths
-from autoprune.errors import UsageError
+from autoprune.errors import RunError, UsageError
 from autoprune.search_spaces.keep_ratio import SearchSpace
 from autoprune.study.ledger import Ledger
 from autoprune.study.stored_trials import TrialAttributes, is_recorded, parsed, told
@@ -54,6 +55,8 @@ _LOOK = 0.2
 _BEATS = "beats"
 # Times that a database is tried to be opened.
 _ATTEMPTS = 4
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -218,8 +221,13 @@ class SharedLedger(Ledger):
 
     def close(self) -> None:
         """Let other processes have what was begun here and will not be finished."""
+        for _, beating in self._claims.values():  # the process does not end before its threads do
+            beating.join()
         for widths in list(self._claims):
-            self._let_go(widths)
+            try:
+                self._let_go(widths)
+            except RunError as error:  # a candidate without signs of life is given up anyway
+                log.warning("%s", error)
 
     def _write(self, trial: Trial, attributes: TrialAttributes) -> None:
         claim = self._claims.pop(trial.candidate.widths, None)
@@ -242,7 +250,7 @@ class SharedLedger(Ledger):
     def _let_go(self, widths: Widths) -> None:
         number, beating = self._claims.pop(widths)
         beating.join()
-        with suppress(UpdateFinishedTrialError), self._told("write to"):
+        with self._told("write to"), suppress(UpdateFinishedTrialError):
             self._optuna.set_trial_state_values(number, TrialState.FAIL)
 
     def _is_begun(self, widths: Widths, before: float = math.inf) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import threading
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -110,6 +111,33 @@ def test_what_is_let_go_is_taken_by_another(both: Any) -> None:
     assert one.claim(Candidate(A))
     one.close()
     assert two.answer(A) is None and two.claim(Candidate(A))
+
+
+def test_what_was_given_up_can_be_let_go(both: Any, caplog: pytest.LogCaptureFixture) -> None:
+    one, two = both
+    assert one.claim(Candidate(A)) and one.claim(Candidate(B))
+    given_up = next(number for number, _ in one._claims.values())
+    two._optuna.set_trial_state_values(given_up, TrialState.FAIL)
+    one.close()
+    assert not caplog.messages and not one._claims
+    assert two.claim(Candidate(A)) and two.claim(Candidate(B))
+
+
+def test_what_cannot_be_let_go_keeps_no_thread_alive(
+    both: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, _ = both
+
+    def fail(*given: Any) -> None:
+        raise OSError("the server is gone")
+
+    before = threading.active_count()
+    assert one.claim(Candidate(A)) and one.claim(Candidate(B))
+    with monkeypatch.context() as patch:
+        patch.setattr(one._optuna, "set_trial_state_values", fail)
+        one.close()
+    assert threading.active_count() == before
+    assert [message.count("the server is gone") for message in caplog.messages] == [1, 1]
 
 
 def test_a_copy_has_what_is_recorded_and_nothing_else(both: Any, tmp_path: Path) -> None:
