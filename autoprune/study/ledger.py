@@ -39,7 +39,7 @@ class Ledger:
     which it was evaluated, and is known to all.
 
     Attributes:
-        failures: trials in a row that failed last.
+        failures: trials in a row that failed last, of those that were made here.
         owner: who records trials here; None where only one process searches.
     """
 
@@ -63,8 +63,10 @@ class Ledger:
         self._trials: dict[Widths, Trial] = {}
         self._of: dict[Widths, TrialAttributes] = {}
         self.failures = 0
-        for trial, attributes in _not_fatal(map(self._restore, restored)):
+        for trial, attributes in self._not_fatal(map(self._restore, restored)):
             self._remember(trial, attributes)
+            if attributes.process == self.owner:
+                self._count(trial)
         self._round = FIRST_ROUND
 
     def _opened(self) -> optuna.Study:
@@ -170,6 +172,7 @@ class Ledger:
         with self._told("write to"):
             self._write(trial, attributes)
         self._remember(trial, attributes)
+        self._count(trial)
 
     def _write(self, trial: Trial, attributes: TrialAttributes) -> None:
         state = TrialState.FAIL if trial.value is None else TrialState.COMPLETE
@@ -196,6 +199,8 @@ class Ledger:
     def _remember(self, trial: Trial, attributes: TrialAttributes) -> None:
         self._trials[trial.candidate.widths] = trial
         self._of.setdefault(trial.candidate.widths, attributes)
+
+    def _count(self, trial: Trial) -> None:
         self.failures = self.failures + 1 if trial.value is None else 0
 
     def best(self, count: int, fits: Callable[[Widths], bool] = lambda widths: True) -> list[Trial]:
@@ -265,6 +270,19 @@ class Ledger:
             )
         return trial, attributes
 
+    def _not_fatal(
+        self, found: Iterable[tuple[Trial, TrialAttributes]]
+    ) -> Iterator[tuple[Trial, TrialAttributes]]:
+        """Leave out failures that ended this search: it is resumed with their cause mended."""
+        pairs = list(found)
+        own = [place for place, (_, one) in enumerate(pairs) if one.process == self.owner]
+        fatal: set[int] = set()
+        for has_failed, row in itertools.groupby(own, lambda i: pairs[i][0].value is None):
+            together = list(row)
+            if has_failed and len(together) >= MOST_FAILURES:
+                fatal.update(together)
+        return (pair for place, pair in enumerate(pairs) if place not in fatal)
+
     def _is_of(self, measurement: Measurement, widths: Widths) -> bool:
         return (measurement.widths, measurement.names) == (widths, self._space.names)
 
@@ -296,13 +314,3 @@ def copy_study(source: str, storage: optuna.storages.BaseStorage) -> None:
     with told("read", source):
         study = optuna.load_study(study_name=STUDY_NAME, storage=source)
         copy_recorded(study, storage, STUDY_NAME)
-
-
-def _not_fatal(
-    trials: Iterable[tuple[Trial, TrialAttributes]],
-) -> Iterator[tuple[Trial, TrialAttributes]]:
-    """Leave out failures that ended a search: it is resumed with their cause mended."""
-    for has_failed, row in itertools.groupby(trials, lambda pair: pair[0].value is None):
-        together = list(row)
-        if not has_failed or len(together) < MOST_FAILURES:
-            yield from together

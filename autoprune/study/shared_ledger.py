@@ -127,7 +127,6 @@ class SharedLedger(Ledger):
         self._seen: set[int] = set()
         self._claims: dict[Widths, tuple[int, BaseHeartbeatThread]] = {}
         super().__init__(space, shared.url)
-        self.failures = 0
 
     def _opened(self) -> optuna.Study:
         self._optuna = self._shared.storage()
@@ -168,13 +167,11 @@ class SharedLedger(Ledger):
         return super().best(count, fits)
 
     def _look(self) -> None:
-        """Learn what other processes recorded; their failures are not those of this one."""
+        """Learn what other processes recorded."""
         with self._told("read"):
             new = self._finished()
-        failures = self.failures
         for trial, attributes in map(self._restore, new):
             self._remember(trial, attributes)
-        self.failures = failures
 
     @property
     def of_others(self) -> int:

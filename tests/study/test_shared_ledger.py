@@ -21,7 +21,7 @@ from autoprune.core.policy import Widths
 from autoprune.engine.loop import LoopLimits, Record, run_loop
 from autoprune.errors import AutopruneError, RunError, UsageError
 from autoprune.search_spaces.keep_ratio import SearchSpace
-from autoprune.study.ledger import Ledger, read_trials
+from autoprune.study.ledger import MOST_FAILURES, Ledger, read_trials
 from autoprune.study.shared_ledger import SharedLedger, SharedStudy
 from autoprune.study.trial import Candidate, Trial
 
@@ -94,6 +94,38 @@ def test_failures_are_counted_once_and_for_their_own_process(both: Any, url: str
         assert one.find(widths) is not None and two.find(widths) is not None
         assert (one.failures, two.failures) == (count, 0)
     assert shared(url, "three").failures == 0
+
+
+def fail(ledger: SharedLedger, widths: Widths) -> None:
+    assert ledger.claim(Candidate(widths))
+    ledger.record(Trial(Candidate(widths), None, error="the evaluation failed: MemoryError"))
+
+
+def test_failures_of_several_processes_are_not_added_up(both: Any, url: str) -> None:
+    questions = [(9, 4, width) for width in range(1, 2 * (MOST_FAILURES - 2) + 1)]
+    for number, widths in enumerate(questions):
+        fail(both[number % 2], widths)
+    joined, resumed = shared(url, "three"), shared(url, "one")
+    assert {one.candidate.widths for one in joined} == {*questions}
+    assert (len(resumed), resumed.failures, joined.failures) == (6, MOST_FAILURES - 2, 0)
+
+
+def test_failures_that_ended_a_process_are_tried_again_by_it(both: Any, url: str) -> None:
+    one, two = both
+    questions = [(9, 4, width) for width in range(1, MOST_FAILURES + 1)]
+    for widths in questions:
+        fail(one, widths)
+        two.claim(Candidate((8, *widths[1:])))
+        two.record(trial((8, *widths[1:])))
+    assert one.failures == MOST_FAILURES
+    resumed = shared(url, "one")
+    assert (len(resumed), resumed.failures) == (MOST_FAILURES, 0)
+    for widths in questions:
+        assert resumed.claim(Candidate(widths))
+    resumed.record(trial(questions[0]))
+    resumed.close()
+    again = shared(url, "one")  # interrupted before it tried the others again
+    assert [t.candidate.widths for t in again.own_of_round] == [questions[0]]
 
 
 def test_trials_taken_over_late_are_known_to_all(both: Any) -> None:
