@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, TypeVar
@@ -27,6 +28,10 @@ MOST_FAILURES = 5
 TAKEN_OVER = "taken over"
 
 Value = TypeVar("Value")
+
+
+class Unanswered(Exception):
+    """Another process is evaluating a candidate, and there is no time to wait for it."""
 
 
 class Ledger:
@@ -126,8 +131,13 @@ class Ledger:
         """Return whether a candidate is to be evaluated here: it is not known, nor begun."""
         return self.find(candidate.widths) is None
 
-    def answer(self, widths: Widths) -> Trial | None:
-        """Return the trial of these widths, made here or elsewhere; None if nobody makes it."""
+    def answer(self, widths: Widths, deadline: float = math.inf) -> Trial | None:
+        """Return the trial of these widths, made here or elsewhere; None if nobody makes it.
+
+        Raises:
+            Unanswered: another process is making it, and the deadline, in `time.monotonic`
+                seconds, is over.
+        """
         return self.find(widths)
 
     def waits(self) -> bool:

@@ -41,7 +41,7 @@ from sqlalchemy.exc import DBAPIError
 from autoprune.core.policy import Widths
 from autoprune.errors import RunError, UsageError
 from autoprune.search_spaces.keep_ratio import SearchSpace
-from autoprune.study.ledger import Ledger
+from autoprune.study.ledger import Ledger, Unanswered
 from autoprune.study.stored_trials import TrialAttributes, is_recorded, parsed, told
 from autoprune.study.trial import Candidate, Trial
 
@@ -203,9 +203,15 @@ class SharedLedger(Ledger):
             return False
         return True
 
-    def answer(self, widths: Widths) -> Trial | None:
-        """Return the trial of these widths once it is there; None if its process has died."""
+    def answer(self, widths: Widths, deadline: float = math.inf) -> Trial | None:
+        """Return the trial of these widths once it is there; None if its process has died.
+
+        Raises:
+            Unanswered: it is not there at the deadline, in `time.monotonic` seconds.
+        """
         while (trial := self.find(widths)) is None and self._is_begun(widths):
+            if time.monotonic() >= deadline:
+                raise Unanswered
             time.sleep(_LOOK)
         return trial
 

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ import pytest
 from loops import SPACE, measurement, problem, reward
 from optuna.trial import TrialState
 
+from autoprune.agents.base import Strategy
 from autoprune.agents.registry import make_strategy
 from autoprune.core.policy import Widths
 from autoprune.engine.loop import LoopLimits, Record, run_loop
@@ -143,6 +145,39 @@ def test_what_is_let_go_is_taken_by_another(both: Any) -> None:
     assert one.claim(Candidate(A))
     one.close()
     assert two.answer(A) is None and two.claim(Candidate(A))
+
+
+class Scripted(Strategy):
+    """Asks for two candidates at once, awaits a third one, and would go on."""
+
+    name = "scripted"
+
+    def __init__(self) -> None:
+        self.problem = problem()
+        self._questions = iter([(A, False), (B, False), ((7, 5, 3), True)])
+        self.told: list[Widths] = []
+
+    def ask(self) -> Candidate:
+        widths, awaited = next(self._questions)
+        return Candidate(widths, awaited=awaited)
+
+    def tell(self, trial: Trial) -> None:
+        self.told.append(trial.candidate.widths)
+
+
+def test_the_time_is_over_though_another_process_hangs(both: Any) -> None:
+    one, two = both
+    one.claim(Candidate(B))
+    strategy, deadline = Scripted(), time.monotonic() + 1
+    report = run_loop(
+        strategy,
+        lambda candidate, incumbent, alone: lambda: measurement(candidate.widths),
+        Record(two, reward),
+        LoopLimits(9, deadline, at_once=9),
+    )
+    assert report.timed_out and deadline <= time.monotonic() < deadline + 10
+    assert strategy.told == [A]  # in the order of asking
+    assert [t.candidate.widths for t in two.own_of_round] == [A, (7, 5, 3)]  # none is lost
 
 
 def test_what_was_given_up_can_be_let_go(both: Any, caplog: pytest.LogCaptureFixture) -> None:
