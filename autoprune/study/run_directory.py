@@ -282,7 +282,14 @@ class RunDirectory:
 
     @property
     def identity(self) -> str:
-        """A name that no other run has among those that search one study."""
+        """A name that no other run has among those that search one study.
+
+        It was drawn when the run began, and goes with it to another place. A run of an older
+        version is told by its place.
+        """
+        drawn = self.load_config().get("process")
+        if isinstance(drawn, str):
+            return drawn
         place = f"{socket.gethostname()}:{self.path.resolve()}"
         return hashlib.sha256(place.encode()).hexdigest()[:12]
 

@@ -40,6 +40,13 @@ def run(tmp_path: Path) -> RunDirectory:
     return directory
 
 
+def test_a_name_that_was_drawn_goes_with_the_run(run: RunDirectory, tmp_path: Path) -> None:
+    assert len(run.identity) == 12  # of an older version, by its place
+    run.save_config({**CONFIG, "process": "c0ffee"})
+    moved = run.path.rename(tmp_path / "moved")
+    assert RunDirectory(moved).identity == "c0ffee"
+
+
 def test_recovered_weights_stand_beside_those_before(run: RunDirectory) -> None:
     before, after = nn.Linear(3, 2), nn.Linear(3, 2)
     run.save_weights(before)
