@@ -103,6 +103,7 @@ class SharedStudy:
                 with _without_warnings():
                     return RDBStorage(
                         self.url.replace(*_DRIVER, 1),
+                        {"pool_pre_ping": True},  # servers drop connections that are idle
                         heartbeat_interval=self.heartbeat,
                         grace_period=self.patience * self.heartbeat,
                     )

@@ -9,12 +9,14 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
 from loops import SPACE, measurement, problem, reward
+from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
 
 from autoprune.agents.base import Strategy
@@ -196,7 +198,7 @@ def test_what_cannot_be_let_go_keeps_no_thread_alive(
     one, _ = both
 
     def fail(*given: Any) -> None:
-        raise OSError("the server is gone")
+        raise StorageInternalError("An exception is raised") from OSError("the server is gone")
 
     before = threading.active_count()
     assert one.claim(Candidate(A)) and one.claim(Candidate(B))
@@ -285,6 +287,20 @@ def check_together(url: str, folder: Path) -> None:
 
 def test_two_processes_one_of_them_killed(tmp_path: Path) -> None:
     check_together(f"sqlite:///{tmp_path}/shared.db", tmp_path)
+
+
+def test_connections_that_the_server_dropped(postgresql: str) -> None:
+    import psycopg2
+
+    ledger = SharedLedger(SPACE, SharedStudy(postgresql, "dropped", "one"))
+    with closing(psycopg2.connect(postgresql)) as server, server.cursor() as cursor:
+        cursor.execute(
+            "select pg_terminate_backend(pid) from pg_stat_activity where pid <> pg_backend_pid() "
+            "and datname = current_database()"
+        )
+        assert cursor.rowcount > 0
+    assert ledger.claim(Candidate(A))
+    ledger.record(trial(A))
 
 
 def test_two_processes_on_postgresql(tmp_path: Path, postgresql: str) -> None:
