@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 from autoprune.agents.base import Strategy
 from autoprune.core.policy import Widths
-from autoprune.engine.executors import Pending
+from autoprune.engine.executors import MOST_DEATHS, Pending
 from autoprune.errors import AutopruneError, EvaluateError, RewardError, WorkerError, describe
 from autoprune.evaluation.measurement import Measurement
 from autoprune.evaluation.reward import Reward
@@ -100,7 +100,8 @@ def run_loop(
     asked: deque[tuple[Candidate, bool, Callable[[], Trial | None]]] = deque()
 
     def begin(candidate: Candidate) -> Callable[[], Trial]:
-        if (refused := _over_budget(strategy, candidate)) is not None:
+        refused = _over_budget(strategy, candidate) or _deadly(record.ledger, candidate)
+        if refused is not None:
             return lambda: refused
         alone = candidate.awaited and not asked
         measured = evaluate(candidate, asking.incumbent, alone)
@@ -258,6 +259,15 @@ def _over_budget(strategy: Strategy, candidate: Candidate) -> Trial | None:
     if candidate.kind == "probe" or strategy.problem.projection.fits(candidate.widths):
         return None
     return Trial(candidate, None, error=f"{strategy.name} proposed widths over the budget.")
+
+
+def _deadly(ledger: Ledger, candidate: Candidate) -> Trial | None:
+    """Return the failed trial of a candidate that no process survives, None if one may."""
+    deaths = ledger.deaths(candidate.widths)
+    if deaths < MOST_DEATHS:
+        return None
+    error = f"{deaths} processes ended, or gave no sign of life, while they evaluated it."
+    return Trial(candidate, None, error=error)
 
 
 def _check_failures(ledger: Ledger, last: Trial) -> None:

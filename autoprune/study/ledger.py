@@ -140,6 +140,10 @@ class Ledger:
         """
         return self.find(widths)
 
+    def deaths(self, widths: Widths) -> int:
+        """How many other processes began these widths and died."""
+        return 0
+
     def waits(self) -> bool:
         """Wait a moment if other processes are evaluating candidates; return whether they are."""
         return False

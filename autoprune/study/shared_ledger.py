@@ -53,6 +53,8 @@ _DRIVER = ("postgresql://", "postgresql+psycopg2://")
 _LOOK = 0.2
 # Says of a running trial that its process gave a first sign of life.
 _BEATS = "beats"
+# Says of a failed one that its process left it to others: it did not die at it.
+_LET_GO = "let go"
 # Times that a database is tried to be opened.
 _ATTEMPTS = 4
 
@@ -216,6 +218,13 @@ class SharedLedger(Ledger):
             time.sleep(_LOOK)
         return trial
 
+    def deaths(self, widths: Widths) -> int:
+        """How many processes began these widths and died, or seemed to."""
+        with self._told("read"):
+            failed = self._study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
+        begun = (one for one in failed if not (is_recorded(one) or _LET_GO in one.user_attrs))
+        return sum(parsed(one)[1].widths == widths for one in begun)
+
     def waits(self) -> bool:
         """Wait a moment if other processes are evaluating candidates; return whether they are."""
         others = any(one.widths not in self._claims for _, one in self._running())
@@ -255,6 +264,7 @@ class SharedLedger(Ledger):
         number, beating = self._claims.pop(widths)
         beating.join()
         with self._told("write to"), suppress(UpdateFinishedTrialError):
+            self._optuna.set_trial_user_attr(number, _LET_GO, True)
             self._optuna.set_trial_state_values(number, TrialState.FAIL)
 
     def _is_begun(self, widths: Widths, before: float = math.inf) -> bool:

@@ -22,7 +22,8 @@ from optuna.trial import TrialState
 from autoprune.agents.base import Strategy
 from autoprune.agents.registry import make_strategy
 from autoprune.core.policy import Widths
-from autoprune.engine.loop import LoopLimits, Record, run_loop
+from autoprune.engine.executors import MOST_DEATHS
+from autoprune.engine.loop import LoopLimits, LoopReport, Record, run_loop
 from autoprune.errors import AutopruneError, RunError, UsageError
 from autoprune.search_spaces.keep_ratio import SearchSpace
 from autoprune.study.ledger import MOST_FAILURES, Ledger, read_trials
@@ -167,16 +168,31 @@ class Scripted(Strategy):
         self.told.append(trial.candidate.widths)
 
 
+def run(strategy: Strategy, ledger: SharedLedger, limits: LoopLimits) -> LoopReport:
+    evaluate = lambda candidate, incumbent, alone: lambda: measurement(candidate.widths)  # noqa: E731
+    return run_loop(strategy, evaluate, Record(ledger, reward), limits)
+
+
+@pytest.mark.parametrize("deaths", [MOST_DEATHS - 1, MOST_DEATHS])
+def test_a_candidate_at_which_process_after_process_dies_fails(both: Any, deaths: int) -> None:
+    one, two = both
+    for _ in range(deaths):
+        assert one.claim(Candidate(A)) and one.claim(Candidate(B))
+        number, beating = one._claims.pop(A)
+        beating.join()
+        one._optuna.set_trial_state_values(number, TrialState.FAIL)  # as what gives no sign of life
+        one.close()
+    run(Scripted(), two, LoopLimits(3))
+    error = "3 processes ended, or gave no sign of life, while they evaluated it."
+    assert two.find(A).error == (error if deaths == MOST_DEATHS else None)
+    assert two.find(B).error is None and len(two.own_of_round) == 3
+
+
 def test_the_time_is_over_though_another_process_hangs(both: Any) -> None:
     one, two = both
     one.claim(Candidate(B))
     strategy, deadline = Scripted(), time.monotonic() + 1
-    report = run_loop(
-        strategy,
-        lambda candidate, incumbent, alone: lambda: measurement(candidate.widths),
-        Record(two, reward),
-        LoopLimits(9, deadline, at_once=9),
-    )
+    report = run(strategy, two, LoopLimits(9, deadline, at_once=9))
     assert report.timed_out and deadline <= time.monotonic() < deadline + 10
     assert strategy.told == [A]  # in the order of asking
     assert [t.candidate.widths for t in two.own_of_round] == [A, (7, 5, 3)]  # none is lost
