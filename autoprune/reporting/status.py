@@ -74,7 +74,7 @@ def read_status(run: RunDirectory) -> Status:
         UsageError: a value in its configuration cannot be meant.
     """
     config = stored_settings(run)
-    trials = read_trials(run.stored_study) if run.has_study else ()
+    trials = _trials(run)
     holder = None if run.is_finished else run.holder
     standing = None if run.is_finished else load_standing(run)
     is_running = holder is not None and not holder.is_dead
@@ -88,6 +88,13 @@ def read_status(run: RunDirectory) -> Status:
         best=_best(trials),
         **_of_stage(standing, is_running),
     )
+
+
+def _trials(run: RunDirectory) -> tuple[Trial, ...]:
+    if not run.has_study:
+        return ()
+    with run.stored_study() as study:
+        return read_trials(study)
 
 
 def _of_stage(standing: Standing | None, is_running: bool) -> dict[str, Any]:

@@ -44,7 +44,8 @@ def search(output: Path, model: nn.Module | None = None, **given: Any) -> tuple[
 
 
 def trials(run: Path) -> list[Any]:
-    return list(read_trials(RunDirectory(run).stored_study))
+    with RunDirectory(run).stored_study() as study:
+        return list(read_trials(study))
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +20,9 @@ from autoprune.core.policy import GroupPolicy, PruningPolicy
 from autoprune.core.slices import Slice
 from autoprune.errors import RunError
 from autoprune.search_spaces.keep_ratio import SearchSpace
-from autoprune.study.ledger import Ledger
+from autoprune.study.ledger import Ledger, read_trials
 from autoprune.study.run_directory import RunDirectory, next_free
+from autoprune.study.trial import Candidate, Trial
 
 CONFIG: dict[str, Any] = {
     "budget": "flops=0.5",
@@ -289,7 +293,28 @@ def test_a_journal_that_is_a_pipe_is_not_waited_for(run: RunDirectory) -> None:
     Ledger(SearchSpace(("a",), (4,), (1,)), run.storage)
     os.mkfifo(run.path / "study.db-journal")
     with pytest.raises(RunError, match=r"cannot open study .*: it is a device or a pipe"):
-        print(run.stored_study)
+        run.stored_study().__enter__()
+
+
+def test_a_study_in_whose_middle_a_process_was_killed_is_read(
+    run: RunDirectory, tmp_path: Path
+) -> None:
+    Ledger(SearchSpace(("a",), (4,), (1,)), run.storage).record(Trial(Candidate((3,)), 0.5))
+    killed = RunDirectory(tmp_path / "killed")
+    killed.create(CONFIG)
+    with closing(sqlite3.connect(run.path / "study.db", isolation_level=None)) as database:
+        database.execute("pragma cache_size = 1")
+        database.execute("begin")
+        database.execute("update trials set state = 'FAIL'")
+        database.execute("create table large (content blob)")
+        database.executemany("insert into large values (?)", [(bytes(4096),)] * 100)
+        for file in run.path.glob("study.db*"):
+            shutil.copy(file, killed.path)
+    before = {file.name: file.read_bytes() for file in killed.path.glob("study.db*")}
+    assert len(before["study.db"]) > (run.path / "study.db").stat().st_size
+    with killed.stored_study() as study:
+        assert [trial.value for trial in read_trials(study)] == [0.5]
+    assert {file.name: file.read_bytes() for file in killed.path.glob("study.db*")} == before
 
 
 def test_next_free(tmp_path: Path) -> None:
