@@ -128,6 +128,19 @@ class RunDirectory:
         return file.exists() and file.stat().st_size > 0
 
     @property
+    def shared_storage(self) -> str | None:
+        """The storage that has the trials until the search is finished; None if the run has."""
+        return None if self.has_study else self._storage_url
+
+    @property
+    def missing_study(self) -> str:
+        """Why the run has no trials to be read."""
+        url = self.shared_storage
+        if url is None:
+            return "there is no study.db in it"
+        return f"they are in the storage {url!r} until the search is finished"
+
+    @property
     def holder(self) -> Holder | None:
         """The process that writes here, or did when it was killed; None if there is none."""
         return Holder.read(self._locks[1])
@@ -143,7 +156,7 @@ class RunDirectory:
         """
         file = self._study_file()
         if not file.exists():
-            raise RunError(f"cannot open study {str(file)!r}: it is missing.")
+            raise RunError(f"cannot read the trials of {str(self.path)!r}: {self.missing_study}.")
         if not _is_half_written(file):
             yield _sqlite_url(f"file:{quote(str(file))}", {"mode": "ro", "uri": "true"})
             return
