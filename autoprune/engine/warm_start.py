@@ -45,7 +45,7 @@ def check_warm_start(run: str, settings: Mapping[str, Any]) -> None:
     if (found := other_option(settings, stored_settings(other))) is not None:
         raise UsageError(f"cannot begin with the trials of {run!r}: {found}.")
     if not other.has_study:
-        raise RunError(f"cannot begin with the trials of {run!r}: {other.missing_study}.")
+        raise RunError(f"cannot begin with the trials of {run!r}: study.db {other.missing_study}.")
 
 
 def take_over(

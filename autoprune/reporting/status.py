@@ -86,7 +86,7 @@ def read_status(run: RunDirectory) -> Status:
         state=state,
         process=str(holder) if is_running else None,
         budget=config.get("budget"),
-        trials=None if storage else len({trial.candidate.widths for trial in trials}),
+        trials=None if storage else len(trials),
         failed=None if storage else sum(trial.value is None for trial in trials),
         storage=storage,
         best=_best(trials),

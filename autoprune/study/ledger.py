@@ -302,12 +302,14 @@ class Ledger:
 
 
 def read_trials(storage: str) -> tuple[Trial, ...]:
-    """Return the trials of a study in the order of their evaluation, as `read_study` does."""
+    """Return the trials of a study as `read_study` does."""
     return read_study(storage)[0]
 
 
 def read_study(storage: str) -> tuple[tuple[Trial, ...], Mapping[str, Any]]:
     """Return the trials of a study and what else it says, without writing to it.
+
+    There is one trial of the same widths: the last one, in the place of the first.
 
     Raises:
         RunError: it cannot be opened, or is damaged.
@@ -315,7 +317,8 @@ def read_study(storage: str) -> tuple[tuple[Trial, ...], Mapping[str, Any]]:
     with told("read", storage):
         study = optuna.load_study(study_name=STUDY_NAME, storage=storage)
         found, attributes = study.get_trials(deepcopy=False), study.user_attrs
-    return tuple(parsed(frozen)[0] for frozen in found), attributes
+    trials = (parsed(frozen)[0] for frozen in found)
+    return tuple({trial.candidate.widths: trial for trial in trials}.values()), attributes
 
 
 def copy_study(source: str, storage: optuna.storages.BaseStorage) -> None:

@@ -134,11 +134,11 @@ class RunDirectory:
 
     @property
     def missing_study(self) -> str:
-        """Why the run has no trials to be read."""
+        """Why there is no `study.db`, as what is said of it."""
         url = self.shared_storage
         if url is None:
-            return "there is no study.db in it"
-        return f"they are in the storage {url!r} until the search is finished"
+            return "is missing"
+        return f"is written when the search is finished: its trials are in the storage {url!r}"
 
     @property
     def holder(self) -> Holder | None:
@@ -156,7 +156,7 @@ class RunDirectory:
         """
         file = self._study_file()
         if not file.exists():
-            raise RunError(f"cannot read the trials of {str(self.path)!r}: {self.missing_study}.")
+            raise RunError(f"cannot read study {str(file)!r}: it {self.missing_study}.")
         if not _is_half_written(file):
             yield _sqlite_url(f"file:{quote(str(file))}", {"mode": "ro", "uri": "true"})
             return

@@ -77,7 +77,7 @@ def test_one_whose_trials_are_elsewhere(tmp_path: Path) -> None:
     assert (found.trials, found.failed, found.best, found.storage) == (None, None, None, url)
     words = f"trials are in the storage {url} until the search is finished; budget flops=0.5"
     assert in_words(found)[1] == words
-    with pytest.raises(RunError, match=f"they are in the storage '{url}' until the search is"):
+    with pytest.raises(RunError, match=f"is finished: its trials are in the storage '{url}'"):
         memory_copy(run)
 
 
