@@ -15,10 +15,11 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import cast
 
+import msgspec
 import optuna
 from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
 from optuna.storages import (
@@ -39,6 +40,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import DBAPIError
 
 from autoprune.core.policy import Widths
+from autoprune.core.records import Extent, read
 from autoprune.errors import RunError, UsageError
 from autoprune.search_spaces.keep_ratio import SearchSpace
 from autoprune.study.ledger import Ledger, Unanswered
@@ -51,6 +53,8 @@ _INSTALL = {"psycopg2": "autoprune[postgres]", "MySQLdb": "mysqlclient"}
 _DRIVER = ("postgresql://", "postgresql+psycopg2://")
 # Seconds between two looks at what another process is evaluating.
 _LOOK = 0.2
+# Where a study says `_Signs`.
+_SIGNS = "signs of life"
 # Says of a running trial that its process gave a first sign of life.
 _BEATS = "beats"
 # Says of a failed one that its process left it to others: it did not die at it.
@@ -116,6 +120,13 @@ class SharedStudy:
         raise AssertionError
 
 
+class _Signs(msgspec.Struct, frozen=True):
+    """How the processes of a study show that they live: as the first of them did."""
+
+    heartbeat: Extent
+    patience: Extent
+
+
 class SharedLedger(Ledger):
     """Trials of all processes that search one study."""
 
@@ -132,6 +143,24 @@ class SharedLedger(Ledger):
         super().__init__(space, shared.url)
 
     def _opened(self) -> optuna.Study:
+        study, own = self._joined(), self._shared
+        said = study.user_attrs.get(_SIGNS)
+        if said is None:
+            study.set_user_attr(_SIGNS, {"heartbeat": own.heartbeat, "patience": own.patience})
+            return study
+        signs = read(said, _Signs)
+        if (own.heartbeat, own.patience) == (signs.heartbeat, signs.patience):
+            return study
+        log.warning(
+            "the study's processes give a sign of life every %d s, of which %d may be missing: so "
+            "does this one, whatever [engine.storage] says",
+            signs.heartbeat,
+            signs.patience,
+        )
+        self._shared = replace(own, heartbeat=signs.heartbeat, patience=signs.patience)
+        return self._joined()
+
+    def _joined(self) -> optuna.Study:
         self._optuna = self._shared.storage()
         return optuna.create_study(
             storage=self._optuna,

@@ -17,6 +17,7 @@ import optuna
 import pytest
 from loops import SPACE, measurement, problem, reward
 from optuna.exceptions import StorageInternalError
+from optuna.storages._heartbeat import BaseHeartbeat
 from optuna.trial import TrialState
 
 from autoprune.agents.base import Strategy
@@ -45,6 +46,11 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 def shared(url: str, owner: str, **given: Any) -> SharedLedger:
     return SharedLedger(SPACE, SharedStudy(url, "study", owner, **given))
+
+
+def beat_of(ledger: SharedLedger) -> int | None:
+    storage = ledger._optuna
+    return storage.get_heartbeat_interval() if isinstance(storage, BaseHeartbeat) else None
 
 
 @pytest.fixture
@@ -81,6 +87,22 @@ def test_what_is_said_of_one_process_is_not_said_of_others(both: Any) -> None:
     one.record(trial(A))
     assert two.answer(A) == trial(A)
     assert (one.made_here, two.made_here, two.made) == ([trial(A)], [], [trial(A)])
+
+
+def test_all_processes_give_signs_of_life_as_the_first_one(
+    url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    signs = [
+        (one._shared.heartbeat, one._shared.patience, beat_of(one))
+        for one in (
+            shared(url, "one", heartbeat=7, patience=2),
+            shared(url, "two", heartbeat=1, patience=1),
+            shared(url, "three", heartbeat=7, patience=2),
+        )
+    ]
+    assert signs == [signs[0]] * 3 and signs[0][:2] == (7, 2)
+    said = [message for message in caplog.messages if "every 7 s, of which 2 may be" in message]
+    assert len(said) == 1
 
 
 def test_failures_are_known_to_all(both: Any) -> None:
