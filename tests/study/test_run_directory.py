@@ -331,6 +331,30 @@ def test_files_are_plain_text(run: RunDirectory) -> None:
     assert run.result_path.read_text().endswith("}\n")
 
 
+@pytest.mark.skipif(os.name != "posix", reason="needs the permissions of POSIX")
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_the_umask_says_who_may_read(umask: int, mode: int, run: RunDirectory) -> None:
+    before = os.umask(umask)
+    try:
+        run.save_weights(nn.Linear(3, 2))
+        run.save_result({"b": 1})
+    finally:
+        os.umask(before)
+    found = {path.stat().st_mode & 0o777 for path in (run.weights_path, run.result_path)}
+    assert found == {mode}
+
+
+def test_what_was_written_is_on_the_disk_when_its_name_is(
+    run: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    whole = {"fsync": os.fsync, "replace": os.replace}
+    for name, call in whole.items():
+        monkeypatch.setattr(os, name, lambda *given, n=name, c=call: (done.append(n), c(*given)))
+    run.save_result({"b": 1})
+    assert done[:2] == ["fsync", "replace"]
+
+
 @pytest.mark.parametrize("draft", [".config.toml.part", ".policy.json.part", ".lock"])
 def test_what_a_killed_process_leaves_is_no_content(draft: str, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
