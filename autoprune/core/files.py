@@ -206,9 +206,19 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
         OSError: it cannot be read.
         ValueError: it is no ordinary file, damaged, or holds NaN or infinity.
     """
-    tensors, _ = _read(path)
+    return load_with_texts(path)[0]
+
+
+def load_with_texts(path: Path) -> tuple[dict[str, Tensor], Mapping[str, str]]:
+    """Return the same, and the texts in the file's header.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no ordinary file, damaged, or holds NaN or infinity.
+    """
+    tensors, header = _read(path)
     check_finite(tensors)
-    return tensors
+    return tensors, header
 
 
 def _read(path: Path) -> tuple[StateDict, Mapping[str, str]]:
