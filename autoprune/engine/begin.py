@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import platform
+import secrets
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -222,6 +223,8 @@ def write_settings(
 ) -> None:
     """Write `config.toml`, and beside it the dense network if it was trained by another run."""
     own = own_settings(context, settings, evaluators)
+    if context.config.storage is not None and not context.begun:
+        own["process"] = secrets.token_hex(6)
     (context.run.save_config if context.begun else context.run.create)(own)
     if own.get("from_training") is not None:
         context.run.method.save_weights(context.model)

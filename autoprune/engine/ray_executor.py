@@ -15,12 +15,10 @@ import torch
 
 from autoprune.core.allocator import kept_memory
 from autoprune.core.precision import fresh_casts
-from autoprune.engine.executors import Executor, Pending, Result, Subject, Submit, Work
+from autoprune.engine.executors import MOST_DEATHS, Executor, Pending, Result, Subject, Submit, Work
 from autoprune.engine.ray_cluster import Cluster, placed, why_dead
 from autoprune.errors import UsageError, WorkerError, describe, first_line
 
-# Workers in a row that may die at one piece of work, or before they can begin any.
-MOST_DEATHS = 3
 _CANNOT_BEGIN = (
     "no worker of the Ray cluster can begin ({}): every node needs autoprune and whatever your "
     "network, data and functions import."
