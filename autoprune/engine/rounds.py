@@ -9,13 +9,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeAlias
+from typing import Any
+
+import msgspec
 
 from autoprune.agents.base import SearchProblem, Strategy
 from autoprune.agents.config import stored
 from autoprune.agents.registry import AUTO, FALLBACK, KIND, make_strategy, resolve
 from autoprune.core.policy import Widths
-from autoprune.core.records import Name, Real, Table, Text, Width
+from autoprune.core.records import Name, Real, Table, Text, Width, plain
 from autoprune.cost.budget import Budget
 from autoprune.cost.latency.figures import LatencyFigures
 from autoprune.engine.context import SearchContext
@@ -45,10 +47,15 @@ CHOSEN = "strategy"
 # All its options by its name, so that a resumed search has them whatever today's defaults are.
 CONFIG = "strategy_config"
 
-_Latency: TypeAlias = tuple[tuple[Width, ...], tuple[Real, ...], tuple[Real, ...]]
-"""A winner's widths, and its predicted and measured latency in ms: (dense, pruned) each."""
-
 log = logging.getLogger(__name__)
+
+
+class _Latency(msgspec.Struct, frozen=True):
+    """A winner's widths, and its predicted and measured latency in ms, (dense, pruned) each."""
+
+    widths: tuple[Width, ...]
+    predicted: tuple[Real, ...]
+    measured: tuple[Real, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,15 +181,16 @@ class Rounds:
         one, key = finalist.measurement, self.ledger.own_key(f"latency of round {name}")
         predicted = one.dense_costs["latency"], one.costs["latency"]
         known = self.ledger.remarked(key, _Latency)
-        if known is not None and known[:2] == (one.widths, predicted):
-            return replace(self.verifier.figures(None, *predicted), measured_ms=known[2])
+        if known is not None and (known.widths, known.predicted) == (one.widths, predicted):
+            return replace(self.verifier.figures(None, *predicted), measured_ms=known.measured)
         try:
             figures = self.verifier.figures(finalist.network, *predicted)
         except Exception as error:  # a compiler, exporter or device that fails on this network
             log.info("the winner was not measured: %s", first_line(error))
             return self.verifier.figures(None, *predicted)
         if figures.measured_ms is not None:
-            self.ledger.remark(key, (one.widths, predicted, figures.measured_ms))
+            found = _Latency(one.widths, predicted, figures.measured_ms)
+            self.ledger.remark(key, plain(found))
         return figures
 
 
