@@ -24,7 +24,7 @@ class CustomStrategy(Strategy):
         """Take a strategy and the name that its user knows it by."""
         self.name = name
         self._strategy = strategy
-        self.needs_budget, self.config = strategy.needs_budget, strategy.config
+        self._mirror()
 
     def with_options(self, options: Mapping[str, Any]) -> Self:
         """Return the same with some options of the strategy replaced."""
@@ -41,6 +41,12 @@ class CustomStrategy(Strategy):
         fresh.problem = problem
         with self._named("start"):
             fresh._strategy = self._strategy.started(problem)
+        fresh._mirror()
+        if not (fresh.finalists is None or (type(fresh.finalists) is int and fresh.finalists > 0)):
+            raise StrategyError(
+                f"the strategy {self.name!r} has finalists={shown(fresh.finalists)}: it must be a "
+                "whole number above zero, or None."
+            )
         return fresh
 
     def ask(self) -> Candidate | None:
@@ -71,12 +77,18 @@ class CustomStrategy(Strategy):
         """Tell the strategy."""
         with self._named("tell"):
             self._strategy.tell(trial)
-            self.agent_from = self._strategy.agent_from
+        self._mirror()
 
     def save(self, folder: Path) -> bool:
         """Let the strategy save what it learnt."""
         with self._named("save"):
             return self._strategy.save(folder)
+
+    def _mirror(self) -> None:
+        """Have the attributes of the strategy, which it may set whenever it is called."""
+        inner = self._strategy
+        self.needs_budget, self.finalists = inner.needs_budget, inner.finalists
+        self.config, self.agent_from = inner.config, inner.agent_from
 
     def _allows(self, candidate: Candidate) -> bool:
         widths = candidate.widths

@@ -18,7 +18,8 @@ class EvolutionConfig:
     """Options of the evolution.
 
     Attributes:
-        children: of one parent, before the best of all becomes the next parent.
+        children: of one parent, before the best of all becomes the next parent; as many as are on
+            their way at once, where these are more.
         first_step: mean change of a group's keep ratio at first.
         smallest_step: lower bound of the step.
         largest_step: upper bound of the step.
@@ -80,7 +81,7 @@ class EvolutionStrategy(Strategy):
         if better:
             self._parent, self._value = widths, value
         self._children = []
-        self._begun, self._size = 0, self.config.children
+        self._begun, self._size = 0, max(self.config.children, self.problem.at_once)
 
     def _changed(self, step: float, better: bool) -> float:
         own = self.config

@@ -6,12 +6,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from autoprune.agents.base import SearchProblem
 from autoprune.agents.config import Count
 from autoprune.agents.tools.scripted import ScriptedStrategy
-from autoprune.core.policy import Widths
 from autoprune.errors import RunError, spelt
 from autoprune.study.recorded_widths import widths_in
 from autoprune.study.result import frontier_of
@@ -62,16 +59,12 @@ class RecallStrategy(ScriptedStrategy):
         run, frontier = self._frontier()
         recorded = [widths_in(problem.space, one, f"the run in {run!r}") for one in frontier]
         ways = {problem.projection.project(problem.space.ratios(w)): w for w in recorded}
-        nearest = sorted(ways, key=lambda widths: self._distance(widths, ways[widths]))
+        nearest = sorted(ways, key=lambda widths: problem.space.distance(widths, ways[widths]))
         self._nearest = nearest[: self.config.nearest]
 
     def batches(self) -> Iterator[Iterable[Candidate]]:
         """Yield the nearest policies."""
         yield map(Candidate, self._nearest)
-
-    def _distance(self, widths: Widths, recorded: Widths) -> float:
-        ratios = self.problem.space.ratios_above_zero
-        return float(np.abs(np.log(ratios(widths) / ratios(recorded))).mean())
 
     def _frontier(self) -> tuple[str, tuple[dict[str, int], ...]]:
         run = self.config.from_run

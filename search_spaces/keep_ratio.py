@@ -93,6 +93,11 @@ class SearchSpace:
         halves = 0.5 * self.ratios(self.above_zero)
         return np.where(np.array(widths) > 0, self.ratios(widths), halves)
 
+    def distance(self, widths: Widths, others: Widths) -> float:
+        """Return the mean difference of the logarithms of what groups keep."""
+        ratios = self.ratios_above_zero(widths) / self.ratios_above_zero(others)
+        return float(np.abs(np.log(ratios)).mean())
+
 
 def with_width(widths: Widths, group: int, width: int) -> Widths:
     """Return the widths with one group's replaced."""

@@ -1,4 +1,4 @@
-"""A learnt agent on disk: tensors as safetensors, all else as JSON; nothing is ever executed."""
+"""A learnt agent on disk: safetensors with all else in the header; nothing is ever executed."""
 
 from __future__ import annotations
 
@@ -10,14 +10,18 @@ from typing import Any
 import msgspec
 from torch import Tensor
 
-from autoprune.core.files import load_tensors, save_tensors, write_whole
+from autoprune.core.files import load_with_texts, save_tensors
 from autoprune.core.records import Extent, Name, Natural, plain, read
-from autoprune.core.untrusted import read_json
+from autoprune.core.untrusted import parse_json, read_json
 from autoprune.errors import RunError, first_line, shown
 from autoprune.search_spaces.episode import FEATURES
 
 VERSION = 2
 ALGORITHM = "ddpg"
+_TENSORS = "agent.safetensors"
+# Where its header says `AgentInfo`, as JSON. Older versions wrote that into a file beside it.
+_INFO = "agent"
+_OLDER = "agent.json"
 
 
 class AgentInfo(msgspec.Struct, frozen=True):
@@ -40,11 +44,10 @@ class AgentInfo(msgspec.Struct, frozen=True):
 
 
 def save_agent(folder: Path, info: AgentInfo, tensors: Mapping[str, Tensor]) -> None:
-    """Write `agent.json` and `agent.safetensors`."""
+    """Write an agent into a folder, as one file."""
     folder.mkdir(parents=True, exist_ok=True)
-    save_tensors(folder / "agent.safetensors", tensors)
-    text = json.dumps(plain(info), indent=2) + "\n"
-    write_whole(folder / "agent.json", lambda draft: draft.write_text(text))
+    save_tensors(folder / _TENSORS, tensors, {_INFO: json.dumps(plain(info))})
+    (folder / _OLDER).unlink(missing_ok=True)
 
 
 def load_agent(
@@ -53,7 +56,7 @@ def load_agent(
     """Return an agent that fits networks with the given hidden layers.
 
     Args:
-        path: a run directory, its `agent` folder, one of the two files in that.
+        path: a run directory, its `agent` folder, or a file in that.
         hidden: units of the hidden layers.
         shapes: of the tensors that are wanted, by name; not checked without.
 
@@ -62,8 +65,8 @@ def load_agent(
     """
     folder = _folder(path)
     try:
-        data = read_json(folder / "agent.json")
-        tensors = load_tensors(folder / "agent.safetensors")
+        tensors, texts = load_with_texts(folder / _TENSORS)
+        data = parse_json(texts[_INFO]) if _INFO in texts else read_json(folder / _OLDER)
     except (OSError, ValueError) as error:
         raise RunError(f"cannot read the agent in {str(folder)!r}: {first_line(error)}") from error
     wanted = {"algorithm": ALGORITHM, "version": VERSION, "features": list(FEATURES)}
@@ -86,8 +89,8 @@ def load_agent(
 def _folder(path: Path) -> Path:
     folder = path.parent if path.is_file() else path
     inner = folder / "agent"
-    found = inner if (inner / "agent.json").exists() else folder
-    if not (found / "agent.json").exists():
+    found = inner if (inner / _TENSORS).exists() else folder
+    if not (found / _TENSORS).exists():
         raise RunError(
             f"there is no agent in {str(path)!r}: name the run of a strategy that learns one "
             "(ddpg), or its agent folder."

@@ -22,7 +22,12 @@ from autoprune.cli.stored_options import (
 )
 from autoprune.cost.budget_sweep import Sweep
 from autoprune.errors import UsageError
-from autoprune.options.search import OPTIONS, RENEWABLE, SearchConfig, budgets_of
+from autoprune.options.search import (
+    MAY_BE_GIVEN_AGAIN,
+    OPTIONS,
+    SearchConfig,
+    budgets_of,
+)
 from autoprune.options.stored import (
     ORIGIN,
     REMARKS,
@@ -30,9 +35,6 @@ from autoprune.options.stored import (
 )
 
 log = logging.getLogger(__name__)
-
-_FLAGS = ", ".join(OPTIONS[name].option_string for name in RENEWABLE[:-1])
-_MAY_BE_GIVEN = f"only {_FLAGS} and {OPTIONS[RENEWABLE[-1]].option_string} may be given again"
 
 
 @dataclass(frozen=True)
@@ -157,7 +159,7 @@ def _of_run(given: Mapping[str, Any], config: str | None, trusts: bool) -> dict[
     if fixed:
         raise UsageError(
             f"--resume takes everything from the run in {given['output']!r}: leave out "
-            f"{', '.join(fixed)} ({_MAY_BE_GIVEN})."
+            f"{', '.join(fixed)} ({MAY_BE_GIVEN_AGAIN})."
         )
     begun = _without_storage(_begun(given["output"]))
     stored = {key: value for key, value in begun.items() if key not in given}

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +89,8 @@ def check_place(path: Path, is_folder: bool = False) -> None:
 def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
     """Write beside the file and rename: readers see the old file or the new one, whole.
 
-    What is there may come from anybody: links are replaced, never written through.
+    So they do after a power failure. The umask says who may read it. What is there may come from
+    anybody: links are replaced, never written through.
 
     Args:
         path: of the file, in a folder that is there.
@@ -96,12 +99,29 @@ def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
     draft = path.with_name(f".{path.name}{_DRAFT}")
     draft.unlink(missing_ok=True)
     try:
+        draft.touch()
+        mode = stat.S_IMODE(draft.stat().st_mode)
         write(draft)
-        draft.chmod(0o644)  # safetensors would let nobody else read
+        draft.chmod(mode)  # safetensors would let nobody else read
+        with draft.open("rb+") as file:
+            os.fsync(file.fileno())
         os.replace(draft, path)
+        _sync_folder(path.parent)
     except BaseException:
         draft.unlink(missing_ok=True)
         raise
+
+
+def _sync_folder(folder: Path) -> None:
+    """Have the names in a folder written, where a system can do that."""
+    if os.name != "posix":
+        return
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # of file systems that do without
+            os.fsync(opened)
+    finally:
+        os.close(opened)
 
 
 def save_tensors(
@@ -186,9 +206,19 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
         OSError: it cannot be read.
         ValueError: it is no ordinary file, damaged, or holds NaN or infinity.
     """
-    tensors, _ = _read(path)
+    return load_with_texts(path)[0]
+
+
+def load_with_texts(path: Path) -> tuple[dict[str, Tensor], Mapping[str, str]]:
+    """Return the same, and the texts in the file's header.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no ordinary file, damaged, or holds NaN or infinity.
+    """
+    tensors, header = _read(path)
     check_finite(tensors)
-    return tensors
+    return tensors, header
 
 
 def _read(path: Path) -> tuple[StateDict, Mapping[str, str]]:

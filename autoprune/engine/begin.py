@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import platform
+import secrets
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -25,6 +26,7 @@ from autoprune.options.storage_url import absolute_storage
 from autoprune.options.stored import (
     ORIGIN,
     REMARKS,
+    SETTINGS,
     in_todays_words,
     is_outdated,
     stored_settings,
@@ -188,14 +190,29 @@ def asks_for_more(run: RunDirectory, config: SearchConfig) -> bool:
     return (config.trials or 0) > limits.trials or is_longer
 
 
+def choices_of(evaluators: Evaluators) -> dict[str, Any]:
+    """Return what a resumed search does not choose again, whatever memory is free by then."""
+    return {
+        "judge": evaluators.search_repair.value,
+        "repair_samples": len(evaluators.builder.repair.samples),
+    }
+
+
+def choices_in(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return as much of that as settings say.
+
+    Raises:
+        UsageError: a value is of the wrong type.
+    """
+    known = settings.keys() & {"judge", "repair_samples"}
+    return {key: SETTINGS[key].read(settings[key]) for key in sorted(known)}
+
+
 def own_settings(
     context: SearchContext, settings: Mapping[str, Any], evaluators: Evaluators
 ) -> dict[str, Any]:
     """Return the settings of a new run, or of a resumed one that may renew some of them."""
-    chosen = {
-        "judge": evaluators.search_repair.value,
-        "repair_samples": len(evaluators.builder.repair.samples),
-    }
+    chosen = choices_of(evaluators)
     if context.begun:
         return {**context.begun, **_renewed(settings), **chosen}
     return {**settings, "versions": versions(), **chosen}
@@ -206,6 +223,8 @@ def write_settings(
 ) -> None:
     """Write `config.toml`, and beside it the dense network if it was trained by another run."""
     own = own_settings(context, settings, evaluators)
+    if context.config.storage is not None and not context.begun:
+        own["process"] = secrets.token_hex(6)
     (context.run.save_config if context.begun else context.run.create)(own)
     if own.get("from_training") is not None:
         context.run.method.save_weights(context.model)

@@ -11,6 +11,9 @@ from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 from autoprune.core.threads import shared_threads, within
 
+# Workers, or processes, that may die at one piece of work, or before they can begin any.
+MOST_DEATHS = 3
+
 Subject = TypeVar("Subject")
 Result = TypeVar("Result")
 Item = TypeVar("Item")

@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from statistics import fmean
 
 from torch import nn
 
@@ -26,6 +25,7 @@ from autoprune.engine.executors import Executor, Pending, Submit, in_order
 from autoprune.engine.limits import FinalistLimits
 from autoprune.errors import AutopruneError, ModelError, first_line, user_code
 from autoprune.evaluation.measurement import Measurement
+from autoprune.search_spaces.keep_ratio import SearchSpace
 from autoprune.study.trial import Trial
 
 log = logging.getLogger(__name__)
@@ -51,6 +51,7 @@ class Finalist:
 def make_shortlist(
     context: SearchContext,
     evaluators: Evaluators,
+    space: SearchSpace,
     trials: Sequence[Trial],
     always: Collection[Widths] = (),
 ) -> Sequence[Trial]:
@@ -59,6 +60,7 @@ def make_shortlist(
     Args:
         context: of the search.
         evaluators: of the search.
+        space: of the trials' widths.
         trials: with a value, best first.
         always: widths that are on the list if they were measured.
     """
@@ -68,16 +70,11 @@ def make_shortlist(
     chosen: list[Trial] = []
     rest: list[Trial] = []
     for trial in trials:
-        near = any(_distance(trial, other) < limits.apart for other in chosen)
+        widths = trial.candidate.widths
+        near = any(space.distance(widths, o.candidate.widths) < limits.apart for o in chosen)
         (rest if near or len(chosen) == limits.diverse else chosen).append(trial)
     known = [trial for trial in rest if trial.candidate.widths in always]
     return [*chosen, *rest[: limits.diverse - len(chosen)], *known]
-
-
-def _distance(trial: Trial, other: Trial) -> float:
-    """Return the mean difference of the logarithms of what groups keep."""
-    widths = zip(trial.candidate.widths, other.candidate.widths, strict=True)
-    return fmean(abs(math.log(a / b)) for a, b in widths)
 
 
 def select_winner(

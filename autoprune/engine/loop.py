@@ -12,11 +12,18 @@ from typing import TypeAlias
 
 from autoprune.agents.base import Strategy
 from autoprune.core.policy import Widths
-from autoprune.engine.executors import Pending
-from autoprune.errors import AutopruneError, EvaluateError, RewardError, WorkerError, describe
+from autoprune.engine.executors import MOST_DEATHS, Pending
+from autoprune.errors import (
+    AutopruneError,
+    EvaluateError,
+    ModelError,
+    RewardError,
+    WorkerError,
+    describe,
+)
 from autoprune.evaluation.measurement import Measurement
 from autoprune.evaluation.reward import Reward
-from autoprune.study.ledger import MOST_FAILURES, Ledger
+from autoprune.study.ledger import MOST_FAILURES, Ledger, Unanswered
 from autoprune.study.trial import Candidate, Trial
 
 # Repetitions in a row of what was asked before that end a search.
@@ -42,6 +49,11 @@ class Record:
     ledger: Ledger
     reward: Reward
     on_trial: Callable[[Trial], None] = lambda trial: None
+
+    def keep(self, trial: Trial) -> None:
+        """Write a new trial down, and tell of it."""
+        self.ledger.record(trial)
+        self.on_trial(trial)
 
 
 @dataclass(frozen=True)
@@ -84,7 +96,8 @@ def run_loop(
     """Search until there are enough trials, the time is over, or the strategy is done.
 
     One trial is made in any case, so that there is always a best so far. What an interrupted search
-    had asked is replayed to its end, however late it is: a strategy would forget it otherwise.
+    had asked is replayed to its end, however late it is: a strategy would forget it otherwise. What
+    another process is evaluating is not waited for when the time is over.
 
     Raises:
         SearchFailed: `MOST_FAILURES` trials failed in a row.
@@ -94,11 +107,14 @@ def run_loop(
     asked: deque[tuple[Candidate, bool, Callable[[], Trial | None]]] = deque()
 
     def begin(candidate: Candidate) -> Callable[[], Trial]:
-        if (refused := _over_budget(strategy, candidate)) is not None:
+        refused = _over_budget(strategy, candidate) or _deadly(record.ledger, candidate)
+        if refused is not None:
             return lambda: refused
         alone = candidate.awaited and not asked
         measured = evaluate(candidate, asking.incumbent, alone)
         return partial(_valued, candidate, measured, record.reward)
+
+    known = partial(_known, strategy, record.ledger, limits.deadline)
 
     def tell_next() -> None:
         candidate, is_new, answer = asked.popleft()
@@ -107,22 +123,25 @@ def run_loop(
             is_new = record.ledger.claim(candidate)
             if is_new:
                 asking.began(candidate)
-            trial = begin(candidate)() if is_new else _known(strategy, candidate, record.ledger)
+            trial = begin(candidate)() if is_new else known(candidate)
         if is_new:
-            record.ledger.record(trial)
-            record.on_trial(trial)
+            record.keep(trial)
         _check_failures(record.ledger, trial)
         asking.tell(trial)
 
     is_over = False
     while not is_over:
-        for candidate, is_new in asking.questions():
-            known = partial(_known, strategy, candidate, record.ledger)
-            asked.append((candidate, is_new, begin(candidate) if is_new else known))
-            while asked and (candidate.awaited or len(asked) >= limits.at_once):
+        try:
+            for candidate, is_new in asking.questions():
+                later = begin(candidate) if is_new else partial(known, candidate)
+                asked.append((candidate, is_new, later))
+                while asked and (candidate.awaited or len(asked) >= limits.at_once):
+                    tell_next()
+            while asked:
                 tell_next()
-        while asked:
-            tell_next()
+        except Unanswered:  # what was begun here is kept; it is told if the search is resumed
+            for trial in filter(None, (answer() for _, is_new, answer in asked if is_new)):
+                record.keep(trial)
         # What other processes are evaluating is left to this one if they die.
         is_over = time.monotonic() >= limits.deadline or not record.ledger.waits()
     timed_out = asking.made < limits.trials and time.monotonic() >= limits.deadline
@@ -209,7 +228,7 @@ def _valued(candidate: Candidate, measured: Pending[Measurement], reward: Reward
     """Value a candidate by its measurement; a failure of either is the trial's."""
     try:
         measurement = measured()
-    except (EvaluateError, WorkerError) as error:
+    except (EvaluateError, ModelError, WorkerError) as error:
         return Trial(candidate, None, error=str(error))
     except TimeoutError as error:
         return Trial(candidate, None, error=f"the evaluation {error}")
@@ -221,12 +240,17 @@ def _valued(candidate: Candidate, measured: Pending[Measurement], reward: Reward
         return Trial(candidate, None, measurement, str(error))
 
 
-def _known(strategy: Strategy, candidate: Candidate, ledger: Ledger) -> Trial | None:
+def _known(
+    strategy: Strategy, ledger: Ledger, deadline: float, candidate: Candidate
+) -> Trial | None:
     """Return what is known of a candidate; proposed in earnest, a probe's widths can win.
 
     None if it was begun by another process, which died.
+
+    Raises:
+        Unanswered: another process is evaluating it, and the time is over.
     """
-    known = ledger.answer(candidate.widths)
+    known = ledger.answer(candidate.widths, deadline)
     if known is None:
         return None
     trial = replace(known, candidate=candidate)
@@ -242,6 +266,15 @@ def _over_budget(strategy: Strategy, candidate: Candidate) -> Trial | None:
     if candidate.kind == "probe" or strategy.problem.projection.fits(candidate.widths):
         return None
     return Trial(candidate, None, error=f"{strategy.name} proposed widths over the budget.")
+
+
+def _deadly(ledger: Ledger, candidate: Candidate) -> Trial | None:
+    """Return the failed trial of a candidate that no process survives, None if one may."""
+    deaths = ledger.deaths(candidate.widths)
+    if deaths < MOST_DEATHS:
+        return None
+    error = f"{deaths} processes ended, or gave no sign of life, while they evaluated it."
+    return Trial(candidate, None, error=error)
 
 
 def _check_failures(ledger: Ledger, last: Trial) -> None:

@@ -35,17 +35,15 @@ def pack_run(run: RunDirectory, repository: str, folder: Path) -> None:
         raise RunError(f"{str(folder)!r} is there already: remove it or choose another folder.")
     card = model_card(read_runs([run.path])[0], repository)
     check_writable(folder, spelt("folder"), is_folder=True)
-    folder.absolute().parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=".packed-", dir=folder.absolute().parent))
-    try:
+    place = folder.absolute().parent
+    place.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".packed-", dir=place) as temporary:
+        draft = Path(temporary, "draft")
+        draft.mkdir()
         for file in _files(run):
             shutil.copyfile(file, draft / file.name)
         write_whole(draft / CARD, lambda path: path.write_text(card, encoding="utf-8"))
-        draft.chmod(0o755)
         draft.rename(folder)
-    except BaseException:
-        shutil.rmtree(draft, ignore_errors=True)
-        raise
 
 
 def push_run(run: RunDirectory, repository: str, private: bool) -> str:

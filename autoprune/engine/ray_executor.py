@@ -15,12 +15,10 @@ import torch
 
 from autoprune.core.allocator import kept_memory
 from autoprune.core.precision import fresh_casts
-from autoprune.engine.executors import Executor, Pending, Result, Subject, Submit, Work
+from autoprune.engine.executors import MOST_DEATHS, Executor, Pending, Result, Subject, Submit, Work
 from autoprune.engine.ray_cluster import Cluster, placed, why_dead
 from autoprune.errors import UsageError, WorkerError, describe, first_line
 
-# Workers in a row that may die at one piece of work, or before they can begin any.
-MOST_DEATHS = 3
 _CANNOT_BEGIN = (
     "no worker of the Ray cluster can begin ({}): every node needs autoprune and whatever your "
     "network, data and functions import."
@@ -98,7 +96,7 @@ class RayExecutor(Executor[Subject]):
         self.subject, self._placed = subject, cluster.place(subject)
         self.workers = self.places = workers
         self._waiting: deque[_Piece] = deque()
-        self._starting: dict[Any, Any] = {}  # reference of `begin` → actor
+        self._starting: dict[Any, Any] = {}  # reference of `begin`, or of nothing to do → actor
         self._working: dict[Any, tuple[Any, _Piece]] = {}  # reference of `do` → actor, work
         self._idle: list[Any] = []
         self._failed_starts = 0
@@ -151,11 +149,14 @@ class RayExecutor(Executor[Subject]):
             self._ray.wait(references, num_returns=1, timeout=self._until_late())
         # All that is done is taken before what is late is ended: its time may be over, too.
         done, _ = self._ray.wait(references, num_returns=len(references), timeout=0.0)
+        is_lost = False
         for reference in done:
             if reference in self._starting:
                 self._started(reference)
-            else:
-                self._finished(reference)
+            elif not self._finished(reference):
+                is_lost = True
+        if is_lost:
+            self._ask_idle()
         self._end_late()
         self._hand_out()
 
@@ -184,7 +185,14 @@ class RayExecutor(Executor[Subject]):
             self._failed_starts = 0
             self._idle.append(actor)
 
-    def _finished(self, reference: Any) -> None:
+    def _ask_idle(self) -> None:
+        """Let idle workers answer before they are given work: a node takes all of its own along."""
+        for actor in self._idle:
+            self._starting[actor.do.remote(_nothing)] = actor
+        self._idle.clear()
+
+    def _finished(self, reference: Any) -> bool:
+        """Take up what came of a piece of work; return whether its worker lives."""
         actor, piece = self._working.pop(reference)
         try:
             piece.outcome = partial(_same, self._ray.get(reference))
@@ -195,11 +203,12 @@ class RayExecutor(Executor[Subject]):
             piece.deaths += 1
             if piece.deaths < MOST_DEATHS:
                 self._waiting.appendleft(piece)
-                return
+                return False
             reason = f"{piece.deaths} workers in a row died at it: {why_dead(error)}"
             piece.outcome = partial(_raise, WorkerError(reason))
-            return
+            return False
         self._idle.append(actor)
+        return True
 
     def _until_late(self) -> float | None:
         late = min((piece.late for _, piece in self._working.values()), default=math.inf)
@@ -214,6 +223,10 @@ class RayExecutor(Executor[Subject]):
             self._ray.kill(actor)
             self._start()
             piece.outcome = partial(_raise, TimeoutError(f"took longer than {piece.timeout:g} s"))
+
+
+def _nothing(subject: Any) -> None:
+    """Do nothing: what a worker answers that lives."""
 
 
 def _same(result: Result) -> Result:

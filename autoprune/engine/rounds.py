@@ -11,11 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import msgspec
+
 from autoprune.agents.base import SearchProblem, Strategy
 from autoprune.agents.config import stored
 from autoprune.agents.registry import AUTO, FALLBACK, KIND, make_strategy, resolve
 from autoprune.core.policy import Widths
-from autoprune.core.records import Name, Table, Text
+from autoprune.core.records import Name, Real, Table, Text, Width, plain
 from autoprune.cost.budget import Budget
 from autoprune.cost.latency.figures import LatencyFigures
 from autoprune.engine.context import SearchContext
@@ -46,6 +48,14 @@ CHOSEN = "strategy"
 CONFIG = "strategy_config"
 
 log = logging.getLogger(__name__)
+
+
+class _Latency(msgspec.Struct, frozen=True):
+    """A winner's widths, and its predicted and measured latency in ms, (dense, pruned) each."""
+
+    widths: tuple[Width, ...]
+    predicted: tuple[Real, ...]
+    measured: tuple[Real, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,13 +144,14 @@ class Rounds:
         clock.add("strategy", report.strategy_seconds)
         with clock.stage("finalists"):
             best = ledger.best(len(ledger), problem.projection.fits)
-            uniform = problem.projection.uniform()
-            shortlist = make_shortlist(context, self.executor.subject, best, {uniform})
+            always = {problem.projection.uniform()}
+            evaluators, space = self.executor.subject, problem.space
+            shortlist = make_shortlist(context, evaluators, space, best, always)
             shortlist = shortlist[: strategy.finalists]
             finalist = select_winner(context, self.executor, shortlist, deadline)
         clock.count(*finalist.forwards)
         ledger.keep_session(clock.took)
-        return RoundResult(strategy, report, finalist, self._figures(finalist))
+        return RoundResult(strategy, report, finalist, self._figures(name, finalist))
 
     def _strategy(self, problem: SearchProblem) -> Strategy:
         """Return the strategy that the search was begun with, or begins with now."""
@@ -160,16 +171,27 @@ class Rounds:
             ledger.remark(key, {title: stored(strategy.config)})
         return strategy
 
-    def _figures(self, finalist: Finalist) -> LatencyFigures | None:
+    def _figures(self, name: str, finalist: Finalist) -> LatencyFigures | None:
+        """Return the latency of a round's winner, which a resumed search does not measure again.
+
+        Two measurements differ, and the bounds of later rounds follow from this one.
+        """
         if self.verifier is None:
             return None
-        one = finalist.measurement
+        one, key = finalist.measurement, self.ledger.own_key(f"latency of round {name}")
         predicted = one.dense_costs["latency"], one.costs["latency"]
+        known = self.ledger.remarked(key, _Latency)
+        if known is not None and (known.widths, known.predicted) == (one.widths, predicted):
+            return replace(self.verifier.figures(None, *predicted), measured_ms=known.measured)
         try:
-            return self.verifier.figures(finalist.network, *predicted)
+            figures = self.verifier.figures(finalist.network, *predicted)
         except Exception as error:  # a compiler, exporter or device that fails on this network
             log.info("the winner was not measured: %s", first_line(error))
             return self.verifier.figures(None, *predicted)
+        if figures.measured_ms is not None:
+            found = _Latency(one.widths, predicted, figures.measured_ms)
+            self.ledger.remark(key, plain(found))
+        return figures
 
 
 def explore(

@@ -141,14 +141,15 @@ class SearchTask:
         own = self.config.to_mapping()
         return {"autoprune": __version__, **self.origin, "device": device, **own}
 
-    def prepare(self, run: RunDirectory, clock: Clock) -> Prepared:
+    def prepare(self, run: RunDirectory, clock: Clock, begun: Mapping[str, Any]) -> Prepared:
         """Read the images and lay the groundwork, for this task and those under other budgets.
 
         Args:
             run: beside which a latency table goes, if one is measured.
             clock: told what it takes.
+            begun: what was chosen when it was prepared first; empty the first time.
         """
-        context = self.context(run, clock, {})
+        context = self.context(run, clock, begun)
         return Prepared(context, lay_groundwork(context))
 
     def run(

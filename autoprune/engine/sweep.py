@@ -11,11 +11,12 @@ from typing import Any
 
 from autoprune.core.notes import forwarded_notes
 from autoprune.core.records import plain
-from autoprune.engine.begin import at_once_of, check_storage
+from autoprune.engine.begin import at_once_of, check_storage, choices_in, choices_of
 from autoprune.engine.clock import Clock
 from autoprune.engine.search_task import Prepared, SearchTask, interruptible
 from autoprune.errors import BudgetError, UsageError, describe, first_line, shown
 from autoprune.options.search import RENEWABLE
+from autoprune.options.stored import REMARKS
 from autoprune.reporting.run_records import read_runs
 from autoprune.reporting.side_by_side import comparison
 from autoprune.reporting.sweep_page import write_sweep_page
@@ -65,14 +66,21 @@ def run_sweep(
         Interrupted: by Ctrl-C.
     """
     with forwarded_notes(task.progress), folder.held(), interruptible(lambda: folder.how_to_resume):
+        begun: Mapping[str, Any] = {}
         if resume:
-            task = task.going_on(_check_same(folder, asked).settings)
+            begun = _check_same(folder, asked).settings
+            task = task.going_on(begun)
         else:
             folder.check_free()
         with task.placed() as placed:
-            asked = SweepRecord(asked.sweep, {**asked.settings, "at_once": placed.config.at_once})
             tasks = {name: placed.under(one) for name, one in budgets.items()}
-            refused = _search_all(tasks, asked, folder)
+            chosen = choices_in(begun)
+            prepared = _prepare(tasks, folder, chosen)
+            if prepared is not None:
+                chosen = choices_of(prepared.groundwork.evaluators)
+            own = {"at_once": placed.config.at_once, **chosen}
+            asked = SweepRecord(asked.sweep, {**asked.settings, **own})
+            refused = _search_all(tasks, asked, folder, prepared)
         content = _content(asked, folder, tasks, refused)
         folder.save(content)
         done = _finished(folder, tasks)
@@ -83,10 +91,12 @@ def run_sweep(
 
 
 def _search_all(
-    tasks: Mapping[str, SearchTask], asked: SweepRecord, folder: SweepDirectory
+    tasks: Mapping[str, SearchTask],
+    asked: SweepRecord,
+    folder: SweepDirectory,
+    prepared: Prepared | None,
 ) -> dict[str, str]:
     """Search under every budget; return, by name, why budgets cannot be met."""
-    prepared = _prepare(tasks, folder)
     refused: dict[str, str] = {}
     for place, (name, own) in enumerate(tasks.items(), 1):
         folder.save(_content(asked, folder, tasks, refused))
@@ -109,7 +119,7 @@ def _check_same(folder: SweepDirectory, asked: SweepRecord) -> SweepRecord:
     at_once = {"at_once": at_once_of(record.settings)}
     begun = {**record.settings, **at_once, "sweep": record.sweep}
     given = {**at_once, **asked.settings, "sweep": asked.sweep}
-    for key in sorted((begun.keys() | given.keys()) - {*RENEWABLE, "autoprune"}):
+    for key in sorted((begun.keys() | given.keys()) - {*RENEWABLE, *REMARKS}):
         if begun.get(key) != given.get(key):
             raise UsageError(
                 f"cannot resume {str(folder.path)!r} with {key}={shown(given.get(key))}: it was "
@@ -119,7 +129,9 @@ def _check_same(folder: SweepDirectory, asked: SweepRecord) -> SweepRecord:
     return record
 
 
-def _prepare(tasks: Mapping[str, SearchTask], folder: SweepDirectory) -> Prepared | None:
+def _prepare(
+    tasks: Mapping[str, SearchTask], folder: SweepDirectory, begun: Mapping[str, Any]
+) -> Prepared | None:
     """Return what the runs share; None if all of them are finished.
 
     It is made for the first budget that can be met, whichever runs are finished: a sweep that is
@@ -129,7 +141,7 @@ def _prepare(tasks: Mapping[str, SearchTask], folder: SweepDirectory) -> Prepare
         return None
     for own in tasks.values():
         try:
-            return own.prepare(RunDirectory(folder.path), _clock(own))
+            return own.prepare(RunDirectory(folder.path), _clock(own), begun)
         except BudgetError as error:
             last = error
     raise BudgetError(f"none of the budgets can be met: {first_line(last)}") from last

@@ -45,7 +45,7 @@ def check_warm_start(run: str, settings: Mapping[str, Any]) -> None:
     if (found := other_option(settings, stored_settings(other))) is not None:
         raise UsageError(f"cannot begin with the trials of {run!r}: {found}.")
     if not other.has_study:
-        raise RunError(f"cannot begin with the trials of {run!r}: there is no study.db in it.")
+        raise RunError(f"cannot begin with the trials of {run!r}: study.db {other.missing_study}.")
 
 
 def take_over(
@@ -66,7 +66,8 @@ def take_over(
     if place is None or ledger.remarked(taken, str) is not None:
         return
     check_warm_start(place, settings)
-    trials, attributes = read_study(RunDirectory(place).stored_study)
+    with RunDirectory(place).stored_study() as study:
+        trials, attributes = read_study(study)
     _check_same(place, Fingerprint.of(context), attributes.get(KEY))
     able = [t for t in trials if t.value is not None and t.measurement is not None]
     new = [t for t in able if ledger.find(t.candidate.widths) is None]

@@ -15,7 +15,7 @@ from autoprune.evaluation.classification import score_split
 from autoprune.evaluation.measurement import Scores
 from autoprune.evaluation.parallel_forward import GPU_BATCH, in_turn
 from autoprune.evaluation.scoring import Scorer
-from autoprune.structure.inputs import class_scores, device_of, outputs_of, run
+from autoprune.structure.inputs import class_scores, device_of, outputs_of, run, run_pruned
 from autoprune.structure.output_distance import Distance, output_distance, users_distance
 
 # The dense network's outputs are kept up to this size; larger ones are computed every time.
@@ -63,11 +63,12 @@ class OutputScorer(Scorer):
 
         Raises:
             EvaluateError: the outputs cannot be compared.
+            ModelError: the network raises.
         """
         total, answers = 0.0, self._answers()
         with torch.no_grad():
             for batch, dense in zip(in_turn(self._samples), answers, strict=True):
-                total += len(batch) * self._between(run(model, batch.inputs), dense)
+                total += len(batch) * self._between(run_pruned(model, batch.inputs), dense)
         return Scores(custom=0.0 - total / len(self._samples), samples=len(self._samples))
 
     def _between(self, outputs: Any, dense: Any) -> float:

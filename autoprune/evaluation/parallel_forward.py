@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from autoprune.core.threads import shared_threads
 from autoprune.data import Samples
-from autoprune.structure.inputs import Inputs, class_scores, run
+from autoprune.structure.inputs import Inputs, class_scores, run_pruned
 
 # Sequential batches. On a CPU, larger ones were no faster and take more memory.
 CPU_BATCH = 125
@@ -104,4 +104,4 @@ def _attributes(model: nn.Module) -> dict[tuple[str, str], Any]:
 
 def _run(model: nn.Module, inputs: Inputs) -> Any:
     with torch.no_grad():
-        return class_scores(run(model, inputs))
+        return class_scores(run_pruned(model, inputs))

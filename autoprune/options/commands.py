@@ -13,7 +13,7 @@ from autoprune.options import kinds
 from autoprune.options.finetune import FinetuneConfig
 from autoprune.options.option import Option, Panel, choices, declared_in, option, options_of
 from autoprune.options.origin import InputShape, Network, Origin, Photos, Restrictions
-from autoprune.options.search import SearchConfig
+from autoprune.options.search import MAY_BE_GIVEN_AGAIN, SearchConfig
 from autoprune.options.train import TrainConfig
 from autoprune.profiling.backends.registry import KIND as BACKENDS
 
@@ -68,8 +68,8 @@ class RunOptions(Trust):
     resume: bool = _run(
         False,
         kinds.SWITCH,
-        "Continue the search in --output; only --trials, --time, --recover, --trial-timeout and "
-        "--no-report may be given again (a finished search goes on if the first three are raised).",
+        f"Continue the search in --output; {MAY_BE_GIVEN_AGAIN} (a finished search goes on if "
+        "--trials, --time or --recover is raised).",
         is_basic=True,
         is_in_files=False,
     )

@@ -406,6 +406,9 @@ class SearchConfig(Restrictions):
 OPTIONS: Mapping[str, Option] = options_of(SearchConfig)
 RENEWABLE = tuple(name for name, declared in OPTIONS.items() if declared.is_renewable)
 """Options that may change when a search is resumed."""
+_FLAGS = [OPTIONS[name].option_string for name in RENEWABLE]
+MAY_BE_GIVEN_AGAIN = f"only {', '.join(_FLAGS[:-1])} and {_FLAGS[-1]} may be given again"
+"""The same in words."""
 # Those that Python may also give as None.
 _OPTIONAL = {one for one, own in OPTIONS.items() if own.default is None} - {"budget"}
 
@@ -483,4 +486,12 @@ class SearchOptions(TypedDict, total=False):
     engine: Mapping[str, Mapping[str, Any]]
 
 
-__all__ = ["AUTO", "OPTIONS", "RENEWABLE", "SearchConfig", "SearchOptions", "budgets_of"]
+__all__ = [
+    "AUTO",
+    "MAY_BE_GIVEN_AGAIN",
+    "OPTIONS",
+    "RENEWABLE",
+    "SearchConfig",
+    "SearchOptions",
+    "budgets_of",
+]

@@ -24,6 +24,7 @@ _REMARKS = {
     "versions": Option(VERSIONS, "Those of the libraries.", name="versions"),
     "judge": Option(NAME, "The search evaluator.", name="judge"),
     "repair_samples": Option(AMOUNT, "Samples that repair uses.", name="repair_samples"),
+    "process": Option(NAME, "The run's name in a study that it shares.", name="process"),
 }
 REMARKS = tuple(_REMARKS)
 """Keys of a config.toml that are not options."""

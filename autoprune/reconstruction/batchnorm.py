@@ -14,7 +14,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights, fuse_linear_bn_weights
 from autoprune.core.precision import at_least_single
 from autoprune.data import Samples
 from autoprune.structure.groups import LayerSpec, Structure
-from autoprune.structure.inputs import run
+from autoprune.structure.inputs import run_pruned
 from autoprune.structure.layers import LAYER_MODULES
 from autoprune.structure.surgery import deep_copy
 
@@ -55,7 +55,7 @@ def reestimate_batchnorm(
         with torch.no_grad():
             # Equal batches have equal weights, and a BN cannot train on a single leftover sample.
             for batch in samples.batches_within(BATCH):
-                run(model, batch.inputs)
+                run_pruned(model, batch.inputs)
     finally:
         for layer, momentum in zip(layers, momenta, strict=True):
             layer.momentum = momentum

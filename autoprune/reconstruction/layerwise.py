@@ -12,10 +12,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from autoprune.data import Samples
+from autoprune.errors import describe
 from autoprune.statistics.moments import is_laid_out
 from autoprune.structure.branches import Branch
 from autoprune.structure.groups import LayerSpec
-from autoprune.structure.inputs import run
+from autoprune.structure.inputs import cannot_run, run
 from autoprune.structure.layers import LAYER_KINDS
 from autoprune.structure.tracing.flow import GIVEN
 from autoprune.structure.tracing.operators import OperatorMode, plain_arithmetic, whole_operators
@@ -73,6 +74,7 @@ class LayerwisePass(OperatorMode):
         # Number of layers that still need each shortcut: it is released after the last of them.
         self._readers = Counter(layer.shortcut for layer in layers.values())
         self._shortcuts: dict[int | None, Tensor] = {}
+        self._is_visiting = False
 
     def operate(self, number: int, name: str, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         """Run one operator."""
@@ -90,7 +92,9 @@ class LayerwisePass(OperatorMode):
     def _visit(self, number: int, layer: LayerSpec, call: LayerCall) -> Tensor:
         if is_laid_out(layer, call.source):
             known = layer if number == layer.number else _without_shortcut(layer)
+            self._is_visiting = True  # until it returns
             out = self.visit(known, call, self._shortcuts.get(known.shortcut))
+            self._is_visiting = False
         else:
             out = call.run()
         self._readers[layer.shortcut] -= 1
@@ -111,9 +115,18 @@ class LayerwisePass(OperatorMode):
         """
 
     def run(self, samples: Samples) -> None:
-        """Run all samples as one batch."""
-        with plain_arithmetic(), whole_operators(), self:
-            run(self._model, samples.inputs)
+        """Run all samples as one batch.
+
+        Raises:
+            ModelError: the network's own code raises.
+        """
+        try:
+            with plain_arithmetic(), whole_operators(), self:
+                run(self._model, samples.inputs)
+        except Exception as error:
+            if self._is_visiting:
+                raise
+            raise cannot_run(describe(error)) from error
 
 
 def layers_left(layers: Mapping[str, LayerSpec], gone: Sequence[Branch]) -> dict[str, LayerSpec]:

@@ -23,7 +23,8 @@ def memory_copy(run: RunDirectory) -> optuna.storages.InMemoryStorage:
         RunError: there is no study, or it is damaged.
     """
     storage = optuna.storages.InMemoryStorage()
-    copy_study(run.stored_study, storage)
+    with run.stored_study() as study:
+        copy_study(study, storage)
     return storage
 
 

@@ -229,7 +229,8 @@ def read_runs(paths: Iterable[str | os.PathLike[str]]) -> list[RunRecord]:
 def _read(run: RunDirectory, label: str) -> RunRecord:
     result = read_result(run, Result)
     config = stored_settings(run)
-    trials = read_trials(run.stored_study)
+    with run.stored_study() as study:
+        trials = read_trials(study)
     for number, trial in enumerate(trials, 1):
         if len(trial.candidate.widths) != len(result.widths):
             raise RunError(f"trial {number} of the study in {str(run.path)!r} is of another run.")

@@ -43,7 +43,9 @@ class Status:
         state: a search is interrupted if no process is known that goes on with it.
         process: that writes here; None if there is none.
         budget: that was asked for; None if there is none.
-        trials, failed: that are recorded, and those of them that failed.
+        trials, failed: that are recorded, and those of them that failed; None if they are not in
+            the run.
+        storage: that has them then.
         best: the best candidate so far; it need not keep to a budget that was tightened since.
         stage: the session's last; None if it is over or not known.
         done, total: of the stage.
@@ -55,8 +57,9 @@ class Status:
     state: State
     process: str | None
     budget: str | None
-    trials: int
-    failed: int
+    trials: int | None
+    failed: int | None
+    storage: str | None
     best: Best | None
     stage: str | None
     done: int | None
@@ -74,7 +77,7 @@ def read_status(run: RunDirectory) -> Status:
         UsageError: a value in its configuration cannot be meant.
     """
     config = stored_settings(run)
-    trials = read_trials(run.stored_study) if run.has_study else ()
+    trials, storage = _trials(run), run.shared_storage
     holder = None if run.is_finished else run.holder
     standing = None if run.is_finished else load_standing(run)
     is_running = holder is not None and not holder.is_dead
@@ -83,11 +86,19 @@ def read_status(run: RunDirectory) -> Status:
         state=state,
         process=str(holder) if is_running else None,
         budget=config.get("budget"),
-        trials=len({trial.candidate.widths for trial in trials}),
-        failed=sum(trial.value is None for trial in trials),
+        trials=None if storage else len(trials),
+        failed=None if storage else sum(trial.value is None for trial in trials),
+        storage=storage,
         best=_best(trials),
         **_of_stage(standing, is_running),
     )
+
+
+def _trials(run: RunDirectory) -> tuple[Trial, ...]:
+    if not run.has_study:
+        return ()
+    with run.stored_study() as study:
+        return read_trials(study)
 
 
 def _of_stage(standing: Standing | None, is_running: bool) -> dict[str, Any]:
@@ -123,13 +134,19 @@ def _best(trials: tuple[Trial, ...]) -> Best | None:
 def in_words(status: Status) -> list[str]:
     """Return a status in lines for people."""
     lines = [f"{status.state}" + (f" by {status.process}" if status.process else "")]
-    failed = f", {status.failed} of them failed" if status.failed else ""
-    lines.append(f"{counted(status.trials, 'trial')}{failed}; budget {status.budget or 'none'}")
+    lines.append(f"{_trials_in_words(status)}; budget {status.budget or 'none'}")
     if status.best is not None:
         lines.append(f"best so far: {_best_in_words(status.best)}")
     if status.stage is not None:
         lines.append(_stage_in_words(status))
     return lines
+
+
+def _trials_in_words(status: Status) -> str:
+    if status.trials is None:
+        return f"trials are in the storage {status.storage} until the search is finished"
+    failed = f", {status.failed} of them failed" if status.failed else ""
+    return f"{counted(status.trials, 'trial')}{failed}"
 
 
 def _best_in_words(best: Best) -> str:

@@ -14,16 +14,18 @@ from torch.utils._pytree import tree_leaves, tree_map
 from autoprune.core.precision import float_dtype
 from autoprune.data import Splits
 from autoprune.data.forms import Inputs, described, map_tensors, plain, with_floats
-from autoprune.errors import DataError, first_line
+from autoprune.errors import DataError, ModelError, first_line, user_code
 
 __all__ = [
     "Inputs",
     "adapt_splits",
+    "cannot_run",
     "class_scores",
     "device_of",
     "input_adapter",
     "outputs_of",
     "run",
+    "run_pruned",
     "sample",
 ]
 
@@ -41,6 +43,21 @@ def run(model: nn.Module, inputs: Inputs, **more: Any) -> Any:
     if isinstance(inputs, Mapping):
         return model(**inputs, **more)
     return model(*inputs, **more)
+
+
+def run_pruned(model: nn.Module, inputs: Inputs) -> Any:
+    """Call a pruned network: its code may not take the sizes that it was cut to.
+
+    Raises:
+        ModelError: it raises, whatever that is.
+    """
+    with user_code(cannot_run):
+        return run(model, inputs)
+
+
+def cannot_run(reason: str) -> ModelError:
+    """Return the error of a pruned network whose code raises."""
+    return ModelError(f"the pruned network cannot be run: {reason}")
 
 
 def sample(inputs: Inputs, batch: int) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, TypeVar
@@ -29,6 +30,10 @@ TAKEN_OVER = "taken over"
 Value = TypeVar("Value")
 
 
+class Unanswered(Exception):
+    """Another process is evaluating a candidate, and there is no time to wait for it."""
+
+
 class Ledger:
     """Trials in the order of their evaluation, in any Optuna storage.
 
@@ -39,7 +44,7 @@ class Ledger:
     which it was evaluated, and is known to all.
 
     Attributes:
-        failures: trials in a row that failed last.
+        failures: trials in a row that failed last, of those that were made here.
         owner: who records trials here; None where only one process searches.
     """
 
@@ -63,8 +68,10 @@ class Ledger:
         self._trials: dict[Widths, Trial] = {}
         self._of: dict[Widths, TrialAttributes] = {}
         self.failures = 0
-        for trial, attributes in _not_fatal(map(self._restore, restored)):
+        for trial, attributes in self._not_fatal(map(self._restore, restored)):
             self._remember(trial, attributes)
+            if attributes.process == self.owner:
+                self._count(trial)
         self._round = FIRST_ROUND
 
     def _opened(self) -> optuna.Study:
@@ -124,9 +131,18 @@ class Ledger:
         """Return whether a candidate is to be evaluated here: it is not known, nor begun."""
         return self.find(candidate.widths) is None
 
-    def answer(self, widths: Widths) -> Trial | None:
-        """Return the trial of these widths, made here or elsewhere; None if nobody makes it."""
+    def answer(self, widths: Widths, deadline: float = math.inf) -> Trial | None:
+        """Return the trial of these widths, made here or elsewhere; None if nobody makes it.
+
+        Raises:
+            Unanswered: another process is making it, and the deadline, in `time.monotonic`
+                seconds, is over.
+        """
         return self.find(widths)
+
+    def deaths(self, widths: Widths) -> int:
+        """How many other processes began these widths and died."""
+        return 0
 
     def waits(self) -> bool:
         """Wait a moment if other processes are evaluating candidates; return whether they are."""
@@ -170,6 +186,7 @@ class Ledger:
         with self._told("write to"):
             self._write(trial, attributes)
         self._remember(trial, attributes)
+        self._count(trial)
 
     def _write(self, trial: Trial, attributes: TrialAttributes) -> None:
         state = TrialState.FAIL if trial.value is None else TrialState.COMPLETE
@@ -196,6 +213,8 @@ class Ledger:
     def _remember(self, trial: Trial, attributes: TrialAttributes) -> None:
         self._trials[trial.candidate.widths] = trial
         self._of.setdefault(trial.candidate.widths, attributes)
+
+    def _count(self, trial: Trial) -> None:
         self.failures = self.failures + 1 if trial.value is None else 0
 
     def best(self, count: int, fits: Callable[[Widths], bool] = lambda widths: True) -> list[Trial]:
@@ -265,17 +284,32 @@ class Ledger:
             )
         return trial, attributes
 
+    def _not_fatal(
+        self, found: Iterable[tuple[Trial, TrialAttributes]]
+    ) -> Iterator[tuple[Trial, TrialAttributes]]:
+        """Leave out failures that ended this search: it is resumed with their cause mended."""
+        pairs = list(found)
+        own = [place for place, (_, one) in enumerate(pairs) if one.process == self.owner]
+        fatal: set[int] = set()
+        for has_failed, row in itertools.groupby(own, lambda i: pairs[i][0].value is None):
+            together = list(row)
+            if has_failed and len(together) >= MOST_FAILURES:
+                fatal.update(together)
+        return (pair for place, pair in enumerate(pairs) if place not in fatal)
+
     def _is_of(self, measurement: Measurement, widths: Widths) -> bool:
         return (measurement.widths, measurement.names) == (widths, self._space.names)
 
 
 def read_trials(storage: str) -> tuple[Trial, ...]:
-    """Return the trials of a study in the order of their evaluation, as `read_study` does."""
+    """Return the trials of a study as `read_study` does."""
     return read_study(storage)[0]
 
 
 def read_study(storage: str) -> tuple[tuple[Trial, ...], Mapping[str, Any]]:
     """Return the trials of a study and what else it says, without writing to it.
+
+    There is one trial of the same widths: the last one, in the place of the first.
 
     Raises:
         RunError: it cannot be opened, or is damaged.
@@ -283,7 +317,8 @@ def read_study(storage: str) -> tuple[tuple[Trial, ...], Mapping[str, Any]]:
     with told("read", storage):
         study = optuna.load_study(study_name=STUDY_NAME, storage=storage)
         found, attributes = study.get_trials(deepcopy=False), study.user_attrs
-    return tuple(parsed(frozen)[0] for frozen in found), attributes
+    trials = (parsed(frozen)[0] for frozen in found)
+    return tuple({trial.candidate.widths: trial for trial in trials}.values()), attributes
 
 
 def copy_study(source: str, storage: optuna.storages.BaseStorage) -> None:
@@ -296,13 +331,3 @@ def copy_study(source: str, storage: optuna.storages.BaseStorage) -> None:
     with told("read", source):
         study = optuna.load_study(study_name=STUDY_NAME, storage=source)
         copy_recorded(study, storage, STUDY_NAME)
-
-
-def _not_fatal(
-    trials: Iterable[tuple[Trial, TrialAttributes]],
-) -> Iterator[tuple[Trial, TrialAttributes]]:
-    """Leave out failures that ended a search: it is resumed with their cause mended."""
-    for has_failed, row in itertools.groupby(trials, lambda pair: pair[0].value is None):
-        together = list(row)
-        if not has_failed or len(together) < MOST_FAILURES:
-            yield from together

@@ -11,8 +11,10 @@ import os
 import shlex
 import shutil
 import socket
+import sqlite3
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -126,21 +128,40 @@ class RunDirectory:
         return file.exists() and file.stat().st_size > 0
 
     @property
+    def shared_storage(self) -> str | None:
+        """The storage that has the trials until the search is finished; None if the run has."""
+        return None if self.has_study else self._storage_url
+
+    @property
+    def missing_study(self) -> str:
+        """Why there is no `study.db`, as what is said of it."""
+        url = self.shared_storage
+        if url is None:
+            return "is missing"
+        return f"is written when the search is finished: its trials are in the storage {url!r}"
+
+    @property
     def holder(self) -> Holder | None:
         """The process that writes here, or did when it was killed; None if there is none."""
         return Holder.read(self._locks[1])
 
-    @property
-    def stored_study(self) -> str:
-        """URL of the same, for reading alone.
+    @contextmanager
+    def stored_study(self) -> Iterator[str]:
+        """Give the URL of the same, for reading alone: nothing is written into the run.
+
+        What a process was writing when it was killed is undone in a copy.
 
         Raises:
             RunError: there is no study, or no file.
         """
         file = self._study_file()
         if not file.exists():
-            raise RunError(f"cannot open study {str(file)!r}: it is missing.")
-        return _sqlite_url(f"file:{quote(str(file))}", {"mode": "ro", "uri": "true"})
+            raise RunError(f"cannot read study {str(file)!r}: it {self.missing_study}.")
+        if not _is_half_written(file):
+            yield _sqlite_url(f"file:{quote(str(file))}", {"mode": "ro", "uri": "true"})
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            yield _sqlite_url(_copied(file, Path(folder)))
 
     def _study_file(self) -> Path:
         file = self.path / "study.db"
@@ -282,7 +303,14 @@ class RunDirectory:
 
     @property
     def identity(self) -> str:
-        """A name that no other run has among those that search one study."""
+        """A name that no other run has among those that search one study.
+
+        It was drawn when the run began, and goes with it to another place. A run of an older
+        version is told by its place.
+        """
+        drawn = self.load_config().get("process")
+        if isinstance(drawn, str):
+            return drawn
         place = f"{socket.gethostname()}:{self.path.resolve()}"
         return hashlib.sha256(place.encode()).hexdigest()[:12]
 
@@ -412,6 +440,32 @@ class RunDirectory:
         if not isinstance(data, dict):
             raise RunError(f"{str(self.result_path)!r} holds no result: it was altered.")
         return data
+
+
+def _is_half_written(study: Path) -> bool:
+    """Return whether a process was killed while it wrote: who only reads cannot undo that."""
+    if not study.with_name(f"{study.name}-journal").exists():
+        return False
+    try:
+        with closing(sqlite3.connect(f"file:{quote(str(study))}?mode=ro", uri=True)) as database:
+            database.execute("select name from sqlite_master").fetchone()
+    except sqlite3.OperationalError:
+        return True
+    except sqlite3.Error:  # no database: who reads it says so
+        return False
+    return False
+
+
+def _copied(study: Path, folder: Path) -> Path:
+    """Return a copy of a study, with its journals."""
+    try:
+        # The journal first: whatever is written meanwhile, it is of the file then or before.
+        for name in reversed(_STUDY):
+            with suppress(FileNotFoundError):
+                shutil.copyfile(study.with_name(name), folder / name)
+    except OSError as error:
+        raise RunError(f"cannot copy study {str(study)!r}: {file_fault(error)}") from error
+    return folder / study.name
 
 
 def _sqlite_url(file: str | Path, options: Mapping[str, str] | None = None) -> str:

@@ -9,15 +9,17 @@ one that died are failed, and whoever asks for the candidate next evaluates it.
 from __future__ import annotations
 
 import hashlib
+import logging
 import math
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import cast
 
+import msgspec
 import optuna
 from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
 from optuna.storages import (
@@ -38,9 +40,10 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import DBAPIError
 
 from autoprune.core.policy import Widths
-from autoprune.errors import UsageError
+from autoprune.core.records import Extent, read
+from autoprune.errors import RunError, UsageError
 from autoprune.search_spaces.keep_ratio import SearchSpace
-from autoprune.study.ledger import Ledger
+from autoprune.study.ledger import Ledger, Unanswered
 from autoprune.study.stored_trials import TrialAttributes, is_recorded, parsed, told
 from autoprune.study.trial import Candidate, Trial
 
@@ -50,10 +53,16 @@ _INSTALL = {"psycopg2": "autoprune[postgres]", "MySQLdb": "mysqlclient"}
 _DRIVER = ("postgresql://", "postgresql+psycopg2://")
 # Seconds between two looks at what another process is evaluating.
 _LOOK = 0.2
+# Where a study says `_Signs`.
+_SIGNS = "signs of life"
 # Says of a running trial that its process gave a first sign of life.
 _BEATS = "beats"
+# Says of a failed one that its process left it to others: it did not die at it.
+_LET_GO = "let go"
 # Times that a database is tried to be opened.
 _ATTEMPTS = 4
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -100,6 +109,7 @@ class SharedStudy:
                 with _without_warnings():
                     return RDBStorage(
                         self.url.replace(*_DRIVER, 1),
+                        {"pool_pre_ping": True},  # servers drop connections that are idle
                         heartbeat_interval=self.heartbeat,
                         grace_period=self.patience * self.heartbeat,
                     )
@@ -108,6 +118,13 @@ class SharedStudy:
                     raise
                 time.sleep(_LOOK)
         raise AssertionError
+
+
+class _Signs(msgspec.Struct, frozen=True):
+    """How the processes of a study show that they live: as the first of them did."""
+
+    heartbeat: Extent
+    patience: Extent
 
 
 class SharedLedger(Ledger):
@@ -124,9 +141,26 @@ class SharedLedger(Ledger):
         self._seen: set[int] = set()
         self._claims: dict[Widths, tuple[int, BaseHeartbeatThread]] = {}
         super().__init__(space, shared.url)
-        self.failures = 0
 
     def _opened(self) -> optuna.Study:
+        study, own = self._joined(), self._shared
+        said = study.user_attrs.get(_SIGNS)
+        if said is None:
+            study.set_user_attr(_SIGNS, {"heartbeat": own.heartbeat, "patience": own.patience})
+            return study
+        signs = read(said, _Signs)
+        if (own.heartbeat, own.patience) == (signs.heartbeat, signs.patience):
+            return study
+        log.warning(
+            "the study's processes give a sign of life every %d s, of which %d may be missing: so "
+            "does this one, whatever [engine.storage] says",
+            signs.heartbeat,
+            signs.patience,
+        )
+        self._shared = replace(own, heartbeat=signs.heartbeat, patience=signs.patience)
+        return self._joined()
+
+    def _joined(self) -> optuna.Study:
         self._optuna = self._shared.storage()
         return optuna.create_study(
             storage=self._optuna,
@@ -165,13 +199,11 @@ class SharedLedger(Ledger):
         return super().best(count, fits)
 
     def _look(self) -> None:
-        """Learn what other processes recorded; their failures are not those of this one."""
+        """Learn what other processes recorded."""
         with self._told("read"):
             new = self._finished()
-        failures = self.failures
         for trial, attributes in map(self._restore, new):
             self._remember(trial, attributes)
-        self.failures = failures
 
     @property
     def of_others(self) -> int:
@@ -203,11 +235,24 @@ class SharedLedger(Ledger):
             return False
         return True
 
-    def answer(self, widths: Widths) -> Trial | None:
-        """Return the trial of these widths once it is there; None if its process has died."""
+    def answer(self, widths: Widths, deadline: float = math.inf) -> Trial | None:
+        """Return the trial of these widths once it is there; None if its process has died.
+
+        Raises:
+            Unanswered: it is not there at the deadline, in `time.monotonic` seconds.
+        """
         while (trial := self.find(widths)) is None and self._is_begun(widths):
+            if time.monotonic() >= deadline:
+                raise Unanswered
             time.sleep(_LOOK)
         return trial
+
+    def deaths(self, widths: Widths) -> int:
+        """How many processes began these widths and died, or seemed to."""
+        with self._told("read"):
+            failed = self._study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
+        begun = (one for one in failed if not (is_recorded(one) or _LET_GO in one.user_attrs))
+        return sum(parsed(one)[1].widths == widths for one in begun)
 
     def waits(self) -> bool:
         """Wait a moment if other processes are evaluating candidates; return whether they are."""
@@ -218,8 +263,13 @@ class SharedLedger(Ledger):
 
     def close(self) -> None:
         """Let other processes have what was begun here and will not be finished."""
+        for _, beating in self._claims.values():  # the process does not end before its threads do
+            beating.join()
         for widths in list(self._claims):
-            self._let_go(widths)
+            try:
+                self._let_go(widths)
+            except RunError as error:  # a candidate without signs of life is given up anyway
+                log.warning("%s", error)
 
     def _write(self, trial: Trial, attributes: TrialAttributes) -> None:
         claim = self._claims.pop(trial.candidate.widths, None)
@@ -242,7 +292,8 @@ class SharedLedger(Ledger):
     def _let_go(self, widths: Widths) -> None:
         number, beating = self._claims.pop(widths)
         beating.join()
-        with suppress(UpdateFinishedTrialError), self._told("write to"):
+        with self._told("write to"), suppress(UpdateFinishedTrialError):
+            self._optuna.set_trial_user_attr(number, _LET_GO, True)
             self._optuna.set_trial_state_values(number, TrialState.FAIL)
 
     def _is_begun(self, widths: Widths, before: float = math.inf) -> bool:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import msgspec
 import optuna
+from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial, TrialState
 
 from autoprune.core.policy import Widths
@@ -46,7 +47,9 @@ def told(what: str, storage: str, hint: str = _OTHERS) -> Iterator[None]:
     except AutopruneError:
         raise
     except Exception as error:  # any database driver's own error types
-        raise RunError(f"cannot {what} study {storage!r}: {first_line(error)}{hint}") from error
+        cause = error.__cause__ if isinstance(error, StorageInternalError) else None
+        reason = first_line(cause or error)
+        raise RunError(f"cannot {what} study {storage!r}: {reason}{hint}") from error
 
 
 def parsed(frozen: FrozenTrial) -> tuple[Trial, TrialAttributes]:

@@ -125,11 +125,11 @@ def stages(path: Path) -> list[tuple[str, float]]:
 
 def trials_of(folder: Path) -> list[Trial]:
     """Return the trials that are recorded."""
-    return (
-        list(read_trials(RunDirectory(folder).stored_study))
-        if ((folder / "study.db").exists() and (folder / "study.db").stat().st_size)
-        else []
-    )
+    run = RunDirectory(folder)
+    if not run.has_study:
+        return []
+    with run.stored_study() as study:
+        return list(read_trials(study))
 
 
 def outcome(folder: Path) -> dict[str, Any]:

@@ -129,7 +129,8 @@ def simulate(name: str, toy: Toy, clock: Simulation) -> int:
 
 def durations_of(run: Path) -> list[float]:
     """Return what the trials of a run took."""
-    trials = read_trials(RunDirectory(run).stored_study)
+    with RunDirectory(run).stored_study() as study:
+        trials = read_trials(study)
     return [sum(t.measurement.seconds.values()) for t in trials if t.measurement is not None]
 
 

@@ -153,7 +153,7 @@ def play(
     searched = time.perf_counter()
     best = ledger.best(len(ledger), problem.projection.fits)
     uniform = problem.projection.uniform()
-    shortlist = make_shortlist(context, evaluators, best, {uniform})
+    shortlist = make_shortlist(context, evaluators, problem.space, best, {uniform})
     chosen = best[:contenders] if contenders else shortlist
     winner = select_winner(context, executor, chosen, deadline)
     ended = time.perf_counter()

@@ -110,6 +110,29 @@ def test_mistakes(wanted: Any, options: dict[str, Any], message: str) -> None:
     assert message in str(caught.value) and "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("when", ["__init__", "start"])
+def test_a_custom_strategy_has_its_own_attributes(when: str, problem: SearchProblem) -> None:
+    class Knowing(Steps):
+        finalists = 2
+
+        def start(self, problem: SearchProblem) -> None:
+            super().start(problem)
+            self.agent_from = {"path": "agent.zip"}
+            if when == "start":
+                self.finalists = 3
+
+    made = make_strategy(Knowing(), problem)
+    assert made.finalists == (2 if when == "__init__" else 3)
+    assert made.agent_from == {"path": "agent.zip"}
+
+
+@pytest.mark.parametrize("finalists", [0, -1, "3", 1.0, True])
+def test_finalists_that_are_no_number_are_refused(finalists: Any, problem: SearchProblem) -> None:
+    odd = type("Odd", (Steps,), {"finalists": finalists})
+    with pytest.raises(StrategyError, match="it must be a whole number above zero, or None"):
+        make_strategy(odd(), problem)
+
+
 def _raising(method: str) -> Strategy:
     def fail(self: Any, *args: Any) -> None:
         raise KeyError("group")

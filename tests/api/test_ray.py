@@ -24,7 +24,8 @@ def found(run: Path, **options: Any) -> tuple[Any, ...]:
     """Return the study without its seconds, and the files of a search."""
     own = {**TINY, "strategy": "random", "trials": 6, "seed": 3, "at_once": 2, "recover": "off"}
     autoprune.search(classifier(), data=dataset(), output=run, **{**own, **options})
-    trials = read_trials(RunDirectory(run).stored_study)
+    with RunDirectory(run).stored_study() as study:
+        trials = read_trials(study)
     known = [(trial.candidate.widths, trial.value, trial.error) for trial in trials]
     return known, *((run / name).read_bytes() for name in ("policy.json", "pruned.safetensors"))
 

@@ -17,9 +17,12 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 import autoprune
+from autoprune.agents.base import Candidate, SearchProblem, Strategy, Trial
 from autoprune.data import Splits
 from autoprune.errors import DataError, ModelError, UsageError
 from autoprune.models.demo import load_demo
+from autoprune.study.ledger import read_trials
+from autoprune.study.run_directory import RunDirectory
 
 
 def test_the_dense_network_is_unchanged(digits: Splits, tmp_path: Path) -> None:
@@ -221,3 +224,38 @@ def test_global_cuts_by_any_importance(name: str, tmp_path: Path) -> None:
     options = {**TINY, "strategy": "global", "importance": name}
     run = autoprune.search(classifier(), data=dataset(), output=tmp_path / "run", **options)
     assert run.result["costs"]["pruned"]["flops"] <= 0.5 * run.result["costs"]["dense"]["flops"]
+
+
+class Picky(nn.Module):
+    """Takes any number of channels but four."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, _, self.second, _, _, _, self.head = classifier()
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = F.relu(self.first(x))
+        if hidden.shape[1] == 4:
+            raise ValueError("four channels")
+        return self.head(F.relu(self.second(hidden)).mean((2, 3)))  # type: ignore[no-any-return]
+
+
+class FourThenThree(Strategy):
+    """Proposes two candidates."""
+
+    def start(self, problem: SearchProblem) -> None:
+        self._left = [(3, 4), (4, 4)]
+
+    def ask(self) -> Candidate | None:
+        return Candidate(self._left.pop()) if self._left else None
+
+    def tell(self, trial: Trial) -> None:
+        """Nothing is learnt."""
+
+
+def test_widths_that_the_networks_own_code_refuses_are_a_failed_trial(tmp_path: Path) -> None:
+    options = {**TINY, "trials": 2, "strategy": FourThenThree()}
+    run = autoprune.search(Picky(), data=dataset(), output=tmp_path / "run", **options)
+    refused, taken = read_trials(RunDirectory(run.path).stored_study)
+    assert refused.error == "the pruned network cannot be run: ValueError: four channels"
+    assert taken.value is not None and [w for w, _ in run.result["widths"].values()] == [3, 4]

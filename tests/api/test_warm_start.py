@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 import torch
 from searches import FEW, classifier, dataset
@@ -15,7 +16,7 @@ import autoprune
 from autoprune.core.progress import Progress, SearchState
 from autoprune.engine.fingerprint import Fingerprint
 from autoprune.errors import RunError, UsageError
-from autoprune.study.ledger import read_trials
+from autoprune.study.ledger import STUDY_NAME, read_trials
 from autoprune.study.run_directory import RunDirectory
 
 
@@ -43,7 +44,8 @@ def search(output: Path, model: nn.Module | None = None, **given: Any) -> tuple[
 
 
 def trials(run: Path) -> list[Any]:
-    return list(read_trials(RunDirectory(run).stored_study))
+    with RunDirectory(run).stored_study() as study:
+        return list(read_trials(study))
 
 
 @pytest.fixture(scope="module")
@@ -124,8 +126,13 @@ def test_two_searches_share_a_study(tmp_path: Path) -> None:
     assert len(first_progress.states) == 2 and len(progress.states) == 1
     assert trials(tmp_path / "two")[:2] == trials(tmp_path / "one")
     assert two.result["search"]["trials"] == 3
-    again, none = search(tmp_path / "two", storage=url, strategy="random", trials=4, resume=True)
+    (tmp_path / "two").rename(tmp_path / "moved")
+    again, none = search(tmp_path / "moved", storage=url, strategy="random", trials=4, resume=True)
     assert len(none.states) == 1 and again.result["search"]["trials"] == 4
+    study = optuna.load_study(study_name=STUDY_NAME, storage=RunDirectory(again.path).storage)
+    own = [RunDirectory(tmp_path / name).identity for name in ("one", "moved")]
+    made = [trial.user_attrs["process"] for trial in study.trials]
+    assert made == [own[0], own[0], own[1], own[1]] and own[0] != own[1]
     with pytest.raises(UsageError, match="without the storage that it was begun with"):
         search(tmp_path / "one", strategy="random", trials=5, resume=True)
     with pytest.raises(UsageError, match="exclude each other"):

@@ -62,8 +62,17 @@ def test_a_sweep_equals_single_searches(sweep, cli, demo_run) -> None:
     assert weights("one") == weights("flops-0.5")
 
 
-def test_a_sweep_goes_on_where_it_was(sweep, cli) -> None:
+def settings() -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(Path("all/sweep.json").read_text())["settings"]
+    return found
+
+
+def test_a_sweep_goes_on_where_it_was(sweep, cli, monkeypatch: pytest.MonkeyPatch) -> None:
     assert sweep(*SWEEP).status == 0
+    begun = settings()
+    assert begun["repair_samples"] > 1 and begun["judge"]
+    # Less memory is free when it goes on.
+    monkeypatch.setattr("autoprune.engine.builder.memory_share", lambda device: 1)
     whole = {name: weights(name) for name in ("flops-0.5", "flops-0.6")}
     shutil.rmtree("all/flops-0.5")  # as if it had not begun
     Path("all/flops-0.6/result.json").unlink()  # as if it had been killed
@@ -72,7 +81,8 @@ def test_a_sweep_goes_on_where_it_was(sweep, cli) -> None:
     assert (resumed.status, resumed.out) == (0, "all\n"), resumed.err
     assert {name: weights(name) for name in whole} == whole
     assert Path("all/flops-0.4/result.json").stat().st_mtime_ns == before
-    assert all(one["finished"] for one in rows())
+    assert all(one["finished"] for one in rows()) and settings() == begun
+    assert cli("search", "--resume", "--output", "all").status == 0 and settings() == begun
     refused = cli("search", "--resume", "--output", "all", "--sweep", "flops=0.1:0.2:0.1")
     assert refused.status == 2 and "leave out --sweep" in refused.err
 

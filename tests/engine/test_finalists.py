@@ -20,6 +20,7 @@ from autoprune.engine.finalists import make_shortlist, select_winner
 from autoprune.engine.limits import FinalistLimits, StageLimits
 from autoprune.errors import ModelError
 from autoprune.evaluation.measurement import Measurement, Scores
+from autoprune.search_spaces.keep_ratio import SearchSpace
 from autoprune.study.trial import Candidate, Trial
 
 ONE_SHOT, QUICK, SEQUENTIAL = RepairKind.ONE_SHOT, RepairKind.QUICK, RepairKind.SEQUENTIAL
@@ -168,11 +169,14 @@ def test_a_search_that_repairs_as_prescreening_does_is_repeated_on_fresh_images(
     assert quick.built[:11] == list(range(1, 12)) and slow.built == [1, 2, 3, 4]
 
 
+SPACE = SearchSpace(("a", "b"), sizes=(200, 200), lowest=(1, 0), fewest=(1, 8))
+
+
 def listed(widths: list[Widths], repair: RepairKind = QUICK, always: Any = ()) -> list[Widths]:
     trials = [Trial(Candidate(w), value=-float(n)) for n, w in enumerate(widths)]
     evaluators = SimpleNamespace(search_repair=repair)
     context: Any = SimpleNamespace(limits=StageLimits())
-    chosen = make_shortlist(context, evaluators, trials, always)  # type: ignore[arg-type]
+    chosen = make_shortlist(context, evaluators, SPACE, trials, always)  # type: ignore[arg-type]
     return [trial.candidate.widths for trial in chosen]
 
 
@@ -182,6 +186,11 @@ def test_trials_that_were_repaired_as_a_whole_differ_on_the_shortlist() -> None:
     chosen = listed(near + far)
     assert chosen == [(100, 100), (50, 100), *far[: LIMITS.diverse - 2]]
     assert listed(near) == [(100, 100), (50, 100), (101, 100), (100, 101), (50, 99)]
+
+
+def test_a_network_without_a_branch_differs_from_one_that_has_little_of_it() -> None:
+    widths = [(100, 0), (101, 0), (100, 8), (50, 0)]
+    assert listed(widths) == [(100, 0), (100, 8), (50, 0), (101, 0)]
 
 
 def test_the_uniform_widths_are_on_the_shortlist_wherever_they_stand() -> None:

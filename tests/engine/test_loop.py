@@ -18,7 +18,7 @@ from autoprune.agents.base import Strategy
 from autoprune.agents.registry import make_strategy
 from autoprune.core.policy import Widths
 from autoprune.engine.loop import LoopLimits, LoopReport, Record, SearchFailed, run_loop
-from autoprune.errors import EvaluateError
+from autoprune.errors import EvaluateError, ModelError
 from autoprune.evaluation.measurement import Measurement
 from autoprune.evaluation.reward import NamedReward
 from autoprune.study.ledger import MOST_FAILURES, Ledger
@@ -190,15 +190,24 @@ def test_a_reward_that_fails_is_a_failed_trial_with_its_measurement(
     assert failed.measurement == measurement((1, 1, 2)) and len(ledger) == 4
 
 
-def test_a_score_of_the_users_own_that_raises_is_a_failed_trial(loop: Loop, ledger: Ledger) -> None:
+@pytest.mark.parametrize(
+    "error",
+    [
+        EvaluateError("evaluate(model) raised KeyError: 'top5'"),
+        ModelError("the pruned network cannot be run: IndexError: no such head"),
+    ],
+)
+def test_code_of_the_users_own_that_raises_is_a_failed_trial(
+    error: Exception, loop: Loop, ledger: Ledger
+) -> None:
     def measure(widths: Widths) -> Measurement:
         if widths == (1, 1, 2):
-            raise EvaluateError("evaluate(model) raised KeyError: 'top5'")
+            raise error
         return measurement(widths)
 
     loop(Scripted(all_widths()), trials=4, measure=measure)
     failed = ledger.find((1, 1, 2))
-    assert failed is not None and failed.error == "evaluate(model) raised KeyError: 'top5'"
+    assert failed is not None and failed.error == str(error)
     assert len(ledger) == 4
 
 

@@ -62,8 +62,13 @@ class Device:
         self.asked: list[float] = []
 
     def figures(self, network: object, dense_ms: float, pruned_ms: float) -> LatencyFigures:
+        if network is None:
+            return LatencyFigures("torch", "cpu", 1, (dense_ms, pruned_ms), None)
         self.asked.append(pruned_ms)
-        measured = dense_ms, pruned_ms * next(self._factors)
+        factor = next(self._factors, None)
+        if factor is None:
+            raise KeyboardInterrupt
+        measured = dense_ms, pruned_ms * factor
         return LatencyFigures("torch", "cpu", 1, (dense_ms, pruned_ms), measured)
 
 
@@ -93,6 +98,7 @@ def rounds(tmp_path: Path, factors: Sequence[float], strategy: Any = "random", *
         limits=StageLimits(),
         step=lambda stage: lambda done, total: None,
     )
+    tmp_path.mkdir(exist_ok=True)
     ledger = Ledger(SPACE, f"sqlite:///{tmp_path}/study.db")
     made: Any = Rounds(context, LocalExecutor(evaluators), ledger, Device(factors))  # type: ignore[arg-type]
     return made
@@ -120,6 +126,19 @@ def test_a_miss_tightens_the_bound_and_the_search_goes_on(tmp_path: Path) -> Non
     assert first * 1.5 > 15.0 and second <= 15.0 * 0.99 / (first * 1.5 / 15.0)
     assert len(search.ledger) == 8 + 8  # a quarter of the trials, or as many as the fewest
     assert result.finalist.measurement.costs["latency"] == second
+
+
+def test_a_resumed_search_goes_by_what_was_measured(tmp_path: Path) -> None:
+    """Killed within the second round, it has that round's bound, whatever it would measure now."""
+    whole = rounds(tmp_path / "whole", [1.5, 1.0])
+    expected = whole.run(bounded())
+    killed = rounds(tmp_path / "killed", [1.5])  # there is no second measurement
+    with pytest.raises(KeyboardInterrupt):
+        killed.run(bounded())
+    resumed = rounds(tmp_path / "killed", [1.0])
+    assert resumed.run(bounded()).latency == expected.latency
+    assert resumed.verifier.asked == whole.verifier.asked[1:]
+    assert list(resumed.ledger) == list(whole.ledger)
 
 
 def test_a_miss_that_stays_is_handed_over_and_said(

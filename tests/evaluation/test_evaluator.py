@@ -17,6 +17,7 @@ from autoprune.core.policy import Widths
 from autoprune.core.records import plain, read
 from autoprune.cost import cost_models
 from autoprune.data import Samples
+from autoprune.errors import ModelError
 from autoprune.evaluation.classification import ClassificationScorer
 from autoprune.evaluation.evaluator import Builder, Evaluator
 from autoprune.evaluation.measurement import Measurement
@@ -226,3 +227,26 @@ def test_a_base_is_built_once(case: Case) -> None:
     for widths in others:
         evaluator.measure(widths, case.half)
     assert sorted(built) == sorted([*others, case.half])
+
+
+@pytest.mark.parametrize("build", BUILDS)
+def test_what_a_networks_own_code_raises_is_its_fault(
+    build: str, case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def picky(model: Any, x: Tensor) -> Tensor:
+        if model.conv1.out_channels < 12:
+            raise IndexError("no such channel")
+        return forward(model, x)
+
+    monkeypatch.setattr(type(case.model), "forward", picky)
+    with pytest.raises(ModelError, match="cannot be run: IndexError: no such channel"):
+        case.evaluator(build).measure(case.half)
+
+
+def test_what_a_repair_raises_is_not(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    def wrong(*_: object) -> None:
+        raise IndexError("a bug")
+
+    monkeypatch.setattr("autoprune.reconstruction.sequential.RidgeToPrior", wrong)
+    with pytest.raises(IndexError, match="a bug"):
+        case.evaluator("sequential").measure(case.half)

@@ -92,6 +92,16 @@ def test_a_network_of_other_outputs_cannot_be_scored() -> None:
         scorer.score(Returning(lambda x: x))
 
 
+def test_a_network_that_raises_cannot_be_scored() -> None:
+    def out_of_memory(x: Tensor) -> Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    scorer = OutputScorer(Two(), SAMPLES)
+    said = r"cannot be run: out of memory \(OutOfMemoryError: CUDA out of memory.\)"
+    with pytest.raises(ModelError, match=said):
+        scorer.score(Returning(out_of_memory))
+
+
 def test_class_scores() -> None:
     for make, expected in (
         (lambda x: x, True),

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from autoprune.data import Samples
+from autoprune.errors import ModelError
 from autoprune.evaluation.classification import ClassificationScorer
 from autoprune.evaluation.parallel_forward import (
     MOST_AT_ONCE,
@@ -86,7 +87,7 @@ def test_a_failing_batch_is_heard_of(samples: Samples) -> None:
 
     model = nn.Identity()
     model.forward = fail  # type: ignore[method-assign]
-    with pytest.raises(ArithmeticError, match="overflow"):
+    with pytest.raises(ModelError, match="cannot be run: ArithmeticError: overflow"):
         list(ParallelForward(samples).outputs(model))
 
 

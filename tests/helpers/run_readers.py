@@ -200,7 +200,6 @@ KINDS = (
     FileKind("a", "config.toml", (resume, status), (evaluate, go_on)),
     FileKind("a", "study.db", (study, status, explain), (report, go_on)),
     FileKind("a", "groups.json", (explain, compare), (report,)),
-    FileKind("a", "agent/agent.json", (agent,)),
     FileKind("a", "agent/agent.safetensors", (agent,)),
     FileKind("a", "own/weights.pt", (weights,)),
     FileKind("a", "own/weights.safetensors", (weights,), (inspect,)),

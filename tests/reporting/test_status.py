@@ -12,6 +12,7 @@ from run_files import write_run
 from autoprune.cli.app import main
 from autoprune.core.progress import Progress, SearchState
 from autoprune.errors import RunError
+from autoprune.reporting.dashboard import memory_copy
 from autoprune.reporting.status import in_words, read_status
 from autoprune.study.run_directory import RunDirectory
 from autoprune.study.run_log import logged
@@ -67,6 +68,17 @@ def test_one_without_a_trial(tmp_path: Path) -> None:
     run.create({"budget": "flops=0.5"})
     found = read_status(run)
     assert (found.trials, found.best, found.state) == (0, None, "interrupted")
+
+
+def test_one_whose_trials_are_elsewhere(tmp_path: Path) -> None:
+    run, url = RunDirectory(tmp_path / "run"), "postgresql://me@server/studies"
+    run.create({"budget": "flops=0.5", "storage": url})
+    found = read_status(run)
+    assert (found.trials, found.failed, found.best, found.storage) == (None, None, None, url)
+    words = f"trials are in the storage {url} until the search is finished; budget flops=0.5"
+    assert in_words(found)[1] == words
+    with pytest.raises(RunError, match=f"is finished: its trials are in the storage '{url}'"):
+        memory_copy(run)
 
 
 def test_what_is_no_run(tmp_path: Path) -> None:

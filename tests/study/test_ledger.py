@@ -11,7 +11,7 @@ import pytest
 from autoprune.errors import RunError
 from autoprune.evaluation.measurement import Measurement, Scores
 from autoprune.search_spaces.keep_ratio import SearchSpace
-from autoprune.study.ledger import STUDY_NAME, Ledger
+from autoprune.study.ledger import STUDY_NAME, Ledger, read_trials
 from autoprune.study.trial import Candidate, Trial
 
 SPACE = SearchSpace(("stem", "größe/2"), (8, 5), (2, 1))
@@ -83,6 +83,12 @@ def test_a_probe_recorded_again_as_candidate_keeps_its_place(full: Ledger, stora
         assert len(ledger) == len(TRIALS)
         assert [t.candidate.widths for t in ledger] == [t.candidate.widths for t in TRIALS]
         assert ledger.best(1)[0].candidate == Candidate((2, 5))
+
+
+def test_a_trial_that_was_made_again_is_read_once(full: Ledger, storage: str) -> None:
+    again = Trial(TRIALS[3].candidate, 0.25)
+    full.record(again)
+    assert read_trials(storage) == (*TRIALS[:3], again, TRIALS[4]) == tuple(full)
 
 
 def test_optuna_sees_an_ordinary_study(full: Ledger, storage: str) -> None:

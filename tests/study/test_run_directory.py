@@ -2,7 +2,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +20,9 @@ from autoprune.core.policy import GroupPolicy, PruningPolicy
 from autoprune.core.slices import Slice
 from autoprune.errors import RunError
 from autoprune.search_spaces.keep_ratio import SearchSpace
-from autoprune.study.ledger import Ledger
+from autoprune.study.ledger import Ledger, read_trials
 from autoprune.study.run_directory import RunDirectory, next_free
+from autoprune.study.trial import Candidate, Trial
 
 CONFIG: dict[str, Any] = {
     "budget": "flops=0.5",
@@ -38,6 +42,13 @@ def run(tmp_path: Path) -> RunDirectory:
     directory = RunDirectory(tmp_path / "runs" / "one")
     directory.create(CONFIG)
     return directory
+
+
+def test_a_name_that_was_drawn_goes_with_the_run(run: RunDirectory, tmp_path: Path) -> None:
+    assert len(run.identity) == 12  # of an older version, by its place
+    run.save_config({**CONFIG, "process": "c0ffee"})
+    moved = run.path.rename(tmp_path / "moved")
+    assert RunDirectory(moved).identity == "c0ffee"
 
 
 def test_recovered_weights_stand_beside_those_before(run: RunDirectory) -> None:
@@ -282,7 +293,28 @@ def test_a_journal_that_is_a_pipe_is_not_waited_for(run: RunDirectory) -> None:
     Ledger(SearchSpace(("a",), (4,), (1,)), run.storage)
     os.mkfifo(run.path / "study.db-journal")
     with pytest.raises(RunError, match=r"cannot open study .*: it is a device or a pipe"):
-        print(run.stored_study)
+        run.stored_study().__enter__()
+
+
+def test_a_study_in_whose_middle_a_process_was_killed_is_read(
+    run: RunDirectory, tmp_path: Path
+) -> None:
+    Ledger(SearchSpace(("a",), (4,), (1,)), run.storage).record(Trial(Candidate((3,)), 0.5))
+    killed = RunDirectory(tmp_path / "killed")
+    killed.create(CONFIG)
+    with closing(sqlite3.connect(run.path / "study.db", isolation_level=None)) as database:
+        database.execute("pragma cache_size = 1")
+        database.execute("begin")
+        database.execute("update trials set state = 'FAIL'")
+        database.execute("create table large (content blob)")
+        database.executemany("insert into large values (?)", [(bytes(4096),)] * 100)
+        for file in run.path.glob("study.db*"):
+            shutil.copy(file, killed.path)
+    before = {file.name: file.read_bytes() for file in killed.path.glob("study.db*")}
+    assert len(before["study.db"]) > (run.path / "study.db").stat().st_size
+    with killed.stored_study() as study:
+        assert [trial.value for trial in read_trials(study)] == [0.5]
+    assert {file.name: file.read_bytes() for file in killed.path.glob("study.db*")} == before
 
 
 def test_next_free(tmp_path: Path) -> None:
@@ -297,6 +329,30 @@ def test_files_are_plain_text(run: RunDirectory) -> None:
     run.save_result({"b": 1})
     assert json.loads(run.result_path.read_text(encoding="utf-8")) == {"b": 1}
     assert run.result_path.read_text().endswith("}\n")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs the permissions of POSIX")
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_the_umask_says_who_may_read(umask: int, mode: int, run: RunDirectory) -> None:
+    before = os.umask(umask)
+    try:
+        run.save_weights(nn.Linear(3, 2))
+        run.save_result({"b": 1})
+    finally:
+        os.umask(before)
+    found = {path.stat().st_mode & 0o777 for path in (run.weights_path, run.result_path)}
+    assert found == {mode}
+
+
+def test_what_was_written_is_on_the_disk_when_its_name_is(
+    run: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    whole = {"fsync": os.fsync, "replace": os.replace}
+    for name, call in whole.items():
+        monkeypatch.setattr(os, name, lambda *given, n=name, c=call: (done.append(n), c(*given)))
+    run.save_result({"b": 1})
+    assert done[:2] == ["fsync", "replace"]
 
 
 @pytest.mark.parametrize("draft", [".config.toml.part", ".policy.json.part", ".lock"])

@@ -100,7 +100,8 @@ def test_two_searches_of_which_one_is_killed_and_resumed(
     assert not study.get_trials(states=(TrialState.RUNNING,))
     for who in ("one", "two"):
         run = RunDirectory(tmp_path / who)
-        made = [str(trial.candidate.widths) for trial in read_trials(run.stored_study)]
+        with run.stored_study() as study:
+            made = [str(trial.candidate.widths) for trial in read_trials(study)]
         assert len(made) == TRIALS == len(set(made))
         assert sorted(made) == sorted(widths for _, widths in evaluated)  # none lost, none twice
         assert {path.name for path in run.path.iterdir()} - {".lock"} == COMPLETE

@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from autoprune.agents.ddpg.agent import DdpgStrategy
 from autoprune.agents.ddpg.config import DdpgConfig
 from autoprune.agents.ddpg.exploration import TruncatedNormal
 from autoprune.agents.ddpg.networks import HIGH, LOW, PLANNED
+from autoprune.agents.ddpg.storage import load_agent
 from autoprune.agents.registry import check_strategy
 from autoprune.agents.tools.warm_starts import warm_starts
 from autoprune.core.policy import Widths
@@ -96,12 +98,9 @@ def test_an_agent_goes_on_where_it_was_saved(make_toy: Any, play: Any, tmp_path:
     teacher = DdpgStrategy(FEW).started(first.problem)
     play(teacher, first.value, 10)
     assert teacher.save(tmp_path / "agent")
-    assert sorted(p.name for p in (tmp_path / "agent").iterdir()) == [
-        "agent.json",
-        "agent.safetensors",
-    ]
+    assert [p.name for p in (tmp_path / "agent").iterdir()] == ["agent.safetensors"]
     other = make_toy([10, 16, 8, 8])
-    for path in (tmp_path, tmp_path / "agent", tmp_path / "agent" / "agent.json"):
+    for path in (tmp_path, tmp_path / "agent", tmp_path / "agent" / "agent.safetensors"):
         pupil = DdpgStrategy(FEW, agent=str(path)).started(other.problem)
         saved = load_file(tmp_path / "agent" / "agent.safetensors")
         assert all(torch.equal(v, saved[k]) for k, v in pupil._model.policy.state_dict().items())
@@ -112,27 +111,25 @@ def test_an_agent_goes_on_where_it_was_saved(make_toy: Any, play: Any, tmp_path:
     assert candidate is not None and candidate.widths == pupil._play(0.0, TRUST)
     play(pupil, other.value, 6)
     pupil.save(tmp_path / "again")
-    info = json.loads((tmp_path / "again" / "agent.json").read_text())
-    assert info["networks"] == [3, 4] and info["episodes"] == 16
+    info, _ = load_agent(tmp_path / "again", FEW.hidden)
+    assert info.networks == (3, 4) and info.episodes == 16
 
 
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda f: (f / "agent.json").unlink(), "there is no agent in"),
-        (lambda f: (f / "agent.json").write_text("{"), "cannot read the agent"),
-        (lambda f: (f / "agent.json").write_text("[]"), "its algorithm is None instead of 'ddpg'"),
+        (lambda f: (f / "agent.safetensors").unlink(), "there is no agent in"),
+        (lambda f: _write(f, "{"), "cannot read the agent"),
+        (lambda f: _write(f, "[]"), "its algorithm is None instead of 'ddpg'"),
+        (lambda f: _write(f, None), "cannot read the agent"),
         (lambda f: (f / "agent.safetensors").write_bytes(b"x"), "cannot read the agent"),
         (lambda f: _edit(f, features=["depth"]), "its features is different"),
         (lambda f: _edit(f, hidden=[8]), "its hidden is different"),
         (lambda f: _edit(f, version=99), "its version is 99 instead of 2"),
         (lambda f: _edit(f, episodes="many"), "is damaged"),
-        (lambda f: save_file({"a": torch.ones(1)}, f / "agent.safetensors"), "tensors are others"),
+        (lambda f: _write(f, _said(f), {"a": torch.ones(1)}), "tensors are others"),
         (
-            lambda f: save_file(
-                {k: v * torch.nan for k, v in load_file(f / "agent.safetensors").items()},
-                f / "agent.safetensors",
-            ),
+            lambda f: _write(f, _said(f), {k: v * torch.nan for k, v in _tensors(f).items()}),
             "NaN or infinity in",
         ),
     ],
@@ -148,8 +145,32 @@ def test_agents_that_do_not_fit_are_refused(
 
 
 def _edit(folder: Path, **changes: Any) -> None:
-    path = folder / "agent.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    _write(folder, json.dumps({**json.loads(_said(folder)), **changes}))
+
+
+def _write(folder: Path, said: str | None, tensors: Any = None) -> None:
+    header = None if said is None else {"agent": said}
+    save_file(tensors or _tensors(folder), folder / "agent.safetensors", header)
+
+
+def _tensors(folder: Path) -> dict[str, torch.Tensor]:
+    found = load_file(folder / "agent.safetensors")
+    return {name: tensor.clone() for name, tensor in found.items()}
+
+
+def _said(folder: Path) -> str:
+    with safe_open(folder / "agent.safetensors", "pt") as file:
+        return str(file.metadata()["agent"])
+
+
+def test_agents_of_older_versions_are_read(make_toy: Any, taught: str, tmp_path: Path) -> None:
+    """What is said of them stands in a file beside the tensors; they are saved as one file."""
+    (tmp_path / "agent.json").write_text(_said(Path(taught)))
+    save_file(_tensors(Path(taught)), tmp_path / "agent.safetensors")
+    pupil = DdpgStrategy(agent=str(tmp_path / "agent.json")).started(make_toy([8, 6]).problem)
+    assert pupil.agent_from is not None and pupil.agent_from["episodes"] == 12
+    pupil.save(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["agent.safetensors"]
 
 
 def test_an_agent_is_never_half_written(
