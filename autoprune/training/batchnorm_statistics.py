@@ -28,15 +28,15 @@ def with_own_statistics(
     up for new statistics: γ' = γσ'/σ, β' = β + γ(μ' − μ)/σ.
 
     Args:
-        model: in evaluation mode.
-        batches: whose statistics are taken; all have equal weights.
+        model: a network, as a search hands it over.
+        batches: inputs whose statistics are taken, augmented as in training; weighed equally.
         frozen: names of parameters and buffers that stay; a BN that has one stays whole.
 
     Returns:
-        The copy; the network itself if that would compute something else, as it might with a
-        user's own kind of BN.
+        The copy, in evaluation mode; the network itself if that would compute something else, as it
+        might with a user's own kind of BN.
     """
-    changed, further = deep_copy(model), iter(batches)
+    changed, further = deep_copy(model).eval(), iter(batches)
     first = next(further)
     before, norms = run(changed, first), _changeable(changed, frozen)
     for norm, mean, variance in _statistics(changed, norms, chain([first], further)):
