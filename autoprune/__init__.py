@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from autoprune.api import search as search
     from autoprune.api import sweep as sweep
     from autoprune.api import train as train
+    from autoprune.api import with_own_statistics as with_own_statistics
 
 __all__ = [
     "AutopruneError",
@@ -36,6 +37,7 @@ __all__ = [
     "search",
     "sweep",
     "train",
+    "with_own_statistics",
 ]
 
 

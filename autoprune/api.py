@@ -53,6 +53,7 @@ from autoprune.structure.wrappers import plain_network
 from autoprune.study.reload import load_network, load_trained
 from autoprune.study.run_directory import RunDirectory, next_free
 from autoprune.study.sweep_directory import SweepDirectory, SweepRecord
+from autoprune.training.batchnorm_statistics import with_own_statistics
 from autoprune.training.objective import TaskLoss, find_loss
 from autoprune.training.processes import find_processes, refuse_several
 
@@ -429,4 +430,5 @@ __all__ = [
     "search",
     "sweep",
     "train",
+    "with_own_statistics",
 ]

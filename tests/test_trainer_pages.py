@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -54,3 +55,18 @@ def test_other_trainers(
     after = small.state_dict()
     assert not small.training
     assert any(not torch.equal(value, after[name]) for name, value in before.items())
+
+
+def test_batch_norms_are_prepared_as_the_page_says(root: Path, run: Path) -> None:
+    page = (root / "docs" / "finetuning.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```", page, re.M | re.S)
+    (block,) = (one for one in blocks if "autoprune.with_own_statistics" in one)
+    small = autoprune.load_pruned(load_demo(), run)
+    samples = load_splits("digits").train.take(range(256))
+    names = {"small": small, "train": TensorDataset(samples.inputs, samples.targets)}
+    exec(compile(block, "page", "exec"), names)
+    prepared: Any = names["small"]
+    assert prepared is not small
+    torch.testing.assert_close(
+        prepared(samples.inputs), small(samples.inputs), rtol=1e-3, atol=1e-3
+    )

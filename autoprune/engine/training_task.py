@@ -32,6 +32,7 @@ from autoprune.structure.surgery import Keep
 from autoprune.study.run_directory import RunDirectory
 from autoprune.study.training_record import TrainingRecord
 from autoprune.training.augmentation import augmented
+from autoprune.training.batchnorm_statistics import with_own_statistics
 from autoprune.training.choices import EPOCHS, OPTIMIZERS, UNCHANGED
 from autoprune.training.duration import Duration
 from autoprune.training.features import match_features
@@ -51,6 +52,8 @@ ENTIRELY_FROZEN = (
 )
 # Validations of a short training, and of one that time limits.
 FEWEST_CHECKS, CHECKS_BY_TIME = 4, 10
+# Training samples whose statistics BNs have when training begins.
+STATISTICS_SAMPLES = 2000
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,9 +155,18 @@ def make_task(
     mix = mixing(config.mixup, config.cutmix, classes if objective.learns_task else None)
     batches = RandomBatches(
         augmented(images.recovery, config.augment), config.batch, config.seed, mix
-    ).shared(processes.rank, processes.count)
-    start = reinitialize(small) if config.from_scratch else small
-    return TrainingTask(start, batches, objective, judge, _frozen(context, small))
+    )
+    frozen = _frozen(context, small)
+    start = reinitialize(small) if config.from_scratch else _settled(small, batches, frozen)
+    own = batches.shared(processes.rank, processes.count)
+    return TrainingTask(start, own, objective, judge, frozen)
+
+
+def _settled(small: nn.Module, batches: RandomBatches, frozen: frozenset[str]) -> nn.Module:
+    """Return the network as training begins with it, which computes the same."""
+    count = min(-(-STATISTICS_SAMPLES // batches.size), batches.steps_per_epoch)
+    first = (batches[step].samples.to(device_of(small)).inputs for step in range(count))
+    return with_own_statistics(small, first, frozen)
 
 
 def _objective(

@@ -42,6 +42,10 @@ class RandomBatches(Dataset[Batch]):
     The order follows from the seed and the pass, what augmentation draws from the seed and the
     step. A run that is resumed therefore sees what it would have seen, whatever the number of
     workers. Samples that fill no whole batch are left out of a pass.
+
+    Attributes:
+        size: samples of a batch.
+        steps_per_epoch: batches of a pass.
     """
 
     def __init__(self, split: Split, size: int, seed: int, mix: Mix | None = None) -> None:
@@ -55,13 +59,13 @@ class RandomBatches(Dataset[Batch]):
         """
         self._split, self._seed, self._mix = split, seed, mix
         self._rank, self._ranks = 0, 1
-        self._size = min(size, len(split))
-        self.steps_per_epoch = len(split) // self._size
+        self.size = min(size, len(split))
+        self.steps_per_epoch = len(split) // self.size
 
     def shared(self, rank: int, ranks: int) -> RandomBatches:
         """Return the part of every batch that one of several processes takes."""
-        if ranks > self._size:
-            raise UsageError(f"batch {self._size} is too small for {ranks} processes.")
+        if ranks > self.size:
+            raise UsageError(f"batch {self.size} is too small for {ranks} processes.")
         part = copy.copy(self)
         part._rank, part._ranks = rank, ranks
         return part
@@ -70,7 +74,7 @@ class RandomBatches(Dataset[Batch]):
         """Read the batch of a step."""
         epoch, place = divmod(step, self.steps_per_epoch)
         order = np.random.default_rng([self._seed, epoch]).permutation(len(self._split))
-        whole = order[place * self._size : (place + 1) * self._size]
+        whole = order[place * self.size : (place + 1) * self.size]
         indices = whole[self._rank :: self._ranks].tolist()
         with kept_random_states():
             torch.manual_seed(seed_of(self._seed, step * self._ranks + self._rank))
