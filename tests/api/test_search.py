@@ -256,6 +256,7 @@ class FourThenThree(Strategy):
 def test_widths_that_the_networks_own_code_refuses_are_a_failed_trial(tmp_path: Path) -> None:
     options = {**TINY, "trials": 2, "strategy": FourThenThree()}
     run = autoprune.search(Picky(), data=dataset(), output=tmp_path / "run", **options)
-    refused, taken = read_trials(RunDirectory(run.path).stored_study)
+    with RunDirectory(run.path).stored_study() as study:
+        refused, taken = read_trials(study)
     assert refused.error == "the pruned network cannot be run: ValueError: four channels"
     assert taken.value is not None and [w for w, _ in run.result["widths"].values()] == [3, 4]
