@@ -94,11 +94,18 @@ def filter_norms(
         network: with the weights.
         order: 2 for the Euclidean norm, 1 for the sum of absolute values.
     """
-    total = torch.zeros(group.size, dtype=torch.float64)
-    for part in group.slices:
-        if part.role == "producer":
-            own = entries(network.get_parameter(part.tensor).detach(), part)
-            total += own.double().abs().pow(order).sum(1).cpu()
+    makers = (part for part in group.slices if part.role == "producer")
+    weights = ((part, network.get_parameter(part.tensor).detach()) for part in makers)
+    return unit_norms(weights, group.size, order)
+
+
+def unit_norms(
+    tensors: Iterable[tuple[Slice, Tensor]], size: int, order: int = 2
+) -> Float64[Tensor, " {size}"]:
+    """Return the norm of each unit's entries in some tensors, by their slices."""
+    total = torch.zeros(size, dtype=torch.float64)
+    for part, tensor in tensors:
+        total += entries(tensor, part).double().abs().pow(order).sum(1).cpu()
     return total.pow(1 / order)
 
 
@@ -136,11 +143,14 @@ def keep_units(group: ChannelGroup, network: nn.Module, kept: Bool[Tensor, " uni
         weight.mul_(along(kept, part, weight))
 
 
-def keep_largest(structure: Structure, network: nn.Module, widths: Sequence[int]) -> None:
-    """Set the filters of least Euclidean norm of every group to zero, in place."""
+def keep_largest(
+    structure: Structure, network: nn.Module, widths: Sequence[int]
+) -> list[Bool[Tensor, " _units"]]:
+    """Set the filters of least Euclidean norm of every group to zero; return which units stay."""
     kept = all_largest(all_norms(structure, network), widths)
     for group, own in zip(structure.groups, kept, strict=True):
         keep_units(group, network, own)
+    return kept
 
 
 def largest(values: Float[Tensor, " units"], count: int) -> Bool[Tensor, " units"]:

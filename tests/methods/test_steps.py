@@ -80,6 +80,22 @@ def test_soft_pruning_clears_the_smallest_filters(setup: Setup) -> None:
     assert gone == [2, 5] and torch.equal(weight[0], before[0])
 
 
+def test_filters_that_were_cleared_come_back_no_faster_than_the_others(setup: Setup) -> None:
+    """Gradients of norm 1 and 3 that stayed: a cleared filter's is at most 2, the others' any."""
+    method = SoftFilterPruning().prepared(replace(setup.goal, widths=(2, 7)))
+    weight = setup.network.get_parameter("0.0.weight")
+    method.start(setup.network)
+    with torch.no_grad():
+        weight[:2] *= 100
+        method.after_epoch(setup.network, moment(2))
+        given = torch.zeros_like(weight)
+        given.flatten(1)[:4, 0] = torch.tensor([1.0, 3.0, 50.0, 0.5])
+        weight.grad = given.clone()
+        method.after_backward(setup.network, moment(3))
+    assert weight.grad.flatten(1)[:, 0].tolist() == pytest.approx([1, 3, 2, 0.5, 0, 0, 0, 0])
+    assert not weight.grad.flatten(1)[:, 1:].any()
+
+
 def test_the_cubic_schedule() -> None:
     """s_t = s_f + (s_i − s_f)(1 − t)³ with s_i = .2 s_f: at t = 1/2 .9 s_f."""
     method = GradualPruning(initial=0.2, end=0.5, removals=4)
