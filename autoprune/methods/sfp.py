@@ -52,6 +52,8 @@ class SoftFilterPruning(TrainingMethod):
         if not self._kept:  # no pass is over
             return
         for group, kept in zip(self.goal.structure.groups, self._kept, strict=True):
+            if kept.all() or not kept.any():  # of whole branches nothing stays
+                continue
             slopes = [
                 (part, weight.grad)
                 for part, weight in producers(group, network)
