@@ -46,6 +46,9 @@ log = logging.getLogger(__name__)
 
 # Samples on which a network is compared with the one that it was merged from.
 COMPARED = 256
+# A merge that is to lose nothing, and changes outputs by more than this share of their variance,
+# came too early: the repair of the cut then does better from the network as it was trained.
+MERGE_HOLDS = 0.01
 # The key of the training in result.json.
 KEY = "train"
 
@@ -59,24 +62,33 @@ class Shaped:
         method: as it was when that was validated.
         done: the figures of the training; None without epochs.
         steps_per_epoch: of the training.
+        compared: samples on which it is compared with its merged network.
     """
 
     network: nn.Module
     method: TrainingMethod
     done: Trained | None
     steps_per_epoch: int
+    compared: Samples
 
     @cached_property
     def merged(self) -> nn.Module:
-        """The network in which units that are to go do nothing: the one that is cut."""
+        """The network in which units that are to go do nothing."""
         return self.method.merge(deep_copy(self.network))
+
+    @property
+    def to_cut(self) -> nn.Module:
+        """The network that is cut: merged, if that hardly changes anything."""
+        is_merged = self.remaining is not None and self.remaining <= MERGE_HOLDS
+        return self.merged if is_merged else self.network
 
     def networks(self) -> dict[str, nn.Module]:
         """Return the networks by their names in the result."""
         return {"trained": self.network, **({"merged": self.merged} if self.method.merges else {})}
 
-    def remaining(self, samples: Samples) -> float | None:
-        """Return how far outputs are from where the cut would lose nothing; None if unpromised.
+    @cached_property
+    def remaining(self) -> float | None:
+        """How far outputs are from where the cut would lose nothing; None if unpromised.
 
         0: units that go do nothing already, but for the constants that BNs make of filters of zero,
         which the repair moves into biases; about 1: nothing in common is left.
@@ -84,7 +96,9 @@ class Shaped:
         if not self.method.merges:
             return None
         with torch.no_grad():
-            outputs = [outputs_with(one, samples.inputs) for one in (self.merged, self.network)]
+            outputs = [
+                outputs_with(one, self.compared.inputs) for one in (self.merged, self.network)
+            ]
         return float(output_distance(*outputs))
 
     def report(self) -> dict[str, Any]:
@@ -98,6 +112,7 @@ class Shaped:
             "steps": steps,
             "seconds": 0.0 if done is None else round(done.seconds, 3),
             "diverged": done is not None and done.diverged is not None,
+            "remaining": self.remaining,
         }
 
 
@@ -121,11 +136,10 @@ def run_training(context: TrainContext, resume: bool = False) -> SearchResult:
         problem = make_problem(search)
         method = context.method.prepared(_goal(context, search, problem))
         shaped = _shape(context, search, method)
-        run.method.save_weights(shaped.merged)
+        run.method.save_weights(shaped.to_cut)
         found = run_search(*_cutting(search, problem, shaped), begun)
         scores = _scores(search, {**shaped.networks(), "cut": found.network})
-        remaining = {"remaining": shaped.remaining(search.images.selection.first(COMPARED))}
-        done = {KEY: {**shaped.report(), **remaining, **scores}}
+        done = {KEY: {**shaped.report(), **scores}}
         run.save_result({**_beside_given(found.result, scores["scores"]), **done})
         run.method.remove_checkpoint()
     return _finetune(context, search.model)
@@ -173,11 +187,11 @@ def _shape(context: TrainContext, search: SearchContext, method: TrainingMethod)
     own = context.training(search.model, context.config.shaping())
     with _written_down(context, search.begun):
         task = replace(make_task(own, search.images, search.model, {}), hooks=method)
-        steps = task.batches.steps_per_epoch
+        steps, compared = task.batches.steps_per_epoch, search.images.selection.first(COMPARED)
         # A moving average of weights is no state of the method's: it is for fine-tuning alone.
         recipe = replace(make_recipe(own.config, steps), ema=0.0)
         if not epochs:
-            return Shaped(_untrained(task), method, None, steps)
+            return Shaped(_untrained(task), method, None, steps, compared)
         trackers = make_loggers(
             own.config.logger, context.run.path, {"training": KEY, **vars(recipe)}
         )
@@ -189,7 +203,7 @@ def _shape(context: TrainContext, search: SearchContext, method: TrainingMethod)
             progress=lambda share: context.progress.step("training", round(1000 * share), 1000),
         )
     _tell(done, recipe)
-    return Shaped(_as_trained(done.network, task), method, done, steps)
+    return Shaped(_as_trained(done.network, task), method, done, steps, compared)
 
 
 def _as_trained(network: nn.Module, task: TrainingTask) -> nn.Module:
@@ -220,10 +234,10 @@ def _cutting(
 ) -> tuple[SearchContext, Groundwork]:
     """Return what the pipeline is given to cut the trained network by what was learnt."""
     names = problem.structure.index
-    scores = dict(zip(names, shaped.method.scores(shaped.merged), strict=True))
+    scores = dict(zip(names, shaped.method.scores(shaped.to_cut), strict=True))
     search.run.method.save_scores(scores)
     config = replace(search.config, importance=LearntImportance(scores))
-    own = replace(search, model=shaped.merged, config=config)
+    own = replace(search, model=shaped.to_cut, config=config)
     return own, Groundwork(problem, make_evaluators(own, problem))
 
 

@@ -20,7 +20,6 @@ from autoprune.methods.units import (
     along,
     entries,
     favoured,
-    keep_largest,
     largest,
     producers,
 )
@@ -50,7 +49,7 @@ class LearningCompression(TrainingMethod):
     Minimises L(w) so that w = θ, θ being within reach of the cut. Every round learns by gradient
     steps on L(w) + μ/2 ‖w − θ − λ/μ‖² and then compresses: θ = Π(w − λ/μ), where Π keeps the
     filters of largest Euclidean norm, as many of each group as the budget leaves at equal shares; λ
-    ← λ − μ (w − θ); μ grows. In the end w is replaced by Π(w).
+    ← λ − μ (w − θ); μ grows. In the end Π(w) decides what is cut.
 
     Rounds, first penalty and bound are Condensa's; its growth is second-hand. It trains 10,000
     batches in the first round and 2,000 in each other one, where here all are equally long, and
@@ -120,12 +119,6 @@ class LearningCompression(TrainingMethod):
         for name, weight in self._weights(network):
             self._multipliers[name] -= self._penalty * (weight - self._targets[name])
         self._penalty = min(self._penalty * self.config.growth, self.config.most)
-
-    def merge(self, network: nn.Module) -> nn.Module:
-        """Return the network with Π(w)."""
-        with torch.no_grad():
-            keep_largest(self.goal.structure, network, self.widths)
-        return network
 
     def scores(self, network: nn.Module) -> Scores:
         """Return the norms, those of the filters that Π keeps first."""

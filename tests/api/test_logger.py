@@ -160,7 +160,7 @@ def test_the_cut_after_a_training_is_no_search_to_be_watched() -> None:
 
 def test_a_training_without_epochs_before_the_cut_is_no_curve(mine: str, tmp_path: Path) -> None:
     run = autoprune.train(
-        classifier(), data=dataset(), method="lc", budget="flops=0.7", epochs=0.5,
+        classifier(), data=dataset(), method="c_sgd", budget="flops=0.7", epochs=0.5,
         finetune_epochs=0.5, output=tmp_path / "run", logger=f"{mine}:Mine", report=False,
         **{k: FEW[k] for k in ("calibration_samples", "search_samples")},
     )  # fmt: skip

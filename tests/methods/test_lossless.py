@@ -8,12 +8,14 @@ import pytest
 import torch
 from torch import nn
 
+from autoprune.data import Samples
+from autoprune.engine.train import MERGE_HOLDS, Shaped
 from autoprune.methods.c_sgd import CentripetalSgd, representatives
 from autoprune.methods.resrep import ResRep
 from autoprune.methods.sss import SparseStructureSelection
 from autoprune.structure.surgery import apply_policy, deep_copy
 from autoprune.testing import small_networks
-from autoprune.testing.method_contract import NETWORKS, Setup, difference
+from autoprune.testing.method_contract import IMAGES, NETWORKS, Setup, difference
 from autoprune.testing.small_networks import randomized
 
 
@@ -47,6 +49,17 @@ def test_equal_clusters(setup: Setup) -> None:
     stays = [own >= 1 for own in method.scores(merged)]
     assert any(not bool(own.all()) for own in stays)
     assert difference(network, cut(setup, merged, stays)) < 1e-4
+    shaped = Shaped(network, method, None, 1, Samples(IMAGES, None))
+    assert shaped.to_cut is shaped.merged
+
+
+def test_clusters_that_are_not_equal_are_not_merged(setup: Setup) -> None:
+    """One unit does not do what the others do: the sum of what reads them would be useless."""
+    method = CentripetalSgd().prepared(setup.goal)
+    method.start(setup.network)
+    shaped = Shaped(setup.network, method, None, 1, Samples(IMAGES, None))
+    assert shaped.remaining is not None and shaped.remaining > MERGE_HOLDS
+    assert shaped.to_cut is setup.network
 
 
 def test_factors_of_zero(setup: Setup) -> None:
