@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from autoprune.api import load_pruned as load_pruned
     from autoprune.api import report as report
     from autoprune.api import search as search
+    from autoprune.api import sparsify as sparsify
     from autoprune.api import sweep as sweep
     from autoprune.api import train as train
     from autoprune.api import with_own_statistics as with_own_statistics
@@ -35,6 +36,7 @@ __all__ = [
     "load_pruned",
     "report",
     "search",
+    "sparsify",
     "sweep",
     "train",
     "with_own_statistics",

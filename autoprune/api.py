@@ -42,6 +42,7 @@ from autoprune.exporters.base import Exporter
 from autoprune.methods.registry import Wanted
 from autoprune.options.finetune import FinetuneConfig, FinetuneOptions
 from autoprune.options.search import OPTIONS, SearchOptions, budgets_of
+from autoprune.options.sparsify import SparsifyConfig, SparsifyOptions
 from autoprune.options.train import TrainConfig, TrainOptions
 from autoprune.reporting.report import report
 from autoprune.structure import surgery
@@ -371,6 +372,49 @@ def train(
     return Run(directory.path, done.network, done.policy, done.result)
 
 
+def sparsify(
+    model: nn.Module,
+    *,
+    data: Any,
+    amount: float | None = None,
+    pattern: str = "unstructured",
+    method: str = "obs",
+    loss: TaskLoss | str | None = None,
+    evaluate: Evaluate | str | None = None,
+    output: str | os.PathLike[str] | None = None,
+    progress: Progress | bool | None = None,
+    origin: Mapping[str, Any] | None = None,
+    **options: Unpack[SparsifyOptions],
+) -> Run:
+    """Set single weights of a network to zero, in a pattern, and train the others.
+
+    No channel goes. The run directory is that of `train`, which goes on with it where it was
+    interrupted.
+
+    Args:
+        model: the trained network; it is left as it was. It teaches unless `distill=False`.
+        data: as `search` takes it.
+        amount: share of the weights that becomes zero; None for N:M.
+        pattern: "unstructured", N:M such as "2:4", or ROWSxCOLUMNS such as "4x1".
+        method: "obs", "magnitude" or "snip" (docs/sparsity.md).
+        loss: as `finetune` takes it.
+        evaluate: as `search` takes it.
+        output: the run directory; by default the next free `runs/<model>-<number>`.
+        progress: told what happens; True prints lines on standard error.
+        origin: where model and data came from, for `config.toml`.
+        **options: other fields of `SparsifyConfig`, `epochs` above all (docs/options.md).
+
+    Raises:
+        AutopruneError: anything that the user can mend, in one line.
+    """
+    given = {"amount": amount, "pattern": pattern, "method": method}
+    config = SparsifyConfig.from_mapping({**options, **given})
+    return train(
+        model, data=data, loss=loss, evaluate=evaluate, output=output, progress=progress,
+        origin=origin, **config.training(),
+    )  # fmt: skip
+
+
 @_undisturbed()
 def export(
     model: nn.Module,
@@ -428,6 +472,7 @@ __all__ = [
     "load_pruned",
     "report",
     "search",
+    "sparsify",
     "sweep",
     "train",
     "with_own_statistics",

@@ -19,6 +19,7 @@ FLOORS = (
     {"structure"},
     {"statistics", "cost", "models"},
     {"reconstruction", "recovery", "training"},
+    {"sparsity"},
     {"importance", "profiling"},
     {"evaluation"},
     {"exporters"},
@@ -61,9 +62,11 @@ TWICE = {
     "model",  # a cost model, and that of latency
     # a command, and its subject
     "evaluate", "export", "finetune", "inspect", "profile", "push", "report", "search",
-    "status", "train", "dashboard",
+    "status", "train", "dashboard", "sparsify",
     "executorch", "litert", "onnx", "openvino",  # a runtime: what runs in it, and its files
     "progress",  # the names of a kind of component
+    "choices",  # what an option may be, by name
+    "obs",  # optimal brain surgeon, on channels and on single weights
 }  # fmt: skip
 """Names that two modules share since they mean the same thing."""
 

@@ -24,6 +24,7 @@ from autoprune.cli.profile import profile
 from autoprune.cli.push import push
 from autoprune.cli.report import report
 from autoprune.cli.search import search
+from autoprune.cli.sparsify import sparsify
 from autoprune.cli.status import status
 from autoprune.cli.train import train
 from autoprune.errors import (
@@ -50,7 +51,7 @@ _COMMANDS = (
     *(
         Command(one, OF_COMMANDS[one.__name__])
         for one in (
-            *(inspect, profile, evaluate, train, finetune, export),
+            *(inspect, profile, evaluate, train, sparsify, finetune, export),
             *(report, compare, explain, status, dashboard, push),
         )
     ),

@@ -225,13 +225,23 @@ def show_trained(run: Run, quiet: bool = False) -> None:
     figures = [own.get(figure) for own in known.values()]
     rows.add_row(title, *("–" if one is None else show(one) for one in figures))
     out.print(rows)
-    out.print(f"\n{done['split']} split; {_shares(result)} of the given network")
+    left = _zeros(done["sparsity"]) if "sparsity" in done else _shares(result)
+    out.print(f"\n{done['split']} split; {left} of the given network")
     spent = f"{_epochs(done['epochs'])} in {done['seconds']:.1f} s with {done['method']}"
     if (tuning := result.get("finetune")) is not None:
         spent += f", {tuning['epochs']:g} in {tuning['seconds']:.1f} s after the cut"
     out.print(escape(spent))
     _point_to_files(run.path, "policy.json, pruned.safetensors, result.json, …")
     point_to(f"next:  autoprune evaluate {shlex.quote(str(run.path))}")
+
+
+def _zeros(figures: Mapping[str, Any]) -> str:
+    """Return how many weights are zero, and which share of the MACs is with others."""
+    zeros = percent(figures["zeros"] / figures["weights"])
+    of_layers = percent(figures["weights"] / figures["parameters"])
+    macs = percent(figures["nonzero_macs"] / figures["macs"])
+    which = f"{zeros} of the weights ({of_layers} of all parameters) are zero"
+    return f"{which}, which leaves {macs} of the MACs"
 
 
 def _shares(result: Mapping[str, Any]) -> str:

@@ -24,6 +24,16 @@ def train(given: Mapping[str, Any]) -> None:
     The run directory is that of a search, with the trained network in trained.safetensors as its
     dense network. Without --model and --data the built-in demo is trained.
     """
+    run_train(given)
+
+
+def run_train(given: Mapping[str, Any], command_name: str = "train") -> None:
+    """Do that for a command that is a training.
+
+    Args:
+        given: plain values of the options of `autoprune train`.
+        command_name: named where one is missing.
+    """
     own = {name: value for name, value in given.items() if name in OPTIONS}
     rest = {name: value for name, value in given.items() if name not in OPTIONS}
     command = read_options(TrainCommand, rest)
@@ -46,7 +56,7 @@ def train(given: Mapping[str, Any]) -> None:
     from autoprune.models.devices import find_device
     from autoprune.study.run_directory import RunDirectory
 
-    origin |= model_and_data(origin, "train")
+    origin |= model_and_data(origin, command_name)
     output = Path(command.output) if command.output else free_output(origin["model"])
     check_method(config)
     if not command.resume:

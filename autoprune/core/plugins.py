@@ -10,7 +10,7 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from importlib.machinery import ModuleSpec, PathFinder
 from importlib.metadata import EntryPoint, entry_points
@@ -77,12 +77,14 @@ class Kind:
         built_in: what comes with autoprune, by name, in the order of the help: the object, or the
             place "package.module:NAME" that it is imported from once it is chosen.
         special: names that stand for one of these ("auto"), resolved before.
+        unlisted: what comes with autoprune, too, but is chosen in another way than by this name.
     """
 
     what: str
     group: str
     built_in: Mapping[str, Any]
     special: tuple[str, ...] = ()
+    unlisted: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -91,7 +93,7 @@ class Kind:
 
     def is_installed(self, name: str) -> bool:
         """Return whether a name is one of ours or an installed package's entry point."""
-        return name in self.names or name in self._entries
+        return name in (*self.names, *self.unlisted) or name in self._entries
 
     def check_name(self, spec: str) -> None:
         """Refuse what can be no component's name; nothing is imported.
@@ -121,8 +123,8 @@ class Kind:
         if not isinstance(wanted, str):
             return wanted
         self.check_name(wanted)
-        if wanted in self.built_in:
-            found = self.built_in[wanted]
+        if wanted in self._ours:
+            found = self._ours[wanted]
             if not isinstance(found, str):
                 return found
             module, _, name = found.partition(":")
@@ -148,7 +150,7 @@ class Kind:
         if isinstance(found, type) or (callable(found) and not isinstance(found, base)):
             factory = partial(found, *args, **options)
             # Errors of our own code pass; for others it is said which component raises.
-            is_ours = isinstance(wanted, str) and wanted in self.built_in
+            is_ours = isinstance(wanted, str) and wanted in self._ours
             made = factory() if is_ours else call_factory(factory, self.name_of(wanted), self.what)
         elif options:
             raise UsageError(
@@ -163,6 +165,10 @@ class Kind:
         return made
 
     @property
+    def _ours(self) -> dict[str, Any]:
+        return {**self.built_in, **self.unlisted}
+
+    @property
     def _entries(self) -> dict[str, EntryPoint]:
         return {entry.name: entry for entry in entry_points(group=self.group)}
 
@@ -174,7 +180,7 @@ class Kind:
         if isinstance(wanted, str):
             return wanted
         named, place = _named(wanted), object_name(wanted)
-        ours = (name for name, found in self.built_in.items() if found in (named, place))
+        ours = (name for name, found in self._ours.items() if found in (named, place))
         return next(ours, place)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import nn
@@ -26,6 +26,7 @@ from autoprune.structure.surgery import kept_positions
 from autoprune.study.reload import load_network
 from autoprune.study.result import is_trained, with_training, without_training
 from autoprune.study.run_directory import RunDirectory
+from autoprune.training.kept_zeros import KeptZeros
 from autoprune.training.loggers import Log, make_loggers
 from autoprune.training.trainer import train
 from autoprune.training.training_values import Recipe, Trained, TrainingFiles
@@ -145,6 +146,8 @@ def finetune_run(context: FinetuneContext, resume: bool = False) -> Finetuned:
     images = draw_training_images(context)
     keep = kept_positions(context.dense, run.load_policy())
     task = make_task(context, images, small, keep)
+    if "sparsity" in run.load_result().get("train", {}):
+        task = replace(task, hooks=KeptZeros(small))
     recipe = make_recipe(config, task.batches.steps_per_epoch)
     options = {"training": context.kind, **vars(recipe)}
     trackers = [] if processes.rank else make_loggers(config.logger, run.path, options)

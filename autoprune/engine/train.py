@@ -113,6 +113,7 @@ class Shaped:
             "seconds": 0.0 if done is None else round(done.seconds, 3),
             "diverged": done is not None and done.diverged is not None,
             "remaining": self.remaining,
+            **self.method.figures(self.to_cut),
         }
 
 
@@ -167,7 +168,10 @@ def _written_down(context: TrainContext, settings: Mapping[str, Any]) -> Iterato
 def _goal(context: TrainContext, search: SearchContext, problem: PruningProblem) -> Goal:
     projection = problem.projection
     classes = number_of_classes(search.model, search.images.selection)
-    goal = Goal(problem.structure, search.model, classes=classes, seed=context.config.seed)
+    goal = Goal(
+        problem.structure, search.model, classes=classes, seed=context.config.seed,
+        samples=search.images.calibration,
+    )  # fmt: skip
     if context.widths is not None:
         whose = f"the run in {context.config.widths_from!r}"
         widths = allowed_widths_in(problem.space, context.widths, whose)
@@ -233,8 +237,10 @@ def _cutting(
     search: SearchContext, problem: PruningProblem, shaped: Shaped
 ) -> tuple[SearchContext, Groundwork]:
     """Return what the pipeline is given to cut the trained network by what was learnt."""
-    names = problem.structure.index
-    scores = dict(zip(names, shaped.method.scores(shaped.to_cut), strict=True))
+    structure = problem.structure
+    if not shaped.method.is_repaired:
+        problem = replace(problem, structure=structure.leaving(frozenset(structure.shapes)))
+    scores = dict(zip(structure.index, shaped.method.scores(shaped.to_cut), strict=True))
     search.run.method.save_scores(scores)
     config = replace(search.config, importance=LearntImportance(scores))
     own = replace(search, model=shaped.to_cut, config=config)

@@ -123,12 +123,14 @@ def is_bounded(budget: str) -> bool:
 
 
 def check_method(config: TrainConfig) -> TrainingMethod:
-    """Return the method that is meant, unless it lacks a budget; no network is needed for that.
+    """Return the method that is meant, unless it lacks something; no network is needed for that.
 
     Raises:
-        UsageError: there is no such method, an option is wrong, or a budget is needed.
+        UsageError: there is no such method, an option is wrong, or a budget or epochs are needed.
     """
     method = find_method(config.method, config.method_config)
+    if method.needs_training and not config.epochs:
+        raise UsageError(f"{spelt('epochs')} must be above zero, but got 0.")
     decides = is_bounded(config.budget) or config.widths_from is not None
     if not decides and method.least_score is None:
         raise UsageError(

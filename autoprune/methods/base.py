@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from autoprune.agents.config import NoOptions, configured
 from autoprune.core.policy import Widths
+from autoprune.data import Samples
 from autoprune.errors import UsageError, shown
 from autoprune.structure.groups import Structure
 from autoprune.training.hooks import Hooks
@@ -37,6 +38,8 @@ class Goal:
             holds; None without a budget.
         classes: number of classes that the network tells apart; None if it is no classifier.
         seed: of whatever the method draws at random.
+        samples: of the training split, which a method may look at before training; None if there
+            are none.
     """
 
     structure: Structure
@@ -45,6 +48,7 @@ class Goal:
     below_threshold: Callable[[Scores], Widths] | None = None
     classes: int | None = None
     seed: int = 0
+    samples: Samples | None = None
 
 
 class TrainingMethod(Hooks, ABC):
@@ -62,6 +66,8 @@ class TrainingMethod(Hooks, ABC):
     Attributes:
         name: what it is called in `--method` and in messages.
         config: its options.
+        is_repaired: whether the cut is repaired, as that of a search is; by default it is.
+        needs_training: whether the method does nothing without epochs before the cut.
         least_score: without a budget, units with larger scores stay; None if the method needs a
             budget.
         goal: what the network is shaped for.
@@ -70,6 +76,8 @@ class TrainingMethod(Hooks, ABC):
     name: ClassVar[str] = ""
     config: Any = NoOptions()
     keeps_last = True
+    is_repaired: ClassVar[bool] = True
+    needs_training: ClassVar[bool] = True
     goal: Goal
 
     def __init__(self, config: Any = None, **options: Any) -> None:
@@ -140,3 +148,7 @@ class TrainingMethod(Hooks, ABC):
         Args:
             network: that `finish` returned; it must not be changed.
         """
+
+    def figures(self, network: nn.Module) -> Mapping[str, Any]:
+        """Return what else `result.json` says of a shaped network, by keys of its own."""
+        return {}

@@ -32,6 +32,7 @@ KIND = Kind(
         "gdp": "autoprune.methods.gdp:GlobalDynamicPruning",
         "lc": "autoprune.methods.lc:LearningCompression",
     },
+    unlisted={"sparsify": "autoprune.methods.fine_grained:FineGrained"},
 )
 
 

@@ -14,6 +14,7 @@ from autoprune.options.finetune import FinetuneConfig
 from autoprune.options.option import Option, Panel, choices, declared_in, option, options_of
 from autoprune.options.origin import InputShape, Network, Origin, Photos, Restrictions
 from autoprune.options.search import MAY_BE_GIVEN_AGAIN, SearchConfig
+from autoprune.options.sparsify import SparsifyConfig
 from autoprune.options.train import TrainConfig
 from autoprune.profiling.backends.registry import KIND as BACKENDS
 
@@ -159,6 +160,16 @@ class TrainCommand(Trust, Origin):
         is_in_files=False,
     )
     quiet: bool = _run(False, kinds.SWITCH, "Print only the run directory.", is_in_files=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SparsifyCommand(Trust, Origin):
+    """What `autoprune sparsify` changes, and where it writes."""
+
+    loss: str | None = declared_in(FinetuneCommand, "loss")
+    evaluate: str | None = declared_in(SearchConfig, "evaluate")
+    output: str | None = declared_in(RunOptions, "output")
+    quiet: bool = declared_in(TrainCommand, "quiet")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -311,6 +322,7 @@ OF_COMMANDS: Mapping[str, Sequence[type]] = {
     "evaluate": (EvaluateOptions,),
     "finetune": (FinetuneCommand, FinetuneConfig),
     "train": (TrainCommand, TrainConfig),
+    "sparsify": (SparsifyCommand, SparsifyConfig),
     "export": (ExportOptions,),
     "report": (ReportOptions,),
     "compare": (CompareOptions,),

@@ -67,7 +67,7 @@ class TrainConfig(Restrictions, TrainingConfig):
         EPOCHS,
         kinds.NUMBER,
         "Passes over the training samples, those after the cut included; fractions too.",
-        rule=kinds.ABOVE_ZERO,
+        rule=kinds.ZERO_OR_MORE,
     )
     finetune_epochs: float | None = _training(
         None,

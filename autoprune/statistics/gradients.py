@@ -94,7 +94,7 @@ def taylor_terms(
             tap = GradientTap(model, structure, len(batch), _changes)
             with tap:
                 logits = class_scores(run(model, batch.inputs))
-            _loss(logits, batch).backward()
+            class_loss(logits, batch).backward()
             for total, group in zip(totals, structure.groups, strict=True):
                 if parts := unit_sums(group, tap.found.get):
                     total += torch.stack(parts).sum(0).abs().sum(0).cpu()
@@ -108,7 +108,13 @@ def _changes(
     return (at_least_single(values) * at_least_single(gradients)).sum(1).double()
 
 
-def _loss(logits: Any, batch: Samples) -> Float[Tensor, ""]:
+def class_loss(logits: Any, batch: Samples) -> Float[Tensor, ""]:
+    """Return the cross-entropy of labelled samples, summed over them.
+
+    Raises:
+        ModelError: the output is not a matrix of class scores.
+        DataError: a label is outside the classes.
+    """
     if not isinstance(logits, Tensor) or logits.dim() != 2:
         raise ModelError(
             "gradients need the cross-entropy of class scores (samples, classes), but the model "

@@ -1,0 +1,1 @@
+"""Single weights, not channels: which of them become zero, in which patterns."""

@@ -1,0 +1,12 @@
+"""What single weights are chosen by, and in which patterns they go, by name.
+
+The command line reads this; nothing heavy is imported.
+"""
+
+UNSTRUCTURED = "unstructured"
+"""Any weights; patterns besides are N:M and ROWSxCOLUMNS."""
+
+OBS, MAGNITUDE, SNIP = "obs", "magnitude", "snip"
+CRITERIA = (OBS, MAGNITUDE, SNIP)
+"""What the others make up for best (Frantar and Alistarh 2023); the smallest ones, of which fewer
+and fewer stay in training (Zhu and Gupta 2017); those of least sensitivity (Lee et al. 2019)."""
