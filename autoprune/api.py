@@ -382,14 +382,14 @@ def sparsify(
     loss: TaskLoss | str | None = None,
     evaluate: Evaluate | str | None = None,
     output: str | os.PathLike[str] | None = None,
+    resume: bool = False,
     progress: Progress | bool | None = None,
     origin: Mapping[str, Any] | None = None,
     **options: Unpack[SparsifyOptions],
 ) -> Run:
     """Set single weights of a network to zero, in a pattern, and train the others.
 
-    No channel goes. The run directory is that of `train`, which goes on with it where it was
-    interrupted.
+    No channel goes. The run directory is that of `train`.
 
     Args:
         model: the trained network; it is left as it was. It teaches unless `distill=False`.
@@ -400,6 +400,7 @@ def sparsify(
         loss: as `finetune` takes it.
         evaluate: as `search` takes it.
         output: the run directory; by default the next free `runs/<model>-<number>`.
+        resume: go on with the run in `output`; options must be the same.
         progress: told what happens; True prints lines on standard error.
         origin: where model and data came from, for `config.toml`.
         **options: other fields of `SparsifyConfig`, `epochs` above all (docs/options.md).
@@ -410,8 +411,8 @@ def sparsify(
     given = {"amount": amount, "pattern": pattern, "method": method}
     config = SparsifyConfig.from_mapping({**options, **given})
     return train(
-        model, data=data, loss=loss, evaluate=evaluate, output=output, progress=progress,
-        origin=origin, **config.training(),
+        model, data=data, loss=loss, evaluate=evaluate, output=output, resume=resume,
+        progress=progress, origin=origin, **config.training(),
     )  # fmt: skip
 
 

@@ -240,8 +240,8 @@ def _zeros(figures: Mapping[str, Any]) -> str:
     zeros = percent(figures["zeros"] / figures["weights"])
     of_layers = percent(figures["weights"] / figures["parameters"])
     macs = percent(figures["nonzero_macs"] / figures["macs"])
-    which = f"{zeros} of the weights ({of_layers} of all parameters) are zero"
-    return f"{which}, which leaves {macs} of the MACs"
+    which = f"{zeros} of the weights, which are {of_layers} of all parameters, are zero"
+    return f"{which}; others take {macs} of the MACs"
 
 
 def _shares(result: Mapping[str, Any]) -> str:

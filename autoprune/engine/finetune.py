@@ -146,8 +146,8 @@ def finetune_run(context: FinetuneContext, resume: bool = False) -> Finetuned:
     images = draw_training_images(context)
     keep = kept_positions(context.dense, run.load_policy())
     task = make_task(context, images, small, keep)
-    if "sparsity" in run.load_result().get("train", {}):
-        task = replace(task, hooks=KeptZeros(small))
+    if (sparsity := run.load_result().get("train", {}).get("sparsity")) is not None:
+        task = replace(task, hooks=KeptZeros(small, sparsity["sparse_weights"]))
     recipe = make_recipe(config, task.batches.steps_per_epoch)
     options = {"training": context.kind, **vars(recipe)}
     trackers = [] if processes.rank else make_loggers(config.logger, run.path, options)

@@ -207,6 +207,8 @@ def _shape(context: TrainContext, search: SearchContext, method: TrainingMethod)
             progress=lambda share: context.progress.step("training", round(1000 * share), 1000),
         )
     _tell(done, recipe)
+    if not done.best_step:  # it diverged before the first validation
+        return Shaped(_untrained(task), method, done, steps, compared)
     return Shaped(_as_trained(done.network, task), method, done, steps, compared)
 
 

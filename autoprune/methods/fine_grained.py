@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import torch
 from torch import nn
 
 from autoprune.agents.config import BelowOne, Count, Share
 from autoprune.errors import UsageError
 from autoprune.methods.base import Scores, TrainingMethod
-from autoprune.sparsity.choices import MAGNITUDE, UNSTRUCTURED
+from autoprune.methods.units import ranked
+from autoprune.sparsity.choices import MAGNITUDE, UNSTRUCTURED, is_gradual
 from autoprune.sparsity.criteria import (
     Wanted,
     by_magnitude,
@@ -21,7 +21,7 @@ from autoprune.sparsity.criteria import (
     take_better_statistics,
 )
 from autoprune.sparsity.layout import Sparse
-from autoprune.sparsity.patterns import Blocks, Pattern, find_pattern
+from autoprune.sparsity.patterns import Pattern, find_pattern
 from autoprune.training.hooks import Moment
 from autoprune.training.kept_zeros import ZeroMasks, keep_zeros, zero_masks
 
@@ -67,7 +67,7 @@ class FineGrained(TrainingMethod):
     @property
     def is_gradual(self) -> bool:
         """Whether zeros come one after the other, and not all at once."""
-        return self.config.criterion == MAGNITUDE and isinstance(self._pattern, Blocks)
+        return is_gradual(self.config.criterion, self.config.pattern)
 
     @property
     def _pattern(self) -> Pattern:
@@ -105,23 +105,23 @@ class FineGrained(TrainingMethod):
             return
         share = now.completed / self.config.end if self.config.end else 1.0
         level = math.floor(min(share, 1.0) * self.config.removals)
+        keep_zeros(network, self._masks)  # they stay the smallest
         if level > self._level:
             self._level = level
             left = 1 - level / self.config.removals
             by_magnitude(network, self._wanted(self.config.amount * (1 - left**3)))
             self._masks = zero_masks(network, self._weights(network))
-        keep_zeros(network, self._masks)
 
     def finish(self, network: nn.Module) -> nn.Module:
         """Return the network with all zeros, however many there are in training yet."""
         find_criterion(self.config.criterion)(network, self._wanted(self.config.amount))
-        if not self.is_gradual:
-            take_better_statistics(network, self.goal.network, self.goal.samples)
+        if not self._level:  # training adapts the statistics itself
+            take_better_statistics(network, self.goal.network, self._wanted(self.config.amount))
         return network
 
     def scores(self, network: nn.Module) -> Scores:
-        """Return the same for every unit."""
-        return [torch.ones(one.size, dtype=torch.float64) for one in self.goal.structure.groups]
+        """Return the norms: nothing was learnt of channels."""
+        return ranked({}, self.goal.structure, network)
 
     def figures(self, network: nn.Module) -> dict[str, Any]:
         """Return how many weights are zero, and how many MACs that leaves."""
@@ -137,6 +137,7 @@ class FineGrained(TrainingMethod):
                 "parameters": sum(one.numel() for one in network.parameters()),
                 "macs": sum(macs.values()),
                 "nonzero_macs": round(sum(left.get(name, 1.0) * n for name, n in macs.items())),
+                "sparse_weights": [*own],
                 "dense_layers": [one.name for one in layers if one.weight not in own],
             }
         }

@@ -13,7 +13,7 @@ from autoprune.options.option import Option, Panel, choices, declared_in, option
 from autoprune.options.search import SearchConfig
 from autoprune.options.train import TrainConfig
 from autoprune.options.training_options import TrainingConfig, TrainingOptions
-from autoprune.sparsity.choices import CRITERIA, MAGNITUDE, OBS, UNSTRUCTURED
+from autoprune.sparsity.choices import CRITERIA, OBS, UNSTRUCTURED, is_gradual, says_amount
 
 _goal = partial(option, panel=Panel.GOAL, is_basic=True)
 _of_search = partial(declared_in, SearchConfig)
@@ -63,23 +63,17 @@ class SparsifyConfig(TrainingConfig):
         if self.method not in CRITERIA:
             hint = did_you_mean(self.method, CRITERIA)
             raise UsageError(f"unknown method {self.method!r}; {hint}")
-        if self.says_amount == (self.amount is not None):
+        if says_amount(self.pattern) == (self.amount is not None):
             raise UsageError(
                 f"pattern {self.pattern} says how much becomes zero: leave out {spelt('amount')}."
-                if self.says_amount
+                if says_amount(self.pattern)
                 else f"{spelt('amount')} is missing: the share that becomes zero, e.g. 0.75."
             )
 
     @property
-    def says_amount(self) -> bool:
-        """Whether the pattern is N:M."""
-        return ":" in self.pattern
-
-    @property
     def epochs_after(self) -> float:
         """Epochs in which all zeros are there: half of them where weights go gradually."""
-        is_gradual = self.method == MAGNITUDE and not self.says_amount
-        return self.epochs / 2 if is_gradual else self.epochs
+        return self.epochs / 2 if is_gradual(self.method, self.pattern) else self.epochs
 
     def training(self) -> dict[str, Any]:
         """Return it as what `autoprune.train` takes: a training after which no channel goes."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -11,20 +12,24 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from autoprune.data import Samples
-from autoprune.errors import UsageError, did_you_mean
+from autoprune.data.samples import NO_LABEL
+from autoprune.errors import ModelError, UsageError, did_you_mean, listed
 from autoprune.reconstruction.batchnorm import reestimate_batchnorm
 from autoprune.sparsity.choices import MAGNITUDE, OBS, SNIP
 from autoprune.sparsity.layout import Sparse, sparse_weights
-from autoprune.sparsity.obs import input_moments, with_zeros
+from autoprune.sparsity.obs import BATCH, input_moments, with_zeros
 from autoprune.sparsity.patterns import Blocks, Pattern
-from autoprune.statistics.gradients import class_loss
+from autoprune.statistics.consumers import batch_within
+from autoprune.statistics.gradients import ACTIVATION_BYTES, class_loss
 from autoprune.structure.groups import Structure
 from autoprune.structure.inputs import class_scores, run
 from autoprune.structure.output_distance import output_distance
 from autoprune.structure.surgery import deep_copy
 from autoprune.structure.tracing.operators import plain_arithmetic
 
-# Labelled samples that SNIP's gradient is of, and how many of them run at once.
+log = logging.getLogger(__name__)
+
+# Labelled samples that SNIP's gradient is of, and how many of them run at once at most.
 SNIP_SAMPLES, SNIP_BATCH = 500, 100
 # One of so many samples judges which statistics of BNs are better.
 UNSEEN = 4
@@ -74,13 +79,15 @@ def by_snip(network: nn.Module, wanted: Wanted) -> None:
         UsageError: there are no labels.
     """
     samples = wanted.samples
-    if samples is None or not samples.labelled:
+    if samples is None or samples.targets is None or not samples.labelled:
         raise UsageError("the criterion 'snip' needs labelled samples: choose magnitude or obs.")
+    labelled = samples[(samples.targets != NO_LABEL).nonzero()[:SNIP_SAMPLES, 0].tolist()]
+    size = batch_within(wanted.structure, SNIP_BATCH, ACTIVATION_BYTES)
     weights, own_copy = wanted.weights(network), deep_copy(network)
     copies = {name: own_copy.get_parameter(name) for name in weights}
     totals = {name: torch.zeros_like(one) for name, one in copies.items()}
     with torch.enable_grad(), plain_arithmetic():
-        for batch in samples.first(SNIP_SAMPLES).batches(SNIP_BATCH):
+        for batch in labelled.batches(size):
             loss = class_loss(class_scores(run(own_copy, batch.inputs)), batch)
             slopes = torch.autograd.grad(loss, list(copies.values()), allow_unused=True)
             for name, slope in zip(copies, slopes, strict=True):
@@ -98,22 +105,24 @@ def by_snip(network: nn.Module, wanted: Wanted) -> None:
 def by_surgeon(network: nn.Module, wanted: Wanted) -> None:
     """Those go whose loss the others of their row make up for best (OBS, `obs.py`).
 
-    As many of each layer as of any other. Inputs are the dense network's. Layers with groups and
-    transposed ones, and those whose covariance would be too large, lose their smallest weights.
+    As many of each layer as of any other. Inputs are the dense network's. Layers of which these are
+    not known as patches (with groups, transposed, with one-sided padding), or too many for a
+    covariance, lose their smallest weights.
     """
     assert wanted.samples is not None
-    weights = wanted.weights(network)
-    plain = {n: w for n, w in weights.items() if w.layer.groups == 1 and not w.layer.is_transposed}
-    found = input_moments(network, wanted.structure, plain, wanted.samples, wanted.seed)
-    for name, own in weights.items():
-        moments = found.get(name)
-        if moments is None or not moments.is_full:
-            _keep(own, wanted.pattern.kept(own.matrix.abs(), wanted.amount))
-            continue
-        second = moments.covariance + torch.outer(moments.mean, moments.mean)
+    left = wanted.weights(network)
+    known = {n: w for n, w in left.items() if w.layer.refittable and not w.layer.is_transposed}
+    moments = input_moments(network, wanted.structure, known, wanted.samples, wanted.seed)
+    for name, second in moments:
+        own = left.pop(name)
         order = own.columns.to(second.device)
         cut = with_zeros(own.matrix, second[order][:, order], wanted.pattern, wanted.amount)
         own.weight.data.copy_(own.restored(cut))
+    for own in left.values():
+        _keep(own, wanted.pattern.kept(own.matrix.abs(), wanted.amount))
+    if left:
+        names = listed([own.layer.name for own in left.values()])
+        log.info("the smallest weights go, and nothing makes up for them, in: %s", names)
 
 
 _BY_NAME: Mapping[str, Criterion] = {OBS: by_surgeon, MAGNITUDE: by_magnitude, SNIP: by_snip}
@@ -130,7 +139,7 @@ def find_criterion(name: str) -> Criterion:
     return _BY_NAME[name]
 
 
-def take_better_statistics(network: nn.Module, dense: nn.Module, samples: Samples | None) -> None:
+def take_better_statistics(network: nn.Module, dense: nn.Module, wanted: Wanted) -> None:
     """Give BNs the statistics that they see behind zeros, if outputs are nearer to dense then.
 
     Many zeros change what a BN reads by much; after few, the statistics of all training images are
@@ -139,20 +148,29 @@ def take_better_statistics(network: nn.Module, dense: nn.Module, samples: Sample
     Args:
         network: with zeros, in evaluation mode; changed in place.
         dense: the network without them.
-        samples: of the training split; None for no change.
+        wanted: with the samples; without any nothing changes.
     """
+    samples = wanted.samples
     if samples is None or (unseen := len(samples) // UNSEEN) < 1:
         return
     judged, seen = samples.first(unseen), samples[unseen:]
     settled = deep_copy(network)
-    reestimate_batchnorm(settled, seen)
-    with torch.no_grad():
-        answers = run(dense, judged.inputs)
-        before, after = (
-            float(output_distance(run(one, judged.inputs), answers)) for one in (network, settled)
-        )
+    reestimate_batchnorm(settled, seen, wanted.structure.untouched)
+    try:
+        before, after = (_distance(one, dense, judged) for one in (network, settled))
+    except ModelError:  # outputs that cannot be compared, such as a detector's boxes
+        return
     if after < before:
         network.load_state_dict(settled.state_dict())
+
+
+def _distance(network: nn.Module, dense: nn.Module, samples: Samples) -> float:
+    total = 0.0
+    with torch.no_grad():
+        for batch in samples.batches_within(BATCH):
+            outputs, answers = (run(one, batch.inputs) for one in (network, dense))
+            total += len(batch) * float(output_distance(outputs, answers))
+    return total / len(samples)
 
 
 def _keep(own: Sparse, stays: Bool[Tensor, "outputs inputs"]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from jaxtyping import Bool, Float, Float64
 from torch import Tensor, nn
@@ -10,7 +12,7 @@ from autoprune.data import Samples
 from autoprune.sparsity.layout import Sparse
 from autoprune.sparsity.patterns import Pattern
 from autoprune.statistics.consumers import LayerMode
-from autoprune.statistics.moments import Moments, MomentSum, is_laid_out, matrix_of
+from autoprune.statistics.moments import MomentSum, is_laid_out, matrix_of
 from autoprune.structure.groups import LayerSpec, Structure
 from autoprune.structure.inputs import run
 
@@ -20,7 +22,9 @@ DAMPING = 0.01
 POSITIONS, BATCH = 32, 100
 # Weights go in rounds where a round needs at most so many multiplications, outputs * inputs^3 (some
 # ten seconds), and so many bytes of matrices at once.
-AFFORDABLE, BYTES = 2e11, 256_000_000
+AFFORDABLE, BYTES = 2e11, 500_000_000
+# Matrices of every row that are there at once.
+MATRICES = 5
 
 
 def with_zeros(
@@ -38,8 +42,9 @@ def with_zeros(
         amount: share of the weights that goes.
     """
     moments, silent = moments.clone(), moments.diagonal() == 0
-    moments.diagonal()[silent] = 1.0
-    moments.diagonal().add_(DAMPING * float(moments.diagonal().mean()))
+    mean = 1.0 if silent.all() else float(moments.diagonal()[~silent].mean())
+    moments.diagonal()[silent] = mean
+    moments.diagonal().add_(DAMPING * mean)
     weights = matrix.double().masked_fill(silent, 0.0)  # inputs that are always zero
     outputs, inputs = weights.shape
     find = in_rounds if outputs * inputs**3 <= AFFORDABLE else by_columns
@@ -69,7 +74,7 @@ def in_rounds(
     for step, share in pattern.steps(amount):
         losses = (left.square() / diagonal).masked_fill(~stays, -1.0)
         stays = stays & step.kept(losses, share)
-        rows = max(1, BYTES // (8 * len(moments) ** 2))
+        rows = max(1, BYTES // (MATRICES * 8 * len(moments) ** 2))
         parts = [
             _fitted(*pair, moments)
             for pair in zip(weights.split(rows), stays.split(rows), strict=True)
@@ -153,8 +158,8 @@ def input_moments(
     weights: dict[str, Sparse],
     samples: Samples,
     seed: int,
-) -> dict[str, Moments]:
-    """Return the moments of layers' inputs by the names of their weights, where they are known.
+) -> Iterator[tuple[str, Float64[Tensor, "inputs inputs"]]]:
+    """Yield E[x xᵀ] of layers' inputs by the names of their weights, where it is known.
 
     Args:
         network: in evaluation mode.
@@ -167,4 +172,7 @@ def input_moments(
     with torch.no_grad(), inputs:
         for batch in samples.batches_within(BATCH):
             run(network, batch.inputs)
-    return {name: own.moments() for name, own in inputs.sums.items() if own.count}
+    for name in weights:
+        total = inputs.sums.pop(name)  # one after the other: they are large
+        if total.count and (moments := total.moments()).is_full:
+            yield name, moments.covariance + torch.outer(moments.mean, moments.mean)

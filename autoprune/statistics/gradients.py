@@ -118,7 +118,7 @@ def class_loss(logits: Any, batch: Samples) -> Float[Tensor, ""]:
     if not isinstance(logits, Tensor) or logits.dim() != 2:
         raise ModelError(
             "gradients need the cross-entropy of class scores (samples, classes), but the model "
-            "returns something else; choose an importance without gradients."
+            "returns something else; choose a way without gradients."
         )
     check_labels(batch, logits.shape[1])
     assert batch.targets is not None

@@ -15,7 +15,13 @@ def recorded_widths(run: RunDirectory) -> dict[str, int]:
 
     Raises:
         RunError: the run is not finished, or damaged.
+        UsageError: it has zeros in single weights, which a repair would fill; no channel went.
     """
+    if "sparsity" in run.load_result().get("train", {}):
+        raise UsageError(
+            f"the run in {str(run.path)!r} has zeros in single weights, and all channels: take one "
+            "of a search, or of a training that cuts."
+        )
     return {name: len(units) for name, units in run.load_policy().kept.items()}
 
 

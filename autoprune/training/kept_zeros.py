@@ -27,12 +27,10 @@ def keep_zeros(network: nn.Module, masks: Mapping[str, Bool[Tensor, " ..."]]) ->
 
 
 class KeptZeros(Hooks):
-    """Keeps the zeros that a network's weights have, one-dimensional parameters left out."""
+    """Keeps the zeros that some weights of a network have."""
 
-    def __init__(self, network: nn.Module) -> None:
-        """Take those of a network."""
-        named = network.named_parameters()
-        names = [name for name, one in named if one.dim() > 1 and bool((one == 0).any())]
+    def __init__(self, network: nn.Module, names: Iterable[str]) -> None:
+        """Take the zeros of a network's parameters with these names."""
         self._masks = zero_masks(network, names)
 
     def start(self, network: nn.Module) -> None:

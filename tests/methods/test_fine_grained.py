@@ -31,10 +31,13 @@ def test_the_cubic_schedule(setup: Setup) -> None:
     network, seen = setup.network, []
     method.start(network)
     with torch.no_grad():
+        weight, gone = network.get_parameter("1.0.weight"), None
         for completed in (0.1, 0.25, 0.4, 0.5, 1.0):
             method.after_step(network, moment(completed=completed))
             seen.append(zeros(network))
-            network.get_parameter("1.0.weight").add_(0.3)  # a step of the optimizer
+            assert gone is None or bool((weight == 0)[gone].all())  # for good
+            gone = weight == 0
+            weight.add_(0.3)  # a step of the optimizer
         method.after_step(network, moment(completed=1.0))
     assert seen == pytest.approx([0, 0.2891, 0.2891, 0.4375, 0.5], abs=2e-3)
     assert zeros(network) == 0.5
@@ -84,8 +87,11 @@ def test_a_pattern_that_fits_nowhere(setup: Setup) -> None:
 
 
 def test_zeros_stay_in_fine_tuning(setup: Setup) -> None:
-    FineGrained(amount=0.5).prepared(setup.goal).finish(setup.network)
-    hooks, fresh = KeptZeros(setup.network), randomized(plain(), seed=1)
+    method = FineGrained(amount=0.5).prepared(setup.goal)
+    method.start(setup.network)
+    method.finish(setup.network)
+    names = ["0.0.weight", "1.0.weight"]
+    hooks, fresh = KeptZeros(setup.network, names), randomized(plain(), seed=1)
     hooks.start(fresh)
     assert zeros(fresh) == 0.5
     with torch.no_grad():

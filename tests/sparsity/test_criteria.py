@@ -147,11 +147,53 @@ def test_what_is_grouped_or_transposed_loses_its_smallest() -> None:
 
 
 def test_statistics_behind_zeros_are_kept_where_they_help(network: nn.Module) -> None:
-    samples = Samples(IMAGES, None)
-    reestimate_batchnorm(network, samples)
+    reestimate_batchnorm(network, Samples(IMAGES, None))
+    goal = wanted(network)
     wrong, right = deep_copy(network), deep_copy(network)
     wrong.get_buffer("0.1.running_var").mul_(50)
-    take_better_statistics(wrong, network, samples)
-    take_better_statistics(right, network, samples)
+    take_better_statistics(wrong, network, goal)
+    take_better_statistics(right, network, goal)
     assert wrong.get_buffer("0.1.running_var").max() < 20
     assert torch.equal(right.get_buffer("0.1.running_var"), network.get_buffer("0.1.running_var"))
+
+
+def test_statistics_that_keep_their_values(network: nn.Module) -> None:
+    reestimate_batchnorm(network, Samples(IMAGES, None))
+    goal, wrong = wanted(network), deep_copy(network)
+    wrong.get_buffer("0.1.running_var").mul_(50)
+    before = wrong.get_buffer("0.1.running_var").clone()
+    names = frozenset({"0.1.running_mean", "0.1.running_var"})
+    take_better_statistics(wrong, network, replace(goal, structure=goal.structure.leaving(names)))
+    assert torch.equal(wrong.get_buffer("0.1.running_var"), before)
+
+
+def test_outputs_that_cannot_be_compared() -> None:
+    """As many boxes as there are positive answers: another number for each network."""
+
+    class Boxes(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = randomized(small_networks.plain())
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            answers = self.body(images)
+            return answers[answers > 0]
+
+    dense, network = Boxes().eval(), Boxes().eval()
+    with torch.no_grad():
+        network.body[-1][-1].bias.add_(0.5)
+    before = network.state_dict()["body.0.1.running_var"].clone()
+    samples = Samples(IMAGES, None)
+    goal = Wanted(trace(dense.body, IMAGES[:2]), Blocks(), 0.5, samples)
+    take_better_statistics(network, dense, goal)
+    assert torch.equal(network.state_dict()["body.0.1.running_var"], before)
+
+
+def test_one_sided_padding_is_no_patch() -> None:
+    """An even kernel with padding="same" pads one side more: its smallest weights go."""
+    even = nn.Conv2d(3, 8, 4, padding="same")
+    network = nn.Sequential(even, nn.ReLU(), *small_networks.plain()[1:]).eval()
+    goal = wanted(network)
+    expected = goal.pattern.kept(goal.weights(network)["0.weight"].matrix.abs(), 0.5)
+    by_surgeon(network, goal)
+    assert torch.equal(goal.weights(network)["0.weight"].matrix != 0, expected)
