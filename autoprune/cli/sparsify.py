@@ -18,4 +18,6 @@ def sparsify(given: Mapping[str, Any]) -> None:
     """
     own = {name: value for name, value in given.items() if name in OPTIONS}
     rest = {name: value for name, value in given.items() if name not in OPTIONS}
-    run_train({**rest, **SparsifyConfig.from_mapping(own).training()}, "sparsify")
+    goes_on = rest.get("resume") and not own
+    wanted = {} if goes_on else SparsifyConfig.from_mapping(own).training()
+    run_train({**rest, **wanted}, "sparsify")

@@ -169,6 +169,7 @@ class SparsifyCommand(Trust, Origin):
     loss: str | None = declared_in(FinetuneCommand, "loss")
     evaluate: str | None = declared_in(SearchConfig, "evaluate")
     output: str | None = declared_in(RunOptions, "output")
+    resume: bool = declared_in(TrainCommand, "resume")
     quiet: bool = declared_in(TrainCommand, "quiet")
 
 
