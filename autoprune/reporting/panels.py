@@ -53,10 +53,11 @@ def headline(run: RunRecord) -> str:
     score = f"{shown_score(run, run.score(run.handed_over))}{'' if is_cut else f' ({last})'}"
     speed = run.share("latency_ms")
     faster = f", {1 / speed:.2f} times as fast" if speed else ""
+    zeros = "" if run.zeros is None else f", with {percent(run.zeros, 1)} of its weights zero"
     metric = "top-1" if run.result.score.metric == "top1" else "score"
     dense, network = shown_score(run, run.score("dense")), brief(run.network.rpartition("/")[2])
     return (
-        f"Asked for {brief(run.asked)}: {network} keeps {left}{faster}, at "
+        f"Asked for {brief(run.asked)}: {network} keeps {left}{zeros}{faster}, at "
         f"{metric} {score}; dense has {dense} ({shown_difference(run, run.lost)})."
     )
 

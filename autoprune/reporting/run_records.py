@@ -84,6 +84,19 @@ class Finetune(msgspec.Struct, frozen=True):
     best_epoch: Quantity | None = None
 
 
+class Sparsity(msgspec.Struct, frozen=True):
+    """How many of the weights that could become zero are."""
+
+    weights: Natural
+    zeros: Natural
+
+
+class Training(msgspec.Struct, frozen=True):
+    """What training with a method, before the cut, left behind besides scores."""
+
+    sparsity: Sparsity | None = None
+
+
 class Export(msgspec.Struct, frozen=True):
     """One exported file, perhaps beside that of the dense network."""
 
@@ -114,6 +127,7 @@ class Result(msgspec.Struct, frozen=True):
     seed: int = 0
     seconds: Table[Quantity | None] = msgspec.field(default_factory=dict)
     finetune: Finetune | None = None
+    train: Training | None = None
     export: list[Export] = []
 
 
@@ -146,6 +160,12 @@ class RunRecord:
     def network(self) -> str:
         """What the network is called, if the run says."""
         return str(self.config.get("model", "a network given in Python"))
+
+    @property
+    def zeros(self) -> float | None:
+        """Share of the weights that is zero; None if it was not made so."""
+        sparsity = self.result.train and self.result.train.sparsity
+        return sparsity.zeros / sparsity.weights if sparsity and sparsity.weights else None
 
     @property
     def asked(self) -> str:

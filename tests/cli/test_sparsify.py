@@ -39,5 +39,7 @@ def test_the_demo_from_the_command_line(cli) -> None:
     again = cli("sparsify", "--resume", "--output", "runs/a")
     assert again.status == 0, again.err
     assert json.loads(Path("runs/a/result.json").read_text()) == written
+    assert cli("report", "runs/a").status == 0
+    assert "with 50.0 % of its weights zero" in Path("runs/a/report.html").read_text()
     refused = cli("search", "--from-training", "runs/a", "--budget", "flops=0.5")
     assert refused.status == 2 and "has zeros in single weights" in refused.err
