@@ -18,6 +18,7 @@ from torch import nn
 from autoprune.core.view_sizes import InferredSize
 from autoprune.structure.attributes import settings_of
 from autoprune.structure.groups import ChannelGroup, Structure
+from autoprune.structure.tracing.assembly import sharing
 from autoprune.structure.tracing.followers import Chance, Follower, candidates
 from autoprune.structure.tracing.labels import Atoms
 from autoprune.structure.tracing.sizes import SizedCall
@@ -169,16 +170,8 @@ def _channels(groups: Sequence[ChannelGroup]) -> int:
 
 def _clusters(plain: Assembly, calls: Sequence[SizedCall]) -> list[tuple[SizedCall, ...]]:
     """Return the calls, those together that share a group; calls without a group are left out."""
-    clusters: list[tuple[set[str], list[SizedCall]]] = []
-    for call in calls:
-        names = {group.name for group in plain.groups_of([call])}
-        if not names:
-            continue
-        together = [cluster for cluster in clusters if cluster[0] & names]
-        clusters = [cluster for cluster in clusters if not cluster[0] & names]
-        groups = names.union(*(cluster[0] for cluster in together))
-        clusters.append((groups, [one for _, own in together for one in own] + [call]))
-    return [tuple(own) for _, own in clusters]
+    owned = (({group.name for group in plain.groups_of([call])}, call) for call in calls)
+    return [tuple(own) for own in sharing((names, call) for names, call in owned if names)]
 
 
 def _hypotheses(

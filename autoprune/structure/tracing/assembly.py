@@ -7,8 +7,10 @@ many of each, form one group.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +21,8 @@ from autoprune.core.slices import Role, Slice
 from autoprune.structure.groups import ChannelGroup, FrozenGroup, LayerSpec
 from autoprune.structure.mixers import Mixer, Way
 from autoprune.structure.tracing.labels import Atoms
+
+T = TypeVar("T")
 
 # Why a group of one unit is frozen.
 TOGETHER = "its channels only go together"
@@ -123,10 +127,25 @@ def components(atoms: Atoms, way: Way | None = None) -> npt.NDArray[np.int64]:
     return component.astype(np.int64)
 
 
+def sharing(items: Iterable[tuple[AbstractSet[Any], T]]) -> list[list[T]]:
+    """Return items, those together that share something.
+
+    Args:
+        items: what each has, and the item.
+    """
+    clusters: list[tuple[AbstractSet[Any], list[T]]] = []
+    for own, item in items:
+        together = [cluster for cluster in clusters if cluster[0] & own]
+        clusters = [cluster for cluster in clusters if not cluster[0] & own]
+        every = {*own, *(one for has, _ in together for one in has)}
+        clusters.append((every, [one for _, others in together for one in others] + [item]))
+    return [members for _, members in clusters]
+
+
 def _roles(layers: Sequence[LayerSpec], mixers: Sequence[Mixer]) -> dict[tuple[str, int], Role]:
     roles: dict[tuple[str, int], Role] = {(one.name, 1): "consumer" for one in mixers if one.reads}
     for layer in layers:
-        if layer.groups == 1:
+        if layer.groups == 1 or layer.across:
             roles[layer.weight, layer.out_dim] = "producer"
             roles[layer.weight, layer.in_dim] = "consumer"
     return roles

@@ -263,6 +263,7 @@ class LabelTrace(OperatorMode):
                 layer,
                 **self._flow.behind(weight)._asdict(),
                 takes_bias=weight in takers or self._adds_parameter(layer),
+                across=layer.groups > 1 and (weight, layer.in_dim) in self.atoms.axes,
             )
             for weight, layer in self.layers.items()
         )
