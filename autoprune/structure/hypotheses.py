@@ -21,7 +21,7 @@ from autoprune.structure.groups import ChannelGroup, Structure
 from autoprune.structure.tracing.assembly import sharing
 from autoprune.structure.tracing.followers import Chance, Follower, candidates
 from autoprune.structure.tracing.labels import Atoms
-from autoprune.structure.tracing.sizes import SizedCall
+from autoprune.structure.tracing.sizes import ALIKE, SizedCall, repeated
 from autoprune.structure.tracing.trace import Assembly, Hypothesis, Kind, Ties, Tracing
 
 # Attributes that are tried alone, those of the innermost modules first.
@@ -50,6 +50,8 @@ def adapted(tracing: Tracing, agrees: Agrees) -> Structure | None:
         # What some calls ask for may also depend on the numbers of others.
         found, left = _tried(search, accepted, held, left)
         accepted, learnt = found, found is not accepted
+    # One number may size what shares no group: the queries of every head, say.
+    accepted, _ = _tried(search, accepted, held, _joined(left))
     return tracing.structure(accepted) if held or tracing.chance else None
 
 
@@ -174,6 +176,13 @@ def _clusters(plain: Assembly, calls: Sequence[SizedCall]) -> list[tuple[SizedCa
     return [tuple(own) for own in sharing((names, call) for names, call in owned if names)]
 
 
+def _joined(clusters: Sequence[tuple[SizedCall, ...]]) -> list[tuple[SizedCall, ...]]:
+    """Return those clusters together in which one module makes the same calls."""
+    made = ({(call.modules, call.shape) for call in calls} for calls in clusters)
+    every = sharing(zip(made, clusters, strict=True))
+    return [tuple(call for calls in own for call in calls) for own in every if len(own) > 1]
+
+
 def _hypotheses(
     model: nn.Module, calls: tuple[SizedCall, ...], atoms: Atoms
 ) -> Iterator[Hypothesis]:
@@ -183,6 +192,8 @@ def _hypotheses(
     for place in range(max(1 if call.is_split else len(call.sizes) for call in calls)):
         along: Ties = ((place, calls),)
         yield from (Hypothesis(along, followers) for followers in numbers)
+    if repeated(calls):
+        yield from (Hypothesis(((ALIKE, calls),), followers) for followers in numbers)
     most = max(len(call.inferable) for call in calls)
     for ties in _ties_beside(calls, atoms):
         chosen = [_inferred(calls, place) for place in range(most)]

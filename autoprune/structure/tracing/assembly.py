@@ -167,6 +167,7 @@ def _axes(
     reasons: dict[int, str],
 ) -> list[_Axis]:
     axes = []
+    sizes = np.bincount(component)
     for (tensor, dim), (start, length) in atoms.axes.items():
         own = component[start : start + length]
         if tensor not in shapes:
@@ -174,6 +175,7 @@ def _axes(
         if dim is None:
             shape = shapes[tensor]
             grid = own.reshape(shape)
+            grid = _completed(grid, sizes[grid] > 1)
             moving = [d for d in range(len(shape)) if (grid != grid.take([0], d)).any()]
             if len(moving) != 1:
                 tie = f"tied along several dimensions of {tensor}"
@@ -184,6 +186,23 @@ def _axes(
             own = np.moveaxis(grid, dim, 0).reshape(shape[dim], -1)[:, 0]
         axes.append(_Axis(tensor, dim, roles.get((tensor, dim), "carried"), own))
     return axes
+
+
+def _completed(grid: npt.NDArray[np.int64], used: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+    """Return the components of a tensor's elements as if all were used as some are.
+
+    Of a table of positions only those are read that the input has; the others lose the same
+    channels.
+
+    Args:
+        grid: component of every element.
+        used: whether other atoms belong to it.
+    """
+    for d in range(grid.ndim):
+        line = np.where(used, grid, -1).max(tuple(set(range(grid.ndim)) - {d}), keepdims=True)
+        if grid.ndim > 1 and (line >= 0).all() and (~used | (grid == line)).all():
+            return np.broadcast_to(line, grid.shape)
+    return grid
 
 
 def _member(axes: Sequence[_Axis], role: Role) -> set[int]:
