@@ -20,8 +20,8 @@ class InferredSize(Record, frozen=True):
 
     Attributes:
         module: path of the module; "" is the network itself.
-        view: number of the view, among all that a forward pass of the module calls, those of
-            modules inside it included.
+        view: number of the view, among all that a forward pass of the module calls on tensors with
+            two dimensions or more, those of modules inside it included.
         dim: place of the size among the view's sizes.
     """
 

@@ -3,7 +3,8 @@
 A score sums the products of a query's and a key's channels, so that it is a linear layer of the
 products, with weights of one. Queries and keys are linear in inputs whose moments are known; with
 queries and keys of different tokens independent, E⟨qᵢkᵢ, qⱼkⱼ⟩ = E⟨qᵢ, qⱼ⟩ E⟨kᵢ, kⱼ⟩. Keys are
-centred: the softmax over them ignores what they have in common.
+centred: the softmax over them ignores what they have in common. A factor that no layer makes (a
+table of positions, learnt queries) is taken to have independent channels of equal size.
 """
 
 from __future__ import annotations
@@ -35,14 +36,19 @@ def product_moments(group: ChannelGroup, evidence: Evidence) -> list[tuple[Slice
     found = []
     for s in group.mixed:
         mixer = mixers.get(s.tensor)
-        if mixer is not None and s.dim == 1 and len(mixer.factors) == 2:
+        if mixer is not None and s.dim == 1:
             found.append((s, _moments(mixer, evidence)))
     return found
 
 
 def _moments(mixer: Mixer, evidence: Evidence) -> Moments:
-    query, key = (_second_moments(one, evidence) for one in mixer.factors)
-    terms = (query[0] + query[1][:, :, None] * query[1][:, None]) * key[0]
+    match [_second_moments(one, evidence) for one in mixer.factors]:
+        case [(spread, mean), (of_keys, _)]:
+            terms = (spread + mean[:, :, None] * mean[:, None]) * of_keys
+        case [(spread, _)]:
+            terms = spread.diagonal(dim1=1, dim2=2).diag_embed()
+        case _:
+            terms = torch.eye(mixer.shape[1], dtype=torch.float64)[None]
     each = terms.sum((1, 2), keepdim=True)  # the variance of a head's scores
     products = (terms / each.clamp_min(1e-30)).mean(0)
     counts = (

@@ -91,7 +91,7 @@ def _curves(layer: LayerLatency, rank: int, side: str) -> Iterator[Trace]:
     alignment depends on.
     """
     aligned, *misaligned = layer.surfaces
-    aligning = "output" if layer.dense.groups > 1 else "input"
+    aligning = "output" if layer.dense.loses_groups else "input"
     drawn = [aligned, *(misaligned if side == aligning else [])]
     curves: list[Curve] = [one.outputs if side == "output" else one.inputs for one in drawn]
     for place, curve in enumerate(curves):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from autoprune.core.precision import at_least_single
 from autoprune.data import NO_LABEL, Samples
 from autoprune.statistics.collect import BATCH
-from autoprune.statistics.consumers import LayerMode, by_channel
+from autoprune.statistics.consumers import LayerMode, by_input
 from autoprune.structure.groups import LayerSpec, Structure
 from autoprune.structure.inputs import run
 from autoprune.structure.tracing.operators import plain_arithmetic
@@ -95,7 +95,7 @@ class _Collecting(LayerMode):
 
     def visit(self, layer: LayerSpec, source: Tensor) -> Tensor:
         if layer.weight in self._wanted:
-            values = by_channel(layer, source, self._samples)
+            values = by_input(layer, source, self._samples)
             if values is not None:
                 sums = self.sums.setdefault(layer.weight, _Sums())
                 sums.add(values, self._members)

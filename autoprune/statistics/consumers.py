@@ -89,6 +89,20 @@ def by_channel(
     return last.reshape(samples, -1, last.shape[-1])
 
 
+def by_input(
+    layer: LayerSpec, source: Shaped[Tensor, " ..."], samples: int
+) -> Shaped[Tensor, "{samples} positions inputs"] | None:
+    """Return a layer's input by sample, position and entry of its weight's input dimension.
+
+    These are its channels, unless each of its groups loses the same ones: then every group is a
+    position of its own. Arguments and result are otherwise those of `by_channel`.
+    """
+    found = by_channel(layer, source, samples)
+    if found is None or not layer.across:
+        return found
+    return found.reshape(samples, -1, found.shape[-1] // layer.groups)
+
+
 def unit_sums(
     group: ChannelGroup, values: Callable[[str], Float[Tensor, "*batch channels"] | None]
 ) -> list[Float[Tensor, "*batch {group.size}"]]:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from autoprune.core.precision import at_least_single
 from autoprune.data import Samples, check_labels
 from autoprune.errors import ModelError
-from autoprune.statistics.consumers import LayerMode, batch_within, by_channel, unit_sums
+from autoprune.statistics.consumers import LayerMode, batch_within, by_input, unit_sums
 from autoprune.structure.groups import LayerSpec, Structure
 from autoprune.structure.inputs import class_scores, run
 from autoprune.structure.tracing.operators import plain_arithmetic
@@ -60,8 +60,8 @@ class GradientTap(LayerMode):
 
     def _record(self, layer: LayerSpec, source: Tensor, gradient: Tensor) -> None:
         """Add the reduced gradient at a layer's input."""
-        value = by_channel(layer, source, self._samples)
-        change = by_channel(layer, gradient, self._samples)
+        value = by_input(layer, source, self._samples)
+        change = by_input(layer, gradient, self._samples)
         if value is not None and change is not None:
             new = self._reduce(value, change)
             before = self.found.get(layer.weight)

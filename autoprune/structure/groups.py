@@ -2,7 +2,8 @@
 
 A `ChannelGroup` has `size` units; unit `u` owns the entries `positions[u]` of one dimension of
 every tensor in its `slices`. Removing a unit removes all of them at once. A unit is a channel, a
-whole group of a grouped convolution, or a channel with its 49 inputs of a flattened linear layer.
+whole group of a grouped convolution, the same channel of all of its groups, or a channel with its
+49 inputs of a flattened linear layer.
 """
 
 from __future__ import annotations
@@ -85,6 +86,8 @@ class LayerSpec:
             BN), if that runs before the layer; else None.
         clamp: bounds of the clamp that alone reads this layer's output (after BN and shortcut),
             (0, inf) for a ReLU; None if the output is read otherwise.
+        across: whether every one of its groups is cut at the same places (see `grouped`), so that
+            it keeps its groups; otherwise groups go as a whole.
     """
 
     name: str
@@ -107,6 +110,7 @@ class LayerSpec:
     number: int
     shortcut: int | None
     clamp: tuple[float, float] | None
+    across: bool = False
 
     @property
     def is_module(self) -> bool:

@@ -18,9 +18,10 @@ from torch import nn
 from autoprune.core.view_sizes import InferredSize
 from autoprune.structure.attributes import settings_of
 from autoprune.structure.groups import ChannelGroup, Structure
+from autoprune.structure.tracing.assembly import sharing
 from autoprune.structure.tracing.followers import Chance, Follower, candidates
 from autoprune.structure.tracing.labels import Atoms
-from autoprune.structure.tracing.sizes import SizedCall
+from autoprune.structure.tracing.sizes import ALIKE, SizedCall, repeated
 from autoprune.structure.tracing.trace import Assembly, Hypothesis, Kind, Ties, Tracing
 
 # Attributes that are tried alone, those of the innermost modules first.
@@ -49,6 +50,8 @@ def adapted(tracing: Tracing, agrees: Agrees) -> Structure | None:
         # What some calls ask for may also depend on the numbers of others.
         found, left = _tried(search, accepted, held, left)
         accepted, learnt = found, found is not accepted
+    # One number may size what shares no group: the queries of every head, say.
+    accepted, _ = _tried(search, accepted, held, _joined(left))
     return tracing.structure(accepted) if held or tracing.chance else None
 
 
@@ -169,16 +172,15 @@ def _channels(groups: Sequence[ChannelGroup]) -> int:
 
 def _clusters(plain: Assembly, calls: Sequence[SizedCall]) -> list[tuple[SizedCall, ...]]:
     """Return the calls, those together that share a group; calls without a group are left out."""
-    clusters: list[tuple[set[str], list[SizedCall]]] = []
-    for call in calls:
-        names = {group.name for group in plain.groups_of([call])}
-        if not names:
-            continue
-        together = [cluster for cluster in clusters if cluster[0] & names]
-        clusters = [cluster for cluster in clusters if not cluster[0] & names]
-        groups = names.union(*(cluster[0] for cluster in together))
-        clusters.append((groups, [one for _, own in together for one in own] + [call]))
-    return [tuple(own) for _, own in clusters]
+    owned = (({group.name for group in plain.groups_of([call])}, call) for call in calls)
+    return [tuple(own) for own in sharing((names, call) for names, call in owned if names)]
+
+
+def _joined(clusters: Sequence[tuple[SizedCall, ...]]) -> list[tuple[SizedCall, ...]]:
+    """Return those clusters together in which one module makes the same calls."""
+    made = ({(call.modules, call.shape) for call in calls} for calls in clusters)
+    every = sharing(zip(made, clusters, strict=True))
+    return [tuple(call for calls in own for call in calls) for own in every if len(own) > 1]
 
 
 def _hypotheses(
@@ -190,6 +192,8 @@ def _hypotheses(
     for place in range(max(1 if call.is_split else len(call.sizes) for call in calls)):
         along: Ties = ((place, calls),)
         yield from (Hypothesis(along, followers) for followers in numbers)
+    if repeated(calls):
+        yield from (Hypothesis(((ALIKE, calls),), followers) for followers in numbers)
     most = max(len(call.inferable) for call in calls)
     for ties in _ties_beside(calls, atoms):
         chosen = [_inferred(calls, place) for place in range(most)]

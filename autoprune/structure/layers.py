@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
@@ -79,8 +79,15 @@ def channels(module: Any) -> tuple[int, int]:
     return module.in_channels, module.out_channels
 
 
-def update_sizes(module: nn.Module) -> None:
-    """Bring the size attributes of a layer, normalisation or PReLU in line with its tensors."""
+def update_sizes(module: nn.Module, outputs: Tensor | None = None) -> None:
+    """Bring the size attributes of a layer, normalisation or PReLU in line with its tensors.
+
+    Args:
+        module: the module; it still has the dense sizes.
+        outputs: which outputs of a convolution are left; None for all.
+    """
+    if outputs is not None and isinstance(module, _ConvNd) and module.groups > 1:
+        module.groups = len((outputs // (module.out_channels // module.groups)).unique())
     update = _update_of(module)
     if update is not None:
         update(module)
@@ -102,8 +109,6 @@ def _update_conv(module: _ConvNd) -> None:
     if module.transposed:
         module.in_channels, module.out_channels = shape[0], shape[1] * module.groups
         return
-    if module.groups > 1:
-        module.groups = module.groups * shape[0] // module.out_channels
     module.out_channels, module.in_channels = shape[0], shape[1] * module.groups
 
 

@@ -68,7 +68,8 @@ def cut(
         memo[id(tensor)] = nn.Parameter(small, tensor.requires_grad) if is_parameter else small
     small_model = deep_copy(model, memo)
     for path in {name.rpartition(".")[0] for name in keep}:
-        update_sizes(small_model.get_submodule(path))
+        outputs = keep.get(f"{path}.weight", {}).get(0)
+        update_sizes(small_model.get_submodule(path), outputs)
     set_numbers(small_model, numbers or {})
     infer_sizes(small_model, inferred)
     for name in weights.keys() - tensors.keys():

@@ -34,7 +34,10 @@ Call = Callable[[list[Any]], Any]
 
 
 class ViewMode(TorchFunctionMode):
-    """Hands every view that Python code calls to `view`, with the sizes that it names."""
+    """Hands every view that Python code calls to `view`, with the sizes that it names.
+
+    Views of tensors with one dimension, which hold no batch, are left out.
+    """
 
     @abstractmethod
     def view(self, call: Call, sizes: list[Any], shape: torch.Size) -> Any:
@@ -50,7 +53,9 @@ class ViewMode(TorchFunctionMode):
         self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         """Run one function."""
-        if func not in VIEWS:
+        tensor: Any = args[0] if args else (kwargs or {}).get("input")
+        # A range of positions, of which a module may make a table in its first pass only.
+        if func not in VIEWS or tensor.dim() < 2:
             return func(*args, **(kwargs or {}))
         named = [] if kwargs else _sizes(args[1:])
 
@@ -58,7 +63,6 @@ class ViewMode(TorchFunctionMode):
             given = args if sizes is named else (args[0], tuple(sizes))
             return func(*given, **(kwargs or {}))
 
-        tensor = args[0] if args else (kwargs or {})["input"]
         return self.view(call, named, tensor.shape)
 
 

@@ -70,6 +70,16 @@ def grouped() -> nn.Module:
     return nn.Sequential(block(3, 12, 1), block(12, 12, groups=4), head(12))
 
 
+def summed_groups() -> nn.Module:
+    """Return a grouped convolution whose groups are summed up: none can go by itself."""
+    return Net(
+        lambda m, x: m.head(m.b(m.a(x)).unflatten(1, (2, -1)).sum(1)),
+        a=block(3, 8),
+        b=block(8, 12, groups=2),
+        head=head(6),
+    )
+
+
 def concatenated() -> nn.Module:
     """Return two branches that are concatenated."""
     return Net(
@@ -130,8 +140,8 @@ def normalized() -> nn.Module:
 NETWORKS: Mapping[str, Callable[[], nn.Module]] = {
     make.__name__: make
     for make in (
-        *(plain, without_batchnorm, residual, depthwise, grouped, concatenated, flattened),
-        *(transposed, functional),
+        *(plain, without_batchnorm, residual, depthwise, grouped, summed_groups, concatenated),
+        *(flattened, transposed, functional),
     )
 }
 """One network for every kind of group; they take images of shape (3, 6, 6)."""

@@ -77,3 +77,25 @@ def test_a_channel_that_is_always_zero_goes_first(evidence: Evidence) -> None:
         if not group.consumers
     )
     assert ranking.order[-1] == 1 and ranking.errors is not None and ranking.errors[3] < 0.01
+
+
+def test_channels_of_keys_are_ordered_for_learnt_queries(net: Any) -> None:
+    """No layer makes the queries, so that the keys' moments alone decide."""
+    torch.manual_seed(0)
+    model = net(
+        lambda m, x: m.head(
+            ((m.queries.expand(len(x), -1, -1) @ m.k(x).mT).softmax(-1) @ m.v(x)).mean(1)
+        ),
+        queries=nn.Parameter(torch.randn(3, 8)),
+        **{name: nn.Linear(5, 8) for name in ("k", "v")},
+        head=nn.Linear(8, 3),
+    ).eval()
+    with torch.no_grad():
+        model.k.weight[1], model.k.bias[1] = 0.0, 0.0
+        model.k.weight[4] *= 9.0
+    inputs = torch.randn(50, 7, 5)
+    structure, samples = analyze(model, inputs[:2]), Samples(inputs, torch.arange(50) % 3)
+    moments = collect_moments(model, structure, samples, seed=0)
+    evidence = Evidence(model, structure, moments, samples)
+    found = dict(zip(structure.index, rank_groups(make_importance("obs"), evidence), strict=True))
+    assert found["k"].order[0] == 4 and found["k"].order[-1] == 1

@@ -43,6 +43,20 @@ def test_statistics_of_the_consumers_inputs(monkeypatch: pytest.MonkeyPatch) -> 
         assert torch.allclose(seen.classes.variance[row], own.var(0, correction=0), atol=1e-6)
 
 
+def test_groups_that_lose_the_same_channels_are_positions(net: Any) -> None:
+    """What a convolution reads at one entry of its weight is read by every group."""
+    torch.manual_seed(0)
+    model = net(
+        lambda m, x: m.head(m.b(m.a(x)).unflatten(1, (2, -1)).sum((1, 3, 4))),
+        a=nn.Conv2d(3, 6, 3),
+        b=nn.Conv2d(6, 8, 3, groups=2),
+        head=nn.Linear(4, 3),
+    ).eval()
+    found = collect_activations(model, trace(model, IMAGES), Samples(IMAGES, None))
+    values = model.a(IMAGES).detach().unflatten(1, (2, 3)).double()
+    assert torch.allclose(found["b.weight"].magnitude, values.abs().mean((0, 1, 3, 4)), atol=1e-6)
+
+
 def test_classes_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     """The most frequent ones, of two samples or more."""
     monkeypatch.setattr(module, "MOST_CLASSES", 3)

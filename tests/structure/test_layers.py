@@ -63,8 +63,12 @@ def test_sizes_follow_the_weight(kind: LayerKind) -> None:
 def test_sizes_of_grouped_convolutions() -> None:
     grouped: Any = nn.Conv2d(8, 8, 3, groups=4)
     grouped.weight = nn.Parameter(grouped.weight[:6].detach())
-    update_sizes(grouped)
+    update_sizes(grouped, torch.tensor([0, 1, 4, 5, 6, 7]))
     assert (grouped.groups, *channels(grouped)) == (3, 6, 6)
+    narrower: Any = nn.Conv2d(8, 8, 3, groups=4)
+    narrower.weight = nn.Parameter(narrower.weight[::2, :1].detach())
+    update_sizes(narrower, torch.tensor([0, 2, 4, 6]))
+    assert (narrower.groups, *channels(narrower)) == (4, 4, 4)
     transposed: Any = nn.ConvTranspose2d(8, 4, 3, groups=2)
     transposed.weight = nn.Parameter(transposed.weight[:, :1].detach())
     update_sizes(transposed)

@@ -60,6 +60,15 @@ def gated(m: Any, x: Tensor) -> Tensor:
     return out
 
 
+def split_attention(m: Any, x: Tensor) -> Tensor:
+    h = m.grouped(m.stem(x)).relu()
+    parts = h.reshape(len(h), 2, -1, *h.shape[2:])
+    gate = m.up(m.down(parts.sum(1).mean((2, 3), keepdim=True)).relu())
+    gate = gate.reshape(len(h), m.groups, 2, -1).transpose(1, 2).softmax(1)
+    out: Tensor = m.out((parts * gate.reshape(len(h), 2, -1, 1, 1)).sum(1))
+    return out
+
+
 CASES = {
     "chain": Case(
         lambda net: nn.Sequential(
@@ -88,6 +97,39 @@ CASES = {
     "grouped: whole convolution groups are units": Case(
         lambda net: nn.Sequential(conv(3, 8), conv(8, 16, groups=4), nn.ReLU(), conv(16, 4, 1)),
         {"0": Group(4, ("0",), {"3": 4})},
+    ),
+    "grouped: groups that are summed up lose channels at the same places": Case(
+        lambda net: net(
+            split_attention, stem=conv(3, 8), grouped=conv(8, 12, groups=2), down=conv(6, 5, 1),
+            up=conv(5, 12, 1), out=conv(6, 4, 1), groups=1,
+        ),
+        {
+            "stem": Group(4, ("stem",), {"grouped": 1}),
+            "grouped": Group(6, ("grouped", "up"), {"down": 1, "out": 1}),
+            "down": Group(5, ("down",), {"up": 1}),
+        },
+    ),
+    "grouped: groups that are summed up, in two parts": Case(
+        lambda net: net(
+            split_attention, stem=conv(3, 12), grouped=conv(12, 16, groups=4),
+            down=conv(8, 6, 1, groups=2), up=conv(6, 16, 1, groups=2), out=conv(8, 4, 1), groups=2,
+        ),
+        {
+            "stem": Group(3, ("stem",), {"grouped": 1}),
+            "grouped": Group(4, ("grouped", "up"), {"down": 1, "out": 2}),
+            "down": Group(3, ("down",), {"up": 1}),
+        },
+    ),
+    "grouped: a shuffle deals groups out": Case(
+        lambda net: nn.Sequential(
+            conv(3, 12), conv(12, 12, groups=2), nn.ReLU(), nn.ChannelShuffle(2),
+            conv(12, 8, groups=2), conv(8, 4, 1),
+        ),
+        {
+            "0": Group(6, ("0",), {"1": 1}),
+            "1": Group(3, ("1",), {"4": 2}),
+            "4": Group(4, ("4",), {"5": 2}),
+        },
     ),
     "channel shuffle between groups": Case(
         lambda net: nn.Sequential(

@@ -46,6 +46,21 @@ class Attention(nn.Module):
         return out
 
 
+class Remembering(Attention):
+    """Makes a table of distances in its first forward pass, by views of a range."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.distances: Tensor | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.distances is None:
+            places = torch.arange(x.shape[1])
+            self.distances = places.view(1, -1) - places.view(-1, 1)
+        out: Tensor = super().forward(x) + self.distances.abs().sum()
+        return out
+
+
 class FromOneToken(nn.Module):
     """Cross attention of the first token, with a view of `c // heads` for each projection."""
 
@@ -181,6 +196,10 @@ STREAM = {"stem": 24, "mlp.0": 30}
 CASES: dict[type[nn.Module], tuple[dict[str, int], set[InferredSize]]] = {
     # By block: its groups, and the sizes that are inferred.
     Attention: (
+        {**STREAM, "block.qkv#heads": 3, "block.qkv#widths": 8},
+        {InferredSize("block", 1, 2)},
+    ),
+    Remembering: (
         {**STREAM, "block.qkv#heads": 3, "block.qkv#widths": 8},
         {InferredSize("block", 1, 2)},
     ),

@@ -125,13 +125,13 @@ class LayerLatency(Record, frozen=True, eq=False):
         The array is empty if the inputs cannot be cut.
         """
         curves = [surface.inputs for surface in self.surfaces]
-        return self._over(curves, self.dense.inputs, 1 if self.dense.groups == 1 else None)
+        return self._over(curves, self.dense.inputs, None if self.dense.loses_groups else 1)
 
     def over_outputs(self) -> Floats:
         """Return the latency at every number of outputs or groups, with all inputs; or empty."""
         curves, dense = [surface.outputs for surface in self.surfaces], self.dense
         return self._over(
-            curves, dense.channels_out, None if dense.groups == 1 else dense.outputs_at_once
+            curves, dense.channels_out, dense.outputs_at_once if dense.loses_groups else None
         )
 
     def _over(self, curves: Sequence[Curve], full: int, unit: int | None) -> Floats:

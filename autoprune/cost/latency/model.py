@@ -205,7 +205,7 @@ class _Alignment:
 
     def __init__(self, layers: Sequence[LayerLatency]) -> None:
         self._alignment = np.array([one.alignment for one in layers], dtype=np.int64)
-        self._by_group = np.array([one.dense.groups > 1 for one in layers], dtype=bool)
+        self._by_group = np.array([one.dense.loses_groups for one in layers], dtype=bool)
         self._unit = np.array([one.dense.outputs_at_once for one in layers], dtype=np.int64)
 
     def misaligned(self, inputs: Integers, outputs: Integers) -> Booleans:

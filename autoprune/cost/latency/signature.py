@@ -15,7 +15,7 @@ from autoprune.structure.groups import LayerSpec, Structure
 LIGHT = 5_000_000
 
 
-class Signature(Record, frozen=True, order=True):
+class Signature(Record, frozen=True, order=True, omit_defaults=True):
     """A layer with a bias; layers of equal signatures take equal time, wherever they stand.
 
     Attributes:
@@ -29,6 +29,7 @@ class Signature(Record, frozen=True, order=True):
         groups: The number of convolution groups.
         spatial: The size of the input after the channels; for a linear layer the dimensions
             between the batch and the features.
+        across: Whether all groups lose channels alike, and none goes (see `LayerSpec.across`).
     """
 
     operator: Text
@@ -40,6 +41,7 @@ class Signature(Record, frozen=True, order=True):
     dilation: tuple[Extent, ...]
     groups: Extent
     spatial: tuple[Extent, ...]
+    across: bool = False
 
     def __post_init__(self) -> None:
         if self.channels_in % self.groups or self.channels_out % self.groups:
@@ -60,6 +62,7 @@ class Signature(Record, frozen=True, order=True):
             dilation=layer.dilation,
             groups=layer.groups,
             spatial=shape[1:] if layer.kernel_size else shape[:-1],
+            across=layer.across,
         )
 
     @property
@@ -79,23 +82,28 @@ class Signature(Record, frozen=True, order=True):
         return self.channels_in // self.groups
 
     @property
+    def loses_groups(self) -> bool:
+        """Whether groups of the convolution go as a whole, with all of their channels."""
+        return self.groups > 1 and not self.across
+
+    @property
     def outputs_at_once(self) -> int:
-        """The outputs that can only be removed together: those of one group of the convolution."""
-        return self.channels_out // self.groups if self.groups > 1 else 1
+        """The outputs that can only be removed together: of one group, or one of each."""
+        return self.channels_out // self.groups if self.loses_groups else self.groups
 
     @property
     def aligned_channels(self) -> int:
-        """What alignment depends on: the inputs, or the groups of a grouped convolution."""
-        return self.inputs if self.groups == 1 else self.groups
+        """What alignment depends on: the inputs, or the groups of a convolution that loses them."""
+        return self.groups if self.loses_groups else self.inputs
 
     def input_axis(self, own: AlignmentClass) -> Axis:
         """Return the lengths of the weight's input dimension in an alignment class."""
-        return Axis(self.inputs, alignment_class=own if self.groups == 1 else AlignmentClass())
+        return Axis(self.inputs, alignment_class=AlignmentClass() if self.loses_groups else own)
 
     def output_axis(self, own: AlignmentClass) -> Axis:
         """Return the lengths of the weight's output dimension in an alignment class."""
         unit = self.outputs_at_once
-        return Axis(self.channels_out, unit, AlignmentClass() if self.groups == 1 else own)
+        return Axis(self.channels_out, unit, own if self.loses_groups else AlignmentClass())
 
     def input_shape(self, batch: int) -> tuple[int, ...]:
         """Return the shape of the layer's input."""
@@ -106,21 +114,21 @@ class Signature(Record, frozen=True, order=True):
     def cut_to(self, inputs: int, outputs: int) -> Signature:
         """Return the signature with other lengths of the weight's first two dimensions.
 
-        A grouped convolution loses whole groups, so that its `inputs` stay.
+        If groups go as a whole, each keeps its `inputs`.
         """
-        if self.groups == 1:
-            return replace(self, channels_in=inputs, channels_out=outputs)
+        if not self.loses_groups:
+            return replace(self, channels_in=inputs * self.groups, channels_out=outputs)
         groups = max(outputs * self.groups // self.channels_out, 1)
         return replace(self, channels_in=groups * self.inputs, channels_out=outputs, groups=groups)
 
     def is_like(self, other: Signature) -> bool:
         """Return whether two layers differ at most in their numbers of channels."""
         bare = [replace(one, channels_in=0, channels_out=0, groups=1) for one in (self, other)]
-        return bare[0] == bare[1] and self._group_shape == other._group_shape
+        return bare[0] == bare[1] and self._fixed_shape == other._fixed_shape
 
     @property
-    def _group_shape(self) -> tuple[int, int] | None:
-        return None if self.groups == 1 else (self.inputs, self.outputs_at_once)
+    def _fixed_shape(self) -> tuple[int, ...]:
+        return (self.inputs, self.outputs_at_once) if self.loses_groups else (self.groups,)
 
     @property
     def weight_count(self) -> int:
@@ -170,7 +178,7 @@ class Family:
     @property
     def alignment_varies(self) -> bool:
         """Whether the number of aligned channels can be cut."""
-        return self.inputs_vary if self.dense.groups == 1 else self.outputs_vary
+        return self.outputs_vary if self.dense.loses_groups else self.inputs_vary
 
     @property
     def kind(self) -> tuple[str, bool, bool]:
@@ -185,9 +193,9 @@ class Family:
     def with_aligned_channels(self, count: int) -> Signature:
         """Return the dense layer with another number of aligned channels."""
         dense = self.dense
-        if dense.groups == 1:
-            return dense.cut_to(count, dense.channels_out)
-        return dense.cut_to(dense.inputs, count * dense.outputs_at_once)
+        if dense.loses_groups:
+            return dense.cut_to(dense.inputs, count * dense.outputs_at_once)
+        return dense.cut_to(count, dense.channels_out)
 
 
 def families(structure: Structure) -> list[Family]:
@@ -199,7 +207,7 @@ def families(structure: Structure) -> list[Family]:
         before = found.get(dense, Family(dense, False, False))
         found[dense] = Family(
             dense,
-            before.inputs_vary or (layer.groups == 1 and (layer.weight, layer.in_dim) in dims),
+            before.inputs_vary or (layer.weight, layer.in_dim) in dims,
             before.outputs_vary or (layer.weight, layer.out_dim) in dims,
         )
     return list(found.values())

@@ -7,8 +7,10 @@ many of each, form one group.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +21,8 @@ from autoprune.core.slices import Role, Slice
 from autoprune.structure.groups import ChannelGroup, FrozenGroup, LayerSpec
 from autoprune.structure.mixers import Mixer, Way
 from autoprune.structure.tracing.labels import Atoms
+
+T = TypeVar("T")
 
 # Why a group of one unit is frozen.
 TOGETHER = "its channels only go together"
@@ -123,10 +127,25 @@ def components(atoms: Atoms, way: Way | None = None) -> npt.NDArray[np.int64]:
     return component.astype(np.int64)
 
 
+def sharing(items: Iterable[tuple[AbstractSet[Any], T]]) -> list[list[T]]:
+    """Return items, those together that share something.
+
+    Args:
+        items: what each has, and the item.
+    """
+    clusters: list[tuple[AbstractSet[Any], list[T]]] = []
+    for own, item in items:
+        together = [cluster for cluster in clusters if cluster[0] & own]
+        clusters = [cluster for cluster in clusters if not cluster[0] & own]
+        every = {*own, *(one for has, _ in together for one in has)}
+        clusters.append((every, [one for _, others in together for one in others] + [item]))
+    return [members for _, members in clusters]
+
+
 def _roles(layers: Sequence[LayerSpec], mixers: Sequence[Mixer]) -> dict[tuple[str, int], Role]:
     roles: dict[tuple[str, int], Role] = {(one.name, 1): "consumer" for one in mixers if one.reads}
     for layer in layers:
-        if layer.groups == 1:
+        if layer.groups == 1 or layer.across:
             roles[layer.weight, layer.out_dim] = "producer"
             roles[layer.weight, layer.in_dim] = "consumer"
     return roles
@@ -148,6 +167,7 @@ def _axes(
     reasons: dict[int, str],
 ) -> list[_Axis]:
     axes = []
+    sizes = np.bincount(component)
     for (tensor, dim), (start, length) in atoms.axes.items():
         own = component[start : start + length]
         if tensor not in shapes:
@@ -155,6 +175,7 @@ def _axes(
         if dim is None:
             shape = shapes[tensor]
             grid = own.reshape(shape)
+            grid = _completed(grid, sizes[grid] > 1)
             moving = [d for d in range(len(shape)) if (grid != grid.take([0], d)).any()]
             if len(moving) != 1:
                 tie = f"tied along several dimensions of {tensor}"
@@ -165,6 +186,23 @@ def _axes(
             own = np.moveaxis(grid, dim, 0).reshape(shape[dim], -1)[:, 0]
         axes.append(_Axis(tensor, dim, roles.get((tensor, dim), "carried"), own))
     return axes
+
+
+def _completed(grid: npt.NDArray[np.int64], used: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+    """Return the components of a tensor's elements as if all were used as some are.
+
+    Of a table of positions only those are read that the input has; the others lose the same
+    channels.
+
+    Args:
+        grid: component of every element.
+        used: whether other atoms belong to it.
+    """
+    for d in range(grid.ndim):
+        line = np.where(used, grid, -1).max(tuple(set(range(grid.ndim)) - {d}), keepdims=True)
+        if grid.ndim > 1 and (line >= 0).all() and (~used | (grid == line)).all():
+            return np.broadcast_to(line, grid.shape)
+    return grid
 
 
 def _member(axes: Sequence[_Axis], role: Role) -> set[int]:

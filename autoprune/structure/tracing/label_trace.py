@@ -102,13 +102,13 @@ class LabelTrace(OperatorMode):
         """Let numbers on the running module follow heads and widths, which a view lays out.
 
         A width is the same entry of the last dimension, whatever the others are, and in all views
-        that one number sizes.
+        that one number sizes. Columns of a parameter may be positions.
         """
         for rows in view.sizes:
             self.followers += [replace(one, of_tables=True) for one in self._numbers_of(rows)]
         if len(view.sizes) > 2:
             self._heads.append(view.sizes[-2])
-        if len(view.sizes) > 1:
+        if len(view.sizes) > 1 and not self.atoms.is_tensor(view.sizes[-1]):
             columns = view.sizes[-1]
             self.atoms.link(columns, columns[:, :1], "widths")
             for one in self._numbers_of(columns):
@@ -263,6 +263,7 @@ class LabelTrace(OperatorMode):
                 layer,
                 **self._flow.behind(weight)._asdict(),
                 takes_bias=weight in takers or self._adds_parameter(layer),
+                across=layer.groups > 1 and (weight, layer.in_dim) in self.atoms.axes,
             )
             for weight, layer in self.layers.items()
         )

@@ -30,6 +30,21 @@ CONSTANT = -1
 WAYS: tuple[Way, ...] = ("heads", "widths")
 
 
+@dataclass(frozen=True, eq=False)
+class GroupedLayer:
+    """A call of a convolution with groups.
+
+    Attributes:
+        weight: name of its weight.
+        read: labels of its inputs, (groups, inputs of each).
+        out: labels of its outputs, (groups, outputs of each).
+    """
+
+    weight: str
+    read: Tensor
+    out: Tensor
+
+
 @dataclass
 class Atoms:
     """Numbers of the entries of tensor dimensions, and the links that make some of them one unit.
@@ -37,6 +52,7 @@ class Atoms:
     `axes` maps (tensor name, dimension) to (first atom, length); dimension None numbers every
     element of a tensor that takes part in element-wise arithmetic. A link may hold for one `Way` of
     cutting only; it holds for both if it has none. `tables` are the atoms that can be cut in both.
+    `grouped` are the grouped convolutions whose links are not decided yet (see `grouped.settle`).
     """
 
     axes: dict[tuple[str, int | None], tuple[int, int]] = field(default_factory=dict)
@@ -44,6 +60,7 @@ class Atoms:
     links: list[tuple[npt.NDArray[np.int64], Way | None]] = field(default_factory=list)
     blocked: list[tuple[npt.NDArray[np.int64], str]] = field(default_factory=list)
     tables: list[npt.NDArray[np.int64]] = field(default_factory=list)
+    grouped: list[GroupedLayer] = field(default_factory=list)
 
     def copy(self) -> Atoms:
         """Return a copy to which more atoms and links can be added."""

@@ -7,9 +7,10 @@ from torch import Tensor
 
 from autoprune.structure.layers import LAYER_KINDS
 from autoprune.structure.tracing.call import Call, Recorder, only_along, statistics_over, unknown
+from autoprune.structure.tracing.grouped import link_whole
 from autoprune.structure.tracing.labels import (
     FIXED,
-    Atoms,
+    GroupedLayer,
     along,
     constant,
     shrink,
@@ -45,7 +46,11 @@ def layer(trace: Recorder, call: Call) -> None:
     if groups == 1:
         atoms.link(atoms.axis(name, in_dim, len(read)), read)
     else:
-        _link_groups(atoms, read.reshape(groups, -1), out.reshape(groups, -1))
+        grouped = GroupedLayer(name, read.reshape(groups, -1), out.reshape(groups, -1))
+        if len(read) > groups:
+            atoms.grouped.append(grouped)
+        else:
+            link_whole(atoms, grouped)
     if bias is not None:
         bias_name = trace.name(bias)
         # One that is computed from parameters has theirs: queries, keys and values have their own.
@@ -107,14 +112,6 @@ def _mixes_positions(trace: Recorder, call: Call, positions: int) -> bool:
     trace.atoms.link_rows(table, rows, None)
     trace.set_labels(call.out, labels)
     return True
-
-
-def _link_groups(atoms: Atoms, read: Tensor, out: Tensor) -> None:
-    """Link all inputs and outputs of every convolution group into one unit."""
-    atoms.link(out, out[:, :1])
-    atoms.link(read, out[:, :1])
-    partly_fed = (read <= 0).any(1)
-    atoms.block(out[partly_fed], "a convolution group reads positions that no channel feeds")
 
 
 def batch_norm(trace: Recorder, call: Call) -> None:

@@ -20,10 +20,10 @@ from autoprune.structure.tracing.labels import (
 def merge(atoms: Atoms, operands: list[Tensor], shape: torch.Size) -> Tensor:
     """Return the labels of an element-wise result, linking labels that are combined."""
     rank = len(shape)
-    aligned = _without_maps(
-        atoms,
-        [one.reshape((1,) * (rank - one.dim()) + one.shape) for one in map(canonical, operands)],
-    )
+    aligned = [
+        one.reshape((1,) * (rank - one.dim()) + one.shape) for one in map(canonical, operands)
+    ]
+    aligned = _without_maps(atoms, _without_tables(atoms, aligned))
     moving = [set(varying(one)) for one in aligned]
     result = constant((1,) * rank, CONSTANT)
     for i, one in enumerate(aligned):
@@ -70,6 +70,22 @@ def _link_table(atoms: Atoms, part: Tensor, operands: list[Tensor]) -> bool:
     else:
         return False
     return True
+
+
+def _without_tables(atoms: Atoms, operands: list[Tensor]) -> list[Tensor]:
+    """Leave out parameters and buffers that are added to entries of a fixed size, and block them.
+
+    A position bias of a single head is one: the scores that it is added to are no channels.
+    """
+    fixed = [one for one in operands if bool((shrink(one) == FIXED).all())]
+    kept = []
+    for one in operands:
+        whole = any(all(other.shape[d] > 1 for d in varying(one)) for other in fixed)
+        if varying(one) and whole and atoms.is_tensor(one):
+            atoms.block(one, "combined with a tensor of fixed size")
+        else:
+            kept.append(one)
+    return kept
 
 
 def _without_maps(atoms: Atoms, operands: list[Tensor]) -> list[Tensor]:

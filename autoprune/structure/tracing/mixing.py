@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from autoprune.structure.mixers import Way
-from autoprune.structure.tracing.call import Call, Recorder
-from autoprune.structure.tracing.labels import CONSTANT, canonical, constant, shrink, varying
+from autoprune.structure.tracing.call import Call, Recorder, joined
+from autoprune.structure.tracing.labels import CONSTANT, Atoms, canonical, constant, shrink, varying
 
 
 @dataclass(frozen=True)
@@ -97,15 +97,14 @@ def matrix_product(trace: Recorder, call: Call, macs: int) -> bool:
     first, second = (trace.labels(tensor) for tensor in call.args[:2])
     if not any(map(varying, (first, second))):
         return False
+    first, second = (
+        _without_positions(trace.atoms, first, 2),
+        _without_positions(trace.atoms, second, 1),
+    )
     if _is_summed(first, second):
-        arguments = {name: dim for name, dim in zip(_names(call), (-1, -2), strict=False)}
-        rows = _contract(trace, call, (first, second.mT), macs, arguments)
-        if rows is None:
-            return False
-        trace.set_labels(call.out, rows[:, None, None].expand(call.out.shape))
-        return True
+        return _summed(trace, call, (first, second.mT), macs)
     if _is_outer(first, second):
-        rows = _contract(trace, call, (first.mT, second), macs, {})
+        rows = _contract(trace, call, (first[:, :, 0], second[:, 0]), macs, {})
         if rows is None:
             return False
         # Every channel meets every other one: only whole heads can go.
@@ -121,14 +120,45 @@ def matrix_product(trace: Recorder, call: Call, macs: int) -> bool:
     return False
 
 
+def _summed(trace: Recorder, call: Call, pair: tuple[Tensor, Tensor], macs: int) -> bool:
+    """Follow a product that sums over channels; labels are (batch, positions, channels)."""
+    first, second = pair
+    # Heads are batches, or rows that are all multiplied with one table of positions.
+    by_row = 1 in varying(first)
+    first = shrink(first) if by_row else first[:, :1]
+    second = second[:1, :1].expand_as(first) if by_row else second[:, :1]
+    arguments = dict(zip(_names(call), (-1, -2), strict=False))
+    flat = first.flatten(0, 1), second.flatten(0, 1)
+    rows = _contract(trace, call, flat, macs, arguments)
+    if rows is None:
+        return False
+    trace.set_labels(call.out, rows.reshape(*first.shape[:2], 1).expand(call.out.shape))
+    return True
+
+
+def _without_positions(atoms: Atoms, factor: Tensor, summed: int) -> Tensor:
+    """Return the labels of a factor, of a table of positions those along the summed dimension.
+
+    A parameter with a value for every position and every channel (relative positions that queries
+    are multiplied with) loses channels, and keeps its positions.
+    """
+    dims = set(varying(factor))
+    is_table = summed in dims and len(dims) > 1 and atoms.is_tensor(factor)
+    return joined(atoms, factor, {summed}) if is_table else factor
+
+
 def _names(call: Call) -> list[str]:
     return [argument.name for argument in call.func._schema.arguments]
 
 
 def _is_summed(first: Tensor, second: Tensor) -> bool:
-    """Say whether channels lie along the summed dimension of a product, and not beside it."""
+    """Say whether channels lie along the summed dimension of a product, and not beside it.
+
+    Heads may lie along the rows of the first factor if the second one has none.
+    """
     a, b = set(varying(first)), set(varying(second))
-    return a <= {0, 2} and b <= {0, 1} and (2 in a or 1 in b)
+    by_row = 2 in a and b == {1}
+    return by_row or (a <= {0, 2} and b <= {0, 1} and (2 in a or 1 in b))
 
 
 def _is_outer(first: Tensor, second: Tensor) -> bool:
@@ -149,25 +179,27 @@ def _contract(
     arguments: Mapping[str, int],
     rescales: bool = False,
 ) -> Tensor | None:
-    """Link the channels that are multiplied and summed; return the labels of the heads, (batch,).
+    """Link the channels that are multiplied and summed; return the labels of the heads, (entries,).
 
     Args:
         trace: the trace.
         call: the product.
-        pair: labels of both factors, (batch, positions, channels).
+        pair: labels of both factors, (entries, channels).
         macs: MACs of the product.
         arguments: as in `Mixer`.
         rescales: likewise.
     """
-    first, second = (one[:, 0] for one in pair)
-    table = Table.of(torch.cat([first, second], 1))
+    table = Table.of(torch.cat(pair, 1))
     halves = table.labels.chunk(2, 1)
     if (table.labels <= 0).any():
         return None
     rows, columns = trace.mixer(call, halves, arguments, macs=macs, rescales=rescales)
     for half in halves:
-        trace.atoms.link_rows(half, rows, columns)
-    return rows[table.places] if len(rows) > 1 else constant((len(first),))
+        if trace.atoms.is_tensor(half) and torch.equal(half, half[:1].expand_as(half)):
+            trace.atoms.link_rows(half[:1], None, columns)  # all heads share it
+        else:
+            trace.atoms.link_rows(half, rows, columns)
+    return rows[table.places] if len(rows) > 1 else constant((len(pair[0]),))
 
 
 def _average(trace: Recorder, call: Call, heads: Tensor, values: Tensor, macs: int) -> None:
@@ -207,7 +239,8 @@ def attention(trace: Recorder, call: Call, macs: tuple[int, int]) -> bool:
         return False
     names = dict(zip(_names(call)[:2], (-1, -1), strict=True))
     rescales = call.argument("scale") is None
-    heads = _contract(trace, call, (shaped[0], shaped[1]), macs[0], names, rescales)
+    pair = shaped[0][:, 0], shaped[1][:, 0]
+    heads = _contract(trace, call, pair, macs[0], names, rescales)
     if heads is None:
         return False
     _average(trace, call, heads, shaped[2][:, 0], macs[1])

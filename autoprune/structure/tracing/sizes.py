@@ -25,6 +25,8 @@ from autoprune.structure.tracing.module_stack import NamedView
 VIEWS = frozenset({"view", "_unsafe_view", "reshape", "unflatten"})
 SPLITS = frozenset({"split", "split_with_sizes", "chunk", "unsafe_split", "narrow", "slice"})
 SIZED = VIEWS | SPLITS | {"channel_shuffle"}
+# Stands for the place of a dimension: all sizes of calls that one module makes in the same way.
+ALIKE = -1
 # Labels of a larger view are taken to be those of a spatial layout.
 LARGEST_VIEW = 1_000_000
 
@@ -139,11 +141,13 @@ def tied(atoms: Atoms, calls: Sequence[SizedCall], place: int | None) -> Atoms:
         calls: calls in the order in which they run.
         place: which dimension of a view shrinks, from its end: all channels at one of its entries
             become one unit. Pieces of a split that are equally long stay so. None where the
-            one size of each call is the width of what its module reads: channels at equal places
-            become one unit.
+            one size of each call is the width of what its module reads, `ALIKE` where a module's
+            calls name the same sizes: channels at equal places become one unit.
     """
     found = atoms.copy()
-    for call in calls:
+    if place == ALIKE:
+        _link_repeated(found, calls)
+    for call in calls if place != ALIKE else ():
         if place is None:
             assert call.width is not None
             found.link(call.sizes[0][:, :1], call.width)
@@ -159,6 +163,22 @@ def tied(atoms: Atoms, calls: Sequence[SizedCall], place: int | None) -> Atoms:
                     found.link(torch.tensor([a]), torch.tensor([b]))
                     unit[unit == unit[b]] = unit[a]
     return found
+
+
+def _link_repeated(atoms: Atoms, calls: Sequence[SizedCall]) -> None:
+    """Make channels at equal places of the same calls one unit."""
+    for first, *others in repeated(calls):
+        for other in others:
+            for rows, same in zip(first.sizes, other.sizes, strict=True):
+                atoms.link(rows[:, :1], same[:, :1])
+
+
+def repeated(calls: Sequence[SizedCall]) -> list[list[SizedCall]]:
+    """Return calls of the same sizes that one module makes, where there are several."""
+    alike: dict[tuple[tuple[str, ...], tuple[int, ...]], list[SizedCall]] = {}
+    for call in calls:
+        alike.setdefault((call.modules, call.shape), []).append(call)
+    return [own for own in alike.values() if len(own) > 1]
 
 
 def _partners(

@@ -28,6 +28,7 @@ from autoprune.structure.surgery import named_tensors
 from autoprune.structure.tracing.assembly import assemble
 from autoprune.structure.tracing.determinism import DeterministicMode
 from autoprune.structure.tracing.followers import Chance, Follower, edits_of
+from autoprune.structure.tracing.grouped import settle
 from autoprune.structure.tracing.label_trace import LabelTrace
 from autoprune.structure.tracing.labels import Atoms, along
 from autoprune.structure.tracing.operators import plain_arithmetic, whole_operators
@@ -187,6 +188,7 @@ def traced(model: nn.Module, example_inputs: Inputs) -> Tracing:
     for leaf in returned:
         tracer.atoms.block(tracer.labels(leaf), "the network's output")
     tracer.returned(returned)
+    tracer.atoms = settle(tracer.atoms)
     layers = tracer.finished_layers(model, inputs)
     atoms, training = _traced_in_training(model, inputs, tracer)
     return Tracing(model, atoms, tracer, layers, training)
@@ -231,7 +233,9 @@ def _traced_in_training(
         # Layers that ran before the failure are recorded all the same.
         failure = describe(error)
     layers = tuple(spec for weight, spec in tracer.layers.items() if weight in unread)
-    atoms = replace(tracer.atoms, blocked=seen.atoms.blocked) if layers else seen.atoms
+    atoms = seen.atoms
+    if layers:
+        atoms = replace(settle(tracer.atoms), blocked=atoms.blocked)
     unseen = tuple(weight for weight in unread if weight not in tracer.read)
     return atoms, TrainingOnly(layers, failure, unseen)
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -68,6 +69,26 @@ def test_a_device_that_is_slow_at_misaligned_widths_is_predicted(
             real = aligned_backend.network(subject.cut_to(some), image)()
             assert cost.total(some) == pytest.approx(real, rel=0.03)
             assert sum(cost.by_layer(some).values()) == pytest.approx(cost.total(some))
+
+
+def test_groups_that_all_lose_channels_are_predicted(
+    net: Any, stair_table: Any, aligned_backend: Any
+) -> None:
+    """A convolution that keeps its groups is timed at fewer inputs and outputs of each."""
+    model = net(
+        lambda m, x: m.c(m.b(m.a(x)).unflatten(1, (2, -1)).sum(1)),
+        a=nn.Conv2d(3, 64, 3),
+        b=nn.Conv2d(64, 96, 3, groups=2),
+        c=nn.Conv2d(48, 10, 3),
+    ).eval()
+    image = torch.randn(1, 3, 12, 12)
+    structure, table = trace(model, image), stair_table(model, image, aligned_backend)
+    cost, subject = LatencyCost(structure, table), Subject(model, structure, image)
+    assert structure.dense_widths == (32, 48)
+    assert {one.dense.channels_in: one.dense.across for one in table.layers}[64]
+    for widths in itertools.product((8, 16, 32), (8, 24, 48)):
+        real = aligned_backend.network(subject.cut_to(widths), image)()
+        assert cost.total(widths) == pytest.approx(real, rel=0.03)
 
 
 def test_networks_of_the_fit_without_misaligned_layers_do_not_make_these_free(
