@@ -124,7 +124,7 @@ def test_labels_and_outputs_must_fit_the_loss(evidence_of: Any, net: Any) -> Non
     with pytest.raises(DataError, match="label 5 is outside"):
         rank_groups(make_importance("taylor"), evidence_of(model(), INPUTS, labels))
     pair = net(lambda m, x: (m.a(x), x), a=model())
-    with pytest.raises(ModelError, match="choose an importance without gradients"):
+    with pytest.raises(ModelError, match="choose a way without gradients"):
         rank_groups(make_importance("taylor"), evidence_of(pair, INPUTS, labels))
 
 
