@@ -143,7 +143,8 @@ def run_loop(
             for trial in filter(None, (answer() for _, is_new, answer in asked if is_new)):
                 record.keep(trial)
         # What other processes are evaluating is left to this one if they die.
-        is_over = time.monotonic() >= limits.deadline or not record.ledger.waits()
+        goes_on = record.ledger.waits() or asking.is_short
+        is_over = time.monotonic() >= limits.deadline or not goes_on
     timed_out = asking.made < limits.trials and time.monotonic() >= limits.deadline
     return LoopReport(asking.seconds, timed_out)
 
@@ -162,7 +163,7 @@ class _Asking:
         self._strategy, self._ledger, self._limits = strategy, ledger, limits
         self._replayed = {trial.candidate.widths for trial in ledger.own_of_round}
         self._begun: set[Widths] = set()
-        self._repeats = 0
+        self._repeats, self._was_full = 0, False
         self.made = len(self._replayed)
         self.seconds = 0.0
         self._fits = strategy.problem.projection.fits
@@ -174,7 +175,7 @@ class _Asking:
 
     def questions(self) -> Iterator[tuple[Candidate, bool]]:
         """Yield candidates, and whether they are new."""
-        trials = self._limits.trials
+        trials, self._was_full = self._limits.trials, False
         while self._all_made < trials or self._replayed:
             late = self.made > 0 and time.monotonic() >= self._limits.deadline
             if late and not self._replayed:
@@ -184,8 +185,10 @@ class _Asking:
                 return
             widths = candidate.widths
             is_new = widths not in self._begun and self._ledger.find(widths) is None
-            if is_new and (self._all_made >= trials or late):
+            if is_new and late:
                 return
+            if is_new and self._all_made >= trials:
+                break
             is_new = is_new and self._ledger.claim(candidate)
             if is_new:
                 self.began(candidate)
@@ -194,6 +197,12 @@ class _Asking:
                 self._repeats += widths not in self._replayed
                 self._replayed.discard(widths)
             yield candidate, is_new
+        self._was_full = True
+
+    @property
+    def is_short(self) -> bool:
+        """Whether all trials were on their way, but another process has died with one since."""
+        return self._was_full and self._all_made < self._limits.trials
 
     def began(self, candidate: Candidate) -> None:
         """Count a candidate that is evaluated here from now on."""

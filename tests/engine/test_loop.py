@@ -403,3 +403,27 @@ def test_an_evaluation_that_hangs_fails_its_trial_alone(loop: Loop, ledger: Ledg
     assert len(errors) == 4
     assert errors.pop((1, 1, 2)) == "the evaluation took longer than 1 s"
     assert set(errors.values()) == {None}
+
+
+class Abandoned(Ledger):
+    """Another process began a trial, and is found to have died once this one would wait for it."""
+
+    has_died = False
+
+    @property
+    def of_others(self) -> int:
+        return 0 if self.has_died else 1
+
+    def waits(self) -> bool:
+        self.has_died = True
+        return False
+
+
+def test_what_a_process_left_as_the_last_one_is_made_here(tmp_path: Path) -> None:
+    """It counted when the questions were over, and no longer when nothing else was on its way."""
+    ledger = Abandoned(SPACE, f"sqlite:///{tmp_path}/study.db")
+    strategy = make_strategy("random", problem(ledger.begin_round("1", 4)))
+    record = Record(ledger, NamedReward("mine", reward))
+    evaluate = lambda c, incumbent: partial(measurement, c.widths)  # noqa: E731
+    run_in_threads(strategy, evaluate, record, LoopLimits(4))
+    assert len(ledger) == 4
