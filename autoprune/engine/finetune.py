@@ -17,6 +17,7 @@ from autoprune.engine.training_task import (
     draw_training_images,
     make_recipe,
     make_task,
+    with_optimizer,
 )
 from autoprune.engine.validation import final_scores
 from autoprune.errors import RunError, UsageError, shown, spelt
@@ -145,10 +146,11 @@ def finetune_run(context: FinetuneContext, resume: bool = False) -> Finetuned:
     small = load_network(context.dense, run, run.searched_weights)
     images = draw_training_images(context)
     keep = kept_positions(context.dense, run.load_policy())
-    task = make_task(context, images, small, keep)
+    chosen = with_optimizer(context, images)
+    task = make_task(chosen, images, small, keep)
     if (sparsity := run.load_result().get("train", {}).get("sparsity")) is not None:
         task = replace(task, hooks=KeptZeros(small, sparsity["sparse_weights"]))
-    recipe = make_recipe(config, task.batches.steps_per_epoch)
+    recipe = make_recipe(chosen.config, task.batches.steps_per_epoch)
     options = {"training": context.kind, **vars(recipe)}
     trackers = [] if processes.rank else make_loggers(config.logger, run.path, options)
     if processes.rank == 0:
@@ -164,6 +166,8 @@ def finetune_run(context: FinetuneContext, resume: bool = False) -> Finetuned:
             processes,
             lambda share: step("training", round(1000 * share), 1000),
         )
+    if task.whitening is not None:
+        done = replace(done, network=task.whitening.unfolded(done.network))
     _tell(done, recipe)
     return _hand_over(context, images, done, task.batches.steps_per_epoch)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -29,11 +29,12 @@ from autoprune.structure.frozen import (
 from autoprune.structure.inputs import device_of
 from autoprune.structure.output_distance import Distance
 from autoprune.structure.surgery import Keep
+from autoprune.structure.tracing.trace import trace
 from autoprune.study.run_directory import RunDirectory
 from autoprune.study.training_record import TrainingRecord
 from autoprune.training.augmentation import augmented
 from autoprune.training.batchnorm_statistics import with_own_statistics
-from autoprune.training.choices import EPOCHS, OPTIMIZERS, UNCHANGED
+from autoprune.training.choices import AUTO, EPOCHS, FINETUNING_OPTIMIZERS, UNCHANGED, WHITENED
 from autoprune.training.duration import Duration
 from autoprune.training.features import match_features
 from autoprune.training.initialization import reinitialize
@@ -42,6 +43,7 @@ from autoprune.training.own_losses import annotations_argument
 from autoprune.training.processes import Processes
 from autoprune.training.random_batches import RandomBatches, mixing
 from autoprune.training.training_values import Recipe, TrainingTask, Validation
+from autoprune.training.whitening import whitened
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +56,12 @@ ENTIRELY_FROZEN = (
 FEWEST_CHECKS, CHECKS_BY_TIME = 4, 10
 # Training samples whose statistics BNs have when training begins.
 STATISTICS_SAMPLES = 2000
+# Those that inputs of layers are whitened by.
+WHITENING_SAMPLES = 256
+# Alpha of mixup where a classifier learns what the dense network says of images: the dense network was
+# not trained on mixed ones, and answers less surely (Beyer et al. 2022, "Knowledge distillation: a good teacher is
+# patient and consistent", section 3).
+MIXUP = 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,6 +117,27 @@ def draw_training_images(context: FinetuneContext) -> Partition:
     return images.to(device_of(context.dense))
 
 
+def with_optimizer(context: FinetuneContext, images: Partition) -> FinetuneContext:
+    """Return the context with an optimizer that suits, if none is asked for.
+
+    Raises:
+        UsageError: single weights are zero, and the one asked for does not keep them so.
+    """
+    config = context.config
+    is_sparse = "sparsity" in context.run.load_result().get("train", {})
+    if config.optimizer == WHITENED and is_sparse:
+        raise UsageError(
+            f"{spelt('optimizer')} {WHITENED} does not keep single weights at zero: choose sgd or "
+            "adamw."
+        )
+    if config.optimizer != AUTO:
+        return context
+    is_own = images.search.annotations and annotations_argument(context.dense)
+    is_plain = config.from_scratch or config.weight_decay or is_sparse or is_own
+    chosen = replace(config, optimizer="sgd" if is_plain else WHITENED)
+    return replace(context, config=chosen)
+
+
 def make_task(
     context: FinetuneContext, images: Partition, small: nn.Module, keep: Keep
 ) -> TrainingTask:
@@ -128,7 +157,9 @@ def make_task(
     classes = number_of_classes(dense, validation)
     if classes is None and context.loss is None and validation.labelled:
         log.info("the network is no classifier: it learns from the dense network alone")
-    objective = _objective(context, validation, classes, len(images.recovery))
+    mixup = _mixup(context, images, classes)
+    changes = bool(mixup or config.cutmix or config.distill_features)
+    objective = _objective(context, validation, classes, 0 if changes else len(images.recovery))
     if config.distill_features:
         if objective.teacher is None:
             raise UsageError(
@@ -148,34 +179,52 @@ def make_task(
         judge = ByScore(scorer)
         if config.distill:
             check_teacher(scorer.dense.top1, judge(small).figures.get("top1"))
-    if (config.mixup or config.cutmix) and (context.loss or validation.annotations):
+    if (mixup or config.cutmix) and (context.loss or validation.annotations):
         raise UsageError(
             "mixup and cutmix change class labels: leave them out with a loss, or for detectors."
         )
-    mix = mixing(config.mixup, config.cutmix, classes if objective.learns_task else None)
+    mix = mixing(mixup, config.cutmix, classes if objective.learns_task else None)
     batches = RandomBatches(
         augmented(images.recovery, config.augment), config.batch, config.seed, mix
     )
-    frozen = _frozen(context, small)
-    start = reinitialize(small) if config.from_scratch else _settled(small, batches, frozen)
     own = batches.shared(processes.rank, processes.count)
+    frozen = _frozen(context, small)
+    if config.optimizer == WHITENED:
+        structure = trace(dense, validation.first(1).inputs).leaving(frozen)
+        seen = Samples.join([*_first(batches, WHITENING_SAMPLES, small)])
+        whitening = whitened(small, structure, seen, batches.size)
+        kept = frozen | running_statistics(whitening.network)
+        return TrainingTask(whitening.network, own, objective, judge, kept, whitening=whitening)
+    if config.from_scratch:
+        start = reinitialize(small)
+    else:
+        first = (samples.inputs for samples in _first(batches, STATISTICS_SAMPLES, small))
+        start = with_own_statistics(small, first, frozen)
     return TrainingTask(start, own, objective, judge, frozen)
 
 
-def _settled(small: nn.Module, batches: RandomBatches, frozen: frozenset[str]) -> nn.Module:
-    """Return the network as training begins with it, which computes the same."""
-    count = min(-(-STATISTICS_SAMPLES // batches.size), batches.steps_per_epoch)
-    first = (batches[step].samples.to(device_of(small)).inputs for step in range(count))
-    return with_own_statistics(small, first, frozen)
+def _mixup(context: FinetuneContext, images: Partition, classes: int | None) -> float:
+    """Return alpha of mixup: the one asked for, or what suits."""
+    config = context.config
+    if config.mixup is not None:
+        return config.mixup
+    is_pictures = images.recovery.pictures is not None and not config.augment == UNCHANGED
+    teaches = config.distill and config.optimizer == WHITENED
+    return MIXUP if teaches and is_pictures and classes and context.loss is None else 0.0
+
+
+def _first(batches: RandomBatches, count: int, network: nn.Module) -> Iterator[Samples]:
+    """Yield the first training samples, a batch at a time, where the network is."""
+    for step in range(min(-(-count // batches.size), batches.steps_per_epoch)):
+        yield batches[step].samples.to(device_of(network))
 
 
 def _objective(
     context: FinetuneContext, validation: Samples, classes: int | None, count: int
 ) -> Objective:
     config = context.config
-    changes = config.mixup or config.cutmix or config.distill_features
     # Of the dense network's outputs only class scores are remembered.
-    comes_again = config.augment == UNCHANGED and not changes and context.distance is None
+    comes_again = config.augment == UNCHANGED and context.distance is None
     annotations = annotations_argument(context.dense) if validation.annotations else None
     if annotations and config.distill:
         log.info("the network returns its losses in training: it learns from annotations alone")
@@ -211,7 +260,7 @@ def make_recipe(config: FinetuneConfig, steps_per_epoch: int) -> Recipe:
     """Return how it is trained: what the options say, and the usual where they say nothing."""
     epochs = EPOCHS if config.epochs is None and config.time is None else config.epochs
     steps = None if epochs is None else max(1, round(epochs * steps_per_epoch))
-    usual = OPTIMIZERS[config.optimizer]
+    usual = FINETUNING_OPTIMIZERS[config.optimizer]
     return Recipe(
         duration=Duration(steps, config.time),
         checks=CHECKS_BY_TIME if epochs is None else max(FEWEST_CHECKS, math.ceil(epochs)),

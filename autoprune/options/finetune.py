@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 
+from autoprune.errors import UsageError, spelt
 from autoprune.options import kinds
 from autoprune.options.option import Option, Panel, option, options_of
-from autoprune.options.training_options import TrainingConfig, TrainingOptions
+from autoprune.options.training_options import TrainingConfig, TrainingOptions, usual
+from autoprune.training.choices import AUTO, FINETUNING_OPTIMIZERS, WHITENED
 
 _training = partial(option, panel=Panel.TRAINING)
 
@@ -17,6 +19,20 @@ _training = partial(option, panel=Panel.TRAINING)
 class FinetuneConfig(TrainingConfig):
     """How to fine-tune; docs/options.md explains every option."""
 
+    optimizer: str = _training(
+        AUTO,
+        kinds.NAME,
+        "whitened (AdamW in coordinates in which what a layer reads is uncorrelated; statistics of "
+        "BN stay), sgd or adamw; auto (default): whitened, but sgd from scratch, with a weight "
+        "decay, for detectors, and where single weights are zero.",
+    )
+    learning_rate: float | None = _training(
+        None,
+        kinds.NUMBER,
+        "Its peak, from which it falls as half a cosine; of whitened, the relative change of a "
+        f"layer's outputs in a step (default: {usual('rate', FINETUNING_OPTIMIZERS)}).",
+        rule=kinds.ABOVE_ZERO,
+    )
     time: float | None = _training(
         None,
         kinds.SECONDS,
@@ -36,6 +52,16 @@ class FinetuneConfig(TrainingConfig):
         "Keep the running statistics of BN, to which the weights were fitted after the cut: for "
         "short trainings at a small learning rate, e.g. 0.0005; at larger ones the loss diverges.",
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.optimizer == WHITENED and (self.from_scratch or self.weight_decay):
+            what = spelt("from_scratch" if self.from_scratch else "weight_decay")
+            raise UsageError(f"{spelt('optimizer')} {WHITENED} and {what} exclude each other.")
+
+    @classmethod
+    def _choices(cls) -> Mapping[str, Collection[str]]:
+        return {**super()._choices(), "optimizer": (AUTO, *FINETUNING_OPTIMIZERS)}
 
     @property
     def kind(self) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,13 @@ from typing_extensions import TypedDict
 from autoprune.errors import UsageError, did_you_mean
 from autoprune.options import kinds
 from autoprune.options.option import Panel, choices, option, options_of
-from autoprune.training.choices import AUGMENTATIONS, EPOCHS, OPTIMIZERS, PRECISIONS
+from autoprune.training.choices import (
+    AUGMENTATIONS,
+    EPOCHS,
+    OPTIMIZERS,
+    PRECISIONS,
+    OptimizerDefaults,
+)
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -20,9 +26,9 @@ if TYPE_CHECKING:
 _training = partial(option, panel=Panel.TRAINING)
 
 
-def _usual(option: str) -> str:
+def usual(option: str, optimizers: Mapping[str, OptimizerDefaults] = OPTIMIZERS) -> str:
     """Return the default of every optimizer, for the help."""
-    return ", ".join(f"{getattr(own, option):g} for {name}" for name, own in OPTIMIZERS.items())
+    return ", ".join(f"{getattr(own, option):g} for {name}" for name, own in optimizers.items())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,13 +51,13 @@ class TrainingConfig:
     learning_rate: float | None = _training(
         None,
         kinds.NUMBER,
-        f"Its peak, from which it falls as half a cosine (default: {_usual('rate')}).",
+        f"Its peak, from which it falls as half a cosine (default: {usual('rate')}).",
         rule=kinds.ABOVE_ZERO,
     )
     weight_decay: float | None = _training(
         None,
         kinds.NUMBER,
-        f"Of kernels and matrices (default: {_usual('decay')}).",
+        f"Of kernels and matrices (default: {usual('decay')}).",
         rule=kinds.ZERO_OR_MORE,
     )
     warm_up: float = _training(
@@ -112,8 +118,12 @@ class TrainingConfig:
         "Of images that autoprune reads: standard (default: padded crops, resized ones for image "
         "files, and mirroring), trivial (TrivialAugment besides) or none.",
     )
-    mixup: float = _training(
-        0.0, kinds.NUMBER, "Alpha of mixup; 0 for none (default).", rule=kinds.ZERO_OR_MORE
+    mixup: float | None = _training(
+        None,
+        kinds.NUMBER,
+        "Alpha of mixup; 0 for none (default: 1 for classifiers that fine-tuning with whitened "
+        "teaches what the dense network answers to augmented images; otherwise 0).",
+        rule=kinds.ZERO_OR_MORE,
     )
     cutmix: float = _training(
         0.0, kinds.NUMBER, "Alpha of CutMix; 0 for none (default).", rule=kinds.ZERO_OR_MORE
@@ -132,9 +142,14 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         for name, declared in options_of(type(self)).items():
             declared.check(getattr(self, name))
-        for name, known in _CHOICES.items():
+        for name, known in self._choices().items():
             if (value := getattr(self, name)) not in known:
                 raise UsageError(f"unknown {name} {value!r}; {did_you_mean(value, known)}")
+
+    @classmethod
+    def _choices(cls) -> Mapping[str, Collection[str]]:
+        """Return what some options may be."""
+        return {"optimizer": OPTIMIZERS, "augment": AUGMENTATIONS, "precision": PRECISIONS}
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> Self:
@@ -157,9 +172,6 @@ class TrainingConfig:
         return {key: value for key, value in values.items() if value is not None}
 
 
-_CHOICES = {"optimizer": OPTIMIZERS, "augment": AUGMENTATIONS, "precision": PRECISIONS}
-
-
 class TrainingOptions(TypedDict, total=False):
     """What Python takes for every field of `TrainingConfig`."""
 
@@ -178,7 +190,7 @@ class TrainingOptions(TypedDict, total=False):
     temperature: float
     distill_features: float
     augment: str
-    mixup: float
+    mixup: float | None
     cutmix: float
     workers: int
     seed: int

@@ -21,12 +21,12 @@ from autoprune.errors import ModelError, spelt
 from autoprune.reconstruction.batchnorm import fold_batchnorm, unfold_batchnorm
 from autoprune.recovery.imitation import Imitation
 from autoprune.recovery.schedule import Schedule
-from autoprune.recovery.whitening import WhitenedAdam, find_bases
 from autoprune.statistics.consumers import batch_within
 from autoprune.structure.groups import Structure
 from autoprune.structure.inputs import device_of, run
 from autoprune.structure.output_distance import Distance
 from autoprune.structure.surgery import Keep, deep_copy
+from autoprune.training.whitening import WhitenedAdam, find_bases
 
 # Batch size. Small batches get further in the same time, as long as they keep the device busy.
 CPU_BATCH, GPU_BATCH = 32, 128
@@ -198,7 +198,7 @@ class Student:
         if not distance.isfinite():
             self._fall_back()
             return
-        self._optimizer.step(distance, self._peak * rate)
+        self._optimizer.learn(distance, self._peak * rate)
 
     def check(self) -> None:
         """Keep the network if it is the best so far; fall back if the given one is better."""
@@ -219,7 +219,7 @@ class Student:
             "least": self.least,
             "best": None if self._best is None else self._best.state_dict(),
             "student": self._student.state_dict(),
-            "optimizer": self._optimizer.state(),
+            "optimizer": self._optimizer.state_dict(),
         }
 
     def restore(self, state: Mapping[str, Any], longest: int) -> Schedule:
@@ -242,7 +242,7 @@ class Student:
             self._best = deep_copy(self._given)
             self._best.load_state_dict(state["best"])
         self._student.load_state_dict(state["student"])
-        self._optimizer.restore(state["optimizer"])
+        self._optimizer.load_state_dict(state["optimizer"])
         return schedule
 
     def _distance(self) -> float:

@@ -33,6 +33,6 @@ def make_optimizer(network: nn.Module, name: str, decay: float) -> torch.optim.O
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Set the learning rate of all groups."""
+    """Set the learning rate of all groups, of those with a share to that share of it."""
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group.get("share", 1.0)

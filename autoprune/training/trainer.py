@@ -80,7 +80,11 @@ class _Trainer:
         self._task, self._recipe, self._files, self._processes = task, recipe, files, processes
         self._network, self._hooks = trainable(task.network, task.frozen), task.hooks
         self._hooks.start(self._network)
-        optimizer = make_optimizer(self._network, recipe.optimizer, recipe.decay)
+        optimizer = (
+            make_optimizer(self._network, recipe.optimizer, recipe.decay)
+            if task.whitening is None
+            else task.whitening.optimizer(self._network)
+        )
         self._average = _moving_average(self._network, recipe.ema)
         self._dtype = autocast_dtype(recipe.precision, device_of(self._network))
         self._step, self._checks, self._spent = 0, 0, 0.0

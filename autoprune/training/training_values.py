@@ -14,6 +14,7 @@ from autoprune.training.hooks import Hooks
 from autoprune.training.loggers import Log
 from autoprune.training.objective import Objective
 from autoprune.training.random_batches import RandomBatches
+from autoprune.training.whitening import Whitening
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,7 @@ class TrainingTask:
         frozen: names of parameters and buffers that stay as they are; None for the parameters that
             do not require gradients.
         hooks: what shapes the network besides; of a run of their own.
+        whitening: the coordinates that the network is trained in; None for its own.
     """
 
     network: nn.Module
@@ -102,6 +104,7 @@ class TrainingTask:
     validate: Callable[[nn.Module], Validation]
     frozen: frozenset[str] | None = None
     hooks: Hooks = field(default_factory=Hooks)
+    whitening: Whitening | None = None
 
 
 @dataclass(frozen=True, eq=False)

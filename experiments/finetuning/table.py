@@ -29,7 +29,7 @@ ARMS = {
 
 def autoprune(*arguments: str) -> None:
     """Run a command line."""
-    command = [sys.executable, "-m", "autoprune.cli.app", *arguments]
+    command = [sys.executable, "-m", "autoprune.cli.app", *arguments, "--trust"]
     print(" ".join(command[2:]), flush=True)
     subprocess.run(command, check=True)
 

@@ -22,11 +22,11 @@ from autoprune.core.allocator import kept_memory
 from autoprune.core.policy import PruningPolicy
 from autoprune.data import load_splits
 from autoprune.models.loading import load_model
-from autoprune.recovery import whitening
 from autoprune.recovery.distillation import DistillationTask, recover
 from autoprune.recovery.length import Length
 from autoprune.structure.surgery import kept_positions
 from autoprune.structure.verify import analyze
+from autoprune.training import whitening
 
 CHECKED = 250
 

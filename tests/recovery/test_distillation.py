@@ -15,13 +15,14 @@ from torch import Tensor, nn
 from autoprune.data import Samples, Split, load_splits
 from autoprune.errors import ModelError
 from autoprune.models.demo import load_demo
-from autoprune.recovery import student, whitening
+from autoprune.recovery import student
 from autoprune.recovery.distillation import DistillationTask, Recovery, recover
 from autoprune.recovery.length import Length
 from autoprune.structure.depth import with_branches
 from autoprune.structure.groups import Structure
 from autoprune.structure.surgery import apply_policy, cut, kept_positions
 from autoprune.structure.verify import analyze
+from autoprune.training import whitening
 
 
 class Images(Split):

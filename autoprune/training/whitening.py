@@ -18,15 +18,18 @@ from jaxtyping import Float, Float64
 from torch import Tensor, nn
 
 from autoprune.data import Samples
+from autoprune.reconstruction.batchnorm import fold_batchnorm, unfold_batchnorm
 from autoprune.statistics.consumers import LayerMode
 from autoprune.statistics.moments import Moments, MomentSum, is_laid_out
+from autoprune.structure.frozen import freeze_only
 from autoprune.structure.groups import LayerSpec, Structure
 from autoprune.structure.inputs import run
+from autoprune.training.optimizers import set_rate
 
 # Peak learning rate in these coordinates: the relative change of the outputs per step.
 RATE = 0.03
-# Peak learning rate of parameters that belong to no layer, in their own coordinates.
-PLAIN_RATE = 4e-3
+# Learning rate of parameters that belong to no layer, in their own coordinates, as a share of that.
+PLAIN_SHARE = 4 / 30
 # Fraction of the mean variance that is added to the variance of every direction.
 DAMPING = 0.1
 # A 3x3 convolution of 128 channels has 1,152 inputs: the root of their covariance takes a second.
@@ -51,6 +54,45 @@ class Basis:
 
     mean: Float[Tensor, " inputs"] | None
     inverse: Float[Tensor, "inputs inputs"] | Float[Tensor, ""]
+
+
+@dataclass(frozen=True, eq=False)
+class Whitening:
+    """A network with folded BN, and coordinates in which the inputs of its layers are whitened.
+
+    Attributes:
+        network: to be trained in these coordinates.
+        structure: structure of the network that it was cut from.
+        bases: whitening of the layers' inputs, by weight name.
+        given: the network, as it was before its BN was folded.
+    """
+
+    network: nn.Module
+    structure: Structure
+    bases: Mapping[str, Basis]
+    given: nn.Module
+
+    def optimizer(self, network: nn.Module) -> WhitenedAdam:
+        """Return the optimizer of a copy of `network`."""
+        return WhitenedAdam(network, self.structure, self.bases)
+
+    def unfolded(self, trained: nn.Module) -> nn.Module:
+        """Return the network that was trained, with BN as in the given one."""
+        return unfold_batchnorm(trained, self.given, self.structure)
+
+
+def whitened(given: nn.Module, structure: Structure, samples: Samples, size: int) -> Whitening:
+    """Return a network in whitened coordinates.
+
+    Args:
+        given: the network in evaluation mode.
+        structure: structure of the network that it was cut from, which leaves what is frozen.
+        samples: samples to estimate the whitening from.
+        size: batch size.
+    """
+    folded = fold_batchnorm(given, structure, to_train=True)
+    freeze_only(folded, structure.untouched)
+    return Whitening(folded, structure, find_bases(folded, structure, samples, size), given)
 
 
 def find_bases(
@@ -79,8 +121,11 @@ def find_bases(
     }
 
 
-class WhitenedAdam:
-    """AdamW on the whitened coordinates of a network's layers."""
+class WhitenedAdam(torch.optim.AdamW):
+    """AdamW on the whitened coordinates of a network's layers.
+
+    It takes the gradients of the network's parameters, and sets these parameters after a step.
+    """
 
     def __init__(
         self, network: nn.Module, structure: Structure, bases: Mapping[str, Basis]
@@ -102,39 +147,46 @@ class WhitenedAdam:
         ]
         inside = {id(one) for layer in self._layers for one in layer.parameters}
         plain = [p for p in network.parameters() if p.requires_grad and id(p) not in inside]
-        groups = [{"params": layer.trained, "peak": layer.rate} for layer in self._layers]
-        groups += [{"params": plain, "peak": PLAIN_RATE}] if plain else []
-        self._adam = torch.optim.AdamW(groups, weight_decay=0.0)
+        groups = [{"params": layer.trained, "share": layer.share} for layer in self._layers]
+        groups += [{"params": plain, "share": PLAIN_SHARE}] if plain else []
+        super().__init__(groups, weight_decay=0.0)
 
-    def step(self, loss: Float[Tensor, ""], rate: float) -> None:
+    def learn(self, loss: Float[Tensor, ""], rate: float) -> None:
         """Take one step.
 
         Args:
             loss: loss of the network.
             rate: learning rate as a fraction of its peak.
         """
-        self._network.zero_grad()
+        self.zero_grad()
         loss.backward()
+        set_rate(self, RATE * rate)
+        self.step()
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget the gradients of the network."""
+        self._network.zero_grad(set_to_none)
+
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """Change the network by the gradients of its parameters."""
         for layer in self._layers:
             layer.take_gradient()
-        for group in self._adam.param_groups:
-            group["lr"] = group["peak"] * rate
-        self._adam.step()
+        super().step(closure)
         for layer in self._layers:
             layer.write()
 
-    def state(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """Return all that steps have changed, as tensors and plain values."""
         layers = [{"trained": one.trained, "scale": one.scale} for one in self._layers]
-        return {"adam": self._adam.state_dict(), "layers": layers}
+        return {"adam": super().state_dict(), "layers": layers}
 
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Inverse of `state`, for the same layers; the network's weights are not part of it."""
-        for layer, own in zip(self._layers, state["layers"], strict=True):
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Inverse of `state_dict`, for the same layers; the network's weights are not in it."""
+        for layer, own in zip(self._layers, state_dict["layers"], strict=True):
             layer.scale.copy_(own["scale"])
             for trained, value in zip(layer.trained, own["trained"], strict=True):
                 trained.copy_(value)
-        self._adam.load_state_dict(state["adam"])
+        super().load_state_dict(state_dict["adam"])
 
 
 def _bias(network: nn.Module, layer: LayerSpec) -> nn.Parameter | None:
@@ -200,7 +252,7 @@ class _Coordinates:
         parameters: weight and, if there is one, bias of the layer.
         trained: U, of shape (outputs, inputs), and c, of shape (outputs,), if there is a bias.
         scale: of the outputs, of shape (outputs, 1).
-        rate: peak learning rate of both.
+        share: of the learning rate, by which one coordinate of both moves in a step.
     """
 
     def __init__(self, weight: nn.Parameter, bias: nn.Parameter | None, basis: Basis) -> None:
@@ -217,7 +269,7 @@ class _Coordinates:
         if bias is not None:
             shifted = bias.detach().to(rows.dtype) + self._shift(rows)
             self.trained.append(shifted / self.scale[:, 0])
-        self.rate = RATE / math.sqrt(rows.shape[1])
+        self.share = 1 / math.sqrt(rows.shape[1])
 
     def take_gradient(self) -> None:
         """Convert the gradients of the parameters into those of the coordinates."""
