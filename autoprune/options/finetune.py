@@ -33,6 +33,12 @@ class FinetuneConfig(TrainingConfig):
         f"layer's outputs in a step (default: {usual('rate', FINETUNING_OPTIMIZERS)}).",
         rule=kinds.ABOVE_ZERO,
     )
+    temperature: float = _training(
+        2.0,
+        kinds.NUMBER,
+        "Softens class probabilities in distillation.",
+        rule=kinds.ABOVE_ZERO,
+    )
     time: float | None = _training(
         None,
         kinds.SECONDS,

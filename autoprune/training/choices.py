@@ -37,7 +37,7 @@ OPTIMIZERS: Mapping[str, OptimizerDefaults] = {
     "adamw": OptimizerDefaults(3e-4, 0.05),
 }
 WHITENED = "whitened"
-FINETUNING_OPTIMIZERS = {WHITENED: OptimizerDefaults(0.003, 0.0), **OPTIMIZERS}
+FINETUNING_OPTIMIZERS = {WHITENED: OptimizerDefaults(0.006, 0.0), **OPTIMIZERS}
 """Those of a network that is trained already: what its layers read is known (`whitening.py`)."""
 EPOCHS = 10.0
 """Passes over the samples where neither they nor a time are limited."""

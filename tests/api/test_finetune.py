@@ -91,6 +91,24 @@ def test_a_regressor(
     assert torch.equal(done.model(images(3, 0)), again(images(3, 0)))
 
 
+@pytest.mark.parametrize(
+    ("chosen", "in_place"),
+    [({}, True), ({"weight_decay": 0.01}, False), ({"from_scratch": True}, False)],
+    ids=str,
+)
+def test_what_trains_where_no_optimizer_is_named(
+    regression, tmp_path: Path, chosen: dict[str, Any], in_place: bool
+) -> None:
+    """Whitened training leaves the statistics of BN, sgd does not."""
+    model, data, run = regression
+    own = copied(run, tmp_path)
+    before = autoprune.load_pruned(regressor(), own).state_dict()
+    done = autoprune.finetune(model, own, data=data, loss=squared, epochs=2, batch=32, **chosen)
+    after = done.model.state_dict()
+    assert torch.equal(before["1.running_var"], after["1.running_var"]) is in_place
+    assert not torch.equal(before["0.weight"], after["0.weight"])
+
+
 @pytest.mark.parametrize("freeze", [False, True])
 def test_running_statistics_stay_where_they_are_frozen(
     regression, tmp_path: Path, freeze: bool

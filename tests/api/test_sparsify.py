@@ -10,6 +10,7 @@ import torch
 
 import autoprune
 from autoprune.data import Splits
+from autoprune.errors import UsageError
 from autoprune.models.demo import load_demo
 
 QUICK: dict[str, Any] = {
@@ -62,6 +63,12 @@ def test_zeros_stay_while_others_train(
         load_demo(), run.path, data=digits, epochs=0.3, augment="none", overwrite=True
     )
     assert zeros(run.model) == zeros(tuned.model) == before > 0.4
+    message = "optimizer whitened does not keep single weights at zero: choose sgd or adamw."
+    with pytest.raises(UsageError, match=message):
+        autoprune.finetune(
+            load_demo(), run.path, data=digits, epochs=0.3, optimizer="whitened", overwrite=True
+        )
+    assert zeros(autoprune.load_pruned(load_demo(), run.path)) == before
 
 
 @pytest.mark.parametrize(

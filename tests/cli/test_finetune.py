@@ -176,6 +176,14 @@ def test_a_loss_and_a_score_of_the_users_own(run: Path, cli, tmp_path: Path) -> 
         (("--loss", "losses.py:mine"), "no such file"),
         (("--distill-features", "1", "--no-distill"), "do not turn distillation off"),
         (("--mixup", "-1"), "mixup must be 0 or more"),
+        (
+            ("--optimizer", "whitened", "--from-scratch"),
+            "--optimizer whitened and --from-scratch exclude each other.",
+        ),
+        (
+            ("--optimizer", "whitened", "--weight-decay", "1e-4"),
+            "--optimizer whitened and --weight-decay exclude each other.",
+        ),
     ],
 )
 def test_mistakes_are_one_line(run: Path, cli, options: tuple[str, ...], message: str) -> None:

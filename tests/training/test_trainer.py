@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from autoprune.data import Samples
 from autoprune.data.splits import SamplesSplit
 from autoprune.errors import ModelError, RunError
+from autoprune.structure.frozen import running_statistics
+from autoprune.structure.tracing.trace import trace
 from autoprune.training import trainer as module
 from autoprune.training.duration import Duration
 from autoprune.training.loggers import Log
@@ -21,6 +23,7 @@ from autoprune.training.objective import Objective
 from autoprune.training.random_batches import Batch, RandomBatches
 from autoprune.training.trainer import train
 from autoprune.training.training_values import Recipe, TrainingFiles, TrainingTask, Validation
+from autoprune.training.whitening import whitened
 
 RECIPE = Recipe(Duration(steps=24), checks=4, rate=0.1, decay=0.0)
 
@@ -55,6 +58,14 @@ def task(**changes: object) -> TrainingTask:
         network(), RandomBatches(SamplesSplit(samples()), 8, seed=0), Objective(3, True), judge
     )
     return replace(plain, **changes)
+
+
+def whitened_task() -> TrainingTask:
+    given = network()
+    structure = trace(given, samples().inputs[:1])
+    found = whitened(given, structure, samples(), 16)
+    kept = running_statistics(found.network)
+    return task(network=found.network, whitening=found, frozen=kept)
 
 
 def weights(model: nn.Module) -> list[Tensor]:
@@ -117,7 +128,7 @@ def killed_at(step: int) -> Callable[[nn.Module], Validation]:
 
 
 @pytest.mark.parametrize("ema", [0.0, 0.9])
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw", "whitened"])
 @pytest.mark.parametrize("killed", [1, 3])
 def test_a_killed_run_ends_in_the_same_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ema: float, optimizer: str, killed: int
@@ -125,16 +136,17 @@ def test_a_killed_run_ends_in_the_same_weights(
     """Killed at a validation, after a checkpoint at every step before it."""
     monkeypatch.setattr(module, "CHECKPOINT_SECONDS", -1.0)
     recipe = replace(RECIPE, ema=ema, optimizer=optimizer, rate=0.01)
-    whole = train(task(), recipe, TrainingFiles(None, Log(tmp_path / "whole.jsonl")))
+    new = whitened_task if optimizer == "whitened" else task
+    whole = train(new(), recipe, TrainingFiles(None, Log(tmp_path / "whole.jsonl")))
 
     files = TrainingFiles(tmp_path / "state.pt", Log(tmp_path / "history.jsonl"))
     with pytest.raises(Killed):
-        train(task(validate=killed_at(killed)), recipe, files)
+        train(replace(new(), validate=killed_at(killed)), recipe, files)
     torch.manual_seed(12345)  # whatever the next process begins with
     files = TrainingFiles(tmp_path / "state.pt", Log(tmp_path / "history.jsonl"))
-    done = train(task(), recipe, files)
+    done = train(new(), recipe, files)
 
-    assert equal(done.network, whole.network)
+    assert done.best_step > 0 and equal(done.network, whole.network)
     assert (done.best, done.best_step, done.steps) == (whole.best, whole.best_step, whole.steps)
     rows = [
         [

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from autoprune.data import Samples
 from autoprune.structure.tracing.trace import trace
 from autoprune.training import whitening
-from autoprune.training.whitening import WhitenedAdam, find_bases
+from autoprune.training.whitening import WhitenedAdam, find_bases, whitened
 
 
 def learner(model: nn.Module, inputs: Tensor, size: int = 50) -> WhitenedAdam:
@@ -264,3 +264,34 @@ def test_what_requires_no_gradients_stays() -> None:
     adam = learner(model, inputs)
     adam.learn((model(inputs) - 5).square().mean(), 1.0)
     assert all(map(torch.equal, before, model[0].parameters()))
+
+
+def test_a_network_is_trained_folded_and_comes_back_as_it_was_made() -> None:
+    """Gains, shifts and statistics that differ; one BN is no layer's only reader, and stays."""
+    torch.manual_seed(0)
+    given = nn.Sequential(
+        nn.Conv2d(3, 6, 3, bias=False), nn.BatchNorm2d(6), nn.ReLU(), nn.BatchNorm2d(6),
+        nn.Flatten(), nn.Linear(6 * 36, 4),
+    )  # fmt: skip
+    for bn in (given[1], given[3]):
+        nn.init.uniform_(bn.weight, 0.5, 2)
+        nn.init.normal_(bn.bias)
+    inputs = torch.randn(32, 3, 8, 8)
+    given(inputs)
+    given.eval()
+    structure = trace(given, inputs[:2]).leaving({"5.bias"})
+    found = whitened(given, structure, Samples(inputs, None), 16)
+    assert isinstance(found.network[1], nn.Identity) and isinstance(
+        found.network[3], nn.BatchNorm2d
+    )
+    torch.testing.assert_close(found.network(inputs), given(inputs), rtol=1e-4, atol=1e-5)
+    trained = copy.deepcopy(found.network)
+    adam = found.optimizer(trained)
+    for _ in range(5):
+        adam.learn((trained(inputs) - 1).square().mean(), 1.0)
+    back = found.unfolded(trained)
+    assert back.state_dict().keys() == given.state_dict().keys()
+    torch.testing.assert_close(back(inputs), trained(inputs), rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(back(inputs), given(inputs), atol=1e-2)
+    assert torch.equal(back[5].bias, given[5].bias)
+    assert torch.equal(back[1].running_var, given[1].running_var)
