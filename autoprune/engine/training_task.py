@@ -58,9 +58,9 @@ FEWEST_CHECKS, CHECKS_BY_TIME = 4, 10
 STATISTICS_SAMPLES = 2000
 # Those that inputs of layers are whitened by.
 WHITENING_SAMPLES = 256
-# Alpha of mixup where a classifier learns what the dense network says of images. Of those that this
-# was trained on it says the labels; of mixed ones, more (Beyer et al. 2022, "Knowledge distillation:
-# a good teacher is patient and consistent", section 3).
+# Alpha of mixup where a classifier learns from the dense network, which says little more of its own
+# training images than their labels do (Beyer et al. 2022, "Knowledge distillation: a good teacher is
+# patient and consistent", section 3).
 MIXUP = 1.0
 
 
