@@ -59,8 +59,8 @@ STATISTICS_SAMPLES = 2000
 # Those that inputs of layers are whitened by.
 WHITENING_SAMPLES = 256
 # Alpha of mixup where a classifier learns from the dense network, which says little more of its own
-# training images than their labels do (Beyer et al. 2022, "Knowledge distillation: a good teacher is
-# patient and consistent", section 3).
+# training images than their labels do (Beyer et al. 2022, "Knowledge distillation: a good teacher
+# is patient and consistent", section 3).
 MIXUP = 1.0
 
 
