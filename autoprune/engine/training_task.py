@@ -176,7 +176,7 @@ def make_task(
         judge = loss_on(validation, objective, dense)
     else:
         scorer = ClassificationScorer(dense, validation, classes=images.classes)
-        judge = ByScore(scorer)
+        judge = ByScore(scorer, config.distill_weight if objective.teacher else 0.0)
         if config.distill:
             check_teacher(scorer.dense.top1, judge(small).figures.get("top1"))
     if (mixup or config.cutmix) and (context.loss or validation.annotations):

@@ -31,14 +31,30 @@ BATCH, DETECTOR_BATCH = 64, 4
 
 @dataclass(frozen=True, eq=False)
 class ByScore:
-    """Judges by accuracy, by the user's own score, or without labels by the KL to dense."""
+    """Judges by accuracy or the user's own score, and what learns from the dense network by that.
+
+    Two networks that are right on 93 % of 2,000 images and agree on 96 % differ by chance by 0.4
+    points, which is more than a good training gains: of ten networks, accuracy chooses a lucky one.
+    KL from the dense network differs by much less.
+
+    Attributes:
+        scorer: knows all of these.
+        answers: share of the dense network's answers in what is learnt; the labels have the rest.
+    """
 
     scorer: Scorer
+    answers: float = 0.0
 
     def __call__(self, network: nn.Module) -> Validation:
         """Judge a network in evaluation mode."""
         scores = self.scorer.score(network)
-        value = -(scores.kl or 0.0) if scores.metric is None else scores.metric
+        kl = scores.kl or 0.0
+        if scores.metric is None:
+            value = -kl
+        elif self.answers:
+            value = -self.answers * kl - (1 - self.answers) * (scores.loss or 0.0)
+        else:
+            value = scores.metric
         return Validation(value, figures_of(scores))
 
 
