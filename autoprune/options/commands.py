@@ -126,7 +126,8 @@ class FinetuneCommand(Trust, Origin):
         kinds.OBJECT,
         "What the best network is chosen by: a function from a network to its score, "
         "path/to/file.py:function or package.module:function (default: that of the run, if it had "
-        "one; else accuracy on the validation images).",
+        "one; else KL from the dense network and cross entropy on the validation images, without "
+        "distillation accuracy).",
     )
     distance: str | None = _compared(
         None,

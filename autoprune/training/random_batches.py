@@ -126,18 +126,19 @@ def mixing(mixup: float, cutmix: float, classes: int | None) -> Mix | None:
         raise UsageError(
             "mixup and cutmix need torchvision: pip install 'autoprune[vision]'."
         ) from error
-    known = classes or 1
-    kinds: list[Any] = [v2.MixUp(alpha=mixup, num_classes=known)] if mixup else []
-    kinds += [v2.CutMix(alpha=cutmix, num_classes=known)] if cutmix else []
+    known = classes or 0
+    # Samples without a label are of a class of their own, which is left out of the targets then.
+    kinds: list[Any] = [v2.MixUp(alpha=mixup, num_classes=known + 1)] if mixup else []
+    kinds += [v2.CutMix(alpha=cutmix, num_classes=known + 1)] if cutmix else []
     choose = v2.RandomChoice(kinds)
 
     def mix(samples: Samples) -> Samples:
         if not isinstance(samples.inputs, Tensor):
             raise UsageError("mixup and cutmix need inputs that are one tensor.")
-        labels = samples.targets if classes else torch.zeros(len(samples), dtype=torch.int64)
-        if labels is None or bool((labels == NO_LABEL).any()):
-            raise UsageError("mixup and cutmix need a label for every sample, or for none.")
-        inputs, targets = choose(samples.inputs, labels)
-        return Samples(inputs, targets if classes else None)
+        labels = samples.targets if classes else None
+        if labels is None:
+            labels = torch.full((len(samples),), NO_LABEL)
+        inputs, targets = choose(samples.inputs, labels.where(labels != NO_LABEL, known))
+        return Samples(inputs, targets[:, :known] if classes else None)
 
     return mix

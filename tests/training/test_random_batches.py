@@ -91,11 +91,18 @@ def test_images_without_labels_are_mixed_all_the_same() -> None:
     assert batch.samples.targets is None
 
 
+def test_images_without_a_label_add_none_to_a_mixture() -> None:
+    partly = torch.tensor([0, 1, NO_LABEL, NO_LABEL])
+    targets = take(RandomBatches(images(4, partly), 4, 0, mixing(1.0, 0.0, 5)), 1)[
+        0
+    ].samples.targets
+    assert targets.shape == (4, 5)
+    assert targets.sum() == pytest.approx(2.0)  # every image counts once in all mixtures
+    assert targets.sum(0)[:2].tolist() == pytest.approx([1.0, 1.0])
+
+
 def test_mixing_is_off_at_zero_and_refused_where_it_cannot_be() -> None:
     assert mixing(0.0, 0.0, 5) is None
-    partly = torch.tensor([0, 1, NO_LABEL, 2])
-    with pytest.raises(UsageError, match="a label for every sample, or for none"):
-        take(RandomBatches(images(4, partly), 4, 0, mixing(1.0, 0.0, 5)), 1)
     pairs = SamplesSplit(Samples((torch.zeros(4, 1), torch.zeros(4, 1)), torch.zeros(4).long()))
     with pytest.raises(UsageError, match="inputs that are one tensor"):
         take(RandomBatches(pairs, 4, 0, mixing(1.0, 0.0, 5)), 1)
