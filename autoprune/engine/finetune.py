@@ -14,6 +14,7 @@ from autoprune.core.plugins import object_name
 from autoprune.data import Partition
 from autoprune.engine.training_task import (
     FinetuneContext,
+    bounded_rate,
     draw_training_images,
     make_recipe,
     make_task,
@@ -151,6 +152,8 @@ def finetune_run(context: FinetuneContext, resume: bool = False) -> Finetuned:
     if (sparsity := run.load_result().get("train", {}).get("sparsity")) is not None:
         task = replace(task, hooks=KeptZeros(small, sparsity["sparse_weights"]))
     recipe = make_recipe(chosen.config, task.batches.steps_per_epoch)
+    if task.whitening is not None and config.learning_rate is None:
+        recipe = replace(recipe, rate=processes.agree(bounded_rate(chosen, task, recipe.rate)))
     options = {"training": context.kind, **vars(recipe)}
     trackers = [] if processes.rank else make_loggers(config.logger, run.path, options)
     if processes.rank == 0:

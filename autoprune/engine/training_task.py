@@ -8,9 +8,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
+import torch
 from torch import nn
 
 from autoprune.core.progress import Progress
+from autoprune.core.randomness import kept_random_states
 from autoprune.data import Partition, Samples, Splits, SplitSizes, partition
 from autoprune.engine.context import Evaluate
 from autoprune.engine.validation import ByScore, check_teacher, loss_on, number_of_classes
@@ -26,8 +28,8 @@ from autoprune.structure.frozen import (
     is_entirely_frozen,
     running_statistics,
 )
-from autoprune.structure.inputs import device_of
-from autoprune.structure.output_distance import Distance
+from autoprune.structure.inputs import device_of, run
+from autoprune.structure.output_distance import Distance, output_distance
 from autoprune.structure.surgery import Keep
 from autoprune.structure.tracing.trace import trace
 from autoprune.study.run_directory import RunDirectory
@@ -39,9 +41,11 @@ from autoprune.training.duration import Duration
 from autoprune.training.features import match_features
 from autoprune.training.initialization import reinitialize
 from autoprune.training.objective import Distillation, Objective, TaskLoss, Teacher
+from autoprune.training.optimizers import rate_within
 from autoprune.training.own_losses import annotations_argument
 from autoprune.training.processes import Processes
-from autoprune.training.random_batches import RandomBatches, mixing
+from autoprune.training.random_batches import RandomBatches, mixing, seed_of
+from autoprune.training.trainer import trainable
 from autoprune.training.training_values import Recipe, TrainingTask, Validation
 from autoprune.training.whitening import whitened
 
@@ -62,6 +66,8 @@ WHITENING_SAMPLES = 256
 # training images than their labels do (Beyer et al. 2022, "Knowledge distillation: a good teacher
 # is patient and consistent", section 3).
 MIXUP = 1.0
+# A first step moves the outputs by at most this share of their distance from the dense network's.
+MOVED = 0.15
 
 
 @dataclass(frozen=True, eq=False)
@@ -211,6 +217,37 @@ def _mixup(context: FinetuneContext, images: Partition, classes: int | None) -> 
     is_pictures = images.recovery.pictures is not None and not config.augment == UNCHANGED
     teaches = config.distill and config.optimizer == WHITENED
     return MIXUP if teaches and is_pictures and classes and context.loss is None else 0.0
+
+
+def bounded_rate(context: FinetuneContext, task: TrainingTask, rate: float) -> float:
+    """Return a learning rate, lowered until a first step moves the network little enough.
+
+    Its outputs are to move by at most `MOVED` of their distance from the dense network's.
+
+    Args:
+        context: what is known.
+        task: what is trained, in whitened coordinates.
+        rate: the largest.
+    """
+    assert task.whitening is not None
+    network, whitening = task.network, task.whitening
+    batch = replace(task.batches[0], samples=task.batches[0].samples.to(device_of(network)))
+    inputs = batch.samples.inputs
+    with torch.no_grad():
+        given = run(network, inputs)
+        most = MOVED * float(output_distance(given, run(context.dense, inputs)))
+
+    def moved(rate: float) -> float:
+        student = trainable(network, task.frozen)
+        with torch.enable_grad():
+            loss = task.objective(student, batch)
+        whitening.optimizer(student).learn(loss, rate)
+        with torch.no_grad():
+            return float(output_distance(run(student.eval(), inputs), given))
+
+    with kept_random_states():
+        torch.manual_seed(seed_of(context.config.seed, 0))
+        return rate_within(rate, moved, most)
 
 
 def _first(batches: RandomBatches, count: int, network: nn.Module) -> Iterator[Samples]:

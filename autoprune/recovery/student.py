@@ -26,6 +26,7 @@ from autoprune.structure.groups import Structure
 from autoprune.structure.inputs import device_of, run
 from autoprune.structure.output_distance import Distance
 from autoprune.structure.surgery import Keep, deep_copy
+from autoprune.training.optimizers import rate_within
 from autoprune.training.whitening import WhitenedAdam, find_bases
 
 # Batch size. Small batches get further in the same time, as long as they keep the device busy.
@@ -34,9 +35,11 @@ CPU_BATCH, GPU_BATCH = 32, 128
 ACTIVATION_BYTES = 1_000_000_000
 # A run that diverges continues from the best network so far, with the rate times this factor.
 BACK_OFF = 0.25
-# The rate's peak: a first step at it moves the activations by at most this share of their distance
-# from the dense network's. So many steps are tried at most to find it.
-MOVED, TRIED = 0.35, 6
+# Peak learning rate in whitened coordinates: the relative change of a layer's outputs in a step.
+RATE = 0.03
+# It is lowered until a first step moves the activations by at most this share of their distance
+# from the dense network's.
+MOVED = 0.35
 # Number of images to check a run on, and of checks; the last one is at the end.
 CHECK_SAMPLES = 250
 CHECKS = 8
@@ -119,23 +122,22 @@ class Student:
     def find_peak(self) -> None:
         """Lower the peak of the learning rate until one step moves the network little enough.
 
-        What a step of the same relative size in all layers does to a network depends on how errors
-        add up along its layers, and on the size of the batch. The steps are undone. After `TRIED`
-        of them the peak is what the last one asks for.
+        The steps are undone.
         """
         inputs = self._check.first(self._size).inputs
         with torch.no_grad():
             given = self._imitation.record(self._given, inputs)
             dense = self._imitation.record(self._teacher, inputs)
             most = MOVED * float(self._imitation.distance(given, dense))
-            for _ in range(TRIED):
+
+            def moved(peak: float) -> float:
+                self._peak = peak
                 self._learn(inputs, 1.0)
                 stepped = self._imitation.record(self._student, inputs)
-                moved = float(self._imitation.between(stepped, given))
                 self._start_from(self._given)
-                if moved <= most or not math.isfinite(most):
-                    break
-                self._peak *= math.sqrt(most / moved) if moved < math.inf else BACK_OFF
+                return float(self._imitation.between(stepped, given))
+
+            self._peak = rate_within(self._peak, moved, most)
 
     def steps_within(self, seconds: float) -> int:
         """Return how many steps, and the checks between them, should take so many seconds.
@@ -198,7 +200,7 @@ class Student:
         if not distance.isfinite():
             self._fall_back()
             return
-        self._optimizer.learn(distance, self._peak * rate)
+        self._optimizer.learn(distance, RATE * self._peak * rate)
 
     def check(self) -> None:
         """Keep the network if it is the best so far; fall back if the given one is better."""

@@ -26,9 +26,8 @@ from autoprune.structure.groups import LayerSpec, Structure
 from autoprune.structure.inputs import run
 from autoprune.training.optimizers import set_rate
 
-# Peak learning rate in these coordinates: the relative change of the outputs per step.
-RATE = 0.03
-# Learning rate of parameters that belong to no layer, in their own coordinates, as a share of that.
+# Learning rate of parameters that belong to no layer, in their own coordinates, as a share of the
+# others'.
 PLAIN_SHARE = 4 / 30
 # Fraction of the mean variance that is added to the variance of every direction.
 DAMPING = 0.1
@@ -156,11 +155,11 @@ class WhitenedAdam(torch.optim.AdamW):
 
         Args:
             loss: loss of the network.
-            rate: learning rate as a fraction of its peak.
+            rate: learning rate, the relative change of a layer's outputs.
         """
         self.zero_grad()
         loss.backward()
-        set_rate(self, RATE * rate)
+        set_rate(self, rate)
         self.step()
 
     def zero_grad(self, set_to_none: bool = True) -> None:

@@ -22,11 +22,11 @@ from autoprune.core.allocator import kept_memory
 from autoprune.core.policy import PruningPolicy
 from autoprune.data import load_splits
 from autoprune.models.loading import load_model
+from autoprune.recovery import student
 from autoprune.recovery.distillation import DistillationTask, recover
 from autoprune.recovery.length import Length
 from autoprune.structure.surgery import kept_positions
 from autoprune.structure.verify import analyze
-from autoprune.training import whitening
 
 CHECKED = 250
 
@@ -53,9 +53,9 @@ def main() -> None:
     parser.add_argument("--network", default="resnet20")
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--rate", type=float, default=whitening.RATE)
+    parser.add_argument("--rate", type=float, default=student.RATE)
     asked = parser.parse_args()
-    whitening.RATE = asked.rate
+    student.RATE = asked.rate
     factory = f"{Path(__file__).parents[1] / 'models' / 'cifar_resnet.py'}:{asked.network}"
     dense = load_model(factory, str(asked.shared / "checkpoints" / f"cifar_{asked.network}.th"))
     dense.eval()

@@ -13,7 +13,7 @@ from torch import nn
 import autoprune
 from autoprune.data import Splits
 from autoprune.models.demo import load_demo
-from autoprune.recovery import distillation, student, whitening
+from autoprune.recovery import distillation, student
 from autoprune.study.run_directory import RunDirectory
 
 
@@ -72,7 +72,7 @@ def test_off(tmp_path: Path) -> None:
 def test_what_does_not_help_is_not_handed_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(whitening, "RATE", 1e3)
+    monkeypatch.setattr(student, "RATE", 1e3)
     monkeypatch.setattr(student, "MOVED", float("inf"))
     told = Notes()
     run = search(tmp_path / "run", dataset(), progress=told, recover="20steps")

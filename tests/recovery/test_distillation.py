@@ -22,7 +22,6 @@ from autoprune.structure.depth import with_branches
 from autoprune.structure.groups import Structure
 from autoprune.structure.surgery import apply_policy, cut, kept_positions
 from autoprune.structure.verify import analyze
-from autoprune.training import whitening
 
 
 class Images(Split):
@@ -158,7 +157,7 @@ def test_every_image_is_seen_once_before_any_comes_again(setting: Setting) -> No
 def test_a_run_that_goes_astray_gives_nothing_worse(
     setting: Setting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(whitening, "RATE", 1e3)
+    monkeypatch.setattr(student, "RATE", 1e3)
     _, found = train(setting.task(0.5), 8)
     assert found.after <= found.before
     assert all(bool(p.isfinite().all()) for p in found.network.parameters())
@@ -167,7 +166,7 @@ def test_a_run_that_goes_astray_gives_nothing_worse(
 def test_a_smaller_rate_saves_a_run_that_went_astray(
     setting: Setting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(whitening, "RATE", 1.0)
+    monkeypatch.setattr(student, "RATE", 1.0)
     monkeypatch.setattr(student, "BACK_OFF", 0.01)
     small, found = train(setting.task(0.5), 80)
     assert found.after < 0.8 * found.before
@@ -177,7 +176,7 @@ def test_a_smaller_rate_saves_a_run_that_went_astray(
 def test_steps_that_would_move_the_network_too_far_are_smaller_from_the_first(
     setting: Setting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(whitening, "RATE", 0.3)  # ten times the usual one
+    monkeypatch.setattr(student, "RATE", 0.3)  # ten times the usual one
     bounded = train(setting.task(0.9), 40)[1].after
     monkeypatch.setattr(student, "MOVED", float("inf"))
     assert bounded < 0.9 * train(setting.task(0.9), 40)[1].after

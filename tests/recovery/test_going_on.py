@@ -118,7 +118,7 @@ def test_a_run_that_went_astray_goes_on_alike(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """It falls back to its best network more than once; the rates are a quarter each time."""
-    monkeypatch.setattr("autoprune.training.whitening.RATE", 0.5)
+    monkeypatch.setattr("autoprune.recovery.student.RATE", 0.5)
     monkeypatch.setattr(distillation, "SAVE_SECONDS", -1.0)
     whole, file = recover(small, task, STEPS), RecoveryFile(tmp_path / "recovery.pt", "")
     ended = goes_on(images, [5, 5, 5], lambda: recover(small, task, STEPS, file=file), file)
@@ -213,7 +213,7 @@ def test_a_run_that_goes_on_after_its_deadline_is_repeatable(
 
     At this rate that check makes the network fall back.
     """
-    monkeypatch.setattr("autoprune.training.whitening.RATE", 0.5)
+    monkeypatch.setattr("autoprune.recovery.student.RATE", 0.5)
     file = RecoveryFile(tmp_path / "recovery.pt", "")
     late = recover(small, task, STEPS, deadline=9.0, file=file)
     assert late.steps == 3  # checks are due at even numbers

@@ -16,6 +16,8 @@ from autoprune.structure.tracing.trace import trace
 from autoprune.training import whitening
 from autoprune.training.whitening import WhitenedAdam, find_bases, whitened
 
+RATE = 0.03
+
 
 def learner(model: nn.Module, inputs: Tensor, size: int = 50) -> WhitenedAdam:
     structure = trace(model, inputs[:2])
@@ -69,7 +71,7 @@ def test_every_parameter_learns(kind: str, most: int, monkeypatch: pytest.Monkey
     losses = []
     for _ in range(40):
         losses.append((model(inputs) - goal).square().mean())
-        adam.learn(losses[-1], 1.0)
+        adam.learn(losses[-1], RATE)
     assert losses[-1] < 0.7 * losses[0]
     assert not any(torch.equal(before[name], one) for name, one in model.named_parameters())
 
@@ -91,9 +93,9 @@ def test_gradients_are_those_of_the_coordinates() -> None:
     torch.testing.assert_close(outputs, layer(inputs), rtol=1e-4, atol=1e-4)
     loss = model[2](outputs).square().mean()
     slopes = torch.autograd.grad(loss, learnt)
-    rate = whitening.RATE / 5**0.5
+    rate = RATE / 5**0.5
     moved = [one - rate * slope.sign() for one, slope in zip(learnt, slopes, strict=True)]
-    adam.learn(model(inputs).square().mean(), 1.0)
+    adam.learn(model(inputs).square().mean(), RATE)
     weight = (moved[0] * scale) @ root.inverse()
     torch.testing.assert_close(layer.weight, weight, rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(
@@ -129,7 +131,7 @@ def test_correlated_inputs_do_not_slow_it_down() -> None:
 
         plain.append(after(own, step))
     whitened = learner(model, inputs)
-    assert after(model, lambda value: whitened.learn(value, 10.0)) < 0.8 * min(plain)
+    assert after(model, lambda value: whitened.learn(value, 10 * RATE)) < 0.8 * min(plain)
 
 
 def test_a_layer_that_nothing_depends_on_stays(net: Any) -> None:
@@ -140,7 +142,7 @@ def test_a_layer_that_nothing_depends_on_stays(net: Any) -> None:
     before = model.unused.weight.detach().clone()
     adam = learner(model, inputs)
     used = model.used.weight.detach().clone()
-    adam.learn(model(inputs)[0].square().mean(), 1.0)
+    adam.learn(model(inputs)[0].square().mean(), RATE)
     torch.testing.assert_close(model.unused.weight, before)
     assert not torch.equal(model.used.weight, used)
 
@@ -152,7 +154,7 @@ def test_inputs_that_are_always_zero(net: Any) -> None:
     inputs = torch.randn(32, 5)
     adam = learner(model.eval(), inputs)
     for _ in range(3):
-        adam.learn(model(inputs).square().mean(), 1.0)
+        adam.learn(model(inputs).square().mean(), RATE)
     assert all(bool(one.isfinite().all()) for one in model.parameters())
 
 
@@ -210,7 +212,7 @@ def test_a_bias_of_another_shape_is_learnt_as_it_is(shape: tuple[int, ...]) -> N
     model.eval()(inputs)
     adam = learner(model, inputs)
     before = [one.detach().clone() for one in model[0].parameters()]
-    adam.learn(model(inputs).square().mean(), 1.0)
+    adam.learn(model(inputs).square().mean(), RATE)
     assert not any(map(torch.equal, before, model[0].parameters()))
 
 
@@ -223,7 +225,7 @@ def test_a_bias_of_two_layers(net: Any) -> None:
     adam, losses = learner(model, inputs), []
     for _ in range(100):
         losses.append((model(inputs) - 3).square().mean())
-        adam.learn(losses[-1], 1.0)
+        adam.learn(losses[-1], RATE)
     assert model.first.bias is model.second.bias
     assert losses[-1] < 0.5 * losses[0]
 
@@ -235,7 +237,7 @@ def test_other_precisions(dtype: torch.dtype) -> None:
     adam, losses = learner(model, inputs), []
     for _ in range(30):
         losses.append(model(inputs).square().mean())
-        adam.learn(losses[-1], 1.0)
+        adam.learn(losses[-1], RATE)
     assert losses[-1] < 0.5 * losses[0]
     assert all(one.dtype == dtype for one in model.parameters())
 
@@ -247,7 +249,7 @@ def test_outputs_whose_weights_are_zero_learn() -> None:
     adam = learner(model, inputs)
     bias = float(model[0].bias[2].detach())
     for _ in range(30):
-        adam.learn((model(inputs) - 5).square().mean(), 1.0)
+        adam.learn((model(inputs) - 5).square().mean(), RATE)
     assert abs(float(model[0].bias[2].detach()) - bias) > 1e-3
     assert model[0].weight[2].abs().max() > 1e-3
 
@@ -257,12 +259,12 @@ def test_what_requires_no_gradients_stays() -> None:
     model[0].bias.requires_grad_(False)
     before = [one.detach().clone() for one in model[0].parameters()]
     adam = learner(model, inputs)
-    adam.learn((model(inputs) - 5).square().mean(), 1.0)
+    adam.learn((model(inputs) - 5).square().mean(), RATE)
     assert not torch.equal(model[0].weight, before[0]) and torch.equal(model[0].bias, before[1])
     model[0].requires_grad_(False)
     before = [one.detach().clone() for one in model[0].parameters()]
     adam = learner(model, inputs)
-    adam.learn((model(inputs) - 5).square().mean(), 1.0)
+    adam.learn((model(inputs) - 5).square().mean(), RATE)
     assert all(map(torch.equal, before, model[0].parameters()))
 
 
@@ -288,7 +290,7 @@ def test_a_network_is_trained_folded_and_comes_back_as_it_was_made() -> None:
     trained = copy.deepcopy(found.network)
     adam = found.optimizer(trained)
     for _ in range(5):
-        adam.learn((trained(inputs) - 1).square().mean(), 1.0)
+        adam.learn((trained(inputs) - 1).square().mean(), RATE)
     back = found.unfolded(trained)
     assert back.state_dict().keys() == given.state_dict().keys()
     torch.testing.assert_close(back(inputs), trained(inputs), rtol=1e-4, atol=1e-5)
