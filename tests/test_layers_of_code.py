@@ -37,7 +37,7 @@ ENGINE_FLOORS = (
     {"clock", "latency_bound", "latency_table", "limits", "search_images", "trust", "validation"},
     {"context", "ray_executor", "ray_profiling", "winner_kit", "export"},
     {"problem", "training_task", "own_code", "tracked"},
-    {"builder"},
+    {"builder", "training_choices"},
     {"evaluators", "group_facts"},
     {"search_problem", "finalists", "loop", "fingerprint", "known_scores"},
     {"round_progress"},

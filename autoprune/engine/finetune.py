@@ -12,13 +12,13 @@ from torch import nn
 
 from autoprune.core.plugins import object_name
 from autoprune.data import Partition
+from autoprune.engine.training_choices import with_choices
 from autoprune.engine.training_task import (
     FinetuneContext,
     bounded_rate,
     draw_training_images,
     make_recipe,
     make_task,
-    with_optimizer,
 )
 from autoprune.engine.validation import final_scores
 from autoprune.errors import RunError, UsageError, shown, spelt
@@ -28,10 +28,11 @@ from autoprune.structure.surgery import kept_positions
 from autoprune.study.reload import load_network
 from autoprune.study.result import is_trained, with_training, without_training
 from autoprune.study.run_directory import RunDirectory
+from autoprune.study.training_record import TrainingRecord
 from autoprune.training.kept_zeros import KeptZeros
 from autoprune.training.loggers import Log, make_loggers
 from autoprune.training.trainer import train
-from autoprune.training.training_values import Recipe, Trained, TrainingFiles
+from autoprune.training.training_values import Recipe, Trained, TrainingFiles, TrainingTask
 
 log = logging.getLogger(__name__)
 
@@ -87,9 +88,7 @@ def check_training(
                 f"this {name} is the end of a training with a method, whose teacher is the network "
                 f"that was given: continue it with: {run.method.resume_command}"
             )
-        begun = FinetuneConfig.from_mapping(
-            {key: value for key, value in stored.items() if key not in (*FUNCTIONS, PART_OF)}
-        ).to_mapping()
+        begun = FinetuneConfig.from_mapping(stored_training(record)).to_mapping()
         for key in sorted((begun.keys() | own.keys()) - {"logger"}):  # which changes no weight
             if begun.get(key) != own.get(key):
                 raise UsageError(
@@ -103,31 +102,40 @@ def check_training(
         )
 
 
-def _begin(context: FinetuneContext, resume: bool) -> None:
-    """Write down what a new training is; of one that goes on, check the user's functions.
+def stored_training(record: TrainingRecord) -> dict[str, Any]:
+    """Return the options that a training was begun with."""
+    stored = record.load_config()
+    return {key: value for key, value in stored.items() if key not in (*FUNCTIONS, PART_OF)}
+
+
+def _functions(context: FinetuneContext) -> dict[str, str]:
+    """Return the names of the user's functions."""
+    own = {name: getattr(context, name) for name in FUNCTIONS}
+    return {name: object_name(value) for name, value in own.items() if value is not None}
+
+
+def _check_functions(context: FinetuneContext) -> None:
+    """Refuse to go on with other functions of the user's than a training was begun with.
 
     Raises:
-        UsageError: it was begun with other functions.
+        UsageError: these are others.
     """
+    stored, functions = context.record.load_config(), _functions(context)
+    for name in FUNCTIONS:
+        if stored.get(name) != functions.get(name):
+            raise UsageError(
+                f"cannot resume with {name} {functions.get(name)}: the training was begun with "
+                f"{shown(stored.get(name))}; name that again."
+            )
+
+
+def _begin(context: FinetuneContext) -> None:
+    """Write down what a new training is."""
     run, record = context.run, context.record
-    functions = {
-        name: object_name(value)
-        for name in FUNCTIONS
-        if (value := getattr(context, name)) is not None
-    }
-    if resume:
-        stored = record.load_config()
-        for name in FUNCTIONS:
-            if stored.get(name) != functions.get(name):
-                raise UsageError(
-                    f"cannot resume with {name} {functions.get(name)}: the training was begun with "
-                    f"{shown(stored.get(name))}; name that again."
-                )
-        return
     record.remove()
     run.save_result(without_training(run.load_result(), context.kind))
     part = {} if context.part_of is None else {PART_OF: context.part_of}
-    record.save_config({**context.config.to_mapping(), **functions, **part})
+    record.save_config({**context.config.to_mapping(), **_functions(context), **part})
 
 
 def finetune_run(context: FinetuneContext, resume: bool = False) -> Finetuned:
@@ -144,20 +152,15 @@ def finetune_run(context: FinetuneContext, resume: bool = False) -> Finetuned:
     if resume and is_trained(run.load_result(), context.kind) and not context.record.goes_on:
         log.info("the %s of the run in %r is finished", config.title, str(run.path))
         return Finetuned(load_network(context.dense, run, _handed_over(context)), run.load_result())
+    if resume:
+        _check_functions(context)
     small = load_network(context.dense, run, run.searched_weights)
     images = draw_training_images(context)
-    keep = kept_positions(context.dense, run.load_policy())
-    chosen = with_optimizer(context, images)
-    task = make_task(chosen, images, small, keep)
-    if (sparsity := run.load_result().get("train", {}).get("sparsity")) is not None:
-        task = replace(task, hooks=KeptZeros(small, sparsity["sparse_weights"]))
-    recipe = make_recipe(chosen.config, task.batches.steps_per_epoch)
-    if task.whitening is not None and config.learning_rate is None:
-        recipe = replace(recipe, rate=processes.agree(bounded_rate(chosen, task, recipe.rate)))
+    task, recipe = _prepared(context, images, small)
     options = {"training": context.kind, **vars(recipe)}
     trackers = [] if processes.rank else make_loggers(config.logger, run.path, options)
-    if processes.rank == 0:
-        _begin(context, resume)
+    if processes.rank == 0 and not resume:
+        _begin(context)
     processes.agree(None)  # the others wait for the files of an earlier training to go
     history = None if processes.rank else context.record.history_path
     step = context.progress.step
@@ -170,9 +173,25 @@ def finetune_run(context: FinetuneContext, resume: bool = False) -> Finetuned:
             lambda share: step("training", round(1000 * share), 1000),
         )
     if task.whitening is not None:
-        done = replace(done, network=task.whitening.unfolded(done.network))
+        own = task.whitening.unfolded(done.network) if done.best_step else small
+        done = replace(done, network=own)
     _tell(done, recipe)
     return _hand_over(context, images, done, task.batches.steps_per_epoch)
+
+
+def _prepared(
+    context: FinetuneContext, images: Partition, small: nn.Module
+) -> tuple[TrainingTask, Recipe]:
+    """Return what is trained, and how."""
+    run, chosen = context.run, with_choices(context, images)
+    task = make_task(chosen, images, small, kept_positions(context.dense, run.load_policy()))
+    if (sparsity := run.load_result().get("train", {}).get("sparsity")) is not None:
+        task = replace(task, hooks=KeptZeros(small, sparsity["sparse_weights"]))
+    recipe = make_recipe(chosen.config, task.batches.steps_per_epoch)
+    if task.whitening is not None and chosen.config.learning_rate is None:
+        rate = bounded_rate(chosen, task, recipe.rate)
+        recipe = replace(recipe, rate=context.processes.agree(rate))
+    return task, recipe
 
 
 def _handed_over(context: FinetuneContext) -> str:

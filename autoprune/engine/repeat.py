@@ -20,7 +20,7 @@ from autoprune.engine.begin import LIMITS, asks_for_more, versions
 from autoprune.engine.clock import Clock
 from autoprune.engine.context import SearchContext
 from autoprune.engine.evaluators import make_evaluators
-from autoprune.engine.finetune import check_training, finetune_run
+from autoprune.engine.finetune import check_training, finetune_run, stored_training
 from autoprune.engine.pipeline import Groundwork, SearchResult, run_search
 from autoprune.engine.problem import PruningProblem, under_budget
 from autoprune.engine.training_task import FinetuneContext
@@ -143,8 +143,11 @@ def _tune(context: SearchContext, config: SearchConfig, splits: Splits) -> Searc
     run = context.run
     if not config.finetune_epochs:
         return SearchResult(load_network(context.model, run), run.load_policy(), run.load_result())
-    training = FinetuneConfig(epochs=config.finetune_epochs, seed=config.seed, logger=config.logger)
     goes_on = run.training().is_begun
+    # One that goes on does so as it was begun, perhaps with the defaults of an earlier version.
+    begun = stored_training(run.training()) if goes_on else {}
+    asked = {"epochs": config.finetune_epochs, "seed": config.seed, "logger": config.logger}
+    training = FinetuneConfig.from_mapping({**begun, **asked})
     check_training(run, training, goes_on, overwrite=False)
     own = FinetuneContext(
         context.model, run, splits, training, None, context.evaluate, context.distance,

@@ -36,7 +36,7 @@ from autoprune.study.run_directory import RunDirectory
 from autoprune.study.training_record import TrainingRecord
 from autoprune.training.augmentation import augmented
 from autoprune.training.batchnorm_statistics import with_own_statistics
-from autoprune.training.choices import AUTO, EPOCHS, FINETUNING_OPTIMIZERS, UNCHANGED, WHITENED
+from autoprune.training.choices import EPOCHS, FINETUNING_OPTIMIZERS, UNCHANGED, WHITENED
 from autoprune.training.duration import Duration
 from autoprune.training.features import match_features
 from autoprune.training.initialization import reinitialize
@@ -62,10 +62,6 @@ FEWEST_CHECKS, CHECKS_BY_TIME = 4, 10
 STATISTICS_SAMPLES = 2000
 # Those that inputs of layers are whitened by.
 WHITENING_SAMPLES = 256
-# Alpha of mixup where a classifier learns from the dense network, which says little more of its own
-# training images than their labels do (Beyer et al. 2022, "Knowledge distillation: a good teacher
-# is patient and consistent", section 3).
-MIXUP = 1.0
 # A first step moves the outputs by at most this share of their distance from the dense network's.
 MOVED = 0.15
 
@@ -123,27 +119,6 @@ def draw_training_images(context: FinetuneContext) -> Partition:
     return images.to(device_of(context.dense))
 
 
-def with_optimizer(context: FinetuneContext, images: Partition) -> FinetuneContext:
-    """Return the context with an optimizer that suits, if none is asked for.
-
-    Raises:
-        UsageError: single weights are zero, and the one asked for does not keep them so.
-    """
-    config = context.config
-    is_sparse = "sparsity" in context.run.load_result().get("train", {})
-    if config.optimizer == WHITENED and is_sparse:
-        raise UsageError(
-            f"{spelt('optimizer')} {WHITENED} does not keep single weights at zero: choose sgd or "
-            "adamw."
-        )
-    if config.optimizer != AUTO:
-        return context
-    is_own = images.search.annotations and annotations_argument(context.dense)
-    is_plain = config.from_scratch or config.weight_decay or is_sparse or is_own
-    chosen = replace(config, optimizer="sgd" if is_plain else WHITENED)
-    return replace(context, config=chosen)
-
-
 def make_task(
     context: FinetuneContext, images: Partition, small: nn.Module, keep: Keep
 ) -> TrainingTask:
@@ -163,9 +138,7 @@ def make_task(
     classes = number_of_classes(dense, validation)
     if classes is None and context.loss is None and validation.labelled:
         log.info("the network is no classifier: it learns from the dense network alone")
-    mixup = _mixup(context, images, classes)
-    changes = bool(mixup or config.cutmix or config.distill_features)
-    objective = _objective(context, validation, classes, 0 if changes else len(images.recovery))
+    objective = _objective(context, validation, classes, len(images.recovery))
     if config.distill_features:
         if objective.teacher is None:
             raise UsageError(
@@ -185,38 +158,27 @@ def make_task(
         judge = ByScore(scorer, config.distill_weight if objective.teacher else 0.0)
         if config.distill:
             check_teacher(scorer.dense.top1, judge(small).figures.get("top1"))
-    if (mixup or config.cutmix) and (context.loss or validation.annotations):
+    if (config.mixup or config.cutmix) and (context.loss or validation.annotations):
         raise UsageError(
             "mixup and cutmix change class labels: leave them out with a loss, or for detectors."
         )
-    mix = mixing(mixup, config.cutmix, classes if objective.learns_task else None)
-    batches = RandomBatches(
-        augmented(images.recovery, config.augment), config.batch, config.seed, mix
-    )
+    changed = augmented(images.recovery, config.augment)
+    mix = mixing(config.mixup or 0.0, config.cutmix, classes if objective.learns_task else None)
+    batches = RandomBatches(changed, config.batch, config.seed, mix)
     own = batches.shared(processes.rank, processes.count)
-    frozen = _frozen(context, small)
+    frozen = _frozen(context)
+    statistics = running_statistics(small)
+    if config.from_scratch:
+        return TrainingTask(reinitialize(small), own, objective, judge, frozen)
     if config.optimizer == WHITENED:
         structure = trace(dense, validation.first(1).inputs).leaving(frozen)
-        seen = Samples.join([*_first(batches, WHITENING_SAMPLES, small)])
-        whitening = whitened(small, structure, seen, batches.size)
-        kept = frozen | running_statistics(whitening.network)
-        return TrainingTask(whitening.network, own, objective, judge, kept, whitening=whitening)
-    if config.from_scratch:
-        start = reinitialize(small)
-    else:
-        first = (samples.inputs for samples in _first(batches, STATISTICS_SAMPLES, small))
-        start = with_own_statistics(small, first, frozen)
-    return TrainingTask(start, own, objective, judge, frozen)
-
-
-def _mixup(context: FinetuneContext, images: Partition, classes: int | None) -> float:
-    """Return alpha of mixup: the one asked for, or what suits."""
-    config = context.config
-    if config.mixup is not None:
-        return config.mixup
-    is_pictures = images.recovery.pictures is not None and not config.augment == UNCHANGED
-    teaches = config.distill and config.optimizer == WHITENED
-    return MIXUP if teaches and is_pictures and classes and context.loss is None else 0.0
+        start = whitened(small, structure, [*_first(batches, WHITENING_SAMPLES, small)])
+        kept = frozen | statistics
+        return TrainingTask(start.network, own, objective, judge, kept, whitening=start)
+    kept = frozen | statistics if config.freeze_batchnorm else frozen
+    first = (samples.inputs for samples in _first(batches, STATISTICS_SAMPLES, small))
+    settled = with_own_statistics(small, first, kept)
+    return TrainingTask(settled, own, objective, judge, kept)
 
 
 def bounded_rate(context: FinetuneContext, task: TrainingTask, rate: float) -> float:
@@ -260,8 +222,9 @@ def _objective(
     context: FinetuneContext, validation: Samples, classes: int | None, count: int
 ) -> Objective:
     config = context.config
+    changes = config.mixup or config.cutmix or config.distill_features
     # Of the dense network's outputs only class scores are remembered.
-    comes_again = config.augment == UNCHANGED and context.distance is None
+    comes_again = config.augment == UNCHANGED and not changes and context.distance is None
     annotations = annotations_argument(context.dense) if validation.annotations else None
     if annotations and config.distill:
         log.info("the network returns its losses in training: it learns from annotations alone")
@@ -274,14 +237,16 @@ def _objective(
         loss=context.loss,
         label_smoothing=config.label_smoothing,
         teacher=Teacher(context.dense, count if comes_again else 0) if teaches else None,
-        distillation=Distillation(config.distill_weight, config.temperature),
+        distillation=Distillation(
+            config.distill_weight, config.temperature or Distillation.temperature
+        ),
         distance=context.distance,
         annotations=annotations,
     )
 
 
-def _frozen(context: FinetuneContext, small: nn.Module) -> frozenset[str]:
-    """Return the tensors that stay as they are; from scratch, all are trained."""
+def _frozen(context: FinetuneContext) -> frozenset[str]:
+    """Return what the user froze or excluded; from scratch, all is trained."""
     own, config = context.search, context.config
     if config.from_scratch:
         return frozenset()
@@ -289,8 +254,7 @@ def _frozen(context: FinetuneContext, small: nn.Module) -> frozenset[str]:
     if kept and is_entirely_frozen(context.dense):
         log.info(ENTIRELY_FROZEN)
         kept = frozenset()
-    statistics = running_statistics(small) if config.freeze_batchnorm else frozenset()
-    return kept | statistics | excluded_tensors(context.dense, own.exclude)
+    return kept | excluded_tensors(context.dense, own.exclude)
 
 
 def make_recipe(config: FinetuneConfig, steps_per_epoch: int) -> Recipe:

@@ -33,11 +33,18 @@ class FinetuneConfig(TrainingConfig):
         f"layer's outputs in a step (default: {usual('rate', FINETUNING_OPTIMIZERS)}).",
         rule=kinds.ABOVE_ZERO,
     )
-    temperature: float = _training(
-        2.0,
+    temperature: float | None = _training(
+        None,
         kinds.NUMBER,
-        "Softens class probabilities in distillation.",
+        "Softens class probabilities in distillation (default: 2 with mixup, otherwise 4).",
         rule=kinds.ABOVE_ZERO,
+    )
+    mixup: float | None = _training(
+        None,
+        kinds.NUMBER,
+        "Alpha of mixup; 0 for none (default: 1 where whitened teaches a classifier what the dense "
+        "network answers to augmented images, unless cutmix is given; otherwise 0).",
+        rule=kinds.ZERO_OR_MORE,
     )
     time: float | None = _training(
         None,

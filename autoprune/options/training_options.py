@@ -99,7 +99,7 @@ class TrainingConfig:
         "Share of these answers in the loss; labels have the rest.",
         rule=kinds.SHARE,
     )
-    temperature: float = _training(
+    temperature: float | None = _training(
         4.0,
         kinds.NUMBER,
         "Softens class probabilities in distillation.",
@@ -119,11 +119,7 @@ class TrainingConfig:
         "files, and mirroring), trivial (TrivialAugment besides) or none.",
     )
     mixup: float | None = _training(
-        None,
-        kinds.NUMBER,
-        "Alpha of mixup; 0 for none (default: 1 for classifiers that fine-tuning with whitened "
-        "teaches what the dense network answers to augmented images; otherwise 0).",
-        rule=kinds.ZERO_OR_MORE,
+        0.0, kinds.NUMBER, "Alpha of mixup; 0 for none (default).", rule=kinds.ZERO_OR_MORE
     )
     cutmix: float = _training(
         0.0, kinds.NUMBER, "Alpha of CutMix; 0 for none (default).", rule=kinds.ZERO_OR_MORE
@@ -187,7 +183,7 @@ class TrainingOptions(TypedDict, total=False):
     precision: str
     distill: bool
     distill_weight: float
-    temperature: float
+    temperature: float | None
     distill_features: float
     augment: str
     mixup: float | None

@@ -16,7 +16,7 @@ from autoprune.data import Samples
 from autoprune.structure.groups import LayerSpec, Structure
 from autoprune.structure.inputs import run_pruned
 from autoprune.structure.layers import LAYER_MODULES
-from autoprune.structure.surgery import deep_copy
+from autoprune.structure.surgery import deep_copy, named_tensors
 
 BATCH = 250
 # BN gains |γ|/σ below this fraction of the layer's largest are not divided by.
@@ -109,7 +109,7 @@ def unfold_batchnorm(folded: nn.Module, model: nn.Module, structure: Structure) 
         structure: the structure that it was folded with.
     """
     unfolded = deep_copy(model)
-    values, own = dict(folded.named_parameters()), dict(unfolded.named_parameters())
+    values, own = named_tensors(folded), named_tensors(unfolded)
     # The bias of the layer stays: the shift of the BN takes up the learned one.
     layers = _changeable(structure)
     before = {name: _bias(module).clone() for name, module, _ in _foldable(unfolded, layers)}

@@ -22,6 +22,7 @@ from autoprune.reconstruction.batchnorm import fold_batchnorm, unfold_batchnorm
 from autoprune.recovery.imitation import Imitation
 from autoprune.recovery.schedule import Schedule
 from autoprune.statistics.consumers import batch_within
+from autoprune.structure.frozen import freeze_only
 from autoprune.structure.groups import Structure
 from autoprune.structure.inputs import device_of, run
 from autoprune.structure.output_distance import Distance
@@ -98,8 +99,8 @@ class Student:
         self._imitation = Imitation(
             self._teacher, task.structure, task.keep, usual, task.output_distance
         )
-        seen = self._check.first(SEEN)
-        self._bases = find_bases(self._given, task.structure, seen, self._size)
+        seen = [*self._check.first(SEEN).batches(self._size)]
+        self._bases = find_bases(self._given, task.structure, seen)
         self._peak = 1.0
         self._best: nn.Module | None = None
         self.steps = self.checked = 0
@@ -273,9 +274,7 @@ def _trainable(small: nn.Module, structure: Structure) -> nn.Module:
         ModelError: no parameter may change.
     """
     network = fold_batchnorm(small, structure, to_train=True)
-    for name, parameter in network.named_parameters():
-        may_change = parameter.is_floating_point() and name not in structure.untouched
-        parameter.requires_grad_(may_change)
+    freeze_only(network, structure.untouched)
     if not any(parameter.requires_grad for parameter in network.parameters()):
         raise ModelError(
             f"every parameter is frozen or excluded; {spelt('train_frozen', True)} trains what is "

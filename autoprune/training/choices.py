@@ -36,7 +36,7 @@ OPTIMIZERS: Mapping[str, OptimizerDefaults] = {
     "sgd": OptimizerDefaults(0.01, 1e-4),
     "adamw": OptimizerDefaults(3e-4, 0.05),
 }
-WHITENED = "whitened"
+SGD, WHITENED = "sgd", "whitened"
 FINETUNING_OPTIMIZERS = {WHITENED: OptimizerDefaults(0.006, 0.0), **OPTIMIZERS}
 """Those of a network that is trained already: what its layers read is known (`whitening.py`)."""
 EPOCHS = 10.0

@@ -25,6 +25,8 @@ from autoprune.training.random_batches import Batch
 TaskLoss: TypeAlias = Callable[[Any, Any], Tensor]
 """(the network's outputs, targets) → scalar."""
 
+# A smaller share of labels in a batch of mixed samples counts as this.
+SMALLEST_SHARE = 1e-6
 # Memory for answers of the teacher, bytes.
 ANSWERS = 500_000_000
 
@@ -171,16 +173,25 @@ class Objective:
             return own_loss(outputs)
         if targets is None or self.classes is None:
             raise ModelError("cross entropy needs class scores and labels.")
-        if not targets.is_floating_point():  # mixtures have class probabilities
-            check_labels(samples, self.classes)
-            if not bool((targets != NO_LABEL).any()):
-                return at_least_single(class_scores(outputs)).sum() * 0
+        scores = at_least_single(class_scores(outputs))
+        if targets.is_floating_point():
+            return self._of_mixtures(scores, targets)
+        check_labels(samples, self.classes)
+        if not bool((targets != NO_LABEL).any()):
+            return scores.sum() * 0
         return F.cross_entropy(
-            at_least_single(class_scores(outputs)),
-            targets,
-            ignore_index=NO_LABEL,
-            label_smoothing=self.label_smoothing,
+            scores, targets, ignore_index=NO_LABEL, label_smoothing=self.label_smoothing
         )
+
+    def _of_mixtures(
+        self, scores: Float[Tensor, "samples classes"], shares: Float[Tensor, "samples classes"]
+    ) -> Tensor:
+        """Return the cross entropy of mixed samples; the part without a label does not count."""
+        labelled = shares.sum(1, keepdim=True)
+        smooth = self.label_smoothing
+        wanted = (1 - smooth) * shares + smooth * labelled / shares.shape[1]
+        summed = -(wanted * scores.log_softmax(1)).sum()
+        return summed / labelled.sum().clamp_min(SMALLEST_SHARE)
 
     def _outputs(self, network: nn.Module, batch: Batch) -> Any:
         samples = batch.samples

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from autoprune.core.randomness import kept_random_states
-from autoprune.data import NO_LABEL, Samples, Split, with_class_labels
+from autoprune.data import NO_LABEL, Samples, Split, check_labels, with_class_labels
 from autoprune.errors import UsageError
 
 Mix = Callable[[Samples], Samples]
@@ -135,9 +135,10 @@ def mixing(mixup: float, cutmix: float, classes: int | None) -> Mix | None:
     def mix(samples: Samples) -> Samples:
         if not isinstance(samples.inputs, Tensor):
             raise UsageError("mixup and cutmix need inputs that are one tensor.")
-        labels = samples.targets if classes else None
-        if labels is None:
-            labels = torch.full((len(samples),), NO_LABEL)
+        labels = torch.full((len(samples),), NO_LABEL)
+        if classes and samples.targets is not None:
+            check_labels(samples, classes)
+            labels = samples.targets
         inputs, targets = choose(samples.inputs, labels.where(labels != NO_LABEL, known))
         return Samples(inputs, targets[:, :known] if classes else None)
 

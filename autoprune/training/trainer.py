@@ -42,6 +42,9 @@ log = logging.getLogger(__name__)
 
 # Seconds between two checkpoints; each validation writes one, too.
 CHECKPOINT_SECONDS = 60.0
+# Number of the rule of validation: 1 since classifiers that learn from the dense network are
+# validated by that.
+RULE = 1
 
 
 def train(
@@ -225,7 +228,7 @@ class _Trainer:
     @property
     def _reached(self) -> Reached:
         counts = self._step, self._checks, self._seconds, self._losses, self._diverged
-        return Reached(*counts, self._best_step, self._first, self._best_validation)
+        return Reached(*counts, self._best_step, self._first, self._best_validation, RULE)
 
     def _save(self) -> None:
         self._saved = time.monotonic()
@@ -262,6 +265,8 @@ class _Trainer:
         self._losses, self._diverged = list(reached.losses), reached.diverged
         self._first, self._best_validation = reached.first, reached.best_validation
         self._best_step = reached.best_step
+        if reached.rule != RULE:
+            self._best_validation = self._task.validate(self._best)
         self._files.log.resume(self._step)
 
 

@@ -39,7 +39,11 @@ class Validation:
 
 
 class Reached(Record, frozen=True):
-    """Where a run stands, beside its tensors; `train` has what the fields mean."""
+    """Where a run stands, beside its tensors; `train` has what the fields mean.
+
+    Attributes:
+        rule: number of the rule of validation; the values of another one cannot be compared.
+    """
 
     step: Natural
     checks: Natural
@@ -49,6 +53,7 @@ class Reached(Record, frozen=True):
     best_step: Natural
     first: Validation
     best_validation: Validation
+    rule: Natural = 0
 
 
 @dataclass(frozen=True)
@@ -58,7 +63,7 @@ class Recipe:
     Attributes:
         duration: of the run.
         checks: number of validations, evenly spaced; the last one is at the end.
-        optimizer: a key of `choices.OPTIMIZERS`.
+        optimizer: a key of `choices.FINETUNING_OPTIMIZERS`.
         rate: peak learning rate.
         decay: weight decay.
         warm_up: fraction of the run in which the learning rate rises.

@@ -9,7 +9,7 @@ direction, so that training takes far fewer steps than with plain AdamW.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,22 +80,21 @@ class Whitening:
         return unfold_batchnorm(trained, self.given, self.structure)
 
 
-def whitened(given: nn.Module, structure: Structure, samples: Samples, size: int) -> Whitening:
+def whitened(given: nn.Module, structure: Structure, batches: Sequence[Samples]) -> Whitening:
     """Return a network in whitened coordinates.
 
     Args:
         given: the network in evaluation mode.
         structure: structure of the network that it was cut from, which leaves what is frozen.
-        samples: samples to estimate the whitening from.
-        size: batch size.
+        batches: to estimate the whitening from.
     """
     folded = fold_batchnorm(given, structure, to_train=True)
     freeze_only(folded, structure.untouched)
-    return Whitening(folded, structure, find_bases(folded, structure, samples, size), given)
+    return Whitening(folded, structure, find_bases(folded, structure, batches), given)
 
 
 def find_bases(
-    network: nn.Module, structure: Structure, samples: Samples, size: int
+    network: nn.Module, structure: Structure, batches: Sequence[Samples]
 ) -> dict[str, Basis]:
     """Return the whitening of every layer's inputs, by weight name.
 
@@ -103,13 +102,13 @@ def find_bases(
         network: the network in evaluation mode, possibly with folded BN; layers whose weights are
             not trained are left out.
         structure: structure of the network that it was cut from.
-        samples: samples to estimate the whitening from.
-        size: batch size.
+        batches: to estimate the whitening from.
     """
-    seen = _InputStatistics(network, structure, len(samples))
+    seen = _InputStatistics(network, structure)
+    total = sum(map(len, batches))
     with torch.no_grad(), seen:
-        for batch in samples.batches(size):
-            seen.share = len(batch) / len(samples)
+        for batch in batches:
+            seen.share = len(batch) / total
             run(network, batch.inputs)
     weights = dict(network.named_parameters())
     return {
@@ -166,11 +165,11 @@ class WhitenedAdam(torch.optim.AdamW):
         """Forget the gradients of the network."""
         self._network.zero_grad(set_to_none)
 
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        """Change the network by the gradients of its parameters."""
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """Change the network by the gradients of its parameters, which are there already."""
         for layer in self._layers:
             layer.take_gradient()
-        super().step(closure)
+        super().step()
         for layer in self._layers:
             layer.write()
 
@@ -185,7 +184,10 @@ class WhitenedAdam(torch.optim.AdamW):
             layer.scale.copy_(own["scale"])
             for trained, value in zip(layer.trained, own["trained"], strict=True):
                 trained.copy_(value)
+        shares = [group["share"] for group in self.param_groups]
         super().load_state_dict(state_dict["adam"])
+        for group, share in zip(self.param_groups, shares, strict=True):
+            group["share"] = share  # earlier versions kept another number
 
 
 def _bias(network: nn.Module, layer: LayerSpec) -> nn.Parameter | None:
@@ -210,7 +212,7 @@ class _InputStatistics(LayerMode):
         powers: mean squares over all batches so far, by weight name.
     """
 
-    def __init__(self, model: nn.Module, structure: Structure, samples: int) -> None:
+    def __init__(self, model: nn.Module, structure: Structure) -> None:
         super().__init__(model, structure)
         self._weights = dict(model.named_parameters())
         self._generator = torch.Generator().manual_seed(0)

@@ -63,7 +63,7 @@ def task(**changes: object) -> TrainingTask:
 def whitened_task() -> TrainingTask:
     given = network()
     structure = trace(given, samples().inputs[:1])
-    found = whitened(given, structure, samples(), 16)
+    found = whitened(given, structure, [*samples().batches(16)])
     kept = running_statistics(found.network)
     return task(network=found.network, whitening=found, frozen=kept)
 

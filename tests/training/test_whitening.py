@@ -21,7 +21,11 @@ RATE = 0.03
 
 def learner(model: nn.Module, inputs: Tensor, size: int = 50) -> WhitenedAdam:
     structure = trace(model, inputs[:2])
-    return WhitenedAdam(model, structure, find_bases(model, structure, Samples(inputs, None), size))
+    return WhitenedAdam(model, structure, find_bases(model, structure, batches(inputs, size)))
+
+
+def batches(inputs: Tensor, size: int) -> list[Samples]:
+    return [*Samples(inputs, None).batches(size)]
 
 
 def layers() -> dict[str, tuple[nn.Module, tuple[int, ...]]]:
@@ -164,7 +168,7 @@ def test_batches_are_no_larger_than_allowed_and_find_the_same(net: Any) -> None:
     structure = trace(model, inputs[:2])
     model.register_forward_pre_hook(lambda module, given: seen.append(len(given[0])))
     whole, parts = (
-        find_bases(model, structure, Samples(inputs, None), size)["0.weight"] for size in (64, 10)
+        find_bases(model, structure, batches(inputs, size))["0.weight"] for size in (64, 10)
     )
     assert seen == [64, *[10] * 6, 4]
     assert whole.mean is not None and parts.mean is not None
@@ -282,7 +286,7 @@ def test_a_network_is_trained_folded_and_comes_back_as_it_was_made() -> None:
     given(inputs)
     given.eval()
     structure = trace(given, inputs[:2]).leaving({"5.bias"})
-    found = whitened(given, structure, Samples(inputs, None), 16)
+    found = whitened(given, structure, batches(inputs, 16))
     assert isinstance(found.network[1], nn.Identity) and isinstance(
         found.network[3], nn.BatchNorm2d
     )

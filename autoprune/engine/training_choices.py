@@ -1,0 +1,75 @@
+"""What a fine-tuning does where its options leave it open: optimizer, mixup, temperature."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+
+from autoprune.data import Partition, Samples
+from autoprune.engine.training_task import FinetuneContext
+from autoprune.engine.validation import number_of_classes
+from autoprune.errors import UsageError, spelt
+from autoprune.training.choices import AUTO, SGD, UNCHANGED, WHITENED
+from autoprune.training.own_losses import annotations_argument
+
+# Alpha of mixup where a classifier learns from the dense network, which says little more of its own
+# training images than their labels do (Beyer et al. 2022, "Knowledge distillation: a good teacher
+# is patient and consistent", section 3).
+MIXUP = 1.0
+# Temperatures of distillation: with mixed images, and without.
+OF_MIXED, OF_WHOLE = 2.0, 4.0
+
+
+def with_choices(context: FinetuneContext, images: Partition) -> FinetuneContext:
+    """Return the context with what suits where nothing is asked for.
+
+    Args:
+        context: what is known.
+        images: as the search had them.
+
+    Raises:
+        UsageError: the optimizer that is asked for does not suit.
+    """
+    config = replace(context.config, optimizer=_optimizer(context, images))
+    if config.mixup is None:
+        own = replace(context, config=config)
+        config = replace(config, mixup=MIXUP if _learns_mixtures(own, images) else 0.0)
+    if config.temperature is None:
+        config = replace(config, temperature=OF_MIXED if config.mixup else OF_WHOLE)
+    return replace(context, config=config)
+
+
+def _optimizer(context: FinetuneContext, images: Partition) -> str:
+    """Return the optimizer: sgd, where whitened would not do.
+
+    Raises:
+        UsageError: whitened is asked for there.
+    """
+    config = context.config
+    whys = {
+        "does not keep single weights at zero": "sparsity"
+        in context.run.load_result().get("train", {}),
+        "does not suit networks that return their losses": bool(
+            images.search.annotations and annotations_argument(context.dense)
+        ),
+        "does not train networks in float16": any(
+            one.dtype == torch.float16 for one in context.dense.parameters()
+        ),
+    }
+    why = next((reason for reason, applies in whys.items() if applies), None)
+    if config.optimizer == WHITENED and why is not None:
+        raise UsageError(f"{spelt('optimizer')} {WHITENED} {why}: choose {SGD} or adamw.")
+    if config.optimizer != AUTO:
+        return config.optimizer
+    return SGD if why or config.from_scratch or config.weight_decay else WHITENED
+
+
+def _learns_mixtures(context: FinetuneContext, images: Partition) -> bool:
+    """Say whether a classifier learns, in whitened coordinates, from images that are augmented."""
+    config = context.config
+    if config.optimizer != WHITENED or not config.distill or config.cutmix or context.loss:
+        return False
+    is_augmented = images.recovery.pictures is not None and config.augment != UNCHANGED
+    validation = Samples.join([images.search, images.selection])
+    return is_augmented and number_of_classes(context.dense, validation) is not None
