@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from autoprune.errors import UsageError
+from autoprune.structure.inputs import device_of
 from autoprune.training.choices import AUTO, SINGLE
 
 
@@ -96,15 +97,17 @@ def _are_several() -> bool:
     return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
-def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
+def autocast_dtype(precision: str, network: nn.Module) -> torch.dtype | None:
     """Return the precision that matrix products are computed in; None for the network's own.
 
     Args:
         precision: one of `choices.PRECISIONS`; "auto" is bfloat16 where the device
-            multiplies it natively.
-        device: of the network.
+            multiplies it natively, but not for networks in float16, which it does not mix with.
+        network: the network.
     """
-    if precision == SINGLE or (precision == AUTO and not _multiplies_bfloat16(device)):
+    is_half = any(one.dtype == torch.float16 for one in network.parameters())
+    suits = not is_half and _multiplies_bfloat16(device_of(network))
+    if precision == SINGLE or (precision == AUTO and not suits):
         return None
     return torch.bfloat16
 

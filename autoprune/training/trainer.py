@@ -89,7 +89,7 @@ class _Trainer:
             else task.whitening.optimizer(self._network)
         )
         self._average = _moving_average(self._network, recipe.ema)
-        self._dtype = autocast_dtype(recipe.precision, device_of(self._network))
+        self._dtype = autocast_dtype(recipe.precision, self._network)
         self._step, self._checks, self._spent = 0, 0, 0.0
         self._best, self._best_step = deep_copy(task.network), 0
         self._best_hooks = self._hooks_now()
@@ -248,7 +248,8 @@ class _Trainer:
 
     def _restore(self, state: Mapping[str, Any], optimizer: torch.optim.Optimizer) -> None:
         try:
-            reached = read({key: state.get(key) for key in Reached.__struct_fields__}, Reached)
+            known = Reached.__struct_fields__
+            reached = read({key: state[key] for key in known if key in state}, Reached)
             self._network.load_state_dict(state["network"])
             if self._average is not None:
                 self._average.load_state_dict(state["average"])

@@ -176,7 +176,7 @@ class WhitenedAdam(torch.optim.AdamW):
     def state_dict(self) -> dict[str, Any]:
         """Return all that steps have changed, as tensors and plain values."""
         layers = [{"trained": one.trained, "scale": one.scale} for one in self._layers]
-        return {"adam": super().state_dict(), "layers": layers}
+        return {**super().state_dict(), "layers": layers}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Inverse of `state_dict`, for the same layers; the network's weights are not in it."""
@@ -184,10 +184,7 @@ class WhitenedAdam(torch.optim.AdamW):
             layer.scale.copy_(own["scale"])
             for trained, value in zip(layer.trained, own["trained"], strict=True):
                 trained.copy_(value)
-        shares = [group["share"] for group in self.param_groups]
-        super().load_state_dict(state_dict["adam"])
-        for group, share in zip(self.param_groups, shares, strict=True):
-            group["share"] = share  # earlier versions kept another number
+        super().load_state_dict({key: state_dict[key] for key in ("state", "param_groups")})
 
 
 def _bias(network: nn.Module, layer: LayerSpec) -> nn.Parameter | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import logging
 import shutil
@@ -17,6 +18,7 @@ from torch.utils.data import TensorDataset
 from worsened import worsened
 
 import autoprune
+from autoprune.errors import UsageError
 from autoprune.models.demo.network import digits_cnn, load_demo
 
 
@@ -112,6 +114,33 @@ def test_what_trains_where_no_optimizer_is_named(
     after = done.model.state_dict()
     assert torch.equal(before["1.running_var"], after["1.running_var"]) is in_place
     assert not torch.equal(before["0.weight"], after["0.weight"])
+
+
+def test_statistics_that_are_frozen_change_nothing_where_they_stay_anyway(
+    regression, tmp_path: Path
+) -> None:
+    model, data, run = regression
+    same = [
+        autoprune.finetune(
+            model, worsened(run, tmp_path / str(freeze), noise=3.0), data=data, loss=squared,
+            epochs=2, batch=32, freeze_batchnorm=freeze,
+        ).model(images(3, 0))
+        for freeze in (False, True)
+    ]  # fmt: skip
+    assert torch.equal(*same)
+
+
+def test_networks_in_float16_are_trained_by_sgd(regression, tmp_path: Path) -> None:
+    model, data, run = regression
+    half = {
+        name: TensorDataset(*(one.half() for one in split.tensors)) for name, split in data.items()
+    }
+    own = copied(run, tmp_path)
+    options: dict[str, Any] = {"data": half, "epochs": 1, "batch": 32, "loss": squared}
+    with pytest.raises(UsageError, match="optimizer whitened does not train networks in float16"):
+        autoprune.finetune(copy.deepcopy(model).half(), own, optimizer="whitened", **options)
+    done = autoprune.finetune(copy.deepcopy(model).half(), own, **options)
+    assert not done.result["finetune"]["diverged"]
 
 
 @pytest.mark.parametrize("freeze", [False, True])

@@ -45,6 +45,19 @@ def test_labels_alone_are_learnt_by_cross_entropy() -> None:
     assert float(loss) == pytest.approx(float(F.cross_entropy(SCORES, labels, label_smoothing=0.1)))
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_what_has_no_label_in_a_mixture_does_not_count(smoothing: float) -> None:
+    """Neither in the sum nor in what the sum is divided by."""
+    objective = Objective(3, True, label_smoothing=smoothing)
+    whole = F.one_hot(torch.arange(len(SCORES)) % 3, 3).float()
+    loss = F.cross_entropy(SCORES, whole.argmax(1), label_smoothing=smoothing)
+    assert float(objective(Fixed(SCORES), batch(whole))) == pytest.approx(float(loss))
+    half = torch.cat([whole, torch.zeros_like(whole)])
+    again = objective(Fixed(torch.cat([SCORES, SCORES.flip(0)])), batch(half, (0, 1, 2, 3)))
+    assert float(again) == pytest.approx(float(loss))
+    assert float(objective(Fixed(SCORES), batch(torch.zeros_like(whole)))) == 0
+
+
 def test_the_users_distance_takes_the_place_of_the_divergence() -> None:
     def apart(outputs: Tensor, dense: Tensor) -> Tensor:
         return (outputs - dense).abs().sum()

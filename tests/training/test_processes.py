@@ -4,6 +4,7 @@ import sys
 
 import pytest
 import torch
+from torch import nn
 
 from autoprune.errors import UsageError
 from autoprune.training.processes import autocast_dtype, find_processes
@@ -22,7 +23,8 @@ def test_several_need_accelerate(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_precision_by_name() -> None:
-    cpu = torch.device("cpu")
-    assert autocast_dtype("float32", cpu) is None
-    assert autocast_dtype("bfloat16", cpu) is torch.bfloat16
-    assert autocast_dtype("auto", torch.device("meta")) is None
+    network = nn.Linear(2, 2)
+    assert autocast_dtype("float32", network) is None
+    assert autocast_dtype("bfloat16", network) is torch.bfloat16
+    assert autocast_dtype("auto", nn.Linear(2, 2, device="meta")) is None
+    assert autocast_dtype("auto", network.half()) is None

@@ -8,7 +8,7 @@ import torch
 
 from autoprune.data import NO_LABEL, Normalization, Samples
 from autoprune.data.splits import ArraySplit, SamplesSplit
-from autoprune.errors import UsageError
+from autoprune.errors import DataError, UsageError
 from autoprune.training.augmentation import augmented
 from autoprune.training.random_batches import Batch, RandomBatches, mixing
 
@@ -99,6 +99,14 @@ def test_images_without_a_label_add_none_to_a_mixture() -> None:
     assert targets.shape == (4, 5)
     assert targets.sum() == pytest.approx(2.0)  # every image counts once in all mixtures
     assert targets.sum(0)[:2].tolist() == pytest.approx([1.0, 1.0])
+
+
+@pytest.mark.parametrize("label", [-1, 5])
+def test_labels_that_do_not_fit_are_named(label: int) -> None:
+    """Class 5 of 5 is not taken for a missing label."""
+    wrong = torch.tensor([0, 1, label, 2])
+    with pytest.raises(DataError, match=f"label {label} is outside"):
+        take(RandomBatches(images(4, wrong), 4, 0, mixing(1.0, 0.0, 5)), 1)
 
 
 def test_mixing_is_off_at_zero_and_refused_where_it_cannot_be() -> None:

@@ -168,6 +168,18 @@ def test_seconds_go_on_where_they_were(tmp_path: Path) -> None:
     assert again.steps == first.steps and again.seconds > 1000
 
 
+def test_a_network_that_another_rule_validated_is_validated_again(tmp_path: Path) -> None:
+    """Its value would beat all of today's."""
+    state = tmp_path / "state.pt"
+    with pytest.raises(Killed):
+        train(task(validate=killed_at(2)), RECIPE, TrainingFiles(state))
+    saved = torch.load(state, weights_only=True)
+    saved["best_validation"]["value"] = 1.0
+    torch.save({key: value for key, value in saved.items() if key != "rule"}, state)
+    done = train(task(), RECIPE, TrainingFiles(state))
+    assert done.best_step == train(task(), RECIPE).best_step > 6
+
+
 def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
     state = tmp_path / "state.pt"
     train(task(), RECIPE, TrainingFiles(state))

@@ -301,3 +301,23 @@ def test_a_network_is_trained_folded_and_comes_back_as_it_was_made() -> None:
     assert not torch.allclose(back(inputs), given(inputs), atol=1e-2)
     assert torch.equal(back[5].bias, given[5].bias)
     assert torch.equal(back[1].running_var, given[1].running_var)
+
+
+def test_batches_may_differ_in_shape() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    sizes = (torch.randn(4, 3, size, size) for size in (6, 7))
+    found = find_bases(
+        model.eval(), trace(model, torch.randn(1, 3, 6, 6)), [Samples(one, None) for one in sizes]
+    )
+    assert found["0.weight"].inverse.shape == (27, 27)
+
+
+def test_buffers_that_training_changed_come_back() -> None:
+    given = nn.Sequential(nn.Linear(5, 3), nn.BatchNorm1d(3), nn.Linear(3, 2))
+    given.register_buffer("seen", torch.zeros(1))
+    given.eval()
+    inputs = torch.randn(16, 5)
+    found = whitened(given, trace(given, inputs[:2]), batches(inputs, 16))
+    trained = copy.deepcopy(found.network)
+    trained.seen += 3
+    assert found.unfolded(trained).seen == 3 and given.seen == 0
