@@ -199,10 +199,11 @@ def show_training(run: Run, from_scratch: bool, quiet: bool = False) -> None:
     rows.add_row(_SCORES["top1"][0] if score["metric"] == "top1" else "score", *figures)
     out.print(rows)
     out.print(f"\n{score['split']} split; {_shares(result)} of the dense network")
-    out.print(
-        f"{_epochs(done['epochs'])} in {done['seconds']:.1f} s, the best after "
-        f"{done['best_epoch']:g}"
-    )
+    how = ""
+    if "optimizer" in done:  # earlier versions did not say
+        how = f" ({done['optimizer']}, learning rate {done['learning_rate']:.2g})"
+    spent = f"{_epochs(done['epochs'])} in {done['seconds']:.1f} s{how}"
+    out.print(f"{spent}, the best after {done['best_epoch']:g}")
     record = RunDirectory(run.path).training(from_scratch)
     paths = [record.weights_path] if done["best_epoch"] else []
     names = ", ".join(path.name for path in (*paths, record.history_path))

@@ -176,7 +176,8 @@ def finetune_run(context: FinetuneContext, resume: bool = False) -> Finetuned:
         own = task.whitening.unfolded(done.network) if done.best_step else small
         done = replace(done, network=own)
     _tell(done, recipe)
-    return _hand_over(context, images, done, task.batches.steps_per_epoch)
+    how = {"optimizer": recipe.optimizer, "learning_rate": recipe.rate}
+    return _hand_over(context, images, done, task.batches.steps_per_epoch, how)
 
 
 def _prepared(
@@ -217,7 +218,11 @@ def _tell(done: Trained, recipe: Recipe) -> None:
 
 
 def _hand_over(
-    context: FinetuneContext, images: Partition, done: Trained, steps_per_epoch: int
+    context: FinetuneContext,
+    images: Partition,
+    done: Trained,
+    steps_per_epoch: int,
+    how: Mapping[str, Any],
 ) -> Finetuned:
     """Write the best network, score it, and put the figures into the result."""
     run = context.run
@@ -226,6 +231,7 @@ def _hand_over(
     is_scored = done.best_step or context.config.from_scratch
     scores = _score(context, images, done) if is_scored else None
     report = {
+        **how,
         "epochs": round(done.steps / steps_per_epoch, 4),
         "steps": done.steps,
         "seconds": round(done.seconds, 3),

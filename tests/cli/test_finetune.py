@@ -44,6 +44,8 @@ def test_finetuning_brings_accuracy_back(run: Path, cli) -> None:
     assert rows[-1]["top1"] > rows[0]["top1"] + 0.05
     own = result["finetune"]
     assert own["epochs"] == 4 and own["steps"] == 48 and 0 < own["best_epoch"] <= 4
+    assert own["optimizer"] == "whitened" and 0 < own["learning_rate"] <= 0.006
+    assert f"({own['optimizer']}, learning rate {own['learning_rate']:.2g})" in done.out
     assert own["validation"]["first"]["top1"] == rows[0]["top1"]
     assert result["score"]["finetuned"] > 0.9 and result["score"]["finetuned_kl"] > 0
     changed = {"finetune", "score"}
