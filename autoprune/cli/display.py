@@ -311,6 +311,8 @@ def show_evaluation(report: Mapping[str, Any]) -> None:
         scored = f"{report['data']}, {report['split']} split, {samples}"
     if report["kl"] is not None:
         scored += f"; KL to dense {report['kl']:.4f}"
+    if report["agreement"] is not None:
+        scored += f", the same top class on {100 * report['agreement']:.2f} %"
     out.print(f"\n{escape(scored)}; {escape(_about_latency(report['latency'], ''))}")
 
 

@@ -96,6 +96,7 @@ class Subjects:
             "latency": latency.report(),
             **rows,
             "kl": scores.kl,
+            "agreement": scores.agreement,
         }
 
     def _scores(self) -> tuple[Scores, Scores]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Generator, Hashable, Iterable, Sequence
 from contextlib import closing
 
 import torch
+from msgspec import structs
 from torch import Tensor, nn
 
 from autoprune.core.threads import OwnLock
@@ -186,7 +187,12 @@ def score_split(
     reference = torch.cat(logits[0])
     if text := doubt(reference, truth):
         note(text)
-    return [compare(reference, torch.cat(own), truth) for own in logits]
+    return [_with_agreement(reference, torch.cat(own), truth) for own in logits]
+
+
+def _with_agreement(dense: Tensor, logits: Tensor, targets: Tensor | None) -> Scores:
+    agreement = float((dense.argmax(1) == logits.argmax(1)).double().mean())
+    return structs.replace(compare(dense, logits, targets), agreement=agreement)
 
 
 def _batch_size(split: Split) -> int:

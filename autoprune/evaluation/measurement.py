@@ -19,6 +19,8 @@ class Scores(Record, frozen=True):
         custom: score from the user's `evaluate`; higher is better.
         soft_kl: `kl` of class probabilities softened by a temperature (Hinton et al. 2015,
             "Distilling the Knowledge in a Neural Network", section 2), times its square.
+        agreement: share of the samples whose top class is the dense network's, in [0, 1]; known of
+            final scores alone.
         samples: number of samples.
     """
 
@@ -27,6 +29,7 @@ class Scores(Record, frozen=True):
     top1: Real | None = None
     custom: Real | None = None
     soft_kl: Real | None = None
+    agreement: Real | None = None
     samples: Natural = 0
 
     @property

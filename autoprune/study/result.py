@@ -65,8 +65,10 @@ class Outcome:
                 "samples": self.pruned.samples or None,  # `evaluate` does not say how many
                 "kl": self.pruned.kl,
                 "loss": self.pruned.loss,
+                "agreement": self.pruned.agreement,
                 "recovered_kl": None if self.recovered is None else self.recovered.kl,
                 "recovered_loss": None if self.recovered is None else self.recovered.loss,
+                "recovered_agreement": None if self.recovered is None else self.recovered.agreement,
             },
             "widths": {
                 name: [kept, size]
@@ -99,7 +101,12 @@ def with_training(
         report: further figures.
     """
     known, name = scores or Scores(), _scored(kind)
-    figures = {name: known.metric, f"{name}_kl": known.kl, f"{name}_loss": known.loss}
+    figures = {
+        name: known.metric,
+        f"{name}_kl": known.kl,
+        f"{name}_loss": known.loss,
+        f"{name}_agreement": known.agreement,
+    }
     return {**result, "score": {**result["score"], **figures}, kind: dict(report)}
 
 

@@ -220,7 +220,9 @@ def test_a_whole_split_is_scored_batch_by_batch(model: nn.Module) -> None:
     assert dense.kl == pytest.approx(0, abs=1e-6) and dense.samples == pruned.samples == rows
     with torch.no_grad():
         expected = compare(model(whole.inputs), other(whole.inputs), whole.targets)
+        same = model(whole.inputs).argmax(1) == other(whole.inputs).argmax(1)
     assert pruned.top1 == expected.top1
+    assert (dense.agreement, pruned.agreement) == (1.0, pytest.approx(float(same.float().mean())))
     assert (pruned.kl, pruned.loss) == pytest.approx((expected.kl, expected.loss), rel=1e-5)
 
 

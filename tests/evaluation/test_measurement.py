@@ -29,7 +29,9 @@ def test_json_round_trip() -> None:
 
 
 def test_files_in_use_stay_as_they_are() -> None:
-    of_network = '"loss": null, "top1": %s, "custom": null, "soft_kl": null, "samples": 4'
+    of_network = (
+        '"loss": null, "top1": %s, "custom": null, "soft_kl": null, "agreement": null, "samples": 4'
+    )
     assert json.dumps(plain(MEASUREMENT)) == (
         '{"widths": [2, 3], "names": ["a", "b"], '
         f'"scores": {{"kl": 0.5, {of_network % 0.75}}}, '
@@ -37,6 +39,13 @@ def test_files_in_use_stay_as_they_are() -> None:
         '"costs": {"flops": 10.0}, "dense_costs": {"flops": 20.0}, "seconds": {"surgery": 0.1}, '
         '"others_scored": 0}'
     )
+
+
+def test_files_of_before_agreement_was_known_are_read() -> None:
+    earlier = plain(MEASUREMENT)
+    for scores in (earlier["scores"], earlier["dense"]):
+        del scores["agreement"]
+    assert read(earlier, Measurement) == MEASUREMENT
 
 
 def test_scores_of_a_network_that_overflows_are_read() -> None:

@@ -42,7 +42,7 @@ OUTCOME = Outcome(
     winner=WINNER,
     sizes=(4, 5),
     dense=Scores(kl=0.0, loss=0.25, top1=0.75, samples=300),
-    pruned=Scores(kl=0.125, loss=0.5, top1=0.5, samples=300),
+    pruned=Scores(kl=0.125, loss=0.5, top1=0.5, agreement=0.625, samples=300),
     recovered=None,
     split="test",
     latency=LatencyFigures("torch", "cpu", 1, None, (2.0, 1.0)),
@@ -55,7 +55,8 @@ def test_report_has_the_documented_keys_and_figures() -> None:
     assert report["widths"] == {"a": [3, 4], "b": [5, 5]}
     assert report["score"] == {
         "metric": "top1", "dense": 0.75, "pruned": 0.5, "recovered": None, "split": "test",
-        "samples": 300, "kl": 0.125, "loss": 0.5, "recovered_kl": None, "recovered_loss": None,
+        "samples": 300, "kl": 0.125, "loss": 0.5, "agreement": 0.625, "recovered_kl": None,
+        "recovered_loss": None, "recovered_agreement": None,
     }  # fmt: skip
     costs = report["costs"]
     assert costs.keys() == {"dense", "pruned", "latency"}
@@ -71,9 +72,10 @@ def test_report_has_the_documented_keys_and_figures() -> None:
 
 
 def test_report_tells_recovery_apart() -> None:
-    recovered = replace(OUTCOME, recovered=Scores(kl=0.1, loss=0.4, top1=0.625, samples=300))
+    recovered = replace(OUTCOME, recovered=Scores(0.1, 0.4, 0.625, agreement=0.75, samples=300))
     score = recovered.report()["score"]
     known = {"recovered": 0.625, "recovered_kl": 0.1, "recovered_loss": 0.4}
+    known["recovered_agreement"] = 0.75
     assert score == {**OUTCOME.report()["score"], **known}
 
 
