@@ -133,31 +133,15 @@ def make_task(
     Raises:
         AutopruneError: anything that the user can mend.
     """
-    config, dense, processes = context.config, context.dense, context.processes
+    config, processes = context.config, context.processes
     validation = Samples.join([images.search, images.selection])
-    classes = number_of_classes(dense, validation)
+    classes = number_of_classes(context.dense, validation)
     if classes is None and context.loss is None and validation.labelled:
         log.info("the network is no classifier: it learns from the dense network alone")
     objective = _objective(context, validation, classes, len(images.recovery))
     if config.distill_features:
-        if objective.teacher is None:
-            raise UsageError(
-                f"{spelt('distill_features')} are the dense network's, which teaches nothing here: "
-                "do not turn distillation off, and leave them out for detectors."
-            )
-        inputs = validation.first(2).inputs
-        features = match_features(dense, small, keep, inputs, config.distill_features)
-        objective = replace(objective, features=features)
-    judge: Callable[[nn.Module], Validation]
-    if context.evaluate is not None:
-        judge = ByScore(CustomScorer(dense, context.evaluate))
-    elif classes is None:
-        judge = loss_on(validation, objective, dense)
-    else:
-        scorer = ClassificationScorer(dense, validation, classes=images.classes)
-        judge = ByScore(scorer, config.distill_weight if objective.teacher else 0.0)
-        if config.distill:
-            check_teacher(scorer.dense.top1, judge(small).figures.get("top1"))
+        objective = _matching_features(context, objective, validation, small, keep)
+    validate = _validating(context, images, validation, objective, small)
     if (config.mixup or config.cutmix) and (context.loss or validation.annotations):
         raise UsageError(
             "mixup and cutmix change class labels: leave them out with a loss, or for detectors."
@@ -166,19 +150,67 @@ def make_task(
     mix = mixing(config.mixup or 0.0, config.cutmix, classes if objective.learns_task else None)
     batches = RandomBatches(changed, config.batch, config.seed, mix)
     own = batches.shared(processes.rank, processes.count)
-    frozen = _frozen(context)
-    statistics = running_statistics(small)
-    if config.from_scratch:
-        return TrainingTask(reinitialize(small), own, objective, judge, frozen)
-    if config.optimizer == WHITENED:
-        structure = trace(dense, validation.first(1).inputs).leaving(frozen)
+    task = TrainingTask(small, own, objective, validate, _frozen(context))
+    return _begun(context, task, batches, validation.first(1))
+
+
+def _begun(
+    context: FinetuneContext, task: TrainingTask, batches: RandomBatches, sample: Samples
+) -> TrainingTask:
+    """Return the task from the network that training begins with: one that computes the same.
+
+    Args:
+        context: what is known.
+        task: of the network as it was cut.
+        batches: those of all processes.
+        sample: one.
+    """
+    small, frozen = task.network, task.frozen or frozenset()
+    if context.config.from_scratch:
+        return replace(task, network=reinitialize(small))
+    if context.config.optimizer == WHITENED:
+        structure = trace(context.dense, sample.inputs).leaving(frozen)
         start = whitened(small, structure, [*_first(batches, WHITENING_SAMPLES, small)])
-        kept = frozen | statistics
-        return TrainingTask(start.network, own, objective, judge, kept, whitening=start)
-    kept = frozen | statistics if config.freeze_batchnorm else frozen
+        kept = frozen | running_statistics(small)
+        return replace(task, network=start.network, frozen=kept, whitening=start)
+    kept = frozen | running_statistics(small) if context.config.freeze_batchnorm else frozen
     first = (samples.inputs for samples in _first(batches, STATISTICS_SAMPLES, small))
-    settled = with_own_statistics(small, first, kept)
-    return TrainingTask(settled, own, objective, judge, kept)
+    return replace(task, network=with_own_statistics(small, first, kept), frozen=kept)
+
+
+def _matching_features(
+    context: FinetuneContext,
+    objective: Objective,
+    validation: Samples,
+    small: nn.Module,
+    keep: Keep,
+) -> Objective:
+    if objective.teacher is None:
+        raise UsageError(
+            f"{spelt('distill_features')} are the dense network's, which teaches nothing here: "
+            "do not turn distillation off, and leave them out for detectors."
+        )
+    inputs, weight = validation.first(2).inputs, context.config.distill_features
+    return replace(objective, features=match_features(context.dense, small, keep, inputs, weight))
+
+
+def _validating(
+    context: FinetuneContext,
+    images: Partition,
+    validation: Samples,
+    objective: Objective,
+    small: nn.Module,
+) -> Callable[[nn.Module], Validation]:
+    """Return what validates a network; a teacher that is clearly worse is refused."""
+    if context.evaluate is not None:
+        return ByScore(CustomScorer(context.dense, context.evaluate))
+    if objective.classes is None:
+        return loss_on(validation, objective, context.dense)
+    scorer = ClassificationScorer(context.dense, validation, classes=images.classes)
+    by_score = ByScore(scorer, objective.distillation.weight if objective.teacher else 0.0)
+    if context.config.distill:
+        check_teacher(scorer.dense.top1, by_score(small).figures.get("top1"))
+    return by_score
 
 
 def bounded_rate(context: FinetuneContext, task: TrainingTask, rate: float) -> float:
