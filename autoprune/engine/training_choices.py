@@ -11,6 +11,7 @@ from autoprune.engine.training_task import FinetuneContext
 from autoprune.engine.validation import number_of_classes
 from autoprune.errors import UsageError, spelt
 from autoprune.training.choices import AUTO, SGD, UNCHANGED, WHITENED
+from autoprune.training.objective import Distillation
 from autoprune.training.own_losses import annotations_argument
 
 # Alpha of mixup where a classifier learns from the dense network, which says little more of its own
@@ -18,7 +19,7 @@ from autoprune.training.own_losses import annotations_argument
 # is patient and consistent", section 3).
 MIXUP = 1.0
 # Temperatures of distillation: with mixed images, and without.
-OF_MIXED, OF_WHOLE = 2.0, 4.0
+OF_MIXED, OF_WHOLE = 2.0, Distillation.temperature
 
 
 def with_choices(context: FinetuneContext, images: Partition) -> FinetuneContext:

@@ -24,7 +24,7 @@ class FinetuneConfig(TrainingConfig):
         kinds.NAME,
         "whitened (AdamW in coordinates in which what a layer reads is uncorrelated; statistics of "
         "BN stay), sgd or adamw; auto (default): whitened, but sgd from scratch, with a weight "
-        "decay, for detectors, and where single weights are zero.",
+        "decay, for detectors, in float16, and where single weights are zero.",
     )
     learning_rate: float | None = _training(
         None,
