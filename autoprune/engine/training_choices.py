@@ -10,7 +10,8 @@ from autoprune.data import Partition, Samples
 from autoprune.engine.training_task import FinetuneContext
 from autoprune.engine.validation import number_of_classes
 from autoprune.errors import UsageError, spelt
-from autoprune.training.choices import AUTO, SGD, UNCHANGED, WHITENED
+from autoprune.training.augmentation import is_augmented
+from autoprune.training.choices import AUTO, SGD, WHITENED
 from autoprune.training.objective import Distillation
 from autoprune.training.own_losses import annotations_argument
 
@@ -71,6 +72,7 @@ def _learns_mixtures(context: FinetuneContext, images: Partition) -> bool:
     config = context.config
     if config.optimizer != WHITENED or not config.distill or config.cutmix or context.loss:
         return False
-    is_augmented = images.recovery.pictures is not None and config.augment != UNCHANGED
+    if not is_augmented(images.recovery, config.augment):
+        return False
     validation = Samples.join([images.search, images.selection])
-    return is_augmented and number_of_classes(context.dense, validation) is not None
+    return number_of_classes(context.dense, validation) is not None

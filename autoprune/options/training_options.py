@@ -113,10 +113,11 @@ class TrainingConfig:
         rule=kinds.ZERO_OR_MORE,
     )
     augment: str = _training(
-        "standard",
+        "auto",
         kinds.NAME,
-        "Of images that autoprune reads: standard (default: padded crops, resized ones for image "
-        "files, and mirroring), trivial (TrivialAugment besides) or none.",
+        "Of images that autoprune reads: standard (padded crops, resized ones for image files, and "
+        "mirroring), trivial (TrivialAugment besides), none, or auto (default: standard where "
+        "torchvision is installed, otherwise none).",
     )
     mixup: float | None = _training(
         0.0, kinds.NUMBER, "Alpha of mixup; 0 for none (default).", rule=kinds.ZERO_OR_MORE

@@ -9,12 +9,22 @@ from torch import Tensor
 
 from autoprune.data.splits import Augment, Pictures, Split
 from autoprune.errors import UsageError
-from autoprune.training.choices import TRIVIAL, UNCHANGED
+from autoprune.training.choices import AUTO, STANDARD, TRIVIAL, UNCHANGED
 
 log = logging.getLogger(__name__)
 
 # Padding of a padded crop, as a share of the image's side: 4 pixels of 32.
 PADDING = 1 / 8
+
+
+def is_augmented(split: Split, name: str) -> bool:
+    """Return whether `augmented` would change images.
+
+    Args:
+        split: the images.
+        name: one of `choices.AUGMENTATIONS`.
+    """
+    return split.pictures is not None and name != UNCHANGED and (name != AUTO or _can_augment())
 
 
 def augmented(split: Split, name: str) -> Split:
@@ -35,7 +45,20 @@ def augmented(split: Split, name: str) -> Split:
     if pictures is None:
         log.info("images are not augmented: the data's own code reads them (augment them there)")
         return split
-    return split.augmented(_transform(pictures, name))
+    if name == AUTO and not _can_augment():
+        log.info(
+            "images are not augmented: that needs torchvision: pip install 'autoprune[vision]'"
+        )
+        return split
+    return split.augmented(_transform(pictures, STANDARD if name == AUTO else name))
+
+
+def _can_augment() -> bool:
+    try:
+        from torchvision.transforms import v2  # noqa: F401
+    except ImportError:
+        return False
+    return True
 
 
 def _transform(pictures: Pictures, name: str) -> Augment:

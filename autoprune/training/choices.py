@@ -8,12 +8,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-STANDARD, TRIVIAL, UNCHANGED = "standard", "trivial", "none"
-AUGMENTATIONS = (STANDARD, TRIVIAL, UNCHANGED)
-"""Padded or resized crops and mirroring; these and TrivialAugment (Müller and Hutter 2021,
-"TrivialAugment: tuning-free yet state-of-the-art data augmentation"); images as they are."""
+AUTO = "auto"
 
-AUTO, SINGLE, BFLOAT16 = "auto", "float32", "bfloat16"
+STANDARD, TRIVIAL, UNCHANGED = "standard", "trivial", "none"
+AUGMENTATIONS = (AUTO, STANDARD, TRIVIAL, UNCHANGED)
+"""Standard where torchvision is installed, otherwise none; padded or resized crops and mirroring;
+these and TrivialAugment (Müller and Hutter 2021, "TrivialAugment: tuning-free yet state-of-the-art
+data augmentation"); images as they are."""
+
+SINGLE, BFLOAT16 = "float32", "bfloat16"
 PRECISIONS = (AUTO, SINGLE, BFLOAT16)
 """Of matrix products: bfloat16 where the device multiplies it natively; the network's own;
 bfloat16."""

@@ -12,7 +12,7 @@ from PIL import Image
 from autoprune.data import Normalization, Samples, load_splits
 from autoprune.data.splits import ArraySplit, PartOfSplit, SamplesSplit
 from autoprune.errors import UsageError
-from autoprune.training.augmentation import augmented
+from autoprune.training.augmentation import augmented, is_augmented
 from autoprune.training.choices import AUGMENTATIONS
 
 PLAIN = Normalization((0.0,) * 3, (1.0,) * 3)
@@ -95,7 +95,22 @@ def test_what_autoprune_does_not_read_is_left_alone(caplog: pytest.LogCaptureFix
     assert "the data's own code reads them" in caplog.text
 
 
-@pytest.mark.parametrize("name", [one for one in AUGMENTATIONS if one != "none"])
+def test_what_is_usual_depends_on_torchvision(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    own = split()
+    torch.manual_seed(0)
+    usual = augmented(own, "auto").take(range(6)).inputs
+    torch.manual_seed(0)
+    assert torch.equal(usual, augmented(own, "standard").take(range(6)).inputs)
+    assert is_augmented(own, "auto") and not is_augmented(own, "none")
+    monkeypatch.setitem(sys.modules, "torchvision.transforms", None)
+    with caplog.at_level(logging.INFO):
+        assert augmented(own, "auto") is own and not is_augmented(own, "auto")
+    assert "needs torchvision" in caplog.text
+
+
+@pytest.mark.parametrize("name", [one for one in AUGMENTATIONS if one not in ("auto", "none")])
 def test_without_torchvision(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torchvision.transforms", None)
     with pytest.raises(UsageError, match=f"augment={name} needs torchvision"):
