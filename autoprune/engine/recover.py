@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from autoprune.core.plugins import object_name
 from autoprune.engine.context import SearchContext
 from autoprune.engine.evaluators import Evaluators
 from autoprune.engine.finalists import Finalist
@@ -64,7 +65,10 @@ def recover_winner(
         return Winner(finalist)
     task = _task(context, problem, evaluators, finalist)
     length = Length.read(asked) if isinstance(asked, str) else Length(seconds)
-    file = RecoveryFile(context.run.recovery_path, f"{asked}, seed {context.config.seed}")
+    shaped_by = f"{asked}, seed {context.config.seed}"
+    if context.distance is not None:
+        shaped_by += f", distance {object_name(context.distance)}"
+    file = RecoveryFile(context.run.recovery_path, shaped_by)
     step = context.step("recovery")
     try:
         # Out of memory, an image that cannot be read, a score that fails.

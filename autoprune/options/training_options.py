@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from typing_extensions import TypedDict
 
-from autoprune.errors import UsageError, did_you_mean
+from autoprune.errors import UsageError, did_you_mean, spelt
 from autoprune.options import kinds
 from autoprune.options.option import Panel, choices, option, options_of
 from autoprune.training.choices import (
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 _training = partial(option, panel=Panel.TRAINING)
+# Options of a training that mean something where no weight is trained.
+_WITHOUT_EPOCHS = frozenset({"epochs", "batch", "workers", "seed", "logger"})
 
 
 def usual(option: str, optimizers: Mapping[str, OptimizerDefaults] = OPTIMIZERS) -> str:
@@ -142,6 +144,21 @@ class TrainingConfig:
         for name, known in self._choices().items():
             if (value := getattr(self, name)) not in known:
                 raise UsageError(f"unknown {name} {value!r}; {did_you_mean(value, known)}")
+
+    def refuse_unused(self) -> None:
+        """Refuse options of how weights train where there are no epochs to train them in.
+
+        Raises:
+            UsageError: one of them is given.
+        """
+        if self.epochs != 0:
+            return
+        for name, declared in options_of(TrainingConfig).items():
+            if name not in _WITHOUT_EPOCHS and getattr(self, name) != declared.default:
+                raise UsageError(
+                    f"{spelt(name)} is how weights train, but there are no epochs: give "
+                    f"{spelt('epochs')}, or leave it out."
+                )
 
     @classmethod
     def _choices(cls) -> Mapping[str, Collection[str]]:

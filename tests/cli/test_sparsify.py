@@ -7,7 +7,7 @@ import pytest
 
 FEW = (
     *("--calibration-samples", "96", "--search-samples", "96", "--selection-samples", "96"),
-    *("--augment", "none", "--no-report"),
+    "--no-report",
 )
 
 
@@ -21,6 +21,7 @@ FEW = (
         (["--amount", "0.5", "--pattern", "4"], "unknown pattern '4'"),
         (["--amount", "0.5", "--method", "slimming"], "unknown method 'slimming'"),
         (["--amount", "0.5", "--model", "torchvision:resnet18"], "see autoprune sparsify --help"),
+        (["--amount", "0.5", "--learning-rate", "0.1"], "there are no epochs: give --epochs"),
         (["--resume"], "--resume needs --output DIR"),
     ],
 )

@@ -44,6 +44,7 @@ def outcome(kl: float, monkeypatch: pytest.MonkeyPatch, seconds: float = 60.0, *
     monkeypatch.setattr(stage, "_task", lambda *args: None)
     clock = Clock(0.0, None, seconds)
     context: Any = SimpleNamespace(
+        distance=None,
         clock=clock,
         config=SimpleNamespace(recover=seconds, seed=0),
         run=SimpleNamespace(recovery_path=Path("nowhere")),
