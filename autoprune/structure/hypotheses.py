@@ -67,35 +67,44 @@ def _tried(
         search: what they are tested with.
         accepted: what holds already.
         held: kinds of hypotheses that held; added to. Networks repeat their blocks: what held in
-            one is tried first in the next, and where nothing did, nothing is tried again.
+            one is tried first in the next, and where nothing did, nothing else.
         clusters: calls, those together that share a group.
 
     Returns:
         What holds now, and the clusters for which nothing does.
     """
     hopeless: set[tuple[Any, ...]] = set()
-    failed = []
-    for place, calls in enumerate(clusters, start=1):
-        shape = tuple(call.shape for call in calls)
-        if shape in hopeless:
-            failed.append(calls)
-            continue
+    waiting, failed = list(clusters), []
+    while waiting:
+        calls = waiting.pop(0)
         if search.is_cuttable(calls) or (accepted.inferred and search.holds(accepted, calls)):
             continue
-        every = _hypotheses(search.tracing.model, calls, search.plain.atoms)
-        choices = sorted(every, key=lambda one: one.kind not in held)
-        found = next((one for one in choices if search.holds(accepted + one, calls)), None)
-        if found is None:
-            hopeless.add(shape)
+        every = search.hypotheses(calls)
+        places = sorted(range(len(every)), key=lambda one: every[one].kind not in held)
+        if _shape(calls) in hopeless:
+            places = [one for one in places if every[one].kind in held]
+        place = next((one for one in places if search.holds(accepted + every[one], calls)), None)
+        if place is None:
+            hopeless.add(_shape(calls))
             failed.append(calls)
         else:
-            found = search.smallest(accepted, found, calls)
+            found = search.smallest(accepted, every[place], calls)
             accepted += found
-            held.append(found.kind)
+            held += [every[place].kind, found.kind]
+            alike = [later for later in waiting if _shape(later) == _shape(calls)]
+            repeated = search.repeated(accepted, every[place].kind, found, place, alike)
+            if repeated is not None:
+                accepted = repeated
+                waiting = [later for later in waiting if _shape(later) != _shape(calls)]
         # Often one call alone was wrong, and one test of all others takes as long as of any.
-        if search.is_cuttable([call for later in clusters[place:] for call in later]):
+        if search.is_cuttable([call for later in waiting for call in later]):
             break
     return accepted, failed
+
+
+def _shape(calls: Sequence[SizedCall]) -> tuple[Any, ...]:
+    """Return what clusters of repeated blocks have in common."""
+    return tuple(call.shape for call in calls)
 
 
 def _without_chance(tracing: Tracing, agrees: Agrees) -> Tracing:
@@ -151,6 +160,40 @@ class _Search:
         groups, before = assembly.groups_of(calls), self.plain.groups_of(calls)
         covers = _channels(groups) >= LEAST_COVERED * _channels(before)
         return covers and self.agrees(assembly.structure, groups)
+
+    def hypotheses(self, calls: tuple[SizedCall, ...]) -> list[Hypothesis]:
+        """Return the hypotheses about some calls, the simplest first."""
+        return [*_hypotheses(self.tracing.model, calls, self.plain.atoms)]
+
+    def repeated(
+        self,
+        accepted: Hypothesis,
+        kind: Kind,
+        found: Hypothesis,
+        place: int,
+        clusters: Sequence[tuple[SizedCall, ...]],
+    ) -> Hypothesis | None:
+        """Return what holds if the same does in repeated blocks as in the first, by one test.
+
+        Args:
+            accepted: what holds already, in the first block, too.
+            kind: of the hypothesis about the first block.
+            found: what is left of it without numbers that need not follow.
+            place: that it has among the hypotheses about the block.
+            clusters: calls of the other blocks.
+
+        Returns:
+            None where it does not hold in all of them, or there are none.
+        """
+        follows = {one.key[1:] for one in found.followers}
+        for calls in clusters:
+            every = self.hypotheses(calls)
+            if place >= len(every) or every[place].kind != kind:
+                return None
+            followers = (one for one in every[place].followers if one.key[1:] in follows)
+            accepted += replace(every[place], followers=tuple(followers))
+        every_call = [call for calls in clusters for call in calls]
+        return accepted if every_call and self.holds(accepted, every_call) else None
 
     def smallest(
         self, accepted: Hypothesis, hypothesis: Hypothesis, calls: Sequence[SizedCall]

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils._pytree import tree_map
 
-from autoprune.errors import first_line
+from autoprune.errors import ModelError, describe, first_line, ran_out_of_memory
 from autoprune.structure.comparison import Recording, RecordingMode, Tolerance, find_difference
 from autoprune.structure.float64 import float64_arithmetic, to_float64
 from autoprune.structure.groups import LayerSpec, Structure
@@ -107,8 +107,10 @@ class PreparedNetwork:
         keep = kept_positions(self.model, policy)
         layers = {one.weight: one for one in (*structure.layers, *structure.training.layers)}
         try:
-            small = self.record(cut(self.model, keep, **policy.changes), {}, layers, batch)
+            cut_network = cut(self.model, keep, **policy.changes, shares=True)
+            small = self.record(cut_network, {}, layers, batch)
         except Exception as error:
+            _check_memory(error)
             return (
                 "the forward pass fails once it is cut "
                 f"({type(error).__name__}: {first_line(error)})"
@@ -118,6 +120,7 @@ class PreparedNetwork:
         try:
             dense = self.record(self.model, masked, layers, batch, columns=left)
         except Exception as error:
+            _check_memory(error)
             if not left:
                 raise
             return f"the dense network does not run on fewer channels ({first_line(error)})"
@@ -136,6 +139,19 @@ class PreparedNetwork:
             a.shape != b.shape or not self.tolerance.agree(a, b, range(a.dim()))
             for a, b in zip(one, other, strict=True)
         )
+
+
+def _check_memory(error: Exception) -> None:
+    """Refuse to take a lack of memory for a group that cannot be cut.
+
+    Raises:
+        ModelError: memory ran out.
+    """
+    if ran_out_of_memory(error):
+        raise ModelError(
+            f"which channels can be cut cannot be tested: {describe(error)}; the tests run copies "
+            "of the network in float64 on the example inputs: give smaller ones, or more memory."
+        ) from error
 
 
 def _every_place(model: nn.Module, changed: Mapping[str, Tensor]) -> dict[str, Tensor]:

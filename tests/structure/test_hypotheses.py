@@ -18,7 +18,7 @@ from autoprune.core.policy import PruningPolicy
 from autoprune.cost import cost_models
 from autoprune.structure.groups import Structure
 from autoprune.structure.surgery import apply_policy
-from autoprune.structure.verify import analyze
+from autoprune.structure.verify import CutTest, analyze
 
 IMAGES = torch.randn(3, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 
@@ -276,3 +276,47 @@ def test_numbers_that_only_look_alike_stay() -> None:
 
     structure = analyze(Alike().eval(), IMAGES)
     assert [(edit.name, edit.per_unit) for edit in structure.edits] == [("c", {"stem": (1,)})]
+
+
+class Repeated(Splitting):
+    """As the halves of a cross-stage block, with as many channels behind it as before it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.out = conv(18, 3)
+
+
+def test_repeated_blocks_are_tested_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is tested does not grow with the number of blocks, and the number in each follows."""
+    agrees, tests = CutTest.agrees, list[int]()
+
+    def counted(self: CutTest, structure: Structure, groups: Any) -> bool:
+        tests[-1] += 1
+        return agrees(self, structure, groups)
+
+    monkeypatch.setattr(CutTest, "agrees", counted)
+    for blocks in (2, 7):
+        tests.append(0)
+        model = nn.Sequential(*(Repeated() for _ in range(blocks))).eval()
+        structure = analyze(model, IMAGES)
+        assert {edit.module for edit in structure.edits} == {str(i) for i in range(blocks)}
+        small = apply_policy(model, structure.policy(drawn(structure, 0)))
+        assert small(IMAGES).shape == model(IMAGES).shape
+    assert tests[0] == tests[1]
+
+
+def test_blocks_that_only_look_repeated_are_tested_one_by_one() -> None:
+    """One of them splits at a size in the code, which does not follow."""
+
+    class Fixed(Repeated):
+        def forward(self, x: Tensor) -> Tensor:
+            halves = list(self.stem(x).split((6, 6), 1))
+            halves.append(self.inner(halves[-1]).relu())
+            out: Tensor = self.out(torch.cat(halves, 1))
+            return out
+
+    model = nn.Sequential(Repeated(), Repeated(), Fixed(), Repeated()).eval()
+    structure = analyze(model, IMAGES)
+    assert {edit.module for edit in structure.edits} == {"0", "1", "3"}
+    frozen = {f.name.partition(".")[0] for f in structure.frozen if "once it is cut" in f.reason}
+    assert frozen == {"2"}

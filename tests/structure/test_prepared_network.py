@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from autoprune.errors import ModelError
 from autoprune.structure.prepared_network import in_float32, is_finite, prepare
 from autoprune.structure.tracing.trace import trace
 
@@ -52,6 +53,22 @@ def test_overflow_in_float32_leaves_float64() -> None:
     with torch.no_grad():
         next(prepared.model.parameters()).fill_(1e200)
     assert in_float32(prepared, structure) is None
+
+
+def test_a_lack_of_memory_is_no_reason_to_freeze() -> None:
+    """It would freeze every group of a large network, and nobody would know why."""
+
+    class Large(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            if len(self.weight) < 4:
+                raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+            return super().forward(x)
+
+    model = nn.Sequential(Large(3, 4), nn.Linear(4, 2)).eval()
+    structure = trace(model, torch.ones(2, 3))
+    prepared = prepare(model, torch.ones(2, 3))
+    with pytest.raises(ModelError, match=r"cannot be tested: out of memory .*give smaller ones"):
+        prepared.difference(structure, {structure.groups[0].name: [0, 1]}, 2)
 
 
 def test_a_random_forward_pass_is_told_apart() -> None:
