@@ -21,6 +21,8 @@ LIST = Path(__file__).parent / "networks.txt"
 # Standard deviation of what is added to all parameters: many networks begin with a head of zeros or
 # with branches that are scaled by 1e-6, and what is always zero is always equal.
 NOISE = 0.02
+# Detectors of torchvision scale images to this.
+IS_DETECTOR = "min_size"
 
 
 @dataclass(frozen=True)
@@ -51,12 +53,31 @@ class Network:
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.add_(torch.randn_like(parameter), alpha=NOISE)
+        if IS_DETECTOR in self.arguments:
+            _measure_statistics(model, self.inputs(2))
         return model
 
     def inputs(self, batch: int) -> Any:
         """Return random inputs as the network takes them; the same samples at any batch size."""
         images = torch.randn(4, *self.shape, generator=torch.Generator().manual_seed(0))[:batch]
         return {"pixel_values": images} if self.library == "transformers" else images
+
+
+def _measure_statistics(model: nn.Module, inputs: Any) -> None:
+    """Give BN the statistics of some inputs.
+
+    Without any, the activations of a random ResNet grow to thousands, and a detector finds no box
+    that has an area: nothing reaches its heads.
+    """
+    norms = [one for one in model.modules() if isinstance(one, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.momentum = None  # the mean of all batches
+        norm.reset_running_stats()
+        norm.train()
+    with torch.no_grad():
+        model(inputs)
+    for norm in norms:
+        norm.eval()
 
 
 def _torchvision(name: str, arguments: dict[str, int]) -> nn.Module:

@@ -253,3 +253,15 @@ def test_random_state_is_as_it_was() -> None:
     before = torch.get_rng_state()
     analyze(model, IMAGES)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_layer_that_is_given_nothing_is_named(net: Any) -> None:
+    """A detector that finds no box says nothing of how the layers behind it are connected."""
+
+    def forward(m: Any, x: Tensor) -> Tensor:
+        rows = m.body(x)
+        return m.head(rows[rows[:, 0] > 1e9])  # type: ignore[no-any-return]
+
+    model = net(forward, body=nn.Linear(3, 4), head=nn.Linear(4, 2))
+    with pytest.raises(ModelError, match=r"layer head\.weight is given nothing, .*finds boxes"):
+        analyze(model, torch.ones(2, 3))

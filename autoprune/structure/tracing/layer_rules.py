@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from autoprune.errors import ModelError
 from autoprune.structure.layers import LAYER_KINDS
 from autoprune.structure.tracing.call import Call, Recorder, only_along, statistics_over, unknown
 from autoprune.structure.tracing.grouped import link_whole
@@ -28,6 +29,11 @@ def layer(trace: Recorder, call: Call) -> None:
     counted = source if kind.is_transposed else call.out
     positions = counted.numel() // counted.shape[channel_dim]
     name = trace.parameter(weight)
+    if not source.numel():
+        raise ModelError(
+            f"layer {name} is given nothing, a tensor of shape {tuple(source.shape)}: give example "
+            "inputs that reach every layer, e.g. images in which a detector finds boxes."
+        )
     if name is None and _shared_filters(trace, call, groups, positions):
         return
     if groups == 1 and _mixes_positions(trace, call, positions):

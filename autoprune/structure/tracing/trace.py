@@ -180,7 +180,7 @@ def traced(model: nn.Module, example_inputs: Inputs) -> Tracing:
             f"{[tuple(leaf.shape) for leaf in tree_leaves(inputs)]}{_first_layer(model)}: {reason}"
         )
 
-    with user_code(failed):
+    with user_code(failed, passes=(ModelError,)):
         outputs = _run(model, inputs, tracer)
     returned = list(outputs_of(outputs).values())
     if not returned:
