@@ -21,8 +21,6 @@ LIST = Path(__file__).parent / "networks.txt"
 # Standard deviation of what is added to all parameters: many networks begin with a head of zeros or
 # with branches that are scaled by 1e-6, and what is always zero is always equal.
 NOISE = 0.02
-# Detectors of torchvision scale images to this.
-IS_DETECTOR = "min_size"
 
 
 @dataclass(frozen=True)
@@ -53,7 +51,7 @@ class Network:
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.add_(torch.randn_like(parameter), alpha=NOISE)
-        if IS_DETECTOR in self.arguments:
+        if hasattr(model, "backbone") and hasattr(model, "transform"):
             _measure_statistics(model, self.inputs(2))
         return model
 
@@ -64,10 +62,10 @@ class Network:
 
 
 def _measure_statistics(model: nn.Module, inputs: Any) -> None:
-    """Give BN the statistics of some inputs.
+    """Give BN of a detector the statistics of some inputs.
 
-    Without any, the activations of a random ResNet grow to thousands, and a detector finds no box
-    that has an area: nothing reaches its heads.
+    Without any, the activations of a random network grow to thousands: no box that is found has an
+    area, or all have the same score.
     """
     norms = [one for one in model.modules() if isinstance(one, nn.BatchNorm2d)]
     for norm in norms:
