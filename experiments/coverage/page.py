@@ -13,6 +13,7 @@ import re
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ Row = Mapping[str, Any]
 
 # The largest error of an ONNX file that counts as equal, as a share of the largest output.
 ONNX_TOLERANCE = 1e-4
+# Networks that are named for a reason.
+MOST_NAMED = 15
 
 HEAD = """\
 # Coverage
@@ -142,10 +145,14 @@ def _reasons(rows: Sequence[Row]) -> list[str]:
         for name, _, reason in row.get("frozen", []):
             found[_general(reason)][row["network"]].append(name)
     order = Counter({reason: len(networks) for reason, networks in found.items()}).most_common()
-    return [
-        f"- **{reason}** ({count}): " + "; ".join(_places(*one) for one in found[reason].items())
-        for reason, count in order
-    ]
+    return [f"- **{reason}** ({count}): {_networks(found[reason])}" for reason, count in order]
+
+
+def _networks(groups: Mapping[str, Sequence[str]]) -> str:
+    """Return the first networks with their groups."""
+    named = [_places(*one) for one in islice(groups.items(), MOST_NAMED)]
+    rest = [f"and {len(groups) - len(named)} more networks"] if len(groups) > len(named) else []
+    return "; ".join([*named, *rest])
 
 
 def _places(network: str, groups: Sequence[str]) -> str:
