@@ -410,6 +410,8 @@ def sparsify(
     """
     given = {"amount": amount, "pattern": pattern, "method": method}
     config = SparsifyConfig.from_mapping({**options, **given})
+    if not resume:
+        config.refuse_unused()
     return train(
         model, data=data, loss=loss, evaluate=evaluate, output=output, resume=resume,
         progress=progress, origin=origin, **config.training(),

@@ -19,5 +19,8 @@ def sparsify(given: Mapping[str, Any]) -> None:
     own = {name: value for name, value in given.items() if name in OPTIONS}
     rest = {name: value for name, value in given.items() if name not in OPTIONS}
     goes_on = rest.get("resume") and not own
-    wanted = {} if goes_on else SparsifyConfig.from_mapping(own).training()
+    config = None if goes_on else SparsifyConfig.from_mapping(own)
+    if config is not None and not rest.get("resume"):
+        config.refuse_unused()
+    wanted = {} if config is None else config.training()
     run_train({**rest, **wanted}, "sparsify")

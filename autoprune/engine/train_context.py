@@ -25,6 +25,7 @@ from autoprune.methods.registry import find_method
 from autoprune.options.finetune import FinetuneConfig
 from autoprune.options.stored import stored_settings
 from autoprune.options.train import TrainConfig
+from autoprune.options.training_options import is_as_begun
 from autoprune.structure.frozen import is_entirely_frozen
 from autoprune.study.recorded_widths import recorded_widths
 from autoprune.study.run_directory import RunDirectory
@@ -154,7 +155,7 @@ def check_train(context: TrainContext, resume: bool) -> None:
     run.load_config()  # without it there is no run, whatever else is there
     begun, own = run.method.load_config(), context.options()
     for key in sorted(begun.keys() | own.keys()):
-        if begun.get(key) != own.get(key):
+        if not is_as_begun(key, begun.get(key), own.get(key)):
             raise UsageError(
                 f"cannot resume with {key}={shown(own.get(key))}: this training was begun with "
                 f"{shown(begun.get(key))}."

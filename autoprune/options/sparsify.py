@@ -60,7 +60,6 @@ class SparsifyConfig(TrainingConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.refuse_unused()
         if self.method not in CRITERIA:
             hint = did_you_mean(self.method, CRITERIA)
             raise UsageError(f"unknown method {self.method!r}; {hint}")

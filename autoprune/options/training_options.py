@@ -14,9 +14,11 @@ from autoprune.options import kinds
 from autoprune.options.option import Panel, choices, option, options_of
 from autoprune.training.choices import (
     AUGMENTATIONS,
+    AUTO,
     EPOCHS,
     OPTIMIZERS,
     PRECISIONS,
+    STANDARD,
     OptimizerDefaults,
 )
 
@@ -31,6 +33,14 @@ _WITHOUT_EPOCHS = frozenset({"epochs", "batch", "workers", "seed", "logger"})
 def usual(option: str, optimizers: Mapping[str, OptimizerDefaults] = OPTIMIZERS) -> str:
     """Return the default of every optimizer, for the help."""
     return ", ".join(f"{getattr(own, option):g} for {name}" for name, own in optimizers.items())
+
+
+def is_as_begun(name: str, begun: Any, own: Any) -> bool:
+    """Return whether an option is what a training that goes on was begun with.
+
+    Trainings of earlier versions have `augment = "standard"`, which was the default.
+    """
+    return bool(begun == own) or (name == "augment" and (begun, own) == (STANDARD, AUTO))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -77,7 +78,7 @@ def _tried(
     waiting, failed = list(clusters), []
     while waiting:
         calls = waiting.pop(0)
-        if search.is_cuttable(calls) or (accepted.inferred and search.holds(accepted, calls)):
+        if search.is_settled(accepted, calls):
             continue
         every = search.hypotheses(calls)
         places = sorted(range(len(every)), key=lambda one: every[one].kind not in held)
@@ -91,15 +92,22 @@ def _tried(
             found = search.smallest(accepted, every[place], calls)
             accepted += found
             held += [every[place].kind, found.kind]
-            alike = [later for later in waiting if _shape(later) == _shape(calls)]
-            repeated = search.repeated(accepted, every[place].kind, found, place, alike)
+            alike = [one for one in waiting if _shape(one) == _shape(calls)]
+            alike = [one for one in alike if not search.is_settled(accepted, one)]
+            repeated = search.repeated(accepted, every[place], found, place, alike)
             if repeated is not None:
                 accepted = repeated
-                waiting = [later for later in waiting if _shape(later) != _shape(calls)]
+                waiting = [one for one in waiting if one not in alike]
         # Often one call alone was wrong, and one test of all others takes as long as of any.
         if search.is_cuttable([call for later in waiting for call in later]):
             break
     return accepted, failed
+
+
+def _is_alike(one: Hypothesis, other: Hypothesis) -> bool:
+    """Say whether two hypotheses may be the same about two blocks."""
+    attributes = [[follower.key[1:] for follower in each.followers] for each in (one, other)]
+    return one.kind == other.kind and attributes[0] == attributes[1]
 
 
 def _shape(calls: Sequence[SizedCall]) -> tuple[Any, ...]:
@@ -154,12 +162,19 @@ class _Search:
         """Say whether the channels of some calls can be cut as they were traced."""
         return self.agrees(self.plain.structure, self.plain.groups_of(calls))
 
-    def holds(self, hypothesis: Hypothesis, calls: Sequence[SizedCall]) -> bool:
-        """Say whether most channels of some calls can be cut under a hypothesis."""
+    def is_settled(self, accepted: Hypothesis, calls: Sequence[SizedCall]) -> bool:
+        """Say whether the channels of some calls can be cut without another hypothesis."""
+        return self.is_cuttable(calls) or bool(accepted.inferred and self.holds(accepted, calls))
+
+    def holds(self, hypothesis: Hypothesis, *clusters: Sequence[SizedCall]) -> bool:
+        """Say whether most channels of each cluster of calls can be cut under a hypothesis."""
         assembly = self.tracing.assembled(hypothesis)
-        groups, before = assembly.groups_of(calls), self.plain.groups_of(calls)
-        covers = _channels(groups) >= LEAST_COVERED * _channels(before)
-        return covers and self.agrees(assembly.structure, groups)
+        for calls in clusters:
+            groups, before = assembly.groups_of(calls), self.plain.groups_of(calls)
+            if _channels(groups) < LEAST_COVERED * _channels(before):
+                return False
+        every_call = [call for calls in clusters for call in calls]
+        return self.agrees(assembly.structure, assembly.groups_of(every_call))
 
     def hypotheses(self, calls: tuple[SizedCall, ...]) -> list[Hypothesis]:
         """Return the hypotheses about some calls, the simplest first."""
@@ -168,7 +183,7 @@ class _Search:
     def repeated(
         self,
         accepted: Hypothesis,
-        kind: Kind,
+        whole: Hypothesis,
         found: Hypothesis,
         place: int,
         clusters: Sequence[tuple[SizedCall, ...]],
@@ -177,7 +192,7 @@ class _Search:
 
         Args:
             accepted: what holds already, in the first block, too.
-            kind: of the hypothesis about the first block.
+            whole: hypothesis about the first block.
             found: what is left of it without numbers that need not follow.
             place: that it has among the hypotheses about the block.
             clusters: calls of the other blocks.
@@ -185,15 +200,15 @@ class _Search:
         Returns:
             None where it does not hold in all of them, or there are none.
         """
-        follows = {one.key[1:] for one in found.followers}
+        follow = [any(one.key == own.key for own in found.followers) for one in whole.followers]
         for calls in clusters:
             every = self.hypotheses(calls)
-            if place >= len(every) or every[place].kind != kind:
+            if place >= len(every) or not _is_alike(every[place], whole):
                 return None
-            followers = (one for one in every[place].followers if one.key[1:] in follows)
-            accepted += replace(every[place], followers=tuple(followers))
-        every_call = [call for calls in clusters for call in calls]
-        return accepted if every_call and self.holds(accepted, every_call) else None
+            # By their order: the same attribute may be on the block and on what holds the blocks.
+            followers = tuple(compress(every[place].followers, follow))
+            accepted += replace(every[place], followers=followers)
+        return accepted if clusters and self.holds(accepted, *clusters) else None
 
     def smallest(
         self, accepted: Hypothesis, hypothesis: Hypothesis, calls: Sequence[SizedCall]

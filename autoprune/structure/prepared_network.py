@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils._pytree import tree_map
 
-from autoprune.errors import ModelError, describe, first_line, ran_out_of_memory
+from autoprune.errors import ModelError, chain, describe, first_line, ran_out_of_memory
 from autoprune.structure.comparison import Recording, RecordingMode, Tolerance, find_difference
 from autoprune.structure.float64 import float64_arithmetic, to_float64
 from autoprune.structure.groups import LayerSpec, Structure
@@ -107,8 +107,7 @@ class PreparedNetwork:
         keep = kept_positions(self.model, policy)
         layers = {one.weight: one for one in (*structure.layers, *structure.training.layers)}
         try:
-            cut_network = cut(self.model, keep, **policy.changes, shares=True)
-            small = self.record(cut_network, {}, layers, batch)
+            small = self.record(cut(self.model, keep, **policy.changes), {}, layers, batch)
         except Exception as error:
             _check_memory(error)
             return (
@@ -147,9 +146,10 @@ def _check_memory(error: Exception) -> None:
     Raises:
         ModelError: memory ran out.
     """
-    if ran_out_of_memory(error):
+    cause = next((one for one in chain(error) if ran_out_of_memory(one)), None)
+    if cause is not None:
         raise ModelError(
-            f"which channels can be cut cannot be tested: {describe(error)}; the tests run copies "
+            f"which channels can be cut cannot be tested: {describe(cause)}; the tests run copies "
             "of the network in float64 on the example inputs: give smaller ones, or more memory."
         ) from error
 

@@ -39,8 +39,6 @@ def cut(
     numbers: Numbers | None = None,
     bypasses: Iterable[Bypass] = (),
     inferred: Iterable[InferredSize] = (),
-    *,
-    shares: bool = False,
 ) -> nn.Module:
     """Return a smaller copy of a network; the network itself is not changed.
 
@@ -52,8 +50,6 @@ def cut(
         numbers: values of attributes in the small network (see `PruningPolicy.numbers`).
         bypasses: modules that the small network does without.
         inferred: sizes of views that the small network infers.
-        shares: whether parameters that stay whole are the network's own: for a network that is run
-            and thrown away.
     """
     weights = weights or {}
     memo: dict[int, Any] = {}
@@ -66,9 +62,6 @@ def cut(
         elif name in keep:
             for dim, positions in keep[name].items():
                 small = small.index_select(dim, positions)
-        elif shares and isinstance(tensor, nn.Parameter):
-            memo[id(tensor)] = tensor
-            continue
         else:
             small = small.clone()
         is_parameter = isinstance(tensor, nn.Parameter)

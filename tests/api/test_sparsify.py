@@ -79,6 +79,7 @@ def test_zeros_stay_while_others_train(
         ({"amount": 0.5, "pattern": "2:4"}, "says how much becomes zero: leave out amount"),
         ({"amount": 0.5, "pattern": "2x"}, "unknown pattern '2x'"),
         ({"amount": 0.5, "method": "snap"}, "did you mean 'snip'?"),
+        ({"amount": 0.5, "clip": 1.0}, "clip is how weights train, but there are no epochs"),
         ({"amount": 0.5, "epochs": -1}, "epochs must be 0 or more"),
         ({"amount": 0.5, "pattern": "5x7"}, "can be divided into '5x7'"),
     ],

@@ -15,6 +15,7 @@ from autoprune.engine.training_task import FinetuneContext
 from autoprune.errors import UsageError
 from autoprune.models.demo import load_demo
 from autoprune.options.finetune import FinetuneConfig
+from autoprune.options.training_options import is_as_begun
 from autoprune.study.run_directory import RunDirectory
 
 WHOLE, MIXED = (0.0, 4.0), (1.0, 2.0)
@@ -94,3 +95,19 @@ def test_networks_that_whitened_does_not_suit(images: Partition, tmp_path: Path)
     half.dense.to(torch.float16)
     with pytest.raises(UsageError, match="does not train networks in float16"):
         with_choices(half, images)
+
+
+@pytest.mark.parametrize(
+    ("name", "begun", "own", "same"),
+    [
+        ("augment", "standard", "auto", True),  # the default of earlier versions
+        ("augment", "none", "auto", False),
+        ("augment", "auto", "standard", False),
+        ("precision", "standard", "auto", False),
+        ("seed", 1, 1, True),
+    ],
+)
+def test_what_a_training_that_goes_on_was_begun_with(
+    name: str, begun: Any, own: Any, same: bool
+) -> None:
+    assert is_as_begun(name, begun, own) is same

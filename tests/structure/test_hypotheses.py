@@ -287,7 +287,7 @@ class Repeated(Splitting):
 
 
 def test_repeated_blocks_are_tested_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is tested does not grow with the number of blocks, and the number in each follows."""
+    """One more block is one more test, and the number in each follows."""
     agrees, tests = CutTest.agrees, list[int]()
 
     def counted(self: CutTest, structure: Structure, groups: Any) -> bool:
@@ -302,7 +302,7 @@ def test_repeated_blocks_are_tested_together(monkeypatch: pytest.MonkeyPatch) ->
         assert {edit.module for edit in structure.edits} == {str(i) for i in range(blocks)}
         small = apply_policy(model, structure.policy(drawn(structure, 0)))
         assert small(IMAGES).shape == model(IMAGES).shape
-    assert tests[0] == tests[1]
+    assert tests[1] - tests[0] <= 7 - 2
 
 
 def test_blocks_that_only_look_repeated_are_tested_one_by_one() -> None:
@@ -320,3 +320,72 @@ def test_blocks_that_only_look_repeated_are_tested_one_by_one() -> None:
     assert {edit.module for edit in structure.edits} == {"0", "1", "3"}
     frozen = {f.name.partition(".")[0] for f in structure.frozen if "once it is cut" in f.reason}
     assert frozen == {"2"}
+
+
+class Joined(nn.Module):
+    """Joins two branches and splits them again by a number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.c, self.a, self.b, self.out = 6, conv(3, 6), conv(3, 6), conv(12, 3)
+
+    def pieces(self, b: Tensor) -> tuple[int, int]:
+        return self.c, self.c
+
+    def branch(self, x: Tensor, image: Tensor) -> Tensor:
+        return self.b(x)  # type: ignore[no-any-return]
+
+    def forward(self, x: Tensor, image: Tensor) -> Tensor:
+        b = self.branch(x, image)
+        first, second = torch.cat([self.a(x), b], 1).split(self.pieces(b), 1)
+        return self.out(torch.cat([first.relu(), second.sigmoid()], 1))  # type: ignore[no-any-return]
+
+
+class Measuring(Joined):
+    """Splits at the widths that are there."""
+
+    def pieces(self, b: Tensor) -> tuple[int, int]:
+        return self.a.weight.shape[0], b.shape[1]
+
+
+class Blocked(Joined):
+    """One branch has the channels of the image added."""
+
+    def pieces(self, b: Tensor) -> tuple[int, int]:
+        return self.c, b.shape[1]
+
+    def branch(self, x: Tensor, image: Tensor) -> Tensor:
+        return self.b(x) + torch.cat([image, image], 1)  # type: ignore[no-any-return]
+
+
+class Chain(nn.Module):
+    """Blocks one after the other, and a number that equals one of theirs."""
+
+    def __init__(self, *blocks: nn.Module) -> None:
+        super().__init__()
+        self.blocks, self.c = nn.ModuleList(blocks), 6
+
+    def forward(self, image: Tensor) -> Tensor:
+        x = image
+        for block in self.blocks:
+            x = block(x, image)
+        return x if not self.training else x[:, : self.c]
+
+
+@pytest.mark.parametrize(
+    ("kinds", "groups"),
+    [
+        ((Joined, Joined, Joined), [1, 1, 1]),
+        ((Joined, Measuring), [1, 2]),
+        ((Joined, Joined, Blocked), [1, 1, 1]),
+    ],
+)
+def test_blocks_of_one_shape_keep_what_each_can_lose(
+    kinds: tuple[type[nn.Module], ...], groups: list[int]
+) -> None:
+    """What holds in one is not forced on others, nor on a number around them."""
+    structure = analyze(Chain(*(kind() for kind in kinds)).eval(), IMAGES)
+    names = [group.name for group in structure.groups if not group.name.endswith("out")]
+    assert [sum(f"blocks.{i}." in name for name in names) for i in range(len(kinds))] == groups
+    followed = {edit.module for edit in structure.edits}
+    assert followed == {f"blocks.{i}" for i, kind in enumerate(kinds) if kind is not Measuring}

@@ -61,7 +61,10 @@ def test_a_lack_of_memory_is_no_reason_to_freeze() -> None:
     class Large(nn.Linear):
         def forward(self, x: Tensor) -> Tensor:
             if len(self.weight) < 4:
-                raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+                try:
+                    raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+                except RuntimeError as error:
+                    raise ValueError("it failed") from error
             return super().forward(x)
 
     model = nn.Sequential(Large(3, 4), nn.Linear(4, 2)).eval()

@@ -66,17 +66,6 @@ def test_the_dense_network_is_left_alone() -> None:
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
 
 
-def test_what_stays_whole_is_shared_on_request() -> None:
-    """Parameters alone: a forward pass may write to buffers."""
-    model = model_of()
-    keep = {"0.weight": {0: torch.tensor([1, 2])}}
-    own, copied = (dict(cut(model, keep, shares=s).named_parameters()) for s in (True, False))
-    for name, value in model.named_parameters():
-        assert (own[name] is value) is (name != "0.weight")
-        assert copied[name] is not value and torch.equal(copied[name], own[name])
-    assert cut(model, keep, shares=True)[1].running_mean is not model[1].running_mean
-
-
 def test_policy_keeps_the_named_channels() -> None:
     model = model_of()
     small: Any = apply_policy(model, half_policy(model))

@@ -265,3 +265,17 @@ def test_a_layer_that_is_given_nothing_is_named(net: Any) -> None:
     model = net(forward, body=nn.Linear(3, 4), head=nn.Linear(4, 2))
     with pytest.raises(ModelError, match=r"layer head\.weight is given nothing, .*finds boxes"):
         analyze(model, torch.ones(2, 3))
+
+
+def test_a_layer_without_inputs_is_no_fault() -> None:
+    """Features that are optional, and of which there are none."""
+
+    class Optional(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.extra, self.out = nn.Linear(3, 8), nn.Linear(0, 8), nn.Linear(8, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.out(self.a(x).relu() + self.extra(x[:, :0]))  # type: ignore[no-any-return]
+
+    assert "a" in {group.name for group in analyze(Optional().eval(), torch.ones(2, 3)).groups}

@@ -29,7 +29,7 @@ def layer(trace: Recorder, call: Call) -> None:
     counted = source if kind.is_transposed else call.out
     positions = counted.numel() // counted.shape[channel_dim]
     name = trace.parameter(weight)
-    if not source.numel():
+    if name is not None and source.shape[channel_dim] and not source.numel():
         raise ModelError(
             f"layer {name} is given nothing, a tensor of shape {tuple(source.shape)}: give example "
             "inputs that reach every layer, e.g. images in which a detector finds boxes."
