@@ -163,7 +163,8 @@ def _is_summed(first: Tensor, second: Tensor) -> bool:
 
 def _is_outer(first: Tensor, second: Tensor) -> bool:
     """Say whether in every head each channel is multiplied with each: attention between them."""
-    return varying(first) == (0, 1) and varying(second) == (0, 2)
+    is_each = varying(first) == (0, 1) and varying(second) == (0, 2)
+    return is_each and first.shape[1] == second.shape[2]
 
 
 def _is_mixed(weights: Tensor, values: Tensor) -> bool:

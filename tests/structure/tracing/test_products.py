@@ -285,3 +285,17 @@ def test_unknown_operators_with_weights_are_named(net: Any, forward: Any) -> Non
 )
 def test_others_are_not(net: Any, forward: Any) -> None:
     assert trace(net(forward, fc=nn.Linear(8, 3)), TOKENS).uncounted == ()
+
+
+def test_an_outer_product_of_unlike_sizes_keeps_its_factors(net: Any) -> None:
+    """Each channel of one meets each of the other, and neither can be read off the result."""
+
+    def forward(m: Any, x: Tensor) -> Tensor:
+        outer = torch.bmm(m.a(x)[:, :, None], m.b(x)[:, None])
+        return m.out(m.c(x).relu() + m.d(outer.flatten(1)))  # type: ignore[no-any-return]
+
+    parts = {"a": nn.Linear(5, 4), "b": nn.Linear(5, 6), "c": nn.Linear(5, 8)}
+    model = net(forward, **parts, d=nn.Linear(24, 8), out=nn.Linear(8, 2))
+    structure = analyze(model, torch.randn(3, 5))
+    assert [group.size for group in structure.groups] == [8]
+    assert {frozen.name for frozen in structure.frozen} >= {"a", "b"}
