@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torchvision.models.swin_transformer import ShiftedWindowAttention, ShiftedWindowAttentionV2
+from torchvision.models.video.swin_transformer import ShiftedWindowAttention3d
 
 from autoprune.structure.attention import is_sizable, read_own_sizes
 from autoprune.structure.window_attention import SIZED
@@ -18,14 +19,18 @@ SIZES = {"whole windows": (8, 8), "padded": (6, 9), "one window": (4, 3), "one w
 
 def attention(kind: type[nn.Module], shift: int = 2, **options: bool) -> nn.Module:
     torch.manual_seed(0)
-    made = kind(12, [4, 4], [shift, shift], 3, **options).eval()  # type: ignore[call-arg]
+    is_video = kind is ShiftedWindowAttention3d
+    window, by = ([2] * is_video + [4, 4]), ([shift // 2] * is_video + [shift, shift])
+    made = kind(12, window, by, 3, **options).eval()  # type: ignore[call-arg]
     for parameter in made.parameters():
         nn.init.normal_(parameter)
     return made
 
 
-def image(size: tuple[int, int]) -> Tensor:
-    return torch.randn(2, *size, 12, generator=torch.Generator().manual_seed(1))
+def data(kind: type[nn.Module], size: tuple[int, int], frames: int = 3) -> Tensor:
+    """Return two images, or two videos."""
+    lengths = (frames, *size) if kind is ShiftedWindowAttention3d else size
+    return torch.randn(2, *lengths, 12, generator=torch.Generator().manual_seed(1))
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -37,7 +42,7 @@ def test_it_is_torchvisions(kind: type[nn.Module], shift: int, size: str) -> Non
     read_own_sizes(ours)
     assert type(ours) is SIZED[kind]
     assert ours.state_dict().keys() == theirs.state_dict().keys()
-    x = image(SIZES[size])
+    x = data(kind, SIZES[size])
     assert torch.allclose(ours(x), theirs(x), atol=1e-6)
 
 
@@ -46,7 +51,17 @@ def test_biases_may_be_missing(kind: type[nn.Module]) -> None:
     theirs = attention(kind, qkv_bias=False, proj_bias=False)
     ours = copy.deepcopy(theirs)
     read_own_sizes(ours)
-    assert torch.allclose(ours(image((8, 8))), theirs(image((8, 8))), atol=1e-6)
+    x = data(kind, (8, 8))
+    assert torch.allclose(ours(x), theirs(x), atol=1e-6)
+
+
+@pytest.mark.parametrize("frames", [1, 2, 5])
+def test_a_video_may_be_shorter_than_a_window(frames: int) -> None:
+    theirs = attention(ShiftedWindowAttention3d)
+    ours = copy.deepcopy(theirs)
+    read_own_sizes(ours)
+    x = data(ShiftedWindowAttention3d, (8, 3), frames)
+    assert torch.allclose(ours(x), theirs(x), atol=1e-6)
 
 
 def test_classes_with_a_forward_pass_of_their_own_are_left_alone() -> None:
