@@ -18,6 +18,9 @@ from autoprune.structure.tracing.assembly import components
 from autoprune.structure.tracing.labels import Atoms
 from autoprune.structure.tracing.sizes import SizedCall, shares
 
+# Attributes of more integers are tables of indices (Levit's positions), not sizes.
+MOST_SIZES = 64
+
 Chance: TypeAlias = tuple[str, str, str]
 """A module, its attribute, and a group whose width this attribute equals by chance."""
 
@@ -74,6 +77,8 @@ def _of_attribute(
     if value is None:
         return
     integers = value if isinstance(value, tuple) else (value,)
+    if len(integers) > MOST_SIZES:
+        return
     for place, integer in enumerate(integers):
         alike = [rows for rows in (*call.sizes, call.whole) if len(rows) == integer]
         if alike:
