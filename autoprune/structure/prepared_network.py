@@ -34,6 +34,9 @@ LOW_PRECISION_TOLERANCE = Tolerance(relative=5e-2, floor=2e-2)
 # Size of the perturbation of the tested copy's weights, relative to their root mean square.
 PERTURBATION = 0.1
 
+FAILS = "the forward pass fails once it is cut"
+"""How the reason begins if a cut network does not run, whatever its numbers would be."""
+
 
 @dataclass(frozen=True, eq=False)
 class PreparedNetwork:
@@ -110,10 +113,7 @@ class PreparedNetwork:
             small = self.record(cut(self.model, keep, **policy.changes), {}, layers, batch)
         except Exception as error:
             _check_memory(error)
-            return (
-                "the forward pass fails once it is cut "
-                f"({type(error).__name__}: {first_line(error)})"
-            )
+            return f"{FAILS} ({type(error).__name__}: {first_line(error)})"
         masked = masked_weights(self.model, structure, kept)
         left = columns_left(structure, kept)
         try:
