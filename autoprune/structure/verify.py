@@ -112,8 +112,8 @@ class _Test:
     Attributes:
         kept: units that are kept, by group name.
         batch: number of samples.
-        fast: the network in float32; a cut that agrees there, or does not even run, is not tested
-            in float64. None to test in float64 only.
+        fast: the network in float32; a cut that agrees there is not tested in float64. None to
+            test in float64 only.
     """
 
     kept: Kept
@@ -160,7 +160,7 @@ class CutTest:
     def agrees(self, structure: Structure, groups: Sequence[ChannelGroup]) -> bool:
         """Say whether some groups can be cut together, at two widths and batch sizes."""
         tests = islice(self._tests(structure, groups), 1, 3)
-        return not any(self._disagree(structure, groups, test) for test in tests)
+        return not any(self._disagree(structure, groups, test, confirms=False) for test in tests)
 
     def _tests(self, structure: Structure, groups: Sequence[ChannelGroup]) -> Iterator[_Test]:
         fast = self._in_float32(structure)
@@ -177,14 +177,27 @@ class CutTest:
         return self._fast[0]
 
     def _disagree(
-        self, structure: Structure, groups: Sequence[ChannelGroup], test: _Test
+        self,
+        structure: Structure,
+        groups: Sequence[ChannelGroup],
+        test: _Test,
+        confirms: bool = True,
     ) -> str | None:
+        """Describe the difference that cutting some groups makes; None if it makes none.
+
+        Args:
+            structure: structure that holds the groups.
+            groups: the groups.
+            test: what is kept of them.
+            confirms: whether a forward pass that fails in float32 is run in float64 as well. It may
+                fail by rounding, but hardly ever does.
+        """
         kept = {g.name: test.kept[g.name] for g in groups}
         if test.fast:
             found = test.fast.difference(structure, kept, test.batch)
-            # A difference in float32 may be rounding, but not that nothing runs.
-            if found is None or found.startswith(FAILS):
+            if found is None or (not confirms and found.startswith(FAILS)):
                 return found
+        # A difference in float32 may be rounding.
         return self.difference(structure, kept, test.batch)
 
     def _wrong_alone(

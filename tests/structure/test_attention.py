@@ -19,6 +19,7 @@ from torchvision.models.swin_transformer import (
     SwinTransformerBlock,
     SwinTransformerBlockV2,
 )
+from torchvision.models.video.swin_transformer import SwinTransformer3d
 from torchvision.models.vision_transformer import VisionTransformer
 
 from autoprune.core.policy import PruningPolicy
@@ -31,6 +32,7 @@ from autoprune.structure.surgery import apply_policy, with_own_sizes
 from autoprune.structure.verify import CutTest, analyze
 
 IMAGES = torch.randn(3, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+VIDEOS = torch.randn(3, 3, 4, 16, 16, generator=torch.Generator().manual_seed(0))
 TOKENS = torch.randn(3, 5, 12, generator=torch.Generator().manual_seed(0))
 WORDS = {"input_ids": torch.arange(1, 28).reshape(3, 9)}
 
@@ -60,6 +62,10 @@ def torchvision_swin(version: int = 1) -> nn.Module:
     return SwinTransformer([2, 2], 24, [2, 1], [3, 6], [4, 4], num_classes=5, **kinds)
 
 
+def torchvision_swin3d() -> nn.Module:
+    return SwinTransformer3d([2, 2, 2], 24, [2, 1], [3, 6], [2, 2, 2], num_classes=5)
+
+
 def hugging_face(kind: str, **options: Any) -> nn.Module:
     transformers = pytest.importorskip("transformers")
     sizes = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4, "num_labels": 5}
@@ -83,6 +89,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], Inputs, dict[str, int]]] = {
     "timm Swin": (timm_swin, IMAGES, {"heads": 3, "widths": 3}),
     "torchvision Swin": (torchvision_swin, IMAGES, {"heads": 3, "widths": 6}),
     "torchvision Swin V2": (lambda: torchvision_swin(2), IMAGES, {"heads": 3, "widths": 6}),
+    "torchvision Swin for videos": (torchvision_swin3d, VIDEOS, {"heads": 3, "widths": 6}),
     "Hugging Face ViT": (lambda: hugging_face("ViT", **IMAGE), IMAGES, {"heads": 2, "widths": 2}),
     "Hugging Face ViT, not fused": (
         lambda: hugging_face("ViT", **IMAGE, attn_implementation="eager"),

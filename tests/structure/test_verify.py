@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -279,3 +279,43 @@ def test_a_layer_without_inputs_is_no_fault() -> None:
             return self.out(self.a(x).relu() + self.extra(x[:, :0]))  # type: ignore[no-any-return]
 
     assert "a" in {group.name for group in analyze(Optional().eval(), torch.ones(2, 3)).groups}
+
+
+class Failing(nn.Module):
+    """Does not run with fewer channels in some types of numbers; notes the types of its cuts."""
+
+    seen: ClassVar[list[torch.dtype]] = []
+
+    def __init__(self, *types: torch.dtype) -> None:
+        super().__init__()
+        self.stem, self.out = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 2, 1)
+        self.types = types
+
+    def forward(self, x: Tensor) -> Tensor:
+        if len(self.stem.weight) < 8:
+            self.seen.append(x.dtype)
+            if x.dtype in self.types:
+                raise ValueError("eight channels")
+        out: Tensor = self.out(self.stem(x))
+        return out
+
+
+def test_a_large_network_that_fails_in_float32_is_not_run_in_float64(monkeypatch: Any) -> None:
+    monkeypatch.setattr("autoprune.structure.verify.LARGE", 0)
+    model = Failing(torch.float32, torch.float64).eval()
+    structure = trace(model, IMAGES)
+    Failing.seen.clear()
+    assert not CutTest(model, IMAGES).agrees(structure, structure.groups)
+    assert {*Failing.seen} == {torch.float32}
+
+
+def test_only_float64_freezes_a_group(monkeypatch: Any) -> None:
+    monkeypatch.setattr("autoprune.structure.verify.LARGE", 0)
+    frozen = {
+        types: [one.name for one in analyze(Failing(*types).eval(), IMAGES).frozen]
+        for types in ((torch.float32,), (torch.float32, torch.float64))
+    }
+    assert frozen == {
+        (torch.float32,): ["out"],
+        (torch.float32, torch.float64): ["out", "stem"],
+    }

@@ -56,7 +56,7 @@ def test_biases_may_be_missing(kind: type[nn.Module]) -> None:
 
 
 @pytest.mark.parametrize("frames", [1, 2, 5])
-def test_a_video_may_be_shorter_than_a_window(frames: int) -> None:
+def test_a_video_may_have_any_length(frames: int) -> None:
     theirs = attention(ShiftedWindowAttention3d)
     ours = copy.deepcopy(theirs)
     read_own_sizes(ours)

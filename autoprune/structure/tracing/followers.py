@@ -18,7 +18,8 @@ from autoprune.structure.tracing.assembly import components
 from autoprune.structure.tracing.labels import Atoms
 from autoprune.structure.tracing.sizes import SizedCall, shares
 
-# Attributes of more integers are tables of indices (Levit's positions), not sizes.
+# Attributes of more integers are taken for tables of indices (Levit's positions), unless they add
+# up to what a call splits.
 MOST_SIZES = 64
 
 Chance: TypeAlias = tuple[str, str, str]
@@ -77,7 +78,7 @@ def _of_attribute(
     if value is None:
         return
     integers = value if isinstance(value, tuple) else (value,)
-    if len(integers) > MOST_SIZES:
+    if len(integers) > MOST_SIZES and sum(integers) != len(call.whole):
         return
     for place, integer in enumerate(integers):
         alike = [rows for rows in (*call.sizes, call.whole) if len(rows) == integer]
