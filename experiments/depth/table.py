@@ -2,7 +2,7 @@
 
 python experiments/depth/table.py SHARED RUNS [--networks resnet56 resnet18]
     [--budgets flops=0.5 latency=0.5] [--backends torch onnxruntime] [--seeds 0] [--trials N]
-    [--data SPEC --weights FILE]
+    [--data SPEC --weights FILE --classes FILE]
 
 SHARED holds checkpoints/cifar_resnet56.th and data/cifar10_*.npz. resnet18 is torchvision's, for
 which SHARED has neither: `--data` and `--weights` name its data and trained weights. Without these,
@@ -93,9 +93,12 @@ def search(args: argparse.Namespace, case: Case) -> Path:
     if (run / "config.toml").exists():
         done = autoprune("search", "--resume", "--output", str(run))
     else:
-        data = args.data if case.network == "resnet18" else f"cifar10:{args.shared / 'data'}"
+        data = ["--data", f"cifar10:{args.shared / 'data'}"]
+        if case.network == "resnet18":
+            classes = ["--classes", str(args.classes)] if args.classes else []
+            data = ["--data", args.data, *classes]
         done = autoprune(
-            "search", *model_options(args, case.network), "--data", str(data),
+            "search", *model_options(args, case.network), *data,
             "--budget", case.budget, "--decide", DECISIONS[case.decision],
             "--latency-table", str(table(args, case.network, case.backend)),
             "--seed", str(case.seed), "--output", str(run), *args.options,
@@ -162,6 +165,7 @@ def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--recover", help="as autoprune search takes it")
     parser.add_argument("--data", help="data for resnet18, as autoprune search takes it")
     parser.add_argument("--weights", help="trained weights of resnet18")
+    parser.add_argument("--classes", help="class names of that data, as autoprune search takes it")
     args = parser.parse_args(arguments)
     chosen = {"--trials": args.trials, "--recover": args.recover}
     args.options = [
