@@ -34,11 +34,13 @@ class Pictures:
         size: height and width as the network takes them, pixels.
         is_cropped: whether what is read is larger, and of any size, so that a part is cut out.
         may_mirror: whether a mirrored image shows the same thing, which digits do not.
+        channels: of an image.
     """
 
     size: tuple[int, int]
     is_cropped: bool = False
     may_mirror: bool = True
+    channels: int = 3
 
 
 class Split(ABC):
@@ -109,8 +111,8 @@ class ArraySplit(Split):
     @property
     def pictures(self) -> Pictures:
         """What is known of the images."""
-        height, width = self.images.shape[1:3]
-        return Pictures((height, width), may_mirror=self.may_mirror)
+        height, width, channels = self.images.shape[1:]
+        return Pictures((height, width), may_mirror=self.may_mirror, channels=channels)
 
     def augmented(self, augment: Augment) -> ArraySplit:
         """Return the same images, changed."""

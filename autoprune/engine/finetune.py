@@ -24,7 +24,6 @@ from autoprune.engine.validation import final_scores
 from autoprune.errors import RunError, UsageError, shown, spelt
 from autoprune.evaluation.measurement import Scores
 from autoprune.options.finetune import FinetuneConfig
-from autoprune.options.training_options import is_as_begun
 from autoprune.structure.surgery import kept_positions
 from autoprune.study.reload import load_network
 from autoprune.study.result import is_trained, with_training, without_training
@@ -91,7 +90,7 @@ def check_training(
             )
         begun = FinetuneConfig.from_mapping(stored_training(record)).to_mapping()
         for key in sorted((begun.keys() | own.keys()) - {"logger"}):  # which changes no weight
-            if not is_as_begun(key, begun.get(key), own.get(key)):
+            if begun.get(key) != own.get(key):
                 raise UsageError(
                     f"cannot resume with {key}={shown(own.get(key))}: this {name} was begun with "
                     f"{shown(begun.get(key))}."

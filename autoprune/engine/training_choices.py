@@ -1,4 +1,4 @@
-"""What a fine-tuning does where its options leave it open: optimizer, mixup, temperature."""
+"""What a fine-tuning does where its options leave it open: optimizer, images, temperature."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from autoprune.data import Partition, Samples
 from autoprune.engine.training_task import FinetuneContext
 from autoprune.engine.validation import number_of_classes
 from autoprune.errors import UsageError, spelt
-from autoprune.training.augmentation import is_augmented
-from autoprune.training.choices import AUTO, SGD, WHITENED
+from autoprune.training.augmentation import is_augmented, suits_trivial
+from autoprune.training.choices import AUTO, SGD, TRIVIAL, WHITENED
 from autoprune.training.objective import Distillation
 from autoprune.training.own_losses import annotations_argument
 
 # Alpha of mixup where a classifier learns from the dense network, which says little more of its own
 # training images than their labels do (Beyer et al. 2022, "Knowledge distillation: a good teacher
-# is patient and consistent", section 3).
+# is patient and consistent", section 3). For the same reason they get TrivialAugment then.
 MIXUP = 1.0
 # Temperatures of distillation: with mixed images, and without.
 OF_MIXED, OF_WHOLE = 2.0, Distillation.temperature
@@ -34,9 +34,11 @@ def with_choices(context: FinetuneContext, images: Partition) -> FinetuneContext
         UsageError: the optimizer that is asked for does not suit.
     """
     config = replace(context.config, optimizer=_optimizer(context, images))
+    learns = _learns_answers(replace(context, config=config), images)
     if config.mixup is None:
-        own = replace(context, config=config)
-        config = replace(config, mixup=MIXUP if _learns_mixtures(own, images) else 0.0)
+        config = replace(config, mixup=MIXUP if learns and not config.cutmix else 0.0)
+    if config.augment == AUTO and learns and suits_trivial(images.recovery):
+        config = replace(config, augment=TRIVIAL)
     if config.temperature is None:
         config = replace(config, temperature=OF_MIXED if config.mixup else OF_WHOLE)
     return replace(context, config=config)
@@ -67,10 +69,13 @@ def _optimizer(context: FinetuneContext, images: Partition) -> str:
     return SGD if why or config.from_scratch or config.weight_decay else WHITENED
 
 
-def _learns_mixtures(context: FinetuneContext, images: Partition) -> bool:
-    """Say whether a classifier learns, in whitened coordinates, from images that are augmented."""
+def _learns_answers(context: FinetuneContext, images: Partition) -> bool:
+    """Say whether a classifier learns, in whitened coordinates, from images that are augmented.
+
+    Only then is it known what the dense network's answers to other images are worth.
+    """
     config = context.config
-    if config.optimizer != WHITENED or not config.distill or config.cutmix or context.loss:
+    if config.optimizer != WHITENED or not config.distill or context.loss:
         return False
     if not is_augmented(images.recovery, config.augment):
         return False

@@ -9,7 +9,7 @@ from functools import partial
 from autoprune.errors import UsageError, spelt
 from autoprune.options import kinds
 from autoprune.options.option import Option, Panel, option, options_of
-from autoprune.options.training_options import TrainingConfig, TrainingOptions, usual
+from autoprune.options.training_options import AUGMENT, TrainingConfig, TrainingOptions, usual
 from autoprune.training.choices import AUTO, FINETUNING_OPTIMIZERS, WHITENED
 
 _training = partial(option, panel=Panel.TRAINING)
@@ -38,6 +38,12 @@ class FinetuneConfig(TrainingConfig):
         kinds.NUMBER,
         "Softens class probabilities in distillation (default: 2 with mixup, otherwise 4).",
         rule=kinds.ABOVE_ZERO,
+    )
+    augment: str = _training(
+        AUTO,
+        kinds.NAME,
+        f"{AUGMENT}, or auto (default: none without torchvision; trivial where whitened teaches a "
+        "classifier what the dense network answers; otherwise standard).",
     )
     mixup: float | None = _training(
         None,

@@ -29,6 +29,12 @@ _training = partial(option, panel=Panel.TRAINING)
 # Options of a training that mean something where no weight is trained.
 _WITHOUT_EPOCHS = frozenset({"epochs", "batch", "workers", "seed", "logger"})
 
+AUGMENT = (
+    "Of images that autoprune reads: standard (padded crops, resized ones for image files, and "
+    "mirroring), trivial (TrivialAugment besides), none"
+)
+"""What augmentations there are, for the help."""
+
 
 def usual(option: str, optimizers: Mapping[str, OptimizerDefaults] = OPTIMIZERS) -> str:
     """Return the default of every optimizer, for the help."""
@@ -38,7 +44,7 @@ def usual(option: str, optimizers: Mapping[str, OptimizerDefaults] = OPTIMIZERS)
 def is_as_begun(name: str, begun: Any, own: Any) -> bool:
     """Return whether an option is what a training that goes on was begun with.
 
-    Trainings of earlier versions have `augment = "standard"`, which was the default.
+    Trainings of earlier versions have `augment = "standard"`, their default, which is the same.
     """
     return bool(begun == own) or (name == "augment" and (begun, own) == (STANDARD, AUTO))
 
@@ -127,9 +133,7 @@ class TrainingConfig:
     augment: str = _training(
         "auto",
         kinds.NAME,
-        "Of images that autoprune reads: standard (padded crops, resized ones for image files, and "
-        "mirroring), trivial (TrivialAugment besides), none, or auto (default: standard where "
-        "torchvision is installed, otherwise none).",
+        f"{AUGMENT}, or auto (default: standard where torchvision is installed, otherwise none).",
     )
     mixup: float | None = _training(
         0.0, kinds.NUMBER, "Alpha of mixup; 0 for none (default).", rule=kinds.ZERO_OR_MORE

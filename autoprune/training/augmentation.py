@@ -15,6 +15,8 @@ log = logging.getLogger(__name__)
 
 # Padding of a padded crop, as a share of the image's side: 4 pixels of 32.
 PADDING = 1 / 8
+# Numbers of channels that the changes of colour in TrivialAugment are made for.
+COLOURED = (1, 3)
 
 
 def is_augmented(split: Split, name: str) -> bool:
@@ -27,6 +29,11 @@ def is_augmented(split: Split, name: str) -> bool:
     return split.pictures is not None and name != UNCHANGED and (name != AUTO or _can_augment())
 
 
+def suits_trivial(split: Split) -> bool:
+    """Return whether TrivialAugment can change the images of a split."""
+    return split.pictures is not None and split.pictures.channels in COLOURED
+
+
 def augmented(split: Split, name: str) -> Split:
     """Return a split with a random change of every image, drawn from PyTorch's global generator.
 
@@ -37,7 +44,7 @@ def augmented(split: Split, name: str) -> Split:
         name: one of `choices.AUGMENTATIONS`.
 
     Raises:
-        UsageError: torchvision is not installed.
+        UsageError: torchvision is not installed, or the images have too many channels.
     """
     if name == UNCHANGED:
         return split
@@ -78,6 +85,11 @@ def _transform(pictures: Pictures, name: str) -> Augment:
     if pictures.may_mirror:
         parts.append(v2.RandomHorizontalFlip())
     if name == TRIVIAL:
+        if pictures.channels not in COLOURED:
+            raise UsageError(
+                f"augment={name} changes images of 1 or 3 channels, but these have "
+                f"{pictures.channels}: choose {STANDARD}."
+            )
         parts.append(v2.TrivialAugmentWide())
     transform = v2.Compose(parts)
 

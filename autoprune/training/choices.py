@@ -12,7 +12,7 @@ AUTO = "auto"
 
 STANDARD, TRIVIAL, UNCHANGED = "standard", "trivial", "none"
 AUGMENTATIONS = (AUTO, STANDARD, TRIVIAL, UNCHANGED)
-"""Standard where torchvision is installed, otherwise none; padded or resized crops and mirroring;
+"""Whatever suits the training, none without torchvision; padded or resized crops and mirroring;
 these and TrivialAugment (Müller and Hutter 2021, "TrivialAugment: tuning-free yet state-of-the-art
 data augmentation"); images as they are."""
 

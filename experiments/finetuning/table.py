@@ -1,7 +1,7 @@
-"""Fine-tuning beside its controls: other images, without distillation, and from new weights.
+"""Fine-tuning beside its controls: usual images, without distillation, and from new weights.
 
 python experiments/finetuning/table.py SHARED RUNS [--network resnet56] [--budget flops=0.5]
-    [--seeds 0 1 2] [--arms distilled trivial labels scratch] [--epochs 10]
+    [--seeds 0 1 2] [--arms distilled standard labels scratch] [--epochs 10]
 
 Every search and every training is a command line whose output is kept in RUNS, so that the script
 goes on where it was stopped. Prints a table in Markdown of what is there.
@@ -21,7 +21,7 @@ from typing import Any
 
 ARMS = {
     "distilled": ("finetuned", ()),
-    "trivial": ("finetuned", ("--augment", "trivial")),
+    "standard": ("finetuned", ("--augment", "standard")),
     "labels": ("finetuned", ("--no-distill",)),
     "scratch": ("from_scratch", ("--from-scratch", "--no-distill", "--learning-rate", "0.1")),
 }

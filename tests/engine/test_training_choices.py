@@ -75,12 +75,34 @@ def test_what_suits(
     assert (config.optimizer, config.mixup, config.temperature) == (optimizer, *mixture)
 
 
+@pytest.mark.parametrize(
+    ("options", "augment"),
+    [
+        ({}, "trivial"),
+        ({"cutmix": 1.0}, "trivial"),
+        ({"mixup": 0.0}, "trivial"),
+        ({"augment": "standard"}, "standard"),
+        ({"augment": "none"}, "none"),
+        ({"distill": False}, "auto"),
+        ({"optimizer": "sgd"}, "auto"),
+        ({"from_scratch": True}, "auto"),
+    ],
+    ids=str,
+)
+def test_images_of_which_the_dense_network_says_most(
+    options: dict[str, Any], augment: str, images: Partition, tmp_path: Path
+) -> None:
+    config = with_choices(context(tmp_path, **options), images).config
+    assert config.augment == augment
+
+
 def test_with_a_loss_of_the_users_own_nothing_is_mixed(images: Partition, tmp_path: Path) -> None:
     own = context(tmp_path)
     chosen = with_choices(
         FinetuneContext(own.dense, own.run, own.splits, own.config, absolute), images
     )
-    assert (chosen.config.optimizer, chosen.config.mixup) == ("whitened", 0.0)
+    config = chosen.config
+    assert (config.optimizer, config.mixup, config.augment) == ("whitened", 0.0, "auto")
 
 
 def test_networks_that_whitened_does_not_suit(images: Partition, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from PIL import Image
 from autoprune.data import Normalization, Samples, load_splits
 from autoprune.data.splits import ArraySplit, PartOfSplit, SamplesSplit
 from autoprune.errors import UsageError
-from autoprune.training.augmentation import augmented, is_augmented
+from autoprune.training.augmentation import augmented, is_augmented, suits_trivial
 from autoprune.training.choices import AUGMENTATIONS
 
 PLAIN = Normalization((0.0,) * 3, (1.0,) * 3)
@@ -62,6 +62,22 @@ def test_trivial_changes_more_and_none_nothing() -> None:
     changed = augmented(own, "trivial").take(range(6)).inputs
     assert changed.shape == (6, 3, 32, 32) and changed.min() >= 0 and changed.max() <= 1
     assert augmented(own, "none") is own
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_trivial_is_for_grey_and_coloured_images(channels: int) -> None:
+    pixels = np.full((2, 8, 8, channels), 9, np.uint8)
+    own = ArraySplit(
+        pixels, np.arange(2), Normalization((0.0,) * channels, (1.0,) * channels), False
+    )
+    assert suits_trivial(own) is (channels in (1, 3))
+    if not suits_trivial(own):
+        with pytest.raises(UsageError, match=f"these have {channels}: choose standard"):
+            augmented(own, "trivial")
+        return
+    for seed in range(30):  # many of its changes
+        torch.manual_seed(seed)
+        assert augmented(own, "trivial").take([0, 1]).inputs.shape == (2, channels, 8, 8)
 
 
 def test_part_of_a_split_is_augmented_as_the_whole() -> None:
