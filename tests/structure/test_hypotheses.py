@@ -18,8 +18,6 @@ from autoprune.core.policy import PruningPolicy
 from autoprune.cost import cost_models
 from autoprune.structure.groups import Structure
 from autoprune.structure.surgery import apply_policy
-from autoprune.structure.tracing.followers import candidates
-from autoprune.structure.tracing.sizes import SizedCall
 from autoprune.structure.verify import CutTest, analyze
 
 IMAGES = torch.randn(3, 3, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -278,16 +276,6 @@ def test_numbers_that_only_look_alike_stay() -> None:
 
     structure = analyze(Alike().eval(), IMAGES)
     assert [(edit.name, edit.per_unit) for edit in structure.edits] == [("c", {"stem": (1,)})]
-
-
-def test_a_table_of_indices_follows_nothing() -> None:
-    model: Any = nn.Module()
-    model.sizes, model.indices = [6, 2], list(range(100))  # one of which equals the width as well
-    call = SizedCall(("",), (torch.arange(1, 7).reshape(6, 1),))
-    assert {one.key for one in candidates(model, call)} == {("", "sizes", 0)}
-    model.sizes = [6, *[2] * 99]  # pieces of what is split
-    split = SizedCall(("",), tuple(torch.arange(n).reshape(-1, 1) for n in model.sizes), True)
-    assert ("", "sizes", 99) in {one.key for one in candidates(model, split)}
 
 
 class Repeated(Splitting):
