@@ -70,9 +70,9 @@ def _optimizer(context: FinetuneContext, images: Partition) -> str:
 
 
 def _learns_answers(context: FinetuneContext, images: Partition) -> bool:
-    """Say whether a classifier learns, in whitened coordinates, from images that are augmented.
+    """Say whether a classifier learns the dense network's answers to augmented images.
 
-    Only then is it known what the dense network's answers to other images are worth.
+    In whitened coordinates: what they are worth was measured there alone.
     """
     config = context.config
     if config.optimizer != WHITENED or not config.distill or context.loss:

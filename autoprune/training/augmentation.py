@@ -44,7 +44,7 @@ def augmented(split: Split, name: str) -> Split:
         name: one of `choices.AUGMENTATIONS`.
 
     Raises:
-        UsageError: torchvision is not installed, or the images have too many channels.
+        UsageError: torchvision is not installed, or TrivialAugment does not suit the images.
     """
     if name == UNCHANGED:
         return split
@@ -57,6 +57,11 @@ def augmented(split: Split, name: str) -> Split:
             "images are not augmented: that needs torchvision: pip install 'autoprune[vision]'"
         )
         return split
+    if name == TRIVIAL and not suits_trivial(split):
+        raise UsageError(
+            f"augment={name} changes images of 1 or 3 channels, but these have "
+            f"{pictures.channels}: choose {STANDARD}."
+        )
     return split.augmented(_transform(pictures, STANDARD if name == AUTO else name))
 
 
@@ -85,11 +90,6 @@ def _transform(pictures: Pictures, name: str) -> Augment:
     if pictures.may_mirror:
         parts.append(v2.RandomHorizontalFlip())
     if name == TRIVIAL:
-        if pictures.channels not in COLOURED:
-            raise UsageError(
-                f"augment={name} changes images of 1 or 3 channels, but these have "
-                f"{pictures.channels}: choose {STANDARD}."
-            )
         parts.append(v2.TrivialAugmentWide())
     transform = v2.Compose(parts)
 
